@@ -1,0 +1,1 @@
+"""What an operator does: check, submit, look, certify, go on."""

@@ -1,0 +1,65 @@
+"""Errors for the operator: what, where, why, what to do; one exit code per kind."""
+
+from __future__ import annotations
+
+
+class CampaignError(Exception):
+    """An error that the operator can act on.
+
+    Parameters
+    ----------
+    what : `str`
+        The cause, first: one sentence with the offending value.
+    where : `str`, optional
+        File, key, task or detector.
+    do : `str`, optional
+        What to do next.
+    """
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.do = do
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  -> {self.do}" if self.do else text
+
+
+class TasksFailed(CampaignError):
+    """Some tasks of a run failed; the others are done."""
+
+    exit_code = 1
+
+
+class UsageError(CampaignError):
+    """The command line does not make sense."""
+
+    exit_code = 2
+
+
+class ConfigurationError(CampaignError):
+    """A template, variable, camera, selection or site file is wrong."""
+
+    exit_code = 3
+
+
+class SubmissionRefused(CampaignError):
+    """The plan cannot work: refused before anything ran."""
+
+    exit_code = 4
+
+
+class VerificationFailed(CampaignError):
+    """Products were made, and are not what they should be."""
+
+    exit_code = 5
+
+
+class TransientError(CampaignError):
+    """The infrastructure failed; the same command may work later."""
+
+    exit_code = 75

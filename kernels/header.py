@@ -1,0 +1,115 @@
+"""The primary header of a product: what it is, what it was made from, and how."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.clip import IQR_TO_SIGMA
+from kernels.geometry import Camera, Detector
+from kernels.job import Job, Task
+from kernels.product import Card
+
+PERCENTILES = (0, 5, 16, 50, 84, 95, 100)
+#: What a second of a combined frame stands for: a dark and a flat are divided by their scale.
+UNITS = {"bias": "{unit}", "dark": "{unit}/s", "flat": "1"}
+
+
+def _versions() -> list[Card]:
+    cards = []
+    for name in ("drp-campaign", "numpy", "numba", "fitsio"):
+        try:
+            cards.append((f"VERSION_{name.upper()}", version(name), ""))
+        except PackageNotFoundError:  # a checkout that was not installed
+            cards.append((f"VERSION_{name.upper()}", "unknown", ""))
+    return cards
+
+
+def _definition(job: Job) -> list[Card]:
+    config = job.config
+    cards: list[Card] = [("STATISTC", config["statistic"], "statistic across exposures")]
+    if config["statistic"] == "MEANCLIP":
+        cards += [
+            ("CLIPSIG", float(config["nsigma"]), "kept if |x - centre| <= CLIPSIG sigma"),
+            ("CLIPPASS", int(config["passes"]), "passes; each tests all inputs again"),
+            ("CLIPCEN", "median, then mean", "centre of the first and the further passes"),
+            ("CLIPDISP", f"{IQR_TO_SIGMA} IQR, then std", "sigma of the first and the further passes"),
+            ("CLIPDDOF", 1, "delta degrees of freedom of std"),
+        ]
+    isr = config["isr"]
+    cards += [(f"ISR_{key.upper()}", value, "") for key, value in isr.items()]
+    if config.get("cosmic"):
+        cards += [(f"CR_{key.upper()}", value, "") for key, value in config["cosmic"].items()]
+    return cards
+
+
+def _inputs(task: Task, scales: NDArray[np.float64]) -> list[Card]:
+    parameters, cards = task.parameters, []
+    for n, exposure in enumerate(parameters["exposures"]):
+        cards += [
+            (f"CPP_INPUT_{n}", exposure, "exposure"),
+            (f"CPP_INPUT_DATE_{n}", parameters["dates"][n], "TAI"),
+            (f"CPP_INPUT_EXPT_{n}", float(parameters["exposure_times"][n]), "s"),
+            (f"CPP_INPUT_SCALE_{n}", float(np.mean(scales[n])), "pixels were divided by it"),
+        ]
+    return cards
+
+
+def _amplifiers(detector: Detector, image: NDArray[np.float32], mask: NDArray[np.int32]) -> list[Card]:
+    cards: list[Card] = []
+    for amplifier in detector.amplifiers:
+        good = mask[amplifier.target.slices] == 0
+        pixels = image[amplifier.target.slices][good]
+        values = np.percentile(pixels, PERCENTILES) if pixels.size else np.zeros(len(PERCENTILES))
+        cards += [(f"AMP_{amplifier.name}_P{p}", float(v), "") for p, v in zip(PERCENTILES, values, strict=True)]
+        cards += [
+            (f"AMP_{amplifier.name}_BAD", int(good.size - np.count_nonzero(good)), "bad pixels"),
+            (f"AMP_{amplifier.name}_GAIN", amplifier.gain, "electron / ADU"),
+            (f"AMP_{amplifier.name}_READNOISE", amplifier.read_noise, "electron"),
+        ]
+    return cards
+
+
+def product_cards(
+    job: Job,
+    task: Task,
+    camera: Camera,
+    detector: Detector,
+    image: NDArray[np.float32],
+    mask: NDArray[np.int32],
+    scales: NDArray[np.float64],
+) -> list[Card]:
+    """Header of a combined calibration.
+
+    Parameters
+    ----------
+    image : `numpy.ndarray` [y, x], float32
+    mask : `numpy.ndarray` [y, x], int32
+    scales : `numpy.ndarray` [exposure, amplifier], float64
+        What the inputs were divided by.
+    """
+    kind, dates = job.config["type"], sorted(task.parameters["dates"])
+    seconds = 0.0 if kind == "bias" else 1.0
+    cards: list[Card] = [
+        ("OBSTYPE", kind, "calibration product"),
+        ("INSTRUME", camera.name, ""),
+        ("DETECTOR", detector.id, ""),
+        ("DETNAME", detector.name, ""),
+        ("BUNIT", UNITS[kind].format(unit=camera.unit), "unit of IMAGE; VARIANCE is its square"),
+        ("CALUNIT", camera.unit, "unit of the frames that went in"),
+        ("EXPTIME", seconds, "s"),
+        ("DARKTIME", seconds, "s"),
+        ("TIMESYS", "TAI", ""),
+        ("DATE", datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", ""), "UTC, creation"),
+        ("DATE-BEG", dates[0], "first input"),
+        ("DATE-END", dates[-1], "last input"),
+        ("NINPUTS", len(task.inputs["raw"]), "exposures"),
+        ("RUNID", job.run, ""),
+        ("RUNTASK", task.task, ""),
+    ]
+    cards += _definition(job) + _inputs(task, scales)
+    cards += [(key, value, "") for key, value in task.provenance.items()]
+    return cards + _amplifiers(detector, image, mask) + _versions()

@@ -1,0 +1,66 @@
+"""The run's journal: append-only JSON lines, one writer a file, fsynced."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from kernels.job import Job
+
+SCHEMA = 1
+
+
+class Journal:
+    """Writes the events of one process.
+
+    Parameters
+    ----------
+    job : `Job`
+        Gives run, attempt, site and token, and the path without suffix.
+    rank : `int`
+        Of this process; part of the file's name, so that a file has one writer.
+    """
+
+    def __init__(self, job: Job, rank: int) -> None:
+        self._job = job
+        os.makedirs(os.path.dirname(job.journal), exist_ok=True)
+        self._file = open(f"{job.journal}.r{rank}.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+
+    def write(self, task: str, event: str, detail: Mapping[str, Any]) -> None:
+        """Append one event and see it on disk before returning.
+
+        Parameters
+        ----------
+        task : `str`
+            ``<label>:<dataId>``.
+        event : `str`
+            ``started | published | failed``.
+        detail : `dict`
+            JSON-able.
+        """
+        line = {
+            "v": SCHEMA,
+            "t": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "run": self._job.run,
+            "task": task,
+            "attempt": self._job.attempt,
+            "site": self._job.site,
+            "token": self._job.token,
+            "event": event,
+            "detail": dict(detail),
+        }
+        self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,238 @@
+"""A flat's levels over the whole focal plane: measured by detector, normalised together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import gang, geometry
+from kernels.clip import clipped_mean
+from kernels.errors import DataError
+from kernels.geometry import Detector
+from kernels.isr import Reader
+from kernels.isrconfig import IsrConfig
+from kernels.job import Job, Task
+from kernels.product import Product
+from kernels.publish import publish
+from kernels.raw import Frames
+
+ITERATIONS = 10
+LEVELS = ("DETECTOR", "AMP")
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write a small product; floats keep all their bits."""
+    Path(path).write_text(json.dumps(content, separators=(",", ":")))
+
+
+class Measure:
+    """The gang kernel of flatMeasure: clipped mean and count of every amplifier and detector of every exposure.
+
+    A piece is one exposure of one detector.  ``config``: ``isr``, ``nsigma``,
+    ``passes``, ``permissions``; output ``flatMeasure``: JSON with ``mean`` and
+    ``count`` [exposure][amplifier], and ``detector_mean`` and
+    ``detector_count`` [exposure], in the job's unit.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._camera = geometry.camera(job.camera)
+        self._isr = IsrConfig.from_plain(job.config["isr"])
+        self._frames = Frames()
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """Every exposure costs the same."""
+        return [1.0] * len(task.inputs["raw"])
+
+    def _product(self, task: Task, role: str, wanted: bool) -> Product | None:
+        return Product.open(self._job.files[task.inputs[role][0]].path, self._camera.unit) if wanted else None
+
+    def compute(self, task: Task, piece: int) -> dict[str, list[float] | list[int]]:
+        """Clipped means of one exposure: the amplifiers', and last the detector's."""
+        assert task.detector is not None
+        detector = self._camera.detectors[task.detector]
+        bias, dark = self._product(task, "bias", self._isr.bias), self._product(task, "dark", self._isr.dark)
+        samples = []
+        for amplifier in detector.amplifiers:
+            reader = Reader(self._frames, detector, amplifier, self._isr, self._camera.unit, bias, dark)
+            window = reader.window(0, amplifier.data.ny, 0)
+            file = self._job.files[task.inputs["raw"][piece]]
+            pixels = reader.read(file, task.parameters["dark_times"][piece], window).pixels
+            for applied in filter(None, (bias, dark)):
+                pixels[applied.read(window.inner, "MASK") != 0] = np.nan
+            samples.append(pixels.ravel())
+        samples.append(np.concatenate(samples))
+        nsigma, passes = float(self._job.config["nsigma"]), int(self._job.config["passes"])
+        clipped = [clipped_mean(sample, nsigma, passes) for sample in samples]
+        return {"mean": [c[0] for c in clipped], "count": [c[2] for c in clipped]}
+
+    def finish(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
+        """Publish one detector's levels.
+
+        Raises
+        ------
+        DataError
+            An exposure has no light on this detector: its mean has no logarithm.
+        """
+        assert task.detector is not None
+        for n, result in enumerate(results):
+            if not result["mean"][-1] > 0:
+                path = self._job.files[task.inputs["raw"][n]].path
+                raise DataError(path, f"its mean level is {result['mean'][-1]:.3g} {self._camera.unit}: not a flat")
+        content = {
+            "detector": task.detector,
+            "unit": self._camera.unit,
+            "exposures": list(task.parameters["exposures"]),
+            "amplifiers": [a.name for a in self._camera.detectors[task.detector].amplifiers],
+            "mean": [r["mean"][:-1] for r in results],
+            "count": [r["count"][:-1] for r in results],
+            "detector_mean": [r["mean"][-1] for r in results],
+            "detector_count": [r["count"][-1] for r in results],
+        }
+        stamp = f"{self._job.run}.{self._job.attempt}"
+        output = publish(
+            task.outputs["flatMeasure"], lambda p: write_json(p, content), stamp, self._job.config["permissions"]
+        )
+        return {"flatMeasure": output, "inputs_used": len(results)}
+
+
+def measure(job: Job, comm: Any) -> int:
+    """Measure every task's exposures; return the number of tasks of this rank that failed."""
+    return gang.execute(job, comm, Measure(job))
+
+
+def solve(mean: NDArray[np.float64], count: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Split levels into a factor an exposure and a factor a detector.
+
+    Alternating weighted means of ``log mean[detector, exposure]``, weights the
+    counts, the detectors' factors normalised to a weighted mean of 1 in each
+    iteration (the scheme of cp_pipe's flat normalisation).
+
+    Parameters
+    ----------
+    mean, count : `numpy.ndarray` [detector (or amplifier), exposure], float64
+
+    Returns
+    -------
+    exposure_scale : `numpy.ndarray` [exposure]
+        In the unit of ``mean``.
+    detector_scale : `numpy.ndarray` [detector]
+        Relative, of weighted mean 1.
+    """
+    log = np.log(mean)
+    by_detector = count.sum(axis=1)
+
+    def exposures(g: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(((log - g[:, np.newaxis]) * count).sum(axis=0) / count.sum(axis=0))
+
+    g = np.zeros(len(mean))
+    e = exposures(g)
+    for _ in range(ITERATIONS):
+        g = ((log - e) * count).sum(axis=1) / by_detector
+        e = exposures(g)
+        g -= np.log((np.exp(g) * by_detector).sum() / by_detector.sum())
+    return np.exp(exposures(g)), np.exp(g)
+
+
+def _load(path: str) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"not readable as JSON: {error}") from error
+    assert isinstance(content, dict)
+    return content
+
+
+class Row(NamedTuple):
+    """Levels and counts of a detector, or an amplifier, over all exposures; weightless where there is none."""
+
+    name: str
+    mean: NDArray[np.float64]
+    count: NDArray[np.float64]
+
+
+def _rows(table: dict[str, Any], level: str, exposures: Sequence[int]) -> list[Row]:
+    """A detector's row, or its amplifiers' rows, of the matrix that `solve` takes."""
+    at = [exposures.index(e) for e in table["exposures"]]
+    if level == "AMP":
+        names = [f"{table['detector']}:{a}" for a in table["amplifiers"]]
+        means, counts = np.array(table["mean"]).T, np.array(table["count"]).T
+    else:
+        names = [str(table["detector"])]
+        means, counts = np.array([table["detector_mean"]]), np.array([table["detector_count"]])
+    rows = []
+    for name, some_mean, some_count in zip(names, means, counts, strict=True):
+        mean, count = np.ones(len(exposures)), np.zeros(len(exposures))
+        mean[at], count[at] = some_mean, some_count
+        rows.append(Row(name, mean, count))
+    return rows
+
+
+class Normalise:
+    """The serial kernel of flatNormalise: all detectors' levels to one scale an exposure.
+
+    ``config``: ``level`` (`LEVELS`), ``permissions``; input ``flatMeasure`` of
+    every detector; output ``flatNormalization``.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """One piece: the solution needs every detector."""
+        return [1.0]
+
+    def compute(self, task: Task, piece: int) -> dict[str, Any]:
+        """Solve for the scales."""
+        tables = [_load(self._job.files[key].path) for key in task.inputs["flatMeasure"]]
+        exposures, units = sorted({e for t in tables for e in t["exposures"]}), sorted({t["unit"] for t in tables})
+        if len(units) > 1:
+            raise DataError(self._job.files[task.inputs["flatMeasure"][0]].path, f"units are mixed: {units}")
+        level = self._job.config["level"]
+        rows = [row for table in tables for row in _rows(table, level, exposures)]
+        scale, relative = solve(np.array([r.mean for r in rows]), np.array([r.count for r in rows]))
+        return {
+            "level": level, "unit": units[0], "exposures": exposures, "exposure_scale": scale.tolist(),
+            "detector_scale": dict(zip([r.name for r in rows], relative.tolist(), strict=True)),
+        }  # fmt: skip
+
+    def finish(self, task: Task, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Publish the scales."""
+        stamp = f"{self._job.run}.{self._job.attempt}"
+        output = publish(
+            task.outputs["flatNormalization"], lambda p: write_json(p, results[0]), stamp,
+            self._job.config["permissions"],
+        )  # fmt: skip
+        return {"flatNormalization": output}
+
+
+def normalise(job: Job, comm: Any) -> int:
+    """Normalise; return the number of failed tasks."""
+    return gang.execute(job, comm, Normalise(job))
+
+
+def scales_of(path: str, detector: Detector, exposures: Sequence[int]) -> NDArray[np.float64]:
+    """What each exposure of a detector is divided by.
+
+    Returns
+    -------
+    scales : `numpy.ndarray` [exposure, amplifier], float64
+        In the unit of the frames.
+
+    Raises
+    ------
+    DataError
+        An exposure was not normalised.
+    """
+    table = _load(path)
+    by_exposure = dict(zip(table["exposures"], table["exposure_scale"], strict=True))
+    missing = [e for e in exposures if e not in by_exposure]
+    if missing:
+        raise DataError(path, f"has no scale for exposure {missing[0]}")
+    one = np.array([by_exposure[e] for e in exposures])
+    return np.repeat(one[:, np.newaxis], len(detector.amplifiers), axis=1)

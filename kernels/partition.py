@@ -1,0 +1,33 @@
+"""Who does what: contiguous shares of weighted pieces, the same for every rank to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+
+def shares(weights: Sequence[float], size: int) -> list[range]:
+    """Cut a list of pieces into ``size`` contiguous ranges of about equal weight.
+
+    Contiguous, so that the pieces of one detector lie on neighbouring ranks;
+    a rank may come away empty-handed when there are fewer pieces than ranks.
+
+    Parameters
+    ----------
+    weights : sequence of `float`
+        Cost of each piece.
+    size : `int`
+        Number of ranks.
+    """
+    ends = list(accumulate(weights))
+    total = ends[-1] if ends else 0.0
+    cuts = [0]
+    for rank in range(1, size):
+        target = total * rank / size
+        at = cuts[-1]
+        # a piece belongs to the rank in whose share its middle lies
+        while at < len(ends) and ends[at] - weights[at] / 2 < target:
+            at += 1
+        cuts.append(at)
+    cuts.append(len(ends))
+    return [range(first, last) for first, last in zip(cuts[:-1], cuts[1:], strict=True)]

@@ -1,0 +1,103 @@
+"""Products as afw's exposure files lie on disk: IMAGE, MASK and VARIANCE HDUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fitsio
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import DataError
+from kernels.geometry import Box
+
+#: Bit numbers of the mask planes, afw's.
+PLANES = {"BAD": 0, "SAT": 1, "INTRP": 2, "CR": 3, "EDGE": 4, "DETECTED": 5, "SUSPECT": 7, "NO_DATA": 8}
+BAD = 1 << PLANES["BAD"]
+
+Card = tuple[str, Any, str]
+
+
+def _header(cards: Sequence[Card]) -> fitsio.FITSHDR:
+    return fitsio.FITSHDR([{"name": n, "value": v, "comment": c} for n, v, c in cards])
+
+
+def write(
+    path: str,
+    cards: Sequence[Card],
+    image: NDArray[np.float32],
+    mask: NDArray[np.int32] | None = None,
+    variance: NDArray[np.float32] | None = None,
+) -> None:
+    """Write a product, with DATASUM and CHECKSUM in every HDU.
+
+    Parameters
+    ----------
+    path : `str`
+        A new file.
+    cards : sequence of (name, value, comment)
+        The primary header.
+    image, variance : `numpy.ndarray` [y, x], float32
+        ``BUNIT`` of the primary header, and its square.
+    mask : `numpy.ndarray` [y, x], int32
+        Planes as in `PLANES`, named in its header as ``MP_<plane>``.
+    """
+    with fitsio.FITS(path, "rw", clobber=True) as fits:
+        fits.write(None, header=_header(cards))
+        fits.write(image, extname="IMAGE")
+        if mask is not None:
+            fits.write(mask, extname="MASK", header=_header([(f"MP_{p}", b, "bit number") for p, b in PLANES.items()]))
+        if variance is not None:
+            fits.write(variance, extname="VARIANCE")
+        for hdu in fits:
+            hdu.write_checksum()
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product that is applied to frames: where it is and what its header says."""
+
+    path: str
+    header: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: str, unit: str) -> Product:
+        """Read the header and check the unit.
+
+        Raises
+        ------
+        DataError
+            Unreadable, or in another unit than the frames that it is to correct.
+        """
+        try:
+            header = dict(fitsio.read_header(path, 0))
+        except OSError as error:
+            raise DataError(path, str(error).splitlines()[0]) from error
+        found = str(header.get("CALUNIT", "nothing")).strip()
+        if found != unit:
+            raise DataError(path, f"is in {found} (CALUNIT), the frames it is to correct are in {unit}")
+        return cls(path, header)
+
+    def read(self, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
+        """Read a box of the assembled detector; see `read`."""
+        return read(self.path, box, hdu)
+
+
+def read(path: str, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
+    """Read a box of one HDU of a product.
+
+    Raises
+    ------
+    DataError
+        The HDU is missing, unreadable or too small.
+    """
+    try:
+        with fitsio.FITS(path) as fits:
+            shape = fits[hdu].get_info()["dims"]
+            if shape[0] < box.y1 or shape[1] < box.x1:
+                raise DataError(path, f"{hdu} is {shape[1]} x {shape[0]} pixels: of another detector type")
+            return np.asarray(fits[hdu][box.y0 : box.y1, box.x0 : box.x1])
+    except OSError as error:
+        raise DataError(path, f"{hdu}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,121 @@
+"""The commit protocol: temporary name, fsync, checksum, rename, journal line.
+
+No file under its final name is ever partial, and none is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kernels.errors import KernelError
+
+CHUNK = 1 << 22
+
+
+class PublishError(KernelError):
+    """A product could not be written, or stands there already."""
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, read in pieces of 4 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Make a file's, or a folder's, content durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _permit(path: Path, permissions: Mapping[str, Any]) -> None:
+    """Give the site's group and mode; without them the umask has its say."""
+    if group := permissions.get("group"):
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    if mode := permissions.get("mode"):
+        os.chmod(path, int(str(mode), 8))
+
+
+def _commit(temporary: Path, final: Path) -> None:
+    try:
+        os.link(temporary, final)  # fails where the name is taken, as rename() would not
+    except FileExistsError as error:
+        raise PublishError(f"{final}: exists already; a product is never overwritten") from error
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+        if final.exists():  # a file system without hard links
+            raise PublishError(f"{final}: exists already; a product is never overwritten") from error
+        os.rename(temporary, final)
+        return
+    temporary.unlink()
+
+
+def publish(
+    final: str, write: Callable[[str], None], stamp: str, permissions: Mapping[str, Any]
+) -> dict[str, str | int]:
+    """Write one product under its final name, or leave nothing.
+
+    Parameters
+    ----------
+    final : `str`
+        The product's path.
+    write : callable
+        Called with the temporary path; writes the whole file there.
+    stamp : `str`
+        Tells this attempt's temporary file from another's.
+    permissions : `dict`
+        ``mode`` (octal text) and ``group`` of the site; may be empty.
+
+    Returns
+    -------
+    detail : `dict`
+        ``path``, ``bytes`` and ``sha256``, for the journal.
+
+    Raises
+    ------
+    PublishError
+        The folder cannot be written, the disk is full, the product exists.
+    """
+    target = Path(final)
+    temporary = target.with_name(f".{target.name}.{stamp}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(str(temporary))
+        _permit(temporary, permissions)
+        sync(temporary)
+        detail: dict[str, str | int] = {
+            "path": final, "bytes": temporary.stat().st_size, "sha256": sha256(temporary),
+        }  # fmt: skip
+        _commit(temporary, target)
+        sync(target.parent)
+    except (OSError, KeyError) as error:
+        raise PublishError(f"{final}: cannot be written: {reason(error, target.parent)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return detail
+
+
+def reason(error: BaseException, folder: Path) -> str:
+    """Say why a write failed; cfitsio says no more than "error writing", so look at the disk."""
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return f"{folder} is not writable for uid {os.getuid()}"
+    free = shutil.disk_usage(folder).free
+    if free < CHUNK:
+        return f"no space left on the disk of {folder} ({free // 1024} KiB free)"
+    return str(error).splitlines()[0] if str(error) else repr(error)

@@ -1,0 +1,140 @@
+"""Runs a job: ``mpiexec -n 4 python -P -m mpi4py -m kernels.run job.json``.
+
+``python -P -m kernels.run job.json`` runs it serially.  Under ``-m mpi4py`` an
+exception on one rank ends the whole job with that rank's error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kernels.errors import JobError, KernelError
+from kernels.job import Job, load
+
+#: Where each kernel lives; imported when it is asked for.
+KERNELS = {
+    "combine": "kernels.combine:execute",
+    "compare": "kernels.compare:execute",
+    "flat_measure": "kernels.normalise:measure",
+    "flat_normalise": "kernels.normalise:normalise",
+    "headers": "kernels.headers:execute",
+    "levels": "kernels.levels:execute",
+    "mosaic": "kernels.mosaic:execute",
+    "simulate": "kernels.simulate:execute",
+}
+FAILED_TASKS, REFUSED = 1, 3
+WORLD_VARIABLES = ("PMI_SIZE", "PMIX_SIZE", "OMPI_COMM_WORLD_SIZE")
+
+
+def _kernel(name: str) -> Callable[[Job, Any], int]:
+    if name not in KERNELS:
+        raise JobError(f"no kernel {name!r}; there are {', '.join(sorted(KERNELS))}")
+    module, function = KERNELS[name].split(":")
+    entry: Callable[[Job, Any], int] = getattr(importlib.import_module(module), function)
+    return entry
+
+
+def _world() -> Any:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD
+
+
+def started_by_mpi() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return any(int(os.environ.get(name, "1")) > 1 for name in WORLD_VARIABLES)
+
+
+def _read(path: str, comm: Any) -> Job:
+    """Rank 0 reads; all know the answer, or the error."""
+    answer: Job | JobError
+    if comm is None:
+        return load(path)
+    answer = None  # type: ignore[assignment]
+    if comm.rank == 0:
+        try:
+            answer = load(path)
+        except JobError as error:
+            answer = error
+    answer = comm.bcast(answer, root=0)
+    if isinstance(answer, JobError):
+        raise answer
+    return answer
+
+
+def _check_world(job: Job, size: int) -> None:
+    """A launcher that starts singletons would have every one of them do everything."""
+    if job.ranks != size:
+        raise JobError(f"{job.ranks} ranks were asked for, the MPI world has {size}: launcher and MPI library differ")
+
+
+def run(path: str, ranks: int | None = None) -> int:
+    """Run one job file.
+
+    Parameters
+    ----------
+    path : `str`
+        The job.
+    ranks : `int`, optional
+        Instead of the job's, to run it by hand in another world.
+
+    Returns
+    -------
+    failed : `int`
+        Tasks that failed, over all ranks.
+
+    Raises
+    ------
+    JobError
+        The job, or the world that it was started in, is not what it should be.
+    """
+    comm = _world() if started_by_mpi() else None
+    job = _read(path, comm)
+    size = comm.size if comm else 1
+    _check_world(job if ranks is None else Job(**{**vars(job), "ranks": ranks}), size)
+    failed = _kernel(job.kernel)(job, comm)
+    return int(comm.allreduce(failed)) if comm else failed
+
+
+def _warm() -> None:
+    """Compile every kernel into numba's cache, so that no job does."""
+    from kernels.warm import compile_all
+
+    compile_all()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="kernels.run", description=__doc__)
+    parser.add_argument("job", nargs="?", help="job file (JSON)")
+    parser.add_argument("--ranks", type=int, help="size of the MPI world, where it is not the job's")
+    parser.add_argument("--warm", action="store_true", help="fill numba's cache and stop")
+    parser.add_argument("--world", action="store_true", help="print the size of the MPI world and stop")
+    options = parser.parse_args(arguments)
+    if options.warm:
+        _warm()
+        return 0
+    if options.world:
+        comm = _world()
+        if comm.rank == 0:
+            print(json.dumps({"size": comm.size}))
+        return 0
+    if not options.job:
+        parser.error("a job file is needed")
+    try:
+        return FAILED_TASKS if run(options.job, options.ranks) else 0
+    except KernelError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if started_by_mpi():
+            _world().Abort(REFUSED)
+        return REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Everything about Slurm: job scripts, commands, states, clusters."""
