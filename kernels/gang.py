@@ -6,7 +6,8 @@ import os
 import resource
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from kernels.errors import KernelError
 from kernels.job import Job, Task
@@ -28,12 +29,16 @@ class Kernel(Protocol):
         """Assemble the pieces, in their order, and publish; the result is journalled."""
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True)
+class Piece:
+    """Piece ``number`` of task ``task`` of the job."""
+
     task: int
-    index: int
+    number: int
 
 
-class Failure(NamedTuple):
+@dataclass(frozen=True)
+class Failure:
     """A piece, or a task, that could not be made, and why."""
 
     cause: str
@@ -84,7 +89,7 @@ def execute(job: Job, comm: Any, kernel: Kernel) -> int:
     rank, size = (comm.rank, comm.size) if comm else (0, 1)
     weights = [list(kernel.weights(task)) for task in job.tasks]
     pieces = [Piece(t, p) for t, costs in enumerate(weights) for p in range(len(costs))]
-    parts = shares([weights[p.task][p.index] for p in pieces], size)
+    parts = shares([weights[p.task][p.number] for p in pieces], size)
     holder = [r for r, part in enumerate(parts) for _ in part]
     owner = {piece.task: holder[n] for n, piece in reversed(list(enumerate(pieces)))}
     end = {piece.task: n + 1 for n, piece in enumerate(pieces)}
@@ -94,12 +99,12 @@ def execute(job: Job, comm: Any, kernel: Kernel) -> int:
         for n in parts[rank]:
             piece, task = pieces[n], job.tasks[pieces[n].task]
             if owner[piece.task] != rank:  # the head of my share belongs to a task that a lower rank began
-                sending.append(comm.isend(_attempt(kernel, task, piece.index), dest=owner[piece.task], tag=n))
+                sending.append(comm.isend(_attempt(kernel, task, piece.number), dest=owner[piece.task], tag=n))
                 continue
-            if piece.index == 0:
+            if piece.number == 0:
                 results, since = [], time.process_time()
                 journal.write(task.task, "started", {"rank": rank, "pid": os.getpid(), "host": os.uname().nodename})
-            results.append(_attempt(kernel, task, piece.index))
+            results.append(_attempt(kernel, task, piece.number))
             others = range(n + 1, end[piece.task])
             if n == parts[rank][-1] or not others:
                 results += [comm.recv(source=holder[m], tag=m) for m in others]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,6 @@ from kernels.product import Product
 from kernels.publish import publish
 from kernels.raw import Frames
 
-ITERATIONS = 10
-LEVELS = ("DETECTOR", "AMP")
 
 
 def write_json(path: str, content: Any) -> None:
@@ -106,7 +105,9 @@ def measure(job: Job, comm: Any) -> int:
     return gang.execute(job, comm, Measure(job))
 
 
-def solve(mean: NDArray[np.float64], count: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def solve(
+    mean: NDArray[np.float64], count: NDArray[np.float64], iterations: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Split levels into a factor an exposure and a factor a detector.
 
     Alternating weighted means of ``log mean[detector, exposure]``, weights the
@@ -132,7 +133,7 @@ def solve(mean: NDArray[np.float64], count: NDArray[np.float64]) -> tuple[NDArra
 
     g = np.zeros(len(mean))
     e = exposures(g)
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         g = ((log - e) * count).sum(axis=1) / by_detector
         e = exposures(g)
         g -= np.log((np.exp(g) * by_detector).sum() / by_detector.sum())
@@ -148,7 +149,8 @@ def _load(path: str) -> dict[str, Any]:
     return content
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """Levels and counts of a detector, or an amplifier, over all exposures; weightless where there is none."""
 
     name: str
@@ -176,7 +178,7 @@ def _rows(table: dict[str, Any], level: str, exposures: Sequence[int]) -> list[R
 class Normalise:
     """The serial kernel of flatNormalise: all detectors' levels to one scale an exposure.
 
-    ``config``: ``level`` (`LEVELS`), ``permissions``; input ``flatMeasure`` of
+    ``config``: ``level`` (DETECTOR | AMP), ``iterations``, ``permissions``; input ``flatMeasure`` of
     every detector; output ``flatNormalization``.
     """
 
@@ -193,9 +195,9 @@ class Normalise:
         exposures, units = sorted({e for t in tables for e in t["exposures"]}), sorted({t["unit"] for t in tables})
         if len(units) > 1:
             raise DataError(self._job.files[task.inputs["flatMeasure"][0]].path, f"units are mixed: {units}")
-        level = self._job.config["level"]
+        level, iterations = self._job.config["level"], int(self._job.config["iterations"])
         rows = [row for table in tables for row in _rows(table, level, exposures)]
-        scale, relative = solve(np.array([r.mean for r in rows]), np.array([r.count for r in rows]))
+        scale, relative = solve(np.array([r.mean for r in rows]), np.array([r.count for r in rows]), iterations)
         return {
             "level": level, "unit": units[0], "exposures": exposures, "exposure_scale": scale.tolist(),
             "detector_scale": dict(zip([r.name for r in rows], relative.tolist(), strict=True)),

@@ -26,6 +26,7 @@ KERNELS = {
     "headers": "kernels.headers:execute",
     "levels": "kernels.levels:execute",
     "mosaic": "kernels.mosaic:execute",
+    "pairs": "kernels.pairs:execute",
     "simulate": "kernels.simulate:execute",
 }
 FAILED_TASKS, REFUSED = 1, 3

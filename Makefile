@@ -1,0 +1,58 @@
+# make demo        an environment in .venv, then the whole chain on simulated frames
+# make test        the same environment with the test tools, then the suite
+# make soak        the long tests that the suite leaves out
+# make slurm-deps  Debian's Slurm packages (as root)
+# make clean       what the above made in this folder
+#
+# All targets are relative, and pip gets its constraints as a relative path, because both make and pip split at blanks.
+
+PYTHON ?= python3
+SLURM_PACKAGES = slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins
+
+# pip < 25.3 applies PIP_CONSTRAINT to the build requirements too; later ones want it said separately.
+export PIP_CONSTRAINT = constraints.txt
+export PIP_BUILD_CONSTRAINT = constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# -P: a folder in the working directory is never imported by accident; -m: the shebang of an installed script may not
+# survive a path with a blank.
+RUN = .venv/bin/python -P -m
+
+.PHONY: demo test soak slurm-deps clean
+.NOTPARALLEL:
+
+demo: .venv/demo.stamp
+	$(RUN) campaign doctor --warm
+	$(RUN) campaign demo
+
+test: .venv/test.stamp
+	@missing=""; \
+	PATH="$$PATH:/usr/sbin:/sbin" command -v slurmctld >/dev/null || missing="$$missing those with a Slurm cluster (no slurmctld: make slurm-deps);"; \
+	[ -d "$${CAMPAIGN_FRAMES:-../shared/frames}" ] || missing="$$missing those with real frames (set CAMPAIGN_FRAMES);"; \
+	echo "Left out:$$missing the long ones (make soak)"
+	$(RUN) pytest
+
+soak: .venv/test.stamp
+	$(RUN) pytest -m soak
+
+.venv/demo.stamp: EXTRAS = local
+.venv/test.stamp: EXTRAS = local,test
+.venv/demo.stamp .venv/test.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit( \
+	    "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
+
+slurm-deps:
+	@if dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1; then echo "Slurm is installed"; \
+	elif ! command -v apt-get >/dev/null; then \
+	    echo "make slurm-deps needs apt-get (Debian, Ubuntu); elsewhere install: $(SLURM_PACKAGES)" >&2; exit 1; \
+	elif [ "$$(id -u)" -ne 0 ]; then \
+	    echo "make slurm-deps must run as root: sudo make slurm-deps" >&2; exit 1; \
+	else export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update && apt-get install -y --no-install-recommends $(SLURM_PACKAGES) </dev/null; \
+	fi
+
+clean:
+	rm -rf .venv build dist drp_campaign.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find campaign kernels slurm templates tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,135 @@
+"""`campaign certify`: names from a template or the command line, and what the plan asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campaign import plan as plans
+from campaign.certify import chain, certify
+from campaign.errors import UsageError
+from campaign.home import Home, home_of
+
+if TYPE_CHECKING:
+    from campaign.repository import Repository
+
+
+@dataclass(frozen=True)
+class Certification:
+    """One certification: from which collection into which, for when, and into which chain."""
+
+    repository: str
+    home: Home
+    ticket: str
+    source: str
+    target: str
+    dataset_type: str
+    begin: str | None
+    end: str | None
+    search_all_inputs: bool
+    chain: str | None
+    mode: str
+    yes: bool
+    deploy: bool
+
+
+def _by_template(template: str, environment: Mapping[str, str], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Names as DMTN-222 builds them: ``.../biasGen.$RERUN`` becomes ``.../bias.$CERT_RERUN``."""
+    from campaign import pipeline as pipelines
+    from campaign.freeze import product_of
+    from campaign.template import resolve
+
+    config = resolve(template, environment)
+    pipeline = pipelines.load(config.pipeline_yaml, config.instrument, environment, config.pipeline_options)
+    folder, _, name = config.output.rpartition("/")
+    stem = name.split(".")[0].replace("Gen", "")
+    cert_rerun = environment.get("CERT_RERUN")
+    if not cert_rerun and not chosen["target"]:
+        raise UsageError("CERT_RERUN is not set", do="export CERT_RERUN=YYYYMMDDa, or give --target")
+    prefix = config.variables.get("USER_CALIB_PREFIX", "")
+    return {
+        "repository": config.butler_config, "ticket": config.ticket, "source": config.output,
+        "target": f"{folder}/{stem}.{cert_rerun}", "dataset_type": product_of(pipeline),
+        "chain": f"{prefix}{config.instrument}/calib/{config.ticket}",
+    }  # fmt: skip
+
+
+def request(template: str | None, environment: Mapping[str, str], chosen: Mapping[str, Any]) -> Certification:
+    """Decide what is certified.
+
+    Raises
+    ------
+    UsageError
+        Something is neither given nor known.
+    """
+    names: dict[str, Any] = {"chain": None, "ticket": ""}
+    if template:
+        names = _by_template(template, environment, chosen)
+    given = {"repository": chosen["repo"], "chain": chosen["chain_name"]}
+    given |= {key: chosen[key] for key in ("source", "target", "dataset_type")}
+    names |= {key: value for key, value in given.items() if value}
+    lacking = [key for key in ("repository", "source", "target", "dataset_type") if not names.get(key)]
+    if lacking:
+        flags = {"repository": "--repo", "dataset_type": "--type"}
+        raise UsageError(
+            f"missing {', '.join(flags.get(key, f'--{key}') for key in lacking)}", do="or name the template that was submitted"
+        )
+    if chosen["no_chain"]:
+        names["chain"] = None
+    begin = chosen["begin_date"] or environment.get("START_DATE")
+    if not begin:
+        raise UsageError("no begin of the validity", do="export START_DATE, or give --begin-date (ISO-8601, TAI)")
+    return Certification(
+        home=home_of(names["repository"], environment), begin=begin, end=chosen["end_date"],
+        search_all_inputs=chosen["search_all_inputs"], mode=chosen["mode"], yes=chosen["yes"],
+        deploy=chosen["deploy"], **names,
+    )  # fmt: skip
+
+
+def expected(repository: Repository, home: Home, source: str, dataset_type: str) -> list[Mapping[str, Any]]:
+    """Data IDs that the plan of the newest RUN of ``source`` asked for; none where no plan of ours made it."""
+    run = source
+    if repository.collection_type(source) == "CHAINED":
+        children = repository.chain(source)
+        run = children[0] if children else source
+    entries = [e for e in home.runs() if e["output_run"] == run]
+    if not entries:
+        return []
+    path = Path(entries[-1]["submit_path"]) / "plan.json"
+    return plans.load(path).wanted(dataset_type) if path.exists() else []
+
+
+def run(wanted: Certification) -> dict[str, Any]:
+    """Certify and chain.
+
+    Raises
+    ------
+    ConfigurationError, SubmissionRefused
+        See `campaign.certify`; nothing was changed.
+    """
+    from campaign.repository import open_repository
+
+    with open_repository(wanted.repository, writeable=True) as repository:
+        asked = [] if wanted.search_all_inputs else expected(
+            repository, wanted.home, wanted.source, wanted.dataset_type
+        )  # fmt: skip
+        report = certify(
+            repository, source=wanted.source, target=wanted.target, dataset_type=wanted.dataset_type,
+            begin=wanted.begin, end=wanted.end, search_all_inputs=wanted.search_all_inputs, expected=asked,
+        )  # fmt: skip
+        chained = None
+        if wanted.chain:
+            chained = chain(
+                repository, wanted.chain, [wanted.target], mode=wanted.mode, yes=wanted.yes, deploy=wanted.deploy
+            )
+    made = {"certified": asdict(report), "chain": asdict(chained) if chained else None}
+    made["certified"]["data_ids"] = [dict(d) for d in report.data_ids]
+    wanted.home.record("certify", wanted.ticket, {
+        "from": ", ".join(report.sources), "into": report.target, "type": report.dataset_type,
+        "count": len(report.data_ids), "begin": report.begin, "end": report.end,
+        "chain": wanted.chain, "mode": wanted.mode,
+    })  # fmt: skip
+    return made

@@ -1,0 +1,132 @@
+"""`campaign check`: everything that can be known before anything runs, all of it at once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campaign import levels
+from campaign.cost import Cost, estimate
+from campaign.errors import CampaignError, SubmissionRefused
+from campaign.events import read as read_events
+from campaign.freeze import product_of
+from campaign.inputs import problems as selection_problems
+from campaign.jobs import JobFile, JobTask
+from campaign.launch import run_job
+from campaign.step import Options, Step, load, select
+
+if TYPE_CHECKING:
+    from campaign.camera import Camera
+    from campaign.repository import Repository
+    from campaign.repository_records import Selection
+
+
+@dataclass
+class Check:
+    """What was found; ``problems`` empty means that `submit` would run."""
+
+    template: str = ""
+    pipeline: str = ""
+    output_run: str = ""
+    collections: dict[str, str] = field(default_factory=dict)
+    exposures: list[dict[str, Any]] = field(default_factory=list)
+    detectors: list[int] = field(default_factory=list)
+    raws: int = 0
+    raw_bytes: int = 0
+    unreachable: list[str] = field(default_factory=list)
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    cost: list[Cost] = field(default_factory=list)
+    levels: list[levels.Finding] | None = None
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+    def add(self, error: CampaignError) -> None:
+        """Note an error and go on."""
+        self.problems.append(str(error))
+        self.exit_code = self.exit_code or error.exit_code
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON document."""
+        return asdict(self)
+
+
+def check(template: str, environment: Mapping[str, str], options: Options, with_levels: bool) -> Check:
+    """Check a template as far as it goes; see ``campaign check --help``."""
+    from campaign.repository import open_repository
+
+    found = Check(template=template)
+    try:
+        step = load(template, environment, options)
+        found.notes += step.config.warnings
+        found.pipeline, found.output_run = str(step.pipeline.path), step.config.output_run
+        with open_repository(step.config.butler_config) as repository:
+            _look(found, step, repository, options, with_levels)
+    except CampaignError as error:
+        found.add(error)
+    return found
+
+
+def _look(found: Check, step: Step, repository: Repository, options: Options, with_levels: bool) -> None:
+    from campaign.submit import prepare
+
+    for name in step.config.in_collections:
+        kind = repository.collection_type(name)
+        will_make = kind is None and name == step.ticket_chain
+        found.collections[name] = kind or ("will be made, empty" if will_make else "unknown")
+        if kind is None and not will_make:
+            try:
+                repository.require_collections([name])
+            except CampaignError as error:
+                found.add(error)
+    if found.problems:
+        return
+    camera, selection = select(step, repository, options)
+    product = product_of(step.pipeline)
+    _describe(found, selection)
+    refused = selection_problems(selection, product, options.allow_missing)
+    if refused:
+        for text in refused:
+            found.add(SubmissionRefused(text))
+    else:
+        plan, _ = prepare(step, repository, options)
+        found.cost, found.notes = estimate(plan), [*found.notes, *plan.notes]
+    if with_levels and selection.raws and not selection.unreachable:
+        found.levels = measure_levels(selection, product, camera, options.ranks)
+
+
+def _describe(found: Check, selection: Selection) -> None:
+    kinds = Counter((e.type, e.day_obs, e.physical_filter, e.exposure_time) for e in selection.exposures)
+    names = ("type", "day_obs", "physical_filter", "exposure_time", "exposures")
+    found.exposures = [dict(zip(names, (*kind, n), strict=True)) for kind, n in sorted(kinds.items())]
+    found.detectors = list(selection.detectors)
+    found.raws = len(selection.raws)
+    found.raw_bytes = sum(r.bytes or 0 for r in selection.raws)
+    found.unreachable = [r.path for r in selection.unreachable]
+    found.missing = list(selection.missing)
+
+
+def measure_levels(selection: Selection, product: str, camera: Camera, ranks: int) -> list[levels.Finding]:
+    """Measure every selected raw's level and noise, without making anything of them."""
+    files = {f"{r.exposure}:{r.detector}": {"path": r.path} for r in selection.raws}
+    tasks = []
+    for detector in selection.detectors:
+        own = [r.exposure for r in selection.raws if r.detector == detector]
+        inputs = {"raw": [f"{e}:{detector}" for e in own]}
+        tasks.append(JobTask(f"levels:{detector}", detector, inputs, parameters={"exposures": own}))
+    with tempfile.TemporaryDirectory(prefix="campaign-levels-") as name:
+        folder = Path(name)
+        config = {"isr": {}, "inputs_table": str(folder / "inputs")}
+        job = JobFile("levels", "check", ranks, str(folder / "journal" / "levels"), camera.plain(selection.detectors),
+                      config, files, tasks)  # fmt: skip
+        run_job(job.write(folder / "levels.json"), ranks, folder / "levels.log")
+        for event in read_events(folder / "journal"):
+            if event.event == "failed":
+                raise SubmissionRefused(str(event.detail["error"]), where=event.task)
+        rows = levels.read(folder / "inputs")
+    times = {e.id: e.exposure_time for e in selection.exposures}
+    return levels.judge(rows, product, times, camera)

@@ -1,0 +1,124 @@
+"""Commands that bring data in: simulate, ingest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from campaign.cli import as_json, cli, ranks
+
+
+@cli.command()
+@click.argument("repo", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--camera", "camera_name", default="LSSTComCam", show_default=True, help="Name, or a camera file.")
+@click.option("--scale", type=click.IntRange(1), default=1, show_default=True, help="Divide the imaging area by N.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same frames.")
+@click.option("--bias", type=click.IntRange(0), default=10, show_default=True, help="Number of bias frames.")
+@click.option("--dark", type=click.IntRange(0), default=10, show_default=True, help="Number of dark frames.")
+@click.option("--flat", type=click.IntRange(0), default=10, show_default=True, help="Flats of each filter.")
+@click.option("--filter", "filters", multiple=True, help="Physical filter of the flats (repeat; default the r one).")
+@click.option("--dark-time", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Second.")
+@click.option("--flat-time", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Second.")
+@click.option("--day-obs", "days", type=int, multiple=True, help="Nights, YYYYMMDD (repeat; default two).")
+@click.option("--detector", "detectors", type=int, multiple=True, help="Only these (repeat; default all science ones).")
+@ranks
+@as_json
+def simulate(
+    repo: Path, camera_name: str, scale: int, seed: int, bias: int, dark: int, flat: int, filters: tuple[str, ...],
+    dark_time: float, flat_time: float, days: tuple[int, ...], detectors: tuple[int, ...], ranks: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Make a new repository REPO with simulated raws, as the LSST camera writes them.
+
+    The raws lie in REPO-raw, and what they were made from, to compare results
+    with, in REPO-truth.
+    """
+    from campaign import console
+    from campaign.camera import load
+    from campaign.home import home_of
+    from campaign.simulation import Nights, Places, default_filters, simulate
+
+    camera = load(camera_name).scaled(scale)
+    plan = Nights(bias, dark, flat, dark_time, flat_time, filters or default_filters(camera), days or Nights.days)
+    places = Places(repo.absolute())
+    home = home_of(None, {**os.environ, "CAMPAIGN_HOME": str(places.repository / "campaign")})
+    chosen = tuple(sorted(set(detectors))) or camera.detector_ids("SCIENCE")
+    raws = simulate(places, home, camera, plan, seed, chosen, ranks)
+    home.record("simulate", "", {"camera": camera.name, "scale": scale, "seed": seed, "raws": raws})
+    if as_json:
+        console.emit({"repository": str(places.repository), "truth": str(places.truth), "raws": raws})
+        return
+    console.say(f"{raws} raws of {len(chosen)} detectors in {places.repository}; their truth is in {places.truth}")
+
+
+@cli.command()
+@click.argument("repo", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path())
+@click.option("--camera", "camera_name", required=True, help="Name, or a camera file (it is kept with the repository).")
+@click.option("--type", "observation_type", help="Instead of the header's: bias, dark, flat, ...")
+@click.option("--filter", "physical_filter", help="Instead of the header's.")
+@click.option("--day-obs", type=int, help="Instead of the header's: YYYYMMDD.")
+@click.option(
+    "--transfer", type=click.Choice(["direct", "copy"]), default="direct", show_default=True,
+    help="Leave the files where they are, or copy them in.",
+)  # fmt: skip
+@click.option("--summary", is_flag=True, help="Show what the repository holds, with read noise and gain from pairs.")
+@ranks
+@as_json
+def ingest(
+    repo: Path, files: tuple[str, ...], camera_name: str, observation_type: str | None, physical_filter: str | None,
+    day_obs: int | None, transfer: str, summary: bool, ranks: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Ingest raw FILES (or folders of them) into REPO, which is made where there is none.
+
+    A file that cannot be read or translated is named with the reason, the
+    others go in, and the exit code is 1.  The same files again change nothing.
+    """
+    from campaign import console
+    from campaign.errors import UsageError
+    from campaign.home import home_of
+    from campaign.ingest import Report, camera_of, summarise
+    from campaign.ingest import ingest as ingest_files
+    from campaign.translation import Overrides
+
+    if not files and not summary:
+        raise UsageError("no file to ingest", do="name files or folders, or ask for --summary")
+    root = repo.absolute()
+    home = home_of(None, {**os.environ, "CAMPAIGN_HOME": os.environ.get("CAMPAIGN_HOME", str(root / "campaign"))})
+    camera = camera_of(home, camera_name)
+    report = Report((), (), {})
+    if files:
+        overrides = Overrides(observation_type, physical_filter, day_obs)
+        report = ingest_files(str(root), home, files, camera, overrides, transfer, ranks)
+        if report.new:
+            home.record("ingest", "", {"camera": camera.name, "new": len(report.new), "refused": len(report.refused)})
+    rows = []
+    if summary:
+        from campaign.repository import open_repository
+
+        with open_repository(str(root)) as repository:
+            rows = summarise(repository, camera.name, camera, ranks)
+    if as_json:
+        console.emit({"new": report.new, "existing": report.existing, "refused": dict(report.refused),
+                      "summary": [vars(row) for row in rows]})  # fmt: skip
+    else:
+        for path, why in report.refused.items():
+            console.say(f"refused: {path}: {why}")
+        if files:
+            console.say(f"{len(report.new)} ingested, {len(report.existing)} were there, {len(report.refused)} refused")
+        if rows:
+            console.table(
+                ("type", "day_obs", "filter", "exposures", "raws", "seconds", "read noise/ADU", "gain e-/ADU"),
+                [
+                    (r.type, r.day_obs, r.physical_filter, r.exposures, r.raws,
+                     ", ".join(f"{t:g}" for t in r.exposure_times), _figure(r.read_noise), _figure(r.gain))
+                    for r in rows
+                ],
+            )  # fmt: skip
+    if report.refused:
+        raise SystemExit(1)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,84 @@
+"""Commands that show: demo, status, history, doctor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from campaign.cli import as_json, cli, ranks
+
+repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
+
+
+@cli.command()
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@ranks
+@as_json
+def demo(directory: Path | None, ranks: int, as_json: bool) -> None:
+    """Simulate a small camera, make bias, dark and flat, certify them, and compare them with the truth."""
+    from campaign import console
+    from campaign.demo import folder, run
+    from campaign.errors import VerificationFailed
+
+    made = run(folder(directory), ranks, (lambda text: None) if as_json else console.say)
+    if as_json:
+        console.emit({"products": made.products})
+    else:
+        columns = ("product", "detectors", "good pixels", "rms(z)", "|z| > 5", "max |mean z|", "defects showing", "s")
+        rows = [
+            (p["name"], p["detectors"], p["good_pixels"], f"{p['rms_z']:.4f}", f"{p['frac_gt5']:.1e}",
+             f"{p['max_abs_amp_mean_z']:.2f}", p["defects_showing"], p["seconds"])
+            for p in made.products
+        ]  # fmt: skip
+        console.table(columns, rows, "products against the truth that the raws were simulated from")
+        for picture in made.pictures:
+            print(f"picture  {picture}")
+        console.say(f"{made.seconds:.0f} s in all; the repository is {made.repository}")
+    if made.problems:
+        raise VerificationFailed("; ".join(made.problems))
+
+
+@cli.command()
+@repo_option
+@as_json
+def status(repo: str | None, as_json: bool) -> None:
+    """List the runs, newest last."""
+    from campaign import console
+    from campaign.home import home_of
+    from campaign.status import status
+
+    runs = status(home_of(repo, os.environ))
+    if as_json:
+        console.emit({"runs": [asdict(run) for run in runs]})
+        return
+    rows = [(r.run, r.template, r.state, r.published, r.failed, r.output_run) for r in runs]
+    console.table(("run", "template", "state", "published", "failed", "output run"), rows)
+    for run in runs[-1:]:
+        for error in run.errors:
+            print(f"{run.run}: {error}")
+
+
+@cli.command()
+@click.argument("ticket")
+@repo_option
+def history(ticket: str, repo: str | None) -> None:
+    """Print every command, selection and version recorded for TICKET, as Markdown."""
+    from campaign.history import history
+    from campaign.home import home_of
+
+    print(history(home_of(repo, os.environ), ticket), end="")
+
+
+@cli.command()
+@click.option("--warm", is_flag=True, help="Fill numba's cache, so that no job compiles.")
+@as_json
+def doctor(warm: bool, as_json: bool) -> None:
+    """Examine this installation: versions, MPI, Butler, folders, scratch."""
+    from campaign.doctor import examine, show
+
+    found = examine(os.environ, warm=warm)
+    show(found, as_json)
+    raise SystemExit(0 if all(f.ok for f in found) else 3)

@@ -1,0 +1,277 @@
+"""Commands of a step: render, check, submit, certify, chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from campaign.cli import as_json, cli, env_file, environment, options, ranks
+
+if TYPE_CHECKING:
+    from campaign.step import Options
+
+template_options = options(
+    click.argument("template"),
+    env_file,
+    click.option("--site", help="Compute site, instead of the template's."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a template key (repeat)."),
+)
+selection_options = options(
+    click.option("--exclude", type=int, multiple=True, metavar="ID", help="Leave an exposure out (repeat); recorded."),
+    click.option("--allow-missing", is_flag=True, help="Combine what there is where a detector lacks exposures."),
+)
+
+
+def _settings(settings: tuple[str, ...]) -> dict[str, str]:
+    from campaign.errors import UsageError
+
+    found = {}
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise UsageError(f"--set {text!r} is not KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def _options(
+    settings: tuple[str, ...], site: str | None, exclude: tuple[int, ...], allow_missing: bool, ranks: int
+) -> Options:
+    from campaign.step import Options
+
+    return Options(_settings(settings), site, frozenset(exclude), allow_missing, ranks)
+
+
+@cli.command()
+@template_options
+@click.option("--origins", is_flag=True, help="Say of every value where it comes from.")
+@as_json
+def render(
+    template: str, env_file: str | None, site: str | None, settings: tuple[str, ...], origins: bool, as_json: bool
+) -> None:
+    """Print the configuration that TEMPLATE and the environment resolve to."""
+    import json
+
+    import yaml
+
+    from campaign import console
+    from campaign.template import resolve
+
+    step = resolve(template, environment(env_file), _settings(settings), site)
+    console.warn(step.warnings)
+    if as_json:
+        console.emit({"values": step.values, "origins": dict(step.origins), "variables": dict(step.variables)})
+        return
+    print(yaml.safe_dump(json.loads(json.dumps(step.values)), sort_keys=False, width=120), end="")
+    for key, where in step.origins.items() if origins else ():
+        print(f"# {key}: {where}")
+
+
+@cli.command()
+@template_options
+@selection_options
+@click.option("--levels", "with_levels", is_flag=True, help="Measure every frame, and list those unlike the others.")
+@ranks
+@as_json
+def check(
+    template: str, env_file: str | None, site: str | None, settings: tuple[str, ...], exclude: tuple[int, ...],
+    allow_missing: bool, with_levels: bool, ranks: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Report everything that would keep TEMPLATE from running, and what it will take."""
+    from campaign import console
+    from campaign.check import check
+
+    found = check(template, environment(env_file), _options(settings, site, exclude, allow_missing, ranks), with_levels)
+    if as_json:
+        console.emit(found.plain())
+    else:
+        _show_check(found)
+    raise SystemExit(found.exit_code)
+
+
+def _show_check(found: Any) -> None:
+    from campaign import console
+
+    if found.output_run:
+        print(f"pipeline    {found.pipeline}\noutput run  {found.output_run}")
+    for name, kind in found.collections.items():
+        print(f"input       {name} ({kind})")
+    if found.exposures:
+        console.table(("type", "day_obs", "filter", "seconds", "exposures"),
+                      [(e["type"], e["day_obs"], e["physical_filter"], f"{e['exposure_time']:g}", e["exposures"])
+                       for e in found.exposures], "selection")  # fmt: skip
+        print(f"detectors   {len(found.detectors)}; raws {found.raws}, {found.raw_bytes / 2**20:.1f} MiB; "
+              f"{len(found.missing)} pairs missing, {len(found.unreachable)} unreachable")  # fmt: skip
+    if found.cost:
+        console.table(("task", "tasks", "ranks", "CPU s", "MiB a rank", "MiB written"),
+                      [(c.label, c.tasks, c.ranks, f"{c.cpu_seconds:.0f}", c.rank_mib, f"{c.output_mib:.0f}")
+                       for c in found.cost], "estimate")  # fmt: skip
+    _show_findings(found.levels)
+    for note in found.notes:
+        print(f"note        {note}")
+    for problem in found.problems:
+        console.say(f"problem: {problem}")
+    console.say("nothing stands in the way of submit" if not found.problems else f"{len(found.problems)} problems")
+
+
+def _show_findings(findings: Any) -> None:
+    if findings is None:
+        return
+    for finding in findings:
+        many = f"{len(finding.detectors)} detectors" if len(finding.detectors) > 1 else f"detector {finding.detectors[0]}"
+        print(f"look at     exposure {finding.exposure}: {finding.why} ({many}); leave it out with --exclude {finding.exposure}")
+    if not findings:
+        print("levels      no exposure stands out")
+
+
+@cli.command()
+@template_options
+@selection_options
+@click.option("--dry-run", is_flag=True, help="Plan, show, and write nothing.")
+@ranks
+@click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output, and nothing else.")
+def submit(
+    template: str, env_file: str | None, site: str | None, settings: tuple[str, ...], exclude: tuple[int, ...],
+    allow_missing: bool, dry_run: bool, ranks: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Plan TEMPLATE, run it on this machine, and record its products in the repository."""
+    from campaign import console
+    from campaign.errors import TasksFailed
+    from campaign.repository import open_repository
+    from campaign.step import load
+    from campaign.submit import prepare
+    from campaign.submit import submit as run
+
+    chosen = _options(settings, site, exclude, allow_missing, ranks)
+    step = load(template, environment(env_file), chosen)
+    console.warn(step.config.warnings)
+    with open_repository(step.config.butler_config, writeable=not dry_run) as repository:
+        plan, camera = prepare(step, repository, chosen)
+        if dry_run:
+            _show_plan(plan, as_json)
+            return
+        console.say(f"run {plan.run}: {len(plan.tasks)} tasks, journal and logs in {plan.submit_path}")
+        with console.Progress(len(plan.tasks), as_json) as progress:
+            done = run(step, repository, plan, camera, progress)
+    for note in done.notes:
+        console.say(f"note: {note}")
+    if not as_json:
+        _show_submission(done)
+    if not done.outcome.done:
+        first = next(iter(done.outcome.failed.items()), ("", ""))
+        lost = len(done.outcome.failed) + len(done.outcome.skipped)
+        raise TasksFailed(
+            f"{lost} of {len(plan.tasks)} tasks were not made; the first: {first[0]}: {first[1]}",
+            where=plan.run, do=f"logs are in {plan.submit_path}/logs",
+        )  # fmt: skip
+
+
+def _show_plan(plan: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from campaign import console
+    from campaign.cost import estimate
+
+    if as_json:
+        console.emit(asdict(plan))
+        return
+    print(f"would write {plan.output_run}\nby way of   {plan.submit_path}")
+    rows = []
+    for group, cost in zip(plan.groups, estimate(plan), strict=True):
+        outputs = ", ".join(dict.fromkeys(o.type for t in group.tasks for o in t.outputs))
+        fused = ", ".join(group.fused)
+        rows.append((group.label, fused, len(group.tasks), group.ranks, outputs, f"{cost.cpu_seconds:.0f}"))
+    console.table(("task", "fused in", "tasks", "ranks", "makes", "CPU s"), rows)
+    for note in plan.notes:
+        print(f"note: {note}")
+
+
+def _show_submission(done: Any) -> None:
+    plan = done.plan
+    _show_findings(done.findings)
+    print(f"published   {len(done.outcome.published)} of {len(plan.tasks)} tasks into {plan.output_run}")
+    if done.chain:
+        print(f"chain       {plan.output} -> {', '.join(done.chain[:4])}{', ...' if len(done.chain) > 4 else ''}")
+    for picture in done.pictures:
+        print(f"picture     {picture}")
+
+
+certify_options = options(
+    click.option("--begin-date", help="ISO-8601, TAI; $START_DATE by default."),
+    click.option("--end-date", help="ISO-8601, TAI; open by default."),
+    click.option("--search-all-inputs", is_flag=True, help="Certify from all RUNs of a chain, not the newest only."),
+)
+chain_options = options(
+    click.option("--mode", type=click.Choice(["prepend", "redefine"]), default="prepend", show_default=True),
+    click.option("--yes", is_flag=True, help="Redefine a chain that is not empty."),
+    click.option("--deploy", is_flag=True, help="Change $INSTRUMENT/calib itself."),
+)
+
+
+@cli.command()
+@click.argument("template", required=False)
+@env_file
+@click.option("--repo", help="Repository, where no template is given.")
+@click.option("--source", help="Generation RUN or CHAINED collection.")
+@click.option("--target", help="CALIBRATION collection.")
+@click.option("--type", "dataset_type", help="Dataset type: bias, dark, flat, ...")
+@certify_options
+@click.option("--chain", "chain_name", help="Chain to put it into; the ticket's by default.")
+@click.option("--no-chain", is_flag=True, help="Do not chain.")
+@chain_options
+@as_json
+def certify(template: str | None, env_file: str | None, as_json: bool, **chosen: Any) -> None:
+    """Certify what TEMPLATE has made for a range of dates, and chain it.
+
+    Names come from the environment as DMTN-222 has them: from
+    .../biasGen.$RERUN into .../bias.$CERT_RERUN, from $START_DATE on, prepended
+    to the ticket's chain.  Without a template, --repo, --source, --target and
+    --type say it.
+    """
+    from campaign import console
+    from campaign.certification import request, run
+
+    made = run(request(template, environment(env_file), chosen))
+    if as_json:
+        console.emit(made)
+        return
+    report = made["certified"]
+    print(f"certified   {len(report['data_ids'])} {report['dataset_type']} of {', '.join(report['sources'])}")
+    print(f"into        {report['target']}, valid {report['begin'] or 'ever'} to {report['end'] or 'open'} TAI")
+    if made["chain"]:
+        _show_chain(made["chain"])
+
+
+@cli.command()
+@click.argument("repo")
+@click.argument("parent")
+@click.argument("children", nargs=-1, required=True)
+@chain_options
+@as_json
+def chain(repo: str, parent: str, children: tuple[str, ...], mode: str, yes: bool, deploy: bool, as_json: bool) -> None:
+    """Put CHILDREN into the chain PARENT of REPO, as `butler collection-chain` does."""
+    import os
+    from dataclasses import asdict
+
+    from campaign import console
+    from campaign.certify import chain
+    from campaign.home import home_of
+    from campaign.repository import open_repository
+
+    with open_repository(repo, writeable=True) as repository:
+        report = chain(repository, parent, children, mode=mode, yes=yes, deploy=deploy)
+    parts = parent.split("/calib/")
+    ticket = parts[1].split("/")[0] if len(parts) > 1 else ""
+    home_of(str(Path(repo)), os.environ).record("chain", ticket, asdict(report))
+    if as_json:
+        console.emit(asdict(report))
+    else:
+        _show_chain(asdict(report))
+
+
+def _show_chain(report: dict[str, Any]) -> None:
+    print(f"chain       {report['chain']}")
+    print(f"  before    {', '.join(report['before']) or '(empty)'}")
+    print(f"  after     {', '.join(report['after'])}")

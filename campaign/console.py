@@ -1,0 +1,94 @@
+"""What an operator sees: a progress bar on a terminal, plain lines in a log, JSON lines for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any
+
+from campaign.events import Event
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document on standard output."""
+    print(json.dumps(document, indent=1, default=str), flush=True)
+
+
+def say(text: str) -> None:
+    """Print a line of progress or explanation: on standard error, so that output stays clean."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Print warnings."""
+    for text in texts:
+        say(f"warning: {text}")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Print a table on standard output; as wide as it is when nobody's terminal says otherwise."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        shown.add_row(*(str(cell) for cell in row))
+    wide = None if sys.stdout.isatty() else 200
+    Console(width=wide, highlight=False, soft_wrap=False).print(shown)
+
+
+class Progress:
+    """Shows a run's events as they come; a context manager.
+
+    Parameters
+    ----------
+    total : `int`
+        Tasks of the plan.
+    as_json : `bool`
+        Events as JSON lines on standard output, nothing else.
+    quiet : `bool`
+        Show nothing.
+    """
+
+    def __init__(self, total: int, as_json: bool = False, quiet: bool = False) -> None:
+        self._total, self._json, self._quiet = total, as_json, quiet
+        self._done = 0
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty() and not self._json and not self._quiet:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("tasks", total=self._total)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if self._json:
+            print(json.dumps(asdict(event), separators=(",", ":")), flush=True)
+        if event.event not in ("published", "failed", "lost") or not event.task:
+            return
+        self._done += event.event == "published"
+        if self._quiet or self._json:
+            return
+        if event.event != "published":
+            say(f"{event.task} {event.event}: {event.detail['error']}")
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, description=event.task)
+        elif event.event == "published":
+            seconds = f", {event.detail['cpu_s']:.1f} s CPU" if "cpu_s" in event.detail else ""
+            say(f"[{self._done}/{self._total}] {event.task} published{seconds}")

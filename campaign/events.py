@@ -1,0 +1,79 @@
+"""The run's journal, read: what happened, whichever process wrote it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from campaign.home import now
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a journal; ``task`` is empty for what concerns the whole run."""
+
+    v: int
+    t: str
+    run: str
+    task: str
+    attempt: int
+    site: str
+    token: int
+    event: str
+    detail: Mapping[str, Any]
+
+
+class Journals:
+    """All journals of a run, read from where the last reading ended.
+
+    A writer that was killed may have left half a line: it is not an event
+    until its newline is there.
+
+    Parameters
+    ----------
+    folder : `Path`
+        ``<submitPath>/journal``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._offsets: dict[Path, int] = {}
+
+    def new(self) -> Iterator[Event]:
+        """Events written since the last call; in order within a file."""
+        for path in sorted(self._folder.glob("*.jsonl")):
+            with path.open("rb") as file:
+                file.seek(self._offsets.get(path, 0))
+                text = file.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._offsets[path] = self._offsets.get(path, 0) + len(whole)
+            for line in whole.splitlines():
+                yield Event(**json.loads(line))
+
+
+def read(folder: Path) -> list[Event]:
+    """All events of a run, by time."""
+    return sorted(Journals(folder).new(), key=lambda e: e.t)
+
+
+class DriverJournal:
+    """The driver's own file in the journal folder."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "driver.jsonl"
+        self._run = run
+
+    def write(self, event: str, detail: Mapping[str, Any], task: str = "") -> None:
+        """Append one event and see it on disk."""
+        entry = Event(VERSION, now(), self._run, task, 1, "local", 1, event, dict(detail))
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(entry), separators=(",", ":")) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

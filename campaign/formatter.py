@@ -1,0 +1,113 @@
+"""How the Butler reads and writes frames and calibrations; named in a repository's configuration.
+
+Every `butler` command that touches such a dataset imports this module: it needs
+nothing else of the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import fitsio
+import numpy as np
+from lsst.daf.butler import FormatterV2, Location
+from lsst.resources import ResourcePath
+
+STRUCTURAL = frozenset({"SIMPLE", "BITPIX", "NAXIS", "EXTEND", "CHECKSUM", "DATASUM", "COMMENT", "HISTORY"})
+
+
+@dataclass(frozen=True, eq=False)
+class CalibImage:
+    """A combined calibration, a binned one or a mosaic.
+
+    Parameters
+    ----------
+    image : `numpy.ndarray`, (rows, columns), float32
+        Pixels, in the unit that the header's BUNIT names.
+    mask : `numpy.ndarray`, (rows, columns), int32, or `None`
+        Bits as the header names them; `None` for bins and mosaics.
+    variance : `numpy.ndarray`, (rows, columns), float32, or `None`
+        Square of the image's unit.
+    header : `~collections.abc.Mapping`
+        The primary header, without the keywords that only describe the file.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray | None = None
+    variance: np.ndarray | None = None
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class RawFrame:
+    """A frame as the camera wrote it.
+
+    Parameters
+    ----------
+    header : `~collections.abc.Mapping`
+        The primary header.
+    images : `~collections.abc.Mapping`
+        The pixels of each HDU that has some, ADU as stored, by EXTNAME, or by
+        HDU number where there is no name.
+    """
+
+    header: Mapping[str, Any]
+    images: Mapping[str | int, np.ndarray]
+
+
+def _header(hdu: Any) -> dict[str, Any]:
+    cards = hdu.read_header()
+    return {key: cards[key] for key in cards if key and key not in STRUCTURAL}
+
+
+class CalibImageFormatter(FormatterV2):
+    """FITS with the metadata in the primary header and HDUs IMAGE, MASK and VARIANCE (the last two optional)."""
+
+    default_extension: ClassVar[str | None] = ".fits"
+    supported_extensions = frozenset({".fits", ".fits.gz", ".fits.fz"})
+    unsupported_parameters = None
+    can_read_from_local_file = True
+
+    def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> CalibImage:
+        """Read the file; see the base class."""
+        with fitsio.FITS(path) as fits:
+            names = {hdu.get_extname() for hdu in fits}
+            mask, variance = (fits[name].read() if name in names else None for name in ("MASK", "VARIANCE"))
+            return CalibImage(fits["IMAGE"].read(), mask, variance, _header(fits[0]))
+
+    def write_local_file(self, in_memory_dataset: CalibImage, uri: ResourcePath) -> None:
+        """Write the file; see the base class."""
+        planes = {
+            "IMAGE": (in_memory_dataset.image, np.float32),
+            "MASK": (in_memory_dataset.mask, np.int32),
+            "VARIANCE": (in_memory_dataset.variance, np.float32),
+        }
+        with fitsio.FITS(uri.ospath, "rw", clobber=True) as fits:
+            fits.write(None, header=dict(in_memory_dataset.header))
+            for name, (plane, dtype) in planes.items():
+                if plane is not None:
+                    fits.write(np.asarray(plane, dtype), extname=name)
+
+
+class RawFrameFormatter(FormatterV2):
+    """FITS as any camera writes it: plain, tile-compressed, or gzip whatever its name."""
+
+    default_extension: ClassVar[str | None] = ".fits"
+    unsupported_parameters = None
+    can_read_from_local_file = True
+
+    @classmethod
+    def validate_extension(cls, location: Location) -> None:
+        """Accept any name: cameras write .fits, .FIT.gz, .fz and more, and the reader goes by content."""
+
+    def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> RawFrame:
+        """Read the file; see the base class."""
+        with fitsio.FITS(path) as fits:
+            images = {
+                hdu.get_extname() or number: hdu.read()
+                for number, hdu in enumerate(fits)
+                if hdu.get_info()["hdutype"] == fitsio.IMAGE_HDU and hdu.has_data()
+            }
+            return RawFrame(_header(fits[0]), images)

@@ -1,0 +1,353 @@
+"""From a resolved step, a pipeline and a selection to a frozen plan."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from campaign.camera import Camera
+from campaign.errors import ConfigurationError, SubmissionRefused
+from campaign.home import versions
+from campaign.inputs import listed
+from campaign.jobs import JobTask
+from campaign.pipeline import Pipeline, PipelineTask
+from campaign.plan import Group, Output, Plan, PlanTask
+from campaign.repository import Repository
+from campaign.repository_records import CalibrationRef, ExposureRecord, Selection
+from campaign.template import StepConfig
+
+CORRECTIONS = {"bias": "doBias", "dark": "doDark"}
+#: Corrections that pipelines ask for and that no calibration of ours describes yet.
+LEFT_OUT = {"linearizer": "doLinearize", "crosstalk": "doCrosstalk", "defects": "doDefect", "cti": "doDeferredCharge"}
+
+
+def run_id() -> str:
+    """A new run's id: UTC time and four random characters."""
+    salt = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(4))
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{salt}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `freeze` needs to know.
+
+    Parameters
+    ----------
+    ranks : `int`
+        MPI ranks of a gang.
+    excluded : sequence of `int`
+        Exposures that the operator left out.
+    permissions : `dict`
+        The site's ``mode`` and ``group`` for published files.
+    """
+
+    step: StepConfig
+    pipeline: Pipeline
+    camera: Camera
+    selection: Selection
+    ranks: int
+    excluded: Sequence[int]
+    permissions: Mapping[str, Any]
+
+
+def only(pipeline: Pipeline, kernel: str) -> PipelineTask:
+    """The pipeline's one task of a kernel.
+
+    Raises
+    ------
+    ConfigurationError
+        It has none, or several.
+    """
+    found = [t for t in pipeline.tasks.values() if t.kernel == kernel]
+    if len(found) != 1:
+        raise ConfigurationError(f"{len(found)} tasks of kernel {kernel}, one is needed", where=str(pipeline.path))
+    return found[0]
+
+
+def some(pipeline: Pipeline, kernel: str) -> list[PipelineTask]:
+    """The pipeline's tasks of a kernel."""
+    return [t for t in pipeline.tasks.values() if t.kernel == kernel]
+
+
+def product_of(pipeline: Pipeline) -> str:
+    """What the pipeline makes: ``bias``, ``dark`` or ``flat``."""
+    return str(only(pipeline, "combine").config["calibrationType"])
+
+
+class Freezer:
+    """Builds the plan of one step."""
+
+    def __init__(self, request: Request, repository: Repository, run: str) -> None:
+        self._request = request
+        self._repository = repository
+        self._run = run
+        self._product = product_of(request.pipeline)
+        self._exposures = {e.id: e for e in request.selection.exposures}
+        self._isr = only(request.pipeline, "isr")
+        self._calibrations: dict[str, dict[int, CalibrationRef]] = {}
+        self._notes: list[str] = []
+        self._files: dict[str, dict[str, Any]] = {}
+        self._dark_times = self._fill_dark_times()
+
+    def freeze(self) -> Plan:
+        """Decide everything.
+
+        Raises
+        ------
+        SubmissionRefused
+            A calibration that the pipeline asks for is missing, or cannot be
+            applied by this version.
+        """
+        step, request = self._request.step, self._request
+        self._find_calibrations()
+        for raw in request.selection.raws:
+            self._files[f"{raw.exposure}:{raw.detector}"] = {"path": raw.path, "bytes": raw.bytes}
+        groups = self._located(self._groups())
+        return Plan(
+            run=self._run, template=str(step.path), instrument=request.camera.name, ticket=step.ticket,
+            repository=self._repository.root, output=step.output, output_run=step.output_run,
+            inputs=step.in_collections, submit_path=step.submit_path, product=self._product,
+            data_query=step.data_query, excluded=sorted(request.excluded),
+            camera=request.camera.plain(request.selection.detectors), files=self._files, groups=groups,
+            notes=self._notes,
+        )  # fmt: skip
+
+    # What corrects the frames
+
+    def _fill_dark_times(self) -> dict[int, float]:
+        without = [e.id for e in self._exposures.values() if e.dark_time is None and e.exposure_time > 0]
+        if without:
+            self._notes.append(f"no DARKTIME in exposure {listed(without)}: the exposure time is used")
+        return {e.id: e.exposure_time if e.dark_time is None else e.dark_time for e in self._exposures.values()}
+
+    def _find(self, kind: str) -> dict[tuple[int, int], CalibrationRef]:
+        selection = self._request.selection
+        there = [c for c in self._request.step.in_collections if self._repository.collection_type(c) is not None]
+        return self._repository.find_calibrations(kind, there, selection.exposures, selection.detectors)
+
+    def _find_calibrations(self) -> None:
+        for kind, switch in CORRECTIONS.items():
+            if self._isr.config[switch]:
+                self._calibrations[kind] = self._one_a_detector(kind, self._find(kind))
+        for kind, switch in LEFT_OUT.items():
+            if not self._isr.config[switch]:
+                continue
+            if self._find(kind):
+                raise SubmissionRefused(
+                    f"the inputs hold a {kind}, which this version cannot apply",
+                    where=f"{self._request.pipeline.path}: {switch}",
+                    do=f"set {switch}: false in the pipeline, or take the {kind} out of the inputs",
+                )
+            self._notes.append(f"{switch}: no {kind} in the inputs, left out")
+        if self._request.camera.unit == "electron":
+            self._notes.append("no ptc: gains and read noises are the camera file's")
+
+    def _one_a_detector(self, kind: str, found: Mapping[tuple[int, int], CalibrationRef]) -> dict[int, CalibrationRef]:
+        selection, chosen = self._request.selection, {}
+        inputs = ", ".join(self._request.step.in_collections)
+        for detector in selection.detectors:
+            refs = {e: found.get((e, detector)) for e in self._exposures}
+            lacking = [e for e, ref in refs.items() if ref is None]
+            if lacking:
+                raise SubmissionRefused(
+                    f"no {kind} is valid for detector {detector} at exposure {listed(lacking)} in {inputs}",
+                    do=f"make and certify a {kind} for that date first",
+                )
+            several = {ref.dataset_id: ref for ref in refs.values() if ref is not None}
+            if len(several) > 1:
+                names = " and ".join(f"{r.run} ({r.begin or 'ever'} to {r.end or 'ever'})" for r in several.values())
+                raise SubmissionRefused(
+                    f"the exposures of detector {detector} need different {kind} calibrations: {names}",
+                    do="split the selection at the validity's limit",
+                )
+            chosen[detector] = next(iter(several.values()))
+        for ref in chosen.values():
+            self._files[ref.dataset_id] = {"path": ref.path}
+        return chosen
+
+    # The tasks
+
+    def _exposures_of(self, detector: int) -> list[ExposureRecord]:
+        return [self._exposures[r.exposure] for r in self._request.selection.raws if r.detector == detector]
+
+    def _inputs_of(self, detector: int) -> dict[str, list[str]]:
+        inputs = {"raw": [f"{e.id}:{detector}" for e in self._exposures_of(detector)]}
+        return inputs | {kind: [refs[detector].dataset_id] for kind, refs in self._calibrations.items()}
+
+    def _scales(self, scaling: str, exposures: Sequence[ExposureRecord]) -> list[float]:
+        times = {"Unity": lambda e: 1.0, "ExposureTime": lambda e: e.exposure_time,
+                 "DarkTime": lambda e: self._dark_times[e.id]}  # fmt: skip
+        if scaling not in times:
+            raise ConfigurationError(
+                f"exposureScaling {scaling} cannot be planned", where=self._request.pipeline.path,
+                do=f"possible are InputList, {', '.join(times)}",
+            )  # fmt: skip
+        scales = [times[scaling](e) for e in exposures]
+        zero = [e.id for e, s in zip(exposures, scales, strict=True) if s <= 0]
+        if zero:
+            raise SubmissionRefused(f"exposure {listed(zero)} has no time to be scaled by ({scaling})")
+        return scales
+
+    def _parameters(self, detector: int) -> dict[str, Any]:
+        exposures = self._exposures_of(detector)
+        return {
+            "exposures": [e.id for e in exposures],
+            "dates": [e.begin for e in exposures],
+            "exposure_times": [e.exposure_time for e in exposures],
+            "dark_times": [self._dark_times[e.id] for e in exposures],
+        }
+
+    def _provenance(self, detector: int | None) -> dict[str, Any]:
+        step = self._request.step
+        cards: dict[str, Any] = {
+            "OUT_RUN": step.output_run, "TEMPLATE": str(step.path), "PIPELINE": str(self._request.pipeline.path),
+            "TICKET": step.ticket, "DATA_QUERY": step.data_query,
+            "EXCLUDED": " ".join(map(str, sorted(self._request.excluded))) or "none",
+            "GAINS_FROM": "camera file" if self._request.camera.unit == "electron" else "not applied",
+        }  # fmt: skip
+        for kind, refs in self._calibrations.items():
+            if detector is not None:
+                ref, key = refs[detector], f"CALIB_{kind.upper()}"
+                cards |= {f"{key}_ID": ref.dataset_id, f"{key}_RUN": ref.run, f"{key}_COLLECTION": ref.collection}
+                cards |= {f"{key}_BEGIN": ref.begin or "unbounded", f"{key}_END": ref.end or "unbounded"}
+        for kind, switch in LEFT_OUT.items():
+            if self._isr.config[switch]:
+                cards[f"CALIB_{kind.upper()}"] = "none"
+        if detector is not None:
+            gone = [e for e, d in self._request.selection.missing if d == detector]
+            cards["MISSING"] = " ".join(map(str, gone)) or "none"
+        return cards | {f"VERSION_{name.upper()}": version for name, version in versions().items()}
+
+    def _data_id(self, dataset_type: str, detector: int | None) -> dict[str, Any]:
+        data_id: dict[str, Any] = {"instrument": self._request.camera.name}
+        if detector is not None:
+            data_id["detector"] = detector
+        if self._product == "flat":
+            data_id["physical_filter"] = self._request.selection.exposures[0].physical_filter
+        return data_id
+
+    def _task(
+        self, label: str, detector: int | None, types: Sequence[str], inputs: Mapping[str, Sequence[str]],
+        parameters: Mapping[str, Any], needs: Sequence[str],
+    ) -> PlanTask:  # fmt: skip
+        name = f"{label}:{'' if detector is None else detector}"
+        job = JobTask(name, detector, inputs, {}, parameters, self._provenance(detector))
+        return PlanTask(job, [Output(t, self._data_id(t, detector), "") for t in types], needs)
+
+    # The groups
+
+    def _groups(self) -> list[Group]:
+        pipeline, labels = self._request.pipeline, list(self._request.pipeline.tasks)
+        groups = []
+        for measure in some(pipeline, "flat_measure"):
+            groups += [self._measure(measure), self._normalise(only(pipeline, "flat_normalise"), measure)]
+        combine = self._combine(only(pipeline, "combine"))
+        groups += [combine, *(self._mosaic(task, combine) for task in some(pipeline, "mosaic"))]
+        return sorted(groups, key=lambda g: _rank_of(g, groups, labels))
+
+    def _clip(self, task: PipelineTask) -> dict[str, Any]:
+        config = {"isr": dict(self._isr.settings), "permissions": dict(self._request.permissions)}
+        return config | dict(task.settings)
+
+    def _measure(self, task: PipelineTask) -> Group:
+        tasks = [
+            self._task(task.label, d, ["flatMeasure"], self._inputs_of(d), self._parameters(d), [])
+            for d in self._request.selection.detectors
+        ]
+        return Group(task.label, task.kernel, self._request.ranks, [self._isr.label], self._clip(task), tasks, [])
+
+    def _normalise(self, task: PipelineTask, measure: PipelineTask) -> Group:
+        detectors = self._request.selection.detectors
+        inputs = {"flatMeasure": [f"flatMeasure:{d}" for d in detectors]}
+        config = {**task.settings, "permissions": dict(self._request.permissions)}
+        needs = [f"{measure.label}:{d}" for d in detectors]
+        one = self._task(task.label, None, ["flatNormalization"], inputs, {}, needs)
+        return Group(task.label, task.kernel, 1, [], config, [one], [measure.label])
+
+    def _combine(self, task: PipelineTask) -> Group:
+        pipeline, detectors = self._request.pipeline, self._request.selection.detectors
+        bins = some(pipeline, "bin")
+        cosmic = some(pipeline, "cosmic")
+        scaling = task.config["exposureScaling"]
+        listed_scales = scaling == "InputList"
+        needs = [f"{only(pipeline, 'flat_normalise').label}:"] if listed_scales else []
+        names = {b.label: f"{self._product}Bin{b.config['binning']}" for b in bins}
+        tasks = []
+        for d in detectors:
+            inputs, parameters = self._inputs_of(d), self._parameters(d)
+            if listed_scales:
+                inputs["flatNormalization"] = ["flatNormalization:"]
+            else:
+                parameters["scales"] = self._scales(scaling, self._exposures_of(d))
+            tasks.append(self._task(task.label, d, [self._product, *names.values()], inputs, parameters, needs))
+        config = self._clip(task) | {
+            "bins": {names[b.label]: self._binning(b) for b in bins},
+            "inputs_table": f"{self._request.step.submit_path}/inputs",
+        }
+        if cosmic:
+            config["cosmic"] = dict(cosmic[0].settings)
+        fused = [t.label for t in [*some(pipeline, "isr"), *cosmic, *bins]]
+        waits = [only(pipeline, "flat_normalise").label] if listed_scales else []
+        return Group(task.label, task.kernel, self._request.ranks, fused, config, tasks, waits)
+
+    def _binning(self, task: PipelineTask) -> int:
+        """Pixel-count settings shrink with the camera's scale."""
+        return max(1, round(task.config["binning"] / self._request.camera.scale))
+
+    def _mosaic(self, task: PipelineTask, combine: Group) -> Group:
+        detectors, binning = self._request.selection.detectors, task.config["binning"]
+        binned = f"{self._product}Bin{binning}"
+        if binned not in combine.config["bins"]:
+            raise ConfigurationError(
+                f"{task.label} makes a mosaic of {binned}, and no task of the pipeline bins by {binning}",
+                where=str(self._request.pipeline.path),
+            )
+        inputs = {"binned": [f"{binned}:{d}" for d in detectors]}
+        parameters = {"detectors": list(detectors), "binning": self._binning(task)}
+        needs = [f"{combine.label}:{d}" for d in detectors]
+        one = self._task(task.label, None, [f"{self._product}Mosaic{binning}"], inputs, parameters, needs)
+        config = {"permissions": dict(self._request.permissions)}
+        return Group(task.label, task.kernel, 1, [], config, [one], [combine.label])
+
+    # Where the outputs will lie
+
+    def _located(self, groups: Sequence[Group]) -> list[Group]:
+        """Ask the datastore, in one call, for every path; enter the outputs in the file table."""
+        outputs = [(o.type, o.data_id) for g in groups for t in g.tasks for o in t.outputs]
+        paths = iter(self._repository.predict_paths(self._request.step.output_run, outputs))
+        placed = []
+        for group in groups:
+            tasks = []
+            for task in group.tasks:
+                known = [replace(o, path=next(paths)) for o in task.outputs]
+                for o in known:
+                    self._files[f"{o.type}:{o.data_id.get('detector', '')}"] = {"path": o.path}
+                job = replace(task.job, outputs={o.type: o.path for o in known})
+                tasks.append(replace(task, job=job, outputs=known))
+            placed.append(replace(group, tasks=tasks))
+        return placed
+
+
+def _rank_of(group: Group, groups: Sequence[Group], labels: Sequence[str]) -> tuple[int, int]:
+    """Order of execution: after what it needs, then as the pipeline lists it."""
+    by_label = {g.label: g for g in groups}
+
+    def depth(g: Group) -> int:
+        return 1 + max((depth(by_label[n]) for n in g.needs), default=0)
+
+    return depth(group), labels.index(group.label)
+
+
+def freeze(request: Request, repository: Repository, run: str) -> Plan:
+    """Freeze the plan of one step; nothing is written.
+
+    Raises
+    ------
+    ConfigurationError, SubmissionRefused
+        The pipeline cannot be planned, or a calibration that it needs is missing.
+    """
+    return Freezer(request, repository, run).freeze()

@@ -1,0 +1,122 @@
+"""The part of a camera file that says how a raw frame's header is read."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+Field = Literal[
+    "observation_type",
+    "observation_reason",
+    "science_program",
+    "physical_filter",
+    "exposure_time",
+    "dark_time",
+    "begin",
+    "day_obs",
+    "seq_num",
+    "controller",
+    "obs_id",
+    "detector",
+]
+
+_NEEDED: dict[str, tuple[Field, ...]] = {
+    "timestamp": ("observation_type", "exposure_time", "begin"),
+    "lsst": ("observation_type", "exposure_time", "begin", "day_obs", "seq_num", "controller"),
+}
+
+
+@cache
+def pattern(text: str) -> re.Pattern[str]:
+    """Compile a rule's pattern, once."""
+    return re.compile(text, re.IGNORECASE)
+
+
+@cache
+def parts(source: str) -> tuple[str, ...]:
+    """Keywords of a source: itself, or those in braces."""
+    return tuple(re.findall(r"\{([^{}]+)\}", source)) or (source,)
+
+
+def suggest(value: str, known: Iterable[str]) -> str:
+    """Phrase the advice for a name that is not known: the closest, and the list."""
+    names = sorted(known)
+    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    return f"{f'did you mean {close[0]}? ' if close else ''}known are {', '.join(names)}"
+
+
+class TypeRule(BaseModel):
+    """An observation type, and what the header's fields must match for it.
+
+    Patterns are regular expressions for the whole value, whatever the case.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str
+    when: dict[Field, str]
+
+    @field_validator("when")
+    @classmethod
+    def _compiles(cls, when: dict[Field, str]) -> dict[Field, str]:
+        for text in when.values():
+            try:
+                pattern(text)
+            except re.error as error:
+                raise ValueError(f"{text!r} is not a regular expression: {error}") from error
+        return when
+
+
+class Translation(BaseModel):
+    """How the header of a camera's raw frames is read.
+
+    Parameters
+    ----------
+    accept : `dict`
+        Keyword: values. A frame whose keyword has none of them is another
+        camera's.
+    clock : `str`
+        Time scale of ``begin`` in the header.
+    exposure_ids : `str`
+        ``lsst`` (`lsst_id`) or ``timestamp`` (`timestamp_id`).
+    datasec : `bool`
+        Whether the header's DATASEC must be the camera file's.
+    keywords : `dict`
+        Where each field is found, in order of preference: a keyword, or
+        several combined as in ``{RAFTBAY}_{CCDSLOT}``. Without ``detector``
+        the camera has one detector.
+    types : `tuple` [`TypeRule`]
+        The first that matches gives the observation type.
+    filters : `dict`
+        Header values of the filter that are not the physical filter's name.
+    no_filter : `str`
+        The physical filter where the header has none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    accept: dict[str, tuple[str, ...]]
+    clock: Literal["tai", "utc"]
+    exposure_ids: Literal["lsst", "timestamp"]
+    datasec: bool = False
+    keywords: dict[Field, tuple[str, ...]]
+    types: tuple[TypeRule, ...]
+    filters: dict[str, str] = {}
+    no_filter: str = "unknown"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Translation:
+        missing = [f for f in _NEEDED[self.exposure_ids] if not self.keywords.get(f)]
+        if missing:
+            raise ValueError(f"keywords are missing for {', '.join(missing)}")
+        return self
+
+    def wanted(self) -> list[str]:
+        """Header keywords that the table speaks of, each once."""
+        sources = [s for field in self.keywords.values() for s in field]
+        return list(dict.fromkeys([*self.accept, *(k for s in sources for k in parts(s))]))

@@ -1,0 +1,129 @@
+"""``$CAMPAIGN_HOME``: the list of runs, one line each, and the record of every command."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from campaign.errors import ConfigurationError, UsageError
+
+RECORDED = ("drp-campaign", "lsst-daf-butler", "numpy", "numba", "fitsio", "mpi4py", "dask")
+
+
+def now() -> str:
+    """The time of an event: ISO-8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes the products; the project's own is `unknown` in a bare checkout."""
+    found = {}
+    for name in RECORDED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that lists a repository's runs and commands."""
+
+    path: Path
+
+    @property
+    def runs_file(self) -> Path:
+        return self.path / "runs.jsonl"
+
+    @property
+    def history_file(self) -> Path:
+        return self.path / "history.jsonl"
+
+    @property
+    def cameras(self) -> Path:
+        """Where the cameras that were ingested with are kept."""
+        return self.path / "cameras"
+
+    def _append(self, file: Path, entry: Mapping[str, Any]) -> None:
+        """Add one line; several commands may do so at once."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            handle.write(json.dumps(entry, separators=(",", ":")) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def add_run(self, entry: Mapping[str, Any]) -> None:
+        """List a new run."""
+        self._append(self.runs_file, {"t": now(), **entry})
+
+    def record(self, command: str, ticket: str, detail: Mapping[str, Any]) -> None:
+        """Record a command that changed something: who, when, how, with what versions."""
+        entry = {
+            "t": now(),
+            "command": command,
+            "line": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "ticket": ticket,
+            "user": getpass.getuser(),
+            "host": socket.gethostname(),
+            "versions": versions(),
+            "detail": dict(detail),
+        }
+        self._append(self.history_file, entry)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs, oldest first."""
+        return list(_lines(self.runs_file))
+
+    def history(self) -> list[dict[str, Any]]:
+        """All recorded commands, oldest first."""
+        return list(_lines(self.history_file))
+
+    def find_run(self, name: str) -> dict[str, Any]:
+        """Find a run by id, unique prefix of an id, or its output RUN collection.
+
+        Raises
+        ------
+        UsageError
+            There is none, or the prefix fits several.
+        """
+        runs = self.runs()
+        exact = [r for r in runs if name in (r["run"], r["output_run"])]
+        found = exact or [r for r in runs if r["run"].startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(r["run"] for r in (found or runs)[-5:]) or "none yet"
+        what = f"{name!r} fits {len(found)} runs" if found else f"no run {name!r}"
+        raise UsageError(what, where=str(self.runs_file), do=f"runs: {known}")
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    if not file.exists():
+        return
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise ConfigurationError(f"line {number} is not JSON", where=str(file)) from error
+
+
+def home_of(repository: str | None, environment: Mapping[str, str]) -> Home:
+    """Find the home: ``$CAMPAIGN_HOME``, else ``<REPO>/campaign``, else the user's data directory."""
+    if explicit := environment.get("CAMPAIGN_HOME"):
+        return Home(Path(explicit))
+    if repository and Path(repository).is_dir():
+        return Home(Path(repository) / "campaign")
+    data = environment.get("XDG_DATA_HOME") or str(Path(environment.get("HOME", "/")) / ".local" / "share")
+    return Home(Path(data) / "drp-campaign")

@@ -1,0 +1,104 @@
+"""Starts kernels on this machine: one process, or a gang by the environment's own mpiexec."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from campaign.errors import ConfigurationError, SubmissionRefused
+
+PR_SET_PDEATHSIG = 1
+#: One thread a rank: ranks are the parallelism.
+THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+INHERITED = ("PMI_", "PMIX_", "OMPI_", "MPI_", "SLURM_", "SBATCH_", "HYDI_", "HYDRA_")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def mpiexec() -> str:
+    """The environment's own launcher; ``PATH`` is never searched, its MPI may be another one.
+
+    Raises
+    ------
+    ConfigurationError
+        The environment has none.
+    """
+    path = Path(sysconfig.get_path("scripts")) / "mpiexec"
+    if not path.exists():
+        raise ConfigurationError(
+            f"no mpiexec in this Python environment ({path})",
+            do="pip install 'drp-campaign[local]', or use --ranks 1",
+        )
+    return str(path)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a kernel: nothing of a surrounding MPI or Slurm job, one thread a rank."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(INHERITED)}
+    return {**kept, **THREADS, "PYTHONSAFEPATH": "1"}
+
+
+def command(job: Path, ranks: int) -> list[str]:
+    """The command line that runs a job file."""
+    python = [sys.executable, "-P"]
+    if ranks == 1:
+        return [*python, "-m", "kernels.run", str(job)]
+    return [mpiexec(), "-n", str(ranks), *python, "-m", "mpi4py", "-m", "kernels.run", str(job)]
+
+
+def _die_with_parent() -> Callable[[], None]:
+    libc = ctypes.CDLL(None)
+    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def launch(job: Path, ranks: int, log: Path) -> int:
+    """Run a job file and wait for it; its output goes into ``log``.
+
+    Returns
+    -------
+    code : `int`
+        0 done, 1 tasks failed (their journal says why), else the job itself failed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(job, ranks), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            env=environment(), preexec_fn=_die_with_parent(),
+        )  # fmt: skip
+        try:
+            return process.wait()
+        except BaseException:  # an operator's ^C too: nothing is left running
+            process.kill()
+            process.wait()
+            raise
+
+
+def run_job(job: Path, ranks: int, log: Path) -> int:
+    """Run a job whose kernel must not fail as a whole; see `launch`.
+
+    Raises
+    ------
+    SubmissionRefused
+        With the job's own error.
+    """
+    code = launch(job, ranks, log)
+    if code not in (0, 1):
+        raise SubmissionRefused(cause(log, code), where=str(job), do=f"the whole output is in {log}")
+    return code
+
+
+def cause(log: Path, code: int) -> str:
+    """The line of a log that says why: the kernel's own error, else the last exception's."""
+    lines = log.read_text(errors="replace").splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    exceptions = [line for line in lines if line[:1].isalpha() and "Error" in line.split(":")[0]]
+    return (errors or exceptions[-1:] or [f"the kernel ended with code {code}"])[0]

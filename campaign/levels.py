@@ -1,0 +1,150 @@
+"""The inputs table, judged: which exposures are not like the others."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from campaign.camera import Camera
+
+NSIGMA = 5.0
+#: More saturated pixels than hot pixels and cosmic rays could make.
+SATURATED = 0.005
+#: A bias or dark above, a flat below this many read noises is another kind of frame.
+LIT = 100.0
+#: Precision of a level, in noises: medians of 64 rows.
+PRECISION = 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """One amplifier of one exposure: level above overscan and noise in ADU, saturated fraction."""
+
+    exposure: int
+    detector: int
+    amplifier: str
+    level: float
+    noise: float
+    saturated: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An exposure that an operator should look at, and why."""
+
+    exposure: int
+    detectors: tuple[int, ...]
+    why: str
+
+
+def read(folder: Path) -> list[Row]:
+    """Read every detector's table of a run."""
+    rows = []
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(newline="") as file:
+            rows += [
+                Row(int(r["exposure"]), int(r["detector"]), r["amplifier"], float(r["level"]), float(r["noise"]),
+                    float(r["saturated"])) for r in csv.DictReader(file)
+            ]  # fmt: skip
+    return rows
+
+
+def write(rows: Iterable[Row], path: Path) -> None:
+    """Write one table of all detectors, by exposure."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row.__dataclass_fields__)
+        writer.writerows(vars(r).values() for r in sorted(rows, key=lambda r: (r.exposure, r.detector, r.amplifier)))
+
+
+def _grouped(rows: Iterable[Row], key: Sequence[str]) -> dict[tuple[object, ...], list[Row]]:
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(getattr(row, k) for k in key), []).append(row)
+    return groups
+
+
+def deviations(rows: Sequence[Row], value: str, scale: Mapping[int, float]) -> dict[tuple[int, int], float]:
+    """How far each (exposure, detector) is from its peers, in their own scatter.
+
+    Each amplifier is compared with the same one of the other exposures, about
+    their median and by their median absolute deviation (with a floor, so that
+    equal peers do not make everything an outlier); a detector's deviation is
+    the median of its amplifiers'.
+
+    Parameters
+    ----------
+    value : `str`
+        ``level`` or ``noise``.
+    scale : `dict`
+        What each exposure's value is divided by (its exposure time, or 1).
+    """
+    found: dict[tuple[int, int], list[float]] = {}
+    for peers in _grouped(rows, ("detector", "amplifier")).values():
+        values = [getattr(r, value) / scale[r.exposure] for r in peers]
+        centre = median(values)
+        spread = 1.4826 * median(abs(v - centre) for v in values)
+        for row, v in zip(peers, values, strict=True):
+            floor = PRECISION * row.noise / scale[row.exposure]
+            found.setdefault((row.exposure, row.detector), []).append((v - centre) / max(spread, floor))
+    return {key: median(several) for key, several in found.items()}
+
+
+def judge(rows: Sequence[Row], product: str, times: Mapping[int, float], camera: Camera) -> list[Finding]:
+    """Name the exposures that are saturated, of another kind, or far from their peers.
+
+    Parameters
+    ----------
+    rows : sequence of `Row`
+    product : `str`
+        ``bias``, ``dark`` or ``flat``.
+    times : `dict`
+        Exposure time of each exposure, second.
+    camera : `Camera`
+        Tells which amplifiers have an overscan: without, a level holds the bias.
+    """
+    findings = _saturated(rows) + _mistyped(rows, product, camera)
+    named = {f.exposure for f in findings}
+    usual = median(times.values()) if times else 0.0
+    for value in ("level", "noise"):
+        scaled = value == "level" and product == "dark" and _has_overscan(camera)
+        scale = {e: (t / usual if scaled and usual > 0 and t > 0 else 1.0) for e, t in times.items()}
+        far = {k: d for k, d in deviations(rows, value, scale).items() if abs(d) > NSIGMA and k[0] not in named}
+        for exposure in sorted({e for e, _ in far}):
+            of_it = {d: far[e, d] for e, d in far if e == exposure}
+            worst = max(of_it.values(), key=abs)
+            findings.append(Finding(exposure, tuple(sorted(of_it)), f"{value} {worst:+.0f} sigma from its peers"))
+    return sorted(findings, key=lambda f: f.exposure)
+
+
+def _has_overscan(camera: Camera) -> bool:
+    return all(a.serial_overscan is not None for kind in camera.types.values() for a in kind.amplifiers)
+
+
+def _saturated(rows: Sequence[Row]) -> list[Finding]:
+    found = []
+    for (exposure,), some in _grouped(rows, ("exposure",)).items():
+        full = [r for r in some if r.saturated > SATURATED]
+        if full:
+            worst = max(full, key=lambda r: r.saturated)
+            why = f"{100 * worst.saturated:.1f} % of amplifier {worst.amplifier} saturated"
+            found.append(Finding(int(str(exposure)), tuple(sorted({r.detector for r in full})), why))
+    return found
+
+
+def _mistyped(rows: Sequence[Row], product: str, camera: Camera) -> list[Finding]:
+    """A lit dark or bias, a dark flat: told by the level alone, where an overscan gives it a zero."""
+    if not _has_overscan(camera):
+        return []
+    found = []
+    for (exposure,), some in _grouped(rows, ("exposure",)).items():
+        noises = median(r.level / r.noise for r in some)
+        lit = noises > LIT
+        if lit != (product == "flat"):
+            what = "lit" if lit else "dark"
+            why = f"a {what} {product}: its level is {median(r.level for r in some):.0f} ADU, {noises:.0f} times the noise"
+            found.append(Finding(int(str(exposure)), tuple(sorted({r.detector for r in some})), why))
+    return found

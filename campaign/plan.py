@@ -1,0 +1,137 @@
+"""The frozen plan: what will be made, from what, where it will lie, who waits for whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from campaign.errors import ConfigurationError
+from campaign.jobs import JobTask, write_text
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Output:
+    """A dataset that a task will make: its type, data ID and final path."""
+
+    type: str
+    data_id: Mapping[str, Any]
+    path: str
+
+
+@dataclass(frozen=True)
+class PlanTask:
+    """A task: what its kernel is told, what it makes, and the tasks that it needs."""
+
+    job: JobTask
+    outputs: Sequence[Output]
+    needs: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        return self.job.task
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tasks of one label that run as one job: a gang, or a serial process.
+
+    Parameters
+    ----------
+    label : `str`
+        The pipeline's.
+    kernel : `str`
+        In `kernels.run.KERNELS`.
+    ranks : `int`
+        MPI ranks; 1 is a plain process.
+    fused : sequence of `str`
+        Labels that are done in the same pass.
+    config : `dict`
+        The kernel's settings.
+    tasks : sequence of `PlanTask`
+    needs : sequence of `str`
+        Labels of groups that must be done before.
+    """
+
+    label: str
+    kernel: str
+    ranks: int
+    fused: Sequence[str]
+    config: Mapping[str, Any]
+    tasks: Sequence[PlanTask]
+    needs: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run needs to know, decided before anything runs."""
+
+    run: str
+    template: str
+    instrument: str
+    ticket: str
+    repository: str
+    output: str
+    output_run: str
+    inputs: Sequence[str]
+    submit_path: str
+    product: str
+    data_query: str
+    excluded: Sequence[int]
+    camera: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+    groups: Sequence[Group]
+    notes: Sequence[str]
+    v: int = VERSION
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.submit_path)
+
+    @property
+    def journal(self) -> Path:
+        """The run's journals."""
+        return self.folder / "journal"
+
+    @property
+    def tasks(self) -> list[PlanTask]:
+        """All tasks, in the order of their groups."""
+        return [task for group in self.groups for task in group.tasks]
+
+    def wanted(self, dataset_type: str) -> list[Mapping[str, Any]]:
+        """Data IDs of a dataset type that the plan asks for."""
+        return [o.data_id for task in self.tasks for o in task.outputs if o.type == dataset_type]
+
+    def write(self) -> None:
+        """Write ``plan.json`` into the run's folder."""
+        write_text(self.folder / "plan.json", json.dumps(asdict(self), indent=1))
+
+
+def load(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises
+    ------
+    ConfigurationError
+        Missing, not a plan, or of another version.
+    """
+    try:
+        plain = json.loads(path.read_text())
+        if plain["v"] != VERSION:
+            raise ConfigurationError(f"plan version {plain['v']}, this is for version {VERSION}", where=str(path))
+        return Plan(**{**plain, "groups": [_group(g) for g in plain["groups"]]})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"not a plan: {error!r}", where=str(path)) from error
+
+
+def _group(plain: Mapping[str, Any]) -> Group:
+    return Group(**{**plain, "tasks": [_task(t) for t in plain["tasks"]]})
+
+
+def _task(plain: Mapping[str, Any]) -> PlanTask:
+    return PlanTask(JobTask(**plain["job"]), [Output(**o) for o in plain["outputs"]], plain["needs"])

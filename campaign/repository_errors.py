@@ -1,0 +1,115 @@
+"""The Butler's errors, in the operator's words."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, ParamSpec, TypeVar
+
+import yaml
+from lsst.daf.butler import ButlerUserError
+from lsst.daf.butler.registry import (
+    CollectionError,
+    CollectionTypeError,
+    ConflictingDefinitionError,
+    DataIdError,
+    DatasetTypeError,
+    MissingCollectionError,
+)
+
+from campaign.errors import CampaignError, ConfigurationError, TransientError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """Say which of the known names are meant, or list the first of them."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return f"known are {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else "there is none"
+
+
+def denied(path: str) -> ConfigurationError:
+    """Name the path that may not be written, or not be reached, and who tried."""
+    return ConfigurationError(
+        f"permission denied on {path} as uid {os.geteuid()}", do="ask its owner, or use a repository of your own"
+    )
+
+
+def _from_os(error: OSError, root: str) -> CampaignError:
+    place = str(error.filename or root)
+    if error.errno in _FULL:
+        return TransientError(f"the disk of {place} is full", do="make room, then give the same command again")
+    if error.errno in _DENIED:
+        return denied(place)
+    return ConfigurationError(f"{error.strerror or error}", where=place)
+
+
+def _from_database(error: BaseException, root: str) -> CampaignError:
+    """Translate what the driver said (sqlite3, psycopg2)."""
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, sqlite3.DatabaseError) and ("not a database" in text or "malformed" in text):
+        return ConfigurationError(f"the repository's database is corrupt: {text}", where=root)
+    if "readonly" in text or "read-only" in text:
+        return denied(root)
+    return TransientError(f"the repository's database says: {text}", where=root, do="give the same command again")
+
+
+def _translate(error: Exception, root: str) -> CampaignError | None:
+    driver = getattr(error, "orig", None)
+    if isinstance(driver, BaseException):
+        return _from_database(driver, root)
+    if isinstance(error, OSError):
+        return _from_os(error, root)
+    if isinstance(error, yaml.YAMLError):
+        return ConfigurationError(f"its butler.yaml is not readable YAML: {str(error).splitlines()[0]}", where=root)
+    if isinstance(error, (ButlerUserError, CollectionError, DataIdError, DatasetTypeError, ConflictingDefinitionError)):
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        return ConfigurationError(text.partition("\n")[0], where=root)
+    return None
+
+
+@contextmanager
+def told(root: str) -> Iterator[None]:
+    """Turn the Butler's, the database's and the file system's errors into one clear line about ``root``."""
+    try:
+        yield
+    except Exception as error:
+        answer = None if isinstance(error, CampaignError) else _translate(error, root)
+        if answer is None:
+            raise
+        raise answer from error
+
+
+def answers(method: Callable[P, T]) -> Callable[P, T]:
+    """Make a method of an object with a ``root`` raise `campaign.errors` only (see `told`)."""
+
+    @functools.wraps(method)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        owner: Any = args[0]
+        with told(owner.root):
+            return method(*args, **kwargs)
+
+    return wrapped
+
+
+__all__ = [
+    "CollectionTypeError",
+    "ConflictingDefinitionError",
+    "MissingCollectionError",
+    "answers",
+    "denied",
+    "similar",
+    "told",
+]

@@ -1,0 +1,138 @@
+"""Making and opening a Butler repository."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from lsst.daf.butler import Butler, ButlerConfig, Config
+from lsst.resources import ResourcePath
+
+import templates
+from campaign.errors import ConfigurationError, UsageError
+from campaign.repository_errors import denied, told
+from campaign.repository_records import DATASET_TYPES
+
+SEED = templates.ROOT / "repository.yaml"
+SQLITE = "sqlite:///"
+
+# The Butler logs what it then raises; the operator shall see it once.
+logging.getLogger("lsst").addHandler(logging.NullHandler())
+
+
+def file_uri(path: str) -> str:
+    """Name a file so that ``#``, ``?`` and ``%`` in its path stay what they are."""
+    return Path(path).absolute().as_uri()
+
+
+def folder_uri(path: str) -> ResourcePath:
+    """Name a repository's folder.
+
+    Raises
+    ------
+    ConfigurationError
+        The Butler cannot keep an SQLite repository under such a path.
+    """
+    odd = sorted(set("#?%") & set(path))
+    if odd:
+        raise ConfigurationError(f"the path of a Butler repository cannot hold {' '.join(odd)}", where=path)
+    return ResourcePath(file_uri(path), forceDirectory=True)
+
+
+def make(root: str) -> None:
+    """Make an empty repository from the seed, or leave nothing of it behind.
+
+    Raises
+    ------
+    UsageError
+        There is one already.
+    ConfigurationError
+        The place cannot be written.
+    """
+    folder = Path(root)
+    if (folder / "butler.yaml").exists():
+        raise UsageError(f"{root} is a Butler repository already")
+    absent = [file for file in (folder / "butler.yaml", folder / "gen3.sqlite3") if not file.exists()]
+    try:
+        with told(root):
+            Butler.makeRepo(folder_uri(root), config=Config(str(SEED)))
+    except BaseException:
+        for file in absent:
+            file.unlink(missing_ok=True)
+        raise
+
+
+def _overlay(config: ButlerConfig) -> None:
+    """Lay our storage classes and formatters under a repository's own configuration.
+
+    A repository of the Rubin stack has its dataset types with the stack's
+    storage classes. Where the stack is not installed its formatters cannot be
+    imported, so that ours name and read the files of these dataset types.
+    """
+    seed = Config(str(SEED))
+    config.merge(seed)
+    if importlib.util.find_spec("lsst.obs") is None:
+        ours = seed["datastore", "formatters"]
+        for name, kind in DATASET_TYPES.items():
+            if kind.storage_class in ours:
+                config["datastore", "formatters", name] = ours[kind.storage_class]
+
+
+def sqlite_file(config: ButlerConfig, root: str) -> str | None:
+    """Find the file of the repository's database, if it is SQLite."""
+    url = str(config["registry", "db"])
+    return url.removeprefix(SQLITE).replace("<butlerRoot>", root) if url.startswith(SQLITE) else None
+
+
+def _is_repository(uri: ResourcePath) -> bool:
+    """Look for the configuration; a local one that may not be reached is an error, not an absence."""
+    file = uri.join("butler.yaml")
+    if not file.isLocal:
+        return bool(file.exists())
+    try:
+        os.stat(file.ospath)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _require_writeable(paths: list[str]) -> None:
+    for path in paths:
+        if not os.access(path, os.W_OK, effective_ids=True):
+            raise denied(path)
+
+
+def connect(path: str, writeable: bool) -> tuple[Butler, str, str | None]:
+    """Open the Butler; also give the root's path and the SQLite file, if it is one.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no repository, it is corrupt, or it may not be written.
+    """
+    uri = folder_uri(path) if os.path.isdir(path) else Butler.get_repo_uri(path, return_label=True)
+    root = uri.ospath.rstrip("/") if uri.isLocal else str(uri)
+    with told(root):
+        if not _is_repository(uri):
+            raise ConfigurationError(
+                f"no Butler repository at {root}", do="`campaign ingest` or `campaign simulate` make one"
+            )
+        config = ButlerConfig(uri)
+        database = sqlite_file(config, root)
+        if database is not None and not os.path.exists(database):
+            raise ConfigurationError(f"the repository's database {database} is not there", where=root)
+        if writeable:
+            _require_writeable([root] + ([database] if database else []))
+        _overlay(config)
+        return Butler.from_config(config, writeable=writeable), root, database
+
+
+def analyse(database: str) -> None:
+    """Let SQLite count its tables: after a bulk ingest that makes later queries 3-4 times cheaper."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("ANALYZE")
+        connection.commit()

@@ -1,0 +1,167 @@
+"""A simulated campaign: exposures over several nights, raws by a kernel, ingested like real ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from campaign.camera import Camera
+from campaign.errors import ConfigurationError, TasksFailed, UsageError
+from campaign.events import read as read_events
+from campaign.home import Home
+from campaign.ingest import observe, prepare
+from campaign.jobs import JobFile, JobTask, write_text
+from campaign.launch import run_job
+from campaign.translation import Overrides
+
+PREFIX = {"LSSTCam": "MC", "LSSTComCam": "CC", "LATISS": "AT"}
+HEADER = {"LSSTCam": "lsstCam", "LSSTComCam": "COMCAM", "LATISS": "LATISS"}
+READOUT = 3.0
+MJD_EPOCH = datetime(1858, 11, 17)
+
+
+@dataclass(frozen=True)
+class Nights:
+    """What is observed each night: numbers of frames, and exposure times in second."""
+
+    bias: int = 10
+    dark: int = 10
+    flat: int = 10
+    dark_time: float = 30.0
+    flat_time: float = 10.0
+    filters: tuple[str, ...] = ()
+    days: tuple[int, ...] = (20241206, 20241208)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One exposure to be simulated; what `kernels.simulate` needs of it."""
+
+    exposure: int
+    obs_id: str
+    day_obs: int
+    seq_num: int
+    observation_type: str
+    exposure_time: float
+    dark_time: float
+    physical_filter: str | None
+    begin: str
+    mjd: float
+    reason: str
+    program: str = "BLOCK-SIM"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a simulation writes: the repository, and beside it the raws and their truth."""
+
+    repository: Path
+    raw: Path = field(init=False)
+    truth: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "raw", self.repository.with_name(self.repository.name + "-raw"))
+        object.__setattr__(self, "truth", self.repository.with_name(self.repository.name + "-truth"))
+
+
+def _shots(plan: Nights, night: int) -> Iterator[tuple[str, str | None, float]]:
+    """Type, filter and exposure time of a night's exposures; each kind is spread over the nights."""
+
+    def share(total: int) -> int:
+        nights = len(plan.days)
+        return total // nights + (night < total % nights)
+
+    yield from (("bias", None, 0.0) for _ in range(share(plan.bias)))
+    yield from (("dark", None, plan.dark_time) for _ in range(share(plan.dark)))
+    for name in plan.filters:
+        yield from (("flat", name, plan.flat_time) for _ in range(share(plan.flat)))
+
+
+def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
+    """The exposures of a sequence, night by night."""
+    found = []
+    for night, day in enumerate(plan.days):
+        begin = datetime.strptime(str(day), "%Y%m%d") + timedelta(hours=21)
+        for number, (kind, name, seconds) in enumerate(_shots(plan, night), 1):
+            found.append(
+                Exposure(
+                    exposure=day * 100000 + number, obs_id=f"{PREFIX[camera.name]}_O_{day}_{number:06d}", day_obs=day,
+                    seq_num=number, observation_type=kind, exposure_time=seconds,
+                    dark_time=seconds + (0.05 if seconds else 0.03), physical_filter=name,
+                    begin=begin.isoformat(timespec="milliseconds"), mjd=(begin - MJD_EPOCH) / timedelta(days=1),
+                    reason=kind,
+                )
+            )  # fmt: skip
+            begin += timedelta(seconds=seconds + READOUT)
+    return found
+
+
+def _check(camera: Camera, plan: Nights, places: Places) -> None:
+    if camera.name not in PREFIX:
+        raise UsageError(
+            f"{camera.name} is not a camera of the LSST kind", do=f"the simulator writes raws of {', '.join(PREFIX)}"
+        )
+    unknown = sorted(set(plan.filters) - set(camera.bands))
+    if unknown:
+        raise ConfigurationError(f"{camera.name} has no filter {unknown[0]}", do=f"it has {', '.join(camera.bands)}")
+    for path in (places.repository, places.raw, places.truth):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists already", do="give a new folder: a simulation makes a new repository")
+
+
+def _tasks(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], places: Places) -> list[JobTask]:
+    tasks = []
+    for detector in detectors:
+        ccd = camera.by_id[detector]
+        own = {"header": {"LSST_NUM": ccd.serial, "RAFTBAY": ccd.raft, "CCDSLOT": ccd.slot}}
+        raws = [{**asdict(shot), **own} for shot in shots]
+        truth = {"truth": str(places.truth / f"{ccd.name}.fits")}
+        tasks.append(JobTask(f"truth:{detector}", detector, outputs=truth, parameters={"exposures": raws}))
+        for shot, parameters in zip(shots, raws, strict=True):
+            path = places.raw / str(shot.day_obs) / shot.obs_id / f"{shot.obs_id}_{ccd.name}.fits"
+            name = f"raw:{shot.exposure},{detector}"
+            tasks.append(JobTask(name, detector, outputs={"raw": str(path)}, parameters=parameters))
+    return tasks
+
+
+def simulate(
+    places: Places, home: Home, camera: Camera, plan: Nights, seed: int, detectors: Sequence[int], ranks: int
+) -> int:
+    """Make a repository with simulated raws; return how many raws it holds.
+
+    Raises
+    ------
+    UsageError, ConfigurationError
+        The folders are taken, the camera or a filter is not one that can be simulated.
+    TasksFailed
+        A frame could not be written.
+    """
+    _check(camera, plan, places)
+    shots = exposures(camera, plan)
+    work = places.truth / "job"
+    config = {"seed": seed, "header": {"INSTRUME": HEADER[camera.name]}}
+    tasks = _tasks(camera, shots, detectors, places)
+    job = JobFile("simulate", "simulate", ranks, str(work / "journal"), camera.plain(detectors), config, {}, tasks)
+    run_job(job.write(work / "simulate.json"), ranks, work / "simulate.log")
+    failures = [e for e in read_events(work) if e.event == "failed"]
+    if failures:
+        raise TasksFailed(f"{len(failures)} frames could not be written: {failures[0].detail['error']}")
+    about = {"camera": camera.name, "scale": camera.scale, "seed": seed, "exposures": [asdict(s) for s in shots]}
+    write_text(places.truth / "truth.json", json.dumps(about, indent=1))
+    paths = [t.outputs["raw"] for t in tasks if "raw" in t.outputs]
+    observations, refused = observe(paths, camera, Overrides(), ranks)
+    if refused:
+        path, why = next(iter(refused.items()))
+        raise ConfigurationError(why, where=path)
+    with prepare(str(places.repository), home, camera) as repository:
+        repository.ingest_raws(observations, "direct")
+    return len(observations)
+
+
+def default_filters(camera: Camera) -> tuple[str, ...]:
+    """The camera's first filter of band r."""
+    return tuple(f.name for f in camera.filters if f.band == "r")[:1]

@@ -1,0 +1,174 @@
+"""From a template to products in the repository: planned, run, ingested, chained."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from campaign import levels
+from campaign.cost import estimate
+from campaign.errors import SubmissionRefused
+from campaign.events import DriverJournal, Event
+from campaign.freeze import Request, freeze, product_of, run_id
+from campaign.home import versions
+from campaign.inputs import require
+from campaign.jobs import write_text
+from campaign.plan import Plan
+from campaign.runner import Outcome, Runner
+from campaign.step import Options, Step, require_writeable, select
+
+if TYPE_CHECKING:
+    from campaign.camera import Camera
+    from campaign.repository import Repository
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a submission did.
+
+    Parameters
+    ----------
+    plan : `Plan`
+    outcome : `Outcome`
+    findings : `list`
+        Exposures that an operator should look at.
+    chain : `tuple`
+        The output chain; empty where nothing was made.
+    pictures : `list` [`Path`]
+        PNG of each mosaic.
+    notes : `list` [`str`]
+        What was left out, assumed or made on the way.
+    """
+
+    plan: Plan
+    outcome: Outcome
+    findings: list[levels.Finding]
+    chain: tuple[str, ...]
+    pictures: list[Path]
+    notes: list[str]
+
+
+def prepare(step: Step, repository: Repository, options: Options) -> tuple[Plan, Camera]:
+    """Plan a step; nothing is written.
+
+    Raises
+    ------
+    ConfigurationError, SubmissionRefused
+        Everything that would make the run fail and can be known beforehand.
+    """
+    known = [c for c in step.config.in_collections if c != step.ticket_chain]
+    repository.require_collections(known or list(step.config.in_collections))
+    camera, selection = select(step, repository, options)
+    require(selection, product_of(step.pipeline), options.allow_missing, step.config.data_query)
+    if repository.collection_type(step.config.output_run) is not None:
+        raise SubmissionRefused(
+            f"output run {step.config.output_run} exists already", where=repository.root,
+            do="raise the letter of RERUN, or give another outputRun",
+        )  # fmt: skip
+    request = Request(step.config, step.pipeline, camera, selection, options.ranks, list(options.exclude), step.permissions)
+    return freeze(request, repository, run_id()), camera
+
+
+def _write_inputs(step: Step, plan: Plan) -> None:
+    """Keep all that the run was decided from: configuration, variables, versions, plan."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(json.loads(json.dumps(step.config.values)), sort_keys=False, width=120)
+    write_text(plan.folder / "config.yaml", text)
+    environment = {"variables": dict(step.config.variables), "versions": versions(), "host": socket.gethostname()}
+    write_text(plan.folder / "env.json", json.dumps(environment, indent=1))
+    plan.write()
+
+
+def _places(plan: Plan) -> list[Path]:
+    outputs = {Path(o.path).parent for task in plan.tasks for o in task.outputs}
+    return [Path(os.path.commonpath(outputs)), plan.folder]
+
+
+def _claim(repository: Repository, plan: Plan, step: Step) -> None:
+    """Claim the output RUN; exactly one of several submitters gets it."""
+    if not repository.claim_run(plan.output_run):
+        raise SubmissionRefused(
+            f"output run {plan.output_run} was claimed by another submission just now",
+            do="campaign status shows who runs it",
+        )
+    entry = {"run": plan.run, "template": step.config.name, "ticket": plan.ticket, "output": plan.output,
+             "output_run": plan.output_run, "product": plan.product, "submit_path": plan.submit_path}  # fmt: skip
+    step.home.add_run(entry)
+
+
+def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
+    """Record what was published; doing it again changes nothing."""
+    items = [
+        (o.type, o.data_id, o.path) for task in plan.tasks if task.name in outcome.published for o in task.outputs
+    ]
+    if items:
+        repository.ingest_products(plan.output_run, items)
+    return len(items)
+
+
+def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
+    """Look at the inputs table of a run, and keep it as one file."""
+    rows = levels.read(plan.folder / "inputs")
+    if not rows:
+        return []
+    levels.write(rows, plan.folder / "inputs.csv")
+    times = {
+        e: t for task in plan.tasks if "exposures" in task.job.parameters
+        for e, t in zip(task.job.parameters["exposures"], task.job.parameters["exposure_times"], strict=True)
+    }  # fmt: skip
+    return levels.judge(rows, plan.product, times, camera)
+
+
+def submit(
+    step: Step, repository: Repository, plan: Plan, camera: Camera, listener: Callable[[Event], None]
+) -> Submission:
+    """Run a plan on this machine and record what it makes.
+
+    Raises
+    ------
+    ConfigurationError, SubmissionRefused
+        The outputs cannot be written, or somebody else was quicker.
+    """
+    need = int(sum(cost.output_mib for cost in estimate(plan)) * 2**20)
+    for place in _places(plan):
+        require_writeable(place, need)
+    _write_inputs(step, plan)
+    _claim(repository, plan, step)
+    made_chain = repository.require_inputs(plan.inputs, step.ticket_chain)
+    driver = DriverJournal(plan.journal, plan.run)
+    driver.write("started", {"pid": os.getpid(), "host": socket.gethostname(), "output_run": plan.output_run})
+    state = "failed"
+    try:
+        outcome = Runner(plan, listener).run()
+        made = ingest(repository, plan, outcome)
+        chain = repository.chain_output(plan.output, plan.output_run, plan.inputs) if made else ()
+        state = "done" if outcome.done else "failed"
+    except KeyboardInterrupt:
+        state = "cancelled"
+        raise
+    finally:
+        driver.write("done" if state == "done" else "failed", {"state": state, "error": state})
+    from campaign.pictures import mosaics
+
+    notes = [f"the ticket chain {step.ticket_chain} did not exist: made, empty"] if made_chain else []
+    notes += plan.notes
+    submission = Submission(plan, outcome, judge(plan, camera), chain, mosaics(repository, plan, outcome), notes)
+    step.home.record("submit", plan.ticket, _detail(submission))
+    return submission
+
+
+def _detail(submission: Submission) -> Mapping[str, Any]:
+    plan, outcome = submission.plan, submission.outcome
+    return {
+        "run": plan.run, "template": plan.template, "output_run": plan.output_run, "inputs": list(plan.inputs),
+        "data_query": plan.data_query, "excluded": list(plan.excluded), "published": len(outcome.published),
+        "failed": outcome.failed, "notes": submission.notes,
+        "exposures": sorted({e for t in plan.tasks for e in t.job.parameters.get("exposures", ())}),
+    }  # fmt: skip

@@ -1,0 +1,115 @@
+"""How well products agree with the truth: numbers of a detector, of all, and what they should be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+RMS_Z = (0.97, 1.03)
+FRACTION_BEYOND_5 = 2e-5
+MEAN_Z = 5.0
+LEVEL = 1e-3
+VARIANCE_RATIO = (0.95, 1.05)
+#: From this many inputs on the variance plane is the scatter's.
+SCATTER_FROM = 5
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One detector's comparison.
+
+    Parameters
+    ----------
+    good_pixels : `int`
+    sum_z2 : `float`
+        Over the good pixels.
+    beyond_5 : `int`
+        Good pixels with \\|z\\| > 5.
+    amplifier_z : `dict` [`str`, `float`]
+        Mean z of an amplifier in units of its own error.
+    defects_showing : `int`
+        Injected defects and cosmic rays among ``beyond_5``.
+    level : `float`
+        Clipped mean of the product, in its unit.
+    level_pixels : `int`
+        Its survivors.
+    variance_ratio : `float`
+        Mean of the variance plane over its expectation.
+    """
+
+    detector: int
+    good_pixels: int
+    sum_z2: float
+    beyond_5: int
+    amplifier_z: Mapping[str, float]
+    defects_showing: int
+    level: float
+    level_pixels: int
+    variance_ratio: float
+
+    @property
+    def worst(self) -> str:
+        """Name of the amplifier whose mean is furthest off."""
+        return max(self.amplifier_z, key=lambda name: abs(self.amplifier_z[name]))
+
+    def plain(self) -> dict[str, Any]:
+        """For the result file."""
+        return {
+            "detector": self.detector,
+            "good_pixels": self.good_pixels,
+            "rms_z": _ratio(self.sum_z2, self.good_pixels) ** 0.5,
+            "frac_gt5": _ratio(self.beyond_5, self.good_pixels),
+            "max_abs_amp_mean_z": abs(self.amplifier_z[self.worst]),
+            "worst_amplifier": self.worst,
+            "defects_showing": self.defects_showing,
+            "level": self.level,
+            "variance_ratio": self.variance_ratio,
+        }
+
+
+def _ratio(total: float, count: int) -> float:
+    return total / count if count else 0.0
+
+
+def overall(kind: str, parts: Sequence[Statistics]) -> dict[str, Any]:
+    """One line for all detectors."""
+    pixels = sum(p.good_pixels for p in parts)
+    return {
+        "name": kind,
+        "detectors": len(parts),
+        "good_pixels": pixels,
+        "rms_z": _ratio(math.fsum(p.sum_z2 for p in parts), pixels) ** 0.5,
+        "frac_gt5": _ratio(sum(p.beyond_5 for p in parts), pixels),
+        "max_abs_amp_mean_z": max((abs(p.amplifier_z[p.worst]) for p in parts), default=0.0),
+        "defects_showing": sum(p.defects_showing for p in parts),
+        "level": _ratio(math.fsum(p.level * p.level_pixels for p in parts), sum(p.level_pixels for p in parts)),
+        "variance_ratio": _ratio(math.fsum(p.variance_ratio * p.good_pixels for p in parts), pixels),
+    }
+
+
+def problems(numbers: Mapping[str, Any], inputs: int) -> list[str]:
+    """What is not as it should be, one line each; empty where all is.
+
+    Parameters
+    ----------
+    numbers : `dict`
+        From `overall`.
+    inputs : `int`
+        Number of exposures; the variance plane of few is not the scatter's.
+    """
+    o, found = numbers, []
+    if not RMS_Z[0] <= o["rms_z"] <= RMS_Z[1]:
+        found.append(f"rms(z) is {o['rms_z']:.3f}, not {RMS_Z[0]} to {RMS_Z[1]}")
+    if o["max_abs_amp_mean_z"] >= MEAN_Z:
+        found.append(f"the mean of an amplifier is off by {o['max_abs_amp_mean_z']:.1f} of its errors")
+    if o["frac_gt5"] > FRACTION_BEYOND_5:
+        found.append(f"|z| > 5 in {o['frac_gt5']:.1e} of the good pixels, more than {FRACTION_BEYOND_5:.0e}")
+    if o["defects_showing"]:
+        found.append(f"{o['defects_showing']} injected defects or cosmic rays show")
+    if o["name"] == "flat" and abs(o["level"] - 1) > LEVEL:
+        found.append(f"the focal plane's mean level is {o['level']:.5f}, not 1")
+    if inputs >= SCATTER_FROM and not VARIANCE_RATIO[0] <= o["variance_ratio"] <= VARIANCE_RATIO[1]:
+        found.append(f"the variance plane is {o['variance_ratio']:.3f} of what it should be")
+    return found

@@ -1,0 +1,128 @@
+"""Settings of the simulator's model, and its random streams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from kernels.errors import JobError
+
+
+class Stream(IntEnum):
+    """What a random stream is for; the numbers are part of the definition."""
+
+    LEVEL = 1
+    STRUCTURE = 2
+    DARK = 3
+    DEFECTS = 4
+    QE = 5
+    RESPONSE = 6
+    LAMP = 7
+    COSMIC = 8
+    FRAME = 9
+
+
+def generator(seed: int, stream: Stream, *ids: int) -> np.random.Generator:
+    """Random numbers of one array: (seed, stream, ids) -> always the same."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, stream, *ids])))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Settings of the model.
+
+    Parameters
+    ----------
+    level : `tuple` [`float`, `float`]
+        Range of the amplifiers' bias levels, ADU.
+    level_drift, row_drift : `float`
+        Standard deviation of an amplifier's level from frame to frame, and
+        amplitude of the slow drift along its rows, ADU.
+    structure : `float`
+        Scale of the bias structure, ADU: gradient, column pattern and three
+        times as much of corner glow.
+    dark_current : `dict` [`str`, `float`]
+        By the first three letters of the detector's type, electron/second.
+    dark_gradient : `float`
+        Relative.
+    hot, dead : `float`
+        Fraction of the pixels.
+    hot_rate : `tuple` [`float`, `float`]
+        Range of the hot pixels' dark current, electron/second.
+    dead_response : `float`
+        Largest response of a dead pixel, relative.
+    qe, amplifier_step, detector_step : `float`
+        Scatter of the response from pixel to pixel (the same in all filters),
+        of the amplifiers and of the detectors, relative.
+    lamp_gradient, stain : `float`
+        Amplitude of the lamp's gradient over 350 mm, and depth of the
+        "coffee stain" rings of a detector, relative.
+    vignetting_mm : `tuple` [`float`, `float`]
+        Radii in the focal plane where vignetting begins, and is at its end.
+    vignetting : `float`
+        Response that is left there, relative.
+    lamp : `float`
+        Electron/second in a pixel of response 1; a filter has 0.8 to 1.2 of it.
+    lamp_jitter : `float`
+        Scatter of the lamp from exposure to exposure, relative.
+    cosmic_rays : `float`
+        Hits per cm^2 of silicon and second.  A scaled camera is less silicon,
+        not larger pixels: multiply by scale to have as many hits as there
+        are on a line across the full detector.
+    track_px : `tuple` [`int`, `int`]
+        Range of a track's length, pixels.
+    track_charge : `tuple` [`float`, `float`]
+        Range of its charge, electron/pixel.
+    spots : `float`
+        Fraction of the hits that are spots of 1 to 4 pixels.
+    readout_time : `float`
+        Time during which cosmic rays go on hitting after the dark time,
+        second (the dark current of this time is neglected).
+    saturation : `float`
+        Full well where the camera file has none, electron.
+    """
+
+    level: tuple[float, float] = (15000.0, 30000.0)
+    level_drift: float = 2.0
+    row_drift: float = 1.0
+    structure: float = 2.0
+    dark_current: Mapping[str, float] = field(default_factory=lambda: {"E2V": 0.023, "ITL": 0.021})
+    dark_gradient: float = 0.03
+    hot: float = 2e-4
+    dead: float = 1e-4
+    hot_rate: tuple[float, float] = (5.0, 200.0)
+    dead_response: float = 0.3
+    qe: float = 0.01
+    amplifier_step: float = 0.01
+    detector_step: float = 0.03
+    lamp_gradient: float = 0.02
+    stain: float = 0.02
+    vignetting_mm: tuple[float, float] = (317.0, 350.0)
+    vignetting: float = 0.4
+    lamp: float = 4000.0
+    lamp_jitter: float = 0.01
+    cosmic_rays: float = 0.05
+    track_px: tuple[int, int] = (1, 15)
+    track_charge: tuple[float, float] = (200.0, 2000.0)
+    spots: float = 0.3
+    readout_time: float = 2.0
+    saturation: float = 1.2e5
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Rates:
+        """Check and freeze a job's ``rates``.
+
+        Raises
+        ------
+        JobError
+            An unknown key; the message lists the known ones.
+        """
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(plain) - set(known))
+        if unknown:
+            raise JobError(f"rates: unknown key {unknown[0]!r}; known are {', '.join(known)}")
+        return cls(**plain)

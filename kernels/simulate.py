@@ -1,0 +1,224 @@
+"""Simulated raw frames, as the LSST camera writes them, and their truth.
+
+A job's ``config``: ``seed`` (`int`), ``rates`` (`kernels.rates.Rates`, all
+optional) and ``header`` (cards of every frame's primary header: ``INSTRUME``,
+``TSTAND``, ...), ``permissions`` (see `kernels.publish`; optional).
+
+One task per raw frame: ``detector``, ``outputs = {"raw": path}`` and as
+parameters
+
+- ``exposure``, ``day_obs``, ``seq_num`` (`int`), ``obs_id``
+  (``CC_O_20241208_000696``), ``observation_type`` (``bias``, ``dark``,
+  ``flat``), ``physical_filter`` (`None` without), ``exposure_time`` and
+  ``dark_time`` (second), ``begin`` (ISO-8601, TAI), ``mjd`` (TAI), ``reason``,
+  ``program``;
+- optional: ``lamp``, times as bright as the lamp is (default 1 for a flat, 0
+  for the others: a lit dark, a dark flat and a saturated one are made by
+  it), and ``header``, cards of this frame alone (``LSST_NUM``).
+
+One task per detector: ``detector``, ``outputs = {"truth": path}`` and as
+parameter ``exposures``, the parameters of this detector's raw tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import gang, geometry
+from kernels.geometry import Amplifier, Box, Detector
+from kernels.job import Job, Task
+from kernels.publish import publish
+from kernels.rates import Rates, Stream, generator
+from kernels.seal import written
+from kernels.truth import F32, CosmicRays, Truth, cosmic_rays, lamp, make, oriented
+from kernels.truthfile import truth_bytes
+
+CCD_TYPES = {"ITL": "3800C", "E2V": "CCD250"}
+
+
+def light(seed: int, parameters: Mapping[str, Any], rates: Rates) -> float:
+    """Light of an exposure in a pixel of response 1, electron."""
+    factor = parameters.get("lamp", 1.0 if parameters["observation_type"] == "flat" else 0.0)
+    if not factor:
+        return 0.0
+    exposure, seconds = parameters["exposure"], parameters["exposure_time"]
+    return float(factor * lamp(seed, exposure, parameters["physical_filter"], seconds, rates))
+
+
+def _deposit(charge: F32, rays: CosmicRays, box: Box) -> None:
+    """Add the cosmic rays that fall into an amplifier's ``box`` to its charge, in detector orientation."""
+    inside = (rays.x >= box.x0) & (rays.x < box.x1) & (rays.y >= box.y0) & (rays.y < box.y1)
+    charge[rays.y[inside] - box.y0, rays.x[inside] - box.x0] += rays.charge[inside]
+
+
+def _row_drift(rng: np.random.Generator, rows: int, rates: Rates) -> F32:
+    """Level along the rows [row, 1], ADU: half a wave or so, and a settling start."""
+    at = np.linspace(0, 1, rows)
+    wave = np.sin(2 * np.pi * (rng.uniform(0.3, 1.0) * at + rng.random()))
+    drift = rates.row_drift * (wave + rng.normal() * np.exp(-at / 0.1))
+    return np.asarray(drift[:, None], dtype=np.float32)
+
+
+def amplifier_frame(
+    truth: Truth, k: int, signal: F32, rays: CosmicRays, rng: np.random.Generator, rates: Rates
+) -> NDArray[np.int32]:
+    """Raw pixels of one amplifier of one exposure.
+
+    Parameters
+    ----------
+    k : `int`
+        Index of the amplifier.
+    signal : `numpy.ndarray` [y, x], float32
+        Expected charge in its imaging area, detector orientation, electron.
+
+    Returns
+    -------
+    raw : `numpy.ndarray` [raw height, raw width], int32
+        ADU.
+    """
+    amplifier = truth.detector.amplifiers[k]
+    target = amplifier.target
+    charge = rng.poisson(signal).astype(np.float32)
+    _deposit(charge, rays, target)
+    np.minimum(charge, min(amplifier.saturation, rates.saturation), out=charge)
+    charge /= np.float32(amplifier.gain)
+    charge += truth.structure[target.slices]
+    width, height = amplifier.raw
+    raw = rng.standard_normal((height, width), dtype=np.float32)
+    raw *= np.float32(amplifier.read_noise / amplifier.gain)
+    raw += np.float32(truth.levels[k] + rates.level_drift * rng.standard_normal())
+    raw += _row_drift(rng, height, rates)
+    raw[amplifier.data.slices] += oriented(charge, amplifier)
+    return np.clip(np.rint(raw), 0, truth.detector.adc_max).astype(np.int32)
+
+
+def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], rates: Rates) -> list[NDArray[np.int32]]:
+    """Raw pixels of one exposure: one array an amplifier, ADU."""
+    detector, exposure = truth.detector, parameters["exposure"]
+    brightness, seconds = light(seed, parameters, rates), parameters["dark_time"]
+    rays = cosmic_rays(seed, exposure, detector, scale, seconds, rates)
+    images = []
+    for k, amplifier in enumerate(detector.amplifiers):
+        at = amplifier.target.slices
+        signal = truth.dark[at] * np.float32(seconds)
+        if brightness:
+            signal += truth.response[parameters["physical_filter"]][at] * np.float32(brightness)
+        rng = generator(seed, Stream.FRAME, exposure, detector.id, k)
+        images.append(amplifier_frame(truth, k, signal, rays, rng, rates))
+    return images
+
+
+def _primary(detector: Detector, parameters: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+    """Primary header with the camera's keywords."""
+    raft, slot = detector.name.rsplit("_", 1)
+    telescope, controller, _, _ = parameters["obs_id"].split("_")
+    maker, kind = detector.type[:3], parameters["observation_type"].upper()
+    cards = {
+        "DATE": parameters["begin"], "DATE-OBS": parameters["begin"], "MJD": parameters["mjd"],
+        "MJD-OBS": parameters["mjd"], "TIMESYS": "TAI", "CCD_MANU": maker, "CCD_TYPE": CCD_TYPES.get(maker, "unknown"),
+        "CCDSLOT": slot, "RAFTBAY": raft, "TESTTYPE": kind, "IMGTYPE": kind, "REASON": parameters["reason"],
+        "PROGRAM": parameters["program"], "SEQNUM": parameters["seq_num"],
+        "DETSIZE": f"[1:{detector.size[0]},1:{detector.size[1]}]", "FILTER": parameters["physical_filter"],
+        "EXPTIME": float(parameters["exposure_time"]), "DARKTIME": float(parameters["dark_time"]),
+        "FILENAME": f"{parameters['obs_id']}_{raft}_{slot}.fits", "BINX": 1, "BINY": 1, "HEADVER": 2,
+        "CCDGAIN": 1.0, "CCDNOISE": 10.0, "TELESCOP": "LSST", "OBSID": parameters["obs_id"], "TELCODE": telescope,
+        "CONTRLLR": controller, "DAYOBS": str(parameters["day_obs"]),
+    }  # fmt: skip
+    cards |= common | parameters.get("header", {})
+    return {key: value for key, value in cards.items() if value is not None}
+
+
+def _section(x: tuple[int, int], y: tuple[int, int]) -> str:
+    return f"[{x[0]}:{x[1]},{y[0]}:{y[1]}]"
+
+
+def _segment(amplifier: Amplifier, channel: int, detector: Detector) -> dict[str, Any]:
+    """Header of a segment; in DETSEC y runs against the detector's, from the first pixel read to the last."""
+    data, target, height = amplifier.data, amplifier.target, detector.size[1]
+    x, y = (target.x0 + 1, target.x1), (height - target.y0, height - target.y1 + 1)
+    return {
+        "HEADVER": 1,
+        "CHANNEL": channel,
+        "CCDSUM": "1 1",
+        "DATASEC": _section((data.x0 + 1, data.x1), (data.y0 + 1, data.y1)),
+        "DETSEC": _section(x[::-1] if amplifier.flip_x else x, y[::-1] if amplifier.flip_y else y),
+        "DETSIZE": f"[1:{detector.size[0]},1:{height}]",
+    }
+
+
+def raw_bytes(
+    detector: Detector, images: list[NDArray[np.int32]], parameters: Mapping[str, Any], common: Mapping[str, Any]
+) -> bytes:
+    """A raw file: primary header and one Rice-compressed HDU (tiles of one row) an amplifier."""
+
+    def write(fits: fitsio.FITS) -> None:
+        fits.write(None, header=_primary(detector, parameters, common))
+        for k, (amplifier, image) in enumerate(zip(detector.amplifiers, images, strict=True)):
+            fits.write(
+                image, extname=amplifier.hdu, header=_segment(amplifier, k + 1, detector),
+                compress="RICE", tile_dims=(1, image.shape[1]),
+            )  # fmt: skip
+
+    return written(write)
+
+
+class Simulate:
+    """The gang kernel: a task is one piece."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._camera = job, geometry.camera(job.camera)
+        self._seed, self._rates = int(job.config["seed"]), Rates.from_plain(job.config.get("rates", {}))
+        every = [p for t in job.tasks for p in t.parameters.get("exposures", [t.parameters])]
+        self._filters = {p["physical_filter"] for p in every if light(self._seed, p, self._rates)}
+        self._truth = lru_cache(maxsize=1)(self._make_truth)
+
+    def _make_truth(self, detector: int) -> Truth:
+        return make(self._seed, self._camera.detectors[detector], self._filters, self._rates)
+
+    def weights(self, task: Task) -> list[float]:
+        """One piece."""
+        return [1.0]
+
+    def compute(self, task: Task, piece: int) -> bytes:
+        """Make a file's content."""
+        assert task.detector is not None
+        truth, scale, parameters = self._truth(task.detector), self._camera.scale, task.parameters
+        if "truth" in task.outputs:
+            light_of = {p["exposure"]: light(self._seed, p, self._rates) for p in parameters["exposures"]}
+            return truth_bytes(self._seed, truth, scale, parameters["exposures"], light_of, self._rates)
+        images = frame(self._seed, truth, scale, parameters, self._rates)
+        return raw_bytes(truth.detector, images, parameters, self._job.config.get("header", {}))
+
+    def finish(self, task: Task, results: Any) -> dict[str, Any]:
+        """Publish it."""
+        ((kind, path),) = task.outputs.items()
+        stamp = f"{self._job.run}.{self._job.attempt}"
+        permissions = self._job.config.get("permissions", {})
+        return {kind: publish(path, lambda temporary: _write(temporary, results[0]), stamp, permissions)}
+
+
+def _write(path: str, data: bytes) -> None:
+    Path(path).write_bytes(data)
+
+
+def execute(job: Job, comm: Any) -> int:
+    """Make the frames and truths of a job; see the module's text for what a task must say.
+
+    The same seed gives the same bytes whatever the number of ranks.
+
+    Returns
+    -------
+    failed : `int`
+        Tasks of this rank that failed.
+    """
+    # one detector's frames together: its truth is made once
+    tasks = sorted(job.tasks, key=lambda t: (t.detector or 0, t.parameters.get("exposure", 0)))
+    return gang.execute(replace(job, tasks=tuple(tasks)), comm, Simulate(job))

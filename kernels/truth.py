@@ -1,0 +1,236 @@
+"""The simulator's truth: what every pixel of a detector really is.
+
+The model, in the order in which a frame is made of it:
+
+- charge (electron): Poisson noise about dark current x dark time + lamp x
+  response, then cosmic rays, then full well;
+- raw value (ADU): charge / gain + bias structure (imaging area only) + the
+  amplifier's level and its drift + a row drift + Gaussian read noise, rounded
+  and clipped to the converter's range.
+
+Levels and drifts are common to a row, prescan and overscan included, and
+the bias structure is 0 outside the imaging area: an overscan subtraction
+takes out the former exactly and leaves the latter alone.  Not in the model
+yet: charge-transfer inefficiency, crosstalk, non-linearity, brighter-fatter.
+
+Everything is a function of (seed, ids) alone: each array has its own random
+stream, so that neither ranks nor the order of work change a bit.  Typical
+values are those of SITCOMTN-148 (LSSTCam, run 7).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.geometry import Amplifier, Detector
+from kernels.rates import Rates, Stream, generator
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One detector.
+
+    Images are [y, x], float32, on the assembled detector.
+
+    Parameters
+    ----------
+    detector : `Detector`
+        Its gains and read noises are the true ones.
+    levels : `numpy.ndarray` [amplifier], float64
+        Bias levels, ADU.
+    structure : `numpy.ndarray`
+        Bias structure, ADU of the amplifier that reads the pixel.
+    dark : `numpy.ndarray`
+        Dark current, hot pixels included, electron/second.
+    response : `dict` [`str`, `numpy.ndarray`]
+        By physical filter, dead pixels included, relative.
+    hot, dead : `numpy.ndarray`, bool
+        The injected defects.
+    """
+
+    detector: Detector
+    levels: NDArray[np.float64]
+    structure: F32
+    dark: F32
+    response: Mapping[str, F32]
+    hot: NDArray[np.bool_]
+    dead: NDArray[np.bool_]
+
+
+def oriented(image: NDArray[Any], amplifier: Amplifier) -> NDArray[Any]:
+    """Mirror an amplifier's imaging area between read-out and detector orientation (its own inverse)."""
+    return image[:: -1 if amplifier.flip_y else 1, :: -1 if amplifier.flip_x else 1]
+
+
+def _axes(shape: tuple[int, int]) -> tuple[F32, F32]:
+    """Coordinates -1 to 1 as [y, 1] and [1, x]."""
+    v, u = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
+    return v[:, None], u[None, :]
+
+
+def _smooth(rng: np.random.Generator, shape: tuple[int, int]) -> F32:
+    """Random second-order surface of zero mean, at most 1 in size."""
+    v, u = _axes(shape)
+    a, b, c, d, e = rng.uniform(-0.2, 0.2, 5).astype(np.float32)
+    return a * u + b * v + c * u * v + d * (u * u - 1 / 3) + e * (v * v - 1 / 3)
+
+
+def _structure(rng: np.random.Generator, amplifier: Amplifier, rates: Rates) -> F32:
+    """Bias structure of an amplifier in read-out orientation, ADU; read out at [0, 0]."""
+    ny, nx = amplifier.data.ny, amplifier.data.nx
+    columns = rng.normal(0.0, 0.5, nx)
+    reach = max(4.0, 0.1 * min(nx, ny))
+    glow = 3.0 * rng.uniform(0.5, 1.5) * np.exp(-np.add.outer(np.arange(ny), np.arange(nx)) / reach)
+    return np.asarray(rates.structure * (10 * _smooth(rng, (ny, nx)) + columns + glow), dtype=np.float32)
+
+
+def _defects(rng: np.random.Generator, shape: tuple[int, int], rates: Rates) -> tuple[NDArray[np.int64], int]:
+    """Flat indices of hot (the first ``n``) and dead pixels, no two the same, and ``n``."""
+    pixels = shape[0] * shape[1]
+    hot, dead = (math.ceil(f * pixels) for f in (rates.hot, rates.dead))
+    return rng.choice(pixels, hot + dead, replace=False), hot
+
+
+def _radius_mm(detector: Detector) -> tuple[F32, F32, F32]:
+    """Focal-plane x, y and radius of the pixels [y, x], mm."""
+    nx, ny = detector.size
+    v, u = (((np.arange(n) - (n - 1) / 2) * detector.pixel_um * 1e-3).astype(np.float32) for n in (ny, nx))
+    c, s = math.cos(math.radians(detector.yaw_deg)), math.sin(math.radians(detector.yaw_deg))
+    x = detector.position_mm[0] + c * u[None, :] - s * v[:, None]
+    y = detector.position_mm[1] + s * u[None, :] + c * v[:, None]
+    return x.astype(np.float32), y.astype(np.float32), np.hypot(x, y).astype(np.float32)
+
+
+def _vignetting(radius: F32, rates: Rates) -> F32:
+    """Fraction of the light at a radius: 3 % down at the first edge, then steeply to the second."""
+    inner, outer = rates.vignetting_mm
+    edge = np.clip((radius - inner) / (outer - inner), 0, 1)
+    steps = edge * edge * (3 - 2 * edge)
+    return np.asarray((1 - 0.03 * (radius / inner) ** 2) * (1 - (1 - rates.vignetting) * steps), dtype=np.float32)
+
+
+def _stains(rng: np.random.Generator, shape: tuple[int, int]) -> F32:
+    """Rings of -1 in depth, as drying leaves them on a sensor."""
+    v, u = _axes(shape)
+    image = np.zeros(shape, np.float32)
+    for _ in range(3):
+        (x, y), r, width = rng.uniform(-0.8, 0.8, 2), rng.uniform(0.2, 0.6), rng.uniform(0.03, 0.1)
+        image -= np.exp(-(((np.hypot(u - x, v - y) - r) / width) ** 2)).astype(np.float32)
+    return image
+
+
+def _filter_id(physical_filter: str) -> int:
+    return zlib.crc32(physical_filter.encode())
+
+
+def _response(detector: Detector, physical_filter: str, qe: F32, seed: int, rates: Rates) -> F32:
+    x, y, radius = _radius_mm(detector)
+    lamp = generator(seed, Stream.RESPONSE, _filter_id(physical_filter))
+    slope = rates.lamp_gradient * lamp.uniform(-1, 1, 2).astype(np.float32) / 350
+    rng = generator(seed, Stream.RESPONSE, _filter_id(physical_filter), detector.id)
+    image = qe * _vignetting(radius, rates) * (1 + slope[0] * x + slope[1] * y)
+    image *= 1 + np.float32(rates.stain) * rng.uniform(0.3, 1.0) * _stains(rng, image.shape)
+    image *= 1 + np.float32(rates.detector_step * rng.standard_normal())
+    for amplifier in detector.amplifiers:
+        image[amplifier.target.slices] *= 1 + np.float32(rates.amplifier_step * rng.standard_normal())
+    return np.asarray(image, dtype=np.float32)
+
+
+def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) -> Truth:
+    """The truth of one detector.
+
+    Parameters
+    ----------
+    seed : `int`
+        Of the whole simulation.
+    filters : iterable of `str`
+        Physical filters that a response is wanted for; each is the same
+        whatever the others are.
+    """
+    shape = detector.size[1], detector.size[0]
+    levels = generator(seed, Stream.LEVEL, detector.id).uniform(*rates.level, len(detector.amplifiers))
+    structure = np.zeros(shape, np.float32)
+    for k, amplifier in enumerate(detector.amplifiers):
+        rng = generator(seed, Stream.STRUCTURE, detector.id, k)
+        structure[amplifier.target.slices] = oriented(_structure(rng, amplifier, rates), amplifier)
+    rng = generator(seed, Stream.DARK, detector.id)
+    current = np.float32(rates.dark_current.get(detector.type[:3], min(rates.dark_current.values())))
+    dark = current * (1 + np.float32(rates.dark_gradient) * _smooth(rng, shape))
+    rng = generator(seed, Stream.DEFECTS, detector.id)
+    where, n_hot = _defects(rng, shape, rates)
+    hot, dead = np.zeros(shape, bool), np.zeros(shape, bool)
+    hot.flat[where[:n_hot]] = True
+    dead.flat[where[n_hot:]] = True
+    dark[hot] = np.exp(rng.uniform(math.log(rates.hot_rate[0]), math.log(rates.hot_rate[1]), n_hot))
+    qe = 1 + np.float32(rates.qe) * generator(seed, Stream.QE, detector.id).standard_normal(shape, dtype=np.float32)
+    qe[dead] = rng.uniform(0, rates.dead_response, len(where) - n_hot)
+    response = {f: _response(detector, f, qe, seed, rates) for f in sorted(filters)}
+    return Truth(detector, levels, structure, dark, response, hot, dead)
+
+
+def lamp(seed: int, exposure: int, physical_filter: str, exposure_time: float, rates: Rates) -> float:
+    """Light of a flat in a pixel of response 1, electron."""
+    level = generator(seed, Stream.LAMP, _filter_id(physical_filter)).uniform(0.8, 1.2)
+    jitter = 1 + rates.lamp_jitter * generator(seed, Stream.LAMP, exposure).standard_normal()
+    return float(rates.lamp * level * jitter * exposure_time)
+
+
+@dataclass(frozen=True)
+class CosmicRays:
+    """Charge of the cosmic rays of one (exposure, detector).
+
+    ``x`` and ``y`` (int32, pixels of the assembled detector) and ``charge``
+    (float32, electron), each [hit pixel]; no pixel occurs twice.
+    """
+
+    x: NDArray[np.int32]
+    y: NDArray[np.int32]
+    charge: F32
+
+
+def _hit(rng: np.random.Generator, rates: Rates) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Offsets [2, pixel] and charge [pixel] of one hit."""
+    charge = rng.uniform(*rates.track_charge)
+    offsets: NDArray[Any]
+    if rng.random() < rates.spots:
+        offsets = rng.integers(0, 2, (2, rng.integers(1, 5)))
+    else:
+        angle, steps = rng.uniform(0, 2 * math.pi), np.arange(rng.integers(*rates.track_px, endpoint=True))
+        offsets = np.rint([np.cos(angle) * steps, np.sin(angle) * steps]).astype(int)
+    offsets = np.unique(offsets, axis=1)
+    return offsets, np.asarray(charge * rng.uniform(0.8, 1.2, offsets.shape[1]))
+
+
+def cosmic_rays(seed: int, exposure: int, detector: Detector, scale: int, dark_time: float, rates: Rates) -> CosmicRays:
+    """Straight tracks and spots that hit a detector in one exposure.
+
+    Parameters
+    ----------
+    scale : `int`
+        Of the camera: what a pixel's nominal size was multiplied by.
+    dark_time : `float`
+        second; the read-out time is added.
+    """
+    rng = generator(seed, Stream.COSMIC, exposure, detector.id)
+    nx, ny = detector.size
+    area = nx * ny * (detector.pixel_um / scale * 1e-4) ** 2
+    image: dict[int, float] = {}
+    for _ in range(rng.poisson(rates.cosmic_rays * area * (dark_time + rates.readout_time))):
+        start = rng.integers(0, (nx, ny))[:, None]
+        offsets, charge = _hit(rng, rates)
+        x, y = start + offsets
+        for i in np.flatnonzero((x >= 0) & (x < nx) & (y >= 0) & (y < ny)):
+            at = int(y[i]) * nx + int(x[i])
+            image[at] = image.get(at, 0.0) + charge[i]
+    where = np.fromiter(image, np.int64, len(image))
+    total = np.fromiter(image.values(), np.float32, len(image))
+    return CosmicRays((where % nx).astype(np.int32), (where // nx).astype(np.int32), total)

@@ -1,0 +1,184 @@
+"""The shape of the house: who imports what, how long things are, and nothing of one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("campaign", "kernels", "slurm", "templates")
+
+# Where each library (or package of ours) may be imported; the standard library may be imported anywhere.
+PLACES = {
+    "campaign": ("campaign.*",),
+    "kernels": ("kernels.*",),
+    "slurm": ("slurm.*", "campaign.runner", "campaign.sites"),
+    "templates": ("campaign.*",),
+    "click": ("campaign.*",),
+    "dask": ("campaign.runner",),
+    "dask_jobqueue": ("slurm.*",),
+    "distributed": ("campaign.runner",),
+    "fitsio": ("kernels.*", "campaign.formatter"),
+    "jinja2": ("campaign.template*", "campaign.report*", "slurm.*"),
+    "lsst": ("campaign.repository*", "campaign.formatter"),
+    "matplotlib": ("campaign.pictures", "campaign.report*"),
+    "mpi4py": ("kernels.run",),
+    "numba": ("kernels.*",),
+    "numpy": ("kernels.*", "campaign.*"),
+    "packaging": ("campaign.doctor",),
+    "pydantic": ("campaign.*",),
+    "rich": ("campaign.*",),
+    "scipy": ("kernels.*",),
+    "sqlalchemy": ("campaign.state",),
+    "yaml": ("campaign.*",),
+}
+
+LONGEST_MODULE = 500
+LONGEST_FUNCTION = 70
+
+# Home directories, registry hosts and the like: what works on one machine only.
+ELSEWHERE = re.compile(
+    r"(?<![\w.}*])/(?:work|home|root|Users)/(?!\s)|(?:\.pythonhosted|\bpypi)\.org|--(?:extra-)?index-url"
+)
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Give every module that is installed, as (dotted name, file); a package is ``<name>.__init__``."""
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            yield ".".join(file.relative_to(ROOT).with_suffix("").parts), file
+
+
+MODULES = dict(modules())
+
+
+def imports(module: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Give the (line, top-level package) of every import, wherever in the module, by statement or by name."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name.split(".")[0]) for alias in names)
+            case ast.ImportFrom(module=name, level=level):
+                yield node.lineno, (module if level else str(name)).split(".")[0]
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield node.lineno, name.split(".")[0]
+
+
+def misplaced(module: str, source: str) -> list[str]:
+    """Name every import of a library outside its place."""
+    return [
+        f"{module}, line {line}: imports {library}"
+        for line, library in imports(module, ast.parse(source))
+        if library not in sys.stdlib_module_names
+        and not any(fnmatchcase(module, place) for place in PLACES.get(library, ()))
+    ]
+
+
+def too_long(module: str, source: str) -> list[str]:
+    """Name the module and every function in it that nobody can take in."""
+    lines = len(source.splitlines())
+    found = [f"{module}: {lines} lines"] if lines > LONGEST_MODULE else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+            length = node.end_lineno - node.lineno + 1
+            found += [f"{module}.{node.name}: {length} lines"] if length > LONGEST_FUNCTION else []
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_keep_to_the_layers(module: str) -> None:
+    assert misplaced(module, MODULES[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("campaign.plan", "import kernels.job"),
+        ("campaign.plan", "from kernels import job"),
+        ("campaign.plan", "def f():\n    from lsst.daf.butler import Butler"),
+        ("campaign.plan", "import importlib\nimportlib.import_module('dask.base')"),
+        ("campaign.plan", "import slurm"),
+        ("kernels.combine", "from mpi4py import MPI"),
+        ("kernels.run", "import campaign.errors"),
+        ("slurm.jobs", "import numpy"),
+        ("templates.__init__", "import yaml"),
+        ("campaign.plan", "import astropy.io.fits"),
+    ],
+)
+def test_a_misplaced_import_is_seen(module: str, statement: str) -> None:
+    assert len(misplaced(module, statement)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("kernels.run", "from mpi4py import MPI"),
+        ("campaign.repository", "from lsst.daf.butler import Butler"),
+        ("campaign.template_jinja", "import jinja2"),
+        ("campaign.plan", "from . import errors"),
+        ("slurm.__init__", "from .jobs import submit\nimport os.path"),
+    ],
+)
+def test_an_import_in_its_place_passes(module: str, statement: str) -> None:
+    assert misplaced(module, statement) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_and_functions_are_short(module: str) -> None:
+    assert too_long(module, MODULES[module].read_text()) == []
+
+
+def test_a_long_function_and_a_long_module_are_seen() -> None:
+    body = "    x = 1\n" * LONGEST_FUNCTION
+    assert too_long("m", f"def f():\n{body}") == [f"m.f: {LONGEST_FUNCTION + 1} lines"]
+    assert too_long("m", "x = 1\n" * (LONGEST_MODULE + 1)) == [f"m: {LONGEST_MODULE + 1} lines"]
+
+
+def texts() -> Iterator[Path]:
+    """Give every file of the repository that is text."""
+    files = [path for path in ROOT.iterdir() if path.is_file()]
+    for folder in (*PACKAGES, "tests", "docs", ".ci"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return (path for path in files if path.suffix not in {".png", ".fits", ".fz", ".gz"})
+
+
+def test_nothing_of_one_machine() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}, line {number}: {line.strip()}"
+        for path in texts()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if ELSEWHERE.search(line)
+    ]
+    assert found == []
+
+
+def test_a_path_of_one_machine_is_seen() -> None:
+    # Put together here, so that this file is not found by its own pattern.
+    for text in ("home/me/frames", "work/x", "root/.config"):
+        assert ELSEWHERE.search(f"open('/{text}')")
+    assert ELSEWHERE.search("https://pypi" + ".org/simple")
+    assert not ELSEWHERE.search("https://example.org/home/page")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "--help"]])
+def test_the_command_line_starts_without_the_heavy_libraries(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from campaign.cli import main\n"
+        f"sys.argv = ['campaign', *{arguments!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('HEAVY', *({'lsst', 'dask', 'distributed', 'numba', 'matplotlib', 'mpi4py'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY"

@@ -1,0 +1,18 @@
+"""The linters are part of the suite: what they find is a failure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LINTERS = [("ruff", "check", "--no-cache", "--output-format", "concise", "."), ("mypy", "--no-error-summary")]
+
+
+@pytest.mark.parametrize("linter", LINTERS, ids=lambda linter: linter[0])
+def test_linter_is_content(linter: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-P", "-m", *linter], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
