@@ -119,7 +119,7 @@ def load(path: str, instrument: str, environment: Mapping[str, str], options: st
             tasks[label] = built
         else:
             reader.problems += built
-    if not draft.tasks:
+    if not draft.tasks and not reader.all_problems():
         reader.problems.append(Problem("there are no tasks", file.name))
     if problems := reader.all_problems():
         raise PipelineErrors(str(file), problems)

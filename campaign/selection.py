@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, NoReturn
 
 from campaign.errors import ConfigurationError
@@ -169,7 +170,8 @@ def _show(text: str, position: int) -> str:
 def _characters(tokens: list[_Token]) -> list[tuple[str, _Token]]:
     """Find characters that have no place; what follows an open quote is not looked at."""
     found = []
-    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+    for token, following in pairwise([*tokens, None]):
+        assert token is not None
         if token.kind == "wrong":
             found.append((_ADVICE.get(token.text, f"{token.text!r} has no meaning here"), token))
             if token.text in "'\"":
@@ -198,7 +200,7 @@ def _parentheses(tokens: list[_Token]) -> list[tuple[str, _Token]]:
 def _joins(tokens: list[_Token]) -> list[tuple[str, _Token]]:
     """Find ``and`` and ``or`` that join nothing."""
     found = []
-    for before, token in zip([None, *tokens], [*tokens, None], strict=True):
+    for before, token in pairwise([None, *tokens, None]):
         if token and token.kind == "join" and (before is None or before.kind in ("join", "left", "not")):
             what = f"'{before.text} {token.text}'" if before else f"nothing before '{token.text}'"
             found.append((what if before is None or before.kind != "left" else f"nothing before '{token.text}'", token))

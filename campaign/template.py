@@ -84,8 +84,8 @@ def resolve(
         raise TemplateErrors(str(source.path), [*problems, *wrong, *variables.problems()])
     absent = check.missing(root)
     problems += [Problem(f"{key} is missing", "", vocabulary().keys[key]["is"]) for key in absent]
-    # Said once: what refers to it is not complained of too.
-    root |= {key: Entry("", "", final=True) for key in absent}
+    # Said once: what refers to it is not complained of too, as its own name stands for it.
+    root |= {key: Entry(key, "", final=True) for key in absent}
     expander = Expander(variables, command_line, root, problems)
     values = expander.tree(Entry(root, ""), "")
     values.setdefault("uniqProcName", str(find(values, {}, "outputRun")).replace("/", "_"))
@@ -117,8 +117,8 @@ def _inspect(
     found = {key: find(values, {}, key) for key in vocabulary().keys}
     unknown, warnings = check.keys(root, expander.referenced)
     problems += unknown + check.convert(values, origins)
-    if not expander.variables.unset:
-        # What lacks a variable is not worth a second complaint.
+    if not expander.variables.problems():
+        # A name made with a variable that is wrong is not worth a second complaint.
         problems += check.collections(found, origins)
     return warnings + check.doubts(root, found, expander.variables.used, expander.variables.environment)
 

@@ -123,7 +123,9 @@ def missing(root: Mapping[str, Entry]) -> list[str]:
 
 def collections(find: Mapping[str, Any], origins: Mapping[str, str]) -> list[Problem]:
     """Find names that no collection can have, or that lead out of the repository's root."""
-    named = [("output", str(find["output"])), ("outputRun", str(find["outputRun"]))]
+    output, run = str(find["output"]), str(find["outputRun"])
+    # A run inside a wrong output is wrong for the same reason.
+    named = [("output", output)] + [("outputRun", run)] * (is_collection(output) or not run.startswith(output))
     named += [("inCollection", name) for name in find["inCollection"]]
     return [
         Problem(

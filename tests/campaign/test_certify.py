@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from lsst.daf.butler import Butler
 
-from campaign.certify import certify, chain
+from campaign.certify import certify, chain, check_chain
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, UsageError
 from campaign.repository import Repository, create, open_repository
 

@@ -1,4 +1,4 @@
-"""The 47 templates of cp_pipe and cp_verify: written here in upstream's shape, checked against a list of their variables."""
+"""The 47 templates of cp_pipe and cp_verify, written in upstream's shape, against a list of their variables."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _bootstrap(kind: str, *before: str) -> Shape:
         f"${{SELECTION_{kind.upper()}_BOOTSTRAP}}",
         ",".join([f"{{{name}BootstrapRun}}" for name in before] + ["${RAW_COLLECTION},${CALIB_COLLECTIONS}"]),
         helpers=(own, *_bootstraps(*before), f'{kind}BootstrapRun: "{{{collection}}}/run${{BOOTSTRAP_RUN_NUMBER}}"'),
-        cluster=f"  cp{kind.title()}BootstrapIsrByExposure:\n    pipetasks: cp{kind.title()}BootstrapIsr\n    dimensions: exposure\n",
+        cluster=f"  byExposure:\n    pipetasks: cp{kind.title()}BootstrapIsr\n    dimensions: exposure\n",
         more=f'  outputRun: "{{{kind}BootstrapRun}}"\n',
         expected=tuple(f"{BASE}/{name}BootstrapGen.20250207a/run3" for name in before),
         run="run3",
@@ -118,7 +118,7 @@ def _shapes() -> dict[str, Shape]:
             "illuminationCorrectionGen",
             "${SELECTION_ILLUMINATION_CORRECTION}",
             RAW,
-            more="pipetask:\n  fit:\n    requestMemory: 32000\n    requestCpus: 8\n    extraRunQuantumOptions: '-j 1 -n 8'\n",
+            more="pipetask:\n  fit: {requestMemory: 32000, requestCpus: 8, extraRunQuantumOptions: '-j 1 -n 8'}\n",
             expected=(),
         ),
         "bps_sky": Shape(
@@ -232,38 +232,15 @@ def test_upstream_template_resolves(name: str, tmp_path: Path) -> None:
     assert "{" not in "".join(str(value) for value in step.values.values() if isinstance(value, str))
 
 
-def test_flat_bootstrap_collections(tmp_path: Path) -> None:
+def test_flat_bootstrap_collections() -> None:
     """The file as upstream has it, every feature in use."""
-    path = tmp_path / "bps_flatBootstrap.yaml"
-    path.write_text(
-        """\
-pipelineYaml: "${CP_PIPE_DIR}/pipelines/${INSTRUMENT}/cpFlatBootstrap.yaml"
-project: "${TICKET}"
-campaign: "${TICKET}"
-submitPath: "${SCRATCH}/submit/{outputRun}"
-clusterAlgorithm: lsst.ctrl.bps.quantum_clustering_funcs.dimension_clustering
-cluster:
-  cpFlatBootstrapIsrByExposure: {pipetasks: cpFlatBootstrapIsr, dimensions: exposure}
-flatBootstrapCollection: "${USER_CALIB_PREFIX}$INSTRUMENT/calib/$TICKET/$TAG/flatBootstrapGen.${RERUN}"
-biasBootstrapRun: "${USER_CALIB_PREFIX}$INSTRUMENT/calib/$TICKET/$TAG/biasBootstrapGen.${RERUN}/run${BOOTSTRAP_RUN_NUMBER}"
-darkBootstrapRun: "${USER_CALIB_PREFIX}$INSTRUMENT/calib/$TICKET/$TAG/darkBootstrapGen.${RERUN}/run${BOOTSTRAP_RUN_NUMBER}"
-flatBootstrapRun: "{flatBootstrapCollection}/run${BOOTSTRAP_RUN_NUMBER}"
-payload:
-  payloadName: "${INSTRUMENT}_${TICKET}_flatBootstrap"
-  output: "{flatBootstrapCollection}"
-  outputRun: "{flatBootstrapRun}"
-  butlerConfig: "${REPO}"
-  inCollection: "{biasBootstrapRun},{darkBootstrapRun},${RAW_COLLECTION},${CALIB_COLLECTIONS}"
-  dataQuery: "${SELECTION_FLAT_BOOTSTRAP}"
-"""
-    )
     environment = ENVIRONMENT | {
         "USER_CALIB_PREFIX": "",
         "BOOTSTRAP_RUN_NUMBER": "1",
         "CALIB_COLLECTIONS": "LSSTComCam/calib/DM-48650, \\\n LSSTComCam/calib/DM-46825",
         "SELECTION_FLAT_BOOTSTRAP": "instrument='LSSTComCam' and \\\n    physical_filter='r_03'",
     }
-    step = resolve(str(path), environment)
+    step = resolve(str(DATA / "bps_flatBootstrap.yaml"), environment)
     base = "LSSTComCam/calib/DM-48520/DP1"
     assert step.output == f"{base}/flatBootstrapGen.20250207a"
     assert step.output_run == f"{base}/flatBootstrapGen.20250207a/run1"
