@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign import plan as plans
-from campaign.certify import chain, certify
+from campaign.certify import certify, chain, check_chain
 from campaign.errors import UsageError
 from campaign.home import Home, home_of
 
@@ -51,10 +50,13 @@ def _by_template(template: str, environment: Mapping[str, str], chosen: Mapping[
         raise UsageError("CERT_RERUN is not set", do="export CERT_RERUN=YYYYMMDDa, or give --target")
     prefix = config.variables.get("USER_CALIB_PREFIX", "")
     return {
-        "repository": config.butler_config, "ticket": config.ticket, "source": config.output,
-        "target": f"{folder}/{stem}.{cert_rerun}", "dataset_type": product_of(pipeline),
+        "repository": config.butler_config,
+        "ticket": config.ticket,
+        "source": config.output,
+        "target": f"{folder}/{stem}.{cert_rerun}",
+        "dataset_type": product_of(pipeline),
         "chain": f"{prefix}{config.instrument}/calib/{config.ticket}",
-    }  # fmt: skip
+    }
 
 
 def request(template: str | None, environment: Mapping[str, str], chosen: Mapping[str, Any]) -> Certification:
@@ -75,7 +77,8 @@ def request(template: str | None, environment: Mapping[str, str], chosen: Mappin
     if lacking:
         flags = {"repository": "--repo", "dataset_type": "--type"}
         raise UsageError(
-            f"missing {', '.join(flags.get(key, f'--{key}') for key in lacking)}", do="or name the template that was submitted"
+            f"missing {', '.join(flags.get(key, f'--{key}') for key in lacking)}",
+            do="or name the template that was submitted",
         )
     if chosen["no_chain"]:
         names["chain"] = None
@@ -83,10 +86,15 @@ def request(template: str | None, environment: Mapping[str, str], chosen: Mappin
     if not begin:
         raise UsageError("no begin of the validity", do="export START_DATE, or give --begin-date (ISO-8601, TAI)")
     return Certification(
-        home=home_of(names["repository"], environment), begin=begin, end=chosen["end_date"],
-        search_all_inputs=chosen["search_all_inputs"], mode=chosen["mode"], yes=chosen["yes"],
-        deploy=chosen["deploy"], **names,
-    )  # fmt: skip
+        home=home_of(names["repository"], environment),
+        begin=begin,
+        end=chosen["end_date"],
+        search_all_inputs=chosen["search_all_inputs"],
+        mode=chosen["mode"],
+        yes=chosen["yes"],
+        deploy=chosen["deploy"],
+        **names,
+    )
 
 
 def expected(repository: Repository, home: Home, source: str, dataset_type: str) -> list[Mapping[str, Any]]:
@@ -113,23 +121,36 @@ def run(wanted: Certification) -> dict[str, Any]:
     from campaign.repository import open_repository
 
     with open_repository(wanted.repository, writeable=True) as repository:
-        asked = [] if wanted.search_all_inputs else expected(
-            repository, wanted.home, wanted.source, wanted.dataset_type
-        )  # fmt: skip
+        asked: Sequence[Mapping[str, Any]] = ()
+        if not wanted.search_all_inputs:
+            asked = expected(repository, wanted.home, wanted.source, wanted.dataset_type)
+        how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
+        if wanted.chain:  # before anything is changed
+            check_chain(repository, wanted.chain, [wanted.target], **how)
         report = certify(
-            repository, source=wanted.source, target=wanted.target, dataset_type=wanted.dataset_type,
-            begin=wanted.begin, end=wanted.end, search_all_inputs=wanted.search_all_inputs, expected=asked,
-        )  # fmt: skip
-        chained = None
-        if wanted.chain:
-            chained = chain(
-                repository, wanted.chain, [wanted.target], mode=wanted.mode, yes=wanted.yes, deploy=wanted.deploy
-            )
-    made = {"certified": asdict(report), "chain": asdict(chained) if chained else None}
-    made["certified"]["data_ids"] = [dict(d) for d in report.data_ids]
-    wanted.home.record("certify", wanted.ticket, {
-        "from": ", ".join(report.sources), "into": report.target, "type": report.dataset_type,
-        "count": len(report.data_ids), "begin": report.begin, "end": report.end,
-        "chain": wanted.chain, "mode": wanted.mode,
-    })  # fmt: skip
-    return made
+            repository,
+            source=wanted.source,
+            target=wanted.target,
+            dataset_type=wanted.dataset_type,
+            begin=wanted.begin,
+            end=wanted.end,
+            search_all_inputs=wanted.search_all_inputs,
+            expected=asked,
+        )
+        chained = chain(repository, wanted.chain, [wanted.target], **how) if wanted.chain else None
+    certified = asdict(report) | {"data_ids": [dict(d) for d in report.data_ids]}
+    wanted.home.record(
+        "certify",
+        wanted.ticket,
+        {
+            "from": ", ".join(report.sources),
+            "into": report.target,
+            "type": report.dataset_type,
+            "count": len(report.data_ids),
+            "begin": report.begin,
+            "end": report.end,
+            "chain": wanted.chain,
+            "mode": wanted.mode,
+        },
+    )
+    return {"certified": certified, "chain": asdict(chained) if chained else None}

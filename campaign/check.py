@@ -121,8 +121,16 @@ def measure_levels(selection: Selection, product: str, camera: Camera, ranks: in
     with tempfile.TemporaryDirectory(prefix="campaign-levels-") as name:
         folder = Path(name)
         config = {"isr": {}, "inputs_table": str(folder / "inputs")}
-        job = JobFile("levels", "check", ranks, str(folder / "journal" / "levels"), camera.plain(selection.detectors),
-                      config, files, tasks)  # fmt: skip
+        job = JobFile(
+            "levels",
+            "check",
+            ranks,
+            str(folder / "journal" / "levels"),
+            camera.plain(selection.detectors),
+            config,
+            files,
+            tasks,
+        )
         run_job(job.write(folder / "levels.json"), ranks, folder / "levels.log")
         for event in read_events(folder / "journal"):
             if event.event == "failed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -34,9 +35,12 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else.")
 ranks = click.option(
-    "--ranks", type=click.IntRange(1), default=lambda: len(os.sched_getaffinity(0)), show_default="the cores",
+    "--ranks",
+    type=click.IntRange(1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="the cores",
     help="MPI ranks of a gang.",
-)  # fmt: skip
+)
 env_file = click.option(
     "--env", "env_file", type=click.Path(dir_okay=False), help="Take the variables from FILE, not from the shell."
 )
@@ -50,13 +54,16 @@ def environment(env_file: str | None) -> dict[str, str]:
 
     if env_file is None:
         return dict(os.environ)
-    system = {k: v for k, v in os.environ.items() if k in ("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "CAMPAIGN_HOME")}
+    system = {
+        k: v for k, v in os.environ.items() if k in ("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "CAMPAIGN_HOME")
+    }
     return read(Path(env_file), system)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an operator's mistake ends in a message and an exit code, not in a traceback."""
-    from campaign import cli_data, cli_report, cli_step  # noqa: F401  (they add their commands)
+    for commands in ("data", "step", "report"):  # each adds its own
+        importlib.import_module(f"campaign.cli_{commands}")
 
     try:
         code = cli.main(list(arguments) if arguments is not None else None, prog_name="campaign", standalone_mode=False)

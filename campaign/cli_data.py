@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from campaign.cli import as_json, cli, ranks
+
+if TYPE_CHECKING:
+    from campaign.ingest import Report, SummaryRow
 
 
 @cli.command()
@@ -26,9 +31,21 @@ from campaign.cli import as_json, cli, ranks
 @ranks
 @as_json
 def simulate(
-    repo: Path, camera_name: str, scale: int, seed: int, bias: int, dark: int, flat: int, filters: tuple[str, ...],
-    dark_time: float, flat_time: float, days: tuple[int, ...], detectors: tuple[int, ...], ranks: int, as_json: bool,
-) -> None:  # fmt: skip
+    repo: Path,
+    camera_name: str,
+    scale: int,
+    seed: int,
+    bias: int,
+    dark: int,
+    flat: int,
+    filters: tuple[str, ...],
+    dark_time: float,
+    flat_time: float,
+    days: tuple[int, ...],
+    detectors: tuple[int, ...],
+    ranks: int,
+    as_json: bool,
+) -> None:
     """Make a new repository REPO with simulated raws, as the LSST camera writes them.
 
     The raws lie in REPO-raw, and what they were made from, to compare results
@@ -60,16 +77,27 @@ def simulate(
 @click.option("--filter", "physical_filter", help="Instead of the header's.")
 @click.option("--day-obs", type=int, help="Instead of the header's: YYYYMMDD.")
 @click.option(
-    "--transfer", type=click.Choice(["direct", "copy"]), default="direct", show_default=True,
+    "--transfer",
+    type=click.Choice(["direct", "copy"]),
+    default="direct",
+    show_default=True,
     help="Leave the files where they are, or copy them in.",
-)  # fmt: skip
+)
 @click.option("--summary", is_flag=True, help="Show what the repository holds, with read noise and gain from pairs.")
 @ranks
 @as_json
 def ingest(
-    repo: Path, files: tuple[str, ...], camera_name: str, observation_type: str | None, physical_filter: str | None,
-    day_obs: int | None, transfer: str, summary: bool, ranks: int, as_json: bool,
-) -> None:  # fmt: skip
+    repo: Path,
+    files: tuple[str, ...],
+    camera_name: str,
+    observation_type: str | None,
+    physical_filter: str | None,
+    day_obs: int | None,
+    transfer: str,
+    summary: bool,
+    ranks: int,
+    as_json: bool,
+) -> None:
     """Ingest raw FILES (or folders of them) into REPO, which is made where there is none.
 
     A file that cannot be read or translated is named with the reason, the
@@ -93,31 +121,36 @@ def ingest(
         report = ingest_files(str(root), home, files, camera, overrides, transfer, ranks)
         if report.new:
             home.record("ingest", "", {"camera": camera.name, "new": len(report.new), "refused": len(report.refused)})
-    rows = []
+    rows: list[SummaryRow] = []
     if summary:
         from campaign.repository import open_repository
 
         with open_repository(str(root)) as repository:
             rows = summarise(repository, camera.name, camera, ranks)
     if as_json:
-        console.emit({"new": report.new, "existing": report.existing, "refused": dict(report.refused),
-                      "summary": [vars(row) for row in rows]})  # fmt: skip
+        console.emit({**vars(report), "refused": dict(report.refused), "summary": [vars(row) for row in rows]})
     else:
-        for path, why in report.refused.items():
-            console.say(f"refused: {path}: {why}")
-        if files:
-            console.say(f"{len(report.new)} ingested, {len(report.existing)} were there, {len(report.refused)} refused")
-        if rows:
-            console.table(
-                ("type", "day_obs", "filter", "exposures", "raws", "seconds", "read noise/ADU", "gain e-/ADU"),
-                [
-                    (r.type, r.day_obs, r.physical_filter, r.exposures, r.raws,
-                     ", ".join(f"{t:g}" for t in r.exposure_times), _figure(r.read_noise), _figure(r.gain))
-                    for r in rows
-                ],
-            )  # fmt: skip
+        _show_ingest(report, rows, bool(files))
     if report.refused:
         raise SystemExit(1)
+
+
+def _show_ingest(report: Report, rows: Sequence[SummaryRow], asked: bool) -> None:
+    from campaign import console
+
+    for path, why in report.refused.items():
+        console.say(f"refused: {path}: {why}")
+    if asked:
+        console.say(f"{len(report.new)} ingested, {len(report.existing)} were there, {len(report.refused)} refused")
+    if rows:
+        columns = ("type", "day_obs", "filter", "exposures", "raws", "seconds", "read noise/ADU", "gain e-/ADU")
+        console.table(columns, [_summary_cells(row) for row in rows])
+
+
+def _summary_cells(row: SummaryRow) -> tuple[object, ...]:
+    times = ", ".join(f"{t:g}" for t in row.exposure_times)
+    figures = (_figure(row.read_noise), _figure(row.gain))
+    return row.type, row.day_obs, row.physical_filter, row.exposures, row.raws, times, *figures
 
 
 def _figure(value: float | None) -> str:

@@ -29,10 +29,18 @@ def demo(directory: Path | None, ranks: int, as_json: bool) -> None:
     else:
         columns = ("product", "detectors", "good pixels", "rms(z)", "|z| > 5", "max |mean z|", "defects showing", "s")
         rows = [
-            (p["name"], p["detectors"], p["good_pixels"], f"{p['rms_z']:.4f}", f"{p['frac_gt5']:.1e}",
-             f"{p['max_abs_amp_mean_z']:.2f}", p["defects_showing"], p["seconds"])
+            (
+                p["name"],
+                p["detectors"],
+                p["good_pixels"],
+                f"{p['rms_z']:.4f}",
+                f"{p['frac_gt5']:.1e}",
+                f"{p['max_abs_amp_mean_z']:.2f}",
+                p["defects_showing"],
+                p["seconds"],
+            )
             for p in made.products
-        ]  # fmt: skip
+        ]
         console.table(columns, rows, "products against the truth that the raws were simulated from")
         for picture in made.pictures:
             print(f"picture  {picture}")

@@ -76,9 +76,16 @@ def render(
 @ranks
 @as_json
 def check(
-    template: str, env_file: str | None, site: str | None, settings: tuple[str, ...], exclude: tuple[int, ...],
-    allow_missing: bool, with_levels: bool, ranks: int, as_json: bool,
-) -> None:  # fmt: skip
+    template: str,
+    env_file: str | None,
+    site: str | None,
+    settings: tuple[str, ...],
+    exclude: tuple[int, ...],
+    allow_missing: bool,
+    with_levels: bool,
+    ranks: int,
+    as_json: bool,
+) -> None:
     """Report everything that would keep TEMPLATE from running, and what it will take."""
     from campaign import console
     from campaign.check import check
@@ -99,15 +106,27 @@ def _show_check(found: Any) -> None:
     for name, kind in found.collections.items():
         print(f"input       {name} ({kind})")
     if found.exposures:
-        console.table(("type", "day_obs", "filter", "seconds", "exposures"),
-                      [(e["type"], e["day_obs"], e["physical_filter"], f"{e['exposure_time']:g}", e["exposures"])
-                       for e in found.exposures], "selection")  # fmt: skip
-        print(f"detectors   {len(found.detectors)}; raws {found.raws}, {found.raw_bytes / 2**20:.1f} MiB; "
-              f"{len(found.missing)} pairs missing, {len(found.unreachable)} unreachable")  # fmt: skip
+        console.table(
+            ("type", "day_obs", "filter", "seconds", "exposures"),
+            [
+                (e["type"], e["day_obs"], e["physical_filter"], f"{e['exposure_time']:g}", e["exposures"])
+                for e in found.exposures
+            ],
+            "selection",
+        )
+        print(
+            f"detectors   {len(found.detectors)}; raws {found.raws}, {found.raw_bytes / 2**20:.1f} MiB; "
+            f"{len(found.missing)} pairs missing, {len(found.unreachable)} unreachable"
+        )
     if found.cost:
-        console.table(("task", "tasks", "ranks", "CPU s", "MiB a rank", "MiB written"),
-                      [(c.label, c.tasks, c.ranks, f"{c.cpu_seconds:.0f}", c.rank_mib, f"{c.output_mib:.0f}")
-                       for c in found.cost], "estimate")  # fmt: skip
+        console.table(
+            ("task", "tasks", "ranks", "CPU s", "MiB a rank", "MiB written"),
+            [
+                (c.label, c.tasks, c.ranks, f"{c.cpu_seconds:.0f}", c.rank_mib, f"{c.output_mib:.0f}")
+                for c in found.cost
+            ],
+            "estimate",
+        )
     _show_findings(found.levels)
     for note in found.notes:
         print(f"note        {note}")
@@ -120,8 +139,12 @@ def _show_findings(findings: Any) -> None:
     if findings is None:
         return
     for finding in findings:
-        many = f"{len(finding.detectors)} detectors" if len(finding.detectors) > 1 else f"detector {finding.detectors[0]}"
-        print(f"look at     exposure {finding.exposure}: {finding.why} ({many}); leave it out with --exclude {finding.exposure}")
+        some = finding.detectors
+        many = f"{len(some)} detectors" if len(some) > 1 else f"detector {some[0]}"
+        print(
+            f"look at     exposure {finding.exposure}: {finding.why} ({many});"
+            f" --exclude {finding.exposure} leaves it out"
+        )
     if not findings:
         print("levels      no exposure stands out")
 
@@ -133,9 +156,16 @@ def _show_findings(findings: Any) -> None:
 @ranks
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output, and nothing else.")
 def submit(
-    template: str, env_file: str | None, site: str | None, settings: tuple[str, ...], exclude: tuple[int, ...],
-    allow_missing: bool, dry_run: bool, ranks: int, as_json: bool,
-) -> None:  # fmt: skip
+    template: str,
+    env_file: str | None,
+    site: str | None,
+    settings: tuple[str, ...],
+    exclude: tuple[int, ...],
+    allow_missing: bool,
+    dry_run: bool,
+    ranks: int,
+    as_json: bool,
+) -> None:
     """Plan TEMPLATE, run it on this machine, and record its products in the repository."""
     from campaign import console
     from campaign.errors import TasksFailed
@@ -164,8 +194,9 @@ def submit(
         lost = len(done.outcome.failed) + len(done.outcome.skipped)
         raise TasksFailed(
             f"{lost} of {len(plan.tasks)} tasks were not made; the first: {first[0]}: {first[1]}",
-            where=plan.run, do=f"logs are in {plan.submit_path}/logs",
-        )  # fmt: skip
+            where=plan.run,
+            do=f"logs are in {plan.submit_path}/logs",
+        )
 
 
 def _show_plan(plan: Any, as_json: bool) -> None:

@@ -46,11 +46,13 @@ def _group(plan: Plan, group: Group) -> Cost:
     largest = max((size for (_, size), _ in frames), default=0)
     images = sum(size for (_, size), _ in frames) if group.kernel == "combine" else 0
     return Cost(
-        group.label, group.ranks, len(group.tasks),
+        group.label,
+        group.ranks,
+        len(group.tasks),
         START_SECONDS * group.ranks + read / (MPIXELS_PER_SECOND * 1e6),
         BASE_MIB + (BLOCK_MIB * 3 if frames else 0) + (largest * BYTES_PER_PIXEL >> 20),
         images * PRODUCT_BYTES_PER_PIXEL / 2**20,
-    )  # fmt: skip
+    )
 
 
 def estimate(plan: Plan) -> list[Cost]:

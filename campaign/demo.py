@@ -30,9 +30,19 @@ CAMERA, SCALE, SEED = "LSSTComCam", 16, 1
 STEPS = ("bps_bias", "bps_dark", "bps_flat_r")
 TICKET = "DM-00000"
 CERTIFY = {
-    "repo": None, "source": None, "target": None, "dataset_type": None, "begin_date": None, "end_date": None,
-    "search_all_inputs": False, "chain_name": None, "no_chain": False, "mode": "prepend", "yes": False, "deploy": False,
-}  # fmt: skip
+    "repo": None,
+    "source": None,
+    "target": None,
+    "dataset_type": None,
+    "begin_date": None,
+    "end_date": None,
+    "search_all_inputs": False,
+    "chain_name": None,
+    "no_chain": False,
+    "mode": "prepend",
+    "yes": False,
+    "deploy": False,
+}
 Say = Callable[[str], None]
 
 
@@ -68,13 +78,22 @@ def variables(places: Places) -> dict[str, str]:
     selection = f"instrument='{CAMERA}' and exposure.observation_type="
     prefix = f"{CAMERA}/calib"
     return {
-        "HOME": os.environ.get("HOME", "/"), "INSTRUMENT": CAMERA, "TICKET": TICKET, "TAG": "demo",
-        "RERUN": "20241208a", "CERT_RERUN": "20241208a", "START_DATE": "2024-12-01T00:00:00",
-        "REPO": str(places.repository), "RAW_COLLECTION": f"{CAMERA}/raw/all", "CALIB_COLLECTIONS": prefix,
-        "USER_CALIB_PREFIX": "", "SCRATCH": str(places.repository.parent / "scratch"),
-        "SELECTION_BIAS": f"{selection}'bias'", "SELECTION_DARK": f"{selection}'dark'",
+        "HOME": os.environ.get("HOME", "/"),
+        "INSTRUMENT": CAMERA,
+        "TICKET": TICKET,
+        "TAG": "demo",
+        "RERUN": "20241208a",
+        "CERT_RERUN": "20241208a",
+        "START_DATE": "2024-12-01T00:00:00",
+        "REPO": str(places.repository),
+        "RAW_COLLECTION": f"{CAMERA}/raw/all",
+        "CALIB_COLLECTIONS": prefix,
+        "USER_CALIB_PREFIX": "",
+        "SCRATCH": str(places.repository.parent / "scratch"),
+        "SELECTION_BIAS": f"{selection}'bias'",
+        "SELECTION_DARK": f"{selection}'dark'",
         "SELECTION_FLAT_r": f"{selection}'flat'",
-    }  # fmt: skip
+    }
 
 
 def run(where: Path, ranks: int, say: Say) -> Demo:
@@ -114,13 +133,17 @@ def run(where: Path, ranks: int, say: Say) -> Demo:
 
 
 NUMBERS = (
-    "name", "detectors", "good_pixels", "rms_z", "frac_gt5", "max_abs_amp_mean_z", "defects_showing",
-)  # fmt: skip
+    "name",
+    "detectors",
+    "good_pixels",
+    "rms_z",
+    "frac_gt5",
+    "max_abs_amp_mean_z",
+    "defects_showing",
+)
 
 
-def _step(
-    template: str, environment: Mapping[str, str], repository: Repository, ranks: int, say: Say
-) -> Submission:
+def _step(template: str, environment: Mapping[str, str], repository: Repository, ranks: int, say: Say) -> Submission:
     options = Options({}, None, frozenset(), False, ranks)
     found = check(template, environment, options, with_levels=False)
     if found.problems:
@@ -168,7 +191,8 @@ def _compare(
     parameters = {"type": plan.product, "exposures": _exposures(plan), "isr": combine.config["isr"], **applied}
     filters = {d["physical_filter"] for d in plan.wanted(plan.product) if "physical_filter" in d}
     parameters["physical_filter"] = next(iter(filters), None)
-    files, tasks = {}, []
+    files: dict[str, dict[str, str]] = {}
+    tasks = []
     for detector, path in sorted(paths.items()):
         truth = str(places.truth / f"{names[detector]}.fits")
         files |= {f"product:{detector}": {"path": path}, f"truth:{detector}": {"path": truth}}
@@ -176,8 +200,9 @@ def _compare(
         tasks.append(JobTask(f"compare:{detector}", detector, inputs, parameters=parameters))
     work, name = plan.folder / "compare", f"compare-{plan.product}"
     result = work / f"{name}.result.json"
-    job = JobFile("compare", plan.run, ranks, str(work / "journal" / name), plan.camera, {"result": str(result)},
-                  files, tasks)  # fmt: skip
+    job = JobFile(
+        "compare", plan.run, ranks, str(work / "journal" / name), plan.camera, {"result": str(result)}, files, tasks
+    )
     run_job(job.write(work / f"{name}.json"), ranks, work / f"{name}.log")
     numbers: dict[str, Any] = json.loads(result.read_text())
     return numbers

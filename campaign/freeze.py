@@ -108,13 +108,23 @@ class Freezer:
             self._files[f"{raw.exposure}:{raw.detector}"] = {"path": raw.path, "bytes": raw.bytes}
         groups = self._located(self._groups())
         return Plan(
-            run=self._run, template=str(step.path), instrument=request.camera.name, ticket=step.ticket,
-            repository=self._repository.root, output=step.output, output_run=step.output_run,
-            inputs=step.in_collections, submit_path=step.submit_path, product=self._product,
-            data_query=step.data_query, excluded=sorted(request.excluded),
-            camera=request.camera.plain(request.selection.detectors), files=self._files, groups=groups,
+            run=self._run,
+            template=str(step.path),
+            instrument=request.camera.name,
+            ticket=step.ticket,
+            repository=self._repository.root,
+            output=step.output,
+            output_run=step.output_run,
+            inputs=step.in_collections,
+            submit_path=step.submit_path,
+            product=self._product,
+            data_query=step.data_query,
+            excluded=sorted(request.excluded),
+            camera=request.camera.plain(request.selection.detectors),
+            files=self._files,
+            groups=groups,
             notes=self._notes,
-        )  # fmt: skip
+        )
 
     # What corrects the frames
 
@@ -179,13 +189,17 @@ class Freezer:
         return inputs | {kind: [refs[detector].dataset_id] for kind, refs in self._calibrations.items()}
 
     def _scales(self, scaling: str, exposures: Sequence[ExposureRecord]) -> list[float]:
-        times = {"Unity": lambda e: 1.0, "ExposureTime": lambda e: e.exposure_time,
-                 "DarkTime": lambda e: self._dark_times[e.id]}  # fmt: skip
+        times = {
+            "Unity": lambda e: 1.0,
+            "ExposureTime": lambda e: e.exposure_time,
+            "DarkTime": lambda e: self._dark_times[e.id],
+        }
         if scaling not in times:
             raise ConfigurationError(
-                f"exposureScaling {scaling} cannot be planned", where=self._request.pipeline.path,
+                f"exposureScaling {scaling} cannot be planned",
+                where=self._request.pipeline.path,
                 do=f"possible are InputList, {', '.join(times)}",
-            )  # fmt: skip
+            )
         scales = [times[scaling](e) for e in exposures]
         zero = [e.id for e, s in zip(exposures, scales, strict=True) if s <= 0]
         if zero:
@@ -204,11 +218,14 @@ class Freezer:
     def _provenance(self, detector: int | None) -> dict[str, Any]:
         step = self._request.step
         cards: dict[str, Any] = {
-            "OUT_RUN": step.output_run, "TEMPLATE": str(step.path), "PIPELINE": str(self._request.pipeline.path),
-            "TICKET": step.ticket, "DATA_QUERY": step.data_query,
+            "OUT_RUN": step.output_run,
+            "TEMPLATE": str(step.path),
+            "PIPELINE": str(self._request.pipeline.path),
+            "TICKET": step.ticket,
+            "DATA_QUERY": step.data_query,
             "EXCLUDED": " ".join(map(str, sorted(self._request.excluded))) or "none",
             "GAINS_FROM": "camera file" if self._request.camera.unit == "electron" else "not applied",
-        }  # fmt: skip
+        }
         for kind, refs in self._calibrations.items():
             if detector is not None:
                 ref, key = refs[detector], f"CALIB_{kind.upper()}"
@@ -231,9 +248,14 @@ class Freezer:
         return data_id
 
     def _task(
-        self, label: str, detector: int | None, types: Sequence[str], inputs: Mapping[str, Sequence[str]],
-        parameters: Mapping[str, Any], needs: Sequence[str],
-    ) -> PlanTask:  # fmt: skip
+        self,
+        label: str,
+        detector: int | None,
+        types: Sequence[str],
+        inputs: Mapping[str, Sequence[str]],
+        parameters: Mapping[str, Any],
+        needs: Sequence[str],
+    ) -> PlanTask:
         name = f"{label}:{'' if detector is None else detector}"
         job = JobTask(name, detector, inputs, {}, parameters, self._provenance(detector))
         return PlanTask(job, [Output(t, self._data_id(t, detector), "") for t in types], needs)

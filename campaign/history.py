@@ -21,9 +21,10 @@ def history(home: Home, ticket: str) -> str:
     if not entries:
         known = sorted({e["ticket"] for e in home.history() if e["ticket"]})
         raise UsageError(
-            f"nothing is recorded for {ticket}", where=str(home.history_file),
+            f"nothing is recorded for {ticket}",
+            where=str(home.history_file),
             do=f"tickets: {', '.join(known) or 'none yet'}",
-        )  # fmt: skip
+        )
     parts = [f"# {ticket}\n"]
     before: Mapping[str, str] = {}
     for entry in entries:

@@ -45,10 +45,12 @@ class Home:
 
     @property
     def runs_file(self) -> Path:
+        """One line a run."""
         return self.path / "runs.jsonl"
 
     @property
     def history_file(self) -> Path:
+        """One line a command that changed something."""
         return self.path / "history.jsonl"
 
     @property

@@ -53,9 +53,10 @@ def keep_camera(home: Home, camera: Camera) -> None:
         camera.dump(path)
     elif load(path) != camera:
         raise ConfigurationError(
-            f"the repository has another camera file for {camera.name}", where=str(path),
+            f"the repository has another camera file for {camera.name}",
+            where=str(path),
             do="edit that file, or give the camera another name",
-        )  # fmt: skip
+        )
 
 
 def prepare(root: str, home: Home, camera: Camera) -> Repository:
@@ -87,7 +88,11 @@ def expand(paths: Sequence[str]) -> list[str]:
     files: dict[str, None] = {}
     for text in paths:
         path = Path(text).absolute()
-        below = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
+        below = (
+            sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            if path.is_dir()
+            else [path]
+        )
         files |= dict.fromkeys(str(p) for p in below)
     if not files:
         raise UsageError("no file to ingest", where=", ".join(paths))
@@ -100,10 +105,15 @@ def read_headers(paths: Sequence[str], keywords: Sequence[str], ranks: int) -> l
         result = Path(folder) / "headers.jsonl"
         files = {str(n): {"path": path} for n, path in enumerate(paths)}
         job = JobFile(
-            kernel="headers", run="ingest", ranks=min(ranks, len(paths)), journal=f"{folder}/journal/headers",
-            camera={}, config={"keywords": list(keywords), "result": str(result)}, files=files,
+            kernel="headers",
+            run="ingest",
+            ranks=min(ranks, len(paths)),
+            journal=f"{folder}/journal/headers",
+            camera={},
+            config={"keywords": list(keywords), "result": str(result)},
+            files=files,
             tasks=[JobTask(f"headers:{n}", inputs={"raw": [n]}) for n in files],
-        )  # fmt: skip
+        )
         path = job.write(Path(folder) / "headers.json")
         run_job(path, job.ranks, Path(folder) / "headers.log")
         return [json.loads(line) for line in result.read_text().splitlines()]
@@ -170,11 +180,14 @@ def summarise(repository: Repository, instrument: str, camera: Camera, ranks: in
     measured = _measure_pairs(groups, paths, camera, ranks)
     return [
         SummaryRow(
-            *key, len(some), sum(raws[e.id] for e in some), tuple(sorted({e.exposure_time for e in some})),
+            *key,
+            len(some),
+            sum(raws[e.id] for e in some),
+            tuple(sorted({e.exposure_time for e in some})),
             *measured.get(key, (None, None)),
         )
         for key, some in sorted(groups.items())
-    ]  # fmt: skip
+    ]
 
 
 def _pairs(exposures: Sequence[ExposureRecord]) -> list[tuple[ExposureRecord, ExposureRecord]]:
@@ -185,8 +198,10 @@ def _pairs(exposures: Sequence[ExposureRecord]) -> list[tuple[ExposureRecord, Ex
 
 def _measure_pairs(
     groups: Mapping[tuple[str, int, str], Sequence[ExposureRecord]],
-    raws: Mapping[int, Sequence[Raw]], camera: Camera, ranks: int,
-) -> dict[tuple[str, int, str], tuple[float | None, float | None]]:  # fmt: skip
+    raws: Mapping[int, Sequence[Raw]],
+    camera: Camera,
+    ranks: int,
+) -> dict[tuple[str, int, str], tuple[float | None, float | None]]:
     """Read noise by group of biases and gain by group of flats: medians over pairs, detectors, amplifiers."""
     wanted = {key: _pairs(some) for key, some in groups.items() if key[0] in ("bias", "flat")}
     keys = [(key, a, b) for key, pairs in wanted.items() for a, b in pairs]
@@ -221,24 +236,34 @@ def _gain(
 
 def _run_pairs(
     keys: Sequence[tuple[tuple[str, int, str], ExposureRecord, ExposureRecord]],
-    raws: Mapping[int, Sequence[Raw]], camera: Camera, ranks: int,
-) -> list[dict[str, Any]]:  # fmt: skip
-    files, tasks = {}, []
+    raws: Mapping[int, Sequence[Raw]],
+    camera: Camera,
+    ranks: int,
+) -> list[dict[str, Any]]:
+    files: dict[str, dict[str, str]] = {}
+    tasks = []
     for group, a, b in keys:
         first = {r.detector: r for r in raws[a.id]}
         second = {r.detector: r for r in raws[b.id]}
         for detector in sorted(first.keys() & second.keys()):
             names = [f"{e.id}:{detector}" for e in (a, b)]
-            files |= {name: {"path": r.path} for name, r in zip(names, (first[detector], second[detector]), strict=True)}
+            files |= {
+                name: {"path": r.path} for name, r in zip(names, (first[detector], second[detector]), strict=True)
+            }
             task = JobTask(f"pairs:{a.id},{detector}", detector, {"raw": names}, parameters={"group": list(group)})
             tasks.append(task)
     with tempfile.TemporaryDirectory(prefix="campaign-pairs-") as folder:
         result = Path(folder) / "pairs.json"
         job = JobFile(
-            kernel="pairs", run="summary", ranks=min(ranks, len(tasks)), journal=f"{folder}/journal/pairs",
+            kernel="pairs",
+            run="summary",
+            ranks=min(ranks, len(tasks)),
+            journal=f"{folder}/journal/pairs",
             camera=camera.plain({t.detector for t in tasks if t.detector is not None}),
-            config={"result": str(result), "isr": {}}, files=files, tasks=tasks,
-        )  # fmt: skip
+            config={"result": str(result), "isr": {}},
+            files=files,
+            tasks=tasks,
+        )
         run_job(job.write(Path(folder) / "pairs.json.job"), job.ranks, Path(folder) / "pairs.log")
         rows: list[dict[str, Any]] = json.loads(result.read_text())
         return rows

@@ -91,7 +91,9 @@ def problems(selection: Selection, product: str, allow_missing: bool) -> list[st
         )
     if selection.missing and not allow_missing:
         pairs = listed(f"({e}, {d})" for e, d in selection.missing)
-        found.append(f"{len(selection.missing)} (exposure, detector) pairs have no raw: {pairs}; --allow-missing, or --exclude")
+        found.append(
+            f"{len(selection.missing)} (exposure, detector) pairs have no raw: {pairs}; --allow-missing, or --exclude"
+        )
     return [text for text in found if text]
 
 
@@ -106,7 +108,11 @@ def require(selection: Selection, product: str, allow_missing: bool, query: str)
         What it finds cannot be combined.
     """
     if not selection.raws:
-        raise ConfigurationError("the selection finds no raw frame", where=query, do="campaign ingest --summary shows what there is")
+        raise ConfigurationError(
+            "the selection finds no raw frame", where=query, do="campaign ingest --summary shows what there is"
+        )
     found = problems(selection, product, allow_missing)
     if found:
-        raise SubmissionRefused("; ".join(found), where=query, do="mend the selection, or leave frames out with --exclude ID")
+        raise SubmissionRefused(
+            "; ".join(found), where=query, do="mend the selection, or leave frames out with --exclude ID"
+        )

@@ -71,9 +71,13 @@ def launch(job: Path, ranks: int, log: Path) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(job, ranks), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=environment(), preexec_fn=_die_with_parent(),
-        )  # fmt: skip
+            command(job, ranks),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            preexec_fn=_die_with_parent(),
+        )
         try:
             return process.wait()
         except BaseException:  # an operator's ^C too: nothing is left running

@@ -46,9 +46,16 @@ def read(folder: Path) -> list[Row]:
     for path in sorted(folder.glob("*.csv")):
         with path.open(newline="") as file:
             rows += [
-                Row(int(r["exposure"]), int(r["detector"]), r["amplifier"], float(r["level"]), float(r["noise"]),
-                    float(r["saturated"])) for r in csv.DictReader(file)
-            ]  # fmt: skip
+                Row(
+                    int(r["exposure"]),
+                    int(r["detector"]),
+                    r["amplifier"],
+                    float(r["level"]),
+                    float(r["noise"]),
+                    float(r["saturated"]),
+                )
+                for r in csv.DictReader(file)
+            ]
     return rows
 
 
@@ -145,6 +152,7 @@ def _mistyped(rows: Sequence[Row], product: str, camera: Camera) -> list[Finding
         lit = noises > LIT
         if lit != (product == "flat"):
             what = "lit" if lit else "dark"
-            why = f"a {what} {product}: its level is {median(r.level for r in some):.0f} ADU, {noises:.0f} times the noise"
+            level = median(r.level for r in some)
+            why = f"a {what} {product}: its level is {level:.0f} ADU, {noises:.0f} times the noise"
             found.append(Finding(int(str(exposure)), tuple(sorted({r.detector for r in some})), why))
     return found

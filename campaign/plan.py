@@ -33,6 +33,7 @@ class PlanTask:
 
     @property
     def name(self) -> str:
+        """``<label>:<dataId values>``."""
         return self.job.task
 
 

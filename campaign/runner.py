@@ -121,10 +121,15 @@ class Runner:
     def _job(self, group: Group, ready: list[PlanTask]) -> Path:
         used = {key for task in ready for keys in task.job.inputs.values() for key in keys}
         job = JobFile(
-            kernel=group.kernel, run=self._plan.run, ranks=group.ranks,
-            journal=str(self._plan.journal / f"{group.label}.1"), camera=self._plan.camera, config=group.config,
-            files={key: self._plan.files[key] for key in sorted(used)}, tasks=[task.job for task in ready],
-        )  # fmt: skip
+            kernel=group.kernel,
+            run=self._plan.run,
+            ranks=group.ranks,
+            journal=str(self._plan.journal / f"{group.label}.1"),
+            camera=self._plan.camera,
+            config=group.config,
+            files={key: self._plan.files[key] for key in sorted(used)},
+            tasks=[task.job for task in ready],
+        )
         return job.write(self._plan.folder / "jobs" / f"{group.label}.1.json")
 
     def _run_group(self, group: Group, ready: list[PlanTask]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from campaign.camera import Camera
 from campaign.errors import ConfigurationError, TasksFailed, UsageError
@@ -89,13 +88,19 @@ def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
         for number, (kind, name, seconds) in enumerate(_shots(plan, night), 1):
             found.append(
                 Exposure(
-                    exposure=day * 100000 + number, obs_id=f"{PREFIX[camera.name]}_O_{day}_{number:06d}", day_obs=day,
-                    seq_num=number, observation_type=kind, exposure_time=seconds,
-                    dark_time=seconds + (0.05 if seconds else 0.03), physical_filter=name,
-                    begin=begin.isoformat(timespec="milliseconds"), mjd=(begin - MJD_EPOCH) / timedelta(days=1),
+                    exposure=day * 100000 + number,
+                    obs_id=f"{PREFIX[camera.name]}_O_{day}_{number:06d}",
+                    day_obs=day,
+                    seq_num=number,
+                    observation_type=kind,
+                    exposure_time=seconds,
+                    dark_time=seconds + (0.05 if seconds else 0.03),
+                    physical_filter=name,
+                    begin=begin.isoformat(timespec="milliseconds"),
+                    mjd=(begin - MJD_EPOCH) / timedelta(days=1),
                     reason=kind,
                 )
-            )  # fmt: skip
+            )
             begin += timedelta(seconds=seconds + READOUT)
     return found
 

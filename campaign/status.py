@@ -58,9 +58,16 @@ def run_status(entry: Mapping[str, Any]) -> RunStatus:
     counts = Counter(e.event for e in events if e.task)
     errors = tuple(f"{e.task}: {e.detail['error']}" for e in events if e.task and e.event in ("failed", "lost"))
     return RunStatus(
-        entry["run"], entry["template"], entry["ticket"], _state(events), counts["published"], counts["failed"],
-        entry["output_run"], entry["submit_path"], errors,
-    )  # fmt: skip
+        entry["run"],
+        entry["template"],
+        entry["ticket"],
+        _state(events),
+        counts["published"],
+        counts["failed"],
+        entry["output_run"],
+        entry["submit_path"],
+        errors,
+    )
 
 
 def status(home: Home) -> list[RunStatus]:

@@ -96,7 +96,9 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
         raise ConfigurationError("the step selects nothing: dataQuery is empty", where=step.config.path)
     mistakes = check_expression(query)
     if mistakes:
-        raise ConfigurationError("\n".join(str(m) for m in mistakes), where=step.config.origins.get("payload.dataQuery", "dataQuery"))
+        raise ConfigurationError(
+            "\n".join(str(m) for m in mistakes), where=step.config.origins.get("payload.dataQuery", "dataQuery")
+        )
     for name in sorted(instruments(query) | {step.config.instrument}):
         repository.require_instrument(name)
     present = [c for c in step.config.in_collections if c != step.ticket_chain or repository.collection_type(c)]
@@ -122,12 +124,16 @@ def require_writeable(folder: Path, need_bytes: int = 0) -> None:
         probe.write_bytes(b"probe")
     except OSError as error:
         raise ConfigurationError(
-            f"cannot write into it: {error.strerror} (uid {os.getuid()})", where=str(folder), do="free it, or choose another place"
+            f"cannot write into it: {error.strerror} (uid {os.getuid()})",
+            where=str(folder),
+            do="free it, or choose another place",
         ) from error
     finally:
         probe.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
     if free < need_bytes:
         raise ConfigurationError(
-            f"{need_bytes >> 20} MiB will be written, {free >> 20} MiB are free", where=str(folder), do="free some space"
+            f"{need_bytes >> 20} MiB will be written, {free >> 20} MiB are free",
+            where=str(folder),
+            do="free some space",
         )

@@ -69,10 +69,13 @@ def prepare(step: Step, repository: Repository, options: Options) -> tuple[Plan,
     require(selection, product_of(step.pipeline), options.allow_missing, step.config.data_query)
     if repository.collection_type(step.config.output_run) is not None:
         raise SubmissionRefused(
-            f"output run {step.config.output_run} exists already", where=repository.root,
+            f"output run {step.config.output_run} exists already",
+            where=repository.root,
             do="raise the letter of RERUN, or give another outputRun",
-        )  # fmt: skip
-    request = Request(step.config, step.pipeline, camera, selection, options.ranks, list(options.exclude), step.permissions)
+        )
+    request = Request(
+        step.config, step.pipeline, camera, selection, options.ranks, list(options.exclude), step.permissions
+    )
     return freeze(request, repository, run_id()), camera
 
 
@@ -98,16 +101,21 @@ def _claim(repository: Repository, plan: Plan, step: Step) -> None:
             f"output run {plan.output_run} was claimed by another submission just now",
             do="campaign status shows who runs it",
         )
-    entry = {"run": plan.run, "template": step.config.name, "ticket": plan.ticket, "output": plan.output,
-             "output_run": plan.output_run, "product": plan.product, "submit_path": plan.submit_path}  # fmt: skip
+    entry = {
+        "run": plan.run,
+        "template": step.config.name,
+        "ticket": plan.ticket,
+        "output": plan.output,
+        "output_run": plan.output_run,
+        "product": plan.product,
+        "submit_path": plan.submit_path,
+    }
     step.home.add_run(entry)
 
 
 def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
     """Record what was published; doing it again changes nothing."""
-    items = [
-        (o.type, o.data_id, o.path) for task in plan.tasks if task.name in outcome.published for o in task.outputs
-    ]
+    items = [(o.type, o.data_id, o.path) for task in plan.tasks if task.name in outcome.published for o in task.outputs]
     if items:
         repository.ingest_products(plan.output_run, items)
     return len(items)
@@ -120,9 +128,11 @@ def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
         return []
     levels.write(rows, plan.folder / "inputs.csv")
     times = {
-        e: t for task in plan.tasks if "exposures" in task.job.parameters
+        e: t
+        for task in plan.tasks
+        if "exposures" in task.job.parameters
         for e, t in zip(task.job.parameters["exposures"], task.job.parameters["exposure_times"], strict=True)
-    }  # fmt: skip
+    }
     return levels.judge(rows, plan.product, times, camera)
 
 
@@ -167,8 +177,14 @@ def submit(
 def _detail(submission: Submission) -> Mapping[str, Any]:
     plan, outcome = submission.plan, submission.outcome
     return {
-        "run": plan.run, "template": plan.template, "output_run": plan.output_run, "inputs": list(plan.inputs),
-        "data_query": plan.data_query, "excluded": list(plan.excluded), "published": len(outcome.published),
-        "failed": outcome.failed, "notes": submission.notes,
+        "run": plan.run,
+        "template": plan.template,
+        "output_run": plan.output_run,
+        "inputs": list(plan.inputs),
+        "data_query": plan.data_query,
+        "excluded": list(plan.excluded),
+        "published": len(outcome.published),
+        "failed": outcome.failed,
+        "notes": submission.notes,
         "exposures": sorted({e for t in plan.tasks for e in t.job.parameters.get("exposures", ())}),
-    }  # fmt: skip
+    }

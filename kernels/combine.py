@@ -129,9 +129,14 @@ class Combine:
         """Read, correct and combine one row block of all frames."""
         detector, inputs, rows = self._detector(task), self._open(task), self._pieces(task)[piece]
         reader = Reader(
-            self._frames, detector, detector.amplifiers[rows.amplifier], self._isr, self._camera.unit,
-            inputs.bias, inputs.dark,
-        )  # fmt: skip
+            self._frames,
+            detector,
+            detector.amplifiers[rows.amplifier],
+            self._isr,
+            self._camera.unit,
+            inputs.bias,
+            inputs.dark,
+        )
         window = reader.window(rows.first, rows.last, self._cosmic.halo if self._cosmic else 0)
         blocks = [
             reader.read(file, dark_time, window)
@@ -158,9 +163,12 @@ class Combine:
             for n in range(len(cube)):
                 scaled[n][cosmic_rays(cube[n] - expected[n], sigma[n], self._cosmic)] = np.nan
         return _combine(
-            scaled[:, core], variances[:, core] if variances is not None else None,
-            self._config["statistic"], float(self._config["nsigma"]), int(self._config["passes"]),
-        )  # fmt: skip
+            scaled[:, core],
+            variances[:, core] if variances is not None else None,
+            self._config["statistic"],
+            float(self._config["nsigma"]),
+            int(self._config["passes"]),
+        )
 
     def finish(self, task: Task, results: Sequence[Part]) -> dict[str, Any]:
         """Assemble the detector and publish the calibration, its binned images and the inputs table."""
@@ -170,11 +178,14 @@ class Combine:
         cards = product_cards(self._job, task, self._camera, detector, image, mask, self._inputs[task.task].scales)
         stamp, permissions = f"{self._job.run}.{self._job.attempt}", self._config.get("permissions", {})
         detail: dict[str, Any] = {
-            "inputs_used": len(task.inputs["raw"]), "bad_pixels": int(np.count_nonzero(mask)),
-        }  # fmt: skip
+            "inputs_used": len(task.inputs["raw"]),
+            "bad_pixels": int(np.count_nonzero(mask)),
+        }
         for name, binning in self._config.get("bins", {}).items():
             small = binned(np.where(mask == 0, image, np.nan).astype(np.float32), binning)
-            detail[name] = publish(task.outputs[name], partial(product.write, cards=cards, image=small), stamp, permissions)
+            detail[name] = publish(
+                task.outputs[name], partial(product.write, cards=cards, image=small), stamp, permissions
+            )
         write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
         detail[kind] = publish(task.outputs[kind], write, stamp, permissions)
         return detail

@@ -43,9 +43,14 @@ class CosmicConfig:
 
 @njit(cache=True, nogil=True)
 def _flag(
-    excess: NDArray[np.float32], sigma: NDArray[np.float32], side: float, corner: float, nsigma: float, grow: int,
+    excess: NDArray[np.float32],
+    sigma: NDArray[np.float32],
+    side: float,
+    corner: float,
+    nsigma: float,
+    grow: int,
     flags: NDArray[np.bool_],
-) -> None:  # fmt: skip
+) -> None:
     ny, nx = excess.shape
     for y in range(ny):
         for x in range(nx):
@@ -67,9 +72,7 @@ def _flag(
                         flags[j, i] = True
 
 
-def cosmic_rays(
-    excess: NDArray[np.float32], sigma: NDArray[np.float32], config: CosmicConfig
-) -> NDArray[np.bool_]:
+def cosmic_rays(excess: NDArray[np.float32], sigma: NDArray[np.float32], config: CosmicConfig) -> NDArray[np.bool_]:
     """Flag cosmic rays.
 
     Parameters

@@ -63,9 +63,10 @@ def _finish(kernel: Kernel, task: Task, results: Sequence[Any], journal: Journal
     if failure is not None:
         infrastructure = failure.kind == PublishError.__name__
         journal.write(
-            task.task, "failed",
+            task.task,
+            "failed",
             {"error": failure.cause, "kind": failure.kind, "cause": "infrastructure" if infrastructure else "data"},
-        )  # fmt: skip
+        )
         return 1
     used = resource.getrusage(resource.RUSAGE_SELF)
     detail |= {"cpu_s": round(time.process_time() - since, 3), "rss_mib": used.ru_maxrss // 1024}

@@ -20,10 +20,12 @@ class Box:
 
     @property
     def x1(self) -> int:
+        """First column beyond."""
         return self.x0 + self.nx
 
     @property
     def y1(self) -> int:
+        """First row beyond."""
         return self.y0 + self.ny
 
     @property

@@ -137,9 +137,7 @@ class Reader:
             self._parallel[file.path] = parallel_levels(rows, self._amplifier, self._config)
         return self._parallel[file.path]
 
-    def _samples(
-        self, rows: NDArray[np.int32], levels: NDArray[np.float64], first: int
-    ) -> NDArray[np.float64]:
+    def _samples(self, rows: NDArray[np.int32], levels: NDArray[np.float64], first: int) -> NDArray[np.float64]:
         picked = np.flatnonzero((first + np.arange(rows.shape[0])) % self._step == self._step // 2)
         data, region = self._amplifier.data, serial_region(self._amplifier, self._config)
         some = rows[picked]

@@ -22,9 +22,7 @@ from kernels.raw import Frames
 COLUMNS = ("exposure", "detector", "amplifier", "level", "noise", "saturated")
 
 
-def summarise(
-    samples: Sequence[NDArray[np.float64]], saturated: int, pixels: int
-) -> tuple[float, float, float]:
+def summarise(samples: Sequence[NDArray[np.float64]], saturated: int, pixels: int) -> tuple[float, float, float]:
     """Level (ADU above overscan), noise (ADU) and saturated fraction of one amplifier of one frame.
 
     Parameters

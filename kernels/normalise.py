@@ -23,7 +23,6 @@ from kernels.publish import publish
 from kernels.raw import Frames
 
 
-
 def write_json(path: str, content: Any) -> None:
     """Write a small product; floats keep all their bits."""
     Path(path).write_text(json.dumps(content, separators=(",", ":")))
@@ -199,17 +198,22 @@ class Normalise:
         rows = [row for table in tables for row in _rows(table, level, exposures)]
         scale, relative = solve(np.array([r.mean for r in rows]), np.array([r.count for r in rows]), iterations)
         return {
-            "level": level, "unit": units[0], "exposures": exposures, "exposure_scale": scale.tolist(),
+            "level": level,
+            "unit": units[0],
+            "exposures": exposures,
+            "exposure_scale": scale.tolist(),
             "detector_scale": dict(zip([r.name for r in rows], relative.tolist(), strict=True)),
-        }  # fmt: skip
+        }
 
     def finish(self, task: Task, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Publish the scales."""
         stamp = f"{self._job.run}.{self._job.attempt}"
         output = publish(
-            task.outputs["flatNormalization"], lambda p: write_json(p, results[0]), stamp,
+            task.outputs["flatNormalization"],
+            lambda p: write_json(p, results[0]),
+            stamp,
             self._job.config["permissions"],
-        )  # fmt: skip
+        )
         return {"flatNormalization": output}
 
 

@@ -18,9 +18,7 @@ def serial_region(amplifier: Amplifier, config: IsrConfig) -> Box | None:
     return Box(box.x0 + config.skip_columns, box.y0, box.nx - config.skip_columns, box.ny)
 
 
-def serial_levels(
-    rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConfig
-) -> NDArray[np.float64]:
+def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConfig) -> NDArray[np.float64]:
     """Level of each row.
 
     Parameters
@@ -42,9 +40,7 @@ def serial_levels(
     return np.median(columns, axis=1)
 
 
-def parallel_levels(
-    rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConfig
-) -> NDArray[np.float64]:
+def parallel_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConfig) -> NDArray[np.float64]:
     """Level of each data column, from the parallel overscan's rows.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 
 def shares(weights: Sequence[float], size: int) -> list[range]:
@@ -30,4 +30,4 @@ def shares(weights: Sequence[float], size: int) -> list[range]:
             at += 1
         cuts.append(at)
     cuts.append(len(ends))
-    return [range(first, last) for first, last in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [range(first, last) for first, last in pairwise(cuts)]

@@ -98,8 +98,10 @@ def publish(
         _permit(temporary, permissions)
         sync(temporary)
         detail: dict[str, str | int] = {
-            "path": final, "bytes": temporary.stat().st_size, "sha256": sha256(temporary),
-        }  # fmt: skip
+            "path": final,
+            "bytes": temporary.stat().st_size,
+            "sha256": sha256(temporary),
+        }
         _commit(temporary, target)
         sync(target.parent)
     except (OSError, KeyError) as error:

@@ -40,6 +40,13 @@ class Frames:
             self._open.popitem(last=False)[1].close()
         return handle
 
+    def _hdu(self, file: File, name: str | int) -> fitsio.hdu.ImageHDU:
+        """An HDU by name or number; an fpacked primary image lies in the HDU after an empty primary."""
+        fits = self._get(file)
+        packed = isinstance(name, int) and not fits[0].has_data() and len(fits) > 1
+        shift = 1 if packed and fits[1].read_header().get("ZSIMPLE", False) else 0
+        return fits[name + shift if isinstance(name, int) else name]
+
     def rows(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
         """Read raw rows ``[first, last)`` of an amplifier.
 
@@ -55,7 +62,7 @@ class Frames:
         """
         width, height = amplifier.raw
         try:
-            hdu = self._get(file)[amplifier.hdu]
+            hdu = self._hdu(file, amplifier.hdu)
             shape = tuple(hdu.get_info()["dims"])
             if shape != (height, width):
                 raise DataError(

@@ -122,16 +122,36 @@ def _primary(detector: Detector, parameters: Mapping[str, Any], common: Mapping[
     telescope, controller, _, _ = parameters["obs_id"].split("_")
     maker, kind = detector.type[:3], parameters["observation_type"].upper()
     cards = {
-        "DATE": parameters["begin"], "DATE-OBS": parameters["begin"], "MJD": parameters["mjd"],
-        "MJD-OBS": parameters["mjd"], "TIMESYS": "TAI", "CCD_MANU": maker, "CCD_TYPE": CCD_TYPES.get(maker, "unknown"),
-        "CCDSLOT": slot, "RAFTBAY": raft, "TESTTYPE": kind, "IMGTYPE": kind, "REASON": parameters["reason"],
-        "PROGRAM": parameters["program"], "SEQNUM": parameters["seq_num"],
-        "DETSIZE": f"[1:{detector.size[0]},1:{detector.size[1]}]", "FILTER": parameters["physical_filter"],
-        "EXPTIME": float(parameters["exposure_time"]), "DARKTIME": float(parameters["dark_time"]),
-        "FILENAME": f"{parameters['obs_id']}_{raft}_{slot}.fits", "BINX": 1, "BINY": 1, "HEADVER": 2,
-        "CCDGAIN": 1.0, "CCDNOISE": 10.0, "TELESCOP": "LSST", "OBSID": parameters["obs_id"], "TELCODE": telescope,
-        "CONTRLLR": controller, "DAYOBS": str(parameters["day_obs"]),
-    }  # fmt: skip
+        "DATE": parameters["begin"],
+        "DATE-OBS": parameters["begin"],
+        "MJD": parameters["mjd"],
+        "MJD-OBS": parameters["mjd"],
+        "TIMESYS": "TAI",
+        "CCD_MANU": maker,
+        "CCD_TYPE": CCD_TYPES.get(maker, "unknown"),
+        "CCDSLOT": slot,
+        "RAFTBAY": raft,
+        "TESTTYPE": kind,
+        "IMGTYPE": kind,
+        "REASON": parameters["reason"],
+        "PROGRAM": parameters["program"],
+        "SEQNUM": parameters["seq_num"],
+        "DETSIZE": f"[1:{detector.size[0]},1:{detector.size[1]}]",
+        "FILTER": parameters["physical_filter"],
+        "EXPTIME": float(parameters["exposure_time"]),
+        "DARKTIME": float(parameters["dark_time"]),
+        "FILENAME": f"{parameters['obs_id']}_{raft}_{slot}.fits",
+        "BINX": 1,
+        "BINY": 1,
+        "HEADVER": 2,
+        "CCDGAIN": 1.0,
+        "CCDNOISE": 10.0,
+        "TELESCOP": "LSST",
+        "OBSID": parameters["obs_id"],
+        "TELCODE": telescope,
+        "CONTRLLR": controller,
+        "DAYOBS": str(parameters["day_obs"]),
+    }
     cards |= common | parameters.get("header", {})
     return {key: value for key, value in cards.items() if value is not None}
 
@@ -163,9 +183,12 @@ def raw_bytes(
         fits.write(None, header=_primary(detector, parameters, common))
         for k, (amplifier, image) in enumerate(zip(detector.amplifiers, images, strict=True)):
             fits.write(
-                image, extname=amplifier.hdu, header=_segment(amplifier, k + 1, detector),
-                compress="RICE", tile_dims=(1, image.shape[1]),
-            )  # fmt: skip
+                image,
+                extname=amplifier.hdu,
+                header=_segment(amplifier, k + 1, detector),
+                compress="RICE",
+                tile_dims=(1, image.shape[1]),
+            )
 
     return written(write)
 

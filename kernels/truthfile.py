@@ -37,15 +37,27 @@ def _amplifiers(truth: Truth, rates: Rates) -> NDArray[Any]:
 
 def _exposures(exposures: Sequence[Mapping[str, Any]], light: Mapping[int, float]) -> NDArray[Any]:
     rows = [
-        (p["exposure"], p["observation_type"], p["physical_filter"] or "", p["exposure_time"], p["dark_time"],
-         light[p["exposure"]])
+        (
+            p["exposure"],
+            p["observation_type"],
+            p["physical_filter"] or "",
+            p["exposure_time"],
+            p["dark_time"],
+            light[p["exposure"]],
+        )
         for p in exposures
-    ]  # fmt: skip
+    ]
     return np.array(
         rows,
-        dtype=[("exposure", "i8"), ("type", "S16"), ("physical_filter", "S32"), ("exposure_time", "f8"),
-               ("dark_time", "f8"), ("light", "f8")],
-    )  # fmt: skip
+        dtype=[
+            ("exposure", "i8"),
+            ("type", "S16"),
+            ("physical_filter", "S32"),
+            ("exposure_time", "f8"),
+            ("dark_time", "f8"),
+            ("light", "f8"),
+        ],
+    )
 
 
 def _rays(seed: int, truth: Truth, scale: int, exposures: Sequence[Mapping[str, Any]], rates: Rates) -> NDArray[Any]:

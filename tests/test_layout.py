@@ -21,6 +21,7 @@ PLACES = {
     "kernels": ("kernels.*",),
     "slurm": ("slurm.*", "campaign.runner", "campaign.sites"),
     "templates": ("campaign.*",),
+    "astropy": ("campaign.translation",),
     "click": ("campaign.*",),
     "dask": ("campaign.runner",),
     "dask_jobqueue": ("slurm.*",),
