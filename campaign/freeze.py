@@ -222,7 +222,7 @@ class Freezer:
             "TEMPLATE": str(step.path),
             "PIPELINE": str(self._request.pipeline.path),
             "TICKET": step.ticket,
-            "DATA_QUERY": step.data_query,
+            "QUERY": step.data_query,  # short: fitsio misreads an equals sign in a value behind HIERARCH
             "EXCLUDED": " ".join(map(str, sorted(self._request.excluded))) or "none",
             "GAINS_FROM": "camera file" if self._request.camera.unit == "electron" else "not applied",
         }
@@ -239,32 +239,28 @@ class Freezer:
             cards["MISSING"] = " ".join(map(str, gone)) or "none"
         return cards | {f"VERSION_{name.upper()}": version for name, version in versions().items()}
 
-    def _data_id(self, dataset_type: str, detector: int | None) -> dict[str, Any]:
-        data_id: dict[str, Any] = {"instrument": self._request.camera.name}
-        if detector is not None:
-            data_id["detector"] = detector
-        if self._product == "flat":
-            data_id["physical_filter"] = self._request.selection.exposures[0].physical_filter
-        return data_id
-
     def _task(
         self,
         label: str,
-        detector: int | None,
+        where: Mapping[str, int],
         types: Sequence[str],
         inputs: Mapping[str, Sequence[str]],
         parameters: Mapping[str, Any],
         needs: Sequence[str],
     ) -> PlanTask:
-        name = f"{label}:{'' if detector is None else detector}"
+        """A task named by ``where`` (exposure, detector), whose outputs are not yet located."""
+        data_id: dict[str, Any] = {"instrument": self._request.camera.name, **where}
+        if self._product == "flat" and "exposure" not in where:
+            data_id["physical_filter"] = self._request.selection.exposures[0].physical_filter
+        name, detector = f"{label}:{','.join(map(str, where.values()))}", where.get("detector")
         job = JobTask(name, detector, inputs, {}, parameters, self._provenance(detector))
-        return PlanTask(job, [Output(t, self._data_id(t, detector), "") for t in types], needs)
+        return PlanTask(job, [Output(t, data_id, "") for t in types], needs)
 
     # The groups
 
     def _groups(self) -> list[Group]:
         pipeline, labels = self._request.pipeline, list(self._request.pipeline.tasks)
-        groups = []
+        groups = [self._correct()] if self._isr.config["doWrite"] else []
         for measure in some(pipeline, "flat_measure"):
             groups += [self._measure(measure), self._normalise(only(pipeline, "flat_normalise"), measure)]
         combine = self._combine(only(pipeline, "combine"))
@@ -275,20 +271,43 @@ class Freezer:
         config = {"isr": dict(self._isr.settings), "permissions": dict(self._request.permissions)}
         return config | dict(task.settings)
 
+    def _correct(self) -> Group:
+        """Quanta that write corrected frames; the combine does not wait for them, it corrects its own."""
+        tasks = []
+        for raw in self._request.selection.raws:
+            everything = self._parameters(raw.detector)
+            at = everything["exposures"].index(raw.exposure)
+            one = {key: [values[at]] for key, values in everything.items()}
+            inputs = self._inputs_of(raw.detector) | {"raw": [f"{raw.exposure}:{raw.detector}"]}
+            tasks.append(
+                self._task(
+                    self._isr.label,
+                    {"exposure": raw.exposure, "detector": raw.detector},
+                    ["postISRCCD"],
+                    inputs,
+                    one,
+                    [],
+                )
+            )
+        config = {"isr": dict(self._isr.settings), "permissions": dict(self._request.permissions)}
+        return Group(self._isr.label, "correct", "quantum", 1, [], config, tasks, [])
+
     def _measure(self, task: PipelineTask) -> Group:
         tasks = [
-            self._task(task.label, d, ["flatMeasure"], self._inputs_of(d), self._parameters(d), [])
+            self._task(task.label, {"detector": d}, ["flatMeasure"], self._inputs_of(d), self._parameters(d), [])
             for d in self._request.selection.detectors
         ]
-        return Group(task.label, task.kernel, self._request.ranks, [self._isr.label], self._clip(task), tasks, [])
+        return Group(
+            task.label, task.kernel, task.kind, self._request.ranks, [self._isr.label], self._clip(task), tasks, []
+        )
 
     def _normalise(self, task: PipelineTask, measure: PipelineTask) -> Group:
         detectors = self._request.selection.detectors
         inputs = {"flatMeasure": [f"flatMeasure:{d}" for d in detectors]}
         config = {**task.settings, "permissions": dict(self._request.permissions)}
         needs = [f"{measure.label}:{d}" for d in detectors]
-        one = self._task(task.label, None, ["flatNormalization"], inputs, {}, needs)
-        return Group(task.label, task.kernel, 1, [], config, [one], [measure.label])
+        one = self._task(task.label, {}, ["flatNormalization"], inputs, {}, needs)
+        return Group(task.label, task.kernel, task.kind, 1, [], config, [one], [measure.label])
 
     def _combine(self, task: PipelineTask) -> Group:
         pipeline, detectors = self._request.pipeline, self._request.selection.detectors
@@ -305,16 +324,18 @@ class Freezer:
                 inputs["flatNormalization"] = ["flatNormalization:"]
             else:
                 parameters["scales"] = self._scales(scaling, self._exposures_of(d))
-            tasks.append(self._task(task.label, d, [self._product, *names.values()], inputs, parameters, needs))
+            tasks.append(
+                self._task(task.label, {"detector": d}, [self._product, *names.values()], inputs, parameters, needs)
+            )
         config = self._clip(task) | {
             "bins": {names[b.label]: self._binning(b) for b in bins},
             "inputs_table": f"{self._request.step.submit_path}/inputs",
         }
         if cosmic:
             config["cosmic"] = dict(cosmic[0].settings)
-        fused = [t.label for t in [*some(pipeline, "isr"), *cosmic, *bins]]
+        fused = [t.label for t in [self._isr, *cosmic, *bins]]
         waits = [only(pipeline, "flat_normalise").label] if listed_scales else []
-        return Group(task.label, task.kernel, self._request.ranks, fused, config, tasks, waits)
+        return Group(task.label, task.kernel, task.kind, self._request.ranks, fused, config, tasks, waits)
 
     def _binning(self, task: PipelineTask) -> int:
         """Pixel-count settings shrink with the camera's scale."""
@@ -331,9 +352,9 @@ class Freezer:
         inputs = {"binned": [f"{binned}:{d}" for d in detectors]}
         parameters = {"detectors": list(detectors), "binning": self._binning(task)}
         needs = [f"{combine.label}:{d}" for d in detectors]
-        one = self._task(task.label, None, [f"{self._product}Mosaic{binning}"], inputs, parameters, needs)
+        one = self._task(task.label, {}, [f"{self._product}Mosaic{binning}"], inputs, parameters, needs)
         config = {"permissions": dict(self._request.permissions)}
-        return Group(task.label, task.kernel, 1, [], config, [one], [combine.label])
+        return Group(task.label, task.kernel, task.kind, 1, [], config, [one], [combine.label])
 
     # Where the outputs will lie
 
@@ -347,7 +368,7 @@ class Freezer:
             for task in group.tasks:
                 known = [replace(o, path=next(paths)) for o in task.outputs]
                 for o in known:
-                    self._files[f"{o.type}:{o.data_id.get('detector', '')}"] = {"path": o.path}
+                    self._files[f"{o.type}:{task.name.partition(':')[2]}"] = {"path": o.path}
                 job = replace(task.job, outputs={o.type: o.path for o in known})
                 tasks.append(replace(task, job=job, outputs=known))
             placed.append(replace(group, tasks=tasks))

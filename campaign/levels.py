@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -74,7 +76,28 @@ def _grouped(rows: Iterable[Row], key: Sequence[str]) -> dict[tuple[object, ...]
     return groups
 
 
-def deviations(rows: Sequence[Row], value: str, scale: Mapping[int, float]) -> dict[tuple[int, int], float]:
+def at_one_time(rows: Sequence[Row], times: Mapping[int, float]) -> list[Row]:
+    """Bring the levels of darks of unlike exposure times to the usual one.
+
+    By the Theil-Sen line of each amplifier (the median of the slopes between
+    all pairs), whose zero may be anything: without an overscan a level holds
+    the bias.
+
+    Parameters
+    ----------
+    times : `dict`
+        Exposure time of each exposure, second.
+    """
+    usual, moved = median(times.values()), []
+    for peers in _grouped(rows, ("detector", "amplifier")).values():
+        points = [(times[r.exposure], r.level) for r in peers]
+        slopes = [(b - a) / (t - s) for (s, a), (t, b) in itertools.combinations(points, 2) if s != t]
+        slope = median(slopes) if slopes else 0.0
+        moved += [replace(r, level=r.level - slope * (times[r.exposure] - usual)) for r in peers]
+    return moved
+
+
+def deviations(rows: Sequence[Row], value: str) -> dict[tuple[int, int], float]:
     """How far each (exposure, detector) is from its peers, in their own scatter.
 
     Each amplifier is compared with the same one of the other exposures, about
@@ -86,17 +109,15 @@ def deviations(rows: Sequence[Row], value: str, scale: Mapping[int, float]) -> d
     ----------
     value : `str`
         ``level`` or ``noise``.
-    scale : `dict`
-        What each exposure's value is divided by (its exposure time, or 1).
     """
     found: dict[tuple[int, int], list[float]] = {}
     for peers in _grouped(rows, ("detector", "amplifier")).values():
-        values = [getattr(r, value) / scale[r.exposure] for r in peers]
+        values = [getattr(r, value) for r in peers]
         centre = median(values)
         spread = 1.4826 * median(abs(v - centre) for v in values)
         for row, v in zip(peers, values, strict=True):
-            floor = PRECISION * row.noise / scale[row.exposure]
-            found.setdefault((row.exposure, row.detector), []).append((v - centre) / max(spread, floor))
+            far = (v - centre) / max(spread, PRECISION * row.noise)
+            found.setdefault((row.exposure, row.detector), []).append(far)
     return {key: median(several) for key, several in found.items()}
 
 
@@ -115,11 +136,13 @@ def judge(rows: Sequence[Row], product: str, times: Mapping[int, float], camera:
     """
     findings = _saturated(rows) + _mistyped(rows, product, camera)
     named = {f.exposure for f in findings}
-    usual = median(times.values()) if times else 0.0
-    for value in ("level", "noise"):
-        scaled = value == "level" and product == "dark" and _has_overscan(camera)
-        scale = {e: (t / usual if scaled and usual > 0 and t > 0 else 1.0) for e, t in times.items()}
-        far = {k: d for k, d in deviations(rows, value, scale).items() if abs(d) > NSIGMA and k[0] not in named}
+    comparable = at_one_time(rows, times) if product == "dark" else rows
+    alike: dict[float, list[Row]] = {}  # a noise grows with the exposure time, and not in any simple way
+    for row in rows:
+        alike.setdefault(times[row.exposure], []).append(row)
+    noises = [deviations(some, "noise") for some in alike.values()]
+    for value, all_of_it in (("level", deviations(comparable, "level")), ("noise", dict(ChainMap(*noises)))):
+        far = {k: d for k, d in all_of_it.items() if abs(d) > NSIGMA and k[0] not in named}
         for exposure in sorted({e for e, _ in far}):
             of_it = {d: far[e, d] for e, d in far if e == exposure}
             worst = max(of_it.values(), key=abs)

@@ -32,7 +32,7 @@ def _mosaic(repository: Repository, plan: Plan, task: PlanTask) -> Path:
     dataset = repository.find_dataset(output.type, output.data_id, [plan.output_run])
     assert dataset is not None
     product = repository.get(dataset)
-    path = plan.folder / "pictures" / f"{Path(output.path).stem}.png"
+    path = plan.folder / "pictures" / f"{output.type}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     unit = {"bias": "{unit}", "dark": "{unit} / s", "flat": "relative"}[plan.product].format(unit=plan.camera["unit"])
     title = f"{plan.instrument} {output.type}, {len(task.job.parameters['detectors'])} detectors"

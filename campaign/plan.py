@@ -39,7 +39,7 @@ class PlanTask:
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks of one label that run as one job: a gang, or a serial process.
+    """Tasks of one label: a gang or a serial process, which is one job, or quanta, which are many.
 
     Parameters
     ----------
@@ -47,6 +47,8 @@ class Group:
         The pipeline's.
     kernel : `str`
         In `kernels.run.KERNELS`.
+    kind : `str`
+        ``gang``, ``serial`` or ``quantum``.
     ranks : `int`
         MPI ranks; 1 is a plain process.
     fused : sequence of `str`
@@ -60,6 +62,7 @@ class Group:
 
     label: str
     kernel: str
+    kind: str
     ranks: int
     fused: Sequence[str]
     config: Mapping[str, Any]

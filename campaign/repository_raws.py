@@ -104,7 +104,9 @@ class Raws(Collections):
         with self._butler.transaction():
             if not known:
                 insert("instrument", {"name": name, "class_name": class_name, "visit_system": 0, **limits})
-            rows = [{"instrument": name} | dict(zip(DETECTOR_FIELDS, d, strict=True)) for d in detectors]
+            # A camera without rafts has no raft's name; the Butler takes none, and refuses an empty one.
+            fields = (zip(DETECTOR_FIELDS, d, strict=True) for d in detectors)
+            rows = [{"instrument": name} | {key: v for key, v in some if v != ""} for some in fields]
             insert("detector", *rows, skip_existing=True)
             bands = [{"instrument": name, "name": f, "band": band} for f, band in filters]
             insert("physical_filter", *bands, skip_existing=True)

@@ -41,6 +41,7 @@ DATASET_TYPES: Mapping[str, DatasetKind] = {
         for name, dims in _CALIBRATIONS.items()
         for n in (8, 64)
     },
+    "postISRCCD": DatasetKind(("instrument", "exposure", "detector"), "CalibImage"),
     "flatMeasure": DatasetKind(_CALIBRATIONS["flat"], "StructuredDataDict"),
     "flatNormalization": DatasetKind(_without_detector(_CALIBRATIONS["flat"]), "StructuredDataDict"),
 }

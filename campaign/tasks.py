@@ -100,6 +100,8 @@ _ISR: Final = TaskClass(
         "overscan.skipColumns": Field(3, kernel="skip_columns", least=0),
         "overscan.parallel": Field(True, kernel="parallel"),
         "doApplyGains": Field(False),
+        # Ours: corrected frames go to disk, each by a quantum of its own.
+        "doWrite": Field(False),
         "doDefect": Field(False),
         "doLinearize": Field(False),
         "doCrosstalk": Field(False),

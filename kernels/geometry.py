@@ -162,5 +162,5 @@ def camera(plain: Mapping[str, Any]) -> Camera:
     try:
         detectors = {d["id"]: _detector(d, plain["types"]) for d in plain["detectors"]}
         return Camera(plain["name"], plain["unit"], int(plain["scale"]), detectors)
-    except (KeyError, TypeError, IndexError, AssertionError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AssertionError) as error:
         raise JobError(f"the job's camera section is incomplete: {error!r}") from error

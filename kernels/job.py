@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, get_args, get_origin, get_type_hints
 
+from kernels import geometry
 from kernels.errors import JobError
 
 VERSION = 1
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Task:
     inputs: Mapping[str, list[str]] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,36 +82,61 @@ class Job:
     tasks: tuple[Task, ...]
 
 
-def _build(kind: type[T], plain: Mapping[str, Any], where: str) -> T:
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(plain) - known)
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _build(kind: Any, plain: Any, where: str) -> Any:
+    """Make a dataclass of this module from its JSON form, by its annotations."""
+    if not isinstance(plain, dict):
+        raise JobError(f"{where} is {plain!r}, must be an object")
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+    unknown = sorted(set(plain) - set(known))
     if unknown:
         raise JobError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    try:
-        return kind(**plain)
-    except TypeError as error:
-        raise JobError(f"{where}: {error}") from error
+    lacking = [name for name, required in known.items() if required and name not in plain]
+    if lacking:
+        raise JobError(f"{where}: {lacking[0]!r} is missing")
+    hints = _hints(kind)
+    return kind(**{name: _freeze(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
 
 
-def from_plain(plain: Mapping[str, Any]) -> Job:
-    """Check and freeze a job read from JSON.
+def _freeze(hint: Any, value: Any, where: str) -> Any:
+    """Check a JSON value against an annotation."""
+    if is_dataclass(hint):
+        return _build(hint, value, where)
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _freeze(parts[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin in (list, tuple) and isinstance(value, list):
+        return origin(_freeze(parts[0], item, f"{where}[{n}]") for n, item in enumerate(value))
+    if hint is Any or (origin not in (Mapping, list, tuple) and type(value) in (parts or (hint,))):
+        return value
+    raise JobError(f"{where} is {value!r}, must be {getattr(hint, '__name__', hint) if not parts else hint}")
+
+
+def from_plain(plain: Any) -> Job:
+    """Check and freeze a job read from JSON; what is accepted is what ``job.schema.json`` says.
 
     Raises
     ------
     JobError
-        Another version, an unknown or missing key, a task that names a file
-        that is not in the table.
+        Another version, an unknown or missing key, a value of another kind, a
+        task that names a file that is not in the table.
     """
-    if plain.get("version") != VERSION:
-        raise JobError(f"job version {plain.get('version')!r}, this is a kernel for version {VERSION}")
-    files = {k: _build(File, v, f"files.{k}") for k, v in plain.get("files", {}).items()}
-    tasks = tuple(_build(Task, t, f"tasks[{n}]") for n, t in enumerate(plain.get("tasks", [])))
-    for task in tasks:
+    version = plain.get("version") if isinstance(plain, dict) else None
+    if version != VERSION:
+        raise JobError(f"job version {version!r}, this is a kernel for version {VERSION}")
+    job: Job = _build(Job, plain, "job")
+    if job.camera:
+        geometry.camera(job.camera)
+    for task in job.tasks:
         for role, keys in task.inputs.items():
-            missing = [k for k in keys if k not in files]
+            missing = [k for k in keys if k not in job.files]
             if missing:
                 raise JobError(f"{task.task}: input {role} names {missing[0]!r}, which is not in the file table")
-    return _build(Job, {**plain, "files": files, "tasks": tasks}, "job")
+    return job
 
 
 def load(path: str) -> Job:
@@ -126,4 +151,7 @@ def load(path: str) -> Job:
         plain = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise JobError(f"{path}: {error}") from error
-    return from_plain(plain)
+    try:
+        return from_plain(plain)
+    except JobError as error:
+        raise JobError(f"{path}: {error}") from error

@@ -23,6 +23,7 @@ KERNELS = {
     "compare": "kernels.compare:execute",
     "flat_measure": "kernels.normalise:measure",
     "flat_normalise": "kernels.normalise:normalise",
+    "correct": "kernels.corrected:execute",
     "headers": "kernels.headers:execute",
     "levels": "kernels.levels:execute",
     "mosaic": "kernels.mosaic:execute",
@@ -101,6 +102,19 @@ def run(path: str, ranks: int | None = None) -> int:
     _check_world(job if ranks is None else Job(**{**vars(job), "ranks": ranks}), size)
     failed = _kernel(job.kernel)(job, comm)
     return int(comm.allreduce(failed)) if comm else failed
+
+
+def execute(path: str) -> int:
+    """Run a job file serially, as a Dask worker does; return the number of failed tasks.
+
+    Raises
+    ------
+    JobError
+        The job is not what it should be.
+    """
+    job = load(path)
+    _check_world(job, 1)
+    return _kernel(job.kernel)(job, None)
 
 
 def _warm() -> None:

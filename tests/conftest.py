@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,3 +28,36 @@ def frames() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What one run of the demo left: its repository, its answer, and the variables that an operator would export."""
+
+    folder: Path
+    answer: subprocess.CompletedProcess[str]
+    variables: Mapping[str, str]
+    products: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run ``campaign`` as a process of its own."""
+        return command(*arguments, environment={**os.environ, **self.variables, **more})
+
+
+def command(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``campaign`` as a process of its own, from nowhere in particular."""
+    line = [sys.executable, "-P", "-m", "campaign", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Run ``campaign demo --json`` once, in a folder whose name has a blank."""
+    from campaign.demo import variables
+    from campaign.simulation import Places
+
+    folder = tmp_path_factory.mktemp("the demo") / "here"
+    answer = command("demo", str(folder), "--json")
+    assert answer.returncode == 0, answer.stderr
+    products = {p["name"]: p for p in json.loads(answer.stdout)["products"]}
+    return Demo(folder, answer, variables(Places(folder / "repo")), products)
