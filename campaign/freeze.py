@@ -131,7 +131,8 @@ class Freezer:
     def _fill_dark_times(self) -> dict[int, float]:
         without = [e.id for e in self._exposures.values() if e.dark_time is None and e.exposure_time > 0]
         if without:
-            self._notes.append(f"no DARKTIME in exposure {listed(without)}: the exposure time is used")
+            of_all = f"{len(without)} of {len(self._exposures)} exposures"
+            self._notes.append(f"no DARKTIME in {of_all}: the exposure time is used")
         return {e.id: e.exposure_time if e.dark_time is None else e.dark_time for e in self._exposures.values()}
 
     def _find(self, kind: str) -> dict[tuple[int, int], CalibrationRef]:

@@ -42,7 +42,7 @@ def _section(entry: Mapping[str, Any]) -> str:
         if value in (None, [], {}, ""):
             continue
         if isinstance(value, list):
-            value = ", ".join(map(str, value))
+            value = "; ".join(map(str, value))
         elif isinstance(value, dict):
             value = "; ".join(f"{k}: {v}" for k, v in value.items())
         lines.append(f"- {key.replace('_', ' ')}: {value}")

@@ -34,8 +34,9 @@ def _mosaic(repository: Repository, plan: Plan, task: PlanTask) -> Path:
     product = repository.get(dataset)
     path = plan.folder / "pictures" / f"{output.type}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    unit = {"bias": "{unit}", "dark": "{unit} / s", "flat": "relative"}[plan.product].format(unit=plan.camera["unit"])
-    title = f"{plan.instrument} {output.type}, {len(task.job.parameters['detectors'])} detectors"
+    unit = {"bias": "{unit}", "dark": "{unit} / s", "flat": "relative"}[plan.product].format(unit={"adu": "ADU"}.get(plan.camera["unit"], plan.camera["unit"]))
+    many = len(task.job.parameters["detectors"])
+    title = f"{plan.instrument} {output.type}, {many} detector{'s' if many > 1 else ''}"
     draw(product.image, path, title, unit)
     return path
 

@@ -63,6 +63,8 @@ def _from_database(error: BaseException, root: str) -> CampaignError:
         return ConfigurationError(f"the repository's database is corrupt: {text}", where=root)
     if "readonly" in text or "read-only" in text:
         return denied(root)
+    if "check constraint" in text.lower():
+        return ConfigurationError(f"the repository's database refuses a value: {text}", where=root)
     return TransientError(f"the repository's database says: {text}", where=root, do="give the same command again")
 
 

@@ -128,7 +128,8 @@ class Sorting:
             mine = getattr(observation, attribute)
             if record and record[name] != mine:
                 what = name.replace("_", " ")
-                return f"exposure {observation.exposure} is there with {what} {record[name]!r}, this file has {mine!r}"
+                there = f"exposure {observation.exposure} is there with {what} {record[name]!r}"
+                return f"{there}, this file has {mine!r} (a repository keeps what it was told first)"
         return None
 
     def _place(self, observation: Observation) -> str | None:

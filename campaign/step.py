@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +66,23 @@ class Step:
 
     @property
     def permissions(self) -> dict[str, str]:
-        """Mode and group of published files, where the site gives them."""
-        site = (self.config.values.get("site") or {}).get(self.config.find("computeSite")) or {}
-        return {key: str(site[f"output_{key}"]) for key in ("mode", "group") if site.get(f"output_{key}")}
+        """Mode and group of published files, where template or site give them.
+
+        Raises
+        ------
+        ConfigurationError
+            The mode is not octal, or there is no such group.
+        """
+        mode, group = (self.config.resource("", key) for key in ("outputMode", "outputGroup"))
+        if mode and not re.fullmatch(r"0?[0-7]{3}", str(mode)):
+            raise ConfigurationError(
+                f"outputMode {mode!r} is not octal", where=self.config.path, do='write it as "0640"'
+            )
+        if group and str(group) not in {entry.gr_name for entry in grp.getgrall()}:
+            raise ConfigurationError(
+                f"there is no group {group!r} on this machine", where=f"{self.config.path}: outputGroup"
+            )
+        return {key: str(value) for key, value in {"mode": mode, "group": group}.items() if value}
 
 
 def load(template: str, environment: Mapping[str, str], options: Options) -> Step:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,3 +180,16 @@ def test_the_header_of_a_dark_tells_where_it_comes_from(repository: Repository) 
     assert (header["STATISTC"], header["CLIPSIG"], header["CLIPPASS"]) == ("MEANCLIP", 3.0, 3)
     assert header["GAINS_FROM"] == "camera file"
     assert header["OUT_RUN"] == dark.run
+
+
+def test_published_files_have_the_mode_and_group_of_the_site(demo: Demo) -> None:
+    where = f"{demo.variables['SELECTION_BIAS']} and detector=1"
+    settings = ("--set", f"dataQuery={where}", "--set", "outputMode=0640", "--set", "outputGroup=daemon")
+    if os.getuid() != 0:
+        pytest.skip("only root may give files to another group")
+    path = submitted(demo, "bps_bias", *settings, rerun="permitted")["bias  1"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert path.group() == "daemon"
+    answer = demo.run("submit", "bps_bias", "--set", "outputMode=rw")
+    assert answer.returncode == 3
+    assert "outputMode 'rw' is not octal" in answer.stderr
