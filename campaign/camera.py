@@ -77,11 +77,22 @@ class Amplifier(_Model):
 
 
 class CcdType(_Model):
-    """What all detectors of a kind share; ``size`` in pixels, ``adc_max`` in ADU."""
+    """What all detectors of a kind share.
+
+    Parameters
+    ----------
+    size : `tuple` [`int`, `int`]
+        Of the assembled image, pixels.
+    adc_max : `int`
+        Largest raw value that the electronics can write, ADU.
+    saturation : `float`, optional
+        electron; for the detectors that have no figures of their own.
+    """
 
     size: tuple[PositiveInt, PositiveInt]
     pixel_um: PositiveFloat
     adc_max: PositiveInt
+    saturation: PositiveFloat | None = None
     amplifiers: tuple[Amplifier, ...]
 
 
@@ -176,7 +187,7 @@ class Camera(_Model):
         chosen = [self.by_id[d] for d in wanted]
         types = {d.type: _plain_type(self.types[d.type]) for d in chosen}
         plain = {"name": self.name, "unit": self.unit, "scale": self.scale, "types": types}
-        return {**plain, "detectors": [_plain_detector(d) for d in chosen]}
+        return {**plain, "detectors": [_plain_detector(d, self.types[d.type]) for d in chosen]}
 
     def scaled(self, n: int) -> Camera:
         """Divide the imaging area by ``n``; prescan and overscans keep their width.
@@ -244,7 +255,7 @@ def _plain_type(kind: CcdType) -> dict[str, Any]:
     }
 
 
-def _plain_detector(d: Detector) -> dict[str, Any]:
+def _plain_detector(d: Detector, kind: CcdType) -> dict[str, Any]:
     return {
         "id": d.id,
         "name": d.name,
@@ -253,7 +264,7 @@ def _plain_detector(d: Detector) -> dict[str, Any]:
         "yaw_deg": d.yaw_deg,
         "gains": list(d.gains),
         "read_noises": list(d.read_noises),
-        "saturations": list(d.saturations or [None] * len(d.gains)),
+        "saturations": list(d.saturations or [kind.saturation] * len(d.gains)),
     }
 
 
@@ -270,7 +281,13 @@ def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
         boxes = {name: cut(box, a.data, n) for name, box in {"data": a.data, **a.overscans}.items()}
         amplifiers.append({"name": a.name, "hdu": a.hdu, "raw": (frame.nx, frame.ny), "target": target, **boxes})
     size = (max(xs.values()), max(ys.values()))
-    return {"size": size, "pixel_um": kind.pixel_um * n, "adc_max": kind.adc_max, "amplifiers": amplifiers}
+    return {
+        "size": size,
+        "pixel_um": kind.pixel_um * n,
+        "adc_max": kind.adc_max,
+        "saturation": kind.saturation,
+        "amplifiers": amplifiers,
+    }
 
 
 def _place(loc: Sequence[str | int], plain: Any) -> str:

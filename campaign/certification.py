@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from campaign import plan as plans
 from campaign.certify import certify, chain, check_chain
-from campaign.errors import UsageError
+from campaign.errors import ConfigurationError, UsageError
 from campaign.home import Home, home_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def _by_template(template: str, environment: Mapping[str, str], chosen: Mapping[
     stem = name.split(".")[0].replace("Gen", "")
     cert_rerun = environment.get("CERT_RERUN")
     if not cert_rerun and not chosen["target"]:
-        raise UsageError("CERT_RERUN is not set", do="export CERT_RERUN=YYYYMMDDa, or give --target")
+        raise ConfigurationError(
+            "the variable CERT_RERUN is not set", do="export CERT_RERUN=20250207a, or give --target"
+        )
     prefix = config.variables.get("USER_CALIB_PREFIX", "")
     return {
         "repository": config.butler_config,
@@ -59,6 +61,11 @@ def _by_template(template: str, environment: Mapping[str, str], chosen: Mapping[
     }
 
 
+def ticket_of(collection: str) -> str:
+    """The ticket in the name of a calibration collection: what follows ``<instrument>/calib/``."""
+    return collection.partition("/calib/")[2].split("/")[0]
+
+
 def request(template: str | None, environment: Mapping[str, str], chosen: Mapping[str, Any]) -> Certification:
     """Decide what is certified.
 
@@ -66,8 +73,10 @@ def request(template: str | None, environment: Mapping[str, str], chosen: Mappin
     ------
     UsageError
         Something is neither given nor known.
+    ConfigurationError
+        A variable is not set.
     """
-    names: dict[str, Any] = {"chain": None, "ticket": ""}
+    names: dict[str, Any] = {"chain": None}
     if template:
         names = _by_template(template, environment, chosen)
     given = {"repository": chosen["repo"], "chain": chosen["chain_name"]}
@@ -82,9 +91,12 @@ def request(template: str | None, environment: Mapping[str, str], chosen: Mappin
         )
     if chosen["no_chain"]:
         names["chain"] = None
+    names.setdefault("ticket", ticket_of(names["target"]))
     begin = chosen["begin_date"] or environment.get("START_DATE")
     if not begin:
-        raise UsageError("no begin of the validity", do="export START_DATE, or give --begin-date (ISO-8601, TAI)")
+        raise ConfigurationError(
+            "the variable START_DATE is not set", do="export START_DATE=2025-02-07T00:00:00, or give --begin-date"
+        )
     return Certification(
         home=home_of(names["repository"], environment),
         begin=begin,

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
-from campaign.repository_records import FIRST, LAST, is_tai, to_iso, to_nsec
+from campaign.problems import suggest
+from campaign.repository_records import DATASET_TYPES, FIRST, LAST, is_tai, to_iso, to_nsec
+from campaign.template_vocabulary import is_collection
 
 if TYPE_CHECKING:
     from campaign.repository import Association, Dataset, Repository
 
 DataId = Mapping[str, Any]
 MODES = ("redefine", "prepend")
+CALIBRATIONS = tuple(name for name, kind in DATASET_TYPES.items() if kind.calibration)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def certify(
     searched = _searched(repository, source, search_all_inputs)
     datasets = repository.datasets(dataset_type, searched)
     if not datasets:
-        raise ConfigurationError(f"there is no {dataset_type} in {', '.join(searched)}")
+        do = "" if dataset_type in DATASET_TYPES else suggest(dataset_type, CALIBRATIONS)
+        raise ConfigurationError(f"there is no {dataset_type} in {', '.join(searched)}", do=do)
     _require_expected(dataset_type, datasets, expected, searched)
     _require_no_overlap(repository, dataset_type, datasets, target, (begin, end))
     repository.certify(target, datasets, begin, end)
@@ -122,6 +126,9 @@ def _key(time: str | None, instead: str) -> int:
 
 
 def _require_type(repository: Repository, name: str, kind: str) -> None:
+    """Refuse a name that no collection can have, or one that a collection of another type has."""
+    if not is_collection(name):
+        raise ConfigurationError(f"{name!r} cannot be a collection's name", do="letters, digits, _ . + : @ ~ - and /")
     there = repository.collection_type(name)
     if there not in (None, kind):
         raise ConfigurationError(f"{name} exists as {there}, it should be {kind}", do="choose another name")
@@ -164,7 +171,7 @@ def _require_expected(
         raise SubmissionRefused(
             f"{dataset_type} is missing for {_listed(missing)}, which the plan asked for",
             where=", ".join(searched),
-            do="restart the run, or certify from all runs with --search-all-inputs",
+            do="mend the cause and submit again, or certify from all runs with --search-all-inputs",
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from campaign.cost import Cost, estimate
 from campaign.errors import CampaignError, SubmissionRefused
 from campaign.events import read as read_events
 from campaign.freeze import product_of
+from campaign.inputs import MEND
 from campaign.inputs import problems as selection_problems
 from campaign.jobs import JobFile, JobTask
 from campaign.launch import run_job
@@ -50,6 +52,14 @@ class Check:
         self.problems.append(str(error))
         self.exit_code = self.exit_code or error.exit_code
 
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note an error of what is done inside."""
+        try:
+            yield
+        except CampaignError as error:
+            self.add(error)
+
     def plain(self) -> dict[str, Any]:
         """The JSON document."""
         return asdict(self)
@@ -60,43 +70,43 @@ def check(template: str, environment: Mapping[str, str], options: Options, with_
     from campaign.repository import open_repository
 
     found = Check(template=template)
-    try:
+    with found.noting():
         step = load(template, environment, options)
         found.notes += step.config.warnings
-        found.pipeline, found.output_run = str(step.pipeline.path), step.config.output_run
+        found.output_run = step.config.output_run
+        product = ""
+        with found.noting():
+            found.pipeline, product = str(step.pipeline.path), product_of(step.pipeline)
         with open_repository(step.config.butler_config) as repository:
-            _look(found, step, repository, options, with_levels)
-    except CampaignError as error:
-        found.add(error)
+            _look_at_collections(found, step, repository)
+            camera, selection = select(step, repository, options)
+            _describe(found, selection)
+            for text in selection_problems(selection, product, options.allow_missing) if product else ():
+                found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
+            if with_levels and product and not selection.unreachable:
+                with found.noting():
+                    found.levels = measure_levels(selection, product, camera, options.ranks)
+            if not found.problems:
+                _plan(found, step, repository, options)
     return found
 
 
-def _look(found: Check, step: Step, repository: Repository, options: Options, with_levels: bool) -> None:
-    from campaign.submit import prepare
+def _plan(found: Check, step: Step, repository: Repository, options: Options) -> None:
+    from campaign.submit import prepare, require_places
 
+    plan, _ = prepare(step, repository, options)
+    found.cost, found.notes = estimate(plan), [*found.notes, *plan.notes]
+    require_places(step, plan)
+
+
+def _look_at_collections(found: Check, step: Step, repository: Repository) -> None:
     for name in step.config.in_collections:
         kind = repository.collection_type(name)
         will_make = kind is None and name == step.ticket_chain
         found.collections[name] = kind or ("will be made, empty" if will_make else "unknown")
         if kind is None and not will_make:
-            try:
+            with found.noting():
                 repository.require_collections([name])
-            except CampaignError as error:
-                found.add(error)
-    if found.problems:
-        return
-    camera, selection = select(step, repository, options)
-    product = product_of(step.pipeline)
-    _describe(found, selection)
-    refused = selection_problems(selection, product, options.allow_missing)
-    if refused:
-        for text in refused:
-            found.add(SubmissionRefused(text))
-    else:
-        plan, _ = prepare(step, repository, options)
-        found.cost, found.notes = estimate(plan), [*found.notes, *plan.notes]
-    if with_levels and selection.raws and not selection.unreachable:
-        found.levels = measure_levels(selection, product, camera, options.ranks)
 
 
 def _describe(found: Check, selection: Selection) -> None:

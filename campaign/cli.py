@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -10,10 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
-from campaign.errors import CampaignError
+from campaign import console
+from campaign.errors import CampaignError, ConfigurationError, TransientError
 
 F = TypeVar("F", bound=Callable[..., Any])
+DEFECT = 70
 INTERRUPTED = 130
+UNHEARD = 141
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,8 +64,27 @@ def environment(env_file: str | None) -> dict[str, str]:
     return read(Path(env_file), system)
 
 
+def _disk(error: OSError) -> CampaignError:
+    """Say what the system said of a file of ours."""
+    what, where = error.strerror or str(error), str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TransientError(what, where=where, do="make room, then give the same command again")
+    return ConfigurationError(f"{what} (uid {os.geteuid()})", where=where, do="look at the place, or choose another")
+
+
+def _defect(error: Exception) -> str:
+    """Keep the traceback of an error that nobody foresaw, and say where."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="campaign-defect-", suffix=".log", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    first = str(error).splitlines()[0] if str(error) else "no more is known"
+    return f"a defect of campaign itself: {type(error).__name__}: {first}\n  -> report it, with {file.name}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; an operator's mistake ends in a message and an exit code, not in a traceback."""
+    """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
     for commands in ("data", "step", "report"):  # each adds its own
         importlib.import_module(f"campaign.cli_{commands}")
 
@@ -77,6 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("interrupted: nothing is left running", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        console.deafen()
+        code = UNHEARD
+    except OSError as error:
+        disk = _disk(error)
+        print(f"error: {disk}", file=sys.stderr)
+        code = disk.exit_code
+    except Exception as error:
+        print(f"error: {_defect(error)}", file=sys.stderr)
+        code = DEFECT
     sys.exit(code or 0)

@@ -143,14 +143,14 @@ def _show_ingest(report: Report, rows: Sequence[SummaryRow], asked: bool) -> Non
     if asked:
         console.say(f"{len(report.new)} ingested, {len(report.existing)} were there, {len(report.refused)} refused")
     if rows:
-        columns = ("type", "day_obs", "filter", "exposures", "raws", "seconds", "read noise/ADU", "gain e-/ADU")
+        columns = ("type", "day_obs", "filter", "band", "exposures", "raws", "seconds", "read noise/ADU", "gain e-/ADU")
         console.table(columns, [_summary_cells(row) for row in rows])
 
 
 def _summary_cells(row: SummaryRow) -> tuple[object, ...]:
     times = ", ".join(f"{t:g}" for t in row.exposure_times)
     figures = (_figure(row.read_noise), _figure(row.gain))
-    return row.type, row.day_obs, row.physical_filter, row.exposures, row.raws, times, *figures
+    return row.type, row.day_obs, row.physical_filter, row.band, row.exposures, row.raws, times, *figures
 
 
 def _figure(value: float | None) -> str:

@@ -58,9 +58,13 @@ def status(repo: str | None, as_json: bool) -> None:
     from campaign.home import home_of
     from campaign.status import status
 
-    runs = status(home_of(repo, os.environ))
+    home = home_of(repo, os.environ)
+    runs = status(home)
     if as_json:
         console.emit({"runs": [asdict(run) for run in runs]})
+        return
+    if not runs:
+        console.say(f"no run is listed in {home.runs_file}")
         return
     rows = [(r.run, r.template, r.state, r.published, r.failed, r.output_run) for r in runs]
     console.table(("run", "template", "state", "published", "failed", "output run"), rows)

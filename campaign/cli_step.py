@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,21 +133,22 @@ def _show_check(found: Any) -> None:
         print(f"note        {note}")
     for problem in found.problems:
         console.say(f"problem: {problem}")
-    console.say("nothing stands in the way of submit" if not found.problems else f"{len(found.problems)} problems")
+    many = len(found.problems)
+    console.say(f"{many} problem{'s' * (many > 1)}" if many else "nothing stands in the way of submit")
 
 
-def _show_findings(findings: Any) -> None:
+def _show_findings(findings: Any, say: Callable[[str], None] = print) -> None:
     if findings is None:
         return
     for finding in findings:
         some = finding.detectors
         many = f"{len(some)} detectors" if len(some) > 1 else f"detector {some[0]}"
-        print(
+        say(
             f"look at     exposure {finding.exposure}: {finding.why} ({many});"
             f" --exclude {finding.exposure} leaves it out"
         )
     if not findings:
-        print("levels      no exposure stands out")
+        say("levels      no exposure stands out")
 
 
 @cli.command()
@@ -182,11 +184,11 @@ def submit(
         if dry_run:
             _show_plan(plan, as_json)
             return
-        console.say(f"run {plan.run}: {len(plan.tasks)} tasks, journal and logs in {plan.submit_path}")
         with console.Progress(len(plan.tasks), as_json) as progress:
             done = run(step, repository, plan, camera, progress)
     for note in done.notes:
         console.say(f"note: {note}")
+    _show_findings(done.findings, console.say if as_json else print)
     if not as_json:
         _show_submission(done)
     if not done.outcome.done:
@@ -221,7 +223,6 @@ def _show_plan(plan: Any, as_json: bool) -> None:
 
 def _show_submission(done: Any) -> None:
     plan = done.plan
-    _show_findings(done.findings)
     print(f"published   {len(done.outcome.published)} of {len(plan.tasks)} tasks into {plan.output_run}")
     if done.chain:
         print(f"chain       {plan.output} -> {', '.join(done.chain[:4])}{', ...' if len(done.chain) > 4 else ''}")
@@ -287,15 +288,14 @@ def chain(repo: str, parent: str, children: tuple[str, ...], mode: str, yes: boo
     from dataclasses import asdict
 
     from campaign import console
+    from campaign.certification import ticket_of
     from campaign.certify import chain
     from campaign.home import home_of
     from campaign.repository import open_repository
 
     with open_repository(repo, writeable=True) as repository:
         report = chain(repository, parent, children, mode=mode, yes=yes, deploy=deploy)
-    parts = parent.split("/calib/")
-    ticket = parts[1].split("/")[0] if len(parts) > 1 else ""
-    home_of(str(Path(repo)), os.environ).record("chain", ticket, asdict(report))
+    home_of(str(Path(repo)), os.environ).record("chain", ticket_of(parent), asdict(report))
     if as_json:
         console.emit(asdict(report))
     else:

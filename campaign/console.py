@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -20,6 +21,13 @@ def emit(document: Any) -> None:
 def say(text: str) -> None:
     """Print a line of progress or explanation: on standard error, so that output stays clean."""
     print(text, file=sys.stderr, flush=True)
+
+
+def deafen() -> None:
+    """Let output go nowhere, once its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 def warn(texts: Iterable[str]) -> None:
@@ -77,9 +85,17 @@ class Progress:
             self._bar.stop()
 
     def __call__(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event; a run does not end because nobody listens any more."""
+        try:
+            self._show(event)
+        except BrokenPipeError:
+            deafen()
+
+    def _show(self, event: Event) -> None:
         if self._json:
             print(json.dumps(asdict(event), separators=(",", ":")), flush=True)
+        if event.event == "started" and not event.task and not self._quiet:
+            say(f"run {event.run}: {self._total} tasks, journal and logs in {event.detail['submit_path']}")
         if event.event not in ("published", "failed", "lost") or not event.task:
             return
         self._done += event.event == "published"

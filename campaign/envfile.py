@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from campaign.errors import ConfigurationError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: In place of a line's end after a backslash, which is a blank, and still counts as a line.
+CONTINUED = "\0"
+#: What a shell would run.
+_COMMAND = re.compile(r"\$\(|`")
 _USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -31,24 +37,39 @@ def read(path: Path, base: Mapping[str, str]) -> dict[str, str]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        words = shlex.split(text.replace("\\\n", " "), comments=True)
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"cannot be read: {error}", where=str(path)) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"cannot be read: {why}", where=str(path)) from error
     values = dict(base)
-    for word in words:
-        if word == "export":
-            continue
+    for line, word in _words(text, path):
+        where = f"{path}:{line}"
         name, sign, value = word.partition("=")
-        if not sign or not _NAME.fullmatch(name):
+        if not sign or not _NAME.fullmatch(name) or _COMMAND.search(value):
             raise ConfigurationError(
-                f"{word!r} is not NAME=value", where=str(path), do="the file may hold export lines and comments only"
+                f"{word!r} is not NAME=value", where=where, do="a file of variables holds export lines and comments"
             )
-        values[name] = _USE.sub(lambda m: _value(m, values, path), value)
+        values[name] = _USE.sub(partial(_value, values, where), value)
     return values
 
 
-def _value(match: re.Match[str], values: Mapping[str, str], path: Path) -> str:
+def _words(text: str, path: Path) -> Iterator[tuple[int, str]]:
+    """The words of the file, quotes removed, with their lines; without ``export``."""
+    marked = text.replace("\\\n", CONTINUED)
+    stream = io.StringIO(marked)
+    lexer = shlex.shlex(stream, posix=True)
+    lexer.whitespace_split = True
+    lexer.whitespace += CONTINUED
+    try:
+        for word in lexer:
+            read = marked[: stream.tell() - 1]
+            if word != "export":
+                yield 1 + read.count("\n") + read.count(CONTINUED), word.replace(CONTINUED, " ")
+    except ValueError as error:
+        raise ConfigurationError("a quote is not closed", where=str(path), do="look at the last lines") from error
+
+
+def _value(values: Mapping[str, str], where: str, match: re.Match[str]) -> str:
     name = match[1] or match[2]
     if name not in values:
-        raise ConfigurationError(f"${name} is used before it is set", where=str(path))
+        raise ConfigurationError(f"${name} is used before it is set", where=where)
     return values[name]

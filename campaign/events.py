@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from campaign.errors import naming
 from campaign.home import now
 
 VERSION = 1
@@ -70,10 +71,11 @@ class DriverJournal:
         self._path = folder / "driver.jsonl"
         self._run = run
 
-    def write(self, event: str, detail: Mapping[str, Any], task: str = "") -> None:
-        """Append one event and see it on disk."""
+    def write(self, event: str, detail: Mapping[str, Any], task: str = "") -> Event:
+        """Append one event, see it on disk, and give it back."""
         entry = Event(VERSION, now(), self._run, task, 1, "local", 1, event, dict(detail))
-        with self._path.open("a", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(entry), separators=(",", ":")) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        return entry

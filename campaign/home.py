@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from campaign.errors import ConfigurationError, UsageError
+from campaign.errors import ConfigurationError, UsageError, naming
 
 RECORDED = ("drp-campaign", "lsst-daf-butler", "numpy", "numba", "fitsio", "mpi4py", "dask")
 
@@ -61,7 +61,7 @@ class Home:
     def _append(self, file: Path, entry: Mapping[str, Any]) -> None:
         """Add one line; several commands may do so at once."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as handle:
+        with naming(file), file.open("a", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             handle.write(json.dumps(entry, separators=(",", ":")) + "\n")
             handle.flush()
@@ -122,10 +122,20 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def home_of(repository: str | None, environment: Mapping[str, str]) -> Home:
-    """Find the home: ``$CAMPAIGN_HOME``, else ``<REPO>/campaign``, else the user's data directory."""
+    """Find the home: ``$CAMPAIGN_HOME``, else ``<REPO>/campaign``, else the user's data directory.
+
+    Raises
+    ------
+    ConfigurationError
+        The repository's path leads nowhere; a label or URI may, the Butler knows what it means.
+    """
     if explicit := environment.get("CAMPAIGN_HOME"):
         return Home(Path(explicit))
     if repository and Path(repository).is_dir():
         return Home(Path(repository) / "campaign")
+    if repository and "/" in repository and "://" not in repository:
+        raise ConfigurationError(
+            f"no Butler repository at {repository}", do="`campaign ingest` or `campaign simulate` make one"
+        )
     data = environment.get("XDG_DATA_HOME") or str(Path(environment.get("HOME", "/")) / ".local" / "share")
     return Home(Path(data) / "drp-campaign")

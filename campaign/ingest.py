@@ -152,6 +152,9 @@ def ingest(
 
 # The summary
 
+#: Exposure times that differ by less are equal, second: a shutter's word is that good.
+EQUAL = 5e-3
+
 
 @dataclass(frozen=True)
 class SummaryRow:
@@ -160,6 +163,7 @@ class SummaryRow:
     type: str
     day_obs: int
     physical_filter: str
+    band: str
     exposures: int
     raws: int
     exposure_times: tuple[float, ...]
@@ -181,6 +185,7 @@ def summarise(repository: Repository, instrument: str, camera: Camera, ranks: in
     return [
         SummaryRow(
             *key,
+            some[0].band,
             len(some),
             sum(raws[e.id] for e in some),
             tuple(sorted({e.exposure_time for e in some})),
@@ -193,7 +198,8 @@ def summarise(repository: Repository, instrument: str, camera: Camera, ranks: in
 def _pairs(exposures: Sequence[ExposureRecord]) -> list[tuple[ExposureRecord, ExposureRecord]]:
     """Consecutive exposures of equal exposure time."""
     ordered = sorted(exposures, key=lambda e: e.id)
-    return [(a, b) for a, b in zip(ordered[::2], ordered[1::2], strict=False) if a.exposure_time == b.exposure_time]
+    pairs = zip(ordered[::2], ordered[1::2], strict=False)
+    return [(a, b) for a, b in pairs if abs(a.exposure_time - b.exposure_time) <= EQUAL]
 
 
 def _measure_pairs(

@@ -10,6 +10,7 @@ from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.repository_records import ExposureRecord, Raw, Selection
 
 MINIMUM = 3
+MEND = "mend the selection, or leave frames out with --exclude ID"
 SHOWN = 8
 
 
@@ -30,7 +31,12 @@ def without(selection: Selection, excluded: Collection[int]) -> Selection:
     """
     strangers = sorted(set(excluded) - {e.id for e in selection.exposures})
     if strangers:
-        raise ConfigurationError(f"--exclude {strangers[0]}: the selection has no such exposure")
+        there = sorted(e.id for e in selection.exposures)
+        raise ConfigurationError(
+            f"the selection has no exposure {listed(strangers)}",
+            where="--exclude",
+            do=f"its {len(there)} exposures are {there[0]} to {there[-1]}",
+        )
     return Selection(
         tuple(e for e in selection.exposures if e.id not in excluded),
         tuple(r for r in selection.raws if r.exposure not in excluded),
@@ -65,7 +71,7 @@ def _filters(exposures: Sequence[ExposureRecord], product: str) -> str | None:
 
 def _unreachable(raws: Sequence[Raw]) -> str | None:
     lost = [r for r in raws if r.bytes is None]
-    return f"{len(lost)} raw files cannot be reached, the first is {lost[0].path}" if lost else None
+    return f"{len(lost)} of {len(raws)} raw files cannot be reached: {listed(r.path for r in lost)}" if lost else None
 
 
 def problems(selection: Selection, product: str, allow_missing: bool) -> list[str]:
@@ -80,39 +86,36 @@ def problems(selection: Selection, product: str, allow_missing: bool) -> list[st
         Combine what there is of a detector that lacks some exposures.
     """
     exposures = selection.exposures
-    if not exposures or not selection.raws:
-        return ["the selection finds no raw frame"]
     found = [_types(exposures, product), _filters(exposures, product), _unreachable(selection.raws)]
     counts = Counter(r.detector for r in selection.raws)
     few = [d for d in selection.detectors if counts[d] < MINIMUM]
     if few:
-        found.append(
-            f"a clipped mean needs {MINIMUM} inputs at least, detector {listed(few)} has {min(counts[d] for d in few)}"
-        )
+        have = listed(f"detector {d} has {counts[d]}" for d in few)
+        found.append(f"a {product} is made of {MINIMUM} frames at least: {have}")
     if selection.missing and not allow_missing:
-        pairs = listed(f"({e}, {d})" for e, d in selection.missing)
-        found.append(
-            f"{len(selection.missing)} (exposure, detector) pairs have no raw: {pairs}; --allow-missing, or --exclude"
-        )
+        found.append(f"{missing(selection)}; --allow-missing combines what there is")
     return [text for text in found if text]
 
 
-def require(selection: Selection, product: str, allow_missing: bool, query: str) -> None:
+def missing(selection: Selection) -> str:
+    """Name the (exposure, detector) pairs without a raw; empty where there are none."""
+    pairs = listed(f"({e}, {d})" for e, d in selection.missing)
+    return f"no raw of (exposure, detector) {pairs}" if pairs else ""
+
+
+def require(selection: Selection, product: str, allow_missing: bool, where: str) -> None:
     """Refuse a selection with `problems`.
+
+    Parameters
+    ----------
+    where : `str`
+        Where the selection stands, for the message; see `problems` for the others.
 
     Raises
     ------
-    ConfigurationError
-        It finds nothing.
     SubmissionRefused
-        What it finds cannot be combined.
+        It cannot become the product.
     """
-    if not selection.raws:
-        raise ConfigurationError(
-            "the selection finds no raw frame", where=query, do="campaign ingest --summary shows what there is"
-        )
     found = problems(selection, product, allow_missing)
     if found:
-        raise SubmissionRefused(
-            "; ".join(found), where=query, do="mend the selection, or leave frames out with --exclude ID"
-        )
+        raise SubmissionRefused("; ".join(found), where=where, do=MEND)

@@ -34,10 +34,11 @@ def _mosaic(repository: Repository, plan: Plan, task: PlanTask) -> Path:
     product = repository.get(dataset)
     path = plan.folder / "pictures" / f"{output.type}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    unit = {"bias": "{unit}", "dark": "{unit} / s", "flat": "relative"}[plan.product].format(unit={"adu": "ADU"}.get(plan.camera["unit"], plan.camera["unit"]))
+    unit = plan.camera["unit"].replace("adu", "ADU")
+    label = {"bias": unit, "dark": f"{unit} / s", "flat": "relative"}[plan.product]
     many = len(task.job.parameters["detectors"])
     title = f"{plan.instrument} {output.type}, {many} detector{'s' if many > 1 else ''}"
-    draw(product.image, path, title, unit)
+    draw(product.image, path, title, label)
     return path
 
 

@@ -105,7 +105,7 @@ def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
     return found
 
 
-def _check(camera: Camera, plan: Nights, places: Places) -> None:
+def _check(camera: Camera, plan: Nights, detectors: Sequence[int], places: Places) -> None:
     if camera.name not in PREFIX:
         raise UsageError(
             f"{camera.name} is not a camera of the LSST kind", do=f"the simulator writes raws of {', '.join(PREFIX)}"
@@ -113,6 +113,16 @@ def _check(camera: Camera, plan: Nights, places: Places) -> None:
     unknown = sorted(set(plan.filters) - set(camera.bands))
     if unknown:
         raise ConfigurationError(f"{camera.name} has no filter {unknown[0]}", do=f"it has {', '.join(camera.bands)}")
+    strangers = sorted(set(detectors) - set(camera.by_id))
+    if strangers:
+        raise ConfigurationError(
+            f"{camera.name} has no detector {strangers[0]}", do=f"it has {min(camera.by_id)} to {max(camera.by_id)}"
+        )
+    for day in plan.days:
+        try:
+            datetime.strptime(f"{day:08d}", "%Y%m%d")
+        except ValueError as error:
+            raise ConfigurationError(f"day_obs {day} is no date", do="write it as 20241208") from error
     for path in (places.repository, places.raw, places.truth):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists already", do="give a new folder: a simulation makes a new repository")
@@ -145,7 +155,7 @@ def simulate(
     TasksFailed
         A frame could not be written.
     """
-    _check(camera, plan, places)
+    _check(camera, plan, detectors, places)
     shots = exposures(camera, plan)
     work = places.truth / "job"
     config = {"seed": seed, "header": {"INSTRUME": HEADER[camera.name]}}

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import re
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign import pipeline as pipelines
 from campaign.camera import Camera
-from campaign.errors import ConfigurationError
+from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.home import Home, home_of
 from campaign.ingest import camera_of
-from campaign.inputs import for_purpose, without
+from campaign.inputs import for_purpose, listed, without
 from campaign.pipeline import Pipeline
+from campaign.problems import suggest
 from campaign.selection import check_expression, instruments
 from campaign.template import StepConfig, resolve
 
@@ -52,11 +56,24 @@ class Options:
 
 @dataclass(frozen=True)
 class Step:
-    """A template resolved, with the pipeline and the home of its repository."""
+    """A template resolved, with the environment that it was resolved in and the home of its repository."""
 
     config: StepConfig
-    pipeline: Pipeline
+    environment: Mapping[str, str]
     home: Home
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The pipeline; a `ConfigurationError` says everything that is wrong with it."""
+        config = self.config
+        return pipelines.load(config.pipeline_yaml, config.instrument, self.environment, config.pipeline_options)
+
+    @property
+    def query_place(self) -> str:
+        """Where the selection stands, for messages: the template's line and the variables in it."""
+        names = [name for name in self.config.variables if name.startswith("SELECTION_")]
+        place = self.config.origins.get("payload.dataQuery", "dataQuery")
+        return f"{place} ({', '.join(names)})" if names else place
 
     @property
     def ticket_chain(self) -> str:
@@ -86,16 +103,28 @@ class Step:
 
 
 def load(template: str, environment: Mapping[str, str], options: Options) -> Step:
-    """Resolve a template and load its pipeline.
+    """Resolve a template.
 
     Raises
     ------
     ConfigurationError
-        Everything that is wrong with either.
+        Everything that is wrong with it.
     """
     config = resolve(template, environment, options.overrides, options.site)
-    pipeline = pipelines.load(config.pipeline_yaml, config.instrument, environment, config.pipeline_options)
-    return Step(config, pipeline, home_of(config.butler_config, environment))
+    return Step(config, environment, home_of(config.butler_config, environment))
+
+
+def _require_instruments(step: Step, repository: Repository) -> None:
+    """Refuse instruments that the repository does not know: such a selection finds nothing, and does not say why."""
+    known = repository.known_instruments()
+    places = dict.fromkeys(instruments(step.config.data_query), step.query_place)
+    for name, where in {**places, step.config.instrument: "INSTRUMENT"}.items():
+        if name not in known:
+            raise ConfigurationError(
+                f"{repository.root} has no instrument {name!r}, it has {listed(known) or 'none'}",
+                where=where,
+                do=suggest(name, known),
+            )
 
 
 def select(step: Step, repository: Repository, options: Options) -> tuple[Camera, Selection]:
@@ -104,22 +133,32 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
     Raises
     ------
     ConfigurationError
-        The expression is malformed, names an unknown instrument or collection,
-        or an exposure to be left out is not in it.
+        The expression is malformed, names an unknown instrument, finds nothing
+        or another camera's frames, or an exposure to be left out is not in it.
     """
     query = step.config.data_query
     if not query:
         raise ConfigurationError("the step selects nothing: dataQuery is empty", where=step.config.path)
     mistakes = check_expression(query)
     if mistakes:
+        raise ConfigurationError("\n".join(str(m) for m in mistakes), where=step.query_place)
+    _require_instruments(step, repository)
+    present = [c for c in step.config.in_collections if repository.collection_type(c)]
+    selection, instrument = repository.select(present, query), step.config.instrument
+    if not selection.raws:
         raise ConfigurationError(
-            "\n".join(str(m) for m in mistakes), where=step.config.origins.get("payload.dataQuery", "dataQuery")
+            f"the selection finds no raw frame in {listed(present)}\n    {query}",
+            where=step.query_place,
+            do=f"campaign ingest {repository.root} --camera {instrument} --summary shows what there is",
         )
-    for name in sorted(instruments(query) | {step.config.instrument}):
-        repository.require_instrument(name)
-    present = [c for c in step.config.in_collections if c != step.ticket_chain or repository.collection_type(c)]
-    selection = repository.select(present, query)
-    camera = camera_of(step.home, step.config.instrument)
+    others = {e.instrument for e in selection.exposures} - {instrument}
+    if others:
+        raise ConfigurationError(
+            f"the selection finds frames of {listed(others)}, INSTRUMENT is {instrument}",
+            where=step.query_place,
+            do="select the frames of one camera",
+        )
+    camera = camera_of(step.home, instrument)
     return camera, without(for_purpose(selection, camera, query), options.exclude)
 
 
@@ -128,28 +167,25 @@ def require_writeable(folder: Path, need_bytes: int = 0) -> None:
 
     Raises
     ------
-    ConfigurationError
+    SubmissionRefused
         The file system is read-only, full, or not ours to write.
     """
-    import shutil
-
     while not folder.exists():
         folder = folder.parent
     probe = folder / f".campaign-probe.{os.getpid()}"
     try:
         probe.write_bytes(b"probe")
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot write into it: {error.strerror} (uid {os.getuid()})",
-            where=str(folder),
-            do="free it, or choose another place",
+        raise SubmissionRefused(
+            f"cannot be written: {error.strerror} (uid {os.geteuid()})", where=str(folder), do="choose another place"
         ) from error
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written nothing can be removed
+            probe.unlink()
     free = shutil.disk_usage(folder).free
     if free < need_bytes:
-        raise ConfigurationError(
-            f"{need_bytes >> 20} MiB will be written, {free >> 20} MiB are free",
+        raise SubmissionRefused(
+            f"{need_bytes / 2**20:.1f} MiB will be written, this disk has {free / 2**20:.1f} MiB left",
             where=str(folder),
-            do="free some space",
+            do="make room, or choose another place",
         )

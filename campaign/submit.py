@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,9 @@ from campaign.errors import SubmissionRefused
 from campaign.events import DriverJournal, Event
 from campaign.freeze import Request, freeze, product_of, run_id
 from campaign.home import versions
-from campaign.inputs import require
+from campaign.inputs import missing, require
 from campaign.jobs import write_text
+from campaign.launch import mpiexec
 from campaign.plan import Plan
 from campaign.runner import Outcome, Runner
 from campaign.step import Options, Step, require_writeable, select
@@ -27,6 +30,10 @@ from campaign.step import Options, Step, require_writeable, select
 if TYPE_CHECKING:
     from campaign.camera import Camera
     from campaign.repository import Repository
+
+
+#: Free space that plan, journal and logs want, bytes.
+RECORDS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -66,22 +73,50 @@ def prepare(step: Step, repository: Repository, options: Options) -> tuple[Plan,
     known = [c for c in step.config.in_collections if c != step.ticket_chain]
     repository.require_collections(known or list(step.config.in_collections))
     camera, selection = select(step, repository, options)
-    require(selection, product_of(step.pipeline), options.allow_missing, step.config.data_query)
+    require(selection, product_of(step.pipeline), options.allow_missing, step.query_place)
     if repository.collection_type(step.config.output_run) is not None:
         raise SubmissionRefused(
             f"output run {step.config.output_run} exists already",
             where=repository.root,
             do="raise the letter of RERUN, or give another outputRun",
         )
+    if options.ranks > 1:
+        mpiexec()
     request = Request(
         step.config, step.pipeline, camera, selection, options.ranks, list(options.exclude), step.permissions
     )
-    return freeze(request, repository, run_id()), camera
+    plan = freeze(request, repository, run_id())
+    lacking = [text for text in [missing(selection)] if text]
+    return replace(plan, notes=[*lacking, *plan.notes]), camera
+
+
+@contextmanager
+def _folder(plan: Plan) -> Iterator[None]:
+    """Make the run's folder, of this run alone; take it away where the run does not come about.
+
+    Raises
+    ------
+    SubmissionRefused
+        It exists: another run's plan and journal lie there.
+    """
+    plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.folder.mkdir()
+    except FileExistsError as error:
+        raise SubmissionRefused(
+            "the submit folder exists already, it belongs to another submission",
+            where=plan.submit_path,
+            do="campaign status lists the runs; give another submitPath, or let the default name one a run",
+        ) from error
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(plan.folder)
+        raise
 
 
 def _write_inputs(step: Step, plan: Plan) -> None:
     """Keep all that the run was decided from: configuration, variables, versions, plan."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(json.loads(json.dumps(step.config.values)), sort_keys=False, width=120)
     write_text(plan.folder / "config.yaml", text)
     environment = {"variables": dict(step.config.variables), "versions": versions(), "host": socket.gethostname()}
@@ -89,9 +124,18 @@ def _write_inputs(step: Step, plan: Plan) -> None:
     plan.write()
 
 
-def _places(plan: Plan) -> list[Path]:
+def require_places(step: Step, plan: Plan) -> None:
+    """Try the places that the run will write to: products, its own folder, the list of runs.
+
+    Raises
+    ------
+    SubmissionRefused
+        One cannot be written, or has not the room.
+    """
     outputs = {Path(o.path).parent for task in plan.tasks for o in task.outputs}
-    return [Path(os.path.commonpath(outputs)), plan.folder]
+    need = int(sum(cost.output_mib for cost in estimate(plan)) * 2**20)
+    for place, size in ((Path(os.path.commonpath(outputs)), need), (plan.folder, RECORDS), (step.home.path, RECORDS)):
+        require_writeable(place, size)
 
 
 def _claim(repository: Repository, plan: Plan, step: Step) -> None:
@@ -99,6 +143,7 @@ def _claim(repository: Repository, plan: Plan, step: Step) -> None:
     if not repository.claim_run(plan.output_run):
         raise SubmissionRefused(
             f"output run {plan.output_run} was claimed by another submission just now",
+            where=repository.root,
             do="campaign status shows who runs it",
         )
     entry = {
@@ -146,14 +191,14 @@ def submit(
     ConfigurationError, SubmissionRefused
         The outputs cannot be written, or somebody else was quicker.
     """
-    need = int(sum(cost.output_mib for cost in estimate(plan)) * 2**20)
-    for place in _places(plan):
-        require_writeable(place, need)
-    _write_inputs(step, plan)
-    _claim(repository, plan, step)
+    require_places(step, plan)
+    with _folder(plan):
+        _write_inputs(step, plan)
+        _claim(repository, plan, step)
     made_chain = repository.require_inputs(plan.inputs, step.ticket_chain)
     driver = DriverJournal(plan.journal, plan.run)
-    driver.write("started", {"pid": os.getpid(), "host": socket.gethostname(), "output_run": plan.output_run})
+    about = {"pid": os.getpid(), "host": socket.gethostname()}
+    driver.write("started", about | {"output_run": plan.output_run, "submit_path": plan.submit_path})
     state = "failed"
     try:
         outcome = Runner(plan, listener).run()
@@ -164,7 +209,7 @@ def submit(
         state = "cancelled"
         raise
     finally:
-        driver.write("done" if state == "done" else "failed", {"state": state, "error": state})
+        listener(driver.write("done" if state == "done" else "failed", {"state": state, "error": state}))
     from campaign.pictures import mosaics
 
     notes = [f"the ticket chain {step.ticket_chain} did not exist: made, empty"] if made_chain else []

@@ -99,7 +99,8 @@ _ISR: Final = TaskClass(
         "overscan.serial": Field("median", ("median", "meanclip", "none"), "serial"),
         "overscan.skipColumns": Field(3, kernel="skip_columns", least=0),
         "overscan.parallel": Field(True, kernel="parallel"),
-        "doApplyGains": Field(False),
+        # The camera file's unit says whether there are gains to apply.
+        "doApplyGains": Field(True, (True,)),
         # Ours: corrected frames go to disk, each by a quantum of its own.
         "doWrite": Field(False),
         "doDefect": Field(False),
@@ -129,15 +130,18 @@ _COSMIC: Final = TaskClass(
     {"psfFwhm": Field(3.0, kernel="fwhm", least=0.1), "crGrow": Field(2, kernel="grow", least=0)},
 )
 
+_MASKS: Final = (["SAT", "DETECTED", "INTRP"], ["DETECTED", "INTRP"], ["SAT", "DETECTED", "INTRP", "CR"])
+
 _COMBINE_FIELDS: Final = {
     "calibrationType": Field("calibration", kernel="type"),
-    "exposureScaling": Field("Unity", ("Unity", "ExposureTime", "DarkTime", "MeanStats", "InputList")),
+    "exposureScaling": Field("Unity", ("Unity", "ExposureTime", "DarkTime", "InputList")),
     "scalingLevel": Field("DETECTOR", ("DETECTOR", "AMP")),
     "combine": Field("MEANCLIP", ("MEANCLIP", "MEDIAN", "MEAN"), "statistic"),
     "clip": Field(3.0, kernel="nsigma", least=0.1),
     "nIter": Field(3, kernel="passes", least=1),
     "maxVisitsToCalcErrorFromInputVariance": Field(5, (5,)),
-    "mask": Field(["SAT", "DETECTED", "INTRP"]),
+    # What is left out is what the signature removal and the cosmic-ray task flag; these are upstream's words for it.
+    "mask": Field(["SAT", "DETECTED", "INTRP"], _MASKS),
     "distributionPercentiles": Field([0, 5, 16, 50, 84, 95, 100], ([0, 5, 16, 50, 84, 95, 100],)),
     **_only(False, "doVignette", "doVignetteMask"),
 }
@@ -163,7 +167,7 @@ _MEASURE: Final = TaskClass(
     {
         "numSigmaClip": Field(3.0, kernel="nsigma", least=0.1),
         "clipMaxIter": Field(3, kernel="passes", least=1),
-        "maskNameList": Field(["DETECTED", "BAD", "NO_DATA"]),
+        "maskNameList": Field(["DETECTED", "BAD", "NO_DATA"], (["DETECTED", "BAD", "NO_DATA"],)),
         **_only(False, "doVignette"),
     },
 )

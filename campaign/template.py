@@ -26,12 +26,10 @@ from campaign.template_config import StepConfig, find
 from campaign.template_expand import Expander
 from campaign.template_files import Loader, locate
 from campaign.template_variables import Variables
-from campaign.template_vocabulary import input_collections, vocabulary
+from campaign.template_vocabulary import COMMAND_LINE, input_collections, vocabulary
 from campaign.template_yaml import Entry, merge
 
 __all__ = ["StepConfig", "TemplateErrors", "resolve"]
-
-COMMAND_LINE = "command line"
 
 
 class TemplateErrors(Problems):

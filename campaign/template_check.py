@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from campaign.problems import Problem, near
+from campaign.problems import Problem, near, suggest
 from campaign.selection import splits
-from campaign.template_vocabulary import is_collection, vocabulary
+from campaign.template_vocabulary import COMMAND_LINE, is_collection, vocabulary
 from campaign.template_yaml import Entry
 
 REQUIRED: Final = ("pipelineYaml", "payloadName", "butlerConfig", "inCollection")
@@ -52,7 +52,7 @@ def _levels(root: Mapping[str, Entry]) -> Iterator[tuple[str, Mapping[str, Entry
 def keys(root: Mapping[str, Entry], referenced: set[str]) -> tuple[list[Problem], list[str]]:
     """Find keys that nothing knows: misspelt ones are problems, others warnings.
 
-    A key of one's own is fine where some ``{key}`` refers to it; a site may
+    On the command line there are no others.  A key of one's own is fine where some ``{key}`` refers to it; a site may
     hold anything that its scheduler wants.
     """
     problems, warnings = [], []
@@ -61,8 +61,8 @@ def keys(root: Mapping[str, Entry], referenced: set[str]) -> tuple[list[Problem]
             if key in known or key in referenced:
                 continue
             meant = near(key, known)
-            if meant:
-                problems.append(Problem(f"unknown key {level}{key}", entry.where, f"did you mean {meant}?"))
+            if meant or entry.where == COMMAND_LINE:
+                problems.append(Problem(f"unknown key {level}{key}", entry.where, suggest(key, known)))
             elif not level.startswith("site."):
                 warnings.append(f"{entry.where}: nothing uses the key {level}{key}")
     return problems, warnings

@@ -12,6 +12,7 @@ from campaign.template_yaml import Entry, parse, plain, read_text
 from templates import ROOT
 
 DEFAULTS: Final = "packaged defaults"
+COMMAND_LINE: Final = "command line"
 
 _PART: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_+-]|\.(?!\.))*"
 _WORD: Final = re.compile(_PART, re.ASCII)

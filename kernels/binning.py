@@ -24,9 +24,9 @@ def binned(image: NDArray[np.float32], binning: int) -> NDArray[np.float32]:
     if binning == 1:
         return image.copy()
     good = np.isfinite(image)
-    values = np.where(good, image, 0).astype(np.float64)
+    values = np.where(good, image, np.float32(0))
     rows, columns = (np.arange(0, size, binning) for size in image.shape)
-    total = np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
-    count = np.add.reduceat(np.add.reduceat(good.astype(np.int64), rows, axis=0), columns, axis=1)
+    total = np.add.reduceat(np.add.reduceat(values, rows, axis=0, dtype=np.float64), columns, axis=1)
+    count = np.add.reduceat(np.add.reduceat(good, rows, axis=0, dtype=np.int64), columns, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (total / count).astype(np.float32)

@@ -121,7 +121,8 @@ def combine(
     nsigma, passes : `float`, `int`
         Of MEANCLIP.
     image, variance : `numpy.ndarray` [pixel], float32
-        Filled; NaN where no input is good.
+        Filled; NaN where no input is good, and the variance also where a
+        single good input has no scatter.
     count : `numpy.ndarray` [pixel], int16
         Filled with the number of inputs that went in.
     """
@@ -151,7 +152,9 @@ def combine(
             for k in range(n_inputs):
                 if column[k] >= low and column[k] <= high:
                     total += float(variances[k, p])
-            spread = total / kept
+            spread = total / kept * (math.pi / 2 if statistic == 1 else 1.0)
+        elif n < 2:
+            spread = np.nan
         image[p] = value
         variance[p] = spread / kept
         count[p] = kept

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import clip, gang, geometry, levels, product
+from kernels import clip, gang, levels, product
 from kernels.binning import binned
 from kernels.cosmic import CosmicConfig, cosmic_rays
+from kernels.framekernel import FrameKernel, flagged
 from kernels.geometry import Box, Detector
 from kernels.header import product_cards
 from kernels.isr import Reader
-from kernels.isrconfig import IsrConfig
 from kernels.job import File, Job, Task
 from kernels.normalise import scales_of
 from kernels.product import BAD, Product
-from kernels.publish import publish
-from kernels.raw import Frames
+from kernels.publish import publish_all
 
 #: Below this many inputs the scatter says little, and the variance is propagated.
 FEW_INPUTS = 5
@@ -55,13 +54,14 @@ class Inputs:
 
     files: list[File]
     scales: NDArray[np.float64]
-    bias: Product | None
-    dark: Product | None
+    calibrations: tuple[Product | None, Product | None]
 
 
 def cut(detector: Detector, n_inputs: int, block_bytes: int) -> list[Piece]:
     """Cut a detector into row blocks whose cube of inputs fits into ``block_bytes``."""
-    pieces = []
+    pieces: list[Piece] = []
+    if not n_inputs:
+        return pieces
     for k, amplifier in enumerate(detector.amplifiers):
         rows = max(1, block_bytes // (4 * n_inputs * amplifier.raw[0]))
         height = amplifier.data.ny
@@ -69,7 +69,7 @@ def cut(detector: Detector, n_inputs: int, block_bytes: int) -> list[Piece]:
     return pieces
 
 
-class Combine:
+class Combine(FrameKernel):
     """The gang kernel.
 
     ``config``: ``type`` (bias | dark | flat), ``statistic``, ``nsigma``,
@@ -81,62 +81,37 @@ class Combine:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job = job
+        super().__init__(job)
         self._config = job.config
-        self._camera = geometry.camera(job.camera)
-        self._isr = IsrConfig.from_plain(job.config["isr"])
         self._cosmic = CosmicConfig(**job.config["cosmic"]) if job.config.get("cosmic") else None
-        self._frames = Frames()
         self._inputs: dict[str, Inputs] = {}
-
-    def _detector(self, task: Task) -> Detector:
-        assert task.detector is not None
-        return self._camera.detectors[task.detector]
 
     def _pieces(self, task: Task) -> list[Piece]:
         block = int(self._config.get("block_bytes", BLOCK_BYTES))
-        return cut(self._detector(task), len(task.inputs["raw"]), block)
-
-    def _product(self, task: Task, role: str, wanted: bool) -> Product | None:
-        return Product.open(self._job.files[task.inputs[role][0]].path, self._camera.unit) if wanted else None
+        return cut(self.detector(task), len(task.inputs["raw"]), block)
 
     def _scales(self, task: Task) -> NDArray[np.float64]:
-        detector = self._detector(task)
+        detector = self.detector(task)
         if "flatNormalization" in task.inputs:
-            path = self._job.files[task.inputs["flatNormalization"][0]].path
+            path = self.job.files[task.inputs["flatNormalization"][0]].path
             return scales_of(path, detector, task.parameters["exposures"])
         one = np.asarray(task.parameters["scales"], np.float64)
         return np.repeat(one[:, np.newaxis], len(detector.amplifiers), axis=1)
 
     def _open(self, task: Task) -> Inputs:
         if task.task not in self._inputs:  # one task at a time: a rank's pieces are in order
-            self._inputs = {
-                task.task: Inputs(
-                    [self._job.files[k] for k in task.inputs["raw"]],
-                    self._scales(task),
-                    self._product(task, "bias", self._isr.bias),
-                    self._product(task, "dark", self._isr.dark),
-                )
-            }
+            self._inputs = {task.task: Inputs(self.raws(task), self._scales(task), self.calibrations(task))}
         return self._inputs[task.task]
 
     def weights(self, task: Task) -> Sequence[float]:
         """Cost of each row block: its pixels times the number of frames."""
-        widths = [a.raw[0] for a in self._detector(task).amplifiers]
+        widths = [a.raw[0] for a in self.detector(task).amplifiers]
         return [float((p.last - p.first) * widths[p.amplifier] * len(task.inputs["raw"])) for p in self._pieces(task)]
 
     def compute(self, task: Task, piece: int) -> Part:
         """Read, correct and combine one row block of all frames."""
-        detector, inputs, rows = self._detector(task), self._open(task), self._pieces(task)[piece]
-        reader = Reader(
-            self._frames,
-            detector,
-            detector.amplifiers[rows.amplifier],
-            self._isr,
-            self._camera.unit,
-            inputs.bias,
-            inputs.dark,
-        )
+        inputs, rows = self._open(task), self._pieces(task)[piece]
+        reader = self.reader(task, self.detector(task).amplifiers[rows.amplifier], inputs.calibrations)
         window = reader.window(rows.first, rows.last, self._cosmic.halo if self._cosmic else 0)
         blocks = [
             reader.read(file, dark_time, window)
@@ -144,9 +119,7 @@ class Combine:
         ]
         scales = inputs.scales[:, rows.amplifier].astype(np.float32)[:, np.newaxis, np.newaxis]
         image, variance = self._clip(reader, np.stack([b.pixels for b in blocks]), scales, window.core)
-        bad = np.zeros(image.shape, np.bool_)
-        for applied in filter(None, (inputs.bias, inputs.dark)):
-            bad |= (applied.read(window.inner, "MASK") & BAD) != 0
+        bad = flagged(inputs.calibrations, window.inner)
         return Part(window.inner, image, variance, bad, [b.samples for b in blocks], [b.saturated for b in blocks])
 
     def _clip(
@@ -172,23 +145,19 @@ class Combine:
 
     def finish(self, task: Task, results: Sequence[Part]) -> dict[str, Any]:
         """Assemble the detector and publish the calibration, its binned images and the inputs table."""
-        detector, kind = self._detector(task), self._config["type"]
+        detector, kind = self.detector(task), self._config["type"]
         image, variance, mask = self._assemble(detector, results)
         self._table(task, detector, results)
-        cards = product_cards(self._job, task, self._camera, detector, image, mask, self._inputs[task.task].scales)
-        stamp, permissions = f"{self._job.run}.{self._job.attempt}", self._config.get("permissions", {})
-        detail: dict[str, Any] = {
-            "inputs_used": len(task.inputs["raw"]),
-            "bad_pixels": int(np.count_nonzero(mask)),
+        cards = product_cards(self.job, task, self.camera, detector, image, mask, self._inputs[task.task].scales)
+        stamp, permissions = f"{self.job.run}.{self.job.attempt}", self._config.get("permissions", {})
+        files = {
+            kind: (task.outputs[kind], partial(product.write, cards=cards, image=image, mask=mask, variance=variance))
         }
         for name, binning in self._config.get("bins", {}).items():
             small = binned(np.where(mask == 0, image, np.nan).astype(np.float32), binning)
-            detail[name] = publish(
-                task.outputs[name], partial(product.write, cards=cards, image=small), stamp, permissions
-            )
-        write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
-        detail[kind] = publish(task.outputs[kind], write, stamp, permissions)
-        return detail
+            files[name] = task.outputs[name], partial(product.write, cards=cards, image=small)
+        published = publish_all(files, stamp, permissions)
+        return {"inputs_used": len(task.inputs["raw"]), "bad_pixels": int(np.count_nonzero(mask)), **published}
 
     def _assemble(
         self, detector: Detector, results: Sequence[Part]
@@ -201,9 +170,10 @@ class Combine:
             image[part.box.slices], variance[part.box.slices] = part.image, part.variance
             bad[part.box.slices] = part.bad
         hollow = ~(np.isfinite(image) & np.isfinite(variance))
+        bad |= hollow
         for plane in (image, variance):
-            plane[hollow] = np.median(plane[~hollow]) if not hollow.all() else 0.0
-        return image, variance, np.where(bad | hollow, BAD, 0).astype(np.int32)
+            plane[hollow] = np.median(plane[~bad]) if not bad.all() else 0.0
+        return image, variance, np.where(bad, BAD, 0).astype(np.int32)
 
     def _table(self, task: Task, detector: Detector, results: Sequence[Part]) -> None:
         """Write this detector's part of the inputs table."""
@@ -213,7 +183,7 @@ class Combine:
             for n, exposure in enumerate(task.parameters["exposures"]):
                 saturated = sum(p.saturated[n] for p in parts)
                 rows.append(levels.row(exposure, detector, amplifier, [p.samples[n] for p in parts], saturated))
-        levels.write(levels.path_of(self._job, task), rows)
+        levels.write(levels.path_of(self.job, task), rows)
 
 
 def _combine(

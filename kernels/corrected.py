@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from kernels import gang, geometry, product
+from kernels import gang, product
+from kernels.framekernel import FrameKernel
 from kernels.geometry import Amplifier, Detector
-from kernels.isr import Reader, Window
-from kernels.isrconfig import IsrConfig
 from kernels.job import Job, Task
-from kernels.product import BAD, PLANES, Card, Product
+from kernels.product import BAD, PLANES, Card
 from kernels.publish import publish
-from kernels.raw import Frames
 
 
-class Correct:
+class Correct(FrameKernel):
     """The quantum kernel of an ISR task that writes.
 
     ``config``: ``isr``, ``permissions``.  Task: input ``raw`` (one file) and
@@ -27,57 +25,35 @@ class Correct:
     ``postISRCCD``: IMAGE in the camera's unit, MASK with SAT and BAD, VARIANCE.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._camera = geometry.camera(job.camera)
-        self._isr = IsrConfig.from_plain(job.config["isr"])
-        self._frames = Frames()
-
     def weights(self, task: Task) -> Sequence[float]:
         """One piece: a frame is read once."""
         return [1.0]
 
-    def _product(self, task: Task, role: str, wanted: bool) -> Product | None:
-        return Product.open(self._job.files[task.inputs[role][0]].path, self._camera.unit) if wanted else None
-
     def compute(self, task: Task, piece: int) -> Any:
         """Image, mask and variance [y, x] of the assembled detector."""
-        assert task.detector is not None
-        detector = self._camera.detectors[task.detector]
-        bias, dark = self._product(task, "bias", self._isr.bias), self._product(task, "dark", self._isr.dark)
-        shape = detector.size[::-1]
+        shape = self.detector(task).size[::-1]
         image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         mask = np.full(shape, 1 << PLANES["NO_DATA"], np.int32)
-        for amplifier in detector.amplifiers:
-            reader = Reader(self._frames, detector, amplifier, self._isr, self._camera.unit, bias, dark)
-            window = reader.window(0, amplifier.data.ny, 0)
-            pixels = self._read(task, reader, window)
-            at = amplifier.target.slices
-            saturated = ~np.isfinite(pixels)
-            image[at], variance[at] = np.nan_to_num(pixels), reader.variance(np.nan_to_num(pixels))
-            mask[at] = np.where(saturated, 1 << PLANES["SAT"], 0)
-            for applied in filter(None, (bias, dark)):
-                mask[at] |= applied.read(window.inner, "MASK") & BAD
+        for whole in self.whole(task):
+            pixels = whole.reader.read(self.raws(task)[0], float(task.parameters["dark_times"][0]), whole.window).pixels
+            saturated, at = ~np.isfinite(pixels), whole.amplifier.target.slices
+            image[at] = np.where(saturated, 0, pixels)
+            variance[at] = whole.reader.variance(image[at])
+            mask[at] = np.where(saturated, 1 << PLANES["SAT"], 0) | np.where(whole.bad, BAD, 0)
         return image, mask, variance
-
-    def _read(self, task: Task, reader: Reader, window: Window) -> Any:
-        file = self._job.files[task.inputs["raw"][0]]
-        return reader.read(file, float(task.parameters["dark_times"][0]), window).pixels
 
     def finish(self, task: Task, results: Sequence[Any]) -> dict[str, Any]:
         """Publish the corrected frame."""
-        assert task.detector is not None
         image, mask, variance = results[0]
-        cards = self._cards(task, self._camera.detectors[task.detector])
+        cards = self._cards(task, self.detector(task))
         write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
-        stamp = f"{self._job.run}.{self._job.attempt}"
-        return {"postISRCCD": publish(task.outputs["postISRCCD"], write, stamp, self._job.config["permissions"])}
+        return {"postISRCCD": publish(task.outputs["postISRCCD"], write, self.stamp, self.job.config["permissions"])}
 
     def _cards(self, task: Task, detector: Detector) -> list[Card]:
-        parameters, unit = task.parameters, self._camera.unit
+        parameters, unit = task.parameters, self.camera.unit
         return [
             ("OBSTYPE", "corrected frame", ""),
-            ("INSTRUME", self._camera.name, ""),
+            ("INSTRUME", self.camera.name, ""),
             ("DETECTOR", detector.id, ""),
             ("DETNAME", detector.name, ""),
             ("EXPID", parameters["exposures"][0], "exposure"),
@@ -87,7 +63,7 @@ class Correct:
             ("DARKTIME", float(parameters["dark_times"][0]), "s"),
             ("BUNIT", unit, "unit of IMAGE; VARIANCE is its square"),
             ("CALUNIT", unit, "unit of the frame"),
-            *((f"ISR_{key.upper()}", value, "") for key, value in self._job.config["isr"].items()),
+            *((f"ISR_{key.upper()}", value, "") for key, value in self.job.config["isr"].items()),
             *(card for amplifier in detector.amplifiers for card in _amplifier_cards(amplifier)),
             *((key, value, "") for key, value in task.provenance.items()),
         ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kernels.errors import KernelError
+from kernels.errors import JobError, KernelError
 from kernels.job import Job, Task
 from kernels.journal import Journal
 from kernels.partition import shares
@@ -89,6 +89,8 @@ def execute(job: Job, comm: Any, kernel: Kernel) -> int:
     """
     rank, size = (comm.rank, comm.size) if comm else (0, 1)
     weights = [list(kernel.weights(task)) for task in job.tasks]
+    if empty := [task.task for task, costs in zip(job.tasks, weights, strict=True) if not costs]:
+        raise JobError(f"{empty[0]}: has no input, there is nothing to do")
     pieces = [Piece(t, p) for t, costs in enumerate(weights) for p in range(len(costs))]
     parts = shares([weights[p.task][p.number] for p in pieces], size)
     holder = [r for r, part in enumerate(parts) for _ in part]

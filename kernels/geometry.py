@@ -8,6 +8,8 @@ from typing import Any
 
 from kernels.errors import JobError
 
+UNITS = ("electron", "adu")
+
 
 @dataclass(frozen=True)
 class Box:
@@ -161,6 +163,9 @@ def camera(plain: Mapping[str, Any]) -> Camera:
     """
     try:
         detectors = {d["id"]: _detector(d, plain["types"]) for d in plain["detectors"]}
-        return Camera(plain["name"], plain["unit"], int(plain["scale"]), detectors)
+        made = Camera(plain["name"], plain["unit"], int(plain["scale"]), detectors)
     except (KeyError, TypeError, ValueError, IndexError, AssertionError) as error:
         raise JobError(f"the job's camera section is incomplete: {error!r}") from error
+    if made.unit not in UNITS:
+        raise JobError(f"the job's camera is in unit {made.unit!r}; possible are {', '.join(UNITS)}")
+    return made

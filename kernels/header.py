@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.clip import IQR_TO_SIGMA
+from kernels.cosmic import CosmicConfig
 from kernels.geometry import Camera, Detector
 from kernels.job import Job, Task
 from kernels.product import Card
@@ -42,7 +43,8 @@ def _definition(job: Job) -> list[Card]:
     isr = config["isr"]
     cards += [(f"ISR_{key.upper()}", value, "") for key, value in isr.items()]
     if config.get("cosmic"):
-        cards += [(f"CR_{key.upper()}", value, "") for key, value in config["cosmic"].items()]
+        cosmic = vars(CosmicConfig(**config["cosmic"]))
+        cards += [(f"CR_{key.upper()}", value, "") for key, value in cosmic.items()]
     return cards
 
 

@@ -17,11 +17,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class File:
-    """An input file; ``bytes`` (size) and ``md5`` are checked where they are known."""
+    """An input file; its size in ``bytes`` is checked where it is known."""
 
     path: str
     bytes: int | None = None
-    md5: str | None = None
 
 
 @dataclass(frozen=True)

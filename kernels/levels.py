@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Sequence
@@ -11,13 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import gang, geometry
+from kernels import gang
+from kernels.framekernel import FrameKernel
 from kernels.geometry import Amplifier, Detector
-from kernels.isr import Reader
-from kernels.isrconfig import IsrConfig
 from kernels.job import Job, Task
-from kernels.publish import sync
-from kernels.raw import Frames
+from kernels.publish import PublishError, reason, sync
 
 COLUMNS = ("exposure", "detector", "amplifier", "level", "noise", "saturated")
 
@@ -50,29 +49,35 @@ def path_of(job: Job, task: Task) -> str:
 
 
 def write(path: str, rows: Sequence[Sequence[object]]) -> None:
-    """Write one detector's rows (`COLUMNS`) as CSV; a repeated attempt replaces them by equal ones."""
+    """Write one detector's rows (`COLUMNS`) as CSV; a repeated attempt replaces them by equal ones.
+
+    Raises
+    ------
+    PublishError
+        The folder cannot be written, the disk is full.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-    sync(temporary)
-    temporary.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(rows)
+        sync(temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise PublishError(f"{path}: cannot be written: {reason(error, target.parent)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
-class Levels:
+class Levels(FrameKernel):
     """The gang kernel of a table without a product; a piece is one exposure of one detector.
 
     ``config``: ``isr``, ``inputs_table`` (a folder); task parameters: ``exposures``.
     """
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._camera = geometry.camera(job.camera)
-        self._isr = IsrConfig.from_plain(job.config["isr"])
-        self._frames = Frames()
 
     def weights(self, task: Task) -> Sequence[float]:
         """Every exposure costs the same."""
@@ -80,18 +85,15 @@ class Levels:
 
     def compute(self, task: Task, piece: int) -> list[list[object]]:
         """The table's rows of one exposure."""
-        assert task.detector is not None
-        detector, rows = self._camera.detectors[task.detector], []
-        for amplifier in detector.amplifiers:
-            reader = Reader(self._frames, detector, amplifier, self._isr, self._camera.unit, None, None)
-            window = reader.window(0, amplifier.data.ny, 0)
-            block = reader.read(self._job.files[task.inputs["raw"][piece]], 0.0, window)
-            rows.append(row(task.parameters["exposures"][piece], detector, amplifier, [block.samples], block.saturated))
+        exposure, file, rows = task.parameters["exposures"][piece], self.raws(task)[piece], []
+        for whole in self.whole(task):
+            block = whole.reader.read(file, 0.0, whole.window)
+            rows.append(row(exposure, self.detector(task), whole.amplifier, [block.samples], block.saturated))
         return rows
 
     def finish(self, task: Task, results: Sequence[list[list[object]]]) -> dict[str, Any]:
         """Write one detector's rows."""
-        write(path_of(self._job, task), [row for rows in results for row in rows])
+        write(path_of(self.job, task), [row for rows in results for row in rows])
         return {"inputs_used": len(results)}
 
 

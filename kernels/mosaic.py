@@ -66,7 +66,7 @@ class Mosaic:
         for key, detector, box in zip(task.inputs["binned"], detectors, boxes, strict=True):
             size = [-(-n // int(task.parameters["binning"])) for n in detector.size]
             small = product.read(self._job.files[key].path, Box(0, 0, size[0], size[1]))
-            turned = np.rot90(small, round(detector.yaw_deg / 90))
+            turned = np.rot90(small, -round(detector.yaw_deg / 90))  # rows go up: rot90() is clockwise
             there = canvas[box.slices]
             canvas[box.slices] = np.where(np.isfinite(turned), turned, there)
         return canvas

@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import gang, geometry
+from kernels import gang
 from kernels.clip import clipped_mean
 from kernels.errors import DataError
+from kernels.framekernel import FrameKernel
 from kernels.geometry import Detector
-from kernels.isr import Reader
-from kernels.isrconfig import IsrConfig
 from kernels.job import Job, Task
-from kernels.product import Product
 from kernels.publish import publish
-from kernels.raw import Frames
 
 
 def write_json(path: str, content: Any) -> None:
@@ -28,7 +25,7 @@ def write_json(path: str, content: Any) -> None:
     Path(path).write_text(json.dumps(content, separators=(",", ":")))
 
 
-class Measure:
+class Measure(FrameKernel):
     """The gang kernel of flatMeasure: clipped mean and count of every amplifier and detector of every exposure.
 
     A piece is one exposure of one detector.  ``config``: ``isr``, ``nsigma``,
@@ -37,35 +34,20 @@ class Measure:
     ``detector_count`` [exposure], in the job's unit.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._camera = geometry.camera(job.camera)
-        self._isr = IsrConfig.from_plain(job.config["isr"])
-        self._frames = Frames()
-
     def weights(self, task: Task) -> Sequence[float]:
         """Every exposure costs the same."""
         return [1.0] * len(task.inputs["raw"])
 
-    def _product(self, task: Task, role: str, wanted: bool) -> Product | None:
-        return Product.open(self._job.files[task.inputs[role][0]].path, self._camera.unit) if wanted else None
-
     def compute(self, task: Task, piece: int) -> dict[str, list[float] | list[int]]:
         """Clipped means of one exposure: the amplifiers', and last the detector's."""
-        assert task.detector is not None
-        detector = self._camera.detectors[task.detector]
-        bias, dark = self._product(task, "bias", self._isr.bias), self._product(task, "dark", self._isr.dark)
+        file, dark_time = self.job.files[task.inputs["raw"][piece]], task.parameters["dark_times"][piece]
         samples = []
-        for amplifier in detector.amplifiers:
-            reader = Reader(self._frames, detector, amplifier, self._isr, self._camera.unit, bias, dark)
-            window = reader.window(0, amplifier.data.ny, 0)
-            file = self._job.files[task.inputs["raw"][piece]]
-            pixels = reader.read(file, task.parameters["dark_times"][piece], window).pixels
-            for applied in filter(None, (bias, dark)):
-                pixels[applied.read(window.inner, "MASK") != 0] = np.nan
+        for amplifier in self.whole(task):
+            pixels = amplifier.reader.read(file, dark_time, amplifier.window).pixels
+            pixels[amplifier.bad] = np.nan
             samples.append(pixels.ravel())
         samples.append(np.concatenate(samples))
-        nsigma, passes = float(self._job.config["nsigma"]), int(self._job.config["passes"])
+        nsigma, passes = float(self.job.config["nsigma"]), int(self.job.config["passes"])
         clipped = [clipped_mean(sample, nsigma, passes) for sample in samples]
         return {"mean": [c[0] for c in clipped], "count": [c[2] for c in clipped]}
 
@@ -80,21 +62,20 @@ class Measure:
         assert task.detector is not None
         for n, result in enumerate(results):
             if not result["mean"][-1] > 0:
-                path = self._job.files[task.inputs["raw"][n]].path
-                raise DataError(path, f"its mean level is {result['mean'][-1]:.3g} {self._camera.unit}: not a flat")
+                path = self.job.files[task.inputs["raw"][n]].path
+                raise DataError(path, f"its mean level is {result['mean'][-1]:.3g} {self.camera.unit}: not a flat")
         content = {
             "detector": task.detector,
-            "unit": self._camera.unit,
+            "unit": self.camera.unit,
             "exposures": list(task.parameters["exposures"]),
-            "amplifiers": [a.name for a in self._camera.detectors[task.detector].amplifiers],
+            "amplifiers": [a.name for a in self.detector(task).amplifiers],
             "mean": [r["mean"][:-1] for r in results],
             "count": [r["count"][:-1] for r in results],
             "detector_mean": [r["mean"][-1] for r in results],
             "detector_count": [r["count"][-1] for r in results],
         }
-        stamp = f"{self._job.run}.{self._job.attempt}"
         output = publish(
-            task.outputs["flatMeasure"], lambda p: write_json(p, content), stamp, self._job.config["permissions"]
+            task.outputs["flatMeasure"], lambda p: write_json(p, content), self.stamp, self.job.config["permissions"]
         )
         return {"flatMeasure": output, "inputs_used": len(results)}
 
@@ -122,10 +103,11 @@ def solve(
     exposure_scale : `numpy.ndarray` [exposure]
         In the unit of ``mean``.
     detector_scale : `numpy.ndarray` [detector]
-        Relative, of weighted mean 1.
+        Relative, of weighted mean 1; 1 for what was never measured.
     """
-    log = np.log(mean)
+    log = np.log(np.where(count > 0, mean, 1))  # where nothing was measured the mean is no number, and weightless
     by_detector = count.sum(axis=1)
+    of_detector = np.maximum(by_detector, 1)
 
     def exposures(g: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(((log - g[:, np.newaxis]) * count).sum(axis=0) / count.sum(axis=0))
@@ -133,10 +115,10 @@ def solve(
     g = np.zeros(len(mean))
     e = exposures(g)
     for _ in range(iterations):
-        g = ((log - e) * count).sum(axis=1) / by_detector
+        g = ((log - e) * count).sum(axis=1) / of_detector
         e = exposures(g)
         g -= np.log((np.exp(g) * by_detector).sum() / by_detector.sum())
-    return np.exp(exposures(g)), np.exp(g)
+    return np.exp(exposures(g)), np.exp(np.where(by_detector > 0, g, 0))
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -169,7 +151,8 @@ def _rows(table: dict[str, Any], level: str, exposures: Sequence[int]) -> list[R
     rows = []
     for name, some_mean, some_count in zip(names, means, counts, strict=True):
         mean, count = np.ones(len(exposures)), np.zeros(len(exposures))
-        mean[at], count[at] = some_mean, some_count
+        lit = np.asarray(some_mean) > 0  # a dead amplifier has no logarithm, and no say
+        mean[at], count[at] = np.where(lit, some_mean, 1), np.where(lit, some_count, 0)
         rows.append(Row(name, mean, count))
     return rows
 

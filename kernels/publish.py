@@ -5,6 +5,7 @@ No file under its final name is ever partial, and none is ever overwritten.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import hashlib
@@ -107,8 +108,31 @@ def publish(
     except (OSError, KeyError) as error:
         raise PublishError(f"{final}: cannot be written: {reason(error, target.parent)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only disk there is none, and no unlink() either
+            temporary.unlink()
     return detail
+
+
+def publish_all(
+    files: Mapping[str, tuple[str, Callable[[str], None]]], stamp: str, permissions: Mapping[str, Any]
+) -> dict[str, dict[str, str | int]]:
+    """Write the products of one task: all of them, or none, so that the task can be done again.
+
+    Parameters
+    ----------
+    files : `dict`
+        Dataset type -> final path and what writes the file; see `publish`,
+        also for the other parameters and what is raised.
+    """
+    done: dict[str, dict[str, str | int]] = {}
+    try:
+        for name, (final, write) in files.items():
+            done[name] = publish(final, write, stamp, permissions)
+    except KernelError:
+        for detail in done.values():
+            Path(str(detail["path"])).unlink()
+        raise
+    return done
 
 
 def reason(error: BaseException, folder: Path) -> str:

@@ -83,7 +83,10 @@ class Rates:
         Time during which cosmic rays go on hitting after the dark time,
         second (the dark current of this time is neglected).
     saturation : `float`
-        Full well where the camera file has none, electron.
+        Full well where the camera file has no saturation, electron.
+    overfull : `float`
+        Full well in units of the camera file's saturation: above 1, or the
+        read noise would hide half of the saturated pixels.
     """
 
     level: tuple[float, float] = (15000.0, 30000.0)
@@ -111,6 +114,7 @@ class Rates:
     spots: float = 0.3
     readout_time: float = 2.0
     saturation: float = 1.2e5
+    overfull: float = 1.05
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Rates:

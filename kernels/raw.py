@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import fitsio
@@ -12,6 +14,17 @@ from numpy.typing import NDArray
 from kernels.errors import DataError
 from kernels.geometry import Amplifier
 from kernels.job import File
+
+#: cfitsio's answer where DATASUM and data disagree (0 without DATASUM).
+WRONG = -1
+
+
+@dataclass
+class _Open:
+    """An open file and those of its HDUs that were found to be what they should be."""
+
+    fits: fitsio.FITS
+    hdus: dict[str | int, fitsio.hdu.ImageHDU] = field(default_factory=dict)
 
 
 class Frames:
@@ -25,27 +38,36 @@ class Frames:
 
     def __init__(self, limit: int = 64) -> None:
         self._limit = limit
-        self._open: OrderedDict[str, fitsio.FITS] = OrderedDict()
+        self._open: OrderedDict[str, _Open] = OrderedDict()
 
-    def _get(self, file: File) -> fitsio.FITS:
+    def _get(self, file: File) -> _Open:
         if file.path in self._open:
             self._open.move_to_end(file.path)
             return self._open[file.path]
         try:
-            handle = fitsio.FITS(file.path, "r")
+            size = os.stat(file.path).st_size
+            if file.bytes not in (None, size):
+                raise DataError(file.path, f"has {size} bytes, it had {file.bytes} when it was ingested")
+            handle = _Open(fitsio.FITS(file.path, "r"))
         except OSError as error:
             raise DataError(file.path, _first_line(error)) from error
         self._open[file.path] = handle
         if len(self._open) > self._limit:
-            self._open.popitem(last=False)[1].close()
+            self._open.popitem(last=False)[1].fits.close()
         return handle
 
-    def _hdu(self, file: File, name: str | int) -> fitsio.hdu.ImageHDU:
-        """An HDU by name or number; an fpacked primary image lies in the HDU after an empty primary."""
-        fits = self._get(file)
-        packed = isinstance(name, int) and not fits[0].has_data() and len(fits) > 1
-        shift = 1 if packed and fits[1].read_header().get("ZSIMPLE", False) else 0
-        return fits[name + shift if isinstance(name, int) else name]
+    def _hdu(self, file: File, amplifier: Amplifier) -> fitsio.hdu.ImageHDU:
+        """An amplifier's HDU; its shape, and its data where there is a DATASUM, are checked once."""
+        opened, name = self._get(file), amplifier.hdu
+        if name not in opened.hdus:
+            hdu = _find(opened.fits, name)
+            shape = tuple(hdu.get_info()["dims"])[::-1]
+            if shape != amplifier.raw:
+                raise DataError(file.path, f"HDU {name} is {shape} pixels, the camera says {amplifier.raw}")
+            if opened.fits._FITS.verify_checksum(hdu.get_extnum() + 1)["dataok"] == WRONG:
+                raise DataError(file.path, f"HDU {name}: corrupt, its data are not those of its DATASUM")
+            opened.hdus[name] = hdu
+        return opened.hdus[name]
 
     def rows(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
         """Read raw rows ``[first, last)`` of an amplifier.
@@ -60,15 +82,8 @@ class Frames:
         DataError
             The file, or this HDU, cannot be read or has another shape.
         """
-        width, height = amplifier.raw
         try:
-            hdu = self._hdu(file, amplifier.hdu)
-            shape = tuple(hdu.get_info()["dims"])
-            if shape != (height, width):
-                raise DataError(
-                    file.path, f"HDU {amplifier.hdu} is {shape[::-1]} pixels, the camera says {(width, height)}"
-                )
-            pixels = hdu[first:last, :]
+            pixels = self._hdu(file, amplifier)[first:last, :]
         except (OSError, ValueError) as error:
             raise DataError(file.path, f"HDU {amplifier.hdu}: {_first_line(error)}") from error
         if pixels.dtype.kind == "f":
@@ -78,7 +93,7 @@ class Frames:
     def close(self) -> None:
         """Close every file."""
         while self._open:
-            self._open.popitem()[1].close()
+            self._open.popitem()[1].fits.close()
 
     def __enter__(self) -> Frames:
         return self
@@ -87,6 +102,14 @@ class Frames:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _find(fits: fitsio.FITS, name: str | int) -> fitsio.hdu.ImageHDU:
+    """An HDU by name or number; an fpacked primary image lies in the HDU after an empty primary."""
+    if isinstance(name, str):
+        return fits[name]
+    packed = not fits[0].has_data() and len(fits) > 1 and fits[1].read_header().get("ZSIMPLE", False)
+    return fits[name + 1 if packed else name]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Runs a job: ``mpiexec -n 4 python -P -m mpi4py -m kernels.run job.json``.
 
-``python -P -m kernels.run job.json`` runs it serially.  Under ``-m mpi4py`` an
-exception on one rank ends the whole job with that rank's error.
+``python -P -m kernels.run job.json`` runs it serially.  An exception on one rank
+ends the whole job with that rank's error.  Exit codes: 0 done, 1 tasks failed
+(the journal says why), 3 the job was refused, 70 a defect.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import importlib
 import json
 import os
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +33,9 @@ KERNELS = {
     "pairs": "kernels.pairs:execute",
     "simulate": "kernels.simulate:execute",
 }
-FAILED_TASKS, REFUSED = 1, 3
+FAILED_TASKS, REFUSED, DEFECT = 1, 3, 70
+#: Time that rank 0 has to report an error of all ranks, second.
+GRACE_S = 2.0
 WORLD_VARIABLES = ("PMI_SIZE", "PMIX_SIZE", "OMPI_COMM_WORLD_SIZE")
 
 
@@ -124,6 +129,14 @@ def _warm() -> None:
     compile_all()
 
 
+def _end(code: int) -> int:
+    """End the whole job, not this rank alone."""
+    sys.stderr.flush()
+    if started_by_mpi():
+        _world().Abort(code)
+    return code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="kernels.run", description=__doc__)
@@ -145,10 +158,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return FAILED_TASKS if run(options.job, options.ranks) else 0
     except KernelError as error:
+        if started_by_mpi() and _world().rank:  # what all ranks found, rank 0 says, and ends the job
+            time.sleep(GRACE_S)
         print(f"error: {error}", file=sys.stderr, flush=True)
-        if started_by_mpi():
-            _world().Abort(REFUSED)
-        return REFUSED
+        return _end(REFUSED)
+    except Exception:  # a defect: Python's own exit code for it would read as "tasks failed"
+        traceback.print_exc()
+        return _end(DEFECT)
 
 
 if __name__ == "__main__":

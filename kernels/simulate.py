@@ -88,7 +88,8 @@ def amplifier_frame(
     target = amplifier.target
     charge = rng.poisson(signal).astype(np.float32)
     _deposit(charge, rays, target)
-    np.minimum(charge, min(amplifier.saturation, rates.saturation), out=charge)
+    well = rates.saturation if np.isinf(amplifier.saturation) else rates.overfull * amplifier.saturation
+    np.minimum(charge, well, out=charge)
     charge /= np.float32(amplifier.gain)
     charge += truth.structure[target.slices]
     width, height = amplifier.raw

@@ -207,7 +207,7 @@ def test_saturation_is_the_amplifiers_or_the_models() -> None:
     bright = exposure(9, "flat", 5.0, lamp=20.0)
     images = pixels_of(bright, DETECTOR)
     plateaus = [GAIN * (np.median(i[:NY, 10 : 10 + NX]) - np.median(i[:NY, 10 + NX :])) for i in images]
-    assert plateaus == pytest.approx([1.2e5, 1e5, 1.2e5, 1.2e5], abs=20)
+    assert plateaus == pytest.approx([1.2e5, 1.05e5, 1.2e5, 1.2e5], abs=20)  # a little above the threshold of SAT
     clipped = pixels_of(bright, replace(DETECTOR, adc_max=65535))
     assert [i.max() for i in clipped] == [65535] * 4
 

@@ -1,0 +1,218 @@
+"""The clip against its definition, written down a second time in plain Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from kernels import clip
+
+F32 = NDArray[np.float32]
+NONE = np.empty((0, 0), np.float32)
+
+
+def combined(
+    cube: Any, variances: F32 = NONE, statistic: str = "MEANCLIP", nsigma: float = 3.0, passes: int = 3
+) -> Any:
+    """Image, variance and count of ``cube[n, pixel]``."""
+    cube = np.asarray(cube, np.float32)
+    image, variance = (np.full(cube.shape[1], -7, np.float32) for _ in range(2))
+    count = np.full(cube.shape[1], -7, np.int16)
+    clip.combine(cube, variances, clip.STATISTICS[statistic], nsigma, passes, image, variance, count)
+    return image, variance, count
+
+
+def one(*values: float, **more: Any) -> tuple[float, float, int]:
+    image, variance, count = combined(np.array(values, np.float32)[:, None], **more)
+    return float(image[0]), float(variance[0]), int(count[0])
+
+
+def stack(n: int, seed: int, outliers: float = 0.1, masked: float = 0.05) -> F32:
+    """Frames of noise and level like a flat's, with outliers and masked pixels."""
+    rng = np.random.default_rng(seed)
+    cube = rng.normal(1000, 30, (n, 200)).astype(np.float32)
+    cube[rng.random(cube.shape) < outliers] += 2000
+    cube[rng.random(cube.shape) < masked] = np.nan
+    return cube
+
+
+@pytest.mark.parametrize("n", range(1, 61))
+def test_every_number_of_inputs_is_as_the_definition_says(n: int, slow_meanclip: Any) -> None:
+    cube = stack(n, n)
+    expected = np.array([slow_meanclip(column) for column in cube.T.tolist()])
+    image, variance, count = combined(cube)
+    np.testing.assert_array_equal(count, expected[:, 2])
+    np.testing.assert_allclose(image, expected[:, 0], rtol=2e-7)
+    np.testing.assert_allclose(variance, expected[:, 1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3, 6])
+@pytest.mark.parametrize("nsigma", [1.5, 2.5, 4.0])
+def test_other_settings_are_as_the_definition_says(nsigma: float, passes: int, slow_meanclip: Any) -> None:
+    cube = stack(20, 99)
+    expected = np.array([slow_meanclip(column, nsigma, passes) for column in cube.T.tolist()])
+    image, _, count = combined(cube, nsigma=nsigma, passes=passes)
+    np.testing.assert_array_equal(count, expected[:, 2])
+    np.testing.assert_allclose(image, expected[:, 0], rtol=2e-7)
+
+
+ADU = st.lists(st.one_of(st.integers(0, 40), st.sampled_from([-1e4, 65535, np.nan, np.inf])), min_size=1, max_size=25)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ADU)
+def test_ties_are_as_the_definition_says(slow_meanclip: Any, values: list[float]) -> None:
+    image, variance, count = one(*values)
+    mean, expected, kept = slow_meanclip(values)
+    assert count == kept
+    np.testing.assert_allclose([image, variance], [mean, expected], rtol=1e-6, atol=1e-6)
+
+
+def test_an_inter_quartile_range_of_0_keeps_only_the_median() -> None:
+    assert one(5, 5, 5, 5, 5, 5, 5, 6, 4) == (5, 0, 7)
+
+
+def test_a_value_may_come_back() -> None:
+    """The first pass drops 3.7 (about the median, by the inter-quartile range), the second keeps it."""
+    values = [-3.5, -1.7, -0.9, -0.6, -0.4, -0.3, 0.9, 1.3, 3.7]
+    assert one(*values, passes=1)[2] == 8
+    image, _, count = one(*values)
+    assert (image, count) == (pytest.approx(np.mean(values), rel=1e-5), 9)
+
+
+def test_one_value_has_no_scatter() -> None:
+    image, variance, count = one(3.5, np.nan, np.inf)
+    assert (image, count) == (3.5, 1)
+    assert np.isnan(variance)
+
+
+@pytest.mark.parametrize("statistic", clip.STATISTICS)
+def test_two_values_are_averaged_however_far_apart(statistic: str) -> None:
+    factor = np.pi / 2 if statistic == "MEDIAN" else 1
+    image, variance, count = one(10, 30, statistic=statistic)
+    assert (image, count) == (20, 2)
+    assert variance == pytest.approx(factor * 200 / 2)
+
+
+@pytest.mark.parametrize("statistic", clip.STATISTICS)
+def test_nothing_but_masked_inputs_is_not_a_number(statistic: str) -> None:
+    image, variance, count = one(np.nan, np.inf, -np.inf, statistic=statistic)
+    assert np.isnan(image) and np.isnan(variance) and count == 0
+
+
+@pytest.mark.parametrize(("sigmas", "at_least"), [(8.0, 0.99), (-8.0, 0.99), (12.0, 0.9999), (-1e5, 1.0), (1e5, 1.0)])
+def test_one_outlier_among_ten_is_dropped(sigmas: float, at_least: float) -> None:
+    """The limit is symmetric: where anything is dropped, it is the one that is farthest away."""
+    cube = np.random.default_rng(3).normal(100, 5, (10, 20000)).astype(np.float32)
+    cube[4] = 100 + 5 * sigmas
+    image, _, count = combined(cube)
+    dropped = count <= 9
+    assert dropped.mean() >= at_least
+    assert np.abs(image - 100)[dropped].max() < 5 * 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 2**32 - 1), st.sampled_from(sorted(clip.STATISTICS)))
+def test_the_order_of_the_inputs_changes_no_bit(n: int, seed: int, statistic: str) -> None:
+    rng = np.random.default_rng(seed)
+    cube = np.concatenate(
+        [stack(n, seed), rng.choice(np.array([0.0, -0.0, 1.0, np.nan], np.float32), (n, 100))], axis=1
+    )
+    variances = rng.uniform(1, 1e4, cube.shape).astype(np.float32) if n < 5 else NONE
+    order = rng.permutation(n)
+    ours = combined(cube, variances, statistic)
+    others = combined(cube[order], variances[order] if n < 5 else NONE, statistic)
+    assert [a.tobytes() for a in ours] == [a.tobytes() for a in others]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 20), st.integers(-12, 12), st.integers(0, 99))
+def test_a_power_of_two_scales_every_bit(n: int, power: int, seed: int) -> None:
+    cube, factor = stack(n, seed), np.float32(2.0**power)
+    image, variance, count = combined(cube)
+    scaled = combined(cube * factor)
+    np.testing.assert_array_equal(scaled[0], image * factor)
+    np.testing.assert_array_equal(scaled[1], variance * factor**2)
+    np.testing.assert_array_equal(scaled[2], count)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 20), st.integers(-5000, 5000), st.integers(0, 99))
+def test_a_constant_shifts_the_image_alone(n: int, shift: int, seed: int) -> None:
+    cube = np.rint(stack(n, seed))  # whole numbers: the shift itself is exact
+    image, variance, count = combined(cube)
+    shifted = combined(cube + np.float32(shift))
+    np.testing.assert_allclose(shifted[0], image + np.float32(shift), rtol=1e-6, atol=1e-3)
+    np.testing.assert_allclose(shifted[1], variance, rtol=1e-6)
+    np.testing.assert_array_equal(shifted[2], count)
+
+
+def test_median_and_mean_are_those_of_numpy() -> None:
+    cube = stack(11, 5)
+    counts = np.isfinite(cube).sum(axis=0)
+    scatter = np.nanvar(cube.astype(float), axis=0, ddof=1)
+    image, variance, count = combined(cube, statistic="MEAN")
+    np.testing.assert_allclose(image, np.nanmean(cube.astype(float), axis=0), rtol=1e-7)
+    np.testing.assert_allclose(variance, scatter / counts, rtol=1e-6)
+    np.testing.assert_array_equal(count, counts)
+    image, variance, count = combined(cube, statistic="MEDIAN")
+    np.testing.assert_array_equal(image, np.nanmedian(cube, axis=0))
+    np.testing.assert_allclose(variance, np.pi / 2 * scatter / counts, rtol=1e-6)
+    np.testing.assert_array_equal(count, counts)
+
+
+@pytest.mark.parametrize("statistic", ["MEANCLIP", "MEAN"])
+def test_variances_are_propagated_from_the_survivors(statistic: str) -> None:
+    cube = np.array([[10, 10], [12, np.nan], [11, 12], [13, 11]], np.float32)
+    variances = np.array([[1, 1], [2, 1e9], [4, 3], [8, 5]], np.float32)
+    image, variance, count = combined(cube, variances, statistic)
+    np.testing.assert_array_equal(image, np.array([11.5, 11], np.float32))
+    np.testing.assert_array_equal(count, [4, 3])
+    np.testing.assert_array_equal(variance, np.array([15 / 16, 9 / 9], np.float32))
+
+
+def test_a_clipped_input_gives_no_variance() -> None:
+    cube = np.array([5] * 9 + [5000], np.float32)[:, None]
+    variances = np.array([2] * 9 + [1e6], np.float32)[:, None]
+    _, variance, count = combined(cube, variances)
+    assert count[0] == 9
+    assert variance[0] == np.float32(2 / 9)
+
+
+def test_the_pixel_beside_changes_nothing() -> None:
+    cube = stack(12, 8)
+    whole, parts = combined(cube), [combined(cube[:, n : n + 7]) for n in range(0, 200, 7)]
+    for a, b in zip(whole, map(np.concatenate, zip(*parts, strict=True)), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000, 40000])
+def test_a_large_sample_is_clipped_by_the_same_definition(size: int, slow_meanclip: Any) -> None:
+    rng = np.random.default_rng(size)
+    sample = rng.normal(20000, 140, size).astype(np.float32)
+    sample[: size // 50] += 5000
+    sample[size // 50 : size // 25] = np.nan
+    mean, sigma, count = clip.clipped_mean(sample)
+    expected, variance, kept = slow_meanclip(sample.tolist())
+    assert count == kept
+    assert mean == pytest.approx(expected, rel=1e-12)
+    assert sigma == pytest.approx(np.sqrt(variance * kept) if size > 1 else 0.0, rel=1e-9)
+
+
+def test_nothing_to_clip_is_not_a_number() -> None:
+    mean, sigma, count = clip.clipped_mean(np.array([np.nan, np.inf], np.float32))
+    assert np.isnan(mean) and np.isnan(sigma) and count == 0
+
+
+def test_the_noise_of_the_clip_is_the_published_one() -> None:
+    """1.057 times that of a plain mean of ten frames."""
+    cube = np.random.default_rng(1).standard_normal((10, 300000), dtype=np.float32)
+    image, variance, _ = combined(cube)
+    assert image.std() * np.sqrt(10) == pytest.approx(1.057, abs=0.006)
+    assert abs(image.mean()) < 5 * 1.057 / np.sqrt(3e6)
+    assert 0.85 / 10 < variance.mean() < 1 / 10

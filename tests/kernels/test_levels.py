@@ -1,0 +1,116 @@
+"""The inputs table of simulated frames against what they were simulated with."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels import geometry, simulate, truth
+from kernels.isr import Reader
+from kernels.isrconfig import IsrConfig
+from kernels.job import File
+from kernels.levels import summarise
+from kernels.rates import Rates
+from kernels.raw import Frames
+
+SEED, N = 5, 8
+QUIET = Rates(level=(1000.0, 1000.0), structure=0.0, hot=0.0, dead=0.0, cosmic_rays=0.0, lamp=2000.0, lamp_jitter=0.0)
+
+
+def exposure(n: int, **more: Any) -> dict[str, Any]:
+    return {"exposure": 100 + n, "observation_type": "flat", "exposure_time": 5.0, "dark_time": 5.0,
+            "physical_filter": "r_03"} | more  # fmt: skip
+
+
+@pytest.fixture
+def model(lab: Any) -> truth.Truth:
+    return truth.make(SEED, geometry.camera(lab.camera()).detectors[1], ["r_03"], QUIET)
+
+
+def table_of(lab: Any, raws: list[str], exposures: list[int]) -> list[dict[str, str]]:
+    task = {"task": "levels:1", "detector": 1, "inputs": {"raw": raws}, "parameters": {"exposures": exposures}}
+    plain = lab.job("levels", [task])
+    assert lab.serial(plain) == 0
+    assert lab.journal(plain)[-1]["event"] == "published"
+    with (Path(plain["config"]["inputs_table"]) / "levels_1.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def by_amplifier(lab: Any, rows: list[dict[str, str]], column: str) -> dict[int, Any]:
+    names = [a["name"] for a in lab.amplifiers]
+    return {k: np.array([float(r[column]) for r in rows if r["amplifier"] == name]) for k, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("lamp", [0.0, 0.3, 1.0])
+def test_level_and_noise_are_those_of_the_truth(lab: Any, model: truth.Truth, lamp: float) -> None:
+    exposures = [exposure(n, lamp=lamp) for n in range(N)]
+    frames = [simulate.frame(SEED, model, 1, e, QUIET) for e in exposures]
+    raws = [lab.write(f"raw{n}.fits", segments) for n, segments in enumerate(frames)]
+    rows = table_of(lab, raws, [e["exposure"] for e in exposures])
+    assert len(rows) == 4 * N
+    assert [int(r["exposure"]) for r in rows[::4]] == [e["exposure"] for e in exposures]
+    levels, noises = by_amplifier(lab, rows, "level"), by_amplifier(lab, rows, "noise")
+    light = simulate.light(SEED, exposures[0], QUIET)
+    for k, amplifier in enumerate(model.detector.amplifiers):
+        at = amplifier.target.slices
+        electrons = np.median(model.response["r_03"][at] * light + 5.0 * model.dark[at])
+        noise = amplifier.read_noise / amplifier.gain
+        spread = np.hypot(noise, np.sqrt(electrons) / amplifier.gain)
+        np.testing.assert_allclose(levels[k].mean(), electrons / amplifier.gain, atol=0.3 * spread, rtol=0.003)
+        np.testing.assert_allclose(noises[k].mean(), np.hypot(noise, 0.29), rtol=0.06)
+
+
+def test_the_saturated_fraction_is_counted(lab: Any) -> None:
+    """C11 is full at 60000 electrons, C00 at 70000 (the camera file's); the others at the converter's end."""
+    rng, half = np.random.default_rng(1), np.full(lab.size[::-1], 64000.0)
+    half[:, ::2] = 2000
+    raws = [lab.write(f"{n}.fits", lab.expose(rng, e)) for n, e in enumerate((2000, 64000, half, 2e5))]
+    rows = table_of(lab, raws, [0, 1, 2, 3])
+    for row in rows:
+        expected = {"0": {}, "1": {"C11": 1.0}, "2": {"C11": 0.5}}.get(row["exposure"], {})
+        assert float(row["saturated"]) == (1.0 if row["exposure"] == "3" else expected.get(row["amplifier"], 0))
+
+
+def test_row_blocks_change_nothing(lab: Any, model: truth.Truth) -> None:
+    segments = simulate.frame(SEED, model, 1, exposure(0), QUIET)
+    file = File(lab.write("raw.fits", segments))
+    for amplifier in model.detector.amplifiers:
+        with Frames() as frames:
+            reader = Reader(frames, model.detector, amplifier, IsrConfig(), "electron", None, None)
+
+            def blocks(size: int, halo: int, reader: Reader = reader) -> tuple[float, float, float]:
+                edges = [(first, min(first + size, 20)) for first in range(0, 20, size)]
+                made = [reader.read(file, 0.0, reader.window(a, b, halo)) for a, b in edges]
+                return summarise([m.samples for m in made], sum(m.saturated for m in made), 480)
+
+            whole = blocks(20, 0)
+            for size, halo in [(1, 0), (3, 0), (7, 3), (19, 2)]:
+                assert blocks(size, halo) == whole
+
+
+def test_many_rows_are_sampled_wherever_blocks_begin() -> None:
+    """Of a tall amplifier every n-th row is looked at; which ones must not depend on the blocks."""
+    from kernels.geometry import Amplifier, Box, Detector
+
+    box, overscan = Box(0, 0, 4, 1000), Box(4, 0, 6, 1000)
+    amplifier = Amplifier("A", 0, (10, 1000), box, overscan, None, box, False, True, 1.0, 1.0, np.inf)
+    detector = Detector(0, "A", "T", (4, 1000), (0, 0), 0, 10, 65535, (amplifier,))
+    reader = Reader(Frames(), detector, amplifier, IsrConfig(), "adu", None, None)
+    rows = np.random.default_rng(1).integers(0, 100, (1000, 10)).astype(np.int32)
+    whole = reader._samples(rows, np.zeros(1000), 0)
+    assert 64 <= len(whole) <= 67
+    for size in (1, 10, 333):
+        parts = [reader._samples(rows[n : n + size], np.zeros(1000)[n : n + size], n) for n in range(0, 1000, size)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_a_corrupt_frame_is_named(lab: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.fits").write_text("nothing")
+    task = {"task": "levels:1", "detector": 1, "inputs": {"raw": [str(tmp_path / "bad.fits")]}}
+    plain = lab.job("levels", [task | {"parameters": {"exposures": [7]}}])
+    assert lab.serial(plain) == 1
+    assert lab.journal(plain)[-1]["detail"]["error"].startswith(f"{tmp_path / 'bad.fits'}: ")

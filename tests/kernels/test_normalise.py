@@ -1,0 +1,229 @@
+"""Flat levels: measured as numpy measures them, split into the factors that they were made of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import geometry
+from kernels.errors import DataError
+from kernels.normalise import scales_of, solve
+
+EXPOSURES = [11, 12, 13, 14, 15]
+Plain = dict[str, Any]
+
+
+def factors(detectors: int, exposures: int, seed: int) -> tuple[Any, Any, Any]:
+    """Levels of exposures, responses of detectors (of weighted mean 1), and counts."""
+    rng = np.random.default_rng(seed)
+    levels, responses = rng.uniform(1e3, 1e5, exposures), rng.uniform(0.3, 2, detectors)
+    counts = np.repeat(rng.integers(1000, 10**6, (detectors, 1)), exposures, axis=1).astype(float)
+    weights = counts.sum(axis=1)
+    return levels, responses / (responses @ weights / weights.sum()), counts
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 999))
+def test_exact_factors_are_found(detectors: int, exposures: int, seed: int) -> None:
+    levels, responses, counts = factors(detectors, exposures, seed)
+    found, relative = solve(np.outer(responses, levels), counts, 10)
+    ratio = found / levels
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-12)
+    np.testing.assert_allclose(relative, responses, rtol=1e-12)
+    np.testing.assert_allclose(np.outer(relative, found / ratio[0]), np.outer(responses, levels), rtol=1e-12)
+
+
+def test_the_scale_is_that_of_the_focal_plane() -> None:
+    """Detectors of weighted geometric mean 1 leave the exposures' own levels."""
+    levels = np.array([1000.0, 2000.0])
+    found, relative = solve(np.outer([0.5, 2.0], levels), np.full((2, 2), 7.0), 10)
+    np.testing.assert_allclose(relative, np.array([0.5, 2.0]) / 1.25)
+    assert found[1] / found[0] == pytest.approx(2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 999))
+def test_gaps_do_not_bias_the_factors(seed: int) -> None:
+    """A detector that missed an exposure has count 0 there; whatever stands in its mean is not looked at."""
+    levels, responses, counts = factors(8, 6, seed)
+    mean, rng = np.outer(responses, levels), np.random.default_rng(seed)
+    gaps = rng.random(mean.shape) < 0.2
+    gaps[rng.integers(8), :] = gaps[:, rng.integers(6)] = False
+    counts[gaps] = 0
+    found, relative = solve(np.where(gaps, np.nan, mean), counts, 200)
+    np.testing.assert_allclose(found / levels, (found / levels)[0], rtol=1e-6)
+    np.testing.assert_allclose(relative / responses, (relative / responses)[0], rtol=1e-6)
+
+
+def test_a_row_that_was_never_measured_changes_nothing() -> None:
+    levels, responses, counts = factors(4, 3, 5)
+    mean = np.outer(responses, levels)
+    found, relative = solve(mean, counts, 10)
+    dead = np.full((1, 3), np.nan)
+    again, more = solve(np.concatenate([mean, dead]), np.concatenate([counts, np.zeros((1, 3))]), 10)
+    np.testing.assert_array_equal(again, found)
+    np.testing.assert_array_equal(more, [*relative, 1.0])
+
+
+def test_large_counts_outweigh_small_ones() -> None:
+    mean, counts = np.array([[100.0, 200.0], [100.0, 800.0]]), np.array([[1e6, 1e6], [1.0, 1.0]])
+    found, _ = solve(mean, counts, 10)
+    assert found[1] / found[0] == pytest.approx(2, rel=1e-5)
+
+
+# The kernels
+
+
+class Flats:
+    """Flats of known levels on detectors of known response."""
+
+    def __init__(self, lab: Any, mean_electrons: float = 5000.0, detectors: tuple[int, ...] = (0, 1, 2)) -> None:
+        self.lab, self.detectors = lab, detectors
+        rng = np.random.default_rng(6)
+        self.levels = mean_electrons * np.array([1.0, 1.2, 0.8, 1.1, 0.9])
+        self.responses = np.array([0.9, 1.0, 1.1])
+        self.raws = {
+            d: [
+                lab.expose(rng, rng.poisson(np.full(lab.size[::-1], level * self.responses[d])))
+                for level in self.levels
+            ]
+            for d in detectors
+        }
+
+    def measure(self, **change: Any) -> Plain:
+        lab, tasks = self.lab, []
+        parameters = {"exposures": EXPOSURES, "dark_times": [0.0] * 5} | change
+        for d in self.detectors:
+            raws = [lab.write(f"{d}-{n}.fits", segments) for n, segments in enumerate(self.raws[d])]
+            task = {"task": f"measure:{d}", "detector": d, "inputs": {"raw": raws}, "parameters": parameters}
+            tasks.append(task | {"outputs": {"flatMeasure": str(lab.folder / f"measure{d}.json")}})
+        plain: Plain = lab.job("flat_measure", tasks)
+        return plain
+
+    def normalise(self, level: str) -> Plain:
+        measured = [str(self.lab.folder / f"measure{d}.json") for d in self.detectors]
+        output = {"flatNormalization": str(self.lab.folder / f"scales-{level}.json")}
+        task = {"task": "normalise:", "inputs": {"flatMeasure": measured}, "outputs": output}
+        plain: Plain = self.lab.job("flat_normalise", [task], name=level, config={"level": level, "iterations": 10})
+        return plain
+
+
+@pytest.fixture
+def flats(lab: Any) -> Flats:
+    return Flats(lab)
+
+
+def test_levels_are_measured(flats: Flats) -> None:
+    lab = flats.lab
+    assert lab.serial(flats.measure()) == 0
+    for d in flats.detectors:
+        table = json.loads((lab.folder / f"measure{d}.json").read_text())
+        assert (table["detector"], table["unit"], table["exposures"]) == (d, "electron", EXPOSURES)
+        assert table["amplifiers"] == [a["name"] for a in lab.amplifiers]
+        for n, level in enumerate(flats.levels * flats.responses[d]):
+            offset = 4.5 * np.array(lab.gains)
+            error = 5 * np.sqrt(level / 480)
+            np.testing.assert_allclose(table["mean"][n], level + offset, atol=error + 1)
+            assert table["detector_mean"][n] == pytest.approx(level + offset.mean(), abs=error + 1)
+            assert all(470 <= c <= 480 for c in table["count"][n])
+            assert 1900 <= table["detector_count"][n] <= 1920
+
+
+def test_masked_and_saturated_pixels_are_not_measured(flats: Flats) -> None:
+    lab, shape = flats.lab, flats.lab.size[::-1]
+    mask = np.zeros(shape, np.int32)
+    mask[0:5, 0:6] = 1
+    for segments in flats.raws[0]:
+        segments[3][7:9, 14:24] = 65535  # C00 lies at the origin, unmirrored, as the mask does
+    plain = flats.measure()
+    plain["config"]["isr"] = lab.isr | {"bias": True}
+    plain["files"]["bias"] = {"path": lab.product("bias.fits", np.zeros(shape), mask)}
+    for task in plain["tasks"]:
+        task["inputs"]["bias"] = ["bias"]
+    assert lab.serial(plain) == 0
+    table = json.loads((lab.folder / "measure0.json").read_text())
+    assert all(count[3] <= 480 - 30 - 20 for count in table["count"])
+    np.testing.assert_allclose(table["mean"][0][3], flats.levels[0] * 0.9, rtol=0.01)
+
+
+@pytest.mark.parametrize("level", ["DETECTOR", "AMP"])
+def test_scales_are_those_of_the_lamp(flats: Flats, level: str) -> None:
+    lab = flats.lab
+    assert lab.serial(flats.measure()) == 0
+    assert lab.serial(flats.normalise(level)) == 0
+    path = lab.folder / f"scales-{level}.json"
+    table = json.loads(path.read_text())
+    assert (table["level"], table["unit"], table["exposures"]) == (level, "electron", EXPOSURES)
+    scale = np.array(table["exposure_scale"])
+    np.testing.assert_allclose(scale / scale.mean(), flats.levels / flats.levels.mean(), rtol=3e-3)
+    np.testing.assert_allclose(scale.mean(), flats.levels.mean(), rtol=0.02)
+    names = [str(d) for d in flats.detectors]
+    if level == "AMP":
+        names = [f"{d}:{a['name']}" for d in flats.detectors for a in lab.amplifiers]
+    assert list(table["detector_scale"]) == names
+    by_detector = np.array(list(table["detector_scale"].values())).reshape(3, -1).mean(axis=1)
+    np.testing.assert_allclose(by_detector, flats.responses, rtol=5e-3)
+    detector = geometry.camera(lab.camera()).detectors[1]
+    picked = scales_of(str(path), detector, [14, 11])
+    assert picked.shape == (2, 4)
+    np.testing.assert_array_equal(picked, np.repeat(scale[[3, 0]][:, None], 4, axis=1))
+
+
+def test_a_dead_amplifier_does_not_spoil_the_scales(lab: Any) -> None:
+    """Dark or wholly saturated: it has no logarithm or no mean, and no say at the level of amplifiers."""
+    flats = Flats(lab)
+    for n, segments in enumerate(flats.raws[1]):
+        segments[0][:20, 4:28] = 900  # below the overscan
+        flats.raws[2][n][1][:] = 65535
+    assert lab.serial(flats.measure()) == 0
+    assert lab.serial(flats.normalise("AMP")) == 0
+    table = json.loads((lab.folder / "scales-AMP.json").read_text())
+    scale = np.array(table["exposure_scale"])
+    np.testing.assert_allclose(scale / scale.mean(), flats.levels / flats.levels.mean(), rtol=3e-3)
+    assert np.isfinite(list(table["detector_scale"].values())).all()
+
+
+def test_an_exposure_without_light_is_named(lab: Any) -> None:
+    flats = Flats(lab, detectors=(0,))
+    for segments in [flats.raws[0][3]]:
+        for raw in segments:
+            raw[:20, 4:28] = 990
+    plain = flats.measure()
+    assert lab.serial(plain) == 1
+    error = lab.journal(plain)[-1]["detail"]["error"]
+    assert error.startswith(f"{lab.folder / '0-3.fits'}: its mean level is -") and error.endswith(
+        "electron: not a flat"
+    )
+    assert not (lab.folder / "measure0.json").exists()
+
+
+def test_mixed_units_are_refused(flats: Flats) -> None:
+    lab = flats.lab
+    assert lab.serial(flats.measure()) == 0
+    path = lab.folder / "measure1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"unit": "adu"}))
+    plain = flats.normalise("DETECTOR")
+    assert lab.serial(plain) == 1
+    assert "units are mixed: ['adu', 'electron']" in lab.journal(plain)[-1]["detail"]["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"exposures": [11], "exposure_scale": [2.0]}', "has no scale for exposure 12"),
+        ('{"exposures": [11', "not readable as JSON"),
+        (None, "No such file"),
+    ],
+)
+def test_scales_that_are_not_there_are_named(lab: Any, tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "scales.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=f"scales.json: .*{message}"):
+        scales_of(str(path), geometry.camera(lab.camera()).detectors[0], [11, 12])

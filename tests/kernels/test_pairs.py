@@ -1,0 +1,90 @@
+"""Gain and read noise from pairs of simulated frames, against what they were simulated with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels import geometry, simulate, truth
+from kernels.rates import Rates
+
+SEED, PAIRS = 7, 24
+RATES = Rates(cosmic_rays=0.0, lamp=2000.0, lamp_jitter=0.03)
+Rows = list[dict[str, Any]]
+
+
+def exposure(n: int, kind: str) -> dict[str, Any]:
+    seconds = 5.0 if kind == "flat" else 0.0
+    return {"exposure": n, "observation_type": kind, "exposure_time": seconds, "dark_time": seconds,
+            "physical_filter": "r_03" if kind == "flat" else None}  # fmt: skip
+
+
+def job_of(lab: Any, kind: str, raws: list[str]) -> dict[str, Any]:
+    group = [kind, "r_03" if kind == "flat" else None]
+    tasks = [
+        {"task": f"pair:{n}", "detector": 1, "inputs": {"raw": raws[n : n + 2]}, "parameters": {"group": group}}
+        for n in range(0, len(raws), 2)
+    ]
+    plain: dict[str, Any] = lab.job("pairs", tasks, config={"result": str(lab.folder / "rows.json")})
+    return plain
+
+
+def rows_of(plain: dict[str, Any]) -> Rows:
+    rows: Rows = json.loads(Path(plain["config"]["result"]).read_text())
+    return rows
+
+
+@pytest.fixture
+def model(lab: Any) -> truth.Truth:
+    return truth.make(SEED, geometry.camera(lab.camera()).detectors[1], ["r_03"], RATES)
+
+
+def raws_of(lab: Any, model: truth.Truth, kind: str) -> list[str]:
+    frames = [simulate.frame(SEED, model, 1, exposure(n, kind), RATES) for n in range(2 * PAIRS)]
+    return [lab.write(f"{kind}{n}.fits", segments) for n, segments in enumerate(frames)]
+
+
+def averaged(rows: Rows, amplifier: str) -> tuple[float, float]:
+    some = [r for r in rows if r["amplifier"] == amplifier]
+    assert len(some) == PAIRS
+    return float(np.mean([r["mean"] for r in some])), float(np.mean([r["variance"] for r in some]))
+
+
+def test_biases_give_the_read_noise(lab: Any, model: truth.Truth) -> None:
+    """Structure and level are common to a pair; rounding and the overscan's median add their known share."""
+    plain = job_of(lab, "bias", raws_of(lab, model, "bias"))
+    assert lab.serial(plain) == 0
+    rows = rows_of(plain)
+    assert {r["type"] for r in rows} == {"bias"} and {r["detector"] for r in rows} == {1}
+    for amplifier in model.detector.amplifiers:
+        _, variance = averaged(rows, amplifier.name)
+        noise = (amplifier.read_noise / amplifier.gain) ** 2 + 1 / 12
+        assert variance == pytest.approx(noise * (1 + 1.57 / 9), rel=0.05)
+
+
+def test_flats_give_the_gain_although_the_lamp_changes(lab: Any, model: truth.Truth) -> None:
+    plain = job_of(lab, "flat", raws_of(lab, model, "flat"))
+    assert lab.serial(plain) == 0
+    for amplifier in model.detector.amplifiers:
+        mean, variance = averaged(rows_of(plain), amplifier.name)
+        noise = (amplifier.read_noise / amplifier.gain) ** 2 * (1 + 1.57 / 9) + 1 / 12
+        expected = np.median(model.response["r_03"][amplifier.target.slices]) * RATES.lamp * 5.0 / amplifier.gain
+        assert mean == pytest.approx(expected, rel=0.25)  # a filter's lamp has 0.8 to 1.2 of it
+        assert mean / (variance - noise) == pytest.approx(amplifier.gain, rel=0.05)
+
+
+def test_ranks_change_nothing_and_a_pair_that_cannot_be_read_is_left_out(lab: Any, model: truth.Truth) -> None:
+    raws = raws_of(lab, model, "bias")[:10]
+    plain = job_of(lab, "bias", raws)
+    assert lab.serial(plain) == 0
+    rows = rows_of(plain)
+    done = lab.mpi(plain, 2)
+    assert done.returncode == 0, done.stderr
+    assert sorted(map(str, rows_of(plain))) == sorted(map(str, rows))
+    Path(raws[3]).write_text("nothing")
+    assert lab.serial(plain) == 0
+    assert len(rows_of(plain)) == len(rows) - 4

@@ -1,0 +1,178 @@
+"""Rows of raw frames, from every container and pixel type that cameras write."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+import pytest
+from astropy.io import fits as astropy_fits
+from numpy.typing import NDArray
+
+from kernels.errors import DataError
+from kernels.geometry import Amplifier, Box
+from kernels.job import File
+from kernels.raw import Frames
+
+WIDTH, HEIGHT = 40, 30
+Pixels = NDArray[Any]
+
+
+def amplifier(hdu: str | int, raw: tuple[int, int] = (WIDTH, HEIGHT)) -> Amplifier:
+    box = Box(0, 0, *raw)
+    return Amplifier("A", hdu, raw, box, None, None, box, False, False, 1.0, 5.0, np.inf)
+
+
+def pixels(kind: str = "i4") -> Pixels:
+    """Values up to the ends of a type."""
+    rng, info = np.random.default_rng(1), np.iinfo(kind)
+    low, high = max(info.min, 0), min(info.max, 200000)
+    image = rng.integers(low, high, (HEIGHT, WIDTH), endpoint=True).astype(kind)
+    image[0, :2] = low, high
+    return image
+
+
+def read(path: Path, hdu: str | int, first: int = 0, last: int = HEIGHT, **known: Any) -> Pixels:
+    with Frames() as frames:
+        return frames.rows(File(str(path), **known), amplifier(hdu), first, last)
+
+
+def plain(path: Path, image: Pixels) -> int:
+    fitsio.write(str(path), image)
+    return 0
+
+
+def extension(path: Path, image: Pixels) -> str:
+    with fitsio.FITS(str(path), "rw") as fits:
+        fits.write(None)
+        fits.write(image, extname="Segment00", compress="RICE", tile_dims=(1, WIDTH))
+    return "Segment00"
+
+
+def by_astropy(path: Path, image: Pixels) -> int:
+    astropy_fits.PrimaryHDU(image).writeto(path, checksum=True)
+    return 0
+
+
+def packed_by_astropy(path: Path, image: Pixels) -> int:
+    """As fpack makes it: ZSIMPLE says that the image was a primary one."""
+    hdu = astropy_fits.CompImageHDU(image)
+    hdu.writeto(path)
+    with fitsio.FITS(str(path), "rw") as fits:
+        fits[1].write_key("ZSIMPLE", True)
+        fits[1].write_checksum()
+    return 0
+
+
+def gzipped(path: Path, image: Pixels) -> int:
+    """Gzip, under a name that does not say so."""
+    plain(path.with_suffix(".tmp"), image)
+    path.write_bytes(gzip.compress(path.with_suffix(".tmp").read_bytes()))
+    return 0
+
+
+CONTAINERS = [plain, extension, by_astropy, packed_by_astropy, gzipped]
+
+
+@pytest.mark.parametrize("kind", ["u1", "i2", "u2", "i4"])
+@pytest.mark.parametrize("write", CONTAINERS)
+def test_rows_come_as_they_were_written(tmp_path: Path, write: Callable[[Path, Pixels], str | int], kind: str) -> None:
+    path, image = tmp_path / "a.fits", pixels(kind)
+    hdu = write(path, image)
+    found = read(path, hdu)
+    assert found.dtype == np.int32 and found.flags.c_contiguous
+    np.testing.assert_array_equal(found, image)
+    np.testing.assert_array_equal(read(path, hdu, 7, 11), image[7:11])
+
+
+def test_the_name_says_nothing_about_the_container(tmp_path: Path) -> None:
+    image, path = pixels(), tmp_path / "a.fits.gz"
+    plain(tmp_path / "b.fits", image)
+    (tmp_path / "b.fits").rename(path)
+    np.testing.assert_array_equal(read(path, 0), image)
+    gzipped(tmp_path / "c.fits.gz", image)
+    np.testing.assert_array_equal(read(tmp_path / "c.fits.gz", 0), image)
+
+
+def test_an_fpacked_image_is_found_without_its_mark_only_where_it_is(tmp_path: Path) -> None:
+    """An extension that was an extension before it was packed stays where it is counted."""
+    image, path = pixels(), tmp_path / "a.fits"
+    extension(path, image)
+    np.testing.assert_array_equal(read(path, 1), image)
+    with pytest.raises(DataError, match="a.fits: HDU 0"):
+        read(path, 0)
+
+
+@pytest.mark.parametrize("write", CONTAINERS)
+def test_a_truncated_file_is_named(tmp_path: Path, write: Callable[[Path, Pixels], str | int]) -> None:
+    path = tmp_path / "a.fits"
+    hdu = write(path, pixels())
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 2900 if len(data) > 6000 else len(data) // 2])
+    with pytest.raises(DataError, match="a.fits: "):
+        read(path, hdu)
+
+
+@pytest.mark.parametrize("write", [by_astropy, packed_by_astropy])
+def test_a_flipped_bit_is_found_by_the_data_sum(tmp_path: Path, write: Callable[[Path, Pixels], int]) -> None:
+    path = tmp_path / "a.fits"
+    hdu, image = write(path, pixels()), pixels()
+    np.testing.assert_array_equal(read(path, hdu), image)
+    data = bytearray(path.read_bytes())
+    data[-2880 + 5] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="HDU 0: corrupt, its data are not those of its DATASUM"):
+        read(path, hdu)
+
+
+def test_another_size_than_at_ingest_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    plain(path, pixels())
+    size = path.stat().st_size
+    np.testing.assert_array_equal(read(path, 0, bytes=size), pixels())
+    with pytest.raises(DataError, match=f"a.fits: has {size} bytes, it had {size + 2880} when it was ingested"):
+        read(path, 0, bytes=size + 2880)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("none.fits", "none.fits: .*No such file"), ("text.fits", "text.fits: "), (".", "FITS|directory")],
+)
+def test_what_is_no_frame_is_named(tmp_path: Path, path: str, message: str) -> None:
+    (tmp_path / "text.fits").write_text("SIMPLE? no.")
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / path, 0)
+
+
+def test_a_frame_of_another_shape_is_refused(tmp_path: Path) -> None:
+    plain(tmp_path / "a.fits", pixels())
+    with Frames() as frames, pytest.raises(DataError) as caught:
+        frames.rows(File(str(tmp_path / "a.fits")), amplifier(0, (WIDTH, HEIGHT + 1)), 0, 3)
+    assert caught.value.why == f"HDU 0 is {(WIDTH, HEIGHT)} pixels, the camera says {(WIDTH, HEIGHT + 1)}"
+
+
+def test_a_missing_hdu_is_named(tmp_path: Path) -> None:
+    extension(tmp_path / "a.fits", pixels())
+    with pytest.raises(DataError, match="a.fits: HDU Segment17: "):
+        read(tmp_path / "a.fits", "Segment17")
+
+
+def test_a_frame_of_floats_is_refused(tmp_path: Path) -> None:
+    plain(tmp_path / "a.fits", pixels().astype("f4"))
+    with pytest.raises(DataError, match="HDU 0 holds .*float|HDU 0 holds .f4, a raw frame holds integers"):
+        read(tmp_path / "a.fits", 0)
+
+
+def test_many_files_are_read_with_few_handles(tmp_path: Path) -> None:
+    for n in range(6):
+        plain(tmp_path / f"{n}.fits", pixels() + n)
+    with Frames(limit=2) as frames:
+        for n in [*range(6), *range(6)]:
+            rows = frames.rows(File(str(tmp_path / f"{n}.fits")), amplifier(0), 0, 3)
+            np.testing.assert_array_equal(rows, pixels()[:3] + n)
+            held = [p for p in Path("/proc/self/fd").iterdir() if str(p.resolve()).startswith(str(tmp_path))]
+            assert len(held) <= 2
