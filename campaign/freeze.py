@@ -221,7 +221,7 @@ class Freezer:
         step = self._request.step
         cards: dict[str, Any] = {
             "OUT_RUN": step.output_run,
-            "TEMPLATE": str(step.path),
+            "TEMPLATE": step.name,
             "PIPELINE": str(self._request.pipeline.path),
             "TICKET": step.ticket,
             "QUERY": step.data_query,  # short: fitsio misreads an equals sign in a value behind HIERARCH

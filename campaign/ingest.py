@@ -221,7 +221,7 @@ def _measure_pairs(
     for key in wanted:
         rows = [r for r in answers if tuple(r["group"]) == key]
         if key[0] == "bias" and rows:
-            found[key] = (median(r["variance"] ** 0.5 for r in rows), None)
+            found[key] = (median(r["noise"] for r in rows), None)
         gains = [_gain(r, offset, noise) for r in rows] if key[0] == "flat" else []
         good = [g for g in gains if g is not None]
         if good:

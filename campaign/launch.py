@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,8 +97,15 @@ def run_job(job: Path, ranks: int, log: Path) -> int:
     """
     code = launch(job, ranks, log)
     if code not in (0, 1):
-        raise SubmissionRefused(cause(log, code), where=str(job), do=f"the whole output is in {log}")
+        raise SubmissionRefused(cause(log, code), where=f"kernel {job.stem}", do=f"the whole output is in {_kept(log)}")
     return code
+
+
+def _kept(log: Path) -> Path:
+    """Copy a log to where it outlives its folder, which as a rule is a temporary one."""
+    with tempfile.NamedTemporaryFile("wb", prefix=f"campaign-{log.stem}-", suffix=".log", delete=False) as file:
+        file.write(log.read_bytes())
+    return Path(file.name)
 
 
 def cause(log: Path, code: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -146,7 +147,7 @@ def _tasks(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], 
 def simulate(
     places: Places, home: Home, camera: Camera, plan: Nights, seed: int, detectors: Sequence[int], ranks: int
 ) -> int:
-    """Make a repository with simulated raws; return how many raws it holds.
+    """Make a repository with simulated raws; return how many raws it holds.  What fails leaves nothing.
 
     Raises
     ------
@@ -156,6 +157,17 @@ def simulate(
         A frame could not be written.
     """
     _check(camera, plan, detectors, places)
+    try:
+        return _simulate(places, home, camera, plan, seed, detectors, ranks)
+    except BaseException:
+        for path in (places.repository, places.raw, places.truth):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _simulate(
+    places: Places, home: Home, camera: Camera, plan: Nights, seed: int, detectors: Sequence[int], ranks: int
+) -> int:
     shots = exposures(camera, plan)
     work = places.truth / "job"
     config = {"seed": seed, "header": {"INSTRUME": HEADER[camera.name]}}

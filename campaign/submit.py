@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from campaign.repository import Repository
 
 
-#: Free space that plan, journal and logs want, bytes.
-RECORDS = 1 << 19
+#: Free space that plan, jobs, journal and logs want, bytes: in any case, and for each file of the plan.
+RECORDS, RECORDS_A_FILE = 1 << 19, 1 << 10
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,9 @@ def require_places(step: Step, plan: Plan) -> None:
     """
     outputs = {Path(o.path).parent for task in plan.tasks for o in task.outputs}
     need = int(sum(cost.output_mib for cost in estimate(plan)) * 2**20)
-    for place, size in ((Path(os.path.commonpath(outputs)), need), (plan.folder, RECORDS), (step.home.path, RECORDS)):
-        require_writeable(place, size)
+    require_writeable(Path(os.path.commonpath(outputs)), need)
+    require_writeable(plan.folder, RECORDS + RECORDS_A_FILE * len(plan.files))
+    require_writeable(step.home.path, RECORDS)
 
 
 def _claim(repository: Repository, plan: Plan, step: Step) -> None:

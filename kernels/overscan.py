@@ -6,15 +6,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.clip import clipped_mean
+from kernels.errors import JobError
 from kernels.geometry import Amplifier, Box
 from kernels.isrconfig import IsrConfig
 
 
 def serial_region(amplifier: Amplifier, config: IsrConfig) -> Box | None:
-    """Columns that a row's level is taken from; the first ones carry deferred charge."""
+    """Columns that a row's level is taken from; the first ones carry deferred charge.
+
+    Raises
+    ------
+    JobError
+        The overscan is no wider than what is left out of it.
+    """
     box = amplifier.serial_overscan
     if box is None or config.serial == "none":
         return None
+    if box.nx <= config.skip_columns:
+        raise JobError(
+            f"amplifier {amplifier.name}: a serial overscan of {box.nx} columns leaves none after {config.skip_columns}"
+        )
     return Box(box.x0 + config.skip_columns, box.y0, box.nx - config.skip_columns, box.ny)
 
 

@@ -15,6 +15,7 @@ from kernels.errors import KernelError
 from kernels.isr import Reader
 from kernels.isrconfig import IsrConfig
 from kernels.job import Job, Task
+from kernels.overscan import serial_region
 from kernels.raw import Frames
 
 #: Side of the central square of an amplifier that is used at most, pixel.
@@ -32,14 +33,16 @@ def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
     -------
     rows : `list` [`dict`]
         ``detector``, ``amplifier``, ``mean`` (ADU, over the overscan where
-        there is one) and ``variance`` (ADU^2), and the task's ``group``.
+        there is one), ``variance`` (ADU^2) and ``noise`` (ADU, less what the
+        overscan's own noise adds to it), and the task's ``group``.
     """
     camera = geometry.camera(job.camera)
     assert task.detector is not None
     detector, isr, rows = camera.detectors[task.detector], IsrConfig.from_plain(job.config["isr"]), []
     for amplifier in detector.amplifiers:
         reader = Reader(frames, detector, amplifier, isr, "adu", None, None)
-        nx, ny = amplifier.data.nx, amplifier.data.ny
+        nx, ny, region = amplifier.data.nx, amplifier.data.ny, serial_region(amplifier, isr)
+        extra = np.pi / 2 / region.nx if region else 0.0  # what the median of a row's overscan adds
         window = reader.window(max(0, (ny - SIDE) // 2), min(ny, (ny + SIDE) // 2), 0)
         columns = slice(max(0, (nx - SIDE) // 2), min(nx, (nx + SIDE) // 2))
         first, second = (
@@ -50,7 +53,15 @@ def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
         light = task.parameters["group"][0] == "flat" and mean > 0
         difference = (first * mean / means[0] - second * mean / means[1]) if light else first - second
         _, sigma, _ = clipped_mean(difference.ravel().astype(np.float32), NSIGMA, PASSES)
-        rows.append({"detector": detector.id, "amplifier": amplifier.name, "mean": mean, "variance": sigma**2 / 2})
+        rows.append(
+            {
+                "detector": detector.id,
+                "amplifier": amplifier.name,
+                "mean": mean,
+                "variance": sigma**2 / 2,
+                "noise": sigma / (2 * (1 + extra)) ** 0.5,
+            }
+        )
     kind = {"group": task.parameters["group"], "type": task.parameters["group"][0]}
     return [row | kind for row in rows]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kernels.errors import DataError
 from kernels.geometry import Amplifier
 from kernels.job import File
+from kernels.tiles import RowTiles, read_rows, scan, verify
 
 #: cfitsio's answer where DATASUM and data disagree (0 without DATASUM).
 WRONG = -1
@@ -28,7 +29,7 @@ class _Open:
 
 
 class Frames:
-    """Opens frames when they are needed and keeps a bounded number of them open.
+    """Rows of many frames; of those that cfitsio must read a bounded number is held open.
 
     Parameters
     ----------
@@ -39,18 +40,50 @@ class Frames:
     def __init__(self, limit: int = 64) -> None:
         self._limit = limit
         self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._tiles: dict[str, dict[str | int, RowTiles | None]] = {}
+        self._verified: set[tuple[str, str]] = set()
+
+    def rows(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
+        """Read raw rows ``[first, last)`` of an amplifier.
+
+        Rice-compressed rows are decoded by `kernels.tiles`; cfitsio reads all
+        that is otherwise.
+
+        Returns
+        -------
+        rows : `numpy.ndarray` [last - first, raw width], int32
+            ADU; prescan and overscan included.
+
+        Raises
+        ------
+        DataError
+            The file, or this HDU, cannot be read, is corrupt or has another shape.
+        """
+        if file.path not in self._tiles:
+            self._tiles[file.path] = self._scan(file)
+        tiles = self._tiles[file.path].get(amplifier.hdu)
+        if tiles is None:
+            return self._by_cfitsio(file, amplifier, first, last)
+        _check_shape(file, amplifier, (tiles.width, tiles.height))
+        if (file.path, tiles.hdu) not in self._verified:
+            verify(file.path, tiles)
+            self._verified.add((file.path, tiles.hdu))
+        return read_rows(file.path, tiles, first, last)
+
+    def _scan(self, file: File) -> dict[str | int, RowTiles | None]:
+        try:
+            size = os.stat(file.path).st_size
+        except OSError as error:
+            raise DataError(file.path, error.strerror or str(error)) from error
+        if file.bytes not in (None, size):
+            raise DataError(file.path, f"has {size} bytes, it had {file.bytes} when the run was planned")
+        return scan(file.path)
 
     def _get(self, file: File) -> _Open:
         if file.path in self._open:
             self._open.move_to_end(file.path)
             return self._open[file.path]
-        try:
-            size = os.stat(file.path).st_size
-            if file.bytes not in (None, size):
-                raise DataError(file.path, f"has {size} bytes, it had {file.bytes} when it was ingested")
-            handle = _Open(fitsio.FITS(file.path, "r"))
-        except OSError as error:
-            raise DataError(file.path, _first_line(error)) from error
+        handle = _Open(fitsio.FITS(file.path, "r"))
         self._open[file.path] = handle
         if len(self._open) > self._limit:
             self._open.popitem(last=False)[1].fits.close()
@@ -61,27 +94,13 @@ class Frames:
         opened, name = self._get(file), amplifier.hdu
         if name not in opened.hdus:
             hdu = _find(opened.fits, name)
-            shape = tuple(hdu.get_info()["dims"])[::-1]
-            if shape != amplifier.raw:
-                raise DataError(file.path, f"HDU {name} is {shape} pixels, the camera says {amplifier.raw}")
+            _check_shape(file, amplifier, tuple(hdu.get_info()["dims"])[::-1])
             if opened.fits._FITS.verify_checksum(hdu.get_extnum() + 1)["dataok"] == WRONG:
                 raise DataError(file.path, f"HDU {name}: corrupt, its data are not those of its DATASUM")
             opened.hdus[name] = hdu
         return opened.hdus[name]
 
-    def rows(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
-        """Read raw rows ``[first, last)`` of an amplifier.
-
-        Returns
-        -------
-        rows : `numpy.ndarray` [last - first, raw width], int32
-            ADU; prescan and overscan included.
-
-        Raises
-        ------
-        DataError
-            The file, or this HDU, cannot be read or has another shape.
-        """
+    def _by_cfitsio(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
         try:
             pixels = self._hdu(file, amplifier)[first:last, :]
         except (OSError, ValueError) as error:
@@ -102,6 +121,11 @@ class Frames:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_shape(file: File, amplifier: Amplifier, shape: tuple[int, ...]) -> None:
+    if shape != amplifier.raw:
+        raise DataError(file.path, f"HDU {amplifier.hdu} is {shape} pixels, the camera says {amplifier.raw}")
 
 
 def _find(fits: fitsio.FITS, name: str | int) -> fitsio.hdu.ImageHDU:

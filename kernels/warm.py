@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels import clip, cosmic
+from kernels import clip, cosmic, rice, tiles
 
 
 def compile_all() -> None:
@@ -15,3 +15,7 @@ def compile_all() -> None:
         clip.combine(cube, spread, 0, 3.0, 3, image, variance, count)
     clip.clipped_mean(np.arange(9, dtype=np.float32))
     cosmic.cosmic_rays(np.zeros((4, 4), np.float32), np.ones((4, 4), np.float32), cosmic.CosmicConfig())
+    one, spare = np.ones(1, np.int64), np.zeros(rice.SPARE + 64, np.uint8)
+    for pixel in tiles.PIXELS.values():
+        rice.decode(spare, one, one, 32, np.empty((1, 4), pixel))
+    tiles.ones_complement_sum(spare)

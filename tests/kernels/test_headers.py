@@ -18,7 +18,8 @@ import pytest
 from astropy.io import fits
 
 from kernels.errors import DataError, KernelError
-from kernels.headers import BLOCK, execute, read
+from kernels.fitsblocks import BLOCK
+from kernels.headers import execute, read
 from kernels.job import VERSION, Job, from_plain
 
 KEYWORDS = ["IMGTYPE", "EXPTIME", "SEQNUM", "LAMP", "OBJECT", "ESO DET OUT1 CONAD", "ABSENT", "NOTHING"]

@@ -64,6 +64,8 @@ def test_biases_give_the_read_noise(lab: Any, model: truth.Truth) -> None:
         _, variance = averaged(rows, amplifier.name)
         noise = (amplifier.read_noise / amplifier.gain) ** 2 + 1 / 12
         assert variance == pytest.approx(noise * (1 + 1.57 / 9), rel=0.05)
+        measured = [r["noise"] for r in rows if r["amplifier"] == amplifier.name]
+        assert np.mean(measured) == pytest.approx(noise**0.5, rel=0.025)
 
 
 def test_flats_give_the_gain_although_the_lamp_changes(lab: Any, model: truth.Truth) -> None:

@@ -134,7 +134,7 @@ def test_another_size_than_at_ingest_is_named(tmp_path: Path) -> None:
     plain(path, pixels())
     size = path.stat().st_size
     np.testing.assert_array_equal(read(path, 0, bytes=size), pixels())
-    with pytest.raises(DataError, match=f"a.fits: has {size} bytes, it had {size + 2880} when it was ingested"):
+    with pytest.raises(DataError, match=f"a.fits: has {size} bytes, it had {size + 2880} when the run was planned"):
         read(path, 0, bytes=size + 2880)
 
 
