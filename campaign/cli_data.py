@@ -53,16 +53,17 @@ def simulate(
     """
     from campaign import console
     from campaign.camera import load
-    from campaign.home import home_of
+    from campaign.home import home_of_new
     from campaign.simulation import Nights, Places, default_filters, simulate
 
     camera = load(camera_name).scaled(scale)
     plan = Nights(bias, dark, flat, dark_time, flat_time, filters or default_filters(camera), days or Nights.days)
     places = Places(repo.absolute())
-    home = home_of(None, {**os.environ, "CAMPAIGN_HOME": str(places.repository / "campaign")})
+    home = home_of_new(places.repository, os.environ)
     chosen = tuple(sorted(set(detectors))) or camera.detector_ids("SCIENCE")
     raws = simulate(places, home, camera, plan, seed, chosen, ranks)
-    home.record("simulate", "", {"camera": camera.name, "scale": scale, "seed": seed, "raws": raws})
+    made = {"camera": camera.name, "scale": scale, "seed": seed, "raws": raws}
+    home.record("simulate", os.environ.get("TICKET", ""), made)
     if as_json:
         console.emit({"repository": str(places.repository), "truth": str(places.truth), "raws": raws})
         return
@@ -105,7 +106,7 @@ def ingest(
     """
     from campaign import console
     from campaign.errors import UsageError
-    from campaign.home import home_of
+    from campaign.home import home_of_new
     from campaign.ingest import Report, camera_of, summarise
     from campaign.ingest import ingest as ingest_files
     from campaign.translation import Overrides
@@ -113,14 +114,15 @@ def ingest(
     if not files and not summary:
         raise UsageError("no file to ingest", do="name files or folders, or ask for --summary")
     root = repo.absolute()
-    home = home_of(None, {**os.environ, "CAMPAIGN_HOME": os.environ.get("CAMPAIGN_HOME", str(root / "campaign"))})
+    home = home_of_new(root, os.environ)
     camera = camera_of(home, camera_name)
     report = Report((), (), {})
     if files:
         overrides = Overrides(observation_type, physical_filter, day_obs)
         report = ingest_files(str(root), home, files, camera, overrides, transfer, ranks)
         if report.new:
-            home.record("ingest", "", {"camera": camera.name, "new": len(report.new), "refused": len(report.refused)})
+            counts = {"new": len(report.new), "refused": len(report.refused)}
+            home.record("ingest", os.environ.get("TICKET", ""), {"camera": camera.name, **counts})
     rows: list[SummaryRow] = []
     if summary:
         from campaign.repository import open_repository

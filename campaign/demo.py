@@ -15,7 +15,7 @@ from campaign.certification import request as certification_request
 from campaign.certification import run as certify
 from campaign.check import check
 from campaign.errors import TasksFailed, UsageError, VerificationFailed
-from campaign.home import home_of
+from campaign.home import home_of_new
 from campaign.jobs import JobFile, JobTask
 from campaign.launch import run_job
 from campaign.plan import Plan
@@ -109,7 +109,7 @@ def run(where: Path, ranks: int, say: Say) -> Demo:
     started = time.monotonic()
     places = Places(where / "repo")
     camera = load_camera(CAMERA).scaled(SCALE)
-    home = home_of(None, {"CAMPAIGN_HOME": str(places.repository / "campaign")})
+    home = home_of_new(places.repository, {})
     say(f"simulating {CAMERA} at scale {SCALE}: 10 biases, 10 darks, 10 flats over two nights")
     nights = Nights(filters=default_filters(camera))
     raws = simulate(places, home, camera, nights, SEED, camera.detector_ids("SCIENCE"), ranks)

@@ -121,6 +121,11 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
             raise ConfigurationError(f"line {number} is not JSON", where=str(file)) from error
 
 
+def home_of_new(repository: Path, environment: Mapping[str, str]) -> Home:
+    """The home of a repository that need not exist yet: ``$CAMPAIGN_HOME``, else ``<REPO>/campaign``."""
+    return Home(Path(environment.get("CAMPAIGN_HOME") or repository / "campaign"))
+
+
 def home_of(repository: str | None, environment: Mapping[str, str]) -> Home:
     """Find the home: ``$CAMPAIGN_HOME``, else ``<REPO>/campaign``, else the user's data directory.
 

@@ -16,7 +16,7 @@ import yaml
 
 from campaign import levels
 from campaign.cost import estimate
-from campaign.errors import SubmissionRefused
+from campaign.errors import CampaignError, SubmissionRefused
 from campaign.events import DriverJournal, Event
 from campaign.freeze import Request, freeze, product_of, run_id
 from campaign.home import versions
@@ -211,13 +211,23 @@ def submit(
         raise
     finally:
         listener(driver.write("done" if state == "done" else "failed", {"state": state, "error": state}))
-    from campaign.pictures import mosaics
-
     notes = [f"the ticket chain {step.ticket_chain} did not exist: made, empty"] if made_chain else []
     notes += plan.notes
-    submission = Submission(plan, outcome, judge(plan, camera), chain, mosaics(repository, plan, outcome), notes)
+    pictures = _pictures(repository, plan, outcome, notes)
+    submission = Submission(plan, outcome, judge(plan, camera), chain, pictures, notes)
     step.home.record("submit", plan.ticket, _detail(submission))
     return submission
+
+
+def _pictures(repository: Repository, plan: Plan, outcome: Outcome, notes: list[str]) -> list[Path]:
+    """Draw the mosaics; the products stand, whatever becomes of their pictures."""
+    from campaign.pictures import mosaics
+
+    try:
+        return mosaics(repository, plan, outcome)
+    except (CampaignError, OSError, ValueError) as error:
+        notes.append(f"no pictures: {error}")
+        return []
 
 
 def _detail(submission: Submission) -> Mapping[str, Any]:

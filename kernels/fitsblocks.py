@@ -180,7 +180,7 @@ def walk(stream: Stream) -> list[Cards]:
         expected = cards.data_bytes()
         found = stream.skip(expected)
         if found < expected:
-            what = f"HDU {len(headers)}: truncated in its data"
+            what = f"HDU {cards.text('EXTNAME') or len(headers)}: truncated in its data"
             raise DataError(stream.path, f"{what}, {start + expected} bytes expected by its end, {start + found} found")
         headers.append(cards)
     return headers

@@ -180,7 +180,7 @@ def test_plain_data_make_the_kernels_camera(name: str) -> None:
             assert (a.name, a.hdu, a.raw, a.gain, a.read_noise) == (
                 b.name, b.hdu, b.raw, d.gains[k], d.read_noises[k],
             )  # fmt: skip
-            assert a.saturation == (d.saturations[k] if d.saturations else float("inf"))
+            assert a.saturation == (d.saturations[k] if d.saturations else kind.saturation or float("inf"))
             assert (a.flip_x, a.flip_y) == (b.target.flip_x, b.target.flip_y)
             for box, section in [
                 (a.data, b.data),
