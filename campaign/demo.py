@@ -96,7 +96,7 @@ def variables(places: Places) -> dict[str, str]:
     }
 
 
-def run(where: Path, ranks: int, say: Say) -> Demo:
+def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
     """Run the whole demo in an empty folder.
 
     Raises
@@ -112,7 +112,7 @@ def run(where: Path, ranks: int, say: Say) -> Demo:
     home = home_of_new(places.repository, {})
     say(f"simulating {CAMERA} at scale {SCALE}: 10 biases, 10 darks, 10 flats over two nights")
     nights = Nights(filters=default_filters(camera))
-    raws = simulate(places, home, camera, nights, SEED, camera.detector_ids("SCIENCE"), ranks)
+    raws = simulate(places, home, camera, nights, seed, camera.detector_ids("SCIENCE"), ranks)
     say(f"  {raws} raws, {time.monotonic() - started:.1f} s")
     demo, environment = Demo(places.repository), variables(places)
     plans: dict[str, Plan] = {}

@@ -173,3 +173,27 @@ def test_a_corrupt_tile_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match="a.fits: HDU A, row 4: its tile is corrupt"):
         tiles.read_rows(str(path), described, 0, 6)
+
+
+@pytest.mark.soak
+def test_whole_files_corrupted_at_random(tmp_path: Path) -> None:
+    """Headers, descriptors and tiles: a clear error, or the pixels that cfitsio finds in the same bytes."""
+    rng = np.random.default_rng(9)
+    path = tmp_path / "a.fits"
+    image = noisy(rng, "i4", (24, 576), 6.0)
+    compressed(path, image)
+    good, agreed, refused = path.read_bytes(), 0, 0
+    for _ in range(20000):
+        content = bytearray(good)
+        for _ in range(int(rng.integers(1, 4))):
+            content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        try:
+            described = tiles.scan(str(path)).get("A")
+            found = None if described is None else tiles.read_rows(str(path), described, 0, described.height)
+        except DataError:
+            refused += 1
+            continue
+        agreed += found is not None and np.array_equal(found, image)
+    assert refused > 1000
+    assert agreed > 100
