@@ -42,7 +42,11 @@ print(json.dumps([campaign.__file__, templates.__file__]))
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
-    """Run a command and give its standard output; its complaint is the failure's message."""
+    """Run a command and give its standard output; its complaint is the failure's message.
+
+    The Makefile's constraints are named relative to the checkout, and nothing is resolved here.
+    """
+    env = env or {name: value for name, value in os.environ.items() if not name.endswith("_CONSTRAINT")}
     done = subprocess.run([str(word) for word in command], cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
