@@ -15,6 +15,7 @@ from pydantic import (
     PlainSerializer,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
     ValidationError,
 )
 
@@ -32,6 +33,11 @@ def _parsed(value: Any) -> Any:
 
 
 Box = Annotated[Section, BeforeValidator(_parsed), PlainSerializer(str)]
+
+
+#: Names become parts of paths and collections.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+NameOrNone = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.+-]*)?$")]
 
 
 class _Model(BaseModel):
@@ -112,9 +118,9 @@ class Detector(_Model):
     """
 
     id: int
-    name: str
-    raft: str = ""
-    slot: str = ""
+    name: Name
+    raft: NameOrNone = ""
+    slot: NameOrNone = ""
     type: str
     serial: str = ""
     purpose: Literal["SCIENCE", "GUIDER", "WAVEFRONT"] = "SCIENCE"
@@ -143,7 +149,7 @@ class Camera(_Model):
     """
 
     version: Literal[1]
-    name: str
+    name: Name
     class_name: str | None = None
     unit: Literal["electron", "adu"]
     scale: PositiveInt = 1

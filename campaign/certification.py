@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import plan as plans
 from campaign.certify import certify, chain, check_chain
 from campaign.errors import ConfigurationError, UsageError
 from campaign.home import Home, home_of
@@ -110,16 +108,13 @@ def request(template: str | None, environment: Mapping[str, str], chosen: Mappin
 
 
 def expected(repository: Repository, home: Home, source: str, dataset_type: str) -> list[Mapping[str, Any]]:
-    """Data IDs that the plan of the newest RUN of ``source`` asked for; none where no plan of ours made it."""
+    """Parts of the data IDs that the newest RUN of ``source`` was to make; none where no run of ours made it."""
     run = source
     if repository.collection_type(source) == "CHAINED":
         children = repository.chain(source)
         run = children[0] if children else source
-    entries = [e for e in home.runs() if e["output_run"] == run]
-    if not entries:
-        return []
-    path = Path(entries[-1]["submit_path"]) / "plan.json"
-    return plans.load(path).wanted(dataset_type) if path.exists() else []
+    entries = [e for e in home.runs() if e["output_run"] == run and e["product"] == dataset_type]
+    return [{"detector": d} for d in entries[-1]["detectors"]] if entries else []
 
 
 def run(wanted: Certification) -> dict[str, Any]:

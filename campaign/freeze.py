@@ -12,7 +12,7 @@ from typing import Any
 from campaign.camera import Camera
 from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.home import versions
-from campaign.inputs import listed
+from campaign.inputs import absent, listed
 from campaign.jobs import JobTask
 from campaign.pipeline import Pipeline, PipelineTask
 from campaign.plan import Group, Output, Plan, PlanTask
@@ -92,6 +92,10 @@ class Freezer:
         self._notes: list[str] = []
         self._files: dict[str, dict[str, Any]] = {}
         self._dark_times = self._fill_dark_times()
+        self._by_detector: dict[int, list[ExposureRecord]] = {d: [] for d in request.selection.detectors}
+        for raw in request.selection.raws:
+            self._by_detector[raw.detector].append(self._exposures[raw.exposure])
+        self._versions = {f"VERSION_{name.upper()}": version for name, version in versions().items()}
 
     def freeze(self) -> Plan:
         """Decide everything.
@@ -103,7 +107,11 @@ class Freezer:
             applied by this version.
         """
         step, request = self._request.step, self._request
+        self._check_mask()
         self._find_calibrations()
+        gone = absent(request.selection, request.camera, step.data_query)
+        if gone:
+            self._notes.append(f"no raw of {len(gone)} science detectors is selected: {listed(gone)}")
         for raw in request.selection.raws:
             self._files[f"{raw.exposure}:{raw.detector}"] = {"path": raw.path, "bytes": raw.bytes}
         groups = self._located(self._groups())
@@ -125,6 +133,20 @@ class Freezer:
             groups=groups,
             notes=self._notes,
         )
+
+    def _check_mask(self) -> None:
+        """What the combine is to leave out must be flagged by somebody, and the other way round."""
+        pipeline = self._request.pipeline
+        mask = only(pipeline, "combine").config["mask"]
+        flagged = {"SAT": self._isr.config["doSaturation"], "CR": bool(some(pipeline, "cosmic"))}
+        for plane, done in flagged.items():
+            if done != (plane in mask):
+                what = f"the combine's mask {mask} {'lacks' if done else 'has'} {plane}"
+                raise ConfigurationError(
+                    f"{what}, which the pipeline {'flags' if done else 'does not flag'}",
+                    where=pipeline.path,
+                    do="change mask together with doSaturation (SAT) and the cosmic-ray task (CR)",
+                )
 
     # What corrects the frames
 
@@ -184,11 +206,13 @@ class Freezer:
     # The tasks
 
     def _exposures_of(self, detector: int) -> list[ExposureRecord]:
-        return [self._exposures[r.exposure] for r in self._request.selection.raws if r.detector == detector]
+        return self._by_detector[detector]
 
     def _inputs_of(self, detector: int) -> dict[str, list[str]]:
-        inputs = {"raw": [f"{e.id}:{detector}" for e in self._exposures_of(detector)]}
-        return inputs | {kind: [refs[detector].dataset_id] for kind, refs in self._calibrations.items()}
+        return {"raw": [f"{e.id}:{detector}" for e in self._exposures_of(detector)], **self._applied(detector)}
+
+    def _applied(self, detector: int) -> dict[str, list[str]]:
+        return {kind: [refs[detector].dataset_id] for kind, refs in self._calibrations.items()}
 
     def _scales(self, scaling: str, exposures: Sequence[ExposureRecord]) -> list[float]:
         times = {
@@ -208,8 +232,7 @@ class Freezer:
             raise SubmissionRefused(f"exposure {listed(zero)} has no time to be scaled by ({scaling})")
         return scales
 
-    def _parameters(self, detector: int) -> dict[str, Any]:
-        exposures = self._exposures_of(detector)
+    def _parameters(self, exposures: Sequence[ExposureRecord]) -> dict[str, Any]:
         return {
             "exposures": [e.id for e in exposures],
             "dates": [e.begin for e in exposures],
@@ -239,7 +262,7 @@ class Freezer:
         if detector is not None:
             gone = [e for e, d in self._request.selection.missing if d == detector]
             cards["MISSING"] = " ".join(map(str, gone)) or "none"
-        return cards | {f"VERSION_{name.upper()}": version for name, version in versions().items()}
+        return cards | self._versions
 
     def _task(
         self,
@@ -277,10 +300,8 @@ class Freezer:
         """Quanta that write corrected frames; the combine does not wait for them, it corrects its own."""
         tasks = []
         for raw in self._request.selection.raws:
-            everything = self._parameters(raw.detector)
-            at = everything["exposures"].index(raw.exposure)
-            one = {key: [values[at]] for key, values in everything.items()}
-            inputs = self._inputs_of(raw.detector) | {"raw": [f"{raw.exposure}:{raw.detector}"]}
+            one = self._parameters([self._exposures[raw.exposure]])
+            inputs = {"raw": [f"{raw.exposure}:{raw.detector}"], **self._applied(raw.detector)}
             tasks.append(
                 self._task(
                     self._isr.label,
@@ -296,7 +317,14 @@ class Freezer:
 
     def _measure(self, task: PipelineTask) -> Group:
         tasks = [
-            self._task(task.label, {"detector": d}, ["flatMeasure"], self._inputs_of(d), self._parameters(d), [])
+            self._task(
+                task.label,
+                {"detector": d},
+                ["flatMeasure"],
+                self._inputs_of(d),
+                self._parameters(self._exposures_of(d)),
+                [],
+            )
             for d in self._request.selection.detectors
         ]
         return Group(
@@ -321,7 +349,7 @@ class Freezer:
         names = {b.label: f"{self._product}Bin{b.config['binning']}" for b in bins}
         tasks = []
         for d in detectors:
-            inputs, parameters = self._inputs_of(d), self._parameters(d)
+            inputs, parameters = self._inputs_of(d), self._parameters(self._exposures_of(d))
             if listed_scales:
                 inputs["flatNormalization"] = ["flatNormalization:"]
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -43,9 +44,25 @@ def without(selection: Selection, excluded: Collection[int]) -> Selection:
     )
 
 
+#: A condition that names detectors, or asks for a purpose; one that only leaves some out does not match.
+_NAMED = re.compile(r"(?<![\w.])detector(?:\.\w+)?\s*(?:=|in\b|[<>])", re.IGNORECASE)
+
+
+def names_detectors(query: str) -> bool:
+    """Whether an expression itself says which detectors are in."""
+    return _NAMED.search(re.sub(r"'[^']*'", "''", query)) is not None
+
+
+def absent(selection: Selection, camera: Camera, query: str) -> list[str]:
+    """Science detectors of which no raw at all is selected, though nothing leaves them out."""
+    if "detector" in query:
+        return []
+    return [camera.by_id[d].name for d in camera.detector_ids("SCIENCE") if d not in selection.detectors]
+
+
 def for_purpose(selection: Selection, camera: Camera, query: str) -> Selection:
-    """Keep the science detectors, unless the expression itself says which detectors."""
-    if "detector" in query.replace("detector_max", ""):
+    """Keep the science detectors, unless the expression itself names others."""
+    if names_detectors(query):
         return selection
     science = set(camera.detector_ids("SCIENCE"))
     return Selection(selection.exposures, tuple(r for r in selection.raws if r.detector in science))

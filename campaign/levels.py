@@ -19,6 +19,8 @@ SATURATED = 0.005
 LIT = 100.0
 #: Precision of a level, in noises: medians of 64 rows.
 PRECISION = 0.05
+#: Noise of digitisation, ADU: an amplifier that says nothing has no less.
+DIGITISATION = 12**-0.5
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def deviations(rows: Sequence[Row], value: str) -> dict[tuple[int, int], float]:
         centre = median(values)
         spread = 1.4826 * median(abs(v - centre) for v in values)
         for row, v in zip(peers, values, strict=True):
-            far = (v - centre) / max(spread, PRECISION * row.noise)
+            far = (v - centre) / max(spread, PRECISION * max(row.noise, DIGITISATION))
             found.setdefault((row.exposure, row.detector), []).append(far)
     return {key: median(several) for key, several in found.items()}
 
@@ -171,7 +173,7 @@ def _mistyped(rows: Sequence[Row], product: str, camera: Camera) -> list[Finding
         return []
     found = []
     for (exposure,), some in _grouped(rows, ("exposure",)).items():
-        noises = median(r.level / r.noise for r in some)
+        noises = median(r.level / max(r.noise, DIGITISATION) for r in some)
         lit = noises > LIT
         if lit != (product == "flat"):
             what = "lit" if lit else "dark"

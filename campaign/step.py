@@ -159,7 +159,14 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
             do="select the frames of one camera",
         )
     camera = camera_of(step.home, instrument)
-    return camera, without(for_purpose(selection, camera, query), options.exclude)
+    left = without(for_purpose(selection, camera, query), options.exclude)
+    if not left.raws:
+        raise ConfigurationError(
+            f"nothing is left of {len(selection.raws)} raws of {len(selection.exposures)} exposures",
+            where=step.query_place,
+            do="leave fewer out with --exclude, or name the detectors that are wanted (science ones are by default)",
+        )
+    return camera, left
 
 
 def require_writeable(folder: Path, need_bytes: int = 0) -> None:

@@ -154,6 +154,7 @@ def _claim(repository: Repository, plan: Plan, step: Step) -> None:
         "output": plan.output,
         "output_run": plan.output_run,
         "product": plan.product,
+        "detectors": [d["detector"] for d in plan.wanted(plan.product)],
         "submit_path": plan.submit_path,
     }
     step.home.add_run(entry)
@@ -213,8 +214,8 @@ def submit(
         listener(driver.write("done" if state == "done" else "failed", {"state": state, "error": state}))
     notes = [f"the ticket chain {step.ticket_chain} did not exist: made, empty"] if made_chain else []
     notes += plan.notes
-    pictures = _pictures(repository, plan, outcome, notes)
-    submission = Submission(plan, outcome, judge(plan, camera), chain, pictures, notes)
+    pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, camera)
+    submission = Submission(plan, outcome, findings, chain, pictures, notes)
     step.home.record("submit", plan.ticket, _detail(submission))
     return submission
 

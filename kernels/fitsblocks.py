@@ -15,6 +15,9 @@ BLOCK = 2880
 """A FITS file is made of blocks of this many bytes."""
 
 CARD = 80
+BITPIX = (8, 16, 32, 64, -32, -64)
+LARGEST = 1 << 48
+"""No count in a header is believed beyond this."""
 
 _CHUNK = 1 << 20
 _LONGEST = 2000
@@ -82,7 +85,7 @@ class Cards:
     """A header: keyword to the text after its ``=``; the first of a name counts."""
 
     def __init__(self, path: str, hdu: int) -> None:
-        self._path, self._hdu = path, hdu
+        self.path, self._hdu = path, hdu
         self._texts: dict[str, str] = {}
         self.ended = False
         self.data_start = 0  # byte of the file, known once the header has been read
@@ -113,7 +116,7 @@ class Cards:
         try:
             return _value(self._texts[keyword])
         except ValueError as error:
-            raise DataError(self._path, f"HDU {self._hdu}: {keyword} is {error}, which is no FITS value") from error
+            raise DataError(self.path, f"HDU {self._hdu}: {keyword} is {error}, which is no FITS value") from error
 
     def text(self, keyword: str) -> str | None:
         """Value of a keyword as text."""
@@ -124,8 +127,8 @@ class Cards:
         """A whole number, not negative."""
         value = self.get(keyword)
         number = default if value is None else value
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise DataError(self._path, f"HDU {self._hdu}: {keyword} is {number!r}, not a whole number")
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < LARGEST:
+            raise DataError(self.path, f"HDU {self._hdu}: {keyword} is {number!r}, not a whole number")
         return number
 
     def has(self, keyword: str) -> bool:
@@ -139,8 +142,8 @@ class Cards:
     def data_bytes(self) -> int:
         """Size of the data that follow, padding included (FITS standard 4.0, equation 2)."""
         bits = self.get("BITPIX")
-        if bits not in (8, 16, 32, 64, -32, -64):
-            raise DataError(self._path, f"HDU {self._hdu}: BITPIX is {bits!r}")
+        if bits not in BITPIX:
+            raise DataError(self.path, f"HDU {self._hdu}: BITPIX is {bits!r}")
         axes = self.axes()
         pixels = self.count("GCOUNT", 1) * (self.count("PCOUNT", 0) + prod(axes)) if axes else 0
         return -(-pixels * abs(cast(int, bits)) // 8 // BLOCK) * BLOCK

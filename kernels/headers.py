@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from kernels.errors import DataError, KernelError
-from kernels.fitsblocks import Cards, Stream, walk
+from kernels.fitsblocks import BITPIX, Cards, Stream, walk
 from kernels.job import Job
 from kernels.publish import reason, sync
 
 
 def _describe(number: int, cards: Cards) -> dict[str, Any]:
     compressed = cards.get("ZIMAGE") is True
+    if compressed and cards.get("ZBITPIX") not in BITPIX:
+        raise DataError(cards.path, f"HDU {cards.text('EXTNAME') or number}: ZBITPIX is {cards.get('ZBITPIX')!r}")
     return {
         "hdu": number,
         "extname": cards.text("EXTNAME"),

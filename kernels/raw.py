@@ -18,6 +18,10 @@ from kernels.tiles import RowTiles, read_rows, scan, verify
 
 #: cfitsio's answer where DATASUM and data disagree (0 without DATASUM).
 WRONG = -1
+#: What fitsio raises for a file that it cannot make sense of.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SystemError, MemoryError)
+#: Files whose HDUs are remembered: a task's, and some more.
+REMEMBERED = 2000
 
 
 @dataclass
@@ -60,6 +64,9 @@ class Frames:
             The file, or this HDU, cannot be read, is corrupt or has another shape.
         """
         if file.path not in self._tiles:
+            if len(self._tiles) >= REMEMBERED:
+                self._tiles.clear()
+                self._verified.clear()
             self._tiles[file.path] = self._scan(file)
         tiles = self._tiles[file.path].get(amplifier.hdu)
         if tiles is None:
@@ -103,7 +110,7 @@ class Frames:
     def _by_cfitsio(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
         try:
             pixels = self._hdu(file, amplifier)[first:last, :]
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise DataError(file.path, f"HDU {amplifier.hdu}: {_first_line(error)}") from error
         if pixels.dtype.kind == "f":
             raise DataError(file.path, f"HDU {amplifier.hdu} holds {pixels.dtype}, a raw frame holds integers")

@@ -76,16 +76,20 @@ def row_tiles(hdu: str, cards: Cards) -> RowTiles | None:
     bits, size = cards.get("ZBITPIX"), _parameter(cards, "BYTEPIX", 4)
     row, descriptor = DESCRIPTORS[kind]
     integers = {1: (8,), 2: (8, 16), 4: (8, 16, 32)}.get(size, ())
+    if cards.text("XTENSION") != "BINTABLE":
+        return None
     usual = cards.text("ZCMPTYPE") in ("RICE_1", "RICE_ONE") and tile == (width, 1) and bits in integers
     scaled = (cards.get("BSCALE") or 1) != 1 or (cards.get("BZERO") or 0) not in ZEROS
     if not usual or scaled or (size == 2 and bits == 8) or cards.axes() != [row, height] or not width:
         return None
     heap = cards.count("THEAP", row * height)
+    if not row * height <= heap <= row * height + cards.count("PCOUNT"):
+        return None
     return RowTiles(
         hdu=hdu,
         width=width,
         height=height,
-        block=max(1, _parameter(cards, "BLOCKSIZE", 32)),
+        block=min(max(1, _parameter(cards, "BLOCKSIZE", 32)), width),
         bytes=size,
         zero=int(cards.get("BZERO") or 0),
         table=cards.data_start,
