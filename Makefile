@@ -54,5 +54,5 @@ slurm-deps:
 	fi
 
 clean:
-	rm -rf .venv build dist drp_campaign.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv campaign-demo campaign-demo-[0-9]* build dist drp_campaign.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find campaign kernels slurm templates tests -name __pycache__ -type d -prune -exec rm -rf {} +

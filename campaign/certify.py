@@ -197,7 +197,7 @@ def _require_no_overlap(
         raise ConfigurationError(
             f"{dataset_type} is certified already in an overlapping range: {'; '.join(texts)}",
             where=target,
-            do="choose other dates, or another collection and chain it in front",
+            do="raise CERT_RERUN (another collection, chained in front), or choose other dates",
         )
 
 

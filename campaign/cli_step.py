@@ -188,7 +188,8 @@ def submit(
             done = run(step, repository, plan, camera, progress)
     for note in done.notes:
         console.say(f"note: {note}")
-    _show_findings(done.findings, console.say if as_json else print)
+    if done.findings or done.outcome.done:  # what was not read cannot be said to be well
+        _show_findings(done.findings, console.say if as_json else print)
     if not as_json:
         _show_submission(done)
     if not done.outcome.done:

@@ -48,7 +48,8 @@ def read(path: Path, base: Mapping[str, str]) -> dict[str, str]:
             raise ConfigurationError(
                 f"{word!r} is not NAME=value", where=where, do="a file of variables holds export lines and comments"
             )
-        values[name] = _USE.sub(partial(_value, values, where), value)
+        home = value.replace("~", base.get("HOME", "~"), 1) if value.startswith("~/") else value
+        values[name] = _USE.sub(partial(_value, values, where), home)
     return values
 
 

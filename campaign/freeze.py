@@ -188,7 +188,7 @@ class Freezer:
             if lacking:
                 raise SubmissionRefused(
                     f"no {kind} is valid for detector {detector} at exposure {listed(lacking)} in {inputs}",
-                    do=f"make and certify a {kind} for that date first, or go without: --set "
+                    do=f"make a {kind} and certify it from before that date on (START_DATE), or go without: --set "
                     f"extraQgraphOptions='--config {self._isr.label}:{CORRECTIONS[kind]}=false'",
                 )
             several = {ref.dataset_id: ref for ref in refs.values() if ref is not None}

@@ -129,7 +129,8 @@ class Sorting:
             if record and record[name] != mine:
                 what = name.replace("_", " ")
                 there = f"exposure {observation.exposure} is there with {what} {record[name]!r}"
-                return f"{there}, this file has {mine!r} (a repository keeps what it was told first)"
+                advice = "a repository keeps what it was told first; another one takes them with the right options"
+                return f"{there}, this file has {mine!r} ({advice})"
         return None
 
     def _place(self, observation: Observation) -> str | None:

@@ -56,7 +56,9 @@ def run_status(entry: Mapping[str, Any]) -> RunStatus:
     """Read one run's journals."""
     events = read(Path(entry["submit_path"]) / "journal")
     counts = Counter(e.event for e in events if e.task)
-    errors = tuple(f"{e.task}: {e.detail['error']}" for e in events if e.task and e.event in ("failed", "lost"))
+    errors = tuple(
+        f"{e.task.rstrip(':')}: {e.detail['error']}" for e in events if e.task and e.event in ("failed", "lost")
+    )
     return RunStatus(
         entry["run"],
         entry["template"],

@@ -328,7 +328,7 @@ def test_unknown_places(site: Site) -> None:
 def test_a_dark_without_a_bias(site: Site) -> None:
     said = site.refuse(4, "submit", "bps_dark")
     assert "no bias is valid for detector 0 at exposure 2024120600003" in said
-    assert "certify a bias" in said
+    assert "make a bias and certify it" in said
 
 
 def test_a_check_finds_everything_at_once(site: Site, tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Which detectors a selection is about, what is missing of it, and which inputs are unlike the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from campaign import camera, envfile, levels
+from campaign.errors import ConfigurationError
+from campaign.inputs import absent, for_purpose, names_detectors
+from campaign.repository_records import Raw, Selection
+
+LSSTCAM = camera.load("LSSTCam")
+COMCAM = camera.load("LSSTComCam")
+
+
+def selection(detectors: list[int]) -> Selection:
+    return Selection((), tuple(Raw(1, d, "", "", 1) for d in detectors))
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("instrument='LSSTCam' and detector in (0..8)", True),
+        ("detector=4", True),
+        ("detector.purpose='GUIDER'", True),
+        ("detector < 9", True),
+        ("instrument='LSSTCam' and detector != 12", False),
+        ("exposure.obs_id='detector=3'", False),
+        ("exposure.day_obs=20241208", False),
+    ],
+)
+def test_only_a_condition_that_names_detectors_brings_in_others_than_science(query: str, named: bool) -> None:
+    assert names_detectors(query) is named
+    everything = selection(sorted(LSSTCAM.by_id))
+    assert len(for_purpose(everything, LSSTCAM, query).detectors) == (205 if named else 189)
+
+
+def test_a_detector_without_any_raw_is_named() -> None:
+    some = selection([0, 1, 2, 3, 5, 6, 7, 8])
+    assert absent(some, COMCAM, "instrument='LSSTComCam'") == ["R22_S11"]
+    assert absent(some, COMCAM, "detector != 4") == []
+    assert absent(selection(list(range(9))), COMCAM, "") == []
+
+
+def test_a_dead_amplifier_does_not_hide_the_odd_exposure() -> None:
+    rows = [
+        levels.Row(exposure, 0, name, 0.0 if name == "C00" else level, 0.0 if name == "C00" else 5.0, 0.0)
+        for exposure, level in enumerate([0.1, -0.1, 0.0, 0.2, 900.0])
+        for name in ("C00", "C01", "C02")
+    ]
+    found = levels.judge(rows, "bias", dict.fromkeys(range(5), 0.0), COMCAM)
+    assert [f.exposure for f in found] == [4]
+    assert "lit bias" in found[0].why
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "", ".hidden", "a b"])
+def test_a_camera_is_not_called_like_a_path(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="name"):
+        camera.build({**COMCAM.model_dump(), "name": name}, "evil.yaml")
+
+
+def test_home_is_expanded_in_a_file_of_variables(tmp_path: Path) -> None:
+    path = tmp_path / "env.sh"
+    path.write_text("export REPO=~/repo OTHER=a~/b\n")
+    found = envfile.read(path, {"HOME": "/home/me"})
+    assert (found["REPO"], found["OTHER"]) == ("/home/me/repo", "a~/b")
