@@ -64,5 +64,5 @@ def test_a_camera_is_not_called_like_a_path(name: str) -> None:
 def test_home_is_expanded_in_a_file_of_variables(tmp_path: Path) -> None:
     path = tmp_path / "env.sh"
     path.write_text("export REPO=~/repo OTHER=a~/b\n")
-    found = envfile.read(path, {"HOME": "/home/me"})
-    assert (found["REPO"], found["OTHER"]) == ("/home/me/repo", "a~/b")
+    found = envfile.read(path, {"HOME": "/people/me"})
+    assert (found["REPO"], found["OTHER"]) == ("/people/me/repo", "a~/b")
