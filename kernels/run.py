@@ -36,6 +36,8 @@ KERNELS = {
 FAILED_TASKS, REFUSED, DEFECT = 1, 3, 70
 #: Time that rank 0 has to report an error of all ranks, second.
 GRACE_S = 2.0
+#: Time that the launcher has to forward what a rank said before its end, second.
+HEARD_S = 0.5
 WORLD_VARIABLES = ("PMI_SIZE", "PMIX_SIZE", "OMPI_COMM_WORLD_SIZE")
 
 
@@ -133,6 +135,7 @@ def _end(code: int) -> int:
     """End the whole job, not this rank alone."""
     sys.stderr.flush()
     if started_by_mpi():
+        time.sleep(HEARD_S)  # the launcher forwards what was said, and Abort would be quicker
         _world().Abort(code)
     return code
 
