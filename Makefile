@@ -1,12 +1,14 @@
 # make demo        an environment in .venv, then the whole chain on simulated frames
 # make test        the same environment with the test tools, then the suite
 # make soak        the long tests that the suite leaves out
+# make bench       the same environment with the peers, then the benchmarks (20 minutes): bench-results/*.json
 # make slurm-deps  Debian's Slurm packages (as root)
 # make clean       what the above made in this folder
 #
 # All targets are relative, and pip gets its constraints as a relative path, because both make and pip split at blanks.
 
 PYTHON ?= python3
+PEER_PACKAGES = siril iraf
 SLURM_PACKAGES = slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins
 
 # pip < 25.3 applies PIP_CONSTRAINT to the build requirements too; later ones want it said separately.
@@ -17,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # survive a path with a blank.
 RUN = .venv/bin/python -P -m
 
-.PHONY: demo test soak slurm-deps clean
+.PHONY: demo test soak bench bench-deps slurm-deps clean
 .NOTPARALLEL:
 
 demo: .venv/demo.stamp
@@ -34,9 +36,24 @@ test: .venv/test.stamp
 soak: .venv/test.stamp
 	$(RUN) pytest -m soak
 
+# What `BENCH` says goes to the benchmarks: make bench BENCH='kernel decoder --repeat 5'. They are no installed package.
+bench: .venv/bench.stamp bench-deps
+	PYTHONPATH=. $(RUN) tests.benchmarks $(BENCH)
+
+# What cannot be had is left out of the benchmarks, which say so.
+bench-deps:
+	@if dpkg -s $(PEER_PACKAGES) >/dev/null 2>&1; then :; \
+	elif ! command -v apt-get >/dev/null; then echo "no apt-get: without $(PEER_PACKAGES)"; \
+	elif [ "$$(id -u)" -ne 0 ]; then echo "not root: without $(PEER_PACKAGES)"; \
+	else export DEBIAN_FRONTEND=noninteractive; \
+	    { apt-get update && apt-get install -y --no-install-recommends $(PEER_PACKAGES); } </dev/null >bench-deps.log 2>&1 \
+	    && rm bench-deps.log || echo "without $(PEER_PACKAGES): apt-get failed, see bench-deps.log"; \
+	fi
+
 .venv/demo.stamp: EXTRAS = local
 .venv/test.stamp: EXTRAS = local,test
-.venv/demo.stamp .venv/test.stamp: pyproject.toml constraints.txt
+.venv/bench.stamp: EXTRAS = local,bench
+.venv/demo.stamp .venv/test.stamp .venv/bench.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit( \
 	    "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
@@ -54,5 +71,5 @@ slurm-deps:
 	fi
 
 clean:
-	rm -rf .venv campaign-demo campaign-demo-[0-9]* build dist drp_campaign.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv campaign-demo campaign-demo-[0-9]* bench-results bench-deps.log build dist drp_campaign.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find campaign kernels slurm templates tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -41,6 +41,7 @@ class Check:
     raw_bytes: int = 0
     unreachable: list[str] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
+    calibrations: list[Mapping[str, Any]] = field(default_factory=list)
     cost: list[Cost] = field(default_factory=list)
     levels: list[levels.Finding] | None = None
     notes: list[str] = field(default_factory=list)
@@ -96,6 +97,7 @@ def _plan(found: Check, step: Step, repository: Repository, options: Options) ->
 
     plan, _ = prepare(step, repository, options)
     found.cost, found.notes = estimate(plan), [*found.notes, *plan.notes]
+    found.calibrations = list(plan.calibrations)
     require_places(step, plan)
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 @click.option("--filter", "filters", multiple=True, help="Physical filter of the flats (repeat; default the r one).")
 @click.option("--dark-time", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Second.")
 @click.option("--flat-time", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Second.")
+@click.option("--crosstalk", type=click.FloatRange(0, 0.01), default=0.0, help="Of the next amplifier; LSSTCam: 2e-4.")
+@click.option("--nonlinearity", type=click.FloatRange(0, 0.05), default=0.0, help="Largest, relative; LSSTCam: 0.01.")
 @click.option("--day-obs", "days", type=int, multiple=True, help="Nights, YYYYMMDD (repeat; default two).")
 @click.option("--detector", "detectors", type=int, multiple=True, help="Only these (repeat; default all science ones).")
 @ranks
@@ -41,6 +43,8 @@ def simulate(
     filters: tuple[str, ...],
     dark_time: float,
     flat_time: float,
+    crosstalk: float,
+    nonlinearity: float,
     days: tuple[int, ...],
     detectors: tuple[int, ...],
     ranks: int,
@@ -61,7 +65,8 @@ def simulate(
     places = Places(repo.absolute())
     home = home_of_new(places.repository, os.environ)
     chosen = tuple(sorted(set(detectors))) or camera.detector_ids("SCIENCE")
-    raws = simulate(places, home, camera, plan, seed, chosen, ranks)
+    rates = {"crosstalk": crosstalk, "nonlinearity": nonlinearity}
+    raws = simulate(places, home, camera, plan, seed, chosen, ranks, rates)
     made = {"camera": camera.name, "scale": scale, "seed": seed, "raws": raws}
     home.record("simulate", os.environ.get("TICKET", ""), made)
     if as_json:

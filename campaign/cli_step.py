@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,7 @@ def _show_check(found: Any) -> None:
             f"detectors   {len(found.detectors)}; raws {found.raws}, {found.raw_bytes / 2**20:.1f} MiB; "
             f"{len(found.missing)} pairs missing, {len(found.unreachable)} unreachable"
         )
+    _show_calibrations(found.calibrations)
     if found.cost:
         console.table(
             ("task", "tasks", "ranks", "CPU s", "MiB a rank", "MiB written"),
@@ -135,6 +136,14 @@ def _show_check(found: Any) -> None:
         console.say(f"problem: {problem}")
     many = len(found.problems)
     console.say(f"{many} problem{'s' * (many > 1)}" if many else "nothing stands in the way of submit")
+
+
+def _show_calibrations(calibrations: Sequence[Mapping[str, Any]]) -> None:
+    for c in calibrations:
+        many = len(c["detectors"])
+        which = f"{many} detectors" if many > 1 else f"detector {c['detectors'][0]}"
+        valid = f"{c['begin'] or 'ever'} to {c['end'] or 'open'} TAI"
+        print(f"applied     {c['type']} of {c['run']} for {which}, in {c['collection']}, valid {valid}")
 
 
 def _show_findings(findings: Any, say: Callable[[str], None] = print) -> None:
@@ -218,6 +227,7 @@ def _show_plan(plan: Any, as_json: bool) -> None:
         fused = ", ".join(group.fused)
         rows.append((group.label, fused, len(group.tasks), group.ranks, outputs, f"{cost.cpu_seconds:.0f}"))
     console.table(("task", "fused in", "tasks", "ranks", "makes", "CPU s"), rows)
+    _show_calibrations(plan.calibrations)
     for note in plan.notes:
         print(f"note: {note}")
 

@@ -41,6 +41,25 @@ class CalibImage:
 
 
 @dataclass(frozen=True, eq=False)
+class CalibTable:
+    """A calibration that is a table: crosstalk, linearizer, defects, ptc.
+
+    Parameters
+    ----------
+    rows : `numpy.ndarray`, structured
+        One record an amplifier, or a box of defects.
+    header : `~collections.abc.Mapping`
+        The primary header, without the keywords that only describe the file.
+    units : `~collections.abc.Mapping`
+        The columns' units, '' of a number or a name.
+    """
+
+    rows: np.ndarray
+    header: Mapping[str, Any]
+    units: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
 class RawFrame:
     """A frame as the camera wrote it.
 
@@ -89,6 +108,34 @@ class CalibImageFormatter(FormatterV2):
             for name, (plane, dtype) in planes.items():
                 if plane is not None:
                     fits.write(np.asarray(plane, dtype), extname=name)
+
+
+class CalibTableFormatter(FormatterV2):
+    """FITS with the metadata in the primary header and one table, in the extension that OBSTYPE names."""
+
+    default_extension: ClassVar[str | None] = ".fits"
+    supported_extensions = frozenset({".fits", ".fits.gz", ".fits.fz"})
+    unsupported_parameters = None
+    can_read_from_local_file = True
+
+    def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> CalibTable:
+        """Read the file; see the base class."""
+        with fitsio.FITS(path) as fits:
+            table = fits[str(fits[0].read_header()["OBSTYPE"]).strip().upper()]
+            cards, names = table.read_header(), table.get_colnames()
+            units = {name: str(cards.get(f"TUNIT{n}") or "").strip() for n, name in enumerate(names, 1)}
+            rows = table.read() if table.get_nrows() else np.zeros(0, table.get_rec_dtype()[0])
+            return CalibTable(rows, _header(fits[0]), units)
+
+    def write_local_file(self, in_memory_dataset: CalibTable, uri: ResourcePath) -> None:
+        """Write the file; see the base class."""
+        rows, kind = in_memory_dataset.rows, str(in_memory_dataset.header["OBSTYPE"]).strip().upper()
+        with fitsio.FITS(uri.ospath, "rw", clobber=True) as fits:
+            fits.write(None, header=dict(in_memory_dataset.header))
+            units = [in_memory_dataset.units.get(name, "") for name in rows.dtype.names or ()]
+            fits.create_table_hdu(rows, extname=kind, units=units)
+            if len(rows):
+                fits[-1].write(rows)
 
 
 class RawFrameFormatter(FormatterV2):

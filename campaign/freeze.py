@@ -7,9 +7,11 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from campaign.camera import Camera
+from campaign.corrections import Corrections, Finder
 from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.home import versions
 from campaign.inputs import absent, listed
@@ -17,12 +19,8 @@ from campaign.jobs import JobTask
 from campaign.pipeline import Pipeline, PipelineTask
 from campaign.plan import Group, Output, Plan, PlanTask
 from campaign.repository import Repository
-from campaign.repository_records import CalibrationRef, ExposureRecord, Selection
+from campaign.repository_records import ExposureRecord, Selection
 from campaign.template import StepConfig
-
-CORRECTIONS = {"bias": "doBias", "dark": "doDark"}
-#: Corrections that pipelines ask for and that no calibration of ours describes yet.
-LEFT_OUT = {"linearizer": "doLinearize", "crosstalk": "doCrosstalk", "defects": "doDefect", "cti": "doDeferredCharge"}
 
 
 def run_id() -> str:
@@ -88,7 +86,6 @@ class Freezer:
         self._product = product_of(request.pipeline)
         self._exposures = {e.id: e for e in request.selection.exposures}
         self._isr = only(request.pipeline, "isr")
-        self._calibrations: dict[str, dict[int, CalibrationRef]] = {}
         self._notes: list[str] = []
         self._files: dict[str, dict[str, Any]] = {}
         self._dark_times = self._fill_dark_times()
@@ -108,7 +105,8 @@ class Freezer:
         """
         step, request = self._request.step, self._request
         self._check_mask()
-        self._find_calibrations()
+        self._notes += self._corrections.notes
+        self._files |= self._corrections.files
         gone = absent(request.selection, request.camera, step.data_query)
         if gone:
             self._notes.append(f"no raw of {len(gone)} science detectors is selected: {listed(gone)}")
@@ -132,6 +130,7 @@ class Freezer:
             files=self._files,
             groups=groups,
             notes=self._notes,
+            calibrations=self._corrections.summary(),
         )
 
     def _check_mask(self) -> None:
@@ -157,51 +156,22 @@ class Freezer:
             self._notes.append(f"no DARKTIME in {of_all}: the exposure time is used")
         return {e.id: e.exposure_time if e.dark_time is None else e.dark_time for e in self._exposures.values()}
 
-    def _find(self, kind: str) -> dict[tuple[int, int], CalibrationRef]:
-        selection = self._request.selection
-        there = [c for c in self._request.step.in_collections if self._repository.collection_type(c) is not None]
-        return self._repository.find_calibrations(kind, there, selection.exposures, selection.detectors)
+    @cached_property
+    def _corrections(self) -> Corrections:
+        request = self._request
+        return Finder(
+            self._isr,
+            str(request.pipeline.path),
+            request.step.in_collections,
+            request.camera.unit,
+            request.selection,
+            self._repository,
+        ).find()
 
-    def _find_calibrations(self) -> None:
-        for kind, switch in CORRECTIONS.items():
-            if self._isr.config[switch]:
-                self._calibrations[kind] = self._one_a_detector(kind, self._find(kind))
-        for kind, switch in LEFT_OUT.items():
-            if not self._isr.config[switch]:
-                continue
-            if self._find(kind):
-                raise SubmissionRefused(
-                    f"the inputs hold a {kind}, which this version cannot apply",
-                    where=f"{self._request.pipeline.path}: {switch}",
-                    do=f"set {switch}: false in the pipeline, or take the {kind} out of the inputs",
-                )
-            self._notes.append(f"{switch}: no {kind} in the inputs, left out")
-        if self._request.camera.unit == "electron":
-            self._notes.append("no ptc: gains and read noises are the camera file's")
-
-    def _one_a_detector(self, kind: str, found: Mapping[tuple[int, int], CalibrationRef]) -> dict[int, CalibrationRef]:
-        selection, chosen = self._request.selection, {}
-        inputs = ", ".join(self._request.step.in_collections)
-        for detector in selection.detectors:
-            refs = {e: found.get((e, detector)) for e in self._exposures}
-            lacking = [e for e, ref in refs.items() if ref is None]
-            if lacking:
-                raise SubmissionRefused(
-                    f"no {kind} is valid for detector {detector} at exposure {listed(lacking)} in {inputs}",
-                    do=f"make a {kind} and certify it from before that date on (START_DATE), or go without: --set "
-                    f"extraQgraphOptions='--config {self._isr.label}:{CORRECTIONS[kind]}=false'",
-                )
-            several = {ref.dataset_id: ref for ref in refs.values() if ref is not None}
-            if len(several) > 1:
-                names = " and ".join(f"{r.run} ({r.begin or 'ever'} to {r.end or 'ever'})" for r in several.values())
-                raise SubmissionRefused(
-                    f"the exposures of detector {detector} need different {kind} calibrations: {names}",
-                    do="split the selection at the validity's limit",
-                )
-            chosen[detector] = next(iter(several.values()))
-        for ref in chosen.values():
-            self._files[ref.dataset_id] = {"path": ref.path}
-        return chosen
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What the kernels are told of the signature removal."""
+        return {**self._isr.settings, **self._corrections.settings}
 
     # The tasks
 
@@ -209,10 +179,10 @@ class Freezer:
         return self._by_detector[detector]
 
     def _inputs_of(self, detector: int) -> dict[str, list[str]]:
-        return {"raw": [f"{e.id}:{detector}" for e in self._exposures_of(detector)], **self._applied(detector)}
-
-    def _applied(self, detector: int) -> dict[str, list[str]]:
-        return {kind: [refs[detector].dataset_id] for kind, refs in self._calibrations.items()}
+        return {
+            "raw": [f"{e.id}:{detector}" for e in self._exposures_of(detector)],
+            **self._corrections.inputs(detector),
+        }
 
     def _scales(self, scaling: str, exposures: Sequence[ExposureRecord]) -> list[float]:
         times = {
@@ -249,20 +219,19 @@ class Freezer:
             "TICKET": step.ticket,
             "QUERY": step.data_query,  # short: fitsio misreads an equals sign in a value behind HIERARCH
             "EXCLUDED": " ".join(map(str, sorted(self._request.excluded))) or "none",
-            "GAINS_FROM": "camera file" if self._request.camera.unit == "electron" else "not applied",
+            "GAINS_FROM": self._gains_from,
         }
-        for kind, refs in self._calibrations.items():
-            if detector is not None:
-                ref, key = refs[detector], f"CALIB_{kind.upper()}"
-                cards |= {f"{key}_ID": ref.dataset_id, f"{key}_RUN": ref.run, f"{key}_COLLECTION": ref.collection}
-                cards |= {f"{key}_BEGIN": ref.begin or "unbounded", f"{key}_END": ref.end or "unbounded"}
-        for kind, switch in LEFT_OUT.items():
-            if self._isr.config[switch]:
-                cards[f"CALIB_{kind.upper()}"] = "none"
+        cards |= self._corrections.cards(detector)
         if detector is not None:
             gone = [e for e, d in self._request.selection.missing if d == detector]
             cards["MISSING"] = " ".join(map(str, gone)) or "none"
         return cards | self._versions
+
+    @property
+    def _gains_from(self) -> str:
+        if self._request.camera.unit != "electron":
+            return "not applied"
+        return "ptc" if "ptc" in self._corrections.refs else "camera file"
 
     def _task(
         self,
@@ -293,7 +262,7 @@ class Freezer:
         return sorted(groups, key=lambda g: _rank_of(g, groups, labels))
 
     def _clip(self, task: PipelineTask) -> dict[str, Any]:
-        config = {"isr": dict(self._isr.settings), "permissions": dict(self._request.permissions)}
+        config = {"isr": self._settings, "permissions": dict(self._request.permissions)}
         return config | dict(task.settings)
 
     def _correct(self) -> Group:
@@ -301,7 +270,7 @@ class Freezer:
         tasks = []
         for raw in self._request.selection.raws:
             one = self._parameters([self._exposures[raw.exposure]])
-            inputs = {"raw": [f"{raw.exposure}:{raw.detector}"], **self._applied(raw.detector)}
+            inputs = {"raw": [f"{raw.exposure}:{raw.detector}"], **self._corrections.inputs(raw.detector)}
             tasks.append(
                 self._task(
                     self._isr.label,
@@ -312,7 +281,7 @@ class Freezer:
                     [],
                 )
             )
-        config = {"isr": dict(self._isr.settings), "permissions": dict(self._request.permissions)}
+        config = {"isr": self._settings, "permissions": dict(self._request.permissions)}
         return Group(self._isr.label, "correct", "quantum", 1, [], config, tasks, [])
 
     def _measure(self, task: PipelineTask) -> Group:

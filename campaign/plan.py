@@ -72,7 +72,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run needs to know, decided before anything runs."""
+    """Everything that a run needs to know, decided before anything runs.
+
+    ``calibrations`` are those applied, for a person: ``type``, ``run``,
+    ``collection``, ``begin``, ``end`` (`None` where open), ``detectors``.
+    """
 
     run: str
     template: str
@@ -90,6 +94,7 @@ class Plan:
     files: Mapping[str, Mapping[str, Any]]
     groups: Sequence[Group]
     notes: Sequence[str]
+    calibrations: Sequence[Mapping[str, Any]] = ()
     v: int = VERSION
 
     @property

@@ -27,6 +27,9 @@ _CALIBRATIONS: Mapping[str, tuple[str, ...]] = {
     "flat": ("instrument", "physical_filter", "detector"),
 }
 
+#: Calibrations that no pipeline of ours makes yet: a site brings its own.
+_TABLES = ("crosstalk", "linearizer", "defects", "ptc")
+
 
 def _without_detector(dimensions: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(d for d in dimensions if d != "detector")
@@ -35,6 +38,7 @@ def _without_detector(dimensions: tuple[str, ...]) -> tuple[str, ...]:
 DATASET_TYPES: Mapping[str, DatasetKind] = {
     "raw": DatasetKind(("instrument", "exposure", "detector"), "RawFrame"),
     **{name: DatasetKind(dims, "CalibImage", calibration=True) for name, dims in _CALIBRATIONS.items()},
+    **{name: DatasetKind(("instrument", "detector"), "CalibTable", calibration=True) for name in _TABLES},
     **{f"{name}Bin{n}": DatasetKind(dims, "CalibImage") for name, dims in _CALIBRATIONS.items() for n in (8, 64)},
     **{
         f"{name}Mosaic{n}": DatasetKind(_without_detector(dims), "CalibImage")

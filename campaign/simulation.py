@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from campaign.camera import Camera
 from campaign.errors import ConfigurationError, TasksFailed, UsageError
@@ -145,9 +147,18 @@ def _tasks(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], 
 
 
 def simulate(
-    places: Places, home: Home, camera: Camera, plan: Nights, seed: int, detectors: Sequence[int], ranks: int
+    places: Places,
+    home: Home,
+    camera: Camera,
+    plan: Nights,
+    seed: int,
+    detectors: Sequence[int],
+    ranks: int,
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> int:
     """Make a repository with simulated raws; return how many raws it holds.  What fails leaves nothing.
+
+    ``rates`` are settings of the simulator's model that are not its defaults.
 
     Raises
     ------
@@ -158,7 +169,7 @@ def simulate(
     """
     _check(camera, plan, detectors, places)
     try:
-        return _simulate(places, home, camera, plan, seed, detectors, ranks)
+        return _simulate(places, home, camera, plan, seed, detectors, ranks, rates)
     except BaseException:
         for path in (places.repository, places.raw, places.truth):
             shutil.rmtree(path, ignore_errors=True)
@@ -166,18 +177,26 @@ def simulate(
 
 
 def _simulate(
-    places: Places, home: Home, camera: Camera, plan: Nights, seed: int, detectors: Sequence[int], ranks: int
+    places: Places,
+    home: Home,
+    camera: Camera,
+    plan: Nights,
+    seed: int,
+    detectors: Sequence[int],
+    ranks: int,
+    rates: Mapping[str, float],
 ) -> int:
     shots = exposures(camera, plan)
     work = places.truth / "job"
-    config = {"seed": seed, "header": {"INSTRUME": HEADER[camera.name]}}
+    config = {"seed": seed, "rates": dict(rates), "header": {"INSTRUME": HEADER[camera.name]}}
     tasks = _tasks(camera, shots, detectors, places)
     job = JobFile("simulate", "simulate", ranks, str(work / "journal"), camera.plain(detectors), config, {}, tasks)
     run_job(job.write(work / "simulate.json"), ranks, work / "simulate.log")
     failures = [e for e in read_events(work) if e.event == "failed"]
     if failures:
         raise TasksFailed(f"{len(failures)} frames could not be written: {failures[0].detail['error']}")
-    about = {"camera": camera.name, "scale": camera.scale, "seed": seed, "exposures": [asdict(s) for s in shots]}
+    about: dict[str, Any] = {"camera": camera.name, "scale": camera.scale, "seed": seed, "rates": dict(rates)}
+    about["exposures"] = [asdict(s) for s in shots]
     write_text(places.truth / "truth.json", json.dumps(about, indent=1))
     paths = [t.outputs["raw"] for t in tasks if "raw" in t.outputs]
     observations, refused = observe(paths, camera, Overrides(), ranks)

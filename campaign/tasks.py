@@ -106,7 +106,7 @@ _ISR: Final = TaskClass(
         "doDefect": Field(False),
         "doLinearize": Field(False),
         "doCrosstalk": Field(False),
-        "crosstalk.doQuadraticCrosstalkCorrection": Field(False),
+        "crosstalk.doQuadraticCrosstalkCorrection": Field(False, kernel="quadratic"),
         "doDeferredCharge": Field(False),
         **_only(True, "doAssembleCcd", "doNanMasking", "doVariance"),
         **_only(

@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 
-def binned(image: NDArray[np.float32], binning: int) -> NDArray[np.float32]:
+@njit(cache=True, nogil=True)
+def _add_row(row, mask, total, count):  # type: ignore[no-untyped-def]
+    for x in range(row.shape[0]):
+        good = (mask[x] == 0) & np.isfinite(row[x])
+        total[x] += np.float64(row[x]) if good else 0.0
+        count[x] += 1 if good else 0
+
+
+@njit(cache=True, nogil=True)
+def _average(image, mask, binning, small):  # type: ignore[no-untyped-def]
+    """Fill ``small``; a mask of one row holds for all. Sums go down the rows first, then along them."""
+    width = image.shape[1]
+    total, count = np.empty(width, np.float64), np.empty(width, np.int32)
+    for j in range(small.shape[0]):
+        total[:], count[:] = 0.0, 0
+        for y in range(j * binning, min((j + 1) * binning, image.shape[0])):
+            _add_row(image[y], mask[y % mask.shape[0]], total, count)
+        for i in range(small.shape[1]):
+            level, n = 0.0, 0
+            for x in range(i * binning, min((i + 1) * binning, width)):
+                level += total[x]
+                n += count[x]
+            small[j, i] = level / n if n else np.nan
+
+
+def binned(image: NDArray[np.float32], binning: int, mask: NDArray[np.int32] | None = None) -> NDArray[np.float32]:
     """Average ``binning`` x ``binning`` pixels; what is left over at the upper edges is its own, smaller bin.
 
     Parameters
     ----------
     image : `numpy.ndarray` [y, x], float32
-        NaN where bad.
+        What is not finite is bad.
     binning : `int`
         pixel.
+    mask : `numpy.ndarray` [y, x], int32, optional
+        Bad where not 0.
 
     Returns
     -------
     small : `numpy.ndarray` [ceil(y / binning), ceil(x / binning)], float32
         NaN where a bin has no good pixel.
     """
-    if binning == 1:
-        return image.copy()
-    good = np.isfinite(image)
-    values = np.where(good, image, np.float32(0))
-    rows, columns = (np.arange(0, size, binning) for size in image.shape)
-    total = np.add.reduceat(np.add.reduceat(values, rows, axis=0, dtype=np.float64), columns, axis=1)
-    count = np.add.reduceat(np.add.reduceat(good, rows, axis=0, dtype=np.int64), columns, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (total / count).astype(np.float32)
+    height, width = image.shape
+    small = np.empty((-(-height // binning), -(-width // binning)), np.float32)
+    bad = np.zeros((1, width), np.int32) if mask is None else np.ascontiguousarray(mask, np.int32)
+    _average(np.ascontiguousarray(image, np.float32), bad, binning, small)
+    return small

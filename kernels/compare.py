@@ -35,7 +35,6 @@ from numpy.typing import NDArray
 
 from kernels import geometry, truthfile
 from kernels.agreement import Statistics, overall, problems
-from kernels.clip import clipped_mean
 from kernels.errors import DataError, KernelError
 from kernels.expected import F64, Expected, Inputs, Pixels, expected, frame_noise
 from kernels.geometry import Amplifier, Box, Detector
@@ -44,6 +43,7 @@ from kernels.job import Job, Task
 from kernels.journal import Journal
 from kernels.partition import shares
 from kernels.product import Product
+from kernels.sample import clipped_mean
 
 
 @dataclass(frozen=True)

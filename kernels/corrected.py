@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,18 +34,17 @@ class Correct(FrameKernel):
         shape = self.detector(task).size[::-1]
         image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         mask = np.full(shape, 1 << PLANES["NO_DATA"], np.int32)
-        for whole in self.whole(task):
-            pixels = whole.reader.read(self.raws(task)[0], float(task.parameters["dark_times"][0]), whole.window).pixels
-            saturated, at = ~np.isfinite(pixels), whole.amplifier.target.slices
-            image[at] = np.where(saturated, 0, pixels)
-            variance[at] = whole.reader.variance(image[at])
-            mask[at] = np.where(saturated, 1 << PLANES["SAT"], 0) | np.where(whole.bad, BAD, 0)
+        for frame, bad in self.corrected(task, self.raws(task)[0], float(task.parameters["dark_times"][0])):
+            saturated, at = ~np.isfinite(frame.pixels), frame.channel.amplifier.target.slices
+            image[at] = np.where(saturated, 0, frame.pixels)
+            variance[at] = frame.channel.variance(image[at])
+            mask[at] = np.where(saturated, 1 << PLANES["SAT"], 0) | np.where(bad, BAD, 0)
         return image, mask, variance
 
-    def finish(self, task: Task, results: Sequence[Any]) -> dict[str, Any]:
+    def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
         """Publish the corrected frame."""
-        image, mask, variance = results[0]
-        cards = self._cards(task, self.detector(task))
+        ((image, mask, variance),) = results
+        cards = self._cards(task, self.calibrations(task).detector)
         write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
         return {"postISRCCD": publish(task.outputs["postISRCCD"], write, self.stamp, self.job.config["permissions"])}
 

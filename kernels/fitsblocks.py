@@ -93,15 +93,16 @@ class Cards:
     def add(self, block: bytes) -> None:
         """Read the cards of one more block."""
         text = block.decode("latin-1")
-        for card in (text[k : k + CARD] for k in range(0, len(text), CARD)):
-            if card[:8] == "END     ":
+        for k in range(0, len(text), CARD):
+            name = text[k : k + 8]
+            if text[k + 8 : k + 10] == "= ":
+                self._texts.setdefault(name.rstrip(), text[k + 10 : k + CARD])
+            elif name == "END     ":
                 self.ended = True
                 return
-            if card.startswith("HIERARCH ") and "=" in card:
+            elif name == "HIERARCH" and "=" in (card := text[k : k + CARD]) and card[8] == " ":
                 key, value = card[9:].split("=", 1)
                 self._texts.setdefault(key.strip(), value)
-            elif card[8:10] == "= ":
-                self._texts.setdefault(card[:8].rstrip(), card[10:])
 
     def get(self, keyword: str) -> Value:
         """Value of a keyword; `None` where the header has none.

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels import geometry
-from kernels.geometry import Amplifier, Box, Detector
-from kernels.isr import Reader, Window
+from kernels.calibrations import Calibrations
+from kernels.geometry import Detector
+from kernels.isr import Frame, Reader
 from kernels.isrconfig import IsrConfig
 from kernels.job import File, Job, Task
-from kernels.product import BAD, Product
 from kernels.raw import Frames
-
-
-@dataclass(frozen=True)
-class Whole:
-    """An amplifier to be read whole: how, where, and what the calibrations flag BAD there [y, x]."""
-
-    amplifier: Amplifier
-    reader: Reader
-    window: Window
-    bad: NDArray[np.bool_]
 
 
 class FrameKernel:
@@ -34,7 +24,9 @@ class FrameKernel:
         self.camera = geometry.camera(job.camera)
         self.isr = IsrConfig.from_plain(job.config["isr"])
         self.frames = Frames()
-        self._opened: dict[tuple[object, ...], list[Whole]] = {}
+        self._calibrations: dict[tuple[object, ...], Calibrations] = {}
+        self._readers: dict[int, list[Reader]] = {}
+        self._flagged: dict[int, list[NDArray[np.bool_]]] = {}
 
     @property
     def stamp(self) -> str:
@@ -42,7 +34,7 @@ class FrameKernel:
         return f"{self.job.run}.{self.job.attempt}"
 
     def detector(self, task: Task) -> Detector:
-        """The task's detector."""
+        """The task's detector, as the camera file has it."""
         assert task.detector is not None
         return self.camera.detectors[task.detector]
 
@@ -50,41 +42,44 @@ class FrameKernel:
         """The task's raw frames."""
         return [self.job.files[key] for key in task.inputs["raw"]]
 
-    def calibrations(self, task: Task) -> tuple[Product | None, Product | None]:
-        """The bias and the dark that correct the task's frames.
+    def groups(self, task: Task) -> list[list[int]]:
+        """The amplifiers that are corrected together: each alone, or all where there is crosstalk."""
+        numbers = list(range(len(self.detector(task).amplifiers)))
+        return [numbers] if self.isr.crosstalk else [[n] for n in numbers]
+
+    def calibrations(self, task: Task) -> Calibrations:
+        """What corrects the task's frames; kept for one detector at a time, a rank's tasks are in order.
 
         Raises
         ------
         DataError
             One cannot be read, or is in another unit than the frames.
         """
+        key = (task.detector, *(tuple(keys) for role, keys in sorted(task.inputs.items()) if role != "raw"))
+        if key not in self._calibrations:
+            self._readers, self._flagged = {}, {}
+            detector = self.detector(task)
+            self._calibrations = {
+                key: Calibrations.open(
+                    self.camera, detector, self.isr, lambda role: self.job.files[task.inputs[role][0]].path
+                )
+            }
+        return self._calibrations[key]
 
-        def product(role: str, wanted: bool) -> Product | None:
-            return Product.open(self.job.files[task.inputs[role][0]].path, self.camera.unit) if wanted else None
+    def readers(self, task: Task) -> list[Reader]:
+        """A reader a group of amplifiers."""
+        calibrations, number = self.calibrations(task), self.detector(task).id
+        if number not in self._readers:
+            groups = self.groups(task)
+            self._readers[number] = [Reader(self.frames, g, self.isr, self.camera.unit, calibrations) for g in groups]
+        return self._readers[number]
 
-        return product("bias", self.isr.bias), product("dark", self.isr.dark)
-
-    def reader(self, task: Task, amplifier: Amplifier, calibrations: tuple[Product | None, Product | None]) -> Reader:
-        """A reader of one amplifier."""
-        return Reader(self.frames, self.detector(task), amplifier, self.isr, self.camera.unit, *calibrations)
-
-    def whole(self, task: Task) -> list[Whole]:
-        """The amplifiers of a task's detector, with the calibrations that correct them: read once a detector."""
-        key = (task.detector, *task.inputs.get("bias", ()), *task.inputs.get("dark", ()))
-        if key not in self._opened:  # one detector at a time: a rank's tasks are in order
+    def corrected(self, task: Task, file: File, dark_time: float) -> Iterator[tuple[Frame, NDArray[np.bool_]]]:
+        """Each amplifier of a single frame, corrected, and which of its pixels [y, x] the calibrations flag BAD."""
+        readers, number = self.readers(task), self.detector(task).id
+        if number not in self._flagged:
             calibrations = self.calibrations(task)
-            self._opened = {key: [self._whole(task, a, calibrations) for a in self.detector(task).amplifiers]}
-        return self._opened[key]
-
-    def _whole(self, task: Task, amplifier: Amplifier, calibrations: tuple[Product | None, Product | None]) -> Whole:
-        reader = self.reader(task, amplifier, calibrations)
-        window = reader.window(0, amplifier.data.ny, 0)
-        return Whole(amplifier, reader, window, flagged(calibrations, window.inner))
-
-
-def flagged(calibrations: tuple[Product | None, ...], box: Box) -> NDArray[np.bool_]:
-    """Pixels [y, x] of a box that any of the calibrations flags BAD."""
-    bad = np.zeros((box.ny, box.nx), np.bool_)
-    for applied in filter(None, calibrations):
-        bad |= (applied.read(box, "MASK") & BAD) != 0
-    return bad
+            self._flagged[number] = [calibrations.flagged(a.target) for a in self.detector(task).amplifiers]
+        for reader in readers:
+            for frame in reader.frame(file, dark_time):
+                yield frame, self._flagged[number][frame.channel.number]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,8 +25,8 @@ class Kernel(Protocol):
     def compute(self, task: Task, piece: int) -> Any:
         """Make one piece; its result may be sent to another rank."""
 
-    def finish(self, task: Task, results: Sequence[Any]) -> dict[str, Any]:
-        """Assemble the pieces, in their order, and publish; the result is journalled."""
+    def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
+        """Assemble the pieces, which come in their order and one at a time, and publish; the result is journalled."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class Failure:
     kind: str
 
 
+class _Elsewhere(KernelError):
+    """A piece failed on another rank."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.cause)
+        self.kind = failure.kind
+
+
 def _attempt(kernel: Kernel, task: Task, piece: int) -> Any:
     try:
         return kernel.compute(task, piece)
@@ -52,30 +60,87 @@ def _attempt(kernel: Kernel, task: Task, piece: int) -> Any:
         return Failure(str(error), type(error).__name__)
 
 
-def _finish(kernel: Kernel, task: Task, results: Sequence[Any], journal: Journal, since: float) -> int:
-    """Publish a task, or journal its first failure; return the number of failures."""
-    failure = next((r for r in results if isinstance(r, Failure)), None)
-    if failure is None:
+class _Share:
+    """What one rank does of a job."""
+
+    def __init__(self, job: Job, comm: Any, kernel: Kernel) -> None:
+        self._job, self._comm, self._kernel = job, comm, kernel
+        self.rank: int = comm.rank if comm else 0
+        size = comm.size if comm else 1
+        weights = [list(kernel.weights(task)) for task in job.tasks]
+        if empty := [task.task for task, costs in zip(job.tasks, weights, strict=True) if not costs]:
+            raise JobError(f"{empty[0]}: has no input, there is nothing to do")
+        self._pieces = [Piece(t, p) for t, costs in enumerate(weights) for p in range(len(costs))]
+        parts = shares([weights[p.task][p.number] for p in self._pieces], size)
+        self._holder = [r for r, part in enumerate(parts) for _ in part]
+        self._first = {piece.task: n for n, piece in reversed(list(enumerate(self._pieces)))}
+        self._end = {piece.task: n + 1 for n, piece in enumerate(self._pieces)}
+        self._mine = parts[self.rank]
+
+    def _owner(self, task: int) -> int:
+        """The rank that holds a task's first piece assembles it."""
+        return self._holder[self._first[task]]
+
+    def lent(self) -> list[int]:
+        """Pieces at the head of this share that belong to a task of a lower rank."""
+        return [n for n in self._mine if self._owner(self._pieces[n].task) != self.rank]
+
+    def tasks(self) -> tuple[list[int], list[int]]:
+        """Tasks of this rank: those that it does alone, and those that others help with."""
+        touched = {self._pieces[n].task for n in self._mine}
+        own = sorted(t for t in touched if self._owner(t) == self.rank)
+        alone = [t for t in own if self._end[t] - 1 in self._mine]
+        return alone, [t for t in own if t not in alone]
+
+    def send(self, n: int) -> Any:
+        """Make a piece for its owner."""
+        piece = self._pieces[n]
+        result = _attempt(self._kernel, self._job.tasks[piece.task], piece.number)
+        return self._comm.isend(result, dest=self._owner(piece.task), tag=n)
+
+    def results(self, task: int) -> Generator[Any]:
+        """All pieces of a task, in their order: made here, or received."""
+        done = self._first[task]
         try:
-            detail = kernel.finish(task, results)
+            for n in range(done, self._end[task]):
+                done = n + 1
+                if self._holder[n] == self.rank:
+                    result = self._kernel.compute(self._job.tasks[task], self._pieces[n].number)
+                else:
+                    result = self._comm.recv(source=self._holder[n], tag=n)
+                if isinstance(result, Failure):
+                    raise _Elsewhere(result)
+                yield result
+        finally:
+            for n in range(done, self._end[task]):  # what others still send for a task that has failed
+                if self._holder[n] != self.rank:
+                    self._comm.recv(source=self._holder[n], tag=n)
+
+    def finish(self, task: int, journal: Journal) -> int:
+        """Make and publish a task, or journal why not; return the number of failures."""
+        plain, since, results = self._job.tasks[task], time.process_time(), self.results(task)
+        journal.write(plain.task, "started", {"rank": self.rank, "pid": os.getpid(), "host": os.uname().nodename})
+        try:
+            detail = self._kernel.finish(plain, results)
         except KernelError as error:
-            failure = Failure(str(error), type(error).__name__)
-    if failure is not None:
-        infrastructure = failure.kind == PublishError.__name__
-        journal.write(
-            task.task,
-            "failed",
-            {"error": failure.cause, "kind": failure.kind, "cause": "infrastructure" if infrastructure else "data"},
-        )
-        return 1
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    detail |= {"cpu_s": round(time.process_time() - since, 3), "rss_mib": used.ru_maxrss // 1024}
-    journal.write(task.task, "published", detail)
-    return 0
+            kind = getattr(error, "kind", type(error).__name__)
+            cause = "infrastructure" if kind == PublishError.__name__ else "data"
+            journal.write(plain.task, "failed", {"error": str(error), "kind": kind, "cause": cause})
+            return 1
+        finally:
+            results.close()
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        detail |= {"cpu_s": round(time.process_time() - since, 3), "rss_mib": used.ru_maxrss // 1024}
+        journal.write(plain.task, "published", detail)
+        return 0
 
 
 def execute(job: Job, comm: Any, kernel: Kernel) -> int:
     """Run a job's tasks over a communicator.
+
+    A rank's share is done in this order: tasks that are its alone, so that what
+    it lends to a lower rank does not lie in memory meanwhile; then what it
+    lends, before it waits for anybody; last the task that others help with.
 
     Parameters
     ----------
@@ -87,31 +152,12 @@ def execute(job: Job, comm: Any, kernel: Kernel) -> int:
     failed : `int`
         Tasks of this rank that failed.
     """
-    rank, size = (comm.rank, comm.size) if comm else (0, 1)
-    weights = [list(kernel.weights(task)) for task in job.tasks]
-    if empty := [task.task for task, costs in zip(job.tasks, weights, strict=True) if not costs]:
-        raise JobError(f"{empty[0]}: has no input, there is nothing to do")
-    pieces = [Piece(t, p) for t, costs in enumerate(weights) for p in range(len(costs))]
-    parts = shares([weights[p.task][p.number] for p in pieces], size)
-    holder = [r for r, part in enumerate(parts) for _ in part]
-    owner = {piece.task: holder[n] for n, piece in reversed(list(enumerate(pieces)))}
-    end = {piece.task: n + 1 for n, piece in enumerate(pieces)}
-    failed, sending = 0, []
-    with Journal(job, rank) as journal:
-        results: list[Any] = []
-        for n in parts[rank]:
-            piece, task = pieces[n], job.tasks[pieces[n].task]
-            if owner[piece.task] != rank:  # the head of my share belongs to a task that a lower rank began
-                sending.append(comm.isend(_attempt(kernel, task, piece.number), dest=owner[piece.task], tag=n))
-                continue
-            if piece.number == 0:
-                results, since = [], time.process_time()
-                journal.write(task.task, "started", {"rank": rank, "pid": os.getpid(), "host": os.uname().nodename})
-            results.append(_attempt(kernel, task, piece.number))
-            others = range(n + 1, end[piece.task])
-            if n == parts[rank][-1] or not others:
-                results += [comm.recv(source=holder[m], tag=m) for m in others]
-                failed += _finish(kernel, task, results, journal, since)
+    share = _Share(job, comm, kernel)
+    alone, helped = share.tasks()
+    with Journal(job, share.rank) as journal:
+        failed = sum(share.finish(task, journal) for task in alone)
+        sending = [share.send(n) for n in share.lent()]
+        failed += sum(share.finish(task, journal) for task in helped)
         for request in sending:
             request.wait()
     return failed

@@ -12,6 +12,7 @@ from kernels.clip import IQR_TO_SIGMA
 from kernels.cosmic import CosmicConfig
 from kernels.geometry import Camera, Detector
 from kernels.job import Job, Task
+from kernels.percentiles import percentiles
 from kernels.product import Card
 
 PERCENTILES = (0, 5, 16, 50, 84, 95, 100)
@@ -63,12 +64,10 @@ def _inputs(task: Task, scales: NDArray[np.float64]) -> list[Card]:
 def _amplifiers(detector: Detector, image: NDArray[np.float32], mask: NDArray[np.int32]) -> list[Card]:
     cards: list[Card] = []
     for amplifier in detector.amplifiers:
-        good = mask[amplifier.target.slices] == 0
-        pixels = image[amplifier.target.slices][good]
-        values = np.percentile(pixels, PERCENTILES) if pixels.size else np.zeros(len(PERCENTILES))
+        values, good = percentiles(image, mask, amplifier.target, PERCENTILES)
         cards += [(f"AMP_{amplifier.name}_P{p}", float(v), "") for p, v in zip(PERCENTILES, values, strict=True)]
         cards += [
-            (f"AMP_{amplifier.name}_BAD", int(good.size - np.count_nonzero(good)), "bad pixels"),
+            (f"AMP_{amplifier.name}_BAD", amplifier.target.nx * amplifier.target.ny - good, "bad pixels"),
             (f"AMP_{amplifier.name}_GAIN", amplifier.gain, "electron / ADU"),
             (f"AMP_{amplifier.name}_READNOISE", amplifier.read_noise, "electron"),
         ]

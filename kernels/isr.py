@@ -1,79 +1,41 @@
-"""Fused instrument signature removal: raw rows to corrected pixels, in memory.
+"""Fused instrument signature removal: compressed raw rows to cubes of corrected pixels, in memory.
 
-The order is that of IsrTaskLSST: serial overscan, saturation, gain, parallel
-overscan, trim, flip to the detector's orientation, bias, dark.  Every step
-looks at one row, or at one column's parallel overscan, so that the result does
-not depend on how an amplifier is cut into row blocks.
+The order is that of IsrTaskLSST: serial overscan, saturation, gain, crosstalk,
+parallel overscan, linearity, trim, bias, dark; the flip to the detector's
+orientation comes last, with the result.  Every step looks at one row, or at one
+column's parallel overscan, so that the result does not depend on how an
+amplifier is cut into row blocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.geometry import Amplifier, Box, Detector
+from kernels import crosstalk, linearity, load
+from kernels.calibrations import Calibrations
+from kernels.errors import JobError
+from kernels.geometry import Amplifier, Box
 from kernels.isrconfig import IsrConfig
 from kernels.job import File
-from kernels.overscan import parallel_levels, serial_levels, serial_region
+from kernels.network import workspace
+from kernels.overscan import column_levels, serial_levels, serial_region
 from kernels.product import Product
-from kernels.raw import Frames
+from kernels.raw import Frames, Stack
+
+F32 = NDArray[np.float32]
 
 SAMPLED_ROWS = 64
-
-
-@dataclass(frozen=True)
-class Window:
-    """Data rows ``[first, last)`` of an amplifier, read with a halo, and the calibrations there.
-
-    Parameters
-    ----------
-    first, last : `int`
-        Data rows of the raw frame that count.
-    top, bottom : `int`
-        Data rows of the raw frame that are read.
-    box : `Box`
-        Where the rows read lie on the assembled detector.
-    inner : `Box`
-        Where the rows that count lie.
-    bias, dark : `numpy.ndarray` [y, x], float32, or `None`
-        In the job's unit; the dark per second.
-    """
-
-    first: int
-    last: int
-    bottom: int
-    top: int
-    box: Box
-    inner: Box
-    bias: NDArray[np.float32] | None
-    dark: NDArray[np.float32] | None
-
-    @property
-    def core(self) -> slice:
-        """Rows of a block that are not halo."""
-        return slice(self.inner.y0 - self.box.y0, self.inner.y1 - self.box.y0)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Corrected rows of one amplifier of one frame.
-
-    Parameters
-    ----------
-    pixels : `numpy.ndarray` [y, x], float32
-        The window's box, in the job's unit; NaN where saturated.
-    samples : `numpy.ndarray` [sampled row, 2], float64
-        Median signal and noise variance of every n-th row that counts (ADU,
-        ADU^2), in the order of the raw rows.
-    saturated : `int`
-        Number of saturated pixels in the rows that count.
-    """
-
-    pixels: NDArray[np.float32]
-    samples: NDArray[np.float64]
-    saturated: int
+#: A block's cube and its raw rows, each, should stay in a core's share of the cache.
+CACHE_BYTES = 2_000_000
+#: Frames whose parallel overscan is decoded at once.
+_SOME = 64
+_NOTHING: F32 = np.empty((0, 0), np.float32)
 
 
 def target(amplifier: Amplifier, first: int, last: int) -> Box:
@@ -83,108 +45,124 @@ def target(amplifier: Amplifier, first: int, last: int) -> Box:
     return Box(box.x0, box.y0 + y0, box.nx, last - first)
 
 
-class Reader:
-    """Reads and corrects one amplifier of many frames.
+def oriented(image: NDArray[Any], amplifier: Amplifier) -> NDArray[Any]:
+    """Mirror rows [y, x] between read-out and detector orientation (its own inverse)."""
+    return image[:: -1 if amplifier.flip_y else 1, :: -1 if amplifier.flip_x else 1]
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """The frames of one detector, and what their pixels become.
 
     Parameters
     ----------
-    frames : `Frames`
-        The open files.
-    detector, amplifier
-        What to read.
-    config : `IsrConfig`
-        What to correct.
-    unit : `str`
-        ``electron`` or ``adu``.
-    bias, dark : `Product`
-        The calibrations that ``config`` asks for.
+    files : sequence of `File`
+        The raw frames.
+    dark_times : `numpy.ndarray` [exposure], float32
+        second; what the dark is multiplied by.
+    scales, offsets : `numpy.ndarray` [exposure, amplifier], float32
+        Corrected pixels become (pixel - offset) / scale.
     """
 
-    def __init__(
-        self,
-        frames: Frames,
-        detector: Detector,
-        amplifier: Amplifier,
-        config: IsrConfig,
-        unit: str,
-        bias: Product | None,
-        dark: Product | None,
-    ) -> None:
-        self._frames = frames
-        self._amplifier = amplifier
-        self._config = config
-        self._bias, self._dark = bias, dark
-        self._adc_max = detector.adc_max
-        self._gain = amplifier.gain if unit == "electron" else 1.0
-        self._step = max(1, amplifier.data.ny // SAMPLED_ROWS)
-        self._parallel: dict[str, NDArray[np.float64]] = {}
+    files: Sequence[File]
+    dark_times: F32
+    scales: F32
+    offsets: F32
 
-    def window(self, first: int, last: int, halo: int) -> Window:
-        """Prepare to read data rows ``[first, last)`` with ``halo`` more on both sides where there are any."""
-        bottom, top = max(0, first - halo), min(self._amplifier.data.ny, last + halo)
-        box, inner = target(self._amplifier, bottom, top), target(self._amplifier, first, last)
-        bias = self._bias.read(box) if self._bias else None
-        dark = self._dark.read(box) if self._dark else None
-        return Window(first, last, bottom, top, box, inner, bias, dark)
+    @classmethod
+    def plain(cls, files: Sequence[File], dark_times: Sequence[float], amplifiers: int) -> Exposures:
+        """Neither scaled nor offset."""
+        shape = (len(files), amplifiers)
+        times = np.asarray(dark_times, np.float32)
+        return cls(files, times, np.ones(shape, np.float32), np.zeros(shape, np.float32))
 
-    def _column_levels(self, file: File) -> NDArray[np.float64]:
-        """Column levels of the parallel overscan (ADU), once a file."""
-        box = self._amplifier.parallel_overscan
-        if box is None or not self._config.parallel:
-            return np.zeros(self._amplifier.data.nx)
-        if file.path not in self._parallel:
-            rows = self._frames.rows(file, self._amplifier, box.y0, box.y1)
-            self._parallel[file.path] = parallel_levels(rows, self._amplifier, self._config)
-        return self._parallel[file.path]
 
-    def _samples(self, rows: NDArray[np.int32], levels: NDArray[np.float64], first: int) -> NDArray[np.float64]:
-        picked = np.flatnonzero((first + np.arange(rows.shape[0])) % self._step == self._step // 2)
-        data, region = self._amplifier.data, serial_region(self._amplifier, self._config)
-        some = rows[picked]
-        signal = np.median(some[:, data.x0 : data.x1], axis=1) - levels[picked]
-        if region is None:  # no overscan: neighbours differ by noise, and by little else
-            steps = np.diff(some[:, data.x0 : data.x1].astype(np.float64), axis=1)
-            noise = (1.4826 * np.median(np.abs(steps), axis=1)) ** 2 / 2
-        else:
-            noise = some[:, region.x0 : region.x1].var(axis=1, ddof=1)
-        return np.column_stack([signal, noise])
+@dataclass(frozen=True)
+class Block:
+    """Corrected rows of one amplifier of all frames.
 
-    def read(self, file: File, dark_time: float, window: Window) -> Block:
-        """Read and correct a window of a frame.
+    Parameters
+    ----------
+    cube : `numpy.ndarray` [row, width], float32
+        From `kernels.network.workspace`: pixels of each frame row by row, as
+        they were read, in the job's unit; +infinity where masked.  Used again
+        by the next block.
+    frames, rows, columns : `int`
+        What of it counts.
+    core : `slice`
+        The rows that are not halo.
+    """
 
-        Parameters
-        ----------
-        file : `File`
-            The raw frame.
-        dark_time : `float`
-            second; what the dark is multiplied by.
-        window : `Window`
-            From `window`.
+    cube: F32
+    frames: int
+    rows: int
+    columns: int
+    core: slice
 
-        Raises
-        ------
-        DataError
-            The file cannot be read.
-        """
-        amplifier, data = self._amplifier, self._amplifier.data
-        rows = self._frames.rows(file, amplifier, data.y0 + window.bottom, data.y0 + window.top)
-        levels = serial_levels(rows, amplifier, self._config)
-        raw = rows[:, data.x0 : data.x1]
-        signal = raw - levels[:, np.newaxis]
-        saturated = (raw >= self._adc_max) | (signal * amplifier.gain >= amplifier.saturation)
-        pixels = ((signal - self._column_levels(file)) * self._gain).astype(np.float32)
-        if self._config.saturation:
-            pixels[saturated] = np.nan
-        pixels = pixels[:: -1 if amplifier.flip_y else 1, :: -1 if amplifier.flip_x else 1]
-        if window.bias is not None:
-            pixels = pixels - window.bias
-        if window.dark is not None:
-            pixels = pixels - window.dark * np.float32(dark_time)
-        core = slice(window.first - window.bottom, window.last - window.bottom)
-        samples = self._samples(rows[core], levels[core], window.first)
-        return Block(np.ascontiguousarray(pixels), samples, int(saturated[core].sum()))
+    @property
+    def pixels(self) -> F32:
+        """View of the cube: [frame, row, column]."""
+        return self.cube[: self.frames, : self.rows * self.columns].reshape(self.frames, self.rows, self.columns)
 
-    def variance(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
+    def image(self, flat: NDArray[Any]) -> NDArray[Any]:
+        """What a cube was reduced to [width], as [row, column] without halo."""
+        return flat[: self.rows * self.columns].reshape(self.rows, self.columns)[self.core]
+
+
+class Channel:
+    """One amplifier: how its rows are corrected, and what was found in those that were.
+
+    Parameters
+    ----------
+    number : `int`
+        Of the amplifier in the detector.
+    """
+
+    def __init__(self, number: int, config: IsrConfig, unit: str, calibrations: Calibrations) -> None:
+        self.number = number
+        self.amplifier = calibrations.detector.amplifiers[number]
+        self.gain = self.amplifier.gain if unit == "electron" else 1.0
+        self._config, self._calibrations = config, calibrations
+        self._step = max(1, self.amplifier.data.ny // SAMPLED_ROWS)
+        self._kept: tuple[tuple[int, int], F32, F32] | None = None
+        region, data = serial_region(self.amplifier, config), self.amplifier.data
+        self._columns = np.array([data.x0, data.x1])
+        self._overscan = np.array([region.x0, region.x1] if region else [0, 0])
+
+    def levels(self, rows: NDArray[np.int32]) -> tuple[F32, F32]:
+        """Serial overscan of each row; see `kernels.overscan.serial_levels`."""
+        return serial_levels(rows, self.amplifier, self._config)
+
+    def calibration(self, first: int, last: int) -> tuple[F32, F32]:
+        """Bias and dark of data rows ``[first, last)`` as they are read out; empty without.  The last ones are kept."""
+        if self._kept is None or self._kept[0] != (first, last):
+            box = target(self.amplifier, first, last)
+
+            def read(product: Product | None) -> F32:
+                if product is None:
+                    return _NOTHING
+                return np.ascontiguousarray(oriented(product.read(box), self.amplifier), np.float32)
+
+            self._kept = (first, last), read(self._calibrations.bias), read(self._calibrations.dark)
+        return self._kept[1:]
+
+    def straighten(self, pixels: F32) -> None:
+        """Subtract the deviation from a straight line from pixels [frame, row, column], in place."""
+        grid = self._calibrations.linearity
+        if grid is not None:
+            for frame in pixels:
+                linearity.apply(frame, grid.values[self.number], float(grid.step[self.number]), self.gain)
+
+    def samples(self, rows: NDArray[np.int32], base: F32, rest: F32, first: int, core: slice) -> NDArray[np.float64]:
+        """Median signal and noise variance [frame, row, 2] of every n-th row of a core that begins at ``first``."""
+        picked = core.start + np.arange((self._step // 2 - first) % self._step, core.stop - core.start, self._step)
+        out = np.empty((len(rows), picked.size, 2))
+        if picked.size:
+            level = base.astype(np.float64) + rest
+            load.sample(rows, picked, self._columns, self._overscan, level, out)
+        return out
+
+    def variance(self, signal: F32) -> F32:
         """Variance of corrected pixels: signal / g + (read noise / g)^2, with g = 1 in electrons.
 
         Where neither overscan nor bias was subtracted the pixels still hold the
@@ -195,9 +173,242 @@ class Reader:
         signal : `numpy.ndarray`, float32
             In the job's unit.
         """
-        amplifier = self._amplifier
-        per_electron = self._gain / amplifier.gain
-        noise = np.float32((amplifier.read_noise * per_electron) ** 2)
-        if amplifier.serial_overscan is None and self._bias is None:
+        per_electron = self.gain / self.amplifier.gain
+        noise = np.float32((self.amplifier.read_noise * per_electron) ** 2)
+        if self.amplifier.serial_overscan is None and self._calibrations.bias is None:
             return np.full_like(signal, noise)
         return np.maximum(signal, 0) * np.float32(per_electron) + noise
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Corrected rows of one amplifier of one frame.
+
+    Parameters
+    ----------
+    channel : `Channel`
+        The amplifier.
+    pixels : `numpy.ndarray` [y, x], float32
+        In detector orientation and the job's unit; NaN where masked.
+    samples : `numpy.ndarray` [1, sampled row, 2], float64
+        Median signal and noise variance of every n-th row (ADU, ADU^2), in the order of the raw rows.
+    saturated : `numpy.ndarray` [1], int64
+        Number of saturated pixels.
+    """
+
+    channel: Channel
+    pixels: F32
+    samples: NDArray[np.float64]
+    saturated: NDArray[np.int64]
+
+
+class Reader:
+    """Reads and corrects a group of amplifiers of a detector: a single one, or all where there is crosstalk.
+
+    Parameters
+    ----------
+    frames : `Frames`
+        What reads the files.
+    numbers : sequence of `int`
+        Which amplifiers.
+    config : `IsrConfig`
+        What to correct.
+    unit : `str`
+        ``electron`` or ``adu``.
+    calibrations : `Calibrations`
+        What ``config`` asks for.
+    """
+
+    def __init__(
+        self, frames: Frames, numbers: Sequence[int], config: IsrConfig, unit: str, calibrations: Calibrations
+    ) -> None:
+        self._frames, self.config, self._calibrations = frames, config, calibrations
+        self.channels = [Channel(k, config, unit, calibrations) for k in numbers]
+        self.ceiling = calibrations.detector.adc_max
+        self.height = self.channels[0].amplifier.data.ny
+        if len({(c.amplifier.raw, c.amplifier.data.y0, c.amplifier.data.ny) for c in self.channels}) > 1:
+            raise JobError(f"{calibrations.detector.name}: crosstalk needs amplifiers of one size")
+
+    def rows(self, exposures: Exposures, first: int, last: int, halo: int = 0) -> Rows:
+        """Read data rows ``[first, last)``, and ``halo`` more on both sides where there are any, of all frames.
+
+        One at a time: the next call takes the same memory.
+
+        Raises
+        ------
+        DataError
+            A file cannot be read.
+        """
+        return Rows(self, exposures, first, last, halo)
+
+    def step(self, frames: int) -> int:
+        """Rows of a block that fits into a core's cache."""
+        widest = max(c.amplifier.raw[0] for c in self.channels)
+        return max(1, CACHE_BYTES // (4 * frames * widest * len(self.channels)))
+
+    def frame(self, file: File, dark_time: float, first: int = 0, last: int | None = None) -> list[Frame]:
+        """Read and correct data rows of a single frame: a `Frame` an amplifier.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read.
+        """
+        top = self.height if last is None else last
+        amplifiers = len(self._calibrations.detector.amplifiers)
+        rows = self.rows(Exposures.plain([file], [dark_time], amplifiers), first, top)
+        images = [np.empty((top - first, c.amplifier.data.nx), np.float32) for c in self.channels]
+        for start, blocks in rows.blocks(first, top, self.step(1)):
+            for image, block in zip(images, blocks, strict=True):
+                image[start - first : start - first + block.rows] = block.pixels[0]
+        for image in images:
+            image[np.isinf(image)] = np.nan
+        return [
+            Frame(channel, np.ascontiguousarray(oriented(image, channel.amplifier)), rows.samples(a), rows.saturated[a])
+            for a, (channel, image) in enumerate(zip(self.channels, images, strict=True))
+        ]
+
+    def stacks(self, files: Sequence[File], first: int, last: int) -> list[Stack]:
+        """The compressed bytes of data rows of the group's amplifiers."""
+        y0 = self.channels[0].amplifier.data.y0
+        return self._stacks(files, y0 + first, y0 + last)
+
+    def _stacks(self, files: Sequence[File], first: int, last: int) -> list[Stack]:
+        return [
+            self._frames.stack(files, channel.amplifier, first, last, slot)
+            for slot, channel in enumerate(self.channels)
+        ]
+
+    def signals(self, raws: Sequence[NDArray[np.int32]], levels: Sequence[tuple[F32, F32]]) -> list[F32] | None:
+        """All columns [frame, row, raw width] above their rows' levels, less crosstalk; `None` where there is none."""
+        coefficients = self._calibrations.crosstalk
+        if coefficients is None:
+            return None
+        frames, rows, width = raws[0].shape
+        signal = np.empty((len(raws), frames * rows, width), np.float32)
+        nothing = np.zeros((frames, width), np.float32)
+        for channel, raw, (base, rest), out in zip(self.channels, raws, levels, signal, strict=True):
+            load.signal(raw, 0, width, base, rest, nothing, channel.gain, out.reshape(frames, -1))
+        crosstalk.correct(signal, coefficients.c0, coefficients.c1)
+        return list(signal.reshape(len(raws), frames, rows, width))
+
+    def column_levels(self, files: Sequence[File]) -> list[F32]:
+        """Parallel overscan [frame, data column], by amplifier: ADU, or the job's unit with crosstalk."""
+        shape = [(len(files), c.amplifier.data.nx) for c in self.channels]
+        levels = [np.zeros(s, np.float32) for s in shape]
+        box = self.channels[0].amplifier.parallel_overscan
+        if box is None or not self.config.parallel:
+            return levels
+        for start in range(0, len(files), _SOME):
+            some = files[start : start + _SOME]
+            raws = [np.empty((len(some), box.ny, c.amplifier.raw[0]), np.int32) for c in self.channels]
+            for stack, raw in zip(self._stacks(some, box.y0, box.y1), raws, strict=True):
+                stack.rows(box.y0, box.y1, raw)
+            serial = [channel.levels(raw) for channel, raw in zip(self.channels, raws, strict=True)]
+            whole = self.signals(raws, serial)
+            for a, channel in enumerate(self.channels):
+                data = channel.amplifier.data
+                if whole is None:
+                    flat = np.empty((len(some), box.ny, data.nx), np.float32)
+                    nothing = np.zeros((len(some), data.nx), np.float32)
+                    load.signal(raws[a], data.x0, data.x1, *serial[a], nothing, 1.0, flat.reshape(len(some), -1))
+                else:
+                    flat = whole[a][:, :, data.x0 : data.x1]
+                levels[a][start : start + _SOME] = column_levels(flat)
+        return levels
+
+
+class Rows:
+    """Data rows of a group of amplifiers of many frames, read, and corrected block by block.
+
+    Attributes
+    ----------
+    saturated : `numpy.ndarray` [amplifier, frame], int64
+        Saturated pixels, halo excluded.
+    """
+
+    def __init__(self, reader: Reader, exposures: Exposures, first: int, last: int, halo: int) -> None:
+        self._reader, self._exposures, self._halo = reader, exposures, halo
+        self._n, self._height = len(exposures.files), reader.height
+        self._bottom, self._top = max(0, first - halo), min(self._height, last + halo)
+        self._columns = reader.column_levels(exposures.files)
+        self._stacks = reader.stacks(exposures.files, self._bottom, self._top)
+        self._cubes: list[F32] = []
+        self._raw: NDArray[np.int32] = np.empty(0, np.int32)
+        self._samples: list[list[NDArray[np.float64]]] = [[] for _ in reader.channels]
+        self.saturated = np.zeros((len(reader.channels), self._n), np.int64)
+
+    def samples(self, a: int) -> NDArray[np.float64]:
+        """Median signal and noise variance [frame, sampled row, 2] of the group's amplifier ``a``, ADU and ADU^2."""
+        return np.concatenate(self._samples[a], axis=1)
+
+    def blocks(self, first: int, last: int, step: int) -> Iterator[tuple[int, list[Block]]]:
+        """Correct rows ``[first, last)``, ``step`` at a time: the first row, and a `Block` an amplifier.
+
+        Raises
+        ------
+        DataError
+            A file is corrupt.
+        """
+        for start in range(first, last, step):
+            yield start, self._block(start, min(start + step, last), step)
+
+    def _block(self, first: int, last: int, step: int) -> list[Block]:
+        bottom, top = max(self._bottom, first - self._halo), min(self._top, last + self._halo)
+        core, channels = slice(first - bottom, last - bottom), self._reader.channels
+        raws = self._decode(bottom, top)
+        self._reserve(min(step + 2 * self._halo, self._top - self._bottom))
+        levels = [channel.levels(rows) for channel, rows in zip(channels, raws, strict=True)]
+        blocks = [
+            Block(cube, self._n, top - bottom, channel.amplifier.data.nx, core)
+            for channel, cube in zip(channels, self._cubes, strict=True)
+        ]
+        self._signal(raws, levels, blocks)
+        for a, channel in enumerate(channels):
+            channel.straighten(blocks[a].pixels)
+            self._finish(a, bottom, raws[a], levels[a], blocks[a])
+            self._samples[a].append(channel.samples(raws[a], *levels[a], first, core))
+        return blocks
+
+    def _decode(self, bottom: int, top: int) -> list[NDArray[np.int32]]:
+        """Raw rows [frame, row, raw width] of every amplifier."""
+        widths = [c.amplifier.raw[0] for c in self._reader.channels]
+        each = self._n * (top - bottom) * max(widths)
+        if self._raw.size < each * len(widths):
+            self._raw = np.empty(each * len(widths), np.int32)
+        raws = []
+        for k, (stack, channel) in enumerate(zip(self._stacks, self._reader.channels, strict=True)):
+            shape = (self._n, top - bottom, widths[k])
+            raw = self._raw[k * each : k * each + prod(shape)].reshape(shape)
+            y0 = channel.amplifier.data.y0
+            stack.rows(y0 + bottom, y0 + top, raw)
+            raws.append(raw)
+        return raws
+
+    def _reserve(self, rows: int) -> None:
+        if not self._cubes:
+            self._cubes = [workspace(self._n, rows * c.amplifier.data.nx) for c in self._reader.channels]
+
+    def _signal(
+        self, raws: Sequence[NDArray[np.int32]], levels: Sequence[tuple[F32, F32]], blocks: Sequence[Block]
+    ) -> None:
+        """Fill the cubes with the data columns above both overscans, in the job's unit."""
+        whole = self._reader.signals(raws, levels)
+        for a, (channel, block) in enumerate(zip(self._reader.channels, blocks, strict=True)):
+            data, columns = channel.amplifier.data, self._columns[a]
+            if whole is None:
+                load.signal(raws[a], data.x0, data.x1, *levels[a], columns, channel.gain, block.cube)
+            else:
+                np.subtract(whole[a][:, :, data.x0 : data.x1], columns[:, np.newaxis], out=block.pixels)
+
+    def _finish(self, a: int, bottom: int, raw: NDArray[np.int32], levels: tuple[F32, F32], block: Block) -> None:
+        """Bias, dark, scale and saturation of one amplifier's block."""
+        channel, exposures, reader = self._reader.channels[a], self._exposures, self._reader
+        amplifier, k = channel.amplifier, channel.number
+        bias, dark = (whole[bottom - self._bottom :] for whole in channel.calibration(self._bottom, self._top))
+        load.finish(
+            raw, amplifier.data.x0, amplifier.data.x1, *levels,
+            reader.ceiling, amplifier.saturation / amplifier.gain, reader.config.saturation,
+            bias, dark, exposures.dark_times, exposures.scales[:, k], exposures.offsets[:, k],
+            block.cube, block.core.start, block.core.stop, self.saturated[a],
+        )  # fmt: skip

@@ -27,6 +27,16 @@ class IsrConfig:
         Leave out pixels at or above saturation.
     bias, dark : `bool`
         Subtract the combined calibration.
+    ptc : `bool`
+        Gains and read noises from the photon transfer curve's file.
+    crosstalk : `bool`
+        Subtract what the other amplifiers leave in one.
+    quadratic : `bool`
+        With the crosstalk's part that grows with the square of the source.
+    linearity : `bool`
+        Subtract the amplifiers' deviation from a straight line.
+    defects : `bool`
+        Flag the defects' boxes BAD.
     """
 
     serial: str = "median"
@@ -35,6 +45,11 @@ class IsrConfig:
     saturation: bool = True
     bias: bool = False
     dark: bool = False
+    ptc: bool = False
+    crosstalk: bool = False
+    quadratic: bool = True
+    linearity: bool = False
+    defects: bool = False
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> IsrConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,44 @@ from numpy.typing import NDArray
 
 from kernels import gang
 from kernels.framekernel import FrameKernel
-from kernels.geometry import Amplifier, Detector
+from kernels.geometry import Detector
 from kernels.job import Job, Task
 from kernels.publish import PublishError, reason, sync
 
 COLUMNS = ("exposure", "detector", "amplifier", "level", "noise", "saturated")
 
 
-def summarise(samples: Sequence[NDArray[np.float64]], saturated: int, pixels: int) -> tuple[float, float, float]:
-    """Level (ADU above overscan), noise (ADU) and saturated fraction of one amplifier of one frame.
+class Found:
+    """Samples and saturated pixels of a detector's amplifiers and frames, added up block by block."""
 
-    Parameters
-    ----------
-    samples : sequence of `numpy.ndarray` [row, 2]
-        Of every row block, in the order of the raw rows.
-    saturated, pixels : `int`
-        Numbers of pixels.
-    """
-    rows = np.concatenate(samples)
-    return float(np.median(rows[:, 0])), float(np.sqrt(np.mean(rows[:, 1]))), saturated / pixels
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._samples: dict[int, list[NDArray[np.float64]]] = {}
+        self._saturated: dict[int, list[NDArray[np.int64]]] = {}
 
+    def add(self, amplifier: int, samples: NDArray[np.float64], saturated: NDArray[np.int64]) -> None:
+        """Add an amplifier's next rows.
 
-def row(
-    exposure: int, detector: Detector, amplifier: Amplifier, samples: Sequence[NDArray[np.float64]], saturated: int
-) -> list[object]:
-    """One row of the table (`COLUMNS`)."""
-    summary = summarise(samples, saturated, amplifier.data.nx * amplifier.data.ny)
-    return [exposure, detector.id, amplifier.name, *(f"{value:.6g}" for value in summary)]
+        Parameters
+        ----------
+        samples : `numpy.ndarray` [frame, sampled row, 2], float64
+            Median signal (ADU above overscan) and noise variance (ADU^2).
+        saturated : `numpy.ndarray` [frame], int64
+            Pixels.
+        """
+        self._samples.setdefault(amplifier, []).append(samples)
+        self._saturated.setdefault(amplifier, []).append(saturated)
+
+    def rows(self, exposures: Sequence[int]) -> list[list[object]]:
+        """The table's rows (`COLUMNS`): medians of the signals, means of the variances, amplifier by amplifier."""
+        table: list[list[object]] = []
+        for k, parts in sorted(self._samples.items()):
+            amplifier, samples = self._detector.amplifiers[k], np.concatenate(parts, axis=1)
+            level, noise = np.median(samples[:, :, 0], axis=1), np.sqrt(samples[:, :, 1].mean(axis=1))
+            share = np.sum(self._saturated[k], axis=0) / (amplifier.data.nx * amplifier.data.ny)
+            for exposure, *values in zip(exposures, level, noise, share, strict=True):
+                table.append([exposure, self._detector.id, amplifier.name, *(f"{value:.6g}" for value in values)])
+        return table
 
 
 def path_of(job: Job, task: Task) -> str:
@@ -85,16 +96,15 @@ class Levels(FrameKernel):
 
     def compute(self, task: Task, piece: int) -> list[list[object]]:
         """The table's rows of one exposure."""
-        exposure, file, rows = task.parameters["exposures"][piece], self.raws(task)[piece], []
-        for whole in self.whole(task):
-            block = whole.reader.read(file, 0.0, whole.window)
-            rows.append(row(exposure, self.detector(task), whole.amplifier, [block.samples], block.saturated))
-        return rows
+        found = Found(self.detector(task))
+        for frame, _ in self.corrected(task, self.raws(task)[piece], 0.0):
+            found.add(frame.channel.number, frame.samples, frame.saturated)
+        return found.rows([task.parameters["exposures"][piece]])
 
-    def finish(self, task: Task, results: Sequence[list[list[object]]]) -> dict[str, Any]:
+    def finish(self, task: Task, results: Iterable[list[list[object]]]) -> dict[str, Any]:
         """Write one detector's rows."""
         write(path_of(self.job, task), [row for rows in results for row in rows])
-        return {"inputs_used": len(results)}
+        return {"inputs_used": len(task.inputs["raw"])}
 
 
 def execute(job: Job, comm: Any) -> int:

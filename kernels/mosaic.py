@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,9 @@ class Mosaic:
             canvas[box.slices] = np.where(np.isfinite(turned), turned, there)
         return canvas
 
-    def finish(self, task: Task, results: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
+    def finish(self, task: Task, results: Iterable[NDArray[np.float32]]) -> dict[str, Any]:
         """Publish the mosaic."""
+        (mosaic,) = results
         cards = [
             ("INSTRUME", self._camera.name, ""),
             ("BINNING", int(task.parameters["binning"]), "pixels of the detector"),
@@ -81,7 +82,7 @@ class Mosaic:
             *((key, value, "") for key, value in task.provenance.items()),
         ]
         (name, path), stamp = next(iter(task.outputs.items())), f"{self._job.run}.{self._job.attempt}"
-        write = publish(path, lambda p: product.write(p, cards, results[0]), stamp, self._job.config["permissions"])
+        write = publish(path, lambda p: product.write(p, cards, mosaic), stamp, self._job.config["permissions"])
         return {name: write}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import gang
-from kernels.clip import clipped_mean
 from kernels.errors import DataError
 from kernels.framekernel import FrameKernel
 from kernels.geometry import Detector
 from kernels.job import Job, Task
 from kernels.publish import publish
+from kernels.sample import clipped_mean
 
 
 def write_json(path: str, content: Any) -> None:
@@ -42,16 +42,15 @@ class Measure(FrameKernel):
         """Clipped means of one exposure: the amplifiers', and last the detector's."""
         file, dark_time = self.job.files[task.inputs["raw"][piece]], task.parameters["dark_times"][piece]
         samples = []
-        for amplifier in self.whole(task):
-            pixels = amplifier.reader.read(file, dark_time, amplifier.window).pixels
-            pixels[amplifier.bad] = np.nan
-            samples.append(pixels.ravel())
+        for frame, bad in self.corrected(task, file, dark_time):
+            frame.pixels[bad] = np.nan
+            samples.append(frame.pixels.ravel())
         samples.append(np.concatenate(samples))
         nsigma, passes = float(self.job.config["nsigma"]), int(self.job.config["passes"])
         clipped = [clipped_mean(sample, nsigma, passes) for sample in samples]
         return {"mean": [c[0] for c in clipped], "count": [c[2] for c in clipped]}
 
-    def finish(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
+    def finish(self, task: Task, results: Iterable[dict[str, list[Any]]]) -> dict[str, Any]:
         """Publish one detector's levels.
 
         Raises
@@ -60,6 +59,7 @@ class Measure(FrameKernel):
             An exposure has no light on this detector: its mean has no logarithm.
         """
         assert task.detector is not None
+        results = list(results)
         for n, result in enumerate(results):
             if not result["mean"][-1] > 0:
                 path = self.job.files[task.inputs["raw"][n]].path
@@ -188,12 +188,13 @@ class Normalise:
             "detector_scale": dict(zip([r.name for r in rows], relative.tolist(), strict=True)),
         }
 
-    def finish(self, task: Task, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, task: Task, results: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Publish the scales."""
+        (scales,) = results
         stamp = f"{self._job.run}.{self._job.attempt}"
         output = publish(
             task.outputs["flatNormalization"],
-            lambda p: write_json(p, results[0]),
+            lambda p: write_json(p, scales),
             stamp,
             self._job.config["permissions"],
         )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.clip import clipped_mean
+from kernels import clip, load
 from kernels.errors import JobError
 from kernels.geometry import Amplifier, Box
 from kernels.isrconfig import IsrConfig
+from kernels.network import workspace
+
+F32 = NDArray[np.float32]
 
 
 def serial_region(amplifier: Amplifier, config: IsrConfig) -> Box | None:
@@ -29,40 +32,54 @@ def serial_region(amplifier: Amplifier, config: IsrConfig) -> Box | None:
     return Box(box.x0 + config.skip_columns, box.y0, box.nx - config.skip_columns, box.ny)
 
 
-def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConfig) -> NDArray[np.float64]:
-    """Level of each row.
+def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConfig) -> tuple[F32, F32]:
+    """Level of each row, as a whole number and a remainder.
 
     Parameters
     ----------
-    rows : `numpy.ndarray` [row, raw width], int32
+    rows : `numpy.ndarray` [frame, row, raw width], int32
         ADU.
 
     Returns
     -------
-    levels : `numpy.ndarray` [row], float64
-        ADU; 0 where there is no overscan.
+    base, rest : `numpy.ndarray` [frame, row], float32
+        ADU; the level is their sum, which float32 could not hold.  0 where
+        there is no overscan.
     """
+    base, rest = np.zeros(rows.shape[:2], np.float32), np.zeros(rows.shape[:2], np.float32)
     region = serial_region(amplifier, config)
     if region is None:
-        return np.zeros(rows.shape[0])
-    columns = rows[:, region.x0 : region.x1]
-    if config.serial == "meanclip":
-        return np.array([clipped_mean(row.astype(np.float32))[0] for row in columns])
-    return np.median(columns, axis=1)
+        return base, rest
+    if config.serial == "median":
+        load.median_levels(rows, region.x0, region.x1, base, rest)
+        return base, rest
+    base[:] = rows[:, :, region.x0]
+    values = rows[:, :, region.x0 : region.x1] - rows[:, :, region.x0, np.newaxis]
+    cube = workspace(region.nx, base.size)
+    cube[: region.nx, : base.size] = values.reshape(-1, region.nx).T
+    width = cube.shape[1]
+    image, variance, count = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int16)
+    clip.collapse(cube, region.nx, clip.Rule(), image, variance, count)
+    rest[:] = image[: base.size].reshape(base.shape)
+    return base, rest
 
 
-def parallel_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConfig) -> NDArray[np.float64]:
-    """Level of each data column, from the parallel overscan's rows.
+def column_levels(parallel: F32) -> F32:
+    """Level of each data column.
 
     Parameters
     ----------
-    rows : `numpy.ndarray` [row, raw width], int32
-        The rows of the parallel overscan, ADU.
+    parallel : `numpy.ndarray` [frame, row, column], float32
+        The parallel overscan above its rows' own levels.
 
     Returns
     -------
-    levels : `numpy.ndarray` [data width], float64
-        ADU above the rows' own serial overscan.
+    levels : `numpy.ndarray` [frame, column], float32
+        In the same unit.
     """
-    flat = rows - serial_levels(rows, amplifier, config)[:, np.newaxis]
-    return np.median(flat[:, amplifier.data.x0 : amplifier.data.x1], axis=0)
+    frames, rows, columns = parallel.shape
+    cube = workspace(rows, frames * columns)
+    cube[:rows, : frames * columns].reshape(rows, frames, columns)[:] = parallel.transpose(1, 0, 2)
+    image = np.empty(cube.shape[1], np.float32)
+    clip.median(cube, rows, image)
+    return image[: frames * columns].reshape(frames, columns)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from kernels import geometry
-from kernels.clip import clipped_mean
+from kernels.calibrations import Calibrations
 from kernels.errors import KernelError
 from kernels.isr import Reader
 from kernels.isrconfig import IsrConfig
 from kernels.job import Job, Task
 from kernels.overscan import serial_region
 from kernels.raw import Frames
+from kernels.sample import clipped_mean
 
 #: Side of the central square of an amplifier that is used at most, pixel.
 SIDE = 512
@@ -39,14 +40,15 @@ def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
     camera = geometry.camera(job.camera)
     assert task.detector is not None
     detector, isr, rows = camera.detectors[task.detector], IsrConfig.from_plain(job.config["isr"]), []
-    for amplifier in detector.amplifiers:
-        reader = Reader(frames, detector, amplifier, isr, "adu", None, None)
+    for k, amplifier in enumerate(detector.amplifiers):
+        reader = Reader(frames, [k], isr, "adu", Calibrations(detector))
         nx, ny, region = amplifier.data.nx, amplifier.data.ny, serial_region(amplifier, isr)
         extra = np.pi / 2 / region.nx if region else 0.0  # what the median of a row's overscan adds
-        window = reader.window(max(0, (ny - SIDE) // 2), min(ny, (ny + SIDE) // 2), 0)
+        bottom, top = max(0, (ny - SIDE) // 2), min(ny, (ny + SIDE) // 2)
         columns = slice(max(0, (nx - SIDE) // 2), min(nx, (nx + SIDE) // 2))
         first, second = (
-            reader.read(job.files[key], 0.0, window).pixels[:, columns].astype(np.float64) for key in task.inputs["raw"]
+            reader.frame(job.files[key], 0.0, bottom, top)[0].pixels[:, columns].astype(np.float64)
+            for key in task.inputs["raw"]
         )
         means = [clipped_mean(f.ravel().astype(np.float32), NSIGMA, PASSES)[0] for f in (first, second)]
         mean = sum(means) / 2

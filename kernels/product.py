@@ -10,6 +10,7 @@ import fitsio
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels import fitswrite, seal
 from kernels.errors import DataError
 from kernels.geometry import Box
 
@@ -30,7 +31,7 @@ def write(
     image: NDArray[np.float32],
     mask: NDArray[np.int32] | None = None,
     variance: NDArray[np.float32] | None = None,
-) -> None:
+) -> str:
     """Write a product, with DATASUM and CHECKSUM in every HDU.
 
     Parameters
@@ -43,16 +44,28 @@ def write(
         ``BUNIT`` of the primary header, and its square.
     mask : `numpy.ndarray` [y, x], int32
         Planes as in `PLANES`, named in its header as ``MP_<plane>``.
+
+    Returns
+    -------
+    sha256 : `str`
+        Of the file.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or a card holds what FITS cannot say.
     """
-    with fitsio.FITS(path, "rw", clobber=True) as fits:
+    images = {"IMAGE": (image, np.float32), "MASK": (mask, np.int32), "VARIANCE": (variance, np.float32)}
+    there = {name: np.asarray(pixels, kind) for name, (pixels, kind) in images.items() if pixels is not None}
+    planes = {"MASK": _header([(f"MP_{plane}", bit, "bit number") for plane, bit in PLANES.items()])}
+
+    def describe(fits: fitsio.FITS) -> None:
+        """One pixel each: only the headers are used."""
         fits.write(None, header=_header(cards))
-        fits.write(image, extname="IMAGE")
-        if mask is not None:
-            fits.write(mask, extname="MASK", header=_header([(f"MP_{p}", b, "bit number") for p, b in PLANES.items()]))
-        if variance is not None:
-            fits.write(variance, extname="VARIANCE")
-        for hdu in fits:
-            hdu.write_checksum()
+        for name, pixels in there.items():
+            fits.write(np.zeros((1, 1), pixels.dtype), extname=name, header=planes.get(name))
+
+    return fitswrite.write(path, list(zip(seal.headers(describe), [None, *there.values()], strict=True)))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from kernels.errors import KernelError
 
 CHUNK = 1 << 22
 
+#: Writes a whole file; returns its SHA-256 where it knows it, having written every byte.
+Writer = Callable[[str], str | None]
+
 
 class PublishError(KernelError):
     """A product could not be written, or stands there already."""
@@ -65,9 +68,7 @@ def _commit(temporary: Path, final: Path) -> None:
     temporary.unlink()
 
 
-def publish(
-    final: str, write: Callable[[str], None], stamp: str, permissions: Mapping[str, Any]
-) -> dict[str, str | int]:
+def publish(final: str, write: Writer, stamp: str, permissions: Mapping[str, Any]) -> dict[str, str | int]:
     """Write one product under its final name, or leave nothing.
 
     Parameters
@@ -75,7 +76,8 @@ def publish(
     final : `str`
         The product's path.
     write : callable
-        Called with the temporary path; writes the whole file there.
+        Called with the temporary path; writes the whole file there.  The
+        file is read again for its checksum unless this is returned.
     stamp : `str`
         Tells this attempt's temporary file from another's.
     permissions : `dict`
@@ -95,13 +97,13 @@ def publish(
     temporary = target.with_name(f".{target.name}.{stamp}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write(str(temporary))
+        checksum = write(str(temporary))
         _permit(temporary, permissions)
         sync(temporary)
         detail: dict[str, str | int] = {
             "path": final,
             "bytes": temporary.stat().st_size,
-            "sha256": sha256(temporary),
+            "sha256": checksum or sha256(temporary),
         }
         _commit(temporary, target)
         sync(target.parent)
@@ -114,7 +116,7 @@ def publish(
 
 
 def publish_all(
-    files: Mapping[str, tuple[str, Callable[[str], None]]], stamp: str, permissions: Mapping[str, Any]
+    files: Mapping[str, tuple[str, Writer]], stamp: str, permissions: Mapping[str, Any]
 ) -> dict[str, dict[str, str | int]]:
     """Write the products of one task: all of them, or none, so that the task can be done again.
 

@@ -24,6 +24,8 @@ class Stream(IntEnum):
     LAMP = 7
     COSMIC = 8
     FRAME = 9
+    CROSSTALK = 10
+    LINEARITY = 11
 
 
 def generator(seed: int, stream: Stream, *ids: int) -> np.random.Generator:
@@ -87,6 +89,11 @@ class Rates:
     overfull : `float`
         Full well in units of the camera file's saturation: above 1, or the
         read noise would hide half of the saturated pixels.
+    crosstalk : `float`
+        Between amplifiers side by side, relative to the source; the LSST
+        camera has 2e-4.  0 is none at all.
+    nonlinearity : `float`
+        Largest deviation from a straight line, relative; 0 is none at all.
     """
 
     level: tuple[float, float] = (15000.0, 30000.0)
@@ -115,6 +122,8 @@ class Rates:
     readout_time: float = 2.0
     saturation: float = 1.2e5
     overfull: float = 1.05
+    crosstalk: float = 0.0
+    nonlinearity: float = 0.0
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Rates:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -14,7 +15,10 @@ from numpy.typing import NDArray
 from kernels.errors import DataError
 from kernels.geometry import Amplifier
 from kernels.job import File
-from kernels.tiles import RowTiles, read_rows, scan, verify
+from kernels.rawstack import Buffer, Coded, Decoded, Stack
+from kernels.rice import SPARE
+from kernels.rowbytes import load, room
+from kernels.tiles import RowTiles, scan
 
 #: cfitsio's answer where DATASUM and data disagree (0 without DATASUM).
 WRONG = -1
@@ -46,12 +50,24 @@ class Frames:
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._tiles: dict[str, dict[str | int, RowTiles | None]] = {}
         self._verified: set[tuple[str, str]] = set()
+        self._buffers: defaultdict[int, Buffer] = defaultdict(Buffer)
+
+    def stack(self, files: Sequence[File], amplifier: Amplifier, first: int, last: int, slot: int = 0) -> Stack:
+        """Read raw rows ``[first, last)`` of an amplifier of many frames, for `Stack.rows` to decode.
+
+        The compressed bytes go into the slot's buffer, which its next stack uses
+        again: it ends the life of the one before.  What is not Rice by rows,
+        cfitsio reads at once, and the stack holds its pixels.
+
+        Raises
+        ------
+        DataError
+            A file, or this HDU of it, cannot be read, is corrupt or has another shape.
+        """
+        return self._stack(self._buffers[slot], files, amplifier, first, last)
 
     def rows(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
-        """Read raw rows ``[first, last)`` of an amplifier.
-
-        Rice-compressed rows are decoded by `kernels.tiles`; cfitsio reads all
-        that is otherwise.
+        """Read raw rows ``[first, last)`` of an amplifier of one frame.
 
         Returns
         -------
@@ -63,19 +79,40 @@ class Frames:
         DataError
             The file, or this HDU, cannot be read, is corrupt or has another shape.
         """
+        out = np.empty((1, last - first, amplifier.raw[0]), np.int32)
+        self._stack(self._buffers[-1], [file], amplifier, first, last).rows(first, last, out)
+        return out[0]
+
+    def _stack(self, buffer: Buffer, files: Sequence[File], amplifier: Amplifier, first: int, last: int) -> Stack:
+        described = [self._described(file, amplifier) for file in files]
+        found = [tiles for tiles in described if tiles]
+        needed = sum(room(t, last - first) for t in found) + max((t.data_bytes for t in found), default=0)
+        data, at = buffer.reserve(needed + SPARE), 0
+        parts: list[Coded | Decoded] = []
+        for file, tiles in zip(files, described, strict=True):
+            if tiles is None:
+                parts.append(Decoded(self._by_cfitsio(file, amplifier, first, last)))
+                continue
+            starts, lengths, end = load(file.path, tiles, first, last, data, at, self._unverified(file, tiles))
+            self._verified.add((file.path, tiles.hdu))
+            parts.append(Coded(file.path, tiles, starts, lengths))
+            at = (end + 7) // 8 * 8
+        return Stack(first, parts, data[: at + SPARE])
+
+    def _unverified(self, file: File, tiles: RowTiles) -> bool:
+        return tiles.datasum is not None and (file.path, tiles.hdu) not in self._verified
+
+    def _described(self, file: File, amplifier: Amplifier) -> RowTiles | None:
+        """How an amplifier's HDU is compressed; `None` where cfitsio must read it."""
         if file.path not in self._tiles:
             if len(self._tiles) >= REMEMBERED:
                 self._tiles.clear()
                 self._verified.clear()
             self._tiles[file.path] = self._scan(file)
         tiles = self._tiles[file.path].get(amplifier.hdu)
-        if tiles is None:
-            return self._by_cfitsio(file, amplifier, first, last)
-        _check_shape(file, amplifier, (tiles.width, tiles.height))
-        if (file.path, tiles.hdu) not in self._verified:
-            verify(file.path, tiles)
-            self._verified.add((file.path, tiles.hdu))
-        return read_rows(file.path, tiles, first, last)
+        if tiles is not None:
+            _check_shape(file, amplifier, (tiles.width, tiles.height))
+        return tiles
 
     def _scan(self, file: File) -> dict[str | int, RowTiles | None]:
         try:
@@ -114,6 +151,10 @@ class Frames:
             raise DataError(file.path, f"HDU {amplifier.hdu}: {_first_line(error)}") from error
         if pixels.dtype.kind == "f":
             raise DataError(file.path, f"HDU {amplifier.hdu} holds {pixels.dtype}, a raw frame holds integers")
+        if not np.can_cast(pixels.dtype, np.int32) and pixels.size:
+            info, found = np.iinfo(np.int32), (int(pixels.min()), int(pixels.max()))
+            if found[0] < info.min or found[1] > info.max:
+                raise DataError(file.path, f"HDU {amplifier.hdu} holds {found[0]} to {found[1]}, beyond 32 bits")
         return np.ascontiguousarray(pixels, dtype=np.int32)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ the FITS standard (4.0, section 4.4.2.7 and appendix J) defines them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import fitsio
 import numpy as np
@@ -19,12 +19,16 @@ CARD = 80
 _AVOIDED = frozenset(b":;<=>?@[\\]^_`")
 
 
-def ones_sum(data: bytes) -> int:
-    """32-bit ones' complement sum of big-endian words; ``data`` is a whole number of them."""
-    total = int(np.frombuffer(data, ">u4").sum(dtype=np.uint64))
+def folded(total: int) -> int:
+    """32-bit ones' complement sum from a plain one: what is carried over is added again."""
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
+
+
+def ones_sum(data: bytes) -> int:
+    """32-bit ones' complement sum of big-endian words; ``data`` is a whole number of them."""
+    return folded(int(np.frombuffer(data, ">u4").sum(dtype=np.uint64)))
 
 
 def _letters(byte: int) -> list[int]:
@@ -65,26 +69,58 @@ def _card(key: str, value: str, comment: str) -> bytes:
     return f"{key:8}= '{value:<16}'   / {comment}".ljust(CARD).encode("ascii")
 
 
-def _sealed(cards: list[bytes], body: bytes) -> bytes:
-    total = ones_sum(body)
+def sealed(cards: Sequence[bytes], total: int) -> bytes:
+    """Blocks of a header.
+
+    Parameters
+    ----------
+    cards : sequence of `bytes`
+        80 characters each, without END, CHECKSUM and DATASUM.
+    total : `int`
+        `ones_sum` of the data that follow.
+    """
     blank = _card("CHECKSUM", "0" * 16, "checksum for the current HDU")
     cards = [*cards, blank, _card("DATASUM", str(total), "checksum of the data records"), b"END".ljust(CARD)]
     header = b"".join(cards)
     header = header.ljust(-len(header) // BLOCK * -BLOCK)
     text = encode(ones_sum(total.to_bytes(4, "big") + header))
-    return header.replace(blank, _card("CHECKSUM", text, "checksum for the current HDU")) + body
+    return header.replace(blank, _card("CHECKSUM", text, "checksum for the current HDU"))
 
 
-def seal(data: bytes) -> bytes:
-    """Add CHECKSUM and DATASUM to every HDU of a FITS file that has none."""
-    start, parts = 0, []
+def _units(data: bytes) -> Iterator[tuple[list[bytes], bytes]]:
+    """Cards, without blank ones, and data of every HDU of a file."""
+    start = 0
     while start < len(data):
         cards = list(_cards(data, start))
         start += -((len(cards) + 1) * CARD) // BLOCK * -BLOCK
         end = start + -_data_bytes(cards) // BLOCK * -BLOCK
-        parts.append(_sealed([c for c in cards if c.strip()], data[start:end]))
+        yield [c for c in cards if c.strip()], data[start:end]
         start = end
-    return b"".join(parts)
+
+
+def seal(data: bytes) -> bytes:
+    """Add CHECKSUM and DATASUM to every HDU of a FITS file that has none."""
+    return b"".join(sealed(cards, ones_sum(body)) + body for cards, body in _units(data))
+
+
+def _bytes(write: Callable[[fitsio.FITS], None]) -> bytes:
+    fits = fitsio.FITS("mem://", "rw")
+    try:
+        write(fits)
+        return bytes(fits.read_raw())
+    finally:
+        fits.close()
+
+
+def headers(write: Callable[[fitsio.FITS], None]) -> list[list[bytes]]:
+    """Have a FITS file written in memory; return the cards of every HDU, without END.
+
+    Parameters
+    ----------
+    write : callable
+        Called with the open, empty file.
+    """
+    return [cards for cards, _ in _units(_bytes(write))]
 
 
 def written(write: Callable[[fitsio.FITS], None]) -> bytes:
@@ -95,9 +131,4 @@ def written(write: Callable[[fitsio.FITS], None]) -> bytes:
     write : callable
         Called with the open, empty file.
     """
-    fits = fitsio.FITS("mem://", "rw")
-    try:
-        write(fits)
-        return seal(fits.read_raw())
-    finally:
-        fits.close()
+    return seal(_bytes(write))

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import gang, geometry
+from kernels.electronics import bend, couple, full_well
 from kernels.geometry import Amplifier, Box, Detector
 from kernels.job import Job, Task
 from kernels.publish import publish
@@ -67,17 +68,40 @@ def _row_drift(rng: np.random.Generator, rows: int, rates: Rates) -> F32:
     return np.asarray(drift[:, None], dtype=np.float32)
 
 
-def amplifier_frame(
-    truth: Truth, k: int, signal: F32, rays: CosmicRays, rng: np.random.Generator, rates: Rates
-) -> NDArray[np.int32]:
+def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, rng: np.random.Generator, rates: Rates) -> F32:
+    """What one amplifier should give in one exposure.
+
+    Parameters
+    ----------
+    k : `int`
+        Index of the amplifier.
+    charge : `numpy.ndarray` [y, x], float32
+        Expected in its imaging area, detector orientation, electron.
+
+    Returns
+    -------
+    signal : `numpy.ndarray` [row, column], float32
+        Of the imaging area, in read-out order, ADU.
+    """
+    amplifier = truth.detector.amplifiers[k]
+    target = amplifier.target
+    signal = rng.poisson(charge).astype(np.float32)
+    _deposit(signal, rays, target)
+    np.minimum(signal, full_well(amplifier, rates), out=signal)
+    signal /= np.float32(amplifier.gain)
+    signal += truth.structure[target.slices]
+    return oriented(signal, amplifier)
+
+
+def read_out(truth: Truth, k: int, signal: F32, rng: np.random.Generator, rates: Rates) -> NDArray[np.int32]:
     """Raw pixels of one amplifier of one exposure.
 
     Parameters
     ----------
     k : `int`
         Index of the amplifier.
-    signal : `numpy.ndarray` [y, x], float32
-        Expected charge in its imaging area, detector orientation, electron.
+    signal : `numpy.ndarray` [row, column], float32
+        Of the imaging area, in read-out order, ADU.
 
     Returns
     -------
@@ -85,20 +109,21 @@ def amplifier_frame(
         ADU.
     """
     amplifier = truth.detector.amplifiers[k]
-    target = amplifier.target
-    charge = rng.poisson(signal).astype(np.float32)
-    _deposit(charge, rays, target)
-    well = rates.saturation if np.isinf(amplifier.saturation) else rates.overfull * amplifier.saturation
-    np.minimum(charge, well, out=charge)
-    charge /= np.float32(amplifier.gain)
-    charge += truth.structure[target.slices]
     width, height = amplifier.raw
     raw = rng.standard_normal((height, width), dtype=np.float32)
     raw *= np.float32(amplifier.read_noise / amplifier.gain)
     raw += np.float32(truth.levels[k] + rates.level_drift * rng.standard_normal())
     raw += _row_drift(rng, height, rates)
-    raw[amplifier.data.slices] += oriented(charge, amplifier)
+    raw[amplifier.data.slices] += signal
     return np.clip(np.rint(raw), 0, truth.detector.adc_max).astype(np.int32)
+
+
+def _distorted(signals: list[F32], truth: Truth, rates: Rates) -> list[F32]:
+    """What the amplifiers give instead of what they should, ADU."""
+    electronics = truth.electronics
+    if rates.nonlinearity:
+        signals = [bend(s, x, y) for s, x, y in zip(signals, electronics.nodes, electronics.values, strict=True)]
+    return couple(signals, electronics) if rates.crosstalk else signals
 
 
 def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], rates: Rates) -> list[NDArray[np.int32]]:
@@ -106,15 +131,18 @@ def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], ra
     detector, exposure = truth.detector, parameters["exposure"]
     brightness, seconds = light(seed, parameters, rates), parameters["dark_time"]
     rays = cosmic_rays(seed, exposure, detector, scale, seconds, rates)
-    images = []
-    for k, amplifier in enumerate(detector.amplifiers):
+    streams = [generator(seed, Stream.FRAME, exposure, detector.id, k) for k in range(len(detector.amplifiers))]
+    signals = []
+    for k, (amplifier, rng) in enumerate(zip(detector.amplifiers, streams, strict=True)):
         at = amplifier.target.slices
-        signal = truth.dark[at] * np.float32(seconds)
+        charge = truth.dark[at] * np.float32(seconds)
         if brightness:
-            signal += truth.response[parameters["physical_filter"]][at] * np.float32(brightness)
-        rng = generator(seed, Stream.FRAME, exposure, detector.id, k)
-        images.append(amplifier_frame(truth, k, signal, rays, rng, rates))
-    return images
+            charge += truth.response[parameters["physical_filter"]][at] * np.float32(brightness)
+        signals.append(signal_of(truth, k, charge, rays, rng, rates))
+    signals = _distorted(signals, truth, rates)
+    return [
+        read_out(truth, k, signal, rng, rates) for k, (signal, rng) in enumerate(zip(signals, streams, strict=True))
+    ]
 
 
 def _primary(detector: Detector, parameters: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,10 +251,11 @@ class Simulate:
 
     def finish(self, task: Task, results: Any) -> dict[str, Any]:
         """Publish it."""
+        (data,) = results
         ((kind, path),) = task.outputs.items()
         stamp = f"{self._job.run}.{self._job.attempt}"
         permissions = self._job.config.get("permissions", {})
-        return {kind: publish(path, lambda temporary: _write(temporary, results[0]), stamp, permissions)}
+        return {kind: publish(path, lambda temporary: _write(temporary, data), stamp, permissions)}
 
 
 def _write(path: str, data: bytes) -> None:

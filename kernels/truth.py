@@ -4,14 +4,15 @@ The model, in the order in which a frame is made of it:
 
 - charge (electron): Poisson noise about dark current x dark time + lamp x
   response, then cosmic rays, then full well;
-- raw value (ADU): charge / gain + bias structure (imaging area only) + the
-  amplifier's level and its drift + a row drift + Gaussian read noise, rounded
-  and clipped to the converter's range.
+- signal (ADU): charge / gain + bias structure (imaging area only), with the
+  electronics' non-linearity and crosstalk where `Rates` asks for them;
+- raw value (ADU): signal + the amplifier's level and its drift + a row drift
+  + Gaussian read noise, rounded and clipped to the converter's range.
 
 Levels and drifts are common to a row, prescan and overscan included, and
 the bias structure is 0 outside the imaging area: an overscan subtraction
 takes out the former exactly and leaves the latter alone.  Not in the model
-yet: charge-transfer inefficiency, crosstalk, non-linearity, brighter-fatter.
+yet: charge-transfer inefficiency, brighter-fatter.
 
 Everything is a function of (seed, ids) alone: each array has its own random
 stream, so that neither ranks nor the order of work change a bit.  Typical
@@ -29,6 +30,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels import electronics
+from kernels.electronics import Electronics
 from kernels.geometry import Amplifier, Detector
 from kernels.rates import Rates, Stream, generator
 
@@ -55,6 +58,8 @@ class Truth:
         By physical filter, dead pixels included, relative.
     hot, dead : `numpy.ndarray`, bool
         The injected defects.
+    electronics : `Electronics`
+        Crosstalk and non-linearity.
     """
 
     detector: Detector
@@ -64,6 +69,7 @@ class Truth:
     response: Mapping[str, F32]
     hot: NDArray[np.bool_]
     dead: NDArray[np.bool_]
+    electronics: Electronics
 
 
 def oriented(image: NDArray[Any], amplifier: Amplifier) -> NDArray[Any]:
@@ -174,7 +180,7 @@ def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) ->
     qe = 1 + np.float32(rates.qe) * generator(seed, Stream.QE, detector.id).standard_normal(shape, dtype=np.float32)
     qe[dead] = rng.uniform(0, rates.dead_response, len(where) - n_hot)
     response = {f: _response(detector, f, qe, seed, rates) for f in sorted(filters)}
-    return Truth(detector, levels, structure, dark, response, hot, dead)
+    return Truth(detector, levels, structure, dark, response, hot, dead, electronics.make(seed, detector, rates))
 
 
 def lamp(seed: int, exposure: int, physical_filter: str, exposure_time: float, rates: Rates) -> float:

@@ -327,7 +327,7 @@ def test_unknown_places(site: Site) -> None:
 
 def test_a_dark_without_a_bias(site: Site) -> None:
     said = site.refuse(4, "submit", "bps_dark")
-    assert "no bias is valid for detector 0 at exposure 2024120600003" in said
+    assert "no bias is valid for detector 0, 1 at exposure 2024120600003" in said
     assert "make a bias and certify it" in said
 
 
@@ -638,7 +638,7 @@ def test_a_run_outlives_who_listens(site: Site) -> None:
         (3, [], {"START_DATE": None}, "the variable START_DATE is not set"),
         (3, [], {"CERT_RERUN": None}, "the variable CERT_RERUN is not set"),
         (3, [], {"RERUN": "zzz"}, "unknown collection LSSTComCam/calib/DM-00000/good/biasGen.zzz: did you mean"),
-        (3, ["--type", "bais"], {}, "-> known: bias, dark, flat"),
+        (3, ["--type", "bais"], {}, "-> known: bias, crosstalk, dark, defects, flat, linearizer, ptc"),
         (3, ["--target", "x y/../z"], {}, "'x y/../z' cannot be a collection's name"),
         (3, ["--target", "LSSTComCam/raw/all"], {}, "LSSTComCam/raw/all exists as RUN, it should be CALIBRATION"),
         (3, ["--chain", "a b"], {}, "'a b' cannot be a collection's name"),

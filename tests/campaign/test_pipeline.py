@@ -73,6 +73,7 @@ def test_corrections_of_each_step() -> None:
         "serial": "median",
         "skip_columns": 3,
         "parallel": True,
+        "quadratic": True,
     }
 
 

@@ -15,7 +15,7 @@ import fitsio
 import numpy as np
 import pytest
 
-from kernels import gang, job
+from kernels import gang, isr, job
 from kernels.errors import DataError, JobError
 from kernels.publish import PublishError
 
@@ -79,10 +79,16 @@ def events(lab: Any, plain: Plain) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("cosmic", [False, True])
-def test_ranks_and_row_blocks_change_no_bit(shared_lab: Any, raws: Any, cosmic: bool) -> None:
-    def made(name: str, ranks: int, rows: int) -> Planes:
+def test_ranks_and_row_blocks_change_no_bit(
+    shared_lab: Any, raws: Any, cosmic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece is what a rank does, ``rows`` of an amplifier; ``step`` rows of it are in the cache at a time."""
+
+    def made(name: str, ranks: int, rows: int, step: int = 1000) -> Planes:
+        monkeypatch.setattr(isr, "CACHE_BYTES", step * 4 * N * shared_lab.amplifiers[0]["raw"][0])
+        name = f"{name}{step}"
         block = rows * 4 * N * shared_lab.amplifiers[0]["raw"][0]
-        plain = combine(shared_lab, raws, f"{name}{ranks}-{rows}-{cosmic}", cosmic, block_bytes=block)
+        plain = combine(shared_lab, raws, f"{name}{ranks}-{rows}-{cosmic}", cosmic, piece_bytes=block)
         if ranks == 1:
             assert shared_lab.serial(plain) == 0
         else:
@@ -95,6 +101,8 @@ def test_ranks_and_row_blocks_change_no_bit(shared_lab: Any, raws: Any, cosmic: 
     assert len(whole) == 3 * 4
     for ranks, rows in [(1, 1), (1, 3), (1, 7), (1, 19), *((2, 7), (3, 5), (4, 1000))[0 if cosmic else 2 :]]:
         assert made("combine", ranks, rows) == whole
+    for step in (1, 3, 16):
+        assert made("combine", 1, 1000, step) == whole
 
 
 def test_cosmic_ray_flagging_takes_rays_out(shared_lab: Any, raws: Any) -> None:
@@ -108,7 +116,7 @@ def test_cosmic_ray_flagging_takes_rays_out(shared_lab: Any, raws: Any) -> None:
 
 
 def test_a_flat_is_the_same_on_any_number_of_ranks(shared_lab: Any, raws: Any, calibrations: Any) -> None:
-    isr = shared_lab.isr | {"bias": True, "dark": True}
+    corrections = shared_lab.isr | {"bias": True, "dark": True}
     parameters = {k: v for k, v in shared_lab.parameters(N, 5.0).items() if k != "scales"}
     found = []
     for ranks, block in [(1, 1 << 20), (1, 3000), (3, 9000)]:
@@ -128,7 +136,7 @@ def test_a_flat_is_the_same_on_any_number_of_ranks(shared_lab: Any, raws: Any, c
              "outputs": {k: str(folder / f"{k}{t['detector']}.fits") for k in ("flat", "flatBin8")}}
             for t in measure
         ]  # fmt: skip
-        settings = {"isr": isr, "type": "flat", "bins": {"flatBin8": 8}, "block_bytes": block}
+        settings = {"isr": corrections, "type": "flat", "bins": {"flatBin8": 8}, "piece_bytes": block}
         steps = [
             shared_lab.job("flat_measure", measure, name=f"measure{ranks}-{block}", config=settings),
             shared_lab.job(
@@ -171,7 +179,7 @@ def test_a_corrupt_frame_fails_its_task_alone(lab: Any, raws: Any, ranks: int) -
     data = bytearray(broken.read_bytes())
     start = fitsio.FITS(str(broken))["Segment01"].get_offsets()["data_start"]
     broken.write_bytes(data[: start + 100])
-    plain = combine(lab, {**raws, 1: [*raws[1][:2], str(broken), *raws[1][3:]]}, "corrupt", block_bytes=4000)
+    plain = combine(lab, {**raws, 1: [*raws[1][:2], str(broken), *raws[1][3:]]}, "corrupt", piece_bytes=4000)
     done = lab.mpi(plain, ranks)
     assert done.returncode == 1, done.stderr
     last = events(lab, plain)
@@ -208,7 +216,7 @@ def test_a_bad_job_ends_with_one_line(lab: Any, raws: Any, ranks: int, change: P
 
 def test_a_programming_error_on_one_rank_ends_the_job(lab: Any, raws: Any) -> None:
     """The other ranks would wait for its pieces for ever; the limit of time is in `Lab.mpi`."""
-    plain = combine(lab, raws, "defect", block_bytes=2000)
+    plain = combine(lab, raws, "defect", piece_bytes=2000)
     del plain["tasks"][2]["parameters"]["dark_times"]
     done = lab.mpi(plain, 3)
     assert done.returncode == 70

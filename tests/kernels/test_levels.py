@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from kernels import geometry, simulate, truth
-from kernels.isr import Reader
+from kernels.calibrations import Calibrations
+from kernels.geometry import Amplifier, Box, Detector
+from kernels.isr import Channel, Exposures, Reader
 from kernels.isrconfig import IsrConfig
 from kernels.job import File
-from kernels.levels import summarise
+from kernels.levels import Found
 from kernels.rates import Rates
 from kernels.raw import Frames
 
@@ -78,34 +81,45 @@ def test_the_saturated_fraction_is_counted(lab: Any) -> None:
 def test_row_blocks_change_nothing(lab: Any, model: truth.Truth) -> None:
     segments = simulate.frame(SEED, model, 1, exposure(0), QUIET)
     file = File(lab.write("raw.fits", segments))
-    for amplifier in model.detector.amplifiers:
-        with Frames() as frames:
-            reader = Reader(frames, model.detector, amplifier, IsrConfig(), "electron", None, None)
+    exposures = Exposures.plain([file], [0.0], len(model.detector.amplifiers))
+    for k in range(len(model.detector.amplifiers)):
+        reader = Reader(Frames(), [k], IsrConfig(), "electron", Calibrations(model.detector))
 
-            def blocks(size: int, halo: int, reader: Reader = reader) -> tuple[float, float, float]:
-                edges = [(first, min(first + size, 20)) for first in range(0, 20, size)]
-                made = [reader.read(file, 0.0, reader.window(a, b, halo)) for a, b in edges]
-                return summarise([m.samples for m in made], sum(m.saturated for m in made), 480)
+        def table(pieces: int, step: int, halo: int, k: int = k, reader: Reader = reader) -> list[list[object]]:
+            found, edges = Found(model.detector), [20 * n // pieces for n in range(pieces + 1)]
+            for first, last in pairwise(edges):
+                rows = reader.rows(exposures, first, last, halo)
+                assert sum(1 for _ in rows.blocks(first, last, step)) == -(-(last - first) // step)
+                found.add(k, rows.samples(0), rows.saturated[0])
+            return found.rows([1])
 
-            whole = blocks(20, 0)
-            for size, halo in [(1, 0), (3, 0), (7, 3), (19, 2)]:
-                assert blocks(size, halo) == whole
+        whole = table(1, 20, 0)
+        assert len(whole) == 1
+        for pieces, step, halo in [(20, 1, 0), (1, 1, 0), (3, 4, 0), (2, 7, 3), (1, 19, 2)]:
+            assert table(pieces, step, halo) == whole
 
 
 def test_many_rows_are_sampled_wherever_blocks_begin() -> None:
     """Of a tall amplifier every n-th row is looked at; which ones must not depend on the blocks."""
-    from kernels.geometry import Amplifier, Box, Detector
-
     box, overscan = Box(0, 0, 4, 1000), Box(4, 0, 6, 1000)
     amplifier = Amplifier("A", 0, (10, 1000), box, overscan, None, box, False, True, 1.0, 1.0, np.inf)
     detector = Detector(0, "A", "T", (4, 1000), (0, 0), 0, 10, 65535, (amplifier,))
-    reader = Reader(Frames(), detector, amplifier, IsrConfig(), "adu", None, None)
-    rows = np.random.default_rng(1).integers(0, 100, (1000, 10)).astype(np.int32)
-    whole = reader._samples(rows, np.zeros(1000), 0)
-    assert 64 <= len(whole) <= 67
+    channel = Channel(0, IsrConfig(), "adu", Calibrations(detector))
+    rows = np.random.default_rng(1).integers(0, 100, (2, 1000, 10)).astype(np.int32)
+    zero = np.zeros((2, 1000), np.float32)
+    whole = channel.samples(rows, zero, zero, 0, slice(0, 1000))
+    assert 64 <= whole.shape[1] <= 67
+    data = rows[:, 7::15]
+    np.testing.assert_array_equal(whole[:, :, 0], np.median(data[:, :, :4], axis=2))
+    np.testing.assert_allclose(whole[:, :, 1], data[:, :, 7:].var(axis=2, ddof=1))
     for size in (1, 10, 333):
-        parts = [reader._samples(rows[n : n + size], np.zeros(1000)[n : n + size], n) for n in range(0, 1000, size)]
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
+        parts = [
+            channel.samples(
+                rows[:, n : n + size], zero[:, n : n + size], zero[:, n : n + size], n, slice(0, min(size, 1000 - n))
+            )
+            for n in range(0, 1000, size)
+        ]
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
 
 
 def test_a_corrupt_frame_is_named(lab: Any, tmp_path: Path) -> None:

@@ -50,6 +50,14 @@ def test_the_detail_is_that_of_the_file(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_checksum_that_the_writer_knows_is_taken(tmp_path: Path) -> None:
+    def write(path: str) -> str:
+        put(path)
+        return "known"
+
+    assert publish(str(tmp_path / "a"), write, "run.1", {})["sha256"] == "known"
+
+
 def test_the_file_is_written_beside_under_another_name(tmp_path: Path) -> None:
     seen = []
 
@@ -196,7 +204,9 @@ def test_the_checksums_of_a_product_are_valid(tmp_path: Path) -> None:
     path, image = tmp_path / "a.fits", np.random.default_rng(1).normal(size=(30, 20)).astype("f4")
     cards = [("OBSTYPE", "bias", "a comment"), ("A_LONG_KEYWORD", "x" * 150, ""), ("N", 3, "")]
     mask = (image > 1).astype("i4")
-    publish(str(path), lambda p: product.write(p, cards, image, mask, image**2), "run.1", {})
+    detail = publish(str(path), lambda p: product.write(p, cards, image, mask, image**2), "run.1", {})
+    content = path.read_bytes()
+    assert detail == {"path": str(path), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     with astropy_fits.open(path, checksum=True) as fits:  # a wrong sum is a warning, and a warning an error
         fits.verify("exception")
         assert all("DATASUM" in hdu.header and "CHECKSUM" in hdu.header for hdu in fits)

@@ -169,10 +169,116 @@ def test_a_frame_of_floats_is_refused(tmp_path: Path) -> None:
 
 def test_many_files_are_read_with_few_handles(tmp_path: Path) -> None:
     for n in range(6):
-        plain(tmp_path / f"{n}.fits", pixels() + n)
+        gzipped(tmp_path / f"{n}.fits", pixels() + n)
     with Frames(limit=2) as frames:
         for n in [*range(6), *range(6)]:
             rows = frames.rows(File(str(tmp_path / f"{n}.fits")), amplifier(0), 0, 3)
             np.testing.assert_array_equal(rows, pixels()[:3] + n)
             held = [p for p in Path("/proc/self/fd").iterdir() if str(p.resolve()).startswith(str(tmp_path))]
             assert len(held) <= 2
+
+
+def whole_by_gzip_tiles(path: Path, image: Pixels) -> str:
+    fitsio.write(str(path), image, extname="Segment00", compress="GZIP", tile_dims=(1, WIDTH))
+    return "Segment00"
+
+
+def plain_extension(path: Path, image: Pixels) -> str:
+    fitsio.write(str(path), image, extname="Segment00")
+    return "Segment00"
+
+
+def summed(path: Path, image: Pixels) -> str:
+    extension(path, image)
+    with fitsio.FITS(str(path), "rw") as fits:
+        fits[1].write_checksum()
+    return "Segment00"
+
+
+WRITERS = [extension, summed, whole_by_gzip_tiles, plain_extension]
+
+
+def frames_of(folder: Path, n: int, writers: Any, kinds: Any) -> tuple[list[File], Pixels]:
+    """Frames of several kinds in any order, and their pixels [frame, y, x]."""
+    rng, files, cube = np.random.default_rng(n), [], []
+    for k in range(n):
+        writer, kind = writers[rng.integers(len(writers))], kinds[rng.integers(len(kinds))]
+        info = np.iinfo(kind)
+        image = np.clip(rng.normal(100 * (k + 1), 7, (HEIGHT, WIDTH)), info.min, info.max).astype(kind)
+        writer(folder / f"{k}.fits", image)
+        files.append(File(str(folder / f"{k}.fits")))
+        cube.append(image.astype(np.int32))
+    return files, np.array(cube)
+
+
+@pytest.mark.parametrize("writers", [[extension], [summed], WRITERS], ids=["rice", "summed", "mixed"])
+@pytest.mark.parametrize("kinds", [["i4"], ["u2"], ["u1", "i2", "u2", "i4"]], ids=str)
+def test_a_stack_has_the_rows_of_all_frames(tmp_path: Path, writers: Any, kinds: Any) -> None:
+    """Whatever they are made of, in any row blocks, and as often as one likes; the buffers serve again."""
+    files, cube = frames_of(tmp_path, 11, writers, kinds)
+    out = np.empty((11, HEIGHT, WIDTH), np.int32)
+    with Frames() as frames:
+        for first, last, step in ((0, HEIGHT, HEIGHT), (0, HEIGHT, 7), (3, 22, 4), (25, HEIGHT, 1), (0, 10, 3)):
+            stack = frames.stack(files, amplifier("Segment00"), first, last)
+            for top in [*range(first, last, step), first]:
+                block = out[:, : min(step, last - top)].reshape(-1)[: 11 * min(step, last - top) * WIDTH]
+                block = np.ascontiguousarray(block).reshape(11, -1, WIDTH)
+                stack.rows(top, min(top + step, last), block)
+                np.testing.assert_array_equal(block, cube[:, top : top + step][:, : last - top])
+
+
+def test_one_frame_is_read_while_a_stack_lives(tmp_path: Path) -> None:
+    files, cube = frames_of(tmp_path, 5, [summed], ["u2"])
+    out = np.empty_like(cube)
+    with Frames() as frames:
+        stack = frames.stack(files, amplifier("Segment00"), 0, HEIGHT)
+        np.testing.assert_array_equal(frames.rows(files[3], amplifier("Segment00"), 2, 9), cube[3, 2:9])
+        stack.rows(0, HEIGHT, out)
+    np.testing.assert_array_equal(out, cube)
+
+
+def test_a_stack_keeps_no_file_open(tmp_path: Path) -> None:
+    files, _ = frames_of(tmp_path, 5, [extension], ["i4"])
+    with Frames() as frames:
+        frames.stack(files, amplifier("Segment00"), 0, HEIGHT)
+        held = [p for p in Path("/proc/self/fd").iterdir() if str(p.resolve()).startswith(str(tmp_path))]
+    assert not held
+
+
+@pytest.mark.parametrize("writers", [[extension], WRITERS], ids=["rice", "mixed"])
+def test_a_stack_names_the_frame_and_the_row_that_are_corrupt(tmp_path: Path, writers: Any) -> None:
+    files, _ = frames_of(tmp_path, 9, writers, ["i4"])
+    image = np.random.default_rng(1).normal(1000, 9, (HEIGHT, WIDTH)).astype("i4")
+    extension(tmp_path / "bad.fits", image)
+    content = bytearray((tmp_path / "bad.fits").read_bytes())
+    at = content.index(b"XTENSION") // 2880 * 2880
+    table = -(-content.index(b"END" + b" " * 77, at) // 2880) * 2880
+    content[table + 8 * 17 + 3] -= 9  # the 17th tile loses its end
+    (tmp_path / "bad.fits").write_bytes(content)
+    files.insert(6, File(str(tmp_path / "bad.fits")))
+    out = np.empty((10, 10, WIDTH), np.int32)
+    with Frames() as frames:
+        stack = frames.stack(files, amplifier("Segment00"), 5, HEIGHT)
+        stack.rows(5, 15, out)
+        with pytest.raises(DataError, match=r"bad.fits: HDU Segment00, row 17: its tile is corrupt"):
+            stack.rows(15, 25, out)
+        stack.rows(18, 28, out)
+
+
+def test_a_block_of_another_shape_is_refused(tmp_path: Path) -> None:
+    files, _ = frames_of(tmp_path, 3, [extension], ["i4"])
+    with Frames() as frames:
+        stack = frames.stack(files, amplifier("Segment00"), 0, 5)
+        for block in (np.empty((3, 10, WIDTH), np.int32)[:, ::2], np.empty((3, 6, WIDTH), np.int32)):
+            with pytest.raises(ValueError, match="copy|do not fit"):
+                stack.rows(0, 5, block)
+
+
+def test_numbers_beyond_32_bits_are_refused(tmp_path: Path) -> None:
+    image = pixels("u4")
+    plain(tmp_path / "a.fits", image)
+    np.testing.assert_array_equal(read(tmp_path / "a.fits", 0), image)
+    image[3, 4] = 1 << 31
+    plain(tmp_path / "b.fits", image)
+    with pytest.raises(DataError, match=r"b.fits: HDU 0 holds 0 to 2147483648, beyond 32 bits"):
+        read(tmp_path / "b.fits", 0)

@@ -1,4 +1,4 @@
-"""Rice by rows: the same pixels as cfitsio's, and no corruption that goes unnoticed or reads what it should not."""
+"""Files of tiles: what is decoded here and what is left to cfitsio, checksums, and what points away or is corrupt."""
 
 from __future__ import annotations
 
@@ -13,10 +13,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels import rice, tiles
+from kernels import tiles
 from kernels.errors import DataError
+from kernels.geometry import Amplifier, Box
+from kernels.job import File
+from kernels.raw import Frames
+from kernels.rowbytes import ones_complement_sum
 
 Pixels = NDArray[Any]
+
+
+def through_frames(path: Path, hdu: str, size: tuple[int, int], first: int, last: int) -> Pixels:
+    """Rows of an HDU, through the front door."""
+    box = Box(0, 0, *size)
+    amplifier = Amplifier("A", hdu, size, box, None, None, box, False, False, 1.0, 5.0, np.inf)
+    with Frames() as frames:
+        return frames.rows(File(str(path)), amplifier, first, last)
+
+
+def rows(path: Path, described: tiles.RowTiles, first: int, last: int) -> Pixels:
+    """Rows of an HDU that was described."""
+    return through_frames(path, described.hdu, (described.width, described.height), first, last)
 
 
 def compressed(path: Path, image: Pixels) -> tiles.RowTiles:
@@ -54,12 +71,12 @@ def test_pixels_are_those_of_cfitsio(
     path = tmp_path_factory.getbasetemp() / "rice.fits"
     image = noisy(np.random.default_rng(seed), kind, (height, width), spread)
     described = compressed(path, image)
-    found = tiles.read_rows(str(path), described, 0, height)
+    found = rows(path, described, 0, height)
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, fitsio.read(str(path), "A").astype(np.int64))
     np.testing.assert_array_equal(found, image)
     first = height // 3
-    np.testing.assert_array_equal(tiles.read_rows(str(path), described, first, height), image[first:])
+    np.testing.assert_array_equal(rows(path, described, first, height), image[first:])
 
 
 @pytest.mark.parametrize("kind", ["i2", "i4"])
@@ -72,83 +89,120 @@ def test_frames_of_cfitsio_are_read(tmp_path: Path, kind: str) -> None:
         fits[1].write_checksum()
     described = tiles.scan(str(path))["Segment00"]
     assert described is not None and described.datasum is not None
-    tiles.verify(str(path), described)
-    np.testing.assert_array_equal(tiles.read_rows(str(path), described, 0, 41), image)
+    np.testing.assert_array_equal(rows(path, described, 0, 41), image)
 
 
-def test_what_is_not_rice_by_rows_is_left_to_cfitsio(tmp_path: Path) -> None:
-    image = noisy(np.random.default_rng(4), "i4", (16, 64), 5.0)
-    whole = {"tile_dims": (16, 64)}
-    others: list[tuple[Pixels, dict[str, Any]]] = [
-        (image, {}),
-        (image, {"compress": "RICE", **whole}),
-        (image, {"compress": "GZIP", "tile_dims": (1, 64)}),
-        (image.astype("f4"), {"compress": "RICE", "tile_dims": (1, 64), "qlevel": 4.0}),
-    ]
-    for number, (pixels, options) in enumerate(others):
-        path = tmp_path / f"{number}.fits"
-        fitsio.write(str(path), pixels, extname="A", **options)
-        assert tiles.scan(str(path))["A"] is None, options
+OTHERS: list[dict[str, Any]] = [
+    {"compress": "RICE", "tile_dims": (16, 64)},
+    {"compress": "RICE", "tile_dims": (3, 20)},
+    {"compress": "RICE", "tile_dims": (1, 40)},
+    {"compress": "GZIP", "tile_dims": (1, 64)},
+    {"compress": "GZIP_2", "tile_dims": (1, 64)},
+    {"compress": "PLIO", "tile_dims": (1, 64)},
+    {"compress": "HCOMPRESS", "tile_dims": (16, 64), "hcomp_scale": 0},
+]
 
 
-def tile_bytes(path: Path, described: tiles.RowTiles, rows: int) -> tuple[NDArray[np.uint8], Pixels, Pixels]:
-    """All tiles with spare bytes behind, their starts and lengths."""
-    raw = np.fromfile(path, np.uint8)
-    table = raw[described.table : described.table + 8 * rows].view(">i4").astype(np.int64).reshape(rows, 2)
-    heap = raw[described.heap : described.heap + described.heap_bytes]
-    data = np.concatenate([heap, np.full(rice.SPARE, 0xFF, np.uint8)])
-    return data, np.ascontiguousarray(table[:, 1]), np.ascontiguousarray(table[:, 0])
+@pytest.mark.parametrize("options", OTHERS, ids=str)
+def test_what_is_not_rice_by_rows_is_left_to_cfitsio(tmp_path: Path, options: dict[str, Any]) -> None:
+    path, image = tmp_path / "a.fits", np.random.default_rng(4).integers(0, 5000, (16, 64)).astype("i4")
+    fitsio.write(str(path), image, extname="A", **options)
+    assert tiles.scan(str(path))["A"] is None
+    np.testing.assert_array_equal(through_frames(path, "A", (64, 16), 5, 11), image[5:11])
 
 
-@pytest.mark.parametrize("kind", ["u1", "i2", "i4"])
-def test_corruption_never_depends_on_what_lies_behind_a_tile(tmp_path: Path, kind: str) -> None:
-    """Bits flipped and lengths changed: an error, or pixels that are the same whatever follows the tile."""
-    rng = np.random.default_rng(5)
-    image = np.rint(rng.normal(100, 6.0, (4, 200))).astype(kind)
-    path = tmp_path / "a.fits"
-    data, starts, lengths = tile_bytes(path, compressed(path, image), 4)
-    noticed = 0
-    for _ in range(1500):
-        pieces = [data[a : a + n].copy() for a, n in zip(starts, lengths, strict=True)]
-        k = int(rng.integers(4))
-        pieces[k] = pieces[k][: pieces[k].size - (int(rng.integers(0, 12)) if rng.random() < 0.5 else 0)]
-        for _ in range(int(rng.integers(0, 4))):
-            pieces[k][rng.integers(pieces[k].size)] ^= 1 << rng.integers(8)
-        answers = []
-        for filling in (0x00, 0xFF, 0xA5):
-            gap = np.full(rice.SPARE, filling, np.uint8)
-            begins = np.cumsum([0, *(p.size + gap.size for p in pieces[:-1])])
-            out = np.zeros((4, 200), kind)
-            buffer = np.concatenate([part for p in pieces for part in (p, gap)])
-            corrupt = rice.decode(buffer, begins, np.array([p.size for p in pieces]), 32, out)
-            answers.append((corrupt, out.tobytes() if corrupt < 0 else b""))
-        assert len(set(answers)) == 1
-        noticed += answers[0][0] == k
-    assert noticed > 100
+def test_a_quantised_float_is_left_to_cfitsio(tmp_path: Path) -> None:
+    image = np.random.default_rng(4).normal(0, 9, (16, 64)).astype("f4")
+    fitsio.write(str(tmp_path / "a.fits"), image, extname="A", compress="RICE", tile_dims=(1, 64), qlevel=4.0)
+    assert tiles.scan(str(tmp_path / "a.fits"))["A"] is None
 
 
-def test_four_tiles_side_by_side_are_four_tiles_one_by_one(tmp_path: Path) -> None:
-    rng = np.random.default_rng(6)
-    image = noisy(rng, "i4", (8, 333), 30.0)
-    path = tmp_path / "a.fits"
+def by_hand(path: Path, image: Pixels) -> tuple[tiles.RowTiles, bytearray, NDArray[np.int64]]:
+    """A file of Rice tiles, its bytes, and its descriptors [row, (length, start)] to be changed."""
     described = compressed(path, image)
-    data, starts, lengths = tile_bytes(path, described, 8)
-    for _ in range(300):
-        broken = data.copy()
-        broken[rng.integers(described.heap_bytes)] ^= 1 << rng.integers(8)
-        together = np.zeros((8, 333), np.int32)
-        first = rice.decode(broken, starts, lengths, 32, together)
-        for row in range(8 if first < 0 else first // 4 * 4):
-            alone = np.zeros((1, 333), np.int32)
-            assert rice.decode(broken, starts[row : row + 1], lengths[row : row + 1], 32, alone) == -1
-            np.testing.assert_array_equal(together[row], alone[0])
+    content = bytearray(path.read_bytes())
+    table = np.frombuffer(content, ">i4", 2 * len(image), described.table).reshape(-1, 2).astype(np.int64)
+    return described, content, table
 
 
-def test_a_tile_outside_of_the_data_is_refused() -> None:
-    data, out = np.zeros(rice.SPARE + 10, np.uint8), np.zeros((1, 5), np.int32)
-    for start, length in ((-1, 5), (0, -1), (6, 5), (2**62, 2**62)):
-        with pytest.raises(ValueError, match="outside"):
-            rice.decode(data, np.array([start]), np.array([length]), 32, out)
+def test_tiles_that_may_be_gzipped_are_left_to_cfitsio(tmp_path: Path) -> None:
+    """A second column is where cfitsio puts what it could not compress."""
+    path, image = tmp_path / "a.fits", noisy(np.random.default_rng(4), "i4", (16, 64), 5.0)
+    described, content, table = by_hand(path, image)
+    header = bytes(content[: described.table])
+    for old, new in (("TFIELDS =                    1", "TFIELDS =                    2"),
+                     ("NAXIS1  =                    8", "NAXIS1  =                   16")):  # fmt: skip
+        assert old.encode() in header
+        header = header.replace(old.encode(), new.encode())
+    end = header.rindex(b"END" + b" " * 77)
+    cards = [f"{card:80}".encode() for card in ("TTYPE2  = 'GZIP_COMPRESSED_DATA'", "TFORM2  = '1PB(0)'", "END")]
+    header = (header[:end] + b"".join(cards)).ljust(described.table)
+    assert len(header) == described.table
+    both = np.column_stack([table, np.zeros_like(table)]).astype(">i4").tobytes()
+    data = both + bytes(content[described.heap : described.heap + described.heap_bytes])
+    path.write_bytes(header + data.ljust(-(-len(data) // 2880) * 2880, b"\0"))
+    np.testing.assert_array_equal(fitsio.read(str(path), "A"), image)
+    assert tiles.scan(str(path))["A"] is None
+    np.testing.assert_array_equal(through_frames(path, "A", (64, 16), 0, 16), image)
+
+
+def test_tiles_may_lie_in_any_order_and_far_apart(tmp_path: Path) -> None:
+    """Rows whose tiles were written last come first, one serves two rows, and 60 kB lie between them."""
+    path, image = tmp_path / "a.fits", noisy(np.random.default_rng(10), "i4", (30, 50), 9.0)
+    described, content, table = by_hand(path, image)
+    heap = bytes(content[described.heap : described.heap + described.heap_bytes])
+    pieces = [heap[start : start + length] for length, start in table]
+    new, starts = b"", {}
+    for row in reversed(range(30)):
+        starts[row] = len(new)
+        new += pieces[row] + bytes(60000 if row == 11 else 3)
+    starts[4], table[4, 0], image[4] = starts[20], table[20, 0], image[20]
+    table[:, 1] = [starts[row] for row in range(30)]
+    content[described.table : described.heap] = table.astype(">i4").tobytes()
+    header = bytes(content[: described.table]).replace(
+        f"PCOUNT  = {described.heap_bytes:20}".encode(), f"PCOUNT  = {len(new):20}".encode()
+    )
+    data = bytes(content[described.table : described.heap]) + new
+    path.write_bytes(header + data.ljust(-(-len(data) // 2880) * 2880, b"\0"))
+    np.testing.assert_array_equal(fitsio.read(str(path), "A"), image)
+    described = tiles.scan(str(path))["A"] or described
+    assert described.heap_bytes == len(new) > 30 * described.longest
+    np.testing.assert_array_equal(rows(path, described, 0, 30), image)
+    np.testing.assert_array_equal(rows(path, described, 9, 14), image[9:14])
+    out, size, box = np.empty((4, 5, 50), np.int32), (50, 30), Box(0, 0, 50, 30)
+    with Frames() as frames:  # four, in a buffer that has no room for what lies between
+        amplifier = Amplifier("A", "A", size, box, None, None, box, False, False, 1.0, 5.0, np.inf)
+        frames.stack([File(str(path))] * 4, amplifier, 9, 14).rows(9, 14, out)
+    np.testing.assert_array_equal(out, [image[9:14]] * 4)
+    with fitsio.FITS(str(path), "rw") as fits:
+        fits[1].write_checksum()
+    for first, last in ((0, 30), (9, 14), (20, 30)):
+        np.testing.assert_array_equal(rows(path, described, first, last), image[first:last])
+
+
+def test_descriptors_of_64_bits(tmp_path: Path) -> None:
+    path, image = tmp_path / "a.fits", noisy(np.random.default_rng(11), "i2", (19, 70), 9.0)
+    described, content, table = by_hand(path, image)
+    header = (
+        bytes(content[: described.table])
+        .replace(b"'1PB(", b"'1QB(")
+        .replace(b"NAXIS1  =                    8", b"NAXIS1  =                   16")
+    )
+    data = table.astype(">i8").tobytes() + bytes(content[described.heap : described.heap + described.heap_bytes])
+    path.write_bytes(header + data.ljust(-(-len(data) // 2880) * 2880, b"\0"))
+    found = tiles.scan(str(path))["A"]
+    assert found is not None and found.descriptor == ">i8"
+    np.testing.assert_array_equal(rows(path, found, 3, 19), image[3:])
+    np.testing.assert_array_equal(fitsio.read(str(path), "A"), image)
+
+
+@given(words=st.lists(st.integers(0, 2**32 - 1), max_size=300), times=st.sampled_from([1, 997]))
+def test_the_checksum_is_that_of_its_definition(words: list[int], times: int) -> None:
+    expected = 0
+    for word in words * times:
+        expected += word
+        expected = (expected & 0xFFFFFFFF) + (expected >> 32)
+    assert ones_complement_sum(np.frombuffer(np.array(words * times, ">u4").tobytes(), np.uint8)) == expected
 
 
 @pytest.mark.parametrize(("row", "word", "value"), [(2, 0, 10**8), (2, 0, -5), (0, 1, 2**31 - 1), (1, 1, -4)], ids=str)
@@ -160,19 +214,27 @@ def test_a_descriptor_that_points_away_is_named(tmp_path: Path, row: int, word: 
     content[at : at + 4] = value.to_bytes(4, "big", signed=True)
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"a.fits: HDU A, row {row}: its tile lies outside"):
-        tiles.read_rows(str(path), described, 0, 4)
+        rows(path, described, 0, 4)
+
+
+def test_a_tile_longer_than_any_encoder_makes_it_is_corrupt(tmp_path: Path) -> None:
+    path, image = tmp_path / "a.fits", noisy(np.random.default_rng(8), "i4", (40, 64), 5.0)
+    described, content, _ = by_hand(path, image)
+    content[described.table + 8 * 3 : described.table + 8 * 3 + 4] = (described.longest + 1).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="a.fits: HDU A, row 3: its tile is corrupt"):
+        rows(path, described, 0, 40)
+    np.testing.assert_array_equal(rows(path, described, 4, 40), image[4:])
 
 
 def test_a_corrupt_tile_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.fits"
-    described = compressed(path, noisy(np.random.default_rng(8), "i4", (6, 640), 5.0))
-    _, starts, lengths = tile_bytes(path, described, 6)
-    content = bytearray(path.read_bytes())
-    begin, left = described.heap + int(starts[4]) + 4, int(lengths[4]) - 4
+    described, content, table = by_hand(path, noisy(np.random.default_rng(8), "i4", (6, 640), 5.0))
+    begin, left = described.heap + int(table[4, 1]) + 4, int(table[4, 0]) - 4
     content[begin : begin + left] = bytes([0x18, *bytes(left - 1)])  # fs = 2, and then a code without an end
     path.write_bytes(content)
     with pytest.raises(DataError, match="a.fits: HDU A, row 4: its tile is corrupt"):
-        tiles.read_rows(str(path), described, 0, 6)
+        rows(path, described, 0, 6)
 
 
 @pytest.mark.soak
@@ -190,7 +252,7 @@ def test_whole_files_corrupted_at_random(tmp_path: Path) -> None:
         path.write_bytes(content)
         try:
             described = tiles.scan(str(path)).get("A")
-            found = None if described is None else tiles.read_rows(str(path), described, 0, described.height)
+            found = None if described is None else rows(path, described, 0, described.height)
         except DataError:
             refused += 1
             continue

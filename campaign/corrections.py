@@ -1,0 +1,206 @@
+"""What corrects the frames: of the calibrations that a pipeline asks for, those that find-first gives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from campaign.errors import SubmissionRefused
+from campaign.inputs import listed
+from campaign.repository_records import CalibrationRef, Selection
+
+if TYPE_CHECKING:
+    from campaign.pipeline import PipelineTask
+    from campaign.repository import Repository
+
+Found = Mapping[tuple[int, int], CalibrationRef]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A calibration that frames are corrected by.
+
+    Parameters
+    ----------
+    switch : `str`
+        Field of the signature removal that asks for it; '' where frames in electron do.
+    setting : `str`
+        Its name among the kernel's settings; '' where no kernel can apply it.
+    needed : `bool`
+        Frames do not go without it; else it is left out where the inputs hold none.
+    """
+
+    switch: str
+    setting: str
+    needed: bool = False
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "bias": Kind("doBias", "bias", needed=True),
+    "dark": Kind("doDark", "dark", needed=True),
+    "linearizer": Kind("doLinearize", "linearity"),
+    "crosstalk": Kind("doCrosstalk", "crosstalk"),
+    "defects": Kind("doDefect", "defects"),
+    "cti": Kind("doDeferredCharge", ""),
+    "ptc": Kind("", "ptc"),
+}
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """The calibrations of a step.
+
+    Parameters
+    ----------
+    refs : `dict` [`str`, `dict` [`int`, `CalibrationRef`]]
+        By kind and detector: what is applied.
+    absent : `tuple` [`str`]
+        Kinds that were asked for and are left out.
+    notes : `tuple` [`str`]
+        That they are.
+    """
+
+    refs: Mapping[str, Mapping[int, CalibrationRef]]
+    absent: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def settings(self) -> dict[str, bool]:
+        """Settings of the kernel: it applies what was found, and nothing else."""
+        return {kind.setting: name in self.refs for name, kind in KINDS.items() if kind.setting}
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Entries of the file table, by dataset id."""
+        return {ref.dataset_id: {"path": ref.path} for refs in self.refs.values() for ref in refs.values()}
+
+    def inputs(self, detector: int) -> dict[str, list[str]]:
+        """Keys of the file table that a detector's tasks read, by role."""
+        return {kind: [refs[detector].dataset_id] for kind, refs in self.refs.items()}
+
+    def summary(self) -> list[dict[str, Any]]:
+        """What is applied, for a person: a row a certification, with its detectors."""
+        rows: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+        for kind, refs in self.refs.items():
+            for detector, ref in refs.items():
+                rows[kind, ref.run, ref.collection, ref.begin, ref.end] += [detector]
+        names = ("type", "run", "collection", "begin", "end")
+        return [dict(zip(names, row, strict=True)) | {"detectors": detectors} for row, detectors in rows.items()]
+
+    def cards(self, detector: int | None) -> dict[str, str]:
+        """Provenance: which calibrations, from where, valid when; and which there were none of."""
+        cards: dict[str, str] = {}
+        for kind, refs in self.refs.items():
+            if detector is not None:
+                ref, key = refs[detector], f"CALIB_{kind.upper()}"
+                cards |= {f"{key}_ID": ref.dataset_id, f"{key}_RUN": ref.run, f"{key}_COLLECTION": ref.collection}
+                cards |= {f"{key}_BEGIN": ref.begin or "unbounded", f"{key}_END": ref.end or "unbounded"}
+        return cards | {f"CALIB_{kind.upper()}": "none" for kind in self.absent}
+
+
+class Finder:
+    """Finds the calibrations of a step.
+
+    Parameters
+    ----------
+    isr : `PipelineTask`
+        The signature removal.
+    pipeline : `str`
+        Its file, for messages.
+    inputs : sequence of `str`
+        Collections, in the order of the search.
+    unit : `str`
+        Of the camera's frames; ``electron`` asks for gains.
+    """
+
+    def __init__(
+        self,
+        isr: PipelineTask,
+        pipeline: str,
+        inputs: Sequence[str],
+        unit: str,
+        selection: Selection,
+        repository: Repository,
+    ) -> None:
+        self._isr, self._pipeline, self._unit = isr, pipeline, unit
+        self._selection, self._repository = selection, repository
+        self._inputs = inputs
+        self._there = [name for name in inputs if repository.collection_type(name) is not None]
+
+    def find(self) -> Corrections:
+        """Find them all.
+
+        Raises
+        ------
+        SubmissionRefused
+            One is missing that frames do not go without, or that other
+            frames have; one cannot be applied by this version; the exposures
+            of a detector need different ones.
+        """
+        refs, absent, notes = {}, [], []
+        for name, kind in KINDS.items():
+            if not self._asked(kind):
+                continue
+            selection = self._selection
+            found = self._repository.find_calibrations(name, self._there, selection.exposures, selection.detectors)
+            if found or kind.needed:
+                refs[name] = self._one_a_detector(name, kind, found)
+            else:
+                absent.append(name)
+                notes.append(self._note(name, kind))
+        return Corrections(refs, tuple(absent), tuple(notes))
+
+    def _asked(self, kind: Kind) -> bool:
+        return bool(self._isr.config[kind.switch]) if kind.switch else self._unit == "electron"
+
+    def _note(self, name: str, kind: Kind) -> str:
+        there = self._repository.associations(name, self._there)
+        what = f"no {name} of the inputs is for these exposures and detectors" if there else f"no {name} in the inputs"
+        return (
+            f"{kind.switch}: {what}, left out"
+            if kind.switch
+            else f"{what}: gains and read noises are the camera file's"
+        )
+
+    def _one_a_detector(self, name: str, kind: Kind, found: Found) -> dict[int, CalibrationRef]:
+        if not kind.setting:
+            raise SubmissionRefused(
+                f"the inputs hold a {name}, which this version cannot apply",
+                where=f"{self._pipeline}: {kind.switch}",
+                do=f"set {kind.switch}: false in the pipeline, or take the {name} out of the inputs",
+            )
+        self._require_all(name, kind, found)
+        return {d: self._only(name, d, [found[e.id, d] for e in self._selection.exposures]) for d in self._detectors}
+
+    @property
+    def _detectors(self) -> Sequence[int]:
+        return self._selection.detectors
+
+    def _require_all(self, name: str, kind: Kind, found: Found) -> None:
+        lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for detector in self._detectors:
+            exposures = tuple(e.id for e in self._selection.exposures if (e.id, detector) not in found)
+            lacking[exposures] += [detector]
+        lacking.pop((), None)
+        if not lacking:
+            return
+        which = "; ".join(f"detector {listed(d)} at exposure {listed(e)}" for e, d in lacking.items())
+        others = ", while others have one" if found else ""
+        begin = f"make a {name} and certify it from before that date on (START_DATE)" if kind.needed else "certify one"
+        option = f"--set extraQgraphOptions='--config {self._isr.label}:{kind.switch}=false'"
+        without = f"go without: {option}" if kind.switch else f"take every {name} out of the inputs"
+        raise SubmissionRefused(
+            f"no {name} is valid for {which} in {', '.join(self._inputs)}{others}", do=f"{begin}, or {without}"
+        )
+
+    def _only(self, name: str, detector: int, refs: Sequence[CalibrationRef]) -> CalibrationRef:
+        several = {ref.dataset_id: ref for ref in refs}
+        if len(several) > 1:
+            names = " and ".join(f"{r.run} ({r.begin or 'ever'} to {r.end or 'ever'})" for r in several.values())
+            raise SubmissionRefused(
+                f"the exposures of detector {detector} need different {name} calibrations: {names}",
+                do="split the selection at the validity's limit",
+            )
+        return refs[0]

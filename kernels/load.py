@@ -1,0 +1,216 @@
+"""From raw rows to the cube that is combined: the arithmetic, compiled.
+
+Every function here looks at one row at a time (and a column's level, made
+beforehand), so that the result does not depend on how an amplifier is cut into
+row blocks.  A level is kept as a whole number and a remainder: raw values and
+the whole number are exact in float32, and so is their difference.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+
+
+#: The compiler makes loops of whole vectors of them.
+_BATCH = 64
+_LAST = np.int32(2147483647)
+
+
+@njit(cache=True, nogil=True)
+def _room(n):  # type: ignore[no-untyped-def]
+    """Where `_medians` puts ``n`` values."""
+    return np.full(-(-n // _BATCH) * _BATCH, _LAST, np.int32)
+
+
+@njit(cache=True, nogil=True)
+def _at_most(values, limit):  # type: ignore[no-untyped-def]
+    """How many of the values, a multiple of `_BATCH`, are at most ``limit``."""
+    count = np.int32(0)
+    for start in range(0, values.size, _BATCH):
+        part = values[start : start + _BATCH]
+        for x in range(_BATCH):
+            count += np.int32(part[x] <= limit)
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _medians(values, room):  # type: ignore[no-untyped-def]
+    """Both middle values of some whole numbers, by bisection: nothing is moved."""
+    n, low, high = values.size, values[0], values[0]
+    for x in range(n):
+        value = values[x]
+        room[x] = value
+        low, high = min(low, value), max(high, value)
+    half = (n - 1) // 2
+    while low < high:
+        middle = np.int32((np.int64(low) + np.int64(high)) >> 1)
+        if _at_most(room, middle) > half:
+            high = middle
+        else:
+            low = np.int32(middle + 1)
+    if n % 2 or _at_most(room, low) > half + 1:
+        return low, low
+    above = _LAST
+    for x in range(n):
+        if room[x] > low:
+            above = min(above, room[x])
+    return low, above
+
+
+@njit(cache=True, nogil=True)
+def median_levels(rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32) -> None:
+    """Median of each row's columns ``[first, last)``, as ``base + rest``.
+
+    Parameters
+    ----------
+    rows : `numpy.ndarray` [frame, row, raw width], int32
+        ADU.
+    base, rest : `numpy.ndarray` [frame, row], float32
+        Filled: a whole number, and 0 or a multiple of a half.
+    """
+    frames, height, _ = rows.shape
+    room = _room(last - first)
+    for k in range(frames):
+        for y in range(height):
+            low, high = _medians(rows[k, y, first:last], room)
+            base[k, y], rest[k, y] = low, np.float32(np.int64(high) - np.int64(low)) * np.float32(0.5)
+
+
+@njit(cache=True, nogil=True)
+def signal(
+    rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32, column: F32, gain: float, out: F32
+) -> None:
+    """Columns ``[first, last)`` over their levels, times the gain.
+
+    Parameters
+    ----------
+    rows : `numpy.ndarray` [frame, row, raw width], int32
+        ADU.
+    base, rest : `numpy.ndarray` [frame, row], float32
+        Level of the row, ADU.
+    column : `numpy.ndarray` [frame, last - first], float32
+        Level of the column, ADU; added up with ``rest``.
+    gain : `float`
+        electron/ADU, or 1.
+    out : `numpy.ndarray` [>= frame, >= row (last - first)], float32
+        Filled from element [0, 0] on, row after row.
+    """
+    frames, height, _ = rows.shape
+    width, factor = last - first, np.float32(gain)
+    for k in range(frames):
+        above = column[k]
+        for y in range(height):
+            raw, to = rows[k, y, first:last], out[k, y * width : (y + 1) * width]
+            whole, part = base[k, y], rest[k, y]
+            for x in range(width):
+                to[x] = ((np.float32(raw[x]) - whole) - part - above[x]) * factor
+
+
+@njit(cache=True, nogil=True)
+def finish(
+    rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32, ceiling: int, headroom: float, mask: bool,
+    bias: F32, dark: F32, seconds: F32, scales: F32, offsets: F32,
+    cube: F32, bottom: int, top: int, saturated: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Subtract the calibrations, scale, and mask what is saturated, in place.
+
+    Parameters
+    ----------
+    rows : `numpy.ndarray` [frame, row, raw width], int32
+        ADU, with the data in columns ``[first, last)``.
+    base, rest : `numpy.ndarray` [frame, row], float32
+        Level of the row, ADU.
+    ceiling : `int`
+        Raw values from here on are saturated, ADU.
+    headroom : `float`
+        So are signals from here on, ADU above the level.
+    mask : `bool`
+        Whether these are masked; they are counted anyway.
+    bias, dark : `numpy.ndarray` [>= row, column], float32
+        In the unit of the cube, the dark per second; [0, 0] without.
+    seconds, scales, offsets : `numpy.ndarray` [frame], float32
+        What the dark is multiplied by; pixels become (pixel - offset) / scale.
+    cube : `numpy.ndarray` [>= frame, >= row * column], float32
+        As `signal` leaves it; masked pixels, and such as are no number, become +infinity.
+    bottom, top : `int`
+        Saturated pixels of rows ``[bottom, top)`` are counted.
+    saturated : `numpy.ndarray` [frame], int64
+        Added to.
+    """
+    frames, height, _ = rows.shape
+    width, infinity = last - first, np.float32(np.inf)
+    for k in range(frames):
+        scale, offset, time = scales[k], offsets[k], seconds[k]
+        for y in range(height):
+            raw, to = rows[k, y, first:last], cube[k, y * width : (y + 1) * width]
+            limit = np.int32(min(float(ceiling), np.ceil(float(base[k, y]) + float(rest[k, y]) + headroom)))
+            if bias.size:
+                level = bias[y]
+                for x in range(width):
+                    to[x] -= level[x]
+            if dark.size:
+                rate = dark[y]
+                for x in range(width):
+                    to[x] -= rate[x] * time
+            if scale != 1 or offset != 0:
+                for x in range(width):
+                    to[x] = (to[x] - offset) / scale
+            hidden, full = limit if mask else _LAST, np.int32(0)
+            for x in range(width):
+                value = to[x]
+                full += np.int32(raw[x] >= limit)
+                good = (abs(value) < infinity) & (raw[x] < hidden)
+                to[x] = value if good else infinity
+            if bottom <= y < top:
+                saturated[k] += full
+
+
+@njit(cache=True, nogil=True)
+def sample(
+    rows: NDArray[np.int32], picked: NDArray[np.int64], data: NDArray[np.int64], overscan: NDArray[np.int64],
+    levels: NDArray[np.float64], out: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Median signal and noise variance of some rows.
+
+    Parameters
+    ----------
+    rows : `numpy.ndarray` [frame, row, raw width], int32
+        ADU.
+    picked : `numpy.ndarray` [picked], int64
+        Which rows.
+    data, overscan : `numpy.ndarray` [2], int64
+        First column and the one behind the last; an empty overscan has the
+        noise taken from the differences of neighbours.
+    levels : `numpy.ndarray` [frame, row], float64
+        ADU.
+    out : `numpy.ndarray` [frame, picked, 2], float64
+        Filled: ADU, ADU^2.
+    """
+    steps = np.empty(data[1] - data[0] - 1, np.int32)
+    room, room_of_steps = _room(steps.size + 1), _room(steps.size)
+    for k in range(rows.shape[0]):
+        for p in range(picked.size):
+            row = rows[k, picked[p]]
+            low, high = _medians(row[data[0] : data[1]], room)
+            out[k, p, 0] = 0.5 * (float(low) + float(high)) - levels[k, picked[p]]
+            if overscan[1] > overscan[0]:
+                out[k, p, 1] = _variance(row[overscan[0] : overscan[1]])
+            else:
+                for x in range(steps.size):
+                    steps[x] = abs(row[data[0] + x + 1] - row[data[0] + x])
+                low, high = _medians(steps, room_of_steps)
+                out[k, p, 1] = (1.4826 * 0.5 * (float(low) + float(high))) ** 2 / 2
+
+
+@njit(cache=True, nogil=True)
+def _variance(values):  # type: ignore[no-untyped-def]
+    origin, total, squares = float(values[0]), 0.0, 0.0
+    for value in values:
+        d = float(value) - origin
+        total += d
+        squares += d * d
+    return max(squares - total * total / values.size, 0.0) / (values.size - 1)

@@ -1,0 +1,44 @@
+"""One rank of a kernel job, that says what it used.
+
+``python -P -m tests.benchmarks.rank HOW FOLDER JOB``, under mpiexec with ``-m
+mpi4py``; writes ``FOLDER/<rank>.json``.  HOW is ``loaded`` (start-up, imports and the
+loading of compiled code are left out of the CPU time) or ``plain``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from kernels import run
+from tests.benchmarks.machine import peak_mib
+
+
+def _load() -> None:
+    from kernels.warm import compile_all
+
+    importlib.import_module("kernels.combine")
+    compile_all()
+
+
+def main() -> int:
+    """Run the job, write the report, return the job's exit code."""
+    how, folder, job = sys.argv[1:]
+    comm = run._world() if run.started_by_mpi() else None
+    if how == "loaded":
+        _load()
+    if comm:
+        comm.Barrier()
+    began = time.process_time()
+    code = run.main([job])
+    report = {"cpu": time.process_time() - began, "peak_mib": peak_mib(), "pid": os.getpid()}
+    Path(folder, f"{comm.rank if comm else 0}.json").write_text(json.dumps(report))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

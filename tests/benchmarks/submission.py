@@ -1,0 +1,75 @@
+"""A whole ``campaign submit`` of a bias against its kernel job alone."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from campaign.demo import variables
+from campaign.launch import cores
+from campaign.simulation import Places
+from tests.benchmarks import jobs
+from tests.benchmarks.harness import Bar, Bench, Result
+from tests.benchmarks.process import environment, run, run_kernel
+
+#: What a submission may take beyond its share, second: now, and then.
+GRACE_S, THEN_S = 10.0, 5.0
+
+
+@dataclass
+class _Submissions:
+    """Submits again and again, each time into a new run, and runs again what the last one ran."""
+
+    bench: Bench
+    count: int = 0
+
+    def submit(self) -> float:
+        """Submit; wall time, second."""
+        self.count += 1
+        rerun = {"RERUN": f"20241208{chr(ord('a') + self.count)}"}
+        env = environment(**variables(Places(self.bench.data.repository)) | rerun)
+        line = [sys.executable, "-P", "-m", "campaign", "submit", "bps_bias", "--ranks", str(cores())]
+        return run(line, env).wall
+
+    def job(self) -> float:
+        """Run the combine job of the last submission alone; wall time, second."""
+        folder = jobs.fresh(self.bench.data.folder / "products")
+        found = [
+            p for p in (self.bench.data.folder / "scratch").rglob("jobs/*.json") if _plain(p)["kernel"] == "combine"
+        ]
+        plain = _plain(max(found, key=lambda path: path.stat().st_mtime_ns))
+        plain |= {
+            "journal": str(folder / "journal"),
+            "config": plain["config"] | {"inputs_table": str(folder / "table")},
+        }
+        for number, task in enumerate(plain["tasks"]):
+            task["outputs"] = {kind: str(folder / f"{kind}-{number}.fits") for kind in task["outputs"]}
+        path = folder / "job.json"
+        path.write_text(json.dumps(plain))
+        return run_kernel(path, plain["ranks"]).wall
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(path.read_text())
+    return plain
+
+
+def submission(bench: Bench) -> Iterator[Result]:
+    """Wall time of both, with the time that a submission may always take left out of the ratio."""
+    both = _Submissions(bench)
+    turns = bench.alternate(3, {"campaign submit": both.submit, "its kernel job": both.job})
+    whole, alone = (statistics.median(samples) for samples in turns.values())
+    bar = Bar((1.25 * alone + GRACE_S) / alone, (1.1 * alone + THEN_S) / alone)
+    yield Result(
+        f"campaign submit / its kernel job, {len(bench.data.detectors)} x {bench.data.frames} raws",
+        whole / alone,
+        bar=bar,
+        parts=turns,
+        parts_unit="s wall",
+        condition=f"{cores()} ranks; the bar is 1.25 x job + {GRACE_S:g} s (then 1.1 x job + {THEN_S:g} s), as a ratio",
+    )

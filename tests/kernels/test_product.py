@@ -1,0 +1,108 @@
+"""A product says the same to every reader as if cfitsio had written it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+import pytest
+from astropy.io import fits as astropy_fits
+
+from kernels import product
+from kernels.errors import DataError
+from kernels.geometry import Box
+from kernels.product import PLANES, Card
+
+CARDS: list[Card] = [
+    ("OBSTYPE", "bias", "calibration product"),
+    ("BUNIT", "electron", "unit of IMAGE; VARIANCE is its square"),
+    ("A_LONG_KEYWORD", "x" * 150, "and a comment"),
+    ("CPP_INPUT_SCALE_12", 1.0000001, "pixels were divided by it"),
+    ("LSST BUTLER INPUT 0 RUN", "a/run/with 'quotes' & ampersands &", ""),
+    ("LONGCOM", "v" * 40, "c" * 60),
+    ("N", 3, ""),
+    ("NEGATIVE", -(2**40), "a 64-bit integer"),
+    ("SMALL", 1e-30, ""),
+    ("YES", True, "a logical"),
+    ("EMPTY", "", ""),
+]
+RNG = np.random.default_rng(1)
+IMAGE, VARIANCE = (RNG.normal(size=(30, 20)).astype("f4") for _ in range(2))
+MASK = (IMAGE > 1).astype("i4")
+#: Their comments say when cfitsio computed them.
+SUMS = ["CHECKSUM", "DATASUM"]
+
+
+def by_cfitsio(path: Path, **images: Any) -> None:
+    """The same product, written HDU by HDU."""
+    with fitsio.FITS(str(path), "rw") as fits:
+        fits.write(None, header=[{"name": n, "value": v, "comment": c} for n, v, c in CARDS])
+        for name, pixels in images.items():
+            fits.write(pixels, extname=name)
+            for plane, bit in PLANES.items() if name == "MASK" else ():
+                fits[-1].write_key(f"MP_{plane}", bit, comment="bit number")
+        for hdu in fits:
+            hdu.write_checksum()
+
+
+def cards_of(hdu: Any) -> list[str]:
+    return [record["card_string"] for record in hdu.read_header().records() if record["name"] not in SUMS]
+
+
+@pytest.mark.parametrize("planes", [(None, None), (MASK, None), (None, VARIANCE), (MASK, VARIANCE)])
+def test_a_product_reads_as_one_of_cfitsios(tmp_path: Path, planes: tuple[Any, Any]) -> None:
+    mine, theirs = tmp_path / "mine.fits", tmp_path / "theirs.fits"
+    product.write(str(mine), CARDS, IMAGE, *planes)
+    by_cfitsio(
+        theirs, IMAGE=IMAGE, **{n: p for n, p in zip(("MASK", "VARIANCE"), planes, strict=True) if p is not None}
+    )
+    difference = astropy_fits.FITSDiff(str(mine), str(theirs), ignore_keywords=SUMS)
+    assert difference.identical, difference.report()
+    with fitsio.FITS(str(mine)) as a, fitsio.FITS(str(theirs)) as b:
+        for x, y in zip(a, b, strict=True):
+            x.verify_checksum()
+            assert cards_of(x) == cards_of(y)
+
+
+def test_the_checksums_and_the_values_hold_for_astropy(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    product.write(str(path), CARDS, IMAGE, MASK, VARIANCE)
+    with astropy_fits.open(path, checksum=True) as fits:  # a wrong sum is a warning, and a warning an error
+        fits.verify("exception")
+        assert [hdu.name for hdu in fits] == ["PRIMARY", "IMAGE", "MASK", "VARIANCE"]
+        assert {name: fits[0].header[name] for name, _, _ in CARDS} == {name: value for name, value, _ in CARDS}
+        assert {plane: fits["MASK"].header[f"MP_{plane}"] for plane in PLANES} == PLANES
+
+
+def test_pixels_are_of_afws_types_whatever_comes(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    product.write(str(path), [], IMAGE.astype("f8")[::2], (MASK > 0)[::2], VARIANCE[::2])  # type: ignore[arg-type]
+    with fitsio.FITS(str(path)) as fits:
+        assert [fits[n].read().dtype for n in (1, 2, 3)] == ["f4", "i4", "f4"]
+        for n, pixels in enumerate((IMAGE, MASK, VARIANCE), 1):
+            np.testing.assert_array_equal(fits[n].read(), pixels[::2])
+
+
+def test_the_same_product_gives_the_same_bytes(tmp_path: Path) -> None:
+    digests = {product.write(str(tmp_path / name), CARDS, IMAGE, MASK) for name in "ab"}
+    assert len(digests) == 1
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_value_that_fits_cannot_say_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="NaN"):
+        product.write(str(tmp_path / "a"), [("LEVEL", float("nan"), "")], IMAGE)
+
+
+def test_a_box_is_read_back(tmp_path: Path) -> None:
+    path, box = str(tmp_path / "a.fits"), Box(3, 5, 10, 20)
+    product.write(path, [("CALUNIT", "electron", "")], IMAGE, MASK)
+    opened = product.Product.open(path, "electron")
+    np.testing.assert_array_equal(opened.read(box), IMAGE[box.slices])
+    np.testing.assert_array_equal(opened.read(box, "MASK"), MASK[box.slices])
+    with pytest.raises(DataError, match="IMAGE is 20 x 30 pixels: of another detector type"):
+        opened.read(Box(0, 0, 21, 30))
+    with pytest.raises(DataError, match=r"is in electron \(CALUNIT\), the frames it is to correct are in adu"):
+        product.Product.open(path, "adu")
