@@ -28,7 +28,7 @@ from kernels.reduce import Stacker, Statistics
 F32 = NDArray[np.float32]
 
 #: Compressed bytes of all frames that a piece reads at once.
-PIECE_BYTES = 48 << 20
+PIECE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Patch:
     box : `Box`
         Where the pixels lie on the assembled detector.
     image, variance : `numpy.ndarray` [y, x], float32
-        In the detector's orientation; NaN where no input is good.
+        In the detector's orientation; NaN where no input is good.  Views of
+        the assembled planes where this rank assembles the detector.
     samples : `numpy.ndarray` [frame, sampled row, 2], float64
         Median signal and noise variance, ADU and ADU^2.
     saturated : `numpy.ndarray` [frame], int64
@@ -102,6 +103,7 @@ class Combine(FrameKernel):
         self._cosmic = CosmicConfig(**job.config["cosmic"]) if job.config.get("cosmic") else None
         self._exposures: dict[str, Exposures] = {}
         self._memory: dict[str, NDArray[Any]] = {}
+        self._assembled: dict[str, tuple[F32, F32]] = {}
 
     def _pieces(self, task: Task) -> list[Piece]:
         limit = int(self._config.get("piece_bytes", PIECE_BYTES))
@@ -139,7 +141,7 @@ class Combine(FrameKernel):
         return [piece.bytes for piece in self._pieces(task)]
 
     def compute(self, task: Task, piece: int) -> list[Patch]:
-        """Read, correct and combine one row block of all frames; the patches are good until the next one."""
+        """Read, correct and combine one row block of all frames; a patch is good until the next one."""
         exposures, what = self._open(task), self._pieces(task)[piece]
         reader = next(r for r in self.readers(task) if [c.number for c in r.channels] == list(what.amplifiers))
         halo = self._cosmic.halo if self._cosmic else 0
@@ -149,25 +151,24 @@ class Combine(FrameKernel):
             Stacker(channel, exposures, self._statistics, self._cosmic, task.parameters.get("weights"))
             for channel in reader.channels
         ]
-        images = [
-            self._scratch(f"amplifier {k}", (2, what.last - what.first, c.amplifier.data.nx), np.float32)
-            for k, c in enumerate(reader.channels)
-        ]
+        boxes = [target(channel.amplifier, what.first, what.last) for channel in reader.channels]
+        images = [self._planes(task, box) for box in boxes]
         for start, blocks in rows.blocks(what.first, what.last, step):
-            for planes, stacker, block in zip(images, stackers, blocks, strict=True):
+            for channel, planes, stacker, block in zip(reader.channels, images, stackers, blocks, strict=True):
                 at = slice(start - what.first, start - what.first + block.core.stop - block.core.start)
-                planes[0, at], planes[1, at] = stacker.reduce(block)
+                for plane, reduced in zip(planes, stacker.reduce(block), strict=True):
+                    oriented(plane, channel.amplifier)[at] = reduced
         return [
-            Patch(
-                channel.number,
-                target(channel.amplifier, what.first, what.last),
-                oriented(planes[0], channel.amplifier),
-                oriented(planes[1], channel.amplifier),
-                rows.samples(k),
-                rows.saturated[k],
-            )
-            for k, (channel, planes) in enumerate(zip(reader.channels, images, strict=True))
+            Patch(channel.number, boxes[k], *images[k], rows.samples(k), rows.saturated[k])
+            for k, channel in enumerate(reader.channels)
         ]
+
+    def _planes(self, task: Task, box: Box) -> tuple[F32, F32]:
+        """Where image and variance of a box go: into the detector that is being assembled, or beside it."""
+        if task.task in self._assembled:
+            image, variance = (plane[box.slices] for plane in self._assembled[task.task])
+            return image, variance
+        return np.empty((box.ny, box.nx), np.float32), np.empty((box.ny, box.nx), np.float32)
 
     def finish(self, task: Task, results: Iterable[list[Patch]]) -> dict[str, Any]:
         """Assemble the detector and publish the calibration, its binned images and the inputs table."""
@@ -188,6 +189,7 @@ class Combine(FrameKernel):
         """Place the row blocks; fill what has no good input with the median of the rest and flag it BAD."""
         detector, calibrations = self.detector(task), self.calibrations(task)
         image, variance = (self._scratch(name, detector.size[::-1], np.float32) for name in ("image", "variance"))
+        self._assembled = {task.task: (image, variance)}
         mask = np.zeros(image.shape, np.int32)  # hardly a page of it is ever touched
         hollow = sum(a.target.nx * a.target.ny for a in detector.amplifiers) != image.size
         if hollow:
@@ -196,11 +198,13 @@ class Combine(FrameKernel):
         for patches in results:
             for patch in patches:
                 at = patch.box.slices
-                image[at], variance[at] = patch.image, patch.variance
+                if not np.may_share_memory(patch.image, image):  # another rank's
+                    image[at], variance[at] = patch.image, patch.variance
                 if calibrations.flags:
                     mask[at][calibrations.flagged(patch.box)] = BAD
                 hollow |= bool(np.isnan(patch.variance).any())
                 found.add(patch.amplifier, patch.samples, patch.saturated)
+        self._assembled = {}
         levels.write(levels.path_of(self.job, task), found.rows(task.parameters["exposures"]))
         if hollow:
             _fill(image, variance, mask)

@@ -34,7 +34,7 @@ SAMPLED_ROWS = 64
 #: A block's cube and its raw rows, each, should stay in a core's share of the cache.
 CACHE_BYTES = 2_000_000
 #: Frames whose parallel overscan is decoded at once.
-_SOME = 64
+_SOME = 16
 _NOTHING: F32 = np.empty((0, 0), np.float32)
 
 
@@ -225,6 +225,7 @@ class Reader:
         self._frames, self.config, self._calibrations = frames, config, calibrations
         self.channels = [Channel(k, config, unit, calibrations) for k in numbers]
         self.ceiling = calibrations.detector.adc_max
+        self._columns: tuple[Exposures, list[F32]] | None = None
         self.height = self.channels[0].amplifier.data.ny
         if len({(c.amplifier.raw, c.amplifier.data.y0, c.amplifier.data.ny) for c in self.channels}) > 1:
             raise JobError(f"{calibrations.detector.name}: crosstalk needs amplifiers of one size")
@@ -292,10 +293,14 @@ class Reader:
         crosstalk.correct(signal, coefficients.c0, coefficients.c1)
         return list(signal.reshape(len(raws), frames, rows, width))
 
-    def column_levels(self, files: Sequence[File]) -> list[F32]:
+    def column_levels(self, exposures: Exposures) -> list[F32]:
         """Parallel overscan [frame, data column], by amplifier: ADU, or the job's unit with crosstalk."""
-        shape = [(len(files), c.amplifier.data.nx) for c in self.channels]
-        levels = [np.zeros(s, np.float32) for s in shape]
+        if self._columns is None or self._columns[0] is not exposures:  # once for all pieces of an amplifier
+            self._columns = exposures, self._column_levels(exposures.files)
+        return self._columns[1]
+
+    def _column_levels(self, files: Sequence[File]) -> list[F32]:
+        levels = [np.zeros((len(files), c.amplifier.data.nx), np.float32) for c in self.channels]
         box = self.channels[0].amplifier.parallel_overscan
         if box is None or not self.config.parallel:
             return levels
@@ -331,7 +336,7 @@ class Rows:
         self._reader, self._exposures, self._halo = reader, exposures, halo
         self._n, self._height = len(exposures.files), reader.height
         self._bottom, self._top = max(0, first - halo), min(self._height, last + halo)
-        self._columns = reader.column_levels(exposures.files)
+        self._columns = reader.column_levels(exposures)
         self._stacks = reader.stacks(exposures.files, self._bottom, self._top)
         self._cubes: list[F32] = []
         self._raw: NDArray[np.int32] = np.empty(0, np.int32)

@@ -11,8 +11,8 @@ from campaign.jobs import JobFile, JobTask
 from tests.benchmarks.data import Data
 
 CONFIG = {"type": "bias", "statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3, "permissions": {}}
-#: Rows levelled by the median of their overscan, gains, saturation: the defaults.
-LSST_ISR: dict[str, Any] = {}
+#: What the bias pipeline does: both overscans and the gains.
+LSST_ISR: dict[str, Any] = {"parallel": True, "saturation": False}
 PLAIN_ISR = {"serial": "none", "parallel": False, "saturation": False}
 
 
