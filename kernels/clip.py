@@ -31,6 +31,8 @@ from kernels.simd import INDEX, LANES, Code, Mask, Variable, Vector
 
 F32 = NDArray[np.float32]
 
+#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
+BUILT_WITH: Final = "a3cd66b10a1e"
 STATISTICS: Final = {"MEANCLIP": 0, "MEDIAN": 1, "MEAN": 2, "SIGMACLIP": 3, "WEIGHTED": 4}
 IQR_TO_SIGMA: Final = 0.7413
 #: Variance of a median over that of a mean, for Gaussian noise and many inputs.

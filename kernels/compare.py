@@ -149,7 +149,7 @@ def _statistics(pair: Pair, factor: float) -> Statistics:
     count = int(np.count_nonzero(pair.good))
     if not count:
         raise DataError(f"detector {pair.detector.name}", "the product has no good pixel")
-    level, _, level_pixels = clipped_mean(pair.image[pair.good])
+    level, _, level_pixels = clipped_mean(pair.image[pair.good][np.newaxis])
     return Statistics(pair.detector.id, count, z2, beyond, amplifier_z, showing, level, level_pixels, ratio / count)
 
 

@@ -38,7 +38,7 @@ class Correct(FrameKernel):
             saturated, at = ~np.isfinite(frame.pixels), frame.channel.amplifier.target.slices
             image[at] = np.where(saturated, 0, frame.pixels)
             variance[at] = frame.channel.variance(image[at])
-            mask[at] = np.where(saturated, 1 << PLANES["SAT"], 0) | np.where(bad, BAD, 0)
+            mask[at] = np.where(saturated, 1 << PLANES["SAT"], 0) | (0 if bad is None else np.where(bad, BAD, 0))
         return image, mask, variance
 
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:

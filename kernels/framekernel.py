@@ -26,7 +26,7 @@ class FrameKernel:
         self.frames = Frames()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}
         self._readers: dict[int, list[Reader]] = {}
-        self._flagged: dict[int, list[NDArray[np.bool_]]] = {}
+        self._flagged: dict[int, list[NDArray[np.bool_] | None]] = {}
 
     @property
     def stamp(self) -> str:
@@ -74,12 +74,16 @@ class FrameKernel:
             self._readers[number] = [Reader(self.frames, g, self.isr, self.camera.unit, calibrations) for g in groups]
         return self._readers[number]
 
-    def corrected(self, task: Task, file: File, dark_time: float) -> Iterator[tuple[Frame, NDArray[np.bool_]]]:
-        """Each amplifier of a single frame, corrected, and which of its pixels [y, x] the calibrations flag BAD."""
+    def corrected(self, task: Task, file: File, dark_time: float) -> Iterator[tuple[Frame, NDArray[np.bool_] | None]]:
+        """Each amplifier of a single frame, corrected, and which of its pixels [y, x] are flagged BAD (`None`: none).
+
+        A frame's pixels are good until the next call.
+        """
         readers, number = self.readers(task), self.detector(task).id
         if number not in self._flagged:
-            calibrations = self.calibrations(task)
-            self._flagged[number] = [calibrations.flagged(a.target) for a in self.detector(task).amplifiers]
+            calibrations, amplifiers = self.calibrations(task), self.detector(task).amplifiers
+            flags = calibrations.flags
+            self._flagged[number] = [calibrations.flagged(a.target) if flags else None for a in amplifiers]
         for reader in readers:
             for frame in reader.frame(file, dark_time):
                 yield frame, self._flagged[number][frame.channel.number]

@@ -226,6 +226,7 @@ class Reader:
         self.channels = [Channel(k, config, unit, calibrations) for k in numbers]
         self.ceiling = calibrations.detector.adc_max
         self._columns: tuple[Exposures, list[F32]] | None = None
+        self._images: list[F32] = []
         self.height = self.channels[0].amplifier.data.ny
         if len({(c.amplifier.raw, c.amplifier.data.y0, c.amplifier.data.ny) for c in self.channels}) > 1:
             raise JobError(f"{calibrations.detector.name}: crosstalk needs amplifiers of one size")
@@ -248,7 +249,7 @@ class Reader:
         return max(1, CACHE_BYTES // (4 * frames * widest * len(self.channels)))
 
     def frame(self, file: File, dark_time: float, first: int = 0, last: int | None = None) -> list[Frame]:
-        """Read and correct data rows of a single frame: a `Frame` an amplifier.
+        """Read and correct data rows of a single frame: a `Frame` an amplifier, good until the next call.
 
         Raises
         ------
@@ -258,14 +259,17 @@ class Reader:
         top = self.height if last is None else last
         amplifiers = len(self._calibrations.detector.amplifiers)
         rows = self.rows(Exposures.plain([file], [dark_time], amplifiers), first, top)
-        images = [np.empty((top - first, c.amplifier.data.nx), np.float32) for c in self.channels]
+        shapes = [(top - first, c.amplifier.data.nx) for c in self.channels]
+        if [image.shape for image in self._images] != shapes:
+            self._images = [np.empty(shape, np.float32) for shape in shapes]
+        images = self._images
         for start, blocks in rows.blocks(first, top, self.step(1)):
             for image, block in zip(images, blocks, strict=True):
                 image[start - first : start - first + block.rows] = block.pixels[0]
         for image in images:
             image[np.isinf(image)] = np.nan
         return [
-            Frame(channel, np.ascontiguousarray(oriented(image, channel.amplifier)), rows.samples(a), rows.saturated[a])
+            Frame(channel, oriented(image, channel.amplifier), rows.samples(a), rows.saturated[a])
             for a, (channel, image) in enumerate(zip(self.channels, images, strict=True))
         ]
 

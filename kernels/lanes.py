@@ -3,8 +3,8 @@
 Everything here is expanded where it is used.  No address is checked: that is up
 to whoever asks.
 
-numba keeps compiled functions under the date of their own file: after a change
-here the files that use this must be written anew (``touch``).
+After a change here set ``BUILT_WITH`` in the files that use it: numba keeps compiled
+functions under the date of their own file.
 """
 
 from __future__ import annotations

@@ -91,8 +91,8 @@ class Levels(FrameKernel):
     """
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Every exposure costs the same."""
-        return [1.0] * len(task.inputs["raw"])
+        """Cost of each exposure: the bytes that are read."""
+        return [float(file.bytes or 1) for file in self.raws(task)]
 
     def compute(self, task: Task, piece: int) -> list[list[object]]:
         """The table's rows of one exposure."""

@@ -26,6 +26,8 @@ from kernels.simd import INDEX, LANES, Code
 
 F32 = NDArray[np.float32]
 
+#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
+BUILT_WITH: Final = "a3cd66b10a1e"
 #: Pixels that a row of a cube is padded to a multiple of.
 TILE: Final = 64
 #: Sizes of the straight-line networks; above the last one a table.

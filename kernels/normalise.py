@@ -34,20 +34,27 @@ class Measure(FrameKernel):
     ``detector_count`` [exposure], in the job's unit.
     """
 
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._image = np.empty((0, 0), np.float32)
+
     def weights(self, task: Task) -> Sequence[float]:
-        """Every exposure costs the same."""
-        return [1.0] * len(task.inputs["raw"])
+        """Cost of each exposure: the bytes that are read."""
+        return [float(file.bytes or 1) for file in self.raws(task)]
 
     def compute(self, task: Task, piece: int) -> dict[str, list[float] | list[int]]:
         """Clipped means of one exposure: the amplifiers', and last the detector's."""
-        file, dark_time = self.job.files[task.inputs["raw"][piece]], task.parameters["dark_times"][piece]
-        samples = []
-        for frame, bad in self.corrected(task, file, dark_time):
-            frame.pixels[bad] = np.nan
-            samples.append(frame.pixels.ravel())
-        samples.append(np.concatenate(samples))
+        detector, file = self.detector(task), self.raws(task)[piece]
+        if self._image.shape != detector.size[::-1]:
+            self._image = np.full(detector.size[::-1], np.nan, np.float32)
+        for frame, bad in self.corrected(task, file, task.parameters["dark_times"][piece]):
+            at = frame.channel.amplifier.target.slices
+            self._image[at] = frame.pixels
+            if bad is not None:
+                self._image[at][bad] = np.nan
         nsigma, passes = float(self.job.config["nsigma"]), int(self.job.config["passes"])
-        clipped = [clipped_mean(sample, nsigma, passes) for sample in samples]
+        boxes = [*(a.target for a in detector.amplifiers), None]
+        clipped = [clipped_mean(self._image, box, nsigma, passes) for box in boxes]
         return {"mean": [c[0] for c in clipped], "count": [c[2] for c in clipped]}
 
     def finish(self, task: Task, results: Iterable[dict[str, list[Any]]]) -> dict[str, Any]:

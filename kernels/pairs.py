@@ -50,11 +50,11 @@ def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
             reader.frame(job.files[key], 0.0, bottom, top)[0].pixels[:, columns].astype(np.float64)
             for key in task.inputs["raw"]
         )
-        means = [clipped_mean(f.ravel().astype(np.float32), NSIGMA, PASSES)[0] for f in (first, second)]
+        means = [clipped_mean(f.astype(np.float32), None, NSIGMA, PASSES)[0] for f in (first, second)]
         mean = sum(means) / 2
         light = task.parameters["group"][0] == "flat" and mean > 0
         difference = (first * mean / means[0] - second * mean / means[1]) if light else first - second
-        _, sigma, _ = clipped_mean(difference.ravel().astype(np.float32), NSIGMA, PASSES)
+        _, sigma, _ = clipped_mean(difference.astype(np.float32), None, NSIGMA, PASSES)
         rows.append(
             {
                 "detector": detector.id,

@@ -60,7 +60,7 @@ def _range(image: NDArray[np.float32], mask: NDArray[np.int32]) -> tuple[float, 
 
 
 def percentiles(
-    image: NDArray[np.float32], mask: NDArray[np.int32], box: Box, percents: Sequence[float]
+    image: NDArray[np.float32], mask: NDArray[np.int32] | None, box: Box, percents: Sequence[float]
 ) -> tuple[NDArray[np.float64], int]:
     """Percentiles of the good pixels of a box, as `numpy.percentile` interpolates them.
 
@@ -71,7 +71,7 @@ def percentiles(
     ----------
     image : `numpy.ndarray` [y, x], float32
         What is not finite is bad.
-    mask : `numpy.ndarray` [y, x], int32
+    mask : `numpy.ndarray` [y, x], int32, optional
         Bad where not 0.
     box : `Box`
         Of the image.
@@ -85,6 +85,7 @@ def percentiles(
     good : `int`
         Number of good pixels.
     """
+    mask = np.zeros(image.shape, np.int32) if mask is None else mask
     banks, rows = np.zeros((4, BAD + 1), np.int64), slice(box.y0, box.y1)  # whole rows: still contiguous
     pixels = np.ascontiguousarray(image[rows], np.float32), np.ascontiguousarray(mask[rows], np.int32)
     how = (*_range(image[box.slices], mask[box.slices]), *slice(box.x0, box.x1).indices(image.shape[1])[:2])

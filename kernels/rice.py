@@ -41,6 +41,8 @@ from kernels.lanes import (
     write,
 )
 
+#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
+BUILT_WITH: Final = "8265b02df46d"
 #: Pixels between two looks at the tile's end, codes of 64 + 25 bits at most, and the eight bytes read at a time.
 SPARE: Final = 512
 STRETCH: Final = 32

@@ -3,36 +3,76 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Final
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from kernels.clip import IQR_TO_SIGMA
+from kernels.geometry import Box
+from kernels.percentiles import percentiles
+from kernels.simd import INDEX, LANES, Code, Variable
 
 F32 = NDArray[np.float32]
 
+#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
+BUILT_WITH: Final = "a3cd66b10a1e"
+
+
+@intrinsic
+def _add_row(typing: Any, row: Any, end: Any, base: Any, low: Any, high: Any, totals: Any) -> Any:
+    """Add up ``d = row[:end] - base`` where ``low <= d <= high``, lane by lane.
+
+    ``end`` is a multiple of `LANES`; ``totals`` [3 LANES] float64: sum, sum of squares, number.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        origin, lowest, highest = (code.spread(k) for k in (2, 3, 4))
+        zero, one = code.number(0, double=True), code.number(1, double=True)
+        total, squares, number = Variable(zero), Variable(zero), Variable(zero)
+        with code.loop(INDEX(0), code.index(1), LANES) as at:
+            d = code.load(0, at).double() - origin
+            keep = (lowest <= d) & (d <= highest)
+            d = code.where(keep, d, zero)
+            total.set(total.get() + d)
+            squares.set(squares.get() + d * d)
+            number.set(number.get() + code.where(keep, one, zero))
+        for k, part in enumerate((total, squares, number)):
+            code.add_to(5, k, part.get())
+        return code.nothing()
+
+    return types.void(row, end, base, low, high, totals), generate
+
 
 @njit(cache=True, nogil=True)
-def _within(values, base, low, high):  # type: ignore[no-untyped-def]
-    """Sum, sum of squares and number of the ``d = x - base`` in ``low <= d <= high``."""
-    total, squares, number = 0.0, 0.0, 0
-    for x in values:
-        d = float(x) - base
-        if low <= d <= high:
-            total += d
-            squares += d * d
-            number += 1
-    return total, squares, number
+def _within(image, x0, x1, base, low, high):  # type: ignore[no-untyped-def]
+    """Sum, sum of squares and number of the ``d = x - base`` of columns ``[x0, x1)`` in ``low <= d <= high``."""
+    totals = np.zeros(3 * LANES)
+    whole = (x1 - x0) // LANES * LANES
+    for y in range(image.shape[0]):
+        row = image[y, x0:x1]
+        _add_row(row, whole, base, low, high, totals)
+        for x in range(whole, row.size):
+            d = float(row[x]) - base
+            if low <= d <= high:
+                totals[0] += d
+                totals[LANES] += d * d
+                totals[2 * LANES] += 1
+    return totals[:LANES].sum(), totals[LANES : 2 * LANES].sum(), int(totals[2 * LANES :].sum())
 
 
-def clipped_mean(values: F32, nsigma: float = 3.0, passes: int = 3) -> tuple[float, float, int]:
+def clipped_mean(image: F32, box: Box | None = None, nsigma: float = 3.0, passes: int = 3) -> tuple[float, float, int]:
     """MEANCLIP of one large sample.
 
     Parameters
     ----------
-    values : `numpy.ndarray` [n], float32
+    image : `numpy.ndarray` [y, x], float32
         NaN or infinite: left out.
+    box : `Box`, optional
+        Of the image; all of it without.
 
     Returns
     -------
@@ -41,23 +81,14 @@ def clipped_mean(values: F32, nsigma: float = 3.0, passes: int = 3) -> tuple[flo
     count : `int`
         Survivors.
     """
-    good = values[np.isfinite(values)]
-    n = good.size
-    if not n:
+    box = Box(0, 0, image.shape[1], image.shape[0]) if box is None else box
+    (lower, centre, upper), good = percentiles(image, None, box, (25, 50, 75))
+    if not good:
         return float("nan"), float("nan"), 0
-    places = [f * (n - 1) for f in (0.25, 0.5, 0.75)]
-    ranks = sorted({min(int(p) + side, n - 1) for p in places for side in (0, 1)} | {(n - 1) // 2})
-    good.partition(ranks)
-
-    def quantile(place: float) -> float:
-        low, high = (float(good[min(int(place) + side, n - 1)]) for side in (0, 1))
-        return low + (place - int(place)) * (high - low)
-
-    base = float(good[(n - 1) // 2])
-    lower, centre, upper = (quantile(p) - base for p in places)
-    limit, variance, number = nsigma * IQR_TO_SIGMA * (upper - lower), 0.0, 0
+    base, rows = float(centre), np.ascontiguousarray(image[box.y0 : box.y1], np.float32)
+    centre, limit, variance, number = 0.0, nsigma * IQR_TO_SIGMA * float(upper - lower), 0.0, 0
     for _ in range(passes):
-        total, squares, some = _within(values, base, centre - limit, centre + limit)  # in the order of the pixels
+        total, squares, some = _within(rows, box.x0, box.x1, base, centre - limit, centre + limit)
         if not some:  # no spread left, and the centre an ulp beside the value it stands for
             break
         centre, number = total / some, some

@@ -218,7 +218,7 @@ def test_a_large_sample_is_clipped_by_the_same_definition(size: int, slow_meancl
     values = rng.normal(20000, 140, size).astype(np.float32)
     values[: size // 50] += 5000
     values[size // 50 : size // 25] = np.nan
-    mean, sigma, count = sample.clipped_mean(values)
+    mean, sigma, count = sample.clipped_mean(values[np.newaxis])
     expected, variance, kept = slow_meanclip(values.tolist())
     assert count == kept
     assert mean == pytest.approx(expected, rel=1e-12)
@@ -226,7 +226,7 @@ def test_a_large_sample_is_clipped_by_the_same_definition(size: int, slow_meancl
 
 
 def test_nothing_to_clip_is_not_a_number() -> None:
-    mean, sigma, count = sample.clipped_mean(np.array([np.nan, np.inf], np.float32))
+    mean, sigma, count = sample.clipped_mean(np.array([[np.nan, np.inf]], np.float32))
     assert np.isnan(mean) and np.isnan(sigma) and count == 0
 
 
