@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -102,7 +101,6 @@ class Combine(FrameKernel):
         self._statistics = Statistics.from_plain(job.config)
         self._cosmic = CosmicConfig(**job.config["cosmic"]) if job.config.get("cosmic") else None
         self._exposures: dict[str, Exposures] = {}
-        self._memory: dict[str, NDArray[Any]] = {}
         self._assembled: dict[str, tuple[F32, F32]] = {}
 
     def _pieces(self, task: Task) -> list[Piece]:
@@ -128,13 +126,6 @@ class Combine(FrameKernel):
                 )
             }
         return self._exposures[task.task]
-
-    def _scratch(self, name: str, shape: tuple[int, ...], kind: type) -> NDArray[Any]:
-        """An array that is used again: the pages of a new one cost as much as what is done with it."""
-        count = prod(shape)
-        if name not in self._memory or self._memory[name].size < count:
-            self._memory[name] = np.empty(count, kind)
-        return self._memory[name][:count].reshape(shape)
 
     def weights(self, task: Task) -> Sequence[float]:
         """Cost of each row block: the bytes that are read for it."""
@@ -168,6 +159,7 @@ class Combine(FrameKernel):
         if task.task in self._assembled:
             image, variance = (plane[box.slices] for plane in self._assembled[task.task])
             return image, variance
+        self.scratch.drop("image", "variance")  # what is lent waits in memory until its owner takes it
         return np.empty((box.ny, box.nx), np.float32), np.empty((box.ny, box.nx), np.float32)
 
     def finish(self, task: Task, results: Iterable[list[Patch]]) -> dict[str, Any]:
@@ -188,7 +180,7 @@ class Combine(FrameKernel):
     def _assemble(self, task: Task, results: Iterable[list[Patch]]) -> tuple[F32, F32, NDArray[np.int32]]:
         """Place the row blocks; fill what has no good input with the median of the rest and flag it BAD."""
         detector, calibrations = self.detector(task), self.calibrations(task)
-        image, variance = (self._scratch(name, detector.size[::-1], np.float32) for name in ("image", "variance"))
+        image, variance = (self.scratch.array(n, detector.size[::-1], np.float32) for n in ("image", "variance"))
         self._assembled = {task.task: (image, variance)}
         mask = np.zeros(image.shape, np.int32)  # hardly a page of it is ever touched
         hollow = sum(a.target.nx * a.target.ny for a in detector.amplifiers) != image.size

@@ -14,6 +14,7 @@ from kernels.isr import Frame, Reader
 from kernels.isrconfig import IsrConfig
 from kernels.job import File, Job, Task
 from kernels.raw import Frames
+from kernels.scratch import Scratch
 
 
 class FrameKernel:
@@ -23,7 +24,7 @@ class FrameKernel:
         self.job = job
         self.camera = geometry.camera(job.camera)
         self.isr = IsrConfig.from_plain(job.config["isr"])
-        self.frames = Frames()
+        self.frames, self.scratch = Frames(), Scratch()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}
         self._readers: dict[int, list[Reader]] = {}
         self._flagged: dict[int, list[NDArray[np.bool_] | None]] = {}
@@ -71,7 +72,9 @@ class FrameKernel:
         calibrations, number = self.calibrations(task), self.detector(task).id
         if number not in self._readers:
             groups = self.groups(task)
-            self._readers[number] = [Reader(self.frames, g, self.isr, self.camera.unit, calibrations) for g in groups]
+            self._readers[number] = [
+                Reader(self.frames, self.scratch, g, self.isr, self.camera.unit, calibrations) for g in groups
+            ]
         return self._readers[number]
 
     def corrected(self, task: Task, file: File, dark_time: float) -> Iterator[tuple[Frame, NDArray[np.bool_] | None]]:

@@ -23,10 +23,10 @@ from kernels.errors import JobError
 from kernels.geometry import Amplifier, Box
 from kernels.isrconfig import IsrConfig
 from kernels.job import File
-from kernels.network import workspace
 from kernels.overscan import column_levels, serial_levels, serial_region
 from kernels.product import Product
 from kernels.raw import Frames, Stack
+from kernels.scratch import Scratch
 
 F32 = NDArray[np.float32]
 
@@ -209,6 +209,8 @@ class Reader:
     ----------
     frames : `Frames`
         What reads the files.
+    scratch : `Scratch`
+        Where blocks are made.
     numbers : sequence of `int`
         Which amplifiers.
     config : `IsrConfig`
@@ -220,9 +222,15 @@ class Reader:
     """
 
     def __init__(
-        self, frames: Frames, numbers: Sequence[int], config: IsrConfig, unit: str, calibrations: Calibrations
+        self,
+        frames: Frames,
+        scratch: Scratch,
+        numbers: Sequence[int],
+        config: IsrConfig,
+        unit: str,
+        calibrations: Calibrations,
     ) -> None:
-        self._frames, self.config, self._calibrations = frames, config, calibrations
+        self._frames, self.scratch, self.config, self._calibrations = frames, scratch, config, calibrations
         self.channels = [Channel(k, config, unit, calibrations) for k in numbers]
         self.ceiling = calibrations.detector.adc_max
         self._columns: tuple[Exposures, list[F32]] | None = None
@@ -342,8 +350,6 @@ class Rows:
         self._bottom, self._top = max(0, first - halo), min(self._height, last + halo)
         self._columns = reader.column_levels(exposures)
         self._stacks = reader.stacks(exposures.files, self._bottom, self._top)
-        self._cubes: list[F32] = []
-        self._raw: NDArray[np.int32] = np.empty(0, np.int32)
         self._samples: list[list[NDArray[np.float64]]] = [[] for _ in reader.channels]
         self.saturated = np.zeros((len(reader.channels), self._n), np.int64)
 
@@ -366,12 +372,13 @@ class Rows:
         bottom, top = max(self._bottom, first - self._halo), min(self._top, last + self._halo)
         core, channels = slice(first - bottom, last - bottom), self._reader.channels
         raws = self._decode(bottom, top)
-        self._reserve(min(step + 2 * self._halo, self._top - self._bottom))
         levels = [channel.levels(rows) for channel, rows in zip(channels, raws, strict=True)]
-        blocks = [
-            Block(cube, self._n, top - bottom, channel.amplifier.data.nx, core)
-            for channel, cube in zip(channels, self._cubes, strict=True)
-        ]
+        most = min(step + 2 * self._halo, self._top - self._bottom)
+        blocks = []
+        for a, channel in enumerate(channels):
+            columns = channel.amplifier.data.nx
+            cube = self._reader.scratch.cube(f"amplifier {a}", self._n, most * columns)
+            blocks.append(Block(cube, self._n, top - bottom, columns, core))
         self._signal(raws, levels, blocks)
         for a, channel in enumerate(channels):
             channel.straighten(blocks[a].pixels)
@@ -383,20 +390,15 @@ class Rows:
         """Raw rows [frame, row, raw width] of every amplifier."""
         widths = [c.amplifier.raw[0] for c in self._reader.channels]
         each = self._n * (top - bottom) * max(widths)
-        if self._raw.size < each * len(widths):
-            self._raw = np.empty(each * len(widths), np.int32)
+        memory = self._reader.scratch.array("raw rows", (each * len(widths),), np.int32)
         raws = []
         for k, (stack, channel) in enumerate(zip(self._stacks, self._reader.channels, strict=True)):
             shape = (self._n, top - bottom, widths[k])
-            raw = self._raw[k * each : k * each + prod(shape)].reshape(shape)
+            raw = memory[k * each : k * each + prod(shape)].reshape(shape)
             y0 = channel.amplifier.data.y0
             stack.rows(y0 + bottom, y0 + top, raw)
             raws.append(raw)
         return raws
-
-    def _reserve(self, rows: int) -> None:
-        if not self._cubes:
-            self._cubes = [workspace(self._n, rows * c.amplifier.data.nx) for c in self._reader.channels]
 
     def _signal(
         self, raws: Sequence[NDArray[np.int32]], levels: Sequence[tuple[F32, F32]], blocks: Sequence[Block]

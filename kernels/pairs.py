@@ -18,6 +18,7 @@ from kernels.job import Job, Task
 from kernels.overscan import serial_region
 from kernels.raw import Frames
 from kernels.sample import clipped_mean
+from kernels.scratch import Scratch
 
 #: Side of the central square of an amplifier that is used at most, pixel.
 SIDE = 512
@@ -41,7 +42,7 @@ def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
     assert task.detector is not None
     detector, isr, rows = camera.detectors[task.detector], IsrConfig.from_plain(job.config["isr"]), []
     for k, amplifier in enumerate(detector.amplifiers):
-        reader = Reader(frames, [k], isr, "adu", Calibrations(detector))
+        reader = Reader(frames, Scratch(), [k], isr, "adu", Calibrations(detector))
         nx, ny, region = amplifier.data.nx, amplifier.data.ny, serial_region(amplifier, isr)
         extra = np.pi / 2 / region.nx if region else 0.0  # what the median of a row's overscan adds
         bottom, top = max(0, (ny - SIDE) // 2), min(ny, (ny + SIDE) // 2)

@@ -19,6 +19,7 @@ from kernels.job import File
 from kernels.levels import Found
 from kernels.rates import Rates
 from kernels.raw import Frames
+from kernels.scratch import Scratch
 
 SEED, N = 5, 8
 QUIET = Rates(level=(1000.0, 1000.0), structure=0.0, hot=0.0, dead=0.0, cosmic_rays=0.0, lamp=2000.0, lamp_jitter=0.0)
@@ -83,7 +84,7 @@ def test_row_blocks_change_nothing(lab: Any, model: truth.Truth) -> None:
     file = File(lab.write("raw.fits", segments))
     exposures = Exposures.plain([file], [0.0], len(model.detector.amplifiers))
     for k in range(len(model.detector.amplifiers)):
-        reader = Reader(Frames(), [k], IsrConfig(), "electron", Calibrations(model.detector))
+        reader = Reader(Frames(), Scratch(), [k], IsrConfig(), "electron", Calibrations(model.detector))
 
         def table(pieces: int, step: int, halo: int, k: int = k, reader: Reader = reader) -> list[list[object]]:
             found, edges = Found(model.detector), [20 * n // pieces for n in range(pieces + 1)]
