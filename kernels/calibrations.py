@@ -15,6 +15,16 @@ from kernels.geometry import Box, Camera, Detector
 from kernels.isrconfig import IsrConfig
 from kernels.linearity import Grid, Linearizer
 from kernels.product import BAD, Product
+from kernels.rowbytes import verify
+from kernels.tables import check_identity
+
+
+def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Product:
+    """Open a combined calibration: the detector's own, in the unit of its frames, whole."""
+    opened = Product.open(path, camera.unit)
+    check_identity(path, opened.header, kind, camera, detector, camera.unit)
+    verify(path, ("IMAGE", "MASK"))
+    return opened
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,8 @@ class Calibrations:
             detector = ptc.apply(path_of("ptc"), camera, detector)
         return cls(
             detector,
-            Product.open(path_of("bias"), camera.unit) if isr.bias else None,
-            Product.open(path_of("dark"), camera.unit) if isr.dark else None,
+            _product("bias", path_of("bias"), camera, detector) if isr.bias else None,
+            _product("dark", path_of("dark"), camera, detector) if isr.dark else None,
             Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None,
             Linearizer.open(path_of("linearizer"), camera, detector).tables() if isr.linearity else None,
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,

@@ -37,6 +37,9 @@ STATISTICS: Final = {"MEANCLIP": 0, "MEDIAN": 1, "MEAN": 2, "SIGMACLIP": 3, "WEI
 IQR_TO_SIGMA: Final = 0.7413
 #: Variance of a median over that of a mean, for Gaussian noise and many inputs.
 OF_MEDIAN: Final = math.pi / 2
+#: The same for 0 to 4 inputs, whose median is the mean of all, or nearly; for more, as many as the last.
+OF_FEW_MEDIAN: Final = np.array([1.0, 1.0, 1.0, 1.3460, 1.1927, math.pi / 2])
+NO_FACTOR: Final = np.ones(1)
 NO_FIRST: Final = np.empty(0, np.int16)
 
 _LARGEST: Final = np.finfo(np.float32).max
@@ -147,8 +150,10 @@ def _begin(typing: Any, flat: Any, at: Any, places: Any, parts: Any, numbers: An
             low, high = (code.load(0, builder.add(at, code.index(2, 1 + 2 * k + side))) - base for side in (0, 1))
             quantiles.append(low + code.spread(3, k) * (high - low))
         middle, lower, upper = quantiles
-        reach = code.spread(4, 0) * (upper - lower)
-        values = (base, middle - reach, middle + reach, middle, code.spread(4, 1))
+        reach, largest = code.spread(4, 0) * (upper - lower), code.number(float(_LARGEST))
+        some = middle <= reach  # else not even the values beside the median are within
+        low = code.where(some, middle - reach, code.number(-float(_LARGEST)))
+        values = (base, low, code.where(some, middle + reach, largest), middle, code.spread(4, 1))
         for value, row in zip(values, (_BASE, _LOW, _HIGH, _MEAN, _GOOD), strict=True):
             code.store(value, 5, row)
         return code.nothing()
@@ -172,7 +177,7 @@ def _clip_vector(typing: Any, flat: Any, at: Any, stride: Any, rows: Any, factor
         column, factor_ = _Column(code, code.load(6, _BASE), code.index(1), code.index(2)), code.spread(4)
         start, stop, end = (code.index(3, k) for k in range(3))
         low, high = Variable(code.load(6, _LOW)), Variable(code.load(6, _HIGH))
-        results = [Variable(code.number(0)) for _ in range(3)]
+        results = [*(Variable(code.number(0)) for _ in range(3)), Variable(low.get()), Variable(high.get())]
         middle, least, largest = column.sums(start, stop), column.row(start), column.row(code.before(stop))
         with code.loop(INDEX(0), code.index(5)):
             part = [Variable(value) for value in middle]
@@ -184,14 +189,12 @@ def _clip_vector(typing: Any, flat: Any, at: Any, stride: Any, rows: Any, factor
             above = column.sums(stop, end, low.get(), high.get())
             total, squares, number = (a + v.get() + b for a, v, b in zip(below, part, above, strict=True))
             some, mean, variance = _moments(code, (total.single(), squares.single(), number))
-            for result, value in zip(results, (mean, variance, number), strict=True):
+            for result, value in zip(results, (mean, variance, number, low.get(), high.get()), strict=True):
                 result.set(code.where(some, value, result.get()))
-            code.store(low.get(), 6, _LOW)
-            code.store(high.get(), 6, _HIGH)
             reach = factor_ * code.root(results[1].get())
             low.set(results[0].get() - reach)
             high.set(results[0].get() + reach)
-        for result, row in zip(results, (_MEAN, _VARIANCE, _NUMBER), strict=True):
+        for result, row in zip(results, (_MEAN, _VARIANCE, _NUMBER, _LOW, _HIGH), strict=True):
             code.store(result.get(), 6, row)
         return code.nothing()
 
@@ -253,6 +256,8 @@ def _hollow_lanes(flat, stride, n, at, scale, state):  # type: ignore[no-untyped
                 lower = _lane(flat, stride, good, at + i, 0.25, base)
                 upper = _lane(flat, stride, good, at + i, 0.75, base)
                 reach = scale * (upper - lower)
+                if middle > reach:
+                    reach = _LARGEST
                 state[_MEAN + i], state[_LOW + i], state[_HIGH + i] = middle, middle - reach, middle + reach
 
 
@@ -351,6 +356,13 @@ def _reduce(flat, stride, rows, n, statistic, nsigma, passes, ddof, image, varia
                 first[at + i] = lead[i]
 
 
+def _require(width: int, *planes: tuple[NDArray[Any], Any]) -> None:
+    """Vector code writes without looking: what it is given must be what it is written for."""
+    for plane, kind in planes:
+        if plane is not NO_FIRST and (plane.shape != (width,) or plane.dtype != kind or not plane.flags.c_contiguous):
+            raise ValueError(f"what a cube {width} pixels wide is reduced to must be as wide, of {kind.__name__}")
+
+
 def collapse(
     cube: F32,
     n: int,
@@ -383,8 +395,7 @@ def collapse(
     """
     sort(cube, n)
     rows, stride = cube.shape
-    if {a.size for a in (image, variance, count)} | ({first.size} - {0}) != {stride}:
-        raise ValueError(f"what a cube {stride} pixels wide is reduced to must be as wide")
+    _require(stride, (image, np.float32), (variance, np.float32), (count, np.int16), (first, np.int16))
     code = STATISTICS[rule.statistic]
     _reduce(cube.reshape(-1), stride, rows, n, code, rule.nsigma, rule.passes, rule.ddof, image, variance, count, first)
 
@@ -392,8 +403,7 @@ def collapse(
 def median(cube: F32, n: int, image: F32) -> None:
     """Sort a cube in place and take the median over its first axis; see `collapse`."""
     sort(cube, n)
-    if image.size != cube.shape[1]:
-        raise ValueError(f"the median of a cube {cube.shape[1]} pixels wide is as wide, not {image.size}")
+    _require(cube.shape[1], (image, np.float32))
     _medians(cube.reshape(-1), cube.shape[1], n, image)
 
 
@@ -428,16 +438,19 @@ def weighted_mean(
     weights : `numpy.ndarray` [n], float64
         Above 0.
     image, variance, count
-        As of `collapse`.  The variance is that of the weighted mean of inputs
+        As of `collapse`; the same bits only in the same order.  The variance is that of the weighted mean of inputs
         whose variances go with 1 / weight only up to a factor, which their
         scatter gives: s^2 sum(w^2) / sum(w)^2, with
         s^2 = sum(w d^2) / (sum(w) - sum(w^2) / sum(w)) (reliability weights).
     """
+    _require(cube.shape[1], (image, np.float32), (variance, np.float32), (count, np.int16))
+    if weights.shape != (n,):
+        raise ValueError(f"{n} inputs need as many weights, not {weights.size}")
     _weigh(cube, n, weights, image, variance, count)
 
 
 @njit(cache=True, nogil=True)
-def _propagate(values, variances, ordered, n, first, factor, count, out):  # type: ignore[no-untyped-def]
+def _propagate(values, variances, ordered, n, first, factors, count, out):  # type: ignore[no-untyped-def]
     for p in range(count.size):
         if count[p] == 0:
             continue
@@ -446,14 +459,14 @@ def _propagate(values, variances, ordered, n, first, factor, count, out):  # typ
         for k in range(n):
             if low <= values[k, p] <= high:
                 total += float(variances[k, p])
-        out[p] = factor * total / float(count[p]) ** 2
+        out[p] = factors[min(count[p], factors.size - 1)] * total / float(count[p]) ** 2
 
 
 def propagate(
     values: F32, variances: F32, ordered: F32, n: int, rule: Rule,
     first: NDArray[np.int16], count: NDArray[np.int16], out: F32,
 ) -> None:  # fmt: skip
-    """Variance of the result from those of the survivors: sum / count^2 (times pi / 2 for the median).
+    """Variance of the result from those of the survivors: sum / count^2, times `OF_FEW_MEDIAN` for the median.
 
     Parameters
     ----------
@@ -468,4 +481,9 @@ def propagate(
     out : `numpy.ndarray` [width], float32
         Filled where an input is good.
     """
-    _propagate(values, variances, ordered, n, first, OF_MEDIAN if rule.statistic == "MEDIAN" else 1.0, count, out)
+    width = ordered.shape[1]
+    _require(width, (first, np.int16), (count, np.int16), (out, np.float32))
+    if values.shape != ordered.shape or variances.shape != (n, width):
+        raise ValueError(f"variances {variances.shape} and values {values.shape} are not those of {n} inputs")
+    factors = OF_FEW_MEDIAN if rule.statistic == "MEDIAN" else NO_FACTOR
+    _propagate(values, variances, ordered, n, first, factors, count, out)

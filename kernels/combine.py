@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from kernels import gang, levels, product
 from kernels.binning import binned
 from kernels.cosmic import CosmicConfig
+from kernels.errors import DataError
 from kernels.framekernel import FrameKernel
 from kernels.geometry import Box, Detector
 from kernels.header import product_cards
 from kernels.isr import Exposures, oriented, target
 from kernels.job import File, Job, Task
 from kernels.normalise import scales_of
+from kernels.percentiles import percentiles
 from kernels.product import BAD
 from kernels.publish import publish_all
 from kernels.reduce import Stacker, Statistics
@@ -28,6 +30,8 @@ F32 = NDArray[np.float32]
 
 #: Compressed bytes of all frames that a piece reads at once.
 PIECE_BYTES = 16 << 20
+#: No file is taken to be packed tighter than this: it may be unpacked as it is read.
+TIGHTEST = 16
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def cut(detector: Detector, groups: Sequence[Sequence[int]], files: Sequence[Fil
         height = amplifiers[0].data.ny
         whole = sum(4 * a.raw[0] * height for a in amplifiers)
         share = len(group) / len(detector.amplifiers)
-        total = sum(whole if file.bytes is None else file.bytes * share for file in files)
+        total = sum(whole if file.bytes is None else max(file.bytes * share, whole / TIGHTEST) for file in files)
         number = min(height, max(1, -int(-total // limit)))
         edges = [height * k // number for k in range(number + 1)]
         pieces += [Piece(group, first, last, total * (last - first) / height) for first, last in pairwise(edges)]
@@ -102,10 +106,14 @@ class Combine(FrameKernel):
         self._cosmic = CosmicConfig(**job.config["cosmic"]) if job.config.get("cosmic") else None
         self._exposures: dict[str, Exposures] = {}
         self._assembled: dict[str, tuple[F32, F32]] = {}
+        self._lent = 0
+        self._cut: dict[str, list[Piece]] = {}
 
     def _pieces(self, task: Task) -> list[Piece]:
-        limit = int(self._config.get("piece_bytes", PIECE_BYTES))
-        return cut(self.detector(task), self.groups(task), self.raws(task), limit)
+        if task.task not in self._cut:
+            limit = int(self._config.get("piece_bytes", PIECE_BYTES))
+            self._cut[task.task] = cut(self.detector(task), self.groups(task), self.raws(task), limit)
+        return self._cut[task.task]
 
     def _open(self, task: Task) -> Exposures:
         if task.task not in self._exposures:  # one task at a time: a rank's pieces are in order
@@ -116,7 +124,8 @@ class Combine(FrameKernel):
                 scales = scales_of(path, detector, task.parameters["exposures"])
             else:
                 scales = np.broadcast_to(np.asarray(task.parameters["scales"], np.float64)[:, np.newaxis], shape)
-            offsets = np.asarray(task.parameters.get("offsets", np.zeros(shape[0])))[:, np.newaxis]
+            offsets = np.asarray(task.parameters.get("offsets", np.zeros(shape[0])), np.float64)[:, np.newaxis]
+            self._require_scales(task, scales, offsets)
             self._exposures = {
                 task.task: Exposures(
                     self.raws(task),
@@ -126,6 +135,15 @@ class Combine(FrameKernel):
                 )
             }
         return self._exposures[task.task]
+
+    def _require_scales(self, task: Task, scales: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
+        """Refuse what nothing can be divided by."""
+        wrong = np.flatnonzero(~((np.isfinite(scales) & (scales > 0)).all(axis=1) & np.isfinite(offsets).all(axis=1)))
+        if wrong.size:
+            n = int(wrong[0])
+            path, exposure = self.raws(task)[n].path, task.parameters["exposures"][n]
+            what = f"scale {float(scales[n].min()):g} and offset {float(offsets[n, 0]):g}"
+            raise DataError(path, f"exposure {exposure} has {what}: it cannot be divided by that; leave it out")
 
     def weights(self, task: Task) -> Sequence[float]:
         """Cost of each row block: the bytes that are read for it."""
@@ -137,7 +155,7 @@ class Combine(FrameKernel):
         reader = next(r for r in self.readers(task) if [c.number for c in r.channels] == list(what.amplifiers))
         halo = self._cosmic.halo if self._cosmic else 0
         rows = reader.rows(exposures, what.first, what.last, halo)
-        step = max(reader.step(len(exposures.files)), 10 * halo)
+        step = reader.step(len(exposures.files), halo)
         stackers = [
             Stacker(channel, exposures, self._statistics, self._cosmic, task.parameters.get("weights"))
             for channel in reader.channels
@@ -159,8 +177,13 @@ class Combine(FrameKernel):
         if task.task in self._assembled:
             image, variance = (plane[box.slices] for plane in self._assembled[task.task])
             return image, variance
-        self.scratch.drop("image", "variance")  # what is lent waits in memory until its owner takes it
-        return np.empty((box.ny, box.nx), np.float32), np.empty((box.ny, box.nx), np.float32)
+        start, shape = self._lent, self.detector(task).size[::-1]
+        self._lent += (
+            box.nx * box.ny
+        )  # what is lent stays until its owner takes it: pieces of one detector, side by side
+        memory = (self.scratch.array(name, shape, np.float32).reshape(-1) for name in ("image", "variance"))
+        image, variance = (plane[start : self._lent].reshape(box.ny, box.nx) for plane in memory)
+        return image, variance
 
     def finish(self, task: Task, results: Iterable[list[Patch]]) -> dict[str, Any]:
         """Assemble the detector and publish the calibration, its binned images and the inputs table."""
@@ -180,6 +203,9 @@ class Combine(FrameKernel):
     def _assemble(self, task: Task, results: Iterable[list[Patch]]) -> tuple[F32, F32, NDArray[np.int32]]:
         """Place the row blocks; fill what has no good input with the median of the rest and flag it BAD."""
         detector, calibrations = self.detector(task), self.calibrations(task)
+        if self._lent:
+            self.scratch.drop("image", "variance")
+            self._lent = 0
         image, variance = (self.scratch.array(n, detector.size[::-1], np.float32) for n in ("image", "variance"))
         self._assembled = {task.task: (image, variance)}
         mask = np.zeros(image.shape, np.int32)  # hardly a page of it is ever touched
@@ -207,9 +233,9 @@ def _fill(image: F32, variance: F32, mask: NDArray[np.int32]) -> None:
     """Flag BAD what has no good input, and give it the median of the good pixels."""
     hollow = np.isnan(image) | np.isnan(variance)
     mask[hollow] = BAD
-    good = mask == 0
     for plane in (image, variance):
-        plane[hollow] = np.median(plane[good]) if good.any() else 0.0
+        (median,), _ = percentiles(plane, mask, Box(0, 0, plane.shape[1], plane.shape[0]), (50,))
+        plane[hollow] = median
 
 
 def execute(job: Job, comm: Any) -> int:

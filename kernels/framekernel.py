@@ -59,6 +59,7 @@ class FrameKernel:
         key = (task.detector, *(tuple(keys) for role, keys in sorted(task.inputs.items()) if role != "raw"))
         if key not in self._calibrations:
             self._readers, self._flagged = {}, {}
+            self.frames.forget()
             detector = self.detector(task)
             self._calibrations = {
                 key: Calibrations.open(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import resource
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ from kernels.job import Job, Task
 from kernels.journal import Journal
 from kernels.partition import shares
 from kernels.publish import PublishError
+
+#: What a failure is put down to, where it is not the data.
+CAUSES = {PublishError.__name__: "infrastructure", JobError.__name__: "configuration"}
 
 
 class Kernel(Protocol):
@@ -76,6 +80,8 @@ class _Share:
         self._first = {piece.task: n for n, piece in reversed(list(enumerate(self._pieces)))}
         self._end = {piece.task: n + 1 for n, piece in enumerate(self._pieces)}
         self._mine = parts[self.rank]
+        self._received: set[int] = set()
+        self._memory: list[memoryview] = []
 
     def _owner(self, task: int) -> int:
         """The rank that holds a task's first piece assembles it."""
@@ -92,43 +98,59 @@ class _Share:
         alone = [t for t in own if self._end[t] - 1 in self._mine]
         return alone, [t for t in own if t not in alone]
 
-    def send(self, n: int) -> Any:
-        """Make a piece for its owner."""
-        piece = self._pieces[n]
-        result = _attempt(self._kernel, self._job.tasks[piece.task], piece.number)
-        return self._comm.isend(result, dest=self._owner(piece.task), tag=n)
+    def send(self, n: int) -> list[Any]:
+        """Make a piece for its owner: what is pending.
 
-    def results(self, task: int) -> Generator[Any]:
+        Arrays go from where they are, one message each, behind the rest: no copy
+        of them is made, and each message is smaller than its array's piece.
+        """
+        piece, buffers = self._pieces[n], list[pickle.PickleBuffer]()
+        result = _attempt(self._kernel, self._job.tasks[piece.task], piece.number)
+        head = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
+        parts, to = [buffer.raw() for buffer in buffers], self._owner(piece.task)
+        pending = [self._comm.isend((head, [part.nbytes for part in parts]), dest=to, tag=n)]
+        return pending + [self._comm.Isend(part, dest=to, tag=n) for part in parts]
+
+    def _receive(self, n: int) -> Any:
+        """A piece that another rank made; its arrays are good until the next one."""
+        head, sizes = self._comm.recv(source=self._holder[n], tag=n)
+        for k, size in enumerate(sizes):
+            if len(self._memory) <= k or self._memory[k].nbytes < size:
+                self._memory[k : k + 1] = [memoryview(bytearray(size))]
+            self._comm.Recv(self._memory[k][:size], source=self._holder[n], tag=n)
+        return pickle.loads(head, buffers=[self._memory[k][:size] for k, size in enumerate(sizes)])
+
+    def results(self, task: int) -> Iterator[Any]:
         """All pieces of a task, in their order: made here, or received."""
-        done = self._first[task]
-        try:
-            for n in range(done, self._end[task]):
-                done = n + 1
-                if self._holder[n] == self.rank:
-                    result = self._kernel.compute(self._job.tasks[task], self._pieces[n].number)
-                else:
-                    result = self._comm.recv(source=self._holder[n], tag=n)
-                if isinstance(result, Failure):
-                    raise _Elsewhere(result)
-                yield result
-        finally:
-            for n in range(done, self._end[task]):  # what others still send for a task that has failed
-                if self._holder[n] != self.rank:
-                    self._comm.recv(source=self._holder[n], tag=n)
+        for n in range(self._first[task], self._end[task]):
+            if self._holder[n] == self.rank:
+                result = self._kernel.compute(self._job.tasks[task], self._pieces[n].number)
+            else:
+                result = self._receive(n)
+                self._received.add(n)
+            if isinstance(result, Failure):
+                raise _Elsewhere(result)
+            yield result
+
+    def drain(self, task: int) -> None:
+        """Take what others still send for a task that has failed: they wait for it."""
+        for n in range(self._first[task], self._end[task]):
+            if self._holder[n] != self.rank and n not in self._received:
+                self._receive(n)
 
     def finish(self, task: int, journal: Journal) -> int:
         """Make and publish a task, or journal why not; return the number of failures."""
-        plain, since, results = self._job.tasks[task], time.process_time(), self.results(task)
+        plain, since = self._job.tasks[task], time.process_time()
         journal.write(plain.task, "started", {"rank": self.rank, "pid": os.getpid(), "host": os.uname().nodename})
         try:
-            detail = self._kernel.finish(plain, results)
+            detail = self._kernel.finish(plain, self.results(task))
         except KernelError as error:
             kind = getattr(error, "kind", type(error).__name__)
-            cause = "infrastructure" if kind == PublishError.__name__ else "data"
+            cause = CAUSES.get(kind, "data")
             journal.write(plain.task, "failed", {"error": str(error), "kind": kind, "cause": cause})
             return 1
         finally:
-            results.close()
+            self.drain(task)
         used = resource.getrusage(resource.RUSAGE_SELF)
         detail |= {"cpu_s": round(time.process_time() - since, 3), "rss_mib": used.ru_maxrss // 1024}
         journal.write(plain.task, "published", detail)
@@ -156,7 +178,7 @@ def execute(job: Job, comm: Any, kernel: Kernel) -> int:
     alone, helped = share.tasks()
     with Journal(job, share.rank) as journal:
         failed = sum(share.finish(task, journal) for task in alone)
-        sending = [share.send(n) for n in share.lent()]
+        sending = [request for n in share.lent() for request in share.send(n)]
         failed += sum(share.finish(task, journal) for task in helped)
         for request in sending:
             request.wait()

@@ -17,6 +17,8 @@ from kernels.product import Card
 
 PERCENTILES = (0, 5, 16, 50, 84, 95, 100)
 #: What a second of a combined frame stands for: a dark and a flat are divided by their scale.
+#: What a job may give by exposure beyond the scale.
+OPTIONAL = {"OFFSET": ("offsets", "was subtracted before"), "WEIGHT": ("weights", "of the weighted mean")}
 UNITS = {"bias": "{unit}", "dark": "{unit}/s", "flat": "1"}
 
 
@@ -41,6 +43,14 @@ def _definition(job: Job) -> list[Card]:
             ("CLIPDISP", f"{IQR_TO_SIGMA} IQR, then std", "sigma of the first and the further passes"),
             ("CLIPDDOF", 1, "delta degrees of freedom of std"),
         ]
+    elif config["statistic"] == "SIGMACLIP":
+        cards += [
+            ("CLIPSIG", float(config["nsigma"]), "kept if |x - centre| <= CLIPSIG sigma"),
+            ("CLIPPASS", "until nothing changes", "each tests what the one before kept"),
+            ("CLIPCEN", "median", "of what is kept"),
+            ("CLIPDISP", "std", "of what is kept"),
+            ("CLIPDDOF", int(config.get("ddof", 1)), "delta degrees of freedom of std"),
+        ]
     isr = config["isr"]
     cards += [(f"ISR_{key.upper()}", value, "") for key, value in isr.items()]
     if config.get("cosmic"):
@@ -57,6 +67,11 @@ def _inputs(task: Task, scales: NDArray[np.float64]) -> list[Card]:
             (f"CPP_INPUT_DATE_{n}", parameters["dates"][n], "TAI"),
             (f"CPP_INPUT_EXPT_{n}", float(parameters["exposure_times"][n]), "s"),
             (f"CPP_INPUT_SCALE_{n}", float(np.mean(scales[n])), "pixels were divided by it"),
+            *(
+                (f"CPP_INPUT_{key}_{n}", float(parameters[name][n]), comment)
+                for key, (name, comment) in OPTIONAL.items()
+                if name in parameters
+            ),
         ]
     return cards
 

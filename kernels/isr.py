@@ -33,6 +33,8 @@ F32 = NDArray[np.float32]
 SAMPLED_ROWS = 64
 #: A block's cube and its raw rows, each, should stay in a core's share of the cache.
 CACHE_BYTES = 2_000_000
+#: What it may be at most, where its halo would be read again and again.
+BLOCK_BYTES = 32 << 20
 #: Frames whose parallel overscan is decoded at once.
 _SOME = 16
 _NOTHING: F32 = np.empty((0, 0), np.float32)
@@ -175,7 +177,7 @@ class Channel:
         """
         per_electron = self.gain / self.amplifier.gain
         noise = np.float32((self.amplifier.read_noise * per_electron) ** 2)
-        if self.amplifier.serial_overscan is None and self._calibrations.bias is None:
+        if not self._overscan.any() and self._calibrations.bias is None:
             return np.full_like(signal, noise)
         return np.maximum(signal, 0) * np.float32(per_electron) + noise
 
@@ -236,8 +238,10 @@ class Reader:
         self._columns: tuple[Exposures, list[F32]] | None = None
         self._images: list[F32] = []
         self.height = self.channels[0].amplifier.data.ny
-        if len({(c.amplifier.raw, c.amplifier.data.y0, c.amplifier.data.ny) for c in self.channels}) > 1:
-            raise JobError(f"{calibrations.detector.name}: crosstalk needs amplifiers of one size")
+        sizes = {(a.raw, a.data.y0, a.data.ny, a.parallel_overscan) for a in (c.amplifier for c in self.channels)}
+        if len(sizes) > 1:
+            name = calibrations.detector.name
+            raise JobError(f"{name}: crosstalk needs amplifiers of one size; set doCrosstalk: false for it")
 
     def rows(self, exposures: Exposures, first: int, last: int, halo: int = 0) -> Rows:
         """Read data rows ``[first, last)``, and ``halo`` more on both sides where there are any, of all frames.
@@ -251,10 +255,10 @@ class Reader:
         """
         return Rows(self, exposures, first, last, halo)
 
-    def step(self, frames: int) -> int:
-        """Rows of a block that fits into a core's cache."""
-        widest = max(c.amplifier.raw[0] for c in self.channels)
-        return max(1, CACHE_BYTES // (4 * frames * widest * len(self.channels)))
+    def step(self, frames: int, halo: int = 0) -> int:
+        """Rows of a block that fits into a core's cache; with a halo ten times as many rows, as far as memory goes."""
+        row = 4 * frames * max(c.amplifier.raw[0] for c in self.channels) * len(self.channels)
+        return max(1, CACHE_BYTES // row, min(10 * halo, BLOCK_BYTES // row))
 
     def frame(self, file: File, dark_time: float, first: int = 0, last: int | None = None) -> list[Frame]:
         """Read and correct data rows of a single frame: a `Frame` an amplifier, good until the next call.
@@ -313,7 +317,7 @@ class Reader:
 
     def _column_levels(self, files: Sequence[File]) -> list[F32]:
         levels = [np.zeros((len(files), c.amplifier.data.nx), np.float32) for c in self.channels]
-        box = self.channels[0].amplifier.parallel_overscan
+        box = self.channels[0].amplifier.parallel_overscan  # all of the group's
         if box is None or not self.config.parallel:
             return levels
         for start in range(0, len(files), _SOME):
@@ -416,7 +420,8 @@ class Rows:
         """Bias, dark, scale and saturation of one amplifier's block."""
         channel, exposures, reader = self._reader.channels[a], self._exposures, self._reader
         amplifier, k = channel.amplifier, channel.number
-        bias, dark = (whole[bottom - self._bottom :] for whole in channel.calibration(self._bottom, self._top))
+        calibrations = channel.calibration(self._bottom, self._top)
+        bias, dark = (whole[bottom - self._bottom :] for whole in calibrations)
         load.finish(
             raw, amplifier.data.x0, amplifier.data.x1, *levels,
             reader.ceiling, amplifier.saturation / amplifier.gain, reader.config.saturation,

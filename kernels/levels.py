@@ -39,8 +39,8 @@ class Found:
         saturated : `numpy.ndarray` [frame], int64
             Pixels.
         """
-        self._samples.setdefault(amplifier, []).append(samples)
-        self._saturated.setdefault(amplifier, []).append(saturated)
+        self._samples.setdefault(amplifier, []).append(samples.copy())  # a piece is good until the next one
+        self._saturated.setdefault(amplifier, []).append(saturated.copy())
 
     def rows(self, exposures: Sequence[int]) -> list[list[object]]:
         """The table's rows (`COLUMNS`): medians of the signals, means of the variances, amplifier by amplifier."""

@@ -36,7 +36,7 @@ class Measure(FrameKernel):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._image = np.empty((0, 0), np.float32)
+        self._image, self._type = np.empty((0, 0), np.float32), ""
 
     def weights(self, task: Task) -> Sequence[float]:
         """Cost of each exposure: the bytes that are read."""
@@ -45,8 +45,8 @@ class Measure(FrameKernel):
     def compute(self, task: Task, piece: int) -> dict[str, list[float] | list[int]]:
         """Clipped means of one exposure: the amplifiers', and last the detector's."""
         detector, file = self.detector(task), self.raws(task)[piece]
-        if self._image.shape != detector.size[::-1]:
-            self._image = np.full(detector.size[::-1], np.nan, np.float32)
+        if self._type != detector.type:  # what no amplifier covers stays NaN
+            self._type, self._image = detector.type, np.full(detector.size[::-1], np.nan, np.float32)
         for frame, bad in self.corrected(task, file, task.parameters["dark_times"][piece]):
             at = frame.channel.amplifier.target.slices
             self._image[at] = frame.pixels

@@ -20,14 +20,15 @@ def serial_region(amplifier: Amplifier, config: IsrConfig) -> Box | None:
     Raises
     ------
     JobError
-        The overscan is no wider than what is left out of it.
+        Less than two columns are left of the overscan: they have no noise.
     """
     box = amplifier.serial_overscan
     if box is None or config.serial == "none":
         return None
-    if box.nx <= config.skip_columns:
+    if box.nx < config.skip_columns + 2:
         raise JobError(
-            f"amplifier {amplifier.name}: a serial overscan of {box.nx} columns leaves none after {config.skip_columns}"
+            f"amplifier {amplifier.name}: a serial overscan of {box.nx} columns leaves less than two after "
+            f"{config.skip_columns}; lower overscan.skipColumns"
         )
     return Box(box.x0 + config.skip_columns, box.y0, box.nx - config.skip_columns, box.ny)
 

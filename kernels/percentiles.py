@@ -31,7 +31,7 @@ def _count(image, mask, low, scale, x0, x1, counts):  # type: ignore[no-untyped-
     """Good pixels in each bin; neighbours go to separate counters, which need not wait for one another."""
     bins = np.empty(x1 - x0, np.uint16)
     for y in range(image.shape[0]):
-        _bins(image[y, x0:x1], mask[y, x0:x1], low, scale, bins)
+        _bins(image[y, x0:x1], mask[min(y, mask.shape[0] - 1), x0:x1], low, scale, bins)
         for x in range(x1 - x0):
             counts[x & 3, bins[x]] += 1
 
@@ -42,17 +42,18 @@ def _keep(image, mask, low, scale, x0, x1, wanted, kept):  # type: ignore[no-unt
     bins, n = np.empty(x1 - x0, np.uint16), 0
     for y in range(image.shape[0]):
         row = image[y, x0:x1]
-        _bins(row, mask[y, x0:x1], low, scale, bins)
+        _bins(row, mask[min(y, mask.shape[0] - 1), x0:x1], low, scale, bins)
         for x in range(x1 - x0):
             kept[n] = row[x]
             n += wanted[bins[x]]
 
 
-def _range(image: NDArray[np.float32], mask: NDArray[np.int32]) -> tuple[float, float]:
+def _range(image: NDArray[np.float32], mask: NDArray[np.int32] | None) -> tuple[float, float]:
     """Lower end and density of the bins, from a sample of the good pixels; all in one bin where it has no width."""
     at = np.unravel_index(np.arange(0, image.size, EVERY), image.shape)
     pixels = image[at].astype(np.float64)
-    sample = np.sort(pixels[(mask[at] == 0) & np.isfinite(pixels)])
+    good = np.isfinite(pixels) if mask is None else (mask[at] == 0) & np.isfinite(pixels)
+    sample = np.sort(pixels[good])
     if not sample.size:
         return 0.0, 0.0
     low, high = sample[int(TAIL * sample.size)], sample[-1 - int(TAIL * sample.size)]
@@ -85,10 +86,13 @@ def percentiles(
     good : `int`
         Number of good pixels.
     """
-    mask = np.zeros(image.shape, np.int32) if mask is None else mask
     banks, rows = np.zeros((4, BAD + 1), np.int64), slice(box.y0, box.y1)  # whole rows: still contiguous
-    pixels = np.ascontiguousarray(image[rows], np.float32), np.ascontiguousarray(mask[rows], np.int32)
-    how = (*_range(image[box.slices], mask[box.slices]), *slice(box.x0, box.x1).indices(image.shape[1])[:2])
+    masked = np.zeros((1, image.shape[1]), np.int32) if mask is None else mask[rows]
+    pixels = np.ascontiguousarray(image[rows], np.float32), np.ascontiguousarray(masked, np.int32)
+    how = (
+        *_range(image[box.slices], None if mask is None else mask[box.slices]),
+        *slice(box.x0, box.x1).indices(image.shape[1])[:2],
+    )
     _count(*pixels, *how, banks)
     counts = banks.sum(axis=0)[:BAD]
     good = int(counts.sum())

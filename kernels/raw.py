@@ -49,7 +49,7 @@ class Frames:
         self._limit = limit
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._tiles: dict[str, dict[str | int, RowTiles | None]] = {}
-        self._verified: set[tuple[str, str]] = set()
+        self._verified: set[tuple[str, int]] = set()
         self._buffers: defaultdict[int, Buffer] = defaultdict(Buffer)
 
     def stack(self, files: Sequence[File], amplifier: Amplifier, first: int, last: int, slot: int = 0) -> Stack:
@@ -94,13 +94,13 @@ class Frames:
                 parts.append(Decoded(self._by_cfitsio(file, amplifier, first, last)))
                 continue
             starts, lengths, end = load(file.path, tiles, first, last, data, at, self._unverified(file, tiles))
-            self._verified.add((file.path, tiles.hdu))
+            self._verified.add((file.path, tiles.table))
             parts.append(Coded(file.path, tiles, starts, lengths))
             at = (end + 7) // 8 * 8
         return Stack(first, parts, data[: at + SPARE])
 
     def _unverified(self, file: File, tiles: RowTiles) -> bool:
-        return tiles.datasum is not None and (file.path, tiles.hdu) not in self._verified
+        return tiles.datasum is not None and (file.path, tiles.table) not in self._verified
 
     def _described(self, file: File, amplifier: Amplifier) -> RowTiles | None:
         """How an amplifier's HDU is compressed; `None` where cfitsio must read it."""
@@ -156,6 +156,11 @@ class Frames:
             if found[0] < info.min or found[1] > info.max:
                 raise DataError(file.path, f"HDU {amplifier.hdu} holds {found[0]} to {found[1]}, beyond 32 bits")
         return np.ascontiguousarray(pixels, dtype=np.int32)
+
+    def forget(self) -> None:
+        """Forget what was learnt of the files: another detector's come."""
+        self._tiles.clear()
+        self._verified.clear()
 
     def close(self) -> None:
         """Close every file."""

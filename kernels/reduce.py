@@ -39,8 +39,12 @@ class Statistics:
         if name not in clip.STATISTICS:
             raise JobError(f"statistic {name!r}: possible are {', '.join(clip.STATISTICS)}")
         rule = clip.Rule(name, float(config["nsigma"]), int(config["passes"]), ddof)
-        if rule.nsigma <= 0 or rule.passes < 1 or ddof not in (0, 1):
-            raise JobError(f"{name}: nsigma {rule.nsigma:g}, passes {rule.passes} and ddof {ddof} make no sense")
+        if not rule.nsigma > 0:
+            raise JobError(f"{name}: nsigma is {rule.nsigma:g}, it must be above 0")
+        if rule.passes < 1:
+            raise JobError(f"{name}: passes is {rule.passes}, it must be at least 1")
+        if ddof not in (0, 1):
+            raise JobError(f"{name}: ddof is {ddof}, it must be 0 or 1")
         return cls(rule)
 
 
@@ -75,7 +79,7 @@ class Stacker:
         self._n = len(exposures.files)
         self._weights = np.ones(self._n) if weights is None else np.asarray(weights, np.float64)
         if len(self._weights) != self._n or not (self._weights > 0).all():
-            raise JobError(f"weights: {self._n} numbers above 0 are needed")
+            raise JobError(f"weights of {self._n} exposures are needed, all above 0; there are {list(self._weights)}")
         self._few = self._n < FEW_INPUTS
         self._planes: tuple[F32, F32, NDArray[np.int16]] | None = None
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from kernels.errors import DataError
+from kernels.fitsblocks import Stream, walk
 from kernels.tiles import RowTiles
+
+CHUNK = 1 << 22
 
 
 class _Source:
@@ -146,9 +150,43 @@ def _add(words):  # type: ignore[no-untyped-def]
     return total
 
 
-def ones_complement_sum(data: NDArray[np.uint8]) -> int:
-    """FITS's checksum of bytes, a multiple of four of them (standard 4.0, appendix J)."""
-    total = int(_add(data.view("<u4")))
-    while total >> 32:  # what is carried over is added again
+def verify(path: str, names: Collection[str]) -> None:
+    """Compare HDUs with their DATASUM, where they have one.
+
+    Parameters
+    ----------
+    names : collection of `str`
+        EXTNAMEs; others are not looked at.
+
+    Raises
+    ------
+    DataError
+        They disagree, or the file is no FITS.
+    """
+    try:
+        with open(path, "rb") as file:
+            for cards in walk(Stream(path, file, packed=False)):
+                said, name = cards.text("DATASUM") or "", cards.text("EXTNAME")
+                if name not in names or not said.isdecimal():
+                    continue
+                file.seek(cards.data_start)
+                total, left = 0, cards.data_bytes()
+                while left:
+                    total += ones_complement_sum(np.frombuffer(file.read(min(left, CHUNK)), np.uint8))
+                    left -= min(left, CHUNK)
+                if folded(total) != int(said):
+                    raise DataError(path, f"HDU {name}: corrupt, its data are not those of its DATASUM")
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+
+
+def folded(total: int) -> int:
+    """32-bit ones' complement sum from a plain one: what is carried over is added again."""
+    while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
+
+
+def ones_complement_sum(data: NDArray[np.uint8]) -> int:
+    """FITS's checksum of bytes, a multiple of four of them (standard 4.0, appendix J)."""
+    return folded(int(_add(data.view("<u4"))))

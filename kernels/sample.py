@@ -51,9 +51,9 @@ def _add_row(typing: Any, row: Any, end: Any, base: Any, low: Any, high: Any, to
 def _within(image, x0, x1, base, low, high):  # type: ignore[no-untyped-def]
     """Sum, sum of squares and number of the ``d = x - base`` of columns ``[x0, x1)`` in ``low <= d <= high``."""
     totals = np.zeros(3 * LANES)
-    whole = (x1 - x0) // LANES * LANES
     for y in range(image.shape[0]):
         row = image[y, x0:x1]
+        whole = row.size // LANES * LANES
         _add_row(row, whole, base, low, high, totals)
         for x in range(whole, row.size):
             d = float(row[x]) - base

@@ -109,7 +109,7 @@ def read_table(
     try:
         with fitsio.FITS(path) as fits:
             header = dict(fits[0].read_header())
-            _check_identity(path, header, kind, camera, detector, unit)
+            check_identity(path, header, kind, camera, detector, unit)
             _check_sums(path, fits)
             hdu = fits[kind.upper()]
             found = {name.upper(): str(hdu.read_header().get(f"TUNIT{n}") or "").strip().lower()
@@ -138,9 +138,17 @@ def _check_sums(path: str, fits: fitsio.FITS) -> None:
             raise DataError(path, f"HDU {number}: corrupt, its data are not those of its DATASUM")
 
 
-def _check_identity(
+def check_identity(
     path: str, header: Mapping[str, Any], kind: str, camera: Camera, detector: Detector, unit: str
 ) -> None:
+    """Refuse what is another product, or another camera's or detector's, or in another unit.
+
+    Raises
+    ------
+    DataError
+        Says which.
+    """
+
     def said(key: str) -> str:
         return str(header.get(key, "nothing")).strip()
 

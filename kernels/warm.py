@@ -11,6 +11,7 @@ import fitsio
 import numpy as np
 
 from kernels import clip, combine, crosstalk, defects, geometry, job, linearity, network, normalise, product, ptc
+from kernels.tables import identity
 
 NX, NY, PRESCAN, SERIAL, PARALLEL = 16, 24, 3, 9, 4
 EVERYTHING = {
@@ -77,7 +78,8 @@ def _calibrations(folder: Path) -> dict[str, str]:
     detector, plane = camera.detectors[0], np.zeros((NY, 2 * NX), np.float32)
     paths = {role: str(folder / role) for role in ("bias", "dark", "crosstalk", "linearizer", "defects", "ptc")}
     for role in ("bias", "dark"):
-        product.write(paths[role], [("CALUNIT", "electron", "")], plane, np.zeros(plane.shape, np.int32), plane)
+        cards = [*identity(role, camera, detector), ("CALUNIT", "electron", "")]
+        product.write(paths[role], cards, plane, np.zeros(plane.shape, np.int32), plane)
     some = np.array([[0.0, 1e-4], [1e-4, 0.0]])
     crosstalk.write(paths["crosstalk"], camera, detector, some, some * 1e-6)
     linearity.write(paths["linearizer"], camera, detector, np.array([[0.0, 1e4, 1e5]] * 2), np.zeros((2, 3)))

@@ -96,11 +96,15 @@ class Lab:
                 fits.write(raw, extname=amplifier["hdu"], compress="RICE", tile_dims=(1, raw.shape[1]))
         return str(path)
 
-    def product(self, name: str, image: Image, mask: Image | None = None, unit: str = "electron") -> str:
-        """Write a calibration by hand."""
+    def product(
+        self, name: str, image: Image, mask: Image | None = None, unit: str = "electron", detector: int = 1
+    ) -> str:
+        """Write a calibration by hand, of the kind that its name begins with."""
         path = self.folder / name
+        kind = name.split(".")[0].rstrip("0123456789")
+        cards = {"OBSTYPE": kind, "INSTRUME": "Small", "DETECTOR": detector, "DETNAME": f"R22_S0{detector}"}
         with fitsio.FITS(str(path), "rw", clobber=True) as fits:
-            fits.write(None, header={"CALUNIT": unit})
+            fits.write(None, header={**cards, "CALUNIT": unit})
             fits.write(image.astype(np.float32), extname="IMAGE")
             fits.write(np.zeros(image.shape, np.int32) if mask is None else mask.astype(np.int32), extname="MASK")
         return str(path)

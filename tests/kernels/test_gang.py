@@ -40,12 +40,16 @@ def raws(shared_lab: Any) -> dict[int, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def calibrations(shared_lab: Any) -> dict[str, str]:
+def calibrations(shared_lab: Any) -> dict[int, dict[str, str]]:
+    """Bias and dark of each detector."""
     rng, shape = np.random.default_rng(9), shared_lab.size[::-1]
     mask = (rng.random(shape) < 0.01).astype(np.int32)
     return {
-        "bias": shared_lab.product("bias.fits", rng.normal(0, 3, shape), mask),
-        "dark": shared_lab.product("dark.fits", rng.normal(0.1, 0.01, shape)),
+        d: {
+            "bias": shared_lab.product(f"bias{d}.fits", rng.normal(0, 3, shape), mask, detector=d),
+            "dark": shared_lab.product(f"dark{d}.fits", rng.normal(0.1, 0.01, shape), detector=d),
+        }
+        for d in (0, 1, 2)
     }
 
 
@@ -124,7 +128,7 @@ def test_a_flat_is_the_same_on_any_number_of_ranks(shared_lab: Any, raws: Any, c
         measured = {d: str(folder / f"measure{d}.json") for d in raws}
         measure = [
             {"task": f"measure:{d}", "detector": d,
-             "inputs": {"raw": paths} | {k: [v] for k, v in calibrations.items()},
+             "inputs": {"raw": paths} | {k: [v] for k, v in calibrations[d].items()},
              "outputs": {"flatMeasure": measured[d]}, "parameters": parameters}
             for d, paths in raws.items()
         ]  # fmt: skip

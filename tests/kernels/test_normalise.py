@@ -143,9 +143,9 @@ def test_masked_and_saturated_pixels_are_not_measured(flats: Flats) -> None:
         segments[3][7:9, 14:24] = 65535  # C00 lies at the origin, unmirrored, as the mask does
     plain = flats.measure()
     plain["config"]["isr"] = lab.isr | {"bias": True}
-    plain["files"]["bias"] = {"path": lab.product("bias.fits", np.zeros(shape), mask)}
     for task in plain["tasks"]:
-        task["inputs"]["bias"] = ["bias"]
+        path = lab.product(f"bias{task['detector']}.fits", np.zeros(shape), mask, detector=task["detector"])
+        plain["files"][path], task["inputs"]["bias"] = {"path": path}, [path]
     assert lab.serial(plain) == 0
     table = json.loads((lab.folder / "measure0.json").read_text())
     assert all(count[3] <= 480 - 30 - 20 for count in table["count"])
