@@ -10,7 +10,8 @@ again, until nothing changes (astropy's `SigmaClip` with ``maxiters=None``, and
 Siril's rejection).  Both keep ``low <= x <= high``, ties included.
 
 Inputs are sorted first (`kernels.network`) and then summed in that order, so
-neither the order of the exposures nor the tiling changes a bit of the result.
+neither the order of the exposures nor the tiling changes a bit of the result
+(of a weighted mean the tiling does not).
 Sums are of differences from the lower median, of which float32 loses nothing
 that counts: four at a time in float32, these in float64.
 """

@@ -2,8 +2,8 @@
 
 Every function here looks at one row at a time (and a column's level, made
 beforehand), so that the result does not depend on how an amplifier is cut into
-row blocks.  A level is kept as a whole number and a remainder: raw values and
-the whole number are exact in float32, and so is their difference.
+row blocks.  A level is kept as a whole number and a remainder: raw values (below
+2^24) and the whole number are exact in float32, and so is their difference.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 
 
-#: The compiler makes loops of whole vectors of them.
+#: Values that a loop takes at a time, so that the compiler makes it of whole vectors.
 _BATCH = 64
 _LAST = np.int32(2147483647)
 
