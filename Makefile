@@ -3,6 +3,7 @@
 # make soak        the long tests that the suite leaves out
 # make bench       the same environment with the peers, then the benchmarks (20 minutes): bench-results/*.json
 # make slurm-deps  Debian's Slurm packages (as root)
+# make ssh-deps    Debian's ssh server, which starts itself where systemd runs (as root)
 # make clean       what the above made in this folder
 #
 # All targets are relative, and pip gets its constraints as a relative path, because both make and pip split at blanks.
@@ -10,6 +11,7 @@
 PYTHON ?= python3
 PEER_PACKAGES = siril iraf
 SLURM_PACKAGES = slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins
+SSH_PACKAGES = openssh-server
 
 # pip < 25.3 applies PIP_CONSTRAINT to the build requirements too; later ones want it said separately.
 export PIP_CONSTRAINT = constraints.txt
@@ -19,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # survive a path with a blank.
 RUN = .venv/bin/python -P -m
 
-.PHONY: demo test soak bench bench-deps slurm-deps clean
+.PHONY: demo test soak bench bench-deps slurm-deps ssh-deps clean
 .NOTPARALLEL:
 
 demo: .venv/demo.stamp
@@ -29,6 +31,7 @@ demo: .venv/demo.stamp
 test: .venv/test.stamp
 	@missing=""; \
 	PATH="$$PATH:/usr/sbin:/sbin" command -v slurmctld >/dev/null || missing="$$missing those with a Slurm cluster (no slurmctld: make slurm-deps);"; \
+	PATH="$$PATH:/usr/sbin:/sbin" command -v sshd >/dev/null || missing="$$missing those over ssh (no sshd: make ssh-deps);"; \
 	[ -d "$${CAMPAIGN_FRAMES:-../shared/frames}" ] || missing="$$missing those with real frames (set CAMPAIGN_FRAMES);"; \
 	echo "Left out:$$missing the long ones (make soak)"
 	$(RUN) pytest
@@ -60,14 +63,16 @@ bench-deps:
 	.venv/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
-slurm-deps:
-	@if dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1; then echo "Slurm is installed"; \
+slurm-deps: WANTED = $(SLURM_PACKAGES)
+ssh-deps: WANTED = $(SSH_PACKAGES)
+slurm-deps ssh-deps:
+	@if dpkg -s $(WANTED) >/dev/null 2>&1; then echo "installed: $(WANTED)"; \
 	elif ! command -v apt-get >/dev/null; then \
-	    echo "make slurm-deps needs apt-get (Debian, Ubuntu); elsewhere install: $(SLURM_PACKAGES)" >&2; exit 1; \
+	    echo "make $@ needs apt-get (Debian, Ubuntu); elsewhere install: $(WANTED)" >&2; exit 1; \
 	elif [ "$$(id -u)" -ne 0 ]; then \
-	    echo "make slurm-deps must run as root: sudo make slurm-deps" >&2; exit 1; \
+	    echo "make $@ must run as root: sudo make $@" >&2; exit 1; \
 	else export DEBIAN_FRONTEND=noninteractive; \
-	    apt-get update && apt-get install -y --no-install-recommends $(SLURM_PACKAGES) </dev/null; \
+	    apt-get update && apt-get install -y --no-install-recommends $(WANTED) </dev/null; \
 	fi
 
 clean:

@@ -18,6 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFECT = 70
 INTERRUPTED = 130
 UNHEARD = 141
+#: What a file of variables adds to: the machine's, and where this program's own files are.
+KEPT = ("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "CAMPAIGN_HOME", "CAMPAIGN_SITES")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,10 +60,7 @@ def environment(env_file: str | None) -> dict[str, str]:
 
     if env_file is None:
         return dict(os.environ)
-    system = {
-        k: v for k, v in os.environ.items() if k in ("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "CAMPAIGN_HOME")
-    }
-    return read(Path(env_file), system)
+    return read(Path(env_file), {k: v for k, v in os.environ.items() if k in KEPT})
 
 
 def _disk(error: OSError) -> CampaignError:
@@ -85,7 +84,7 @@ def _defect(error: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
-    for commands in ("data", "step", "report"):  # each adds its own
+    for commands in ("data", "step", "report", "sites", "siterun"):  # each adds its own
         importlib.import_module(f"campaign.cli_{commands}")
 
     try:

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 template_options = options(
     click.argument("template"),
     env_file,
-    click.option("--site", help="Compute site, instead of the template's."),
+    click.option("--site", metavar="NAME", help="Run at this site, instead of the template's."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a template key (repeat)."),
 )
 selection_options = options(
     click.option("--exclude", type=int, multiple=True, metavar="ID", help="Leave an exposure out (repeat); recorded."),
     click.option("--allow-missing", is_flag=True, help="Combine what there is where a detector lacks exposures."),
+)
+sites_options = options(
+    click.option("--sites", metavar="A,B,...", help="Split the work over these sites, by their fractions."),
+    click.option("--override", is_flag=True, help="Warn of a site whose release differs, instead of refusing it."),
 )
 
 
@@ -163,6 +167,7 @@ def _show_findings(findings: Any, say: Callable[[str], None] = print) -> None:
 @cli.command()
 @template_options
 @selection_options
+@sites_options
 @click.option("--dry-run", is_flag=True, help="Plan, show, and write nothing.")
 @ranks
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output, and nothing else.")
@@ -173,11 +178,13 @@ def submit(
     settings: tuple[str, ...],
     exclude: tuple[int, ...],
     allow_missing: bool,
+    sites: str | None,
+    override: bool,
     dry_run: bool,
     ranks: int,
     as_json: bool,
 ) -> None:
-    """Plan TEMPLATE, run it on this machine, and record its products in the repository."""
+    """Plan TEMPLATE, run it, and record its products in the repository."""
     from campaign import console
     from campaign.errors import TasksFailed
     from campaign.repository import open_repository
@@ -190,11 +197,13 @@ def submit(
     console.warn(step.config.warnings)
     with open_repository(step.config.butler_config, writeable=not dry_run) as repository:
         plan, camera = prepare(step, repository, chosen)
+        federated = _federated(step, plan, sites, override, ranks, as_json) if sites else None
+        plan, how = federated or _at(step, plan, override, ranks)
         if dry_run:
             _show_plan(plan, as_json)
             return
         with console.Progress(len(plan.tasks), as_json) as progress:
-            done = run(step, repository, plan, camera, progress)
+            done = run(step, repository, plan, camera, progress, how)
     for note in done.notes:
         console.say(f"note: {note}")
     if done.findings or done.outcome.done:  # what was not read cannot be said to be well
@@ -209,6 +218,29 @@ def submit(
             where=plan.run,
             do=f"logs are in {plan.submit_path}/logs",
         )
+
+
+def _at(step: Any, plan: Any, override: bool, slots: int) -> tuple[Any, Any]:
+    """How a plan is run at the step's site."""
+    from dataclasses import replace
+
+    from campaign.allocation import require_release, run_at, site_of
+
+    site, _ = site_of(step)
+    notes = require_release(site, override) if site else []
+    return replace(plan, notes=[*plan.notes, *notes]), run_at(site, slots)
+
+
+def _federated(step: Any, plan: Any, sites: str, override: bool, slots: int, as_json: bool) -> tuple[Any, Any]:
+    """How a plan is run at several sites; shows what each will be given."""
+    from campaign import console
+    from campaign.members import federate
+
+    plan, how, shares = federate(step, plan, sites.split(","), override, slots, console.say)
+    if not as_json:
+        rows = [(s["site"], f"{s['fraction']:.4g}", s["tasks"], s["frames"]) for s in shares]
+        console.table(("site", "fraction", "tasks", "frames"), rows, "shares")
+    return plan, how
 
 
 def _show_plan(plan: Any, as_json: bool) -> None:

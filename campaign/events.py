@@ -44,16 +44,32 @@ class Journals:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._offsets: dict[Path, int] = {}
+        self._offsets: dict[str, int] = {}
 
-    def new(self) -> Iterator[Event]:
-        """Events written since the last call; in order within a file."""
-        for path in sorted(self._folder.glob("*.jsonl")):
-            with path.open("rb") as file:
-                file.seek(self._offsets.get(path, 0))
+    def _offset(self, path: str) -> int:
+        return self._offsets.get(path, 0)
+
+    def _grown(self, closely: bool) -> list[str]:
+        if not self._folder.is_dir():
+            return []
+        with os.scandir(self._folder) as entries:
+            files = [entry for entry in entries if entry.name.endswith(".jsonl")]
+        return sorted(e.path for e in files if closely or e.stat().st_size > self._offset(e.path))
+
+    def new(self, closely: bool = False) -> Iterator[Event]:
+        """Events written since the last call; in order within a file.
+
+        Parameters
+        ----------
+        closely : `bool`
+            Open every file, whatever its size: on a shared file system a size may be an old one.
+        """
+        for path in self._grown(closely):
+            with open(path, "rb") as file:
+                file.seek(self._offset(path))
                 text = file.read()
             whole = text[: text.rfind(b"\n") + 1]
-            self._offsets[path] = self._offsets.get(path, 0) + len(whole)
+            self._offsets[path] = self._offset(path) + len(whole)
             for line in whole.splitlines():
                 yield Event(**json.loads(line))
 
@@ -66,14 +82,16 @@ def read(folder: Path) -> list[Event]:
 class DriverJournal:
     """The driver's own file in the journal folder."""
 
-    def __init__(self, folder: Path, run: str) -> None:
+    def __init__(self, folder: Path, run: str, site: str = "local", token: int = 1) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "driver.jsonl"
         self._run = run
+        self._site = site
+        self._token = token
 
     def write(self, event: str, detail: Mapping[str, Any], task: str = "") -> Event:
         """Append one event, see it on disk, and give it back."""
-        entry = Event(VERSION, now(), self._run, task, 1, "local", 1, event, dict(detail))
+        entry = Event(VERSION, now(), self._run, task, 1, self._site, self._token, event, dict(detail))
         with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(entry), separators=(",", ":")) + "\n")
             file.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,8 +62,13 @@ def _die_with_parent() -> Callable[[], None]:
     return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def launch(job: Path, ranks: int, log: Path) -> int:
+def launch(job: Path, ranks: int, log: Path, living: set[subprocess.Popen[bytes]] | None = None) -> int:
     """Run a job file and wait for it; its output goes into ``log``.
+
+    Parameters
+    ----------
+    living : `set`, optional
+        Holds the process as long as it lives, for whoever would end it from another thread.
 
     Returns
     -------
@@ -79,12 +85,16 @@ def launch(job: Path, ranks: int, log: Path) -> int:
             env=environment(),
             preexec_fn=_die_with_parent(),
         )
+        living = set() if living is None else living
+        living.add(process)
         try:
             return process.wait()
         except BaseException:  # an operator's ^C too: nothing is left running
             process.kill()
             process.wait()
             raise
+        finally:
+            living.discard(process)
 
 
 def run_job(job: Path, ranks: int, log: Path) -> int:
@@ -108,9 +118,15 @@ def _kept(log: Path) -> Path:
     return Path(file.name)
 
 
-def cause(log: Path, code: int) -> str:
-    """The line of a log that says why: the kernel's own error, else the last exception's."""
-    lines = log.read_text(errors="replace").splitlines()
+def complaint(log: Path) -> str:
+    """The line of a log that says why: the kernel's own error, else the last exception's, else a launcher's."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     exceptions = [line for line in lines if line[:1].isalpha() and "Error" in line.split(":")[0]]
-    return (errors or exceptions[-1:] or [f"the kernel ended with code {code}"])[0]
+    launchers = [line for line in lines if re.match(r"\w+: error: ", line)]
+    return next(iter([*errors, *exceptions[-1:], *launchers]), "")
+
+
+def cause(log: Path, code: int) -> str:
+    """Why a job died, from its log and its exit code."""
+    return complaint(log) or f"the kernel ended with code {code}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class Group:
     tasks : sequence of `PlanTask`
     needs : sequence of `str`
         Labels of groups that must be done before.
+    resources : `dict`
+        What a site's scheduler is asked for: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job.
     """
 
     label: str
@@ -68,6 +70,7 @@ class Group:
     config: Mapping[str, Any]
     tasks: Sequence[PlanTask]
     needs: Sequence[str]
+    resources: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,25 @@ def load(path: Path) -> Plan:
         Missing, not a plan, or of another version.
     """
     try:
-        plain = json.loads(path.read_text())
-        if plain["v"] != VERSION:
-            raise ConfigurationError(f"plan version {plain['v']}, this is for version {VERSION}", where=str(path))
-        return Plan(**{**plain, "groups": [_group(g) for g in plain["groups"]]})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return from_plain(json.loads(path.read_text()), str(path))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"not a plan: {error!r}", where=str(path)) from error
+
+
+def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
+    """Make a plan from its JSON form; ``where`` is for messages.
+
+    Raises
+    ------
+    ConfigurationError
+        Not a plan, or of another version.
+    """
+    try:
+        if plain["v"] != VERSION:
+            raise ConfigurationError(f"plan version {plain['v']}, this is for version {VERSION}", where=where)
+        return Plan(**{**plain, "groups": [_group(g) for g in plain["groups"]]})
+    except (KeyError, TypeError) as error:
+        raise ConfigurationError(f"not a plan: {error!r}", where=where) from error
 
 
 def _group(plain: Mapping[str, Any]) -> Group:

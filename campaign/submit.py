@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from campaign import levels
+from campaign.allocation import site_of, with_resources
 from campaign.cost import estimate
 from campaign.errors import CampaignError, SubmissionRefused
 from campaign.events import DriverJournal, Event
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from campaign.camera import Camera
     from campaign.repository import Repository
 
+
+#: Runs a plan that is written: on this machine, by a site's scheduler, or at several sites.
+Run = Callable[[Plan, Callable[[Event], None]], Outcome]
 
 #: Free space that plan, jobs, journal and logs want, bytes: in any case, and for each file of the plan.
 RECORDS, RECORDS_A_FILE = 1 << 19, 1 << 10
@@ -80,14 +84,15 @@ def prepare(step: Step, repository: Repository, options: Options) -> tuple[Plan,
             where=repository.root,
             do="raise the letter of RERUN, or give another outputRun",
         )
-    if options.ranks > 1:
+    site, notes = site_of(step)
+    if options.ranks > 1 and (site is None or site.scheduler is None):
         mpiexec()
     request = Request(
         step.config, step.pipeline, camera, selection, options.ranks, list(options.exclude), step.permissions
     )
-    plan = freeze(request, repository, run_id())
+    plan = with_resources(step.config, freeze(request, repository, run_id()))
     lacking = [text for text in [missing(selection)] if text]
-    return replace(plan, notes=[*lacking, *plan.notes]), camera
+    return replace(plan, notes=[*lacking, *notes, *plan.notes]), camera
 
 
 @contextmanager
@@ -183,10 +188,20 @@ def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
     return levels.judge(rows, plan.product, times, camera)
 
 
+def run_here(plan: Plan, listener: Callable[[Event], None]) -> Outcome:
+    """Run a plan on this machine."""
+    return Runner(plan, listener).run()
+
+
 def submit(
-    step: Step, repository: Repository, plan: Plan, camera: Camera, listener: Callable[[Event], None]
+    step: Step,
+    repository: Repository,
+    plan: Plan,
+    camera: Camera,
+    listener: Callable[[Event], None],
+    run: Run = run_here,
 ) -> Submission:
-    """Run a plan on this machine and record what it makes.
+    """Run a plan and record what it makes.
 
     Raises
     ------
@@ -203,7 +218,7 @@ def submit(
     driver.write("started", about | {"output_run": plan.output_run, "submit_path": plan.submit_path})
     state = "failed"
     try:
-        outcome = Runner(plan, listener).run()
+        outcome = run(plan, listener)
         made = ingest(repository, plan, outcome)
         chain = repository.chain_output(plan.output, plan.output_run, plan.inputs) if made else ()
         state = "done" if outcome.done else "failed"

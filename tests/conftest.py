@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from slurm.development import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = Path(os.environ.get("CAMPAIGN_FRAMES", ROOT.parent / "shared" / "frames"))
@@ -61,3 +64,38 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     assert answer.returncode == 0, answer.stderr
     products = {p["name"]: p for p in json.loads(answer.stdout)["products"]}
     return Demo(folder, answer, variables(Places(folder / "repo")), products)
+
+
+@pytest.fixture(scope="session")
+def slurm_here() -> None:
+    """Skip where Slurm is not installed."""
+    from slurm.development import missing
+
+    if lacking := missing():
+        pytest.skip(f"no {lacking} (make slurm-deps)")
+
+
+@pytest.fixture
+def new_cluster(slurm_here: None, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Start clusters of one's own, ``new_cluster("frdf", nodes=2, cpus=2)``, to be hurt; they end with the test."""
+    from slurm import development
+
+    folders: list[Path] = []
+
+    def start(name: str = "own", **shape: int) -> Cluster:
+        folders.append(tmp_path / "clusters" / name)
+        return development.up(folders[-1], name, **shape)
+
+    yield start
+    for folder in folders:
+        development.down(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster(slurm_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Start one cluster of 4 nodes of 4 cores for all tests that leave it as it is."""
+    from slurm import development
+
+    folder = tmp_path_factory.mktemp("clusters") / "shared"
+    yield development.up(folder, "shared")
+    development.down(folder)

@@ -1,0 +1,93 @@
+"""Which site does what: shares by processing fraction, and what is recorded stays where it is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from campaign.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Item:
+    """A piece of work.
+
+    Parameters
+    ----------
+    id : `str`
+        Unique.
+    cost : `float`
+        In any unit, not negative.
+    group : `str`
+        Items of one group go to one site.
+    """
+
+    id: str
+    cost: float
+    group: str
+
+
+def _check(items: Sequence[Item], fractions: Mapping[str, float]) -> None:
+    if not fractions or any(not f >= 0 for f in fractions.values()) or not 0 < sum(fractions.values()) < float("inf"):
+        named = ", ".join(f"{site} {fraction}" for site, fraction in fractions.items()) or "no site"
+        raise ConfigurationError(f"work cannot be shared by these fractions: {named}")
+    if len({item.id for item in items}) != len(items):
+        raise ConfigurationError("two items have one id, they cannot be assigned")
+
+
+def assign(
+    items: Sequence[Item], fractions: Mapping[str, float], recorded: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Assign every item to a site.
+
+    Recorded items keep their site, and new ones of their group follow them
+    where that site is still there.  The other groups, in the order of their
+    first ids, go one by one to the site that is furthest below its share of
+    all the work of the sites at hand.
+
+    A site is given work only while it is below its share, so that it ends at
+    most one group above it.  One that ends below by D was never the furthest
+    below since; each site that ends above was, with a deficit of D at least,
+    and ends above by no more than a group less D.  What is above adds up to
+    what is below: D is less than a group too.
+
+    Parameters
+    ----------
+    items : sequence of `Item`
+        All of them, also the recorded ones.
+    fractions : `dict`
+        By site; relative to their sum.
+    recorded : `dict`, optional
+        Site by item id; a site that has no fraction (any more) keeps what it has done.
+
+    Returns
+    -------
+    sites : `dict`
+        By item id, every item once.
+
+    Raises
+    ------
+    ConfigurationError
+        No site, a fraction that is none, two items of one id.
+    """
+    _check(items, fractions)
+    recorded = recorded or {}
+    placed = {item.id: recorded[item.id] for item in items if item.id in recorded}
+    homes = {i.group: placed[i.id] for i in items if i.id in placed and placed[i.id] in fractions}
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in sorted(items, key=lambda i: i.id):
+        if item.id not in placed:
+            groups[item.group].append(item)
+    total = sum(i.cost for i in items if placed.get(i.id) in fractions or i.id not in placed)
+    whole = sum(fractions.values())
+    deficits = {site: total * fractions[site] / whole for site in sorted(fractions)}
+    for item in items:
+        if placed.get(item.id) in fractions:
+            deficits[placed[item.id]] -= item.cost
+    # The sort is stable: first the groups that follow, then the others in their order.
+    for group, some in sorted(groups.items(), key=lambda entry: entry[0] not in homes):
+        site = homes.get(group) or max(deficits, key=lambda s: (deficits[s], fractions[s]))
+        deficits[site] -= sum(item.cost for item in some)
+        placed |= {item.id: site for item in some}
+    return placed

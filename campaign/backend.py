@@ -1,0 +1,192 @@
+"""Where a plan's jobs run: on this machine, or by a site's Slurm.
+
+A backend knows nothing of plans, tasks and journals: it runs a job file as a
+gang or a single process and says why it died, and it has a Dask cluster ready
+where there are quanta.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from campaign.errors import CampaignError
+from campaign.launch import cause, cores, launch
+
+if TYPE_CHECKING:
+    from campaign.sites import Site
+
+#: What a job asks for: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job; a key may be missing.
+Resources = Mapping[str, int]
+#: Told of what befalls a job or a worker: an event's name and its detail.
+Say = Callable[[str, Mapping[str, Any]], Any]
+
+
+class Refused(CampaignError):
+    """The scheduler took a job not at all: nothing of it is queued."""
+
+    exit_code = 4
+
+
+class Death(str):
+    """Why a job died; empty where it did not.
+
+    Attributes
+    ----------
+    cause : `str`
+        ``infrastructure``, ``memory``, ``walltime``, ``cancelled`` or ``failed``.
+    """
+
+    cause: str
+
+    def __new__(cls, why: str, cause: str = "infrastructure") -> Death:
+        """Make one of its text."""
+        death = super().__new__(cls, why)
+        death.cause = cause
+        return death
+
+
+def nothing_wrong() -> str:
+    """Of a cluster that cannot lose its workers for good."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """A Dask cluster.
+
+    Parameters
+    ----------
+    address : `str`
+        The scheduler's.
+    problem : callable
+        Why it will never have a worker (again); empty while there is hope.
+    """
+
+    address: str
+    problem: Callable[[], str] = nothing_wrong
+
+
+class Backend(Protocol):
+    """Where jobs run.
+
+    ``site`` is the name that events and job files carry, ``slots`` the number
+    of processes that quanta may keep busy, ``shared`` whether gangs and quanta
+    take the same cores and so must take turns.
+    """
+
+    @property
+    def site(self) -> str:
+        """Name of the site."""
+
+    @property
+    def slots(self) -> int:
+        """Workers that quanta may have."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether gangs and quanta take the same cores."""
+
+    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
+        """Run a job file and wait for its end; a living job of that name is adopted.
+
+        Parameters
+        ----------
+        path : `Path`
+            The job file.
+        ranks : `int`
+            MPI ranks; 1 is a plain process.
+        log : `Path`
+            Takes the job's output.
+        name : `str`
+            ``<run>-<group>-<attempt>``, unique.
+        resources : `dict`
+        say : callable
+            Told of what the journal should have.
+
+        Returns
+        -------
+        why : `str`
+            Why it died (a `Death`, where more is known than infrastructure); empty where it came to its end, with
+            failed tasks or without.
+
+        Raises
+        ------
+        Refused
+            The scheduler does not take it.
+        """
+
+    def cluster(
+        self, workers: int, resources: Resources, logs: Path, name: str, say: Say
+    ) -> AbstractContextManager[Workers]:
+        """A Dask cluster of single-threaded workers, each offering the resource ``quantum``.
+
+        Old workers of that name are cancelled first.
+        """
+
+    def cancel(self) -> None:
+        """End everything that was started and still lives."""
+
+
+class Local:
+    """This machine: gangs by the environment's own mpiexec, quanta by a LocalCluster."""
+
+    shared = True
+
+    def __init__(self, site: str = "local") -> None:
+        self.site = site
+        self._living: set[subprocess.Popen[bytes]] = set()
+
+    @property
+    def slots(self) -> int:
+        """The cores."""
+        return cores()
+
+    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
+        """Run a job file; see `Backend.job`."""
+        code = launch(path, ranks, log, self._living)
+        why = "" if code in (0, 1) else cause(log, code)
+        if why:
+            say("died", {"error": why, "name": name, "cause": "infrastructure"})
+        return why
+
+    @contextmanager
+    def cluster(self, workers: int, resources: Resources, logs: Path, name: str, say: Say) -> Iterator[Workers]:
+        """A LocalCluster; see `Backend.cluster`."""
+        from distributed import LocalCluster
+
+        with LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            resources={"quantum": 1},
+        ) as cluster:
+            yield Workers(cluster.scheduler_address)
+
+    def cancel(self) -> None:
+        """Kill what other threads wait for."""
+        for process in list(self._living):
+            process.kill()
+
+
+def backend_of(site: Site | None, slots: int) -> Backend:
+    """The backend of a site; of this machine where there is none, or it has no scheduler.
+
+    Parameters
+    ----------
+    site : `Site` or `None`
+    slots : `int`
+        Workers that quanta may have at a site with a scheduler.
+    """
+    if site is None:
+        return Local()
+    if site.scheduler is None:
+        return Local(site.name)
+    from campaign.backend_slurm import Slurm
+
+    return Slurm(site.name, site.scheduler, slots)

@@ -1,0 +1,140 @@
+"""A site's Slurm as a backend: gangs by sbatch and srun, quanta on Dask workers that are jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from campaign.backend import Death, Refused, Resources, Say, Workers
+from campaign.launch import complaint
+from slurm import commands, scripts
+from slurm.commands import SlurmError
+from slurm.scripts import Scheduler, ScriptError
+from slurm.states import State, Status
+from slurm.watcher import Watcher
+
+MEMORY_MIB, MINUTES = 2048, 60
+#: How often a waiting gang looks whether it was given up, second; Slurm is asked by the watcher alone.
+POLL_SECONDS = 0.5
+#: Between two questions of the watcher, second: less than one a second, the first one of a run included.
+INTERVAL_S = 1.1
+#: How a kernel ends that has failed tasks: its journal says which.
+TASKS_FAILED = "1:0"
+
+
+class Slurm:
+    """Jobs by a site's Slurm; see `campaign.backend.Backend`.
+
+    Parameters
+    ----------
+    site : `str`
+    scheduler : `~slurm.scripts.Scheduler`
+    slots : `int`
+        Workers that quanta may have.
+    """
+
+    shared = False
+
+    def __init__(self, site: str, scheduler: Scheduler, slots: int) -> None:
+        self.site, self.slots = site, slots
+        self._scheduler = scheduler
+        self._access = scheduler.access
+        self._watching: Watcher | None = None
+        self._lock = threading.Lock()
+        self._names: set[str] = set()
+        self._cancelled = threading.Event()
+
+    @property
+    def _watcher(self) -> Watcher:
+        with self._lock:
+            if self._watching is None:
+                self._watching = Watcher(self._access, INTERVAL_S)
+            return self._watching
+
+    @property
+    def commands(self) -> int:
+        """How often Slurm was asked for the state of jobs."""
+        return self._watcher.commands
+
+    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
+        """Run a job file; see `campaign.backend.Backend.job`."""
+        self._names.add(name)  # known before it is submitted: whatever happens then, it can be cancelled
+        try:
+            job = self._adopted(name, say) or self._submitted(path, ranks, log, name, resources, say)
+        except (SlurmError, ScriptError) as error:
+            raise Refused(str(error), where=f"{self.site}, job {name}", do="look at the site's file") from error
+        status = self._end(job, name, log)
+        self._names.discard(name)
+        why = _why(status, log)
+        if why:
+            say("died", {"error": why, "name": name, "job": job, "state": status.slurm, "cause": why.cause})
+        return why
+
+    def _adopted(self, name: str, say: Say) -> str:
+        """The id of a living job of this name: it was submitted by a driver that is gone."""
+        found = commands.find(self._access, [name])[name]
+        if found:
+            say("adopted", {"name": name, "job": found[0].job})
+        return found[0].job if found else ""
+
+    def _submitted(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
+        gang = ["-m", "mpi4py"] if ranks > 1 else []
+        command = [self._scheduler.python, "-P", *gang, "-m", "kernels.run", str(path)]
+        script = scripts.gang_script(name, command, log, _wanted(resources, ranks), self._scheduler)
+        for option in script.unused:
+            say("note", {"note": f"{option}: in the site's file, and used by no template"})
+        job = commands.submit(self._access, scripts.keep(script, log))
+        say("queued", {"name": name, "job": job})
+        return job
+
+    def _end(self, job: str, name: str, log: Path) -> Status:
+        """Wait until a job is over, or Slurm knows it no longer."""
+        self._watcher.watch(job, name, log)
+        while True:
+            status = self._watcher.wait(job, POLL_SECONDS)
+            given_up = status.state is State.UNKNOWN and status.reason
+            if status.ended or given_up or self._cancelled.is_set():
+                return status
+
+    @contextmanager
+    def cluster(self, workers: int, resources: Resources, logs: Path, name: str, say: Say) -> Iterator[Workers]:
+        """A Dask cluster of Slurm jobs; see `campaign.backend.Backend.cluster`."""
+        from slurm.workers import Wanted, running
+
+        wanted = Wanted(self._scheduler, _wanted(resources, 1), name, logs, say)
+        with running(wanted, self._watcher, workers) as cluster:
+
+            def problem() -> str:
+                try:
+                    return cluster.problem()
+                except SlurmError as error:
+                    raise Refused(str(error), where=f"{self.site}, workers", do="look at the site's file") from error
+
+            yield Workers(cluster.address, problem)
+
+    def cancel(self) -> None:
+        """Cancel every job that is waited for; the workers go with their cluster."""
+        self._cancelled.set()
+        if self._names:
+            commands.cancel(self._access, *self._names)
+
+
+def _wanted(resources: Resources, ranks: int) -> scripts.Resources:
+    return scripts.Resources(
+        memory_mib=resources.get("memory_mib", MEMORY_MIB),
+        cores=resources.get("cores", 1),
+        ranks=ranks,
+        minutes=resources.get("minutes", MINUTES),
+    )
+
+
+def _why(status: Status, log: Path) -> Death:
+    """Why a job died; nothing where its kernel came to its end."""
+    if status.state is State.DONE or (status.state is State.FAILED and status.exit_code == TASKS_FAILED):
+        return Death("")
+    end = status.slurm or "Slurm knows it no longer"
+    said = complaint(log)
+    text = f"job {status.job}: {end}" + (f", exit {status.exit_code}" if status.exit_code else "")
+    return Death(f"{text}: {said}" if said else text, status.reason or "infrastructure")

@@ -1,0 +1,65 @@
+"""The command that a site runs: its share of a plan, without a Butler."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import click
+
+from campaign.cli import cli
+
+
+def _outlive_nobody() -> None:
+    """End when the archive does, which holds the other end of standard input."""
+    while os.read(0, 4096):
+        continue
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@cli.command("site-run")
+@click.argument("plan")
+def site_run(plan: str) -> None:
+    """Run a site's share of a plan: a bundle (FILE.tar, or - for standard input), or its site-plan.json.
+
+    Journal events go to standard output as JSON lines; a blank line now and
+    then says that it lives.  `about` as PLAN prints this installation's
+    release.  It is started by `campaign submit --sites`.
+    """
+    import json
+    import sys
+    import threading
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from campaign import siteplan
+    from campaign.backend import backend_of
+    from campaign.events import Event
+    from campaign.release import about
+    from campaign.sites import from_plain
+
+    if plan == "about":
+        print(json.dumps(about()))
+        return
+    if plan == "-":
+        share = siteplan.receive(sys.stdin.buffer)
+    elif plan.endswith(".tar"):
+        with open(plan, "rb") as file:
+            share = siteplan.receive(file)
+    else:
+        share = siteplan.parse(Path(plan).read_bytes(), plan)
+    lock = threading.Lock()
+
+    def tell(event: Event | None) -> None:
+        line = json.dumps(asdict(event), separators=(",", ":")) if event else ""
+        try:
+            with lock:
+                print(line, flush=True)
+        except BrokenPipeError:  # nobody listens: the archive has given this site up, or is gone
+            os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was submitted is cancelled, as by ^C
+    if plan == "-":
+        threading.Thread(target=_outlive_nobody, daemon=True).start()
+    backend = backend_of(from_plain(share.settings), share.slots)
+    raise SystemExit(0 if siteplan.run(share, backend, tell) else 1)

@@ -1,0 +1,243 @@
+"""The graph of a plan with quanta, on a Dask cluster.
+
+Quanta run in chunks on the cluster's workers, which offer the resource
+``quantum``; a task of a few milliseconds would else cost more to schedule than
+to do.  Gangs and serial jobs are nodes of the same graph: they run on one more
+worker, inside the driver, that offers ``gang`` once, and ``driver`` for the
+nodes that write job files and read journals.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from campaign import chunk
+from campaign.backend import Refused, Workers
+from campaign.plan import Group, PlanTask
+
+if TYPE_CHECKING:
+    from campaign.runner import Runner
+
+POLL_SECONDS = 0.05
+#: Quanta a Dask task: chunking beats every other way of scheduling small work.
+CHUNK = 20
+#: What every cluster of a run is made with: the scheduler does not hold tasks back.
+SETTINGS = {"distributed.scheduler.worker-saturation": "inf"}
+LOST = "the worker is gone"
+#: Runners of this process: a node travels by name, and is run by the driver's own worker.
+_RUNNERS: dict[str, Runner] = {}
+#: What their nodes raised.
+_ERRORS: dict[str, Exception] = {}
+
+
+def chunks(group: Group) -> list[Sequence[PlanTask]]:
+    """A group's tasks, cut into chunks; one of a detector's tasks reads its calibrations once."""
+    tasks = sorted(group.tasks, key=lambda t: -1 if t.job.detector is None else t.job.detector)
+    return [tasks[n : n + CHUNK] for n in range(0, len(tasks), CHUNK)]
+
+
+def _here(run: str, method: str, label: str, *needs: Any) -> Any:
+    """Call a node of a runner of this process."""
+    try:
+        return getattr(_RUNNERS[run], method)(label, *needs)
+    except Exception as error:
+        _ERRORS[run] = error
+        raise
+
+
+@dataclass(frozen=True)
+class Round:
+    """The graph of some groups; what they need of others is there already.
+
+    Parameters
+    ----------
+    number : `int`
+        Part of the keys: what one round gave up is another node in the next.
+    run : `str`
+    groups : sequence of `Group`
+    chained : `bool`
+        Have each group wait for the one before it: they take the same cores.
+    """
+
+    number: int
+    run: str
+    groups: Sequence[Group]
+    chained: bool
+
+    def key(self, label: str, part: str | int = "done") -> str:
+        """The name of a group's node: ``ready``, a chunk's number, ``done``."""
+        return f"node:{self.number}:{label}:{part}"
+
+    def parts(self, group: Group) -> list[str]:
+        """The names of a group's chunks."""
+        many = len(chunks(group)) if group.kind == "quantum" else 0
+        return [self.key(group.label, n) for n in range(many)]
+
+    def layers(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """The nodes of the graph, and the resource that they take."""
+        before: list[str] = []
+        labels = {group.label for group in self.groups}
+        for group in self.groups:
+            needs = [self.key(name) for name in group.needs if name in labels]
+            needs += before if self.chained else []
+            label, done, ready = group.label, self.key(group.label), self.key(group.label, "ready")
+            if group.kind == "quantum":
+                parts = self.parts(group)
+                yield {ready: (_here, self.run, "prepare", label, *needs)}, "driver"
+                yield {part: (chunk.run, ready, n) for n, part in enumerate(parts)}, "quantum"
+                yield {done: (_here, self.run, "settle", label, parts)}, "driver"
+            else:
+                yield {done: (_here, self.run, "node", label, *needs)}, "gang"
+            before = [done]
+
+    def graph(self) -> Any:
+        """Dask's form of it."""
+        from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+        layers: dict[str, Any] = {}
+        needs: dict[str, set[str]] = {}
+        home: dict[str, str] = {}
+        for n, (nodes, resource) in enumerate(self.layers()):
+            layers[f"{n}"] = MaterializedLayer(nodes, annotations={"resources": {resource: 1}})
+            home |= dict.fromkeys(nodes, f"{n}")
+            needs[f"{n}"] = {home[key] for node in nodes.values() for key in _named(node, home)} - {f"{n}"}
+        return HighLevelGraph(layers, needs)
+
+
+def _named(node: Sequence[Any], home: Mapping[str, str]) -> list[str]:
+    parts = [part for item in node for part in (item if isinstance(item, list) else [item])]
+    return [part for part in parts if isinstance(part, str) and part in home]
+
+
+def run(runner: Runner, groups: Sequence[Group]) -> None:
+    """Run all groups of a plan with quanta.
+
+    A chunk whose workers die again and again ends in an error, and Dask then
+    gives up all that waits for it.  Its tasks are failed, and what is left is
+    run in another round: a lost quantum stops only what needs it.
+    """
+    import dask
+    from distributed import Client
+
+    backend, plan = runner.backend, runner.plan
+    quanta = [group for group in groups if group.kind == "quantum"]
+    many = min(backend.slots, sum(len(chunks(group)) for group in quanta))
+    wanted = {key: max(g.resources.get(key, 0) for g in quanta) for g in quanta for key in g.resources}
+    name, say = f"{runner.stem}-workers", partial(runner.write, "workers")
+    with (
+        dask.config.set(SETTINGS),
+        backend.cluster(many, wanted, plan.folder / "logs", name, say) as workers,
+        Client(workers.address, set_as_default=False) as client,
+        _driver_worker(client),
+        _known(runner),
+    ):
+        try:
+            left, number = list(groups), itertools.count()
+            while left:
+                left = _run(runner, Round(next(number), plan.run, left, backend.shared), workers, client)
+        except BaseException:  # before the worker of the driver is closed, which waits for its gang
+            backend.cancel()
+            raise
+
+
+@contextmanager
+def _known(runner: Runner) -> Iterator[None]:
+    _RUNNERS[runner.plan.run] = runner
+    try:
+        yield
+    finally:
+        del _RUNNERS[runner.plan.run]
+        _ERRORS.pop(runner.plan.run, None)
+
+
+@contextmanager
+def _driver_worker(client: Any) -> Iterator[None]:
+    """A worker inside this process: it alone may start gangs."""
+    from distributed import Worker
+
+    with tempfile.TemporaryDirectory(prefix="campaign-driver-") as folder:
+
+        async def start() -> Any:
+            return await Worker(
+                client.scheduler.address,
+                nthreads=2,
+                name="driver",
+                resources={"gang": 1, "driver": 1},
+                memory_limit=0,
+                local_directory=folder,
+                dashboard=False,
+            )
+
+        worker = client.sync(start)
+        try:
+            yield
+        finally:
+            client.sync(worker.close, executor_wait=False)
+
+
+def _run(runner: Runner, one: Round, workers: Workers, client: Any) -> list[Group]:
+    """Run a round; give the groups that Dask gave up."""
+    graph = one.graph()
+    keys = list(graph.to_dict())
+    futures = dict(zip(keys, client.get(graph, keys, sync=False), strict=True))
+    why = _wait(runner, futures, workers)
+    left = []
+    for group in one.groups:
+        parts = [futures[part] for part in one.parts(group)]
+        if any(part.status != "finished" for part in parts) and _finished(futures[one.key(group.label, "ready")]):
+            runner.settle(group.label, [_answer(part, why) for part in parts])
+        elif not _finished(futures[one.key(group.label)]):
+            left.append(group)
+    client.cancel(list(futures.values()), force=True)  # their results are of no use, and need not be saved
+    assert len(left) < len(one.groups), f"a round without progress: {[group.label for group in left]}"
+    return left
+
+
+def _finished(future: Any) -> bool:
+    return bool(future.status == "finished")
+
+
+def _answer(part: Any, why: str) -> str:
+    """What a chunk said; else why it said nothing."""
+    if _finished(part):
+        return str(part.result())
+    return str(part.exception()) if part.status == "error" else why or LOST
+
+
+def _wait(runner: Runner, futures: Mapping[str, Any], workers: Workers) -> str:
+    """Wait for the whole graph; say why quanta were given up, if they were.
+
+    Raises
+    ------
+    Exception
+        What a node of the driver's own raised.
+    """
+    why = ""
+    while any(future.status == "pending" for future in futures.values()):
+        _raise(runner)
+        if not why and (why := _problem(runner, workers)):
+            for key, future in futures.items():
+                if future.status == "pending" and not key.endswith(":done"):
+                    future.cancel()
+        time.sleep(POLL_SECONDS)
+    _raise(runner)
+    return why
+
+
+def _raise(runner: Runner) -> None:
+    if (error := _ERRORS.get(runner.plan.run)) is not None:
+        raise error
+
+
+def _problem(runner: Runner, workers: Workers) -> str:
+    try:
+        return workers.problem()
+    except Refused as refusal:
+        return runner.refused(refusal)

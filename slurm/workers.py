@@ -1,0 +1,299 @@
+"""Dask workers as Slurm jobs: dask-jobqueue's cluster, with this package's scripts and commands.
+
+dask-jobqueue keeps the number of workers; scripts, submission and cancelling
+are ours, so that a site's template, quoting, environment and time-outs are
+those of every other job.  Workers that are wanted at the same time are one
+array: two commands, however many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import itertools
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distributed.deploy.spec import ProcessInterface
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from slurm.commands import SlurmError, cancel, queue, submit
+from slurm.scripts import Resources, Scheduler, array_script, keep, log_of, write_commands
+from slurm.states import State, Status
+from slurm.watcher import Watcher
+
+
+def _dask_jobqueue() -> Any:
+    """Import it, and leave ^C as it is: dask-jobqueue would have it end the process with success."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        return importlib.import_module("dask_jobqueue.slurm")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+_SLURM = _dask_jobqueue()
+#: A worker without a scheduler, as when the driver was killed, ends after this many seconds.
+ORPHANED_S = 60
+#: A worker leaves by itself between these shares of its walltime: never all at once, and never by Slurm's hand.
+LIFETIME, STAGGER = 0.55, 0.35
+#: What of a job's memory its worker leaves to its nanny, MiB.
+NANNY_MIB = 128
+#: Workers that are wanted within this time are submitted together, second.
+TOGETHER_S = 0.05
+#: So many jobs a worker may end before they join; then it is no accident.
+STILLBORN = 3
+Say = Callable[[str, Mapping[str, Any]], Any]
+
+
+def over(status: Status) -> bool:
+    """Whether nothing more will come of a job: it has ended, or Slurm knows it no longer."""
+    return status.ended or (status.state is State.UNKNOWN and bool(status.reason))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pool is made of.
+
+    Parameters
+    ----------
+    scheduler : `~slurm.scripts.Scheduler`
+        The site.
+    resources : `~slurm.scripts.Resources`
+        Of one worker.
+    name : `str`
+        What the names of all their jobs begin with.
+    folder : `~pathlib.Path`
+        Takes scripts and logs.
+    say : callable
+        Told what befalls workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with ``error``.
+    """
+
+    scheduler: Scheduler
+    resources: Resources
+    name: str
+    folder: Path
+    say: Say
+
+    def command(self, address: str, worker: str) -> list[str]:
+        """The command line of a worker."""
+        seconds = 60 * self.resources.minutes
+        line = [self.scheduler.python, "-P", "-m", "distributed.cli.dask_worker", address, "--name", worker]
+        memory = max(self.resources.memory_mib - NANNY_MIB, self.resources.memory_mib // 2)
+        line += ["--nthreads", "1", "--memory-limit", f"{memory}MiB", "--resources", "quantum=1"]
+        line += ["--nanny", "--no-dashboard", "--death-timeout", str(ORPHANED_S)]
+        line += ["--lifetime", f"{LIFETIME * seconds:.0f}s", "--lifetime-stagger", f"{STAGGER * seconds:.0f}s"]
+        return [*line, "--interface", self.scheduler.interface] if self.scheduler.interface else line
+
+
+@dataclass
+class Pool:
+    """The jobs of a cluster's workers.
+
+    Parameters
+    ----------
+    wanted : `Wanted`
+    watcher : `~slurm.watcher.Watcher`
+    """
+
+    wanted: Wanted
+    watcher: Watcher
+    #: Part of the arrays' names: those of an earlier driver are never taken for them.
+    epoch: str = field(default_factory=lambda: f"{int(time.time()):x}")
+    living: dict[str, str] = field(default_factory=dict)
+    joined: set[str] = field(default_factory=set)
+    present: set[str] = field(default_factory=set)
+    refused: SlurmError | None = None
+    stillborn: int = 0
+    last: str = ""
+    closing: bool = False
+    _queue: list[tuple[str, str, asyncio.Future[str]]] = field(default_factory=list)
+    _arrays: Iterator[int] = field(default_factory=itertools.count)
+
+    async def start(self, address: str, worker: str) -> str:
+        """Submit a worker's job, with those that are wanted at the same time; give its id."""
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._queue.append((address, worker, answer))
+        if len(self._queue) == 1:
+            await asyncio.sleep(TOGETHER_S)
+            batch, self._queue = self._queue, []
+            most = self.wanted.scheduler.max_array
+            for first in range(0, len(batch), most):
+                await self._submit(batch[first : first + most])
+        return await answer
+
+    async def _submit(self, batch: Sequence[tuple[str, str, asyncio.Future[str]]]) -> None:
+        lines = [self.wanted.command(address, worker) for address, worker, _ in batch]
+        try:
+            job = await asyncio.to_thread(self._array, lines)
+        except SlurmError as error:
+            self._missed(error, len(batch))
+            job = ""
+        for n, (_, worker, answer) in enumerate(batch):
+            if job:
+                self.living[worker] = f"{job}_{n}"
+                self.watcher.watch(f"{job}_{n}")
+            answer.set_result(self.living.get(worker, ""))
+
+    def _array(self, lines: Sequence[Sequence[str]]) -> str:
+        wanted, number = self.wanted, f"{self.epoch}.{next(self._arrays)}"
+        name, log = f"{wanted.name}-{number}", wanted.folder / f"workers.{number}.log"
+        commands = write_commands(log.with_suffix(".commands"), lines)
+        script = array_script(name, commands, range(len(lines)), log, wanted.resources, wanted.scheduler)
+        wanted.say("submitted", {"name": name, "workers": len(lines), "log": str(log_of(log, 0))})
+        return submit(wanted.scheduler.access, keep(script, log))
+
+    def _missed(self, error: SlurmError, many: int) -> None:
+        self.last = str(error)
+        self.stillborn += many
+        if not error.transient:
+            self.refused = error
+
+    def lost(self) -> list[str]:
+        """Workers whose jobs have ended since the last call; what ended them is told."""
+        gone = []
+        for worker, job in list(self.living.items()):
+            status = self.watcher.status(job)
+            if not over(status):
+                continue
+            gone.append(worker)
+            del self.living[worker]
+            self.stillborn += worker not in self.joined
+            self.joined.discard(worker)
+            self.last = f"worker {worker}, job {job}: {status.slurm or 'vanished'}, {status.reason or status.exit_code}"
+            about = {"name": worker, "job": job, "state": status.slurm, "cause": status.reason or "infrastructure"}
+            self.wanted.say("died", {"error": self.last, **about})
+        return gone
+
+    def problem(self, workers: int) -> str:
+        """Why there will be no worker again; empty while there is hope."""
+        if not self.present and self.stillborn >= STILLBORN * workers:
+            return f"no worker comes up: {self.last}; see {self.wanted.folder}/workers.*.log"
+        return ""
+
+
+class WorkerJob(_SLURM.SLURMJob):  # type: ignore[name-defined]
+    """dask-jobqueue's job of one worker, submitted and cancelled by this package."""
+
+    def __init__(self, scheduler: Any = None, name: Any = None, *, pool: Pool, **options: Any) -> None:
+        super().__init__(scheduler=scheduler, name=name, **options)
+        self._pool = pool
+
+    async def start(self) -> None:
+        """Submit."""
+        self.job_id = await self._pool.start(str(self.scheduler), str(self.name))
+        await ProcessInterface.start(self)
+
+    async def close(self) -> None:
+        """Cancel; when all go, they go by one command."""
+        if self.job_id and not self._pool.closing:
+            self._pool.living.pop(str(self.name), None)
+            await asyncio.to_thread(cancel, self._pool.wanted.scheduler.access, self.job_id)
+        await ProcessInterface.close(self)
+
+
+class Register(SchedulerPlugin):
+    """Notes in the scheduler who joins and who leaves, and what nannies say."""
+
+    name = "campaign-register"
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._names: dict[str, str] = {}
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """Note that a worker is there."""
+        name = str(scheduler.workers[worker].name)
+        if name not in self._pool.living:
+            return
+        self._names[worker] = name
+        self._pool.joined.add(name)
+        self._pool.present.add(name)
+        self._pool.stillborn = 0
+        self._say(name, "joined", worker)
+
+    def remove_worker(self, scheduler: Any, worker: str, *, stimulus_id: str, **_: Any) -> None:
+        """Note that a worker is gone, and how that came."""
+        name = self._names.pop(worker, "")
+        if name:
+            self._pool.present.discard(name)
+            self._say(name, "left", stimulus_id)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Note a nanny's restart of its worker, as for memory."""
+        if topic == "worker-restart-memory":
+            name = self._names.get(str(msg.get("worker")), str(msg.get("worker")))
+            self._say(name, "restarted", f"memory: {int(msg.get('rss', 0)) >> 20} MiB")
+
+    def _say(self, name: str, state: str, why: str) -> None:
+        if not self._pool.closing:
+            self._pool.wanted.say("worker", {"name": name, "state": state, "why": why})
+
+
+class Running:
+    """A cluster whose workers come from Slurm.
+
+    Parameters
+    ----------
+    cluster : `dask_jobqueue.SLURMCluster`
+    pool : `Pool`
+    many : `int`
+        Workers that are wanted.
+    """
+
+    def __init__(self, cluster: Any, pool: Pool, many: int) -> None:
+        self._cluster, self._pool, self._many = cluster, pool, many
+        self.address = str(cluster.scheduler_address)
+
+    def problem(self) -> str:
+        """Have lost workers replaced; say why there will be none again, empty while there is hope.
+
+        Raises
+        ------
+        SlurmError
+            Slurm refuses them.
+        """
+        for worker in self._pool.lost():  # the adaptive cluster then sees that it has one less than planned
+            self._cluster.loop.add_callback(self._cluster.workers.pop, worker, None)
+        if self._pool.refused:
+            raise self._pool.refused
+        return self._pool.problem(self._many)
+
+
+@contextmanager
+def running(wanted: Wanted, watcher: Watcher, many: int) -> Iterator[Running]:
+    """A Dask cluster of ``many`` single-threaded workers; what died is replaced, what is left is cancelled.
+
+    Its scheduler lives in this process: workers of an earlier one of this name
+    have nobody to talk to, and are cancelled first.
+    """
+    access = wanted.scheduler.access
+    cancel(access, *(one.job for one in queue(access) if one.living and one.name.startswith(f"{wanted.name}-")))
+    pool = Pool(wanted, watcher)
+    wanted.folder.mkdir(parents=True, exist_ok=True)
+    interface = wanted.scheduler.interface or None
+    with _SLURM.SLURMCluster(
+        n_workers=0,
+        job_cls=WorkerJob,
+        pool=pool,
+        name=wanted.name,
+        cores=1,
+        processes=1,
+        memory=f"{wanted.resources.memory_mib}MiB",
+        interface=interface,
+        scheduler_options={"dashboard_address": "127.0.0.1:0", "dashboard": False},
+    ) as cluster:
+        try:
+            cluster.scheduler.add_plugin(Register(pool))
+            cluster.scale(many)  # at once; adapt() looks first after a second
+            cluster.adapt(minimum=many, maximum=many)
+            yield Running(cluster, pool, many)
+        finally:
+            pool.closing = True
+            if pool.living:
+                cancel(access, *pool.living.values())

@@ -1,0 +1,175 @@
+"""Plans run on this machine: quanta and gangs in one graph, lost workers, what is left of a chunk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import fitsio
+import numpy as np
+import pytest
+
+from campaign import chunk
+from campaign.backend import Local
+from campaign.events import Event, read
+from campaign.plan import Group, Plan
+from campaign.runner import Outcome, Runner
+from campaign.runner_graph import CHUNK, chunks
+from tests.campaign import plans
+
+DETECTORS = 3
+
+
+def needing(group: Group, label: str, tasks: Callable[[int], list[str]]) -> Group:
+    """A group whose tasks wait for others."""
+    waiting = [replace(task, needs=tasks(n)) for n, task in enumerate(group.tasks)]
+    return replace(group, tasks=waiting, needs=[label])
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Eight frames of each detector corrected as quanta, and combined by a gang once they are."""
+    folder = tmp_path / "a blank"
+    files = plans.frames(folder / "raw", 8, DETECTORS)
+    isr = plans.quanta(folder, 8, DETECTORS)
+    combine = needing(plans.gang(folder, 8, DETECTORS, 2), "isr", lambda d: [f"isr:{e},{d}" for e in range(8)])
+    return plans.plan(folder, [isr, combine], files, DETECTORS)
+
+
+def test_chunks_are_of_one_detector_where_they_can_be(plan: Plan) -> None:
+    parts = chunks(plan.groups[0])
+    assert [len(part) for part in parts] == [CHUNK, 8 * DETECTORS - CHUNK]
+    assert sorted(t.name for part in parts for t in part) == sorted(t.name for t in plan.groups[0].tasks)
+    assert [t.job.detector for t in parts[0]][:8] == [0] * 8
+
+
+class Reaper:
+    """Kills the process of a task, as soon and as often as it starts."""
+
+    def __init__(self, task: str) -> None:
+        self.task, self.killed = task, 0
+
+    def __call__(self, event: Event) -> None:
+        if (event.event, event.task) == ("started", self.task):
+            os.kill(int(event.detail["pid"]), signal.SIGKILL)
+            self.killed += 1
+
+
+def test_a_quantum_that_kills_its_workers_fails_and_stops_only_what_needs_it(plan: Plan) -> None:
+    raw = Path(plan.files["4:2"]["path"])
+    raw.unlink()
+    os.mkfifo(raw)  # whoever opens it waits, until the reaper comes
+    files = {**plan.files, "4:2": {"path": str(raw)}}
+    reaper = Reaper("isr:4,2")
+    outcome = Runner(replace(plan, files=files), reaper).run()
+    assert reaper.killed == 4  # three are allowed
+    assert outcome.failed.keys() == {"isr:4,2"}
+    assert outcome.skipped == {"combine:2": "isr:4,2"}
+    assert {name for name in outcome.published if name.startswith("combine")} == {"combine:0", "combine:1"}
+    events = read(plan.journal)
+    causes = {e.task: e.detail["cause"] for e in events if e.event == "failed"}
+    assert causes == {"isr:4,2": "infrastructure"}
+    published = [e.task for e in events if e.event == "published"]
+    assert len(published) == len(set(published)) == 8 * DETECTORS - 1 + 2
+
+
+def test_quanta_come_before_a_gang_that_needs_them(plan: Plan) -> None:
+    outcome = Runner(plan, lambda event: None).run()
+    assert outcome.done
+    assert len(outcome.published) == 9 * DETECTORS
+    events = read(plan.journal)
+    last = max(e.t for e in events if e.event == "published" and e.task.startswith("isr"))
+    first = min(e.t for e in events if e.event == "started" and e.task.startswith("combine"))
+    assert last <= first
+    for d in range(DETECTORS):
+        frames = [fitsio.read(t.outputs[0].path, "IMAGE") for t in plan.groups[0].tasks if t.job.detector == d]
+        bias = fitsio.read(plan.groups[1].tasks[d].outputs[0].path, "IMAGE")
+        assert np.all((bias >= np.min(frames, axis=0)) & (bias <= np.max(frames, axis=0)))
+
+
+def test_a_gang_that_dies_fails_its_tasks_and_says_why(plan: Plan) -> None:
+    broken = replace(plan.groups[1], config={**plan.groups[1].config, "isr": {"nonsense": True}}, needs=[])
+    tasks = [replace(task, needs=[]) for task in broken.tasks]
+    outcome = Runner(replace(plan, groups=[replace(broken, tasks=tasks)]), lambda event: None).run()
+    assert set(outcome.failed.values()) == {"isr: unknown key 'nonsense'"}
+    died = [e for e in read(plan.journal) if e.event == "died"]
+    assert [(e.task, e.detail["name"]) for e in died] == [("combine", f"{plan.run}-combine-1")]
+
+
+def test_an_interrupted_run_leaves_nothing_running(plan: Plan) -> None:
+    raw = Path(plan.files["0:0"]["path"])
+    raw.unlink()
+    os.mkfifo(raw)
+    pids: list[int] = []
+    gang = replace(plan.groups[1], needs=[], tasks=[replace(t, needs=[]) for t in plan.groups[1].tasks])
+
+    def interrupt(event: Event) -> None:
+        if event.event == "started" and event.detail["pid"] not in pids:
+            pids.append(event.detail["pid"])
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start() if len(pids) == 2 else None
+
+    files = {**plan.files, "0:0": {"path": str(raw)}}
+    with pytest.raises(KeyboardInterrupt):
+        Runner(replace(plan, files=files, groups=[gang]), interrupt).run()
+    until = time.monotonic() + 5
+    while (living := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert living == []
+
+
+class TestChunk:
+    """What another worker makes of a chunk whose first was lost."""
+
+    @pytest.fixture
+    def job(self, plan: Plan) -> Path:
+        runner = Runner(plan, lambda event: None)
+        runner._backend = Local()
+        return Path(runner.prepare("isr")[0])
+
+    def journal(self, job: Path) -> Path:
+        return Path(json.loads(job.read_text())["journal"] + ".r0.jsonl")
+
+    def test_a_chunk_is_done_as_it_is(self, job: Path) -> None:
+        assert chunk.unfinished(str(job)) == str(job)
+
+    def test_what_is_told_is_not_done_again(self, job: Path) -> None:
+        assert chunk.run([str(job)], 0) == ""
+        assert chunk.unfinished(str(job)) is None
+
+    def test_what_is_left_is_done_by_another_job(self, job: Path) -> None:
+        assert chunk.run([str(job)], 0) == ""
+        path = self.journal(job)
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[:5]) + lines[5][:20])  # two published; a third begun; half a line
+        again = chunk.unfinished(str(job))
+        assert again is not None
+        left = json.loads(Path(again).read_text())
+        assert (left["attempt"], len(left["tasks"])) == (2, CHUNK - 2)
+        assert chunk.run([str(job)], 0) == ""
+        assert chunk.unfinished(str(job)) is None
+        told = [json.loads(line) for p in path.parent.glob("isr*") for line in p.read_text().splitlines()[:-1]]
+        assert {e["event"] for e in told} == {"started", "published"}
+
+    def test_an_error_is_a_text(self, tmp_path: Path) -> None:
+        assert chunk.run([str(tmp_path / "none.json")], 0).startswith("FileNotFoundError")
+        assert chunk.run([""], 0) == ""
+
+
+def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that ends well and says nothing has failed."""
+    monkeypatch.setattr("campaign.runner.LATE_SECONDS", 0.3)
+
+    class Silent(Local):
+        def job(self, *_: object) -> str:
+            return ""
+
+    gang = replace(plan.groups[1], needs=[], tasks=[replace(t, needs=[]) for t in plan.groups[1].tasks])
+    outcome: Outcome = Runner(replace(plan, groups=[gang]), lambda event: None, Silent()).run()
+    assert len(outcome.failed) == DETECTORS
+    assert all("does not say" in why for why in outcome.failed.values())

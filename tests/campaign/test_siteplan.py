@@ -1,0 +1,157 @@
+"""A site's share: what it says, what travels with it, and `campaign site-run` on real frames."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from campaign import siteplan, sites
+from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, TransientError
+from campaign.events import Event
+from campaign.plan import Plan
+from campaign.siteplan import Place, SitePlan, Writer
+from tests.campaign import plans
+
+DETECTORS = 3
+#: Runs the command line and says afterwards what of the Butler was imported.
+WATCHED = """
+import sys
+from campaign.cli import main
+sys.argv = ["campaign", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print("LSST", sorted(name for name in sys.modules if name.split(".")[0] == "lsst"), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    folder = tmp_path / "the archive"
+    files = plans.frames(folder / "raw", 4, DETECTORS)
+    return plans.plan(folder, [plans.gang(folder, 4, DETECTORS, 1)], files, DETECTORS)
+
+
+@pytest.fixture
+def share(plan: Plan, tmp_path: Path) -> SitePlan:
+    return Writer(plan, str(tmp_path / "the archive" / "raw")).make(
+        ["combine:0", "combine:2"], place(tmp_path), "0.1", 1
+    )
+
+
+def place(tmp_path: Path) -> Place:
+    return Place("frdf", "", str(tmp_path / "a site"), sites.plain(sites.Site("frdf")))
+
+
+def bundled(share: SitePlan, travelling: dict[str, str] | None = None) -> io.BytesIO:
+    """A bundle, ready to be read."""
+    stream = io.BytesIO()
+    siteplan.send(share, travelling or {}, stream)
+    stream.seek(0)
+    return stream
+
+
+def test_it_names_inputs_by_data_id_size_and_relative_path(share: SitePlan) -> None:
+    assert len(share.plan.files) == 8
+    file = share.plan.files["1:2"]
+    data_id = {"instrument": "Plain", "exposure": 1, "detector": 2}
+    assert file == {"path": "raw 1 2.fits", "bytes": file["bytes"], "root": "raw", "data_id": data_id}
+    assert all(not Path(path).is_absolute() for t in share.plan.tasks for path in t.job.outputs.values())
+    assert siteplan.parse(share.text(), "here") == siteplan.parse(siteplan.parse(share.text(), "here").text(), "here")
+
+
+def test_a_share_runs_without_the_butler(share: SitePlan, tmp_path: Path) -> None:
+    bundle = tmp_path / "a bundle.tar"
+    bundle.write_bytes(bundled(share).getvalue())
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", WATCHED, "site-run", str(bundle)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "LSST []"
+    events = [Event(**json.loads(line)) for line in done.stdout.splitlines() if line]
+    assert {(e.run, e.site, e.token) for e in events} == {("r-1", "frdf", 1)}
+    published = {e.task: e.detail["bias"] for e in events if e.event == "published"}
+    assert published.keys() == {"combine:0", "combine:2"}
+    for product in published.values():
+        path = Path(product["path"])
+        assert path.is_relative_to(tmp_path / "a site" / "r-1" / "0.1")
+        assert siteplan.checksum(str(path)) == product["sha256"]
+    again = subprocess.run([sys.executable, "-P", "-m", "campaign", "site-run", str(bundle)], capture_output=True)
+    assert again.returncode == 4
+    assert b"begun before" in again.stderr
+
+
+def test_calibrations_travel_once_by_checksum(plan: Plan, tmp_path: Path) -> None:
+    bias = tmp_path / "a bias.fits"
+    bias.write_bytes(b"SIMPLE")
+    (group,) = plan.groups
+    tasks = [replace(t, job=replace(t.job, inputs={**t.job.inputs, "bias": ["b-uuid"]})) for t in group.tasks]
+    plan = replace(plan, files={**plan.files, "b-uuid": {"path": str(bias)}}, groups=[replace(group, tasks=tasks)])
+    writer = Writer(plan, str(tmp_path / "the archive" / "raw"))
+    share = writer.make(["combine:0", "combine:1"], place(tmp_path), "0.1", 1)
+    sha256 = siteplan.checksum(str(bias))
+    assert writer.travelling(share) == {f"{sha256}/a bias.fits": str(bias)}
+    got = siteplan.receive(bundled(share, writer.travelling(share)))
+    path = Path(siteplan.placed(got).files["b-uuid"]["path"])
+    assert path == tmp_path / "a site" / "r-1" / "files" / sha256 / "a bias.fits"
+    assert path.read_bytes() == b"SIMPLE"
+
+
+def test_what_was_damaged_on_its_way_is_refused(share: SitePlan, tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(b"x")
+    with pytest.raises(TransientError, match="damaged on its way"):
+        siteplan.receive(bundled(share, {f"{'0' * 64}/x": str(file)}))
+    assert not [p for p in (tmp_path / "a site").rglob("*") if p.is_file()]
+    whole = bundled(share, {f"{siteplan.checksum(str(file))}/x": str(file)}).getvalue()
+    with pytest.raises(CampaignError, match="cut short|begins with"):
+        siteplan.receive(io.BytesIO(whole[:700]))
+
+
+@pytest.mark.parametrize("name", ["../x", "files/../x", f"files/{'0' * 64}/../../x", "/etc/x", f"files/{'0' * 64}/.."])
+def test_a_bundle_does_not_write_elsewhere(share: SitePlan, name: str) -> None:
+    stream = bundled(share)
+    with tarfile.open(fileobj=stream, mode="a") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    stream.seek(0)
+    with pytest.raises(ConfigurationError, match="no place for|leads out"):
+        siteplan.receive(stream)
+
+
+def _spoil_path(text: str) -> str:
+    return text.replace('"raw 1 2.fits"', '"../raw 1 2.fits"')
+
+
+def _spoil_name(text: str) -> str:
+    return text.replace('"name": "0.1"', '"name": "../0.1"')
+
+
+def _spoil_version(text: str) -> str:
+    return text.replace('"token": 1,', '"token": 1, "v": 2,').replace('"v": 1\n}', '"w": 1\n}')
+
+
+@pytest.mark.parametrize("spoil", [_spoil_path, _spoil_name, _spoil_version, lambda text: text[:100]])
+def test_a_plan_that_is_none_is_refused(share: SitePlan, spoil: Callable[[str], str]) -> None:
+    assert spoil(share.text()) != share.text()
+    with pytest.raises(ConfigurationError):
+        siteplan.parse(spoil(share.text()), "a plan")
+
+
+def test_a_raw_outside_the_raw_root_is_refused(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(SubmissionRefused, match="does not lie below"):
+        Writer(plan, str(tmp_path / "elsewhere")).make(["combine:0"], place(tmp_path), "0.1", 1)
+
+
+def test_a_site_says_which_input_it_lacks(share: SitePlan, tmp_path: Path) -> None:
+    (tmp_path / "the archive" / "raw" / "raw 1 2.fits").write_bytes(b"short")
+    (tmp_path / "the archive" / "raw" / "raw 0 2.fits").unlink()
+    with pytest.raises(SubmissionRefused, match="frdf: 2 of 8 inputs .* the first: .*raw 0 2.fits is not there"):
+        siteplan.require_inputs(share, siteplan.placed(share))

@@ -1,0 +1,146 @@
+"""``campaign submit --site``: a site makes what this machine makes; what cannot work is refused, and ^C ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fitsio
+import pytest
+
+from campaign.repository import open_repository
+from slurm.commands import call, queue
+from slurm.development import Cluster
+from tests.conftest import Demo
+
+TEMPLATE = Path(__file__).parents[1] / "data" / "bps_isr.yaml"
+CHAIN = "LSSTComCam/calib/DM-00000"
+PATIENCE_S = 30
+#: Of the sites' shares one alone is told here.
+SITE = """\
+name: usdf
+fraction: 0.25
+roles: [archive, processing]
+scheduler: {{conf: "{conf}", interface: lo, node_cores: 2{more}}}
+"""
+
+
+@pytest.fixture
+def at(cluster: Cluster, tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """The variables that make the cluster the site usdf."""
+
+    def sites(more: str = "") -> dict[str, str]:
+        folder = tmp_path / "sites"
+        folder.mkdir()
+        (folder / "usdf.yaml").write_text(SITE.format(conf=cluster.conf, more=more))
+        return {"CAMPAIGN_SITES": str(folder)}
+
+    return sites
+
+
+def apart(demo: Demo, folder: Path) -> dict[str, str]:
+    """A home of its own, for runs that end badly: the demo's runs are looked at by others."""
+    shutil.copytree(demo.folder / "repo" / "campaign" / "cameras", folder / "home" / "cameras")
+    return {"CAMPAIGN_HOME": str(folder / "home")}
+
+
+def living(cluster: Cluster) -> list[str]:
+    return [one.name for one in queue(cluster.access) if one.living]
+
+
+def images(path: Path) -> list[bytes]:
+    return [fitsio.read(path, hdu).tobytes() for hdu in ("IMAGE", "MASK", "VARIANCE")]
+
+
+def test_a_site_makes_the_bias_that_this_machine_makes(
+    demo: Demo, cluster: Cluster, at: Callable[..., dict[str, str]]
+) -> None:
+    run = f"{CHAIN}/demo/isr/at-usdf"
+    rerun = ["--set", f"outputRun={run}", "--set", f"output={run[:-8]}"]
+    answer = demo.run("submit", str(TEMPLATE), "--site", "usdf", "--ranks", "4", "--json", *rerun, **at())
+    assert answer.returncode == 0, answer.stderr
+    events = [json.loads(line) for line in answer.stdout.splitlines()]
+    (job,) = [e["detail"]["job"] for e in events if e["event"] == "queued" and e["task"] == "cpBiasCombine"]
+    said = call(cluster.access, ["scontrol", "--oneliner", "show", "job", job])
+    assert "NumNodes=2" in said
+    assert "TimeLimit=00:20:00" in said
+    assert "MinMemoryNode=6000M" in said  # two ranks of 3000 MiB
+    begin = "2024-12-08T22:00:00"
+    with open_repository(str(demo.folder / "repo")) as repository:
+        made = {d.data_id["detector"]: Path(d.path) for d in repository.datasets("bias", [run])}
+        frames = list(repository.datasets("postISRCCD", [run]))
+        for detector, path in made.items():
+            known = repository.find_dataset(
+                "bias", {"instrument": "LSSTComCam", "detector": detector}, [CHAIN], begin, begin
+            )
+            assert known is not None
+            assert images(path) == images(Path(known.path))
+    assert len(made) == 9
+    assert len(frames) == 90
+
+
+def test_a_refusal_of_slurm_ends_the_submission(
+    demo: Demo, cluster: Cluster, at: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    more = {**at(", partition: nosuch"), **apart(demo, tmp_path)}
+    answer = demo.run("submit", "bps_bias", "--site", "usdf", "--ranks", "2", **more)
+    assert answer.returncode == 4
+    assert "invalid partition" in answer.stderr
+    assert not [name for name in living(cluster) if "cpBias" in name]
+
+
+def test_a_site_that_is_none_is_refused(demo: Demo) -> None:
+    answer = demo.run("submit", "bps_bias", "--site", "nowhere")
+    assert answer.returncode == 2
+    assert "there is no site 'nowhere'" in answer.stderr
+
+
+def test_an_interrupt_cancels_what_waits(demo: Demo, new_cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+    own = new_cluster("usdf", nodes=1)
+    call(own.access, ["scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test"])
+    (tmp_path / "usdf.yaml").write_text(SITE.format(conf=own.conf, more=""))
+    line = [sys.executable, "-P", "-m", "campaign", "submit", "bps_bias", "--site", "usdf", "--ranks", "2"]
+    own_home = apart(demo, tmp_path / "own")
+    variables = {
+        **os.environ,
+        **demo.variables,
+        **own_home,
+        "CAMPAIGN_SITES": str(tmp_path / "usdf.yaml"),
+        "RERUN": "stopped",
+    }
+    process = subprocess.Popen(line, env=variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        until = time.monotonic() + PATIENCE_S
+        while not living(own):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, said
+    assert "nothing is left running" in said
+    assert living(own) == []
+
+
+def test_the_template_asks_for_resources(demo: Demo, tmp_path: Path) -> None:
+    path = tmp_path / TEMPLATE.name
+    shutil.copy(TEMPLATE, path)
+    answer = demo.run("submit", str(path), "--dry-run", "--json", "--set", "requestCpus=2")
+    assert answer.returncode == 0, answer.stderr
+    groups = {g["label"]: g["resources"] for g in json.loads(answer.stdout)["groups"]}
+    assert groups["cpBiasIsr"] == {"memory_mib": 1024, "cores": 2, "minutes": 30}
+    assert groups["cpBiasCombine"] == {"memory_mib": 3000, "cores": 2, "minutes": 20}
+    assert groups["cpBiasMosaic8"] == {"memory_mib": 2048, "cores": 2, "minutes": 60}
+    answer = demo.run("submit", str(path), "--dry-run", "--set", "memoryLimit=1000")
+    assert answer.returncode == 4
+    assert "memoryLimit is 1000 MiB" in answer.stderr

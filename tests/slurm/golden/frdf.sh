@@ -1,0 +1,35 @@
+#!/bin/bash
+#SBATCH --job-name=r-bias-1
+#SBATCH --output=/scratch/run/logs/bias.log
+#SBATCH --chdir=/scratch/run/logs
+#SBATCH --ntasks=189
+#SBATCH --cpus-per-task=2
+#SBATCH --mem-per-cpu=2001M
+#SBATCH --time=90
+#SBATCH --partition=htc
+#SBATCH --signal=B:USR1@60
+#SBATCH --no-requeue
+#SBATCH --kill-on-invalid-dep=yes
+
+# Submitted by hand, out of another job, it inherits nothing of that one.
+unset "${!SBATCH_@}" "${!PMI_@}" "${!PMIX_@}" "${!OMPI_@}" "${!HYDI_@}" "${!HYDRA_@}"
+export PYTHONSAFEPATH=1
+export OMP_NUM_THREADS=1
+export OPENBLAS_NUM_THREADS=1
+export NUMBA_NUM_THREADS=1
+
+# Slurm warns this script before the time is up: the command is asked to end, and why it ended is told by the exit code.
+late=
+trap 'late=1; echo "error: 60 s are left of 90 min: the command is ended" >&2
+    [ -z "$child" ] || kill -TERM "$child"' USR1
+child=
+srun --mpi=pmix --kill-on-bad-exit=1 -n 189 -c 2 /pbs/throng/bin/python -P -m mpi4py -m kernels.run /scratch/run/jobs/bias.json &
+child=$!
+[ -z "$late" ] || kill -TERM "$child"
+while
+    wait "$child"
+    code=$?
+    kill -0 "$child" 2>/dev/null
+do :; done
+[ -z "$late" ] || [ "$code" -eq 0 ] || code=124
+exit "$code"
