@@ -1,0 +1,68 @@
+"""What fails early while other ranks still send large pieces for it: the job ends, the others are published."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+import json, sys
+import numpy as np
+from mpi4py import MPI
+from kernels import gang, job
+from kernels.errors import DataError
+
+class Large:
+    def __init__(self, failing): self.failing = failing
+    def weights(self, task): return [1.0] * len(task.inputs["raw"])
+    def compute(self, task, piece):
+        if f"{task.task}{piece}" in self.failing:
+            raise DataError("/x", f"is corrupt on rank {MPI.COMM_WORLD.rank}")
+        return np.full(500_000, piece, np.int32)
+    def finish(self, task, results):
+        if task.task in self.failing:
+            raise DataError("/y", "is corrupt before any piece is looked at")
+        return {"means": [float(piece.mean()) for piece in results]}
+
+plain = json.load(open(sys.argv[1]))
+failed = gang.execute(job.from_plain(plain), MPI.COMM_WORLD, Large(sys.argv[2:]))
+sys.exit(MPI.COMM_WORLD.allreduce(failed))
+"""
+
+
+def last_events(lab: Any, ranks: int, pieces: dict[str, int], failing: str) -> dict[str, dict[str, Any]]:
+    """Run tasks of some pieces of 2 MB each over real ranks; the last event of each task."""
+    script = lab.folder / "large.py"
+    script.write_text(SCRIPT)
+    tasks = [{"task": t, "inputs": {"raw": ["/x"] * n}} for t, n in pieces.items()]
+    plain = {**lab.job("combine", tasks), "ranks": ranks}
+    path = lab.write_job(plain)
+    start = lab.command(path, ranks)
+    command = [*start[: start.index("-m") + 2], str(script), str(path), failing]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return {e["task"]: e for e in json.loads(json.dumps(lab.journal(plain)))}
+
+
+@pytest.mark.parametrize("failing", ["a:", "b:"])
+def test_an_owner_that_fails_first_does_not_hold_up_who_sends_to_it(lab: Any, failing: str) -> None:
+    """Three ranks of two pieces: the middle one lends to the first, and borrows from the last."""
+    last = last_events(lab, 3, {"a:": 3, "b:": 3}, failing)
+    (other,) = {"a:", "b:"} - {failing}
+    assert last[failing]["event"] == "failed"
+    assert last[failing]["detail"]["error"] == "/y: is corrupt before any piece is looked at"
+    assert last[other]["event"] == "published"
+    assert last[other]["detail"]["means"] == [0.0, 1.0, 2.0]
+
+
+def test_a_piece_of_a_middle_rank_fails_its_task_alone(lab: Any) -> None:
+    """Ten pieces on four ranks: the first task is on all of them, the second on the last alone."""
+    last = last_events(lab, 4, {"a:": 9, "b:": 1}, "a:3")
+    assert last["a:"]["event"] == "failed"
+    assert last["a:"]["detail"]["kind"] == "DataError"
+    assert last["a:"]["detail"]["error"] in {f"/x: is corrupt on rank {rank}" for rank in (1, 2)}
+    assert last["b:"]["event"] == "published" and last["b:"]["detail"]["means"] == [0.0]
