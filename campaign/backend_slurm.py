@@ -65,6 +65,8 @@ class Slurm:
             job = self._adopted(name, say) or self._submitted(path, ranks, log, name, resources, say)
         except (SlurmError, ScriptError) as error:
             raise Refused(str(error), where=f"{self.site}, job {name}", do="look at the site's file") from error
+        if self._cancelled.is_set():  # meanwhile, and by its name it was not there to be found
+            commands.cancel(self._access, job)
         status = self._end(job, name, log)
         self._names.discard(name)
         why = _why(status, log)

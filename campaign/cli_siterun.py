@@ -58,7 +58,8 @@ def site_run(plan: str) -> None:
         except BrokenPipeError:  # nobody listens: the archive has given this site up, or is gone
             os.kill(os.getpid(), signal.SIGINT)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was submitted is cancelled, as by ^C
+    for sign in (signal.SIGTERM, signal.SIGINT):  # what was submitted is cancelled, as by ^C, though a shell ignored that
+        signal.signal(sign, signal.default_int_handler)
     if plan == "-":
         threading.Thread(target=_outlive_nobody, daemon=True).start()
     backend = backend_of(from_plain(share.settings), share.slots)
