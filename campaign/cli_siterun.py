@@ -58,7 +58,7 @@ def site_run(plan: str) -> None:
         except BrokenPipeError:  # nobody listens: the archive has given this site up, or is gone
             os.kill(os.getpid(), signal.SIGINT)
 
-    for sign in (signal.SIGTERM, signal.SIGINT):  # what was submitted is cancelled, as by ^C, though a shell ignored that
+    for sign in (signal.SIGTERM, signal.SIGINT):  # what was submitted is cancelled, though a shell had ^C ignored
         signal.signal(sign, signal.default_int_handler)
     if plan == "-":
         threading.Thread(target=_outlive_nobody, daemon=True).start()

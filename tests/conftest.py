@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,20 +80,36 @@ def slurm_here() -> None:
         pytest.skip(f"no {lacking} (make slurm-deps)")
 
 
+GUARD = """
+import sys
+from pathlib import Path
+sys.stdin.read()  # until the suite ends, however it ends
+from slurm.development import down
+down(Path(sys.argv[1]))
+"""
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """Bring a cluster down at the end; also when the suite itself is killed."""
+    line = [sys.executable, "-P", "-c", GUARD, str(folder)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, start_new_session=True, cwd=ROOT):
+        yield
+
+
 @pytest.fixture
 def new_cluster(slurm_here: None, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Start clusters of one's own, ``new_cluster("frdf", nodes=2, cpus=2)``, to be hurt; they end with the test."""
     from slurm import development
 
-    folders: list[Path] = []
+    with ExitStack() as guards:
 
-    def start(name: str = "own", **shape: int) -> Cluster:
-        folders.append(tmp_path / "clusters" / name)
-        return development.up(folders[-1], name, **shape)
+        def start(name: str = "own", **shape: int) -> Cluster:
+            folder = tmp_path / "clusters" / name
+            guards.enter_context(guarded(folder))
+            return development.up(folder, name, **shape)
 
-    yield start
-    for folder in folders:
-        development.down(folder)
+        yield start
 
 
 @pytest.fixture(scope="session")
@@ -101,5 +118,5 @@ def cluster(slurm_here: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     from slurm import development
 
     folder = tmp_path_factory.mktemp("clusters") / "shared"
-    yield development.up(folder, "shared")
-    development.down(folder)
+    with guarded(folder):
+        yield development.up(folder, "shared")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from typing import Any
 
@@ -45,7 +44,7 @@ def last_events(lab: Any, ranks: int, pieces: dict[str, int], failing: str) -> d
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    return {e["task"]: e for e in json.loads(json.dumps(lab.journal(plain)))}
+    return {e["task"]: e for e in lab.journal(plain)}
 
 
 @pytest.mark.parametrize("failing", ["a:", "b:"])
