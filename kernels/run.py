@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from kernels.errors import JobError, KernelError
@@ -40,6 +41,7 @@ GRACE_S = 2.0
 #: Time that the launcher has to forward what a rank said before its end, second.
 HEARD_S = 0.5
 BLAS = "scipy.linalg.cython_blas"
+SHARED = "/dev/shm/mpich_shm_"
 WORLD_VARIABLES = ("PMI_SIZE", "PMIX_SIZE", "OMPI_COMM_WORLD_SIZE")
 
 
@@ -70,6 +72,16 @@ def _world() -> Any:
     from mpi4py import MPI
 
     return MPI.COMM_WORLD
+
+
+def _unlink_shared(comm: Any) -> None:
+    """Remove the names of MPICH's shared memory: ranks that are killed would leave it on their node for ever."""
+    comm.Barrier()  # from here on every rank of this node has it
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        names = {line.split(maxsplit=5)[5].rstrip() for line in maps if SHARED in line}
+    for name in names:
+        with suppress(FileNotFoundError):  # another rank's turn
+            os.unlink(name)
 
 
 def started_by_mpi() -> bool:
@@ -121,6 +133,8 @@ def run(path: str, ranks: int | None = None) -> int:
         The job, or the world that it was started in, is not what it should be.
     """
     comm = _world() if started_by_mpi() else None
+    if comm:
+        _unlink_shared(comm)
     job = _read(path, comm)
     size = comm.size if comm else 1
     _check_world(job if ranks is None else Job(**{**vars(job), "ranks": ranks}), size)

@@ -61,7 +61,6 @@ class Reaper:
             self.killed += 1
 
 
-@pytest.mark.soak
 def test_a_quantum_that_kills_its_workers_fails_and_stops_only_what_needs_it(plan: Plan) -> None:
     raw = Path(plan.files["4:2"]["path"])
     raw.unlink()

@@ -31,8 +31,6 @@ importlib.import_module("slurm.workers")  # by the main thread: dask-jobqueue se
 DETECTORS, EXPOSURES = 3, 8
 PATIENCE_S = 30
 
-# On a busy machine a gang of two ranks may take minutes to meet: not yet steady enough for every run.
-pytestmark = pytest.mark.soak
 
 
 def scheduler(cluster: Cluster, **more: Any) -> Scheduler:

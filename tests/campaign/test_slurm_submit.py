@@ -20,8 +20,6 @@ from slurm.commands import call, queue
 from slurm.development import Cluster
 from tests.conftest import Demo
 
-# On a busy machine a gang of two ranks may take minutes to meet: not yet steady enough for every run.
-pytestmark = pytest.mark.soak
 
 TEMPLATE = Path(__file__).parents[1] / "data" / "bps_isr.yaml"
 CHAIN = "LSSTComCam/calib/DM-00000"

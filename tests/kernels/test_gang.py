@@ -298,7 +298,11 @@ def test_a_killed_rank_ends_the_job(lab: Any, raws: Any) -> None:
         until = time.monotonic() + 20
         while "dark:2" not in (found := events(lab, plain)) and time.monotonic() < until:
             time.sleep(0.05)
-        os.kill(found["dark:2"]["detail"]["pid"], signal.SIGKILL)
+        pid = found["dark:2"]["detail"]["pid"]
+        shared = [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/mpich_shm" in line]
+        assert shared
+        assert all(line.endswith(" (deleted)") for line in shared)  # killed, it leaves none on the node
+        os.kill(pid, signal.SIGKILL)
         assert process.wait(20) not in (0, 1, 3)
     finally:
         process.kill()
