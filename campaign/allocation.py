@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from campaign.backend import backend_of
 from campaign.cost import Cost, estimate
-from campaign.errors import SubmissionRefused
+from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.events import Event
+from campaign.outcome import Outcome
 from campaign.plan import Group, Plan
-from campaign.runner import Outcome, Runner
+from campaign.runner import Runner
 from campaign.template import StepConfig
 
 if TYPE_CHECKING:
@@ -76,10 +77,28 @@ def resources(config: StepConfig, group: Group, cost: Cost) -> dict[str, int]:
     return {"memory_mib": memory, "cores": int(cores or 1), "minutes": int(minutes or MINUTES)}
 
 
+def policy(config: StepConfig, group: Group) -> dict[str, Any]:
+    """What is tried again of a group, as the template says.
+
+    Raises
+    ------
+    ConfigurationError
+        ``retryUnlessExit`` is no exit code, and no list of them.
+    """
+    said = {key: config.resource(group.label, key) for key in ("numberOfRetries", "memoryMultiplier", "memoryLimit")}
+    unless = config.resource(group.label, "retryUnlessExit")
+    codes = unless if isinstance(unless, list) else [unless] if unless is not None else []
+    if not all(str(code).isdecimal() for code in codes):
+        raise ConfigurationError(
+            f"retryUnlessExit {unless!r} is no exit code, and no list of them", where=f"{config.path}: {group.label}"
+        )
+    return {key: value for key, value in said.items() if value} | {"retryUnlessExit": [int(code) for code in codes]}
+
+
 def with_resources(config: StepConfig, plan: Plan) -> Plan:
     """The plan with what its jobs ask for."""
     groups = [
-        replace(group, resources=resources(config, group, cost))
+        replace(group, resources=resources(config, group, cost), policy=policy(config, group))
         for group, cost in zip(plan.groups, estimate(plan), strict=True)
     ]
     return replace(plan, groups=groups)

@@ -7,19 +7,24 @@ where there are quanta.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from campaign.errors import CampaignError
-from campaign.launch import cause, cores, launch
+from campaign.killpoints import reach
+from campaign.launch import JOB, cause, cores, end_named, launch
 
 if TYPE_CHECKING:
     from campaign.sites import Site
 
+#: How a process, or mpiexec for its ranks, says that it was killed.
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, signal.SIGKILL)
 #: What a job asks for: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job; a key may be missing.
 Resources = Mapping[str, int]
 #: Told of what befalls a job or a worker: an event's name and its detail.
@@ -38,16 +43,23 @@ class Death(str):
     Attributes
     ----------
     cause : `str`
-        ``infrastructure``, ``memory``, ``walltime``, ``cancelled`` or ``failed``.
+        ``infrastructure``, ``memory``, ``walltime``, ``cancelled``, ``failed``, ``configuration`` or ``code``.
+    code : `int` or `None`
+        How it ended, where it is known.
     """
 
     cause: str
+    code: int | None
 
-    def __new__(cls, why: str, cause: str = "infrastructure") -> Death:
+    def __new__(cls, why: str, cause: str = "infrastructure", code: int | None = None) -> Death:
         """Make one of its text."""
         death = super().__new__(cls, why)
-        death.cause = cause
+        death.cause, death.code = cause, code
         return death
+
+
+#: How a kernel ends that was refused, or has a defect: another try would end alike.
+KERNEL_CODES = {3: "configuration", 70: "code"}
 
 
 def nothing_wrong() -> str:
@@ -91,7 +103,7 @@ class Backend(Protocol):
     def shared(self) -> bool:
         """Whether gangs and quanta take the same cores."""
 
-    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
+    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a job file and wait for its end; a living job of that name is adopted.
 
         Parameters
@@ -110,14 +122,39 @@ class Backend(Protocol):
 
         Returns
         -------
-        why : `str`
-            Why it died (a `Death`, where more is known than infrastructure); empty where it came to its end, with
-            failed tasks or without.
+        why : `Death`
+            Empty where it came to its end, with failed tasks or without.
 
         Raises
         ------
         Refused
             The scheduler does not take it.
+        """
+
+    def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
+        """Wait for a job that an earlier driver has started; `None` where nothing is known of one.
+
+        Parameters
+        ----------
+        name : `str`
+            The job's.
+        job : `str`
+            What the scheduler calls it; empty where that was not recorded.
+        """
+
+    def sweep(self, stem: str, keep: Collection[str]) -> int:
+        """End what an earlier driver has left, but for the jobs to be adopted.
+
+        Parameters
+        ----------
+        stem : `str`
+            What the names of all jobs of the run begin with.
+        keep : collection of `str`
+            Names of jobs.
+
+        Returns
+        -------
+        ended : `int`
         """
 
     def cluster(
@@ -127,6 +164,9 @@ class Backend(Protocol):
 
         Old workers of that name are cancelled first.
         """
+
+    def drain(self) -> None:
+        """Cancel what waits; what runs comes to its end."""
 
     def cancel(self) -> None:
         """End everything that was started and still lives."""
@@ -146,19 +186,32 @@ class Local:
         """The cores."""
         return cores()
 
-    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
+    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a job file; see `Backend.job`."""
-        code = launch(path, ranks, log, self._living)
-        why = "" if code in (0, 1) else cause(log, code)
-        if why:
-            say("died", {"error": why, "name": name, "cause": "infrastructure"})
+        reach("job-accepted")
+        code = launch(path, ranks, log, self._living, name)
+        if code in (0, 1):
+            return Death("")
+        # A signal's is nobody's fault here: another process, or the kernel's own lack of memory, sent it.
+        kind = KERNEL_CODES.get(code, "infrastructure" if code in KILLED else "failed")
+        why = Death(cause(log, code), kind, code)
+        say("died", {"error": why, "name": name, "cause": kind, "code": code})
         return why
+
+    def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
+        """Nothing outlives its driver here; see `Backend.adopt`."""
+        return None
+
+    def sweep(self, stem: str, keep: Collection[str]) -> int:
+        """Kill what has not yet noticed that its driver is gone; see `Backend.sweep`."""
+        return end_named(f"{stem}-")
 
     @contextmanager
     def cluster(self, workers: int, resources: Resources, logs: Path, name: str, say: Say) -> Iterator[Workers]:
         """A LocalCluster; see `Backend.cluster`."""
         from distributed import LocalCluster
 
+        os.environ[JOB] = name  # workers, also those that come later, have it from here
         with LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -167,6 +220,9 @@ class Local:
             resources={"quantum": 1},
         ) as cluster:
             yield Workers(cluster.scheduler_address)
+
+    def drain(self) -> None:
+        """Nothing waits here."""
 
     def cancel(self) -> None:
         """Kill what other threads wait for."""

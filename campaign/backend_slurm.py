@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from campaign.backend import Death, Refused, Resources, Say, Workers
+from campaign.backend import KERNEL_CODES, Death, Refused, Resources, Say, Workers
+from campaign.killpoints import reach
 from campaign.launch import complaint
+from campaign.retry import MEMORY_MIB, MINUTES
 from slurm import commands, scripts
 from slurm.commands import SlurmError
 from slurm.scripts import Scheduler, ScriptError
 from slurm.states import State, Status
 from slurm.watcher import Watcher
 
-MEMORY_MIB, MINUTES = 2048, 60
 #: How often a waiting gang looks whether it was given up, second; Slurm is asked by the watcher alone.
 POLL_SECONDS = 0.5
 #: Between two questions of the watcher, second: less than one a second, the first one of a run included.
@@ -45,6 +46,7 @@ class Slurm:
         self._lock = threading.Lock()
         self._names: set[str] = set()
         self._cancelled = threading.Event()
+        self._drained = threading.Event()
 
     @property
     def _watcher(self) -> Watcher:
@@ -58,21 +60,45 @@ class Slurm:
         """How often Slurm was asked for the state of jobs."""
         return self._watcher.commands
 
-    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
+    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a job file; see `campaign.backend.Backend.job`."""
         self._names.add(name)  # known before it is submitted: whatever happens then, it can be cancelled
         try:
             job = self._adopted(name, say) or self._submitted(path, ranks, log, name, resources, say)
         except (SlurmError, ScriptError) as error:
             raise Refused(str(error), where=f"{self.site}, job {name}", do="look at the site's file") from error
-        if self._cancelled.is_set():  # meanwhile, and by its name it was not there to be found
+        if (
+            self._cancelled.is_set() or self._drained.is_set()
+        ):  # meanwhile, and by its name it was not there to be found
             commands.cancel(self._access, job)
+        return self._waited(job, name, log, say)
+
+    def _waited(self, job: str, name: str, log: Path, say: Say) -> Death:
         status = self._end(job, name, log)
         self._names.discard(name)
         why = _why(status, log)
         if why:
-            say("died", {"error": why, "name": name, "job": job, "state": status.slurm, "cause": why.cause})
+            about = {"state": status.slurm, "cause": why.cause, "code": why.code}
+            say("died", {"error": why, "name": name, "job": job, **about})
         return why
+
+    def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
+        """Wait for a job of an earlier driver; of one that has ended meanwhile Slurm may still know why.
+
+        See `campaign.backend.Backend.adopt`.
+        """
+        self._names.add(name)
+        known = self._adopted(name, say) or job
+        return self._waited(known, name, log, say) if known else None
+
+    def sweep(self, stem: str, keep: Collection[str]) -> int:
+        """Cancel workers, and gangs of which nothing is wanted; see `campaign.backend.Backend.sweep`."""
+        living = [one for one in commands.queue(self._access) if one.living and one.name.startswith(f"{stem}-")]
+        # A driver that is a job of the site's is judged by its claim.
+        unwanted = [one.job for one in living if one.name not in keep and one.name != f"{stem}-driver"]
+        if unwanted:
+            commands.cancel(self._access, *unwanted)
+        return len(unwanted)
 
     def _adopted(self, name: str, say: Say) -> str:
         """The id of a living job of this name: it was submitted by a driver that is gone."""
@@ -81,6 +107,23 @@ class Slurm:
             say("adopted", {"name": name, "job": found[0].job})
         return found[0].job if found else ""
 
+    def submit_driver(
+        self, command: Sequence[str], log: Path, name: str, resources: Resources, variables: Mapping[str, str]
+    ) -> str:
+        """Submit what drives a run as a job of its own; give its id.
+
+        Raises
+        ------
+        Refused
+            The scheduler does not take it.
+        """
+        words = ["env", *(f"{key}={value}" for key, value in variables.items()), *command]
+        try:
+            script = scripts.gang_script(name, words, log, _wanted(resources, 1), self._scheduler)
+            return commands.submit(self._access, scripts.keep(script, log))
+        except (SlurmError, ScriptError) as error:
+            raise Refused(str(error), where=f"{self.site}, job {name}", do="look at the site's file") from error
+
     def _submitted(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
         gang = ["-m", "mpi4py"] if ranks > 1 else []
         command = [self._scheduler.python, "-P", *gang, "-m", "kernels.run", str(path)]
@@ -88,7 +131,9 @@ class Slurm:
         for option in script.unused:
             say("note", {"note": f"{option}: in the site's file, and used by no template"})
         job = commands.submit(self._access, scripts.keep(script, log))
+        reach("job-accepted")
         say("queued", {"name": name, "job": job})
+        reach("job-queued")
         return job
 
     def _end(self, job: str, name: str, log: Path) -> Status:
@@ -116,6 +161,14 @@ class Slurm:
 
             yield Workers(cluster.address, problem)
 
+    def drain(self) -> None:
+        """Cancel the jobs that wait in the queue; see `campaign.backend.Backend.drain`."""
+        self._drained.set()
+        found = commands.find(self._access, sorted(self._names)) if self._names else {}
+        waiting = [one.job for jobs in found.values() for one in jobs if one.state is State.WAITING]
+        if waiting:
+            commands.cancel(self._access, *waiting)
+
     def cancel(self) -> None:
         """Cancel every job that is waited for; the workers go with their cluster."""
         self._cancelled.set()
@@ -138,5 +191,9 @@ def _why(status: Status, log: Path) -> Death:
         return Death("")
     end = status.slurm or "Slurm knows it no longer"
     said = complaint(log)
+    code = int(status.exit_code.partition(":")[0] or 0) if status.exit_code else None
     text = f"job {status.job}: {end}" + (f", exit {status.exit_code}" if status.exit_code else "")
-    return Death(f"{text}: {said}" if said else text, status.reason or "infrastructure")
+    kind = status.reason or "infrastructure"
+    if status.state is State.FAILED and kind == "failed":
+        kind = KERNEL_CODES.get(code or 0, kind)
+    return Death(f"{text}: {said}" if said else text, kind, code)

@@ -1,26 +1,65 @@
 """What a Dask worker runs: a chunk of quanta, which is a job file.
 
 A chunk is given again to another worker where its first one was lost.  What
-that one has published stands; what it had in hand is done again.
+that one has published stands; what it had in hand is done again, last, and is
+left alone once it has cost a few workers.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from campaign.control import DRAIN, PAUSE, asked
 from campaign.jobs import write_text
 
 #: What a worker runs, by name: the driver does not import kernels.
 EXECUTE = "kernels.run:execute"
+#: A quantum that was in hand when so many workers were lost has killed them.
+DEATHS = 3
+PAUSED_S = 0.5
+#: Names of the errors that another try would meet again.
+CAUSES = {"JobError": "configuration"}
 
 
-def run(paths: Sequence[str], number: int) -> str:
-    """Run a chunk; say why it died, empty where its journal says everything.
+@dataclass(frozen=True)
+class Answer:
+    """What a worker says of a chunk.
+
+    Parameters
+    ----------
+    why : `str`
+        Why it died; empty where its journal says everything.
+    cause : `str`
+        See `campaign.backend.Death`.
+    killers : `dict`
+        Quanta that were left alone, and how many workers each has cost.
+    drained : `bool`
+        It was not begun, because the run is to end.
+    """
+
+    why: str = ""
+    cause: str = "infrastructure"
+    killers: Mapping[str, int] = field(default_factory=dict)
+    drained: bool = False
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is left of a chunk: a job file, empty where that is nothing, and what is left alone."""
+
+    path: str
+    killers: Mapping[str, int] = field(default_factory=dict)
+
+
+def run(paths: Sequence[str], number: int) -> Answer:
+    """Run a chunk.
 
     Parameters
     ----------
@@ -29,18 +68,33 @@ def run(paths: Sequence[str], number: int) -> str:
     number : `int`
         Which of them.
     """
+    path = paths[number]
+    if not path:
+        return Answer()
+    if not _may_start(Path(path).parent.parent):
+        return Answer(drained=True)
+    killers: Mapping[str, int] = {}
     try:
-        job = unfinished(paths[number]) if paths[number] else None
-        if job is not None:
+        rest = unfinished(path)
+        killers = rest.killers
+        if rest.path:
             module, function = EXECUTE.split(":")
-            getattr(importlib.import_module(module), function)(job)
+            getattr(importlib.import_module(module), function)(rest.path)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
+        kind = type(error).__name__
+        return Answer(f"{kind}: {error}", CAUSES.get(kind, "code"), killers)
+    return Answer(killers=killers)
 
 
-def unfinished(path: str) -> str | None:
-    """The job file of what is left of a chunk: its own, another after a worker was lost, `None` when all is done."""
+def _may_start(folder: Path) -> bool:
+    """Wait as long as the run is paused; say whether it goes on."""
+    while asked(folder, PAUSE) and not asked(folder, DRAIN):
+        time.sleep(PAUSED_S)
+    return not asked(folder, DRAIN)
+
+
+def unfinished(path: str) -> Rest:
+    """The job file of what is left of a chunk: its own, or another one after a worker was lost."""
     plain = json.loads(Path(path).read_text())
     tried, journal = 1, plain["journal"]
     told: set[str] = set()
@@ -52,14 +106,18 @@ def unfinished(path: str) -> str | None:
         tried += 1
         journal = f"{plain['journal']}.again{tried}"
     if tried == 1:
-        return path
+        return Rest(path)
+    left = [t for t in plain["tasks"] if t["task"] not in told]
+    killers = {t["task"]: begun[t["task"]] for t in left if begun[t["task"]] >= DEATHS}
     # What a worker had in hand when it was lost comes last: it may be what killed it.
-    left = sorted((t for t in plain["tasks"] if t["task"] not in told), key=lambda t: begun[t["task"]])
-    for task in left:
-        _clear(task)
+    left = sorted((t for t in left if t["task"] not in killers), key=lambda t: begun[t["task"]])
+    clear(out for task in left for out in task["outputs"].values())
+    if not left:
+        return Rest("", killers)
     again = Path(path).with_suffix(f".again{tried}.json")
-    write_text(again, json.dumps({**plain, "attempt": tried, "journal": journal, "tasks": left}))
-    return str(again) if left else None
+    attempt = plain["attempt"] + tried - 1
+    write_text(again, json.dumps({**plain, "attempt": attempt, "journal": journal, "tasks": left}))
+    return Rest(str(again), killers)
 
 
 def _lines(events: Path) -> list[dict[str, Any]]:
@@ -68,7 +126,21 @@ def _lines(events: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def _clear(task: Mapping[str, Any]) -> None:
-    """Remove files of a task that its journal does not know: the worker was lost between the two."""
-    for path in task["outputs"].values():
-        Path(path).unlink(missing_ok=True)
+def clear(outputs: Iterable[str]) -> None:
+    """Remove files that no journal knows: whoever wrote them was lost between the two.
+
+    Parameters
+    ----------
+    outputs : iterable of `str`
+        Final paths; what stands beside them under a temporary name goes too.
+    """
+    for output in outputs:
+        path = Path(output)
+        path.unlink(missing_ok=True)
+        for temporary in path.parent.glob(f".{_plain(path.name)}.*.tmp"):
+            temporary.unlink(missing_ok=True)
+
+
+def _plain(name: str) -> str:
+    """A name as a pattern that fits nothing else."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

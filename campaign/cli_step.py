@@ -169,6 +169,13 @@ def _show_findings(findings: Any, say: Callable[[str], None] = print) -> None:
 @selection_options
 @sites_options
 @click.option("--dry-run", is_flag=True, help="Plan, show, and write nothing.")
+@click.option(
+    "--detach",
+    is_flag=False,
+    flag_value="process",
+    type=click.Choice(["process", "job"]),
+    help="Let it be made in the background, by a process here or by a job of the site's, and return.",
+)
 @ranks
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output, and nothing else.")
 def submit(
@@ -181,66 +188,105 @@ def submit(
     sites: str | None,
     override: bool,
     dry_run: bool,
+    detach: str | None,
     ranks: int,
     as_json: bool,
 ) -> None:
     """Plan TEMPLATE, run it, and record its products in the repository."""
     from campaign import console
-    from campaign.errors import TasksFailed
+    from campaign.drive import submit as run
+    from campaign.execution import execution
+    from campaign.order import Order
     from campaign.repository import open_repository
     from campaign.step import load
-    from campaign.submit import prepare
-    from campaign.submit import submit as run
+    from campaign.submit import create, prepare
 
     chosen = _options(settings, site, exclude, allow_missing, ranks)
     step = load(template, environment(env_file), chosen)
     console.warn(step.config.warnings)
+    order = Order(
+        template=step.config.path,
+        overrides=chosen.overrides,
+        site=site,
+        sites=sites,
+        override=override,
+        exclude=sorted(exclude),
+        allow_missing=allow_missing,
+        ranks=ranks,
+        variables={**step.config.variables, "CAMPAIGN_HOME": str(step.home.path.absolute())},
+    )
     with open_repository(step.config.butler_config, writeable=not dry_run) as repository:
         plan, camera = prepare(step, repository, chosen)
-        federated = _federated(step, plan, sites, override, ranks, as_json) if sites else None
-        plan, how = federated or _at(step, plan, override, ranks)
+        plan, how, shares = execution(step, plan, order, console.say)
+        if shares and not as_json:
+            _show_shares(shares)
         if dry_run:
             _show_plan(plan, as_json)
             return
-        with console.Progress(len(plan.tasks), as_json) as progress:
-            done = run(step, repository, plan, camera, progress, how)
+        if detach:
+            create(step, repository, plan, order)
+        else:
+            with console.Progress(len(plan.tasks), as_json) as progress:
+                done = run(step, repository, plan, camera, progress, how, order)
+    if detach:
+        _detached(step, plan, detach, as_json)
+    else:
+        show_end(done, as_json)
+
+
+def _detached(step: Any, plan: Any, how: str, as_json: bool) -> None:
+    from campaign import console
+    from campaign.detach import detach
+
+    found = detach(step, plan, how)
+    if as_json:
+        console.emit(found)
+    else:
+        print(f"run         {found['run']}, made by {found['made_by']}")
+        print(f"follow it   campaign status {found['run']} --watch")
+
+
+def show_end(done: Any, as_json: bool) -> None:
+    """Show what a submission, or a restart, has come to; end as it did.
+
+    Raises
+    ------
+    TasksFailed
+        Not everything was made.
+    Drained
+        Not everything was begun.
+    """
+    from campaign import console
+    from campaign.errors import Drained, TasksFailed
+
+    plan = done.plan
     for note in done.notes:
         console.say(f"note: {note}")
     if done.findings or done.outcome.done:  # what was not read cannot be said to be well
         _show_findings(done.findings, console.say if as_json else print)
     if not as_json:
         _show_submission(done)
+    if done.outcome.drained:
+        raise Drained(
+            f"drained: {len(done.outcome.published)} of {len(plan.tasks)} tasks are made, nothing is left running",
+            where=plan.run,
+            do=f"campaign restart {plan.run} goes on with it",
+        )
     if not done.outcome.done:
         first = next(iter(done.outcome.failed.items()), ("", ""))
         lost = len(done.outcome.failed) + len(done.outcome.skipped)
         raise TasksFailed(
             f"{lost} of {len(plan.tasks)} tasks were not made; the first: {first[0]}: {first[1]}",
             where=plan.run,
-            do=f"logs are in {plan.submit_path}/logs",
+            do=f"campaign errors {plan.run} says more; logs are in {plan.submit_path}/logs",
         )
 
 
-def _at(step: Any, plan: Any, override: bool, slots: int) -> tuple[Any, Any]:
-    """How a plan is run at the step's site."""
-    from dataclasses import replace
-
-    from campaign.allocation import require_release, run_at, site_of
-
-    site, _ = site_of(step)
-    notes = require_release(site, override) if site else []
-    return replace(plan, notes=[*plan.notes, *notes]), run_at(site, slots)
-
-
-def _federated(step: Any, plan: Any, sites: str, override: bool, slots: int, as_json: bool) -> tuple[Any, Any]:
-    """How a plan is run at several sites; shows what each will be given."""
+def _show_shares(shares: Sequence[Mapping[str, Any]]) -> None:
     from campaign import console
-    from campaign.members import federate
 
-    plan, how, shares = federate(step, plan, sites.split(","), override, slots, console.say)
-    if not as_json:
-        rows = [(s["site"], f"{s['fraction']:.4g}", s["tasks"], s["frames"]) for s in shares]
-        console.table(("site", "fraction", "tasks", "frames"), rows, "shares")
-    return plan, how
+    rows = [(s["site"], f"{s['fraction']:.4g}", s["tasks"], s["frames"]) for s in shares]
+    console.table(("site", "fraction", "tasks", "frames"), rows, "shares")
 
 
 def _show_plan(plan: Any, as_json: bool) -> None:

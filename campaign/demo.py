@@ -14,6 +14,7 @@ from campaign.camera import load as load_camera
 from campaign.certification import request as certification_request
 from campaign.certification import run as certify
 from campaign.check import check
+from campaign.drive import Submission, submit
 from campaign.errors import TasksFailed, UsageError, VerificationFailed
 from campaign.home import home_of_new
 from campaign.jobs import JobFile, JobTask
@@ -21,7 +22,7 @@ from campaign.launch import run_job
 from campaign.plan import Plan
 from campaign.simulation import Nights, Places, default_filters, simulate
 from campaign.step import Options, load
-from campaign.submit import Submission, prepare, submit
+from campaign.submit import prepare
 
 if TYPE_CHECKING:
     from campaign.repository import Repository

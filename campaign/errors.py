@@ -49,6 +49,12 @@ class TasksFailed(CampaignError):
     exit_code = 1
 
 
+class Drained(CampaignError):
+    """A run was ended by its operator before everything was begun; it can be restarted."""
+
+    exit_code = 130
+
+
 class UsageError(CampaignError):
     """The command line does not make sense."""
 

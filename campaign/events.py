@@ -80,7 +80,7 @@ def read(folder: Path) -> list[Event]:
 
 
 class DriverJournal:
-    """The driver's own file in the journal folder."""
+    """The driver's own file in the journal folder; half a line that an earlier driver has left is none, and goes."""
 
     def __init__(self, folder: Path, run: str, site: str = "local", token: int = 1) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,12 +88,19 @@ class DriverJournal:
         self._run = run
         self._site = site
         self._token = token
+        _whole_lines(self._path)
 
-    def write(self, event: str, detail: Mapping[str, Any], task: str = "") -> Event:
+    def write(self, event: str, detail: Mapping[str, Any], task: str = "", attempt: int = 1) -> Event:
         """Append one event, see it on disk, and give it back."""
-        entry = Event(VERSION, now(), self._run, task, 1, self._site, self._token, event, dict(detail))
+        entry = Event(VERSION, now(), self._run, task, attempt, self._site, self._token, event, dict(detail))
         with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(entry), separators=(",", ":")) + "\n")
             file.flush()
             os.fsync(file.fileno())
         return entry
+
+
+def _whole_lines(path: Path) -> None:
+    """Cut off what follows the last newline."""
+    if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+        os.truncate(path, text.rfind(b"\n") + 1)

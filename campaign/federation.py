@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from campaign.events import DriverJournal, Event, Journals
+from campaign.outcome import Outcome
 from campaign.partition import ARCHIVE, part, rounds, split
 from campaign.plan import Plan
-from campaign.runner import Outcome, Runner
+from campaign.runner import Runner
 from campaign.siteplan import Place, Writer
 from campaign.siterun import Ledger, SiteRun
 from campaign.transport import Transport

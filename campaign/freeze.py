@@ -262,8 +262,16 @@ class Freezer:
         return sorted(groups, key=lambda g: _rank_of(g, groups, labels))
 
     def _clip(self, task: PipelineTask) -> dict[str, Any]:
-        config = {"isr": self._settings, "permissions": dict(self._request.permissions)}
-        return config | dict(task.settings)
+        return self._shared | dict(task.settings)
+
+    @property
+    def _shared(self) -> dict[str, Any]:
+        """What every kernel that reads raws is told."""
+        return {
+            "isr": self._settings,
+            "identity": self._request.camera.translation.identity,
+            "permissions": dict(self._request.permissions),
+        }
 
     def _correct(self) -> Group:
         """Quanta that write corrected frames; the combine does not wait for them, it corrects its own."""
@@ -281,8 +289,7 @@ class Freezer:
                     [],
                 )
             )
-        config = {"isr": self._settings, "permissions": dict(self._request.permissions)}
-        return Group(self._isr.label, "correct", "quantum", 1, [], config, tasks, [])
+        return Group(self._isr.label, "correct", "quantum", 1, [], self._shared, tasks, [])
 
     def _measure(self, task: PipelineTask) -> Group:
         tasks = [

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
@@ -115,6 +115,11 @@ class Translation(BaseModel):
         if missing:
             raise ValueError(f"keywords are missing for {', '.join(missing)}")
         return self
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """How a kernel tells whose frame a file holds; see ``kernels.identity``."""
+        return {"accept": {k: list(v) for k, v in self.accept.items()}, "detector": list(self.keywords.get("detector", ()))}
 
     def wanted(self) -> list[str]:
         """Header keywords that the table speaks of, each once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -11,6 +12,8 @@ from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.repository_records import ExposureRecord, Raw, Selection
 
 MINIMUM = 3
+#: Raws that a step can have at most: more are a mistake, or more than one step.
+MOST = 1_000_000
 MEND = "mend the selection, or leave frames out with --exclude ID"
 SHOWN = 8
 
@@ -91,6 +94,17 @@ def _unreachable(raws: Sequence[Raw]) -> str | None:
     return f"{len(lost)} of {len(raws)} raw files cannot be reached: {listed(r.path for r in lost)}" if lost else None
 
 
+def unreadable(paths: Iterable[str]) -> list[str]:
+    """Those of some files that are there and that we may not read."""
+    return [path for path in paths if not os.access(path, os.R_OK, effective_ids=True)]
+
+
+def _denied(raws: Sequence[Raw]) -> str | None:
+    shut = unreadable(r.path for r in raws if r.bytes is not None)
+    who = f"{len(shut)} of {len(raws)} raw files may not be read (uid {os.geteuid()})"
+    return f"{who}: {listed(shut)}" if shut else None
+
+
 def problems(selection: Selection, product: str, allow_missing: bool) -> list[str]:
     """Why this selection cannot become the product; empty if it can.
 
@@ -103,7 +117,10 @@ def problems(selection: Selection, product: str, allow_missing: bool) -> list[st
         Combine what there is of a detector that lacks some exposures.
     """
     exposures = selection.exposures
+    if len(selection.raws) > MOST:
+        return [f"the selection has {len(selection.raws)} raws, a step can have {MOST}"]
     found = [_types(exposures, product), _filters(exposures, product), _unreachable(selection.raws)]
+    found.append(_denied(selection.raws))
     counts = Counter(r.detector for r in selection.raws)
     few = [d for d in selection.detectors if counts[d] < MINIMUM]
     if few:

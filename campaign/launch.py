@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from campaign.errors import ConfigurationError, SubmissionRefused
 
 PR_SET_PDEATHSIG = 1
+#: A disk with less is full: its last block is for the superuser, byte.
+NO_ROOM = 1 << 16
 #: One thread a rank: ranks are the parallelism.
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+#: In the environment of every process of a job: its name.
+JOB = "CAMPAIGN_JOB"
 INHERITED = ("PMI_", "PMIX_", "OMPI_", "MPI_", "SLURM_", "SBATCH_", "HYDI_", "HYDRA_")
 
 
@@ -43,10 +50,42 @@ def mpiexec() -> str:
     return str(path)
 
 
-def environment() -> dict[str, str]:
-    """The environment of a kernel: nothing of a surrounding MPI or Slurm job, one thread a rank."""
+def environment(name: str = "") -> dict[str, str]:
+    """The environment of a kernel: nothing of a surrounding MPI or Slurm job, one thread a rank, the job's name."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(INHERITED)}
-    return {**kept, **THREADS, "PYTHONSAFEPATH": "1"}
+    return {**kept, **THREADS, "PYTHONSAFEPATH": "1", JOB: name}
+
+
+def _named(stem: str) -> Iterator[int]:
+    """Processes of this machine that belong to jobs whose names begin with ``stem``."""
+    mark = f"{JOB}={stem}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:  # another user's, or gone; a zombie's is empty
+                continue
+            if any(word.startswith(mark) for word in words):
+                yield int(entry.name)
+
+
+def end_named(stem: str) -> int:
+    """Kill what there still is of jobs whose names begin with ``stem``, and wait until it is gone.
+
+    Returns
+    -------
+    ended : `int`
+        How many processes there were.
+    """
+    found = set(_named(stem))
+    ended = len(found)
+    while found:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+        found = set(_named(stem))
+    return ended
 
 
 def command(job: Path, ranks: int) -> list[str]:
@@ -62,13 +101,17 @@ def _die_with_parent() -> Callable[[], None]:
     return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def launch(job: Path, ranks: int, log: Path, living: set[subprocess.Popen[bytes]] | None = None) -> int:
+def launch(job: Path, ranks: int, log: Path, living: set[subprocess.Popen[bytes]] | None = None, name: str = "") -> int:
     """Run a job file and wait for it; its output goes into ``log``.
+
+    It is in a session of its own: a terminal's ^C is for who drives it.
 
     Parameters
     ----------
     living : `set`, optional
         Holds the process as long as it lives, for whoever would end it from another thread.
+    name : `str`
+        The job's; see `end_named`.
 
     Returns
     -------
@@ -82,7 +125,8 @@ def launch(job: Path, ranks: int, log: Path, living: set[subprocess.Popen[bytes]
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(),
+            env=environment(name),
+            start_new_session=True,
             preexec_fn=_die_with_parent(),
         )
         living = set() if living is None else living
@@ -129,4 +173,9 @@ def complaint(log: Path) -> str:
 
 def cause(log: Path, code: int) -> str:
     """Why a job died, from its log and its exit code."""
-    return complaint(log) or f"the kernel ended with code {code}"
+    return complaint(log) or f"the kernel ended with code {code}{_no_room(log.parent)}"
+
+
+def _no_room(folder: Path) -> str:
+    """What may have kept a job from saying why."""
+    return f": no space left on the disk of {folder}" if shutil.disk_usage(folder).free < NO_ROOM else ""

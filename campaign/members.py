@@ -16,17 +16,17 @@ from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.events import Event
 from campaign.federation import Federation, Member, shares
 from campaign.home import Home
+from campaign.outcome import Outcome
 from campaign.partition import DEFAULT
 from campaign.plan import Plan
-from campaign.runner import Outcome
 from campaign.siteplan import Place
 from campaign.sites import Site, check_release, find, load
 from campaign.sites import plain as plain_site
 from campaign.transport import Local, Ssh, Transport, end
 
 if TYPE_CHECKING:
+    from campaign.runner import Run
     from campaign.step import Step
-    from campaign.submit import Run
 
 ANSWER_SECONDS = 60
 
@@ -149,7 +149,7 @@ def federate(
     plan : `Plan`
         With notes on what was overridden and renormalised.
     run : callable
-        Runs it; see `campaign.submit.submit`.
+        Runs it; see `campaign.drive.drive`.
     shares : `list` [`dict`]
         See `campaign.federation.shares`.
 

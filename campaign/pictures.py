@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from campaign.outcome import Outcome
 from campaign.plan import Plan, PlanTask
-from campaign.runner import Outcome
 
 if TYPE_CHECKING:
     from campaign.repository import Repository

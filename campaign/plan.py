@@ -60,6 +60,8 @@ class Group:
         Labels of groups that must be done before.
     resources : `dict`
         What a site's scheduler is asked for: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job.
+    policy : `dict`
+        What is tried again, as the template says: see `campaign.retry.Budget`.
     """
 
     label: str
@@ -71,6 +73,7 @@ class Group:
     tasks: Sequence[PlanTask]
     needs: Sequence[str]
     resources: Mapping[str, int] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Base:
         self.root = root
         self._butler = butler
         self._database = database
+        self.waiting = False  # somebody else's lock is being waited for, see `campaign.repository_wait`
 
     def close(self) -> None:
         """Let go of the database."""

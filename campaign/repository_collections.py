@@ -9,6 +9,7 @@ from lsst.daf.butler import CollectionType
 from campaign.errors import ConfigurationError
 from campaign.repository_base import Base
 from campaign.repository_errors import MissingCollectionError, answers, similar
+from campaign.repository_wait import writes
 
 
 class Collections(Base):
@@ -80,17 +81,32 @@ class Collections(Base):
         self._require_type(name, kind)
         return bool(self._butler.collections.register(name, kind))
 
-    @answers
-    def claim_run(self, run: str) -> bool:
-        """Register a RUN; `True` to exactly one caller, in whatever process."""
-        return self._register(run, CollectionType.RUN)
+    @writes
+    def claim_run(self, run: str, owner: str = "") -> bool:
+        """Register a RUN; `True` to exactly one caller, in whatever process.
+
+        Parameters
+        ----------
+        owner : `str`
+            Kept as the collection's documentation; see `run_owner`.
+        """
+        self._require_type(run, CollectionType.RUN)
+        return bool(self._butler.collections.register(run, CollectionType.RUN, doc=owner or None))
 
     @answers
+    def run_owner(self, run: str) -> str:
+        """What was said of its owner when a RUN was registered; empty where there is none, or nothing was said."""
+        try:
+            return str(self._butler.collections.get_info(run).doc or "")
+        except MissingCollectionError:
+            return ""
+
+    @writes
     def register_calibration(self, name: str) -> bool:
         """Register a CALIBRATION collection; `True` if that made it."""
         return self._register(name, CollectionType.CALIBRATION)
 
-    @answers
+    @writes
     def ensure_chain(self, name: str, children: Sequence[str] = ()) -> bool:
         """Make a CHAINED collection where there is none; `True` if that made it."""
         made = self._register(name, CollectionType.CHAINED)
@@ -98,35 +114,37 @@ class Collections(Base):
             self._butler.collections.redefine_chain(name, list(children))
         return made
 
-    @answers
+    @writes
     def define_chain(self, name: str, children: Sequence[str]) -> None:
         """Make a chain hold just these children, in this order."""
         self.require_collections(children)
         self._register(name, CollectionType.CHAINED)
         self._butler.collections.redefine_chain(name, list(children))
 
-    @answers
+    @writes
     def prepend_chain(self, name: str, children: Sequence[str]) -> None:
         """Put children before the others of a chain; one that is in it already moves to the front."""
         self.require_collections(children)
         self._register(name, CollectionType.CHAINED)
         self._butler.collections.prepend_chain(name, list(children))
 
-    @answers
+    @writes
     def chain_output(self, output: str, output_run: str, inputs: Sequence[str]) -> tuple[str, ...]:
         """Put a new RUN in front of its output chain; give the chain.
 
         As `pipetask` does: a new chain holds the RUN and then the inputs,
-        flattened; an existing one only gets the RUN in front.
+        flattened; an existing one only gets the RUN in front.  An empty one was
+        left by somebody who was killed between the two.
         """
-        if self._register(output, CollectionType.CHAINED):
+        self._register(output, CollectionType.CHAINED)
+        if not self.chain(output):
             others = [name for name in self.flatten(inputs) if name != output_run]
             self._butler.collections.redefine_chain(output, [output_run, *others])
         else:
             self._butler.collections.prepend_chain(output, output_run)
         return self.chain(output)
 
-    @answers
+    @writes
     def require_inputs(self, names: Sequence[str], ticket_chain: str) -> bool:
         """Check a step's input collections; make the ticket-level chain, empty, where it is missing.
 

@@ -16,6 +16,7 @@ import templates
 from campaign.errors import ConfigurationError, UsageError
 from campaign.repository_errors import denied, told
 from campaign.repository_records import DATASET_TYPES
+from campaign.repository_wait import patiently
 
 SEED = templates.ROOT / "repository.yaml"
 SQLITE = "sqlite:///"
@@ -128,7 +129,10 @@ def connect(path: str, writeable: bool) -> tuple[Butler, str, str | None]:
         if writeable:
             _require_writeable([root] + ([database] if database else []))
         _overlay(config)
-        return Butler.from_config(config, writeable=writeable), root, database
+        butler = patiently(
+            lambda: Butler.from_config(config, writeable=writeable), root, database if writeable else None
+        )
+        return butler, root, database
 
 
 def analyse(database: str) -> None:

@@ -6,15 +6,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lsst.daf.butler import DatasetAssociation, DatasetRef, FileDataset, Timespan
+from lsst.daf.butler import CollectionType, DatasetAssociation, DatasetRef, FileDataset, Timespan
 
-from campaign.errors import ConfigurationError
+from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.repository_base import DataId, path_of
 from campaign.repository_collections import Collections
 from campaign.repository_errors import answers
 from campaign.repository_ingest import timespan
 from campaign.repository_open import file_uri
 from campaign.repository_records import Association, CalibrationRef, Dataset, ExposureRecord, to_iso
+from campaign.repository_wait import writes
 
 Key = tuple[Any, ...]
 
@@ -125,7 +126,7 @@ class Products(Collections):
         uris = self._butler.get_many_uris(refs, predict=True)
         return tuple(path_of(uris[ref].primaryURI) for ref in refs)
 
-    @answers
+    @writes
     def ingest_products(self, run: str, items: Sequence[tuple[str, DataId, str]]) -> None:
         """Record products that lie under their final names in the datastore; doing it again changes nothing.
 
@@ -180,7 +181,7 @@ class Products(Collections):
         """Read a dataset through the Butler: a `campaign.formatter.CalibImage`, a `dict`, ..."""
         return self._butler.get(dataset.ref)
 
-    @answers
+    @writes
     def certify(self, target: str, datasets: Sequence[Dataset], begin: str | None, end: str | None) -> None:
         """Link datasets into a CALIBRATION collection, made where there is none, valid in [begin, end).
 
@@ -196,6 +197,47 @@ class Products(Collections):
             if made:
                 self._butler.registry.removeCollection(target)
             raise
+
+    @answers
+    def forget_products(self, run: str, items: Sequence[tuple[str, DataId]]) -> int:
+        """Forget datasets of a RUN, with their files, that are to be made again; those that are not there are none.
+
+        Returns
+        -------
+        forgotten : `int`
+
+        Raises
+        ------
+        SubmissionRefused
+            One is certified: it is others' by now.  Nothing was changed.
+        """
+        wanted = {(type, _key(data_id)) for type, data_id in items}
+        refs: list[DatasetRef] = []
+        for type in sorted({type for type, _ in items}):
+            for link in self._links(type, [run]):
+                if (type, _key(dict(link.ref.dataId.required))) in wanted:
+                    refs.append(link.ref)
+        self._require_uncertified(refs)
+        if refs:
+            self._butler.pruneDatasets(refs, disassociate=True, unstore=True, purge=True)
+        return len(refs)
+
+    def _require_uncertified(self, refs: Sequence[DatasetRef]) -> None:
+        ids = {ref.id for ref in refs}
+        for type in sorted({ref.datasetType.name for ref in refs}):
+            links = self._butler.registry.queryDatasetAssociations(type, collectionTypes={CollectionType.CALIBRATION})
+            for link in links:
+                if link.ref.id in ids:
+                    raise SubmissionRefused(
+                        f"{type} {dict(link.ref.dataId.required)} of {link.ref.run} is certified in {link.collection}",
+                        where=self.root,
+                        do="it is in use: make a new one under a new RERUN",
+                    )
+
+
+def _key(data_id: DataId) -> frozenset[tuple[str, Any]]:
+    """What tells data IDs of one instrument apart, whether they name it or not."""
+    return frozenset((key, value) for key, value in data_id.items() if key != "instrument")
 
 
 def _value(dimension: str, exposure: ExposureRecord, detector: int) -> Any:

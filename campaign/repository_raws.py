@@ -15,6 +15,7 @@ from campaign.repository_errors import answers, similar
 from campaign.repository_ingest import Sorting, insert_exposures
 from campaign.repository_open import analyse, file_uri
 from campaign.repository_records import ExposureRecord, IngestReport, Raw, Selection, to_iso
+from campaign.repository_wait import writes
 
 Detector = tuple[int, str, str, str, str]
 DETECTOR_FIELDS = ("id", "full_name", "raft", "name_in_raft", "purpose")
@@ -75,7 +76,7 @@ class Raws(Collections):
     def _records(self, element: str, **data_id: Any) -> Sequence[DimensionRecord]:
         return self._butler.query_dimension_records(element, explain=False, limit=None, **data_id)
 
-    @answers
+    @writes
     def register_instrument(
         self, name: str, class_name: str, detectors: Sequence[Detector], filters: Sequence[tuple[str, str]]
     ) -> None:
@@ -125,7 +126,7 @@ class Raws(Collections):
                     do="use the camera that the repository was made with",
                 )
 
-    @answers
+    @writes
     def ingest_raws(self, observations: Sequence[Observation], transfer: str) -> IngestReport:
         """Add exposures and raws to ``<instrument>/raw/all``, all in one transaction.
 
@@ -217,7 +218,7 @@ class Raws(Collections):
                 query = query.join_dataset_search(dataset, collections).where(where)
                 refs = list(query.datasets(dataset, collections))
                 records = list(query.dimension_records("exposure"))
-        except InvalidQueryError as error:
+        except (InvalidQueryError, AssertionError) as error:  # its parser asserts that a text alone is a condition
             raise ConfigurationError(f"the selection cannot be used: {error}", where=where) from error
         filters = [f for i in {r.instrument for r in records} for f in self._records("physical_filter", instrument=i)]
         bands = {(f.instrument, f.name): f.band for f in filters}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from campaign import chunk
 from campaign.backend import Refused, Workers
+from campaign.chunk import Answer
 from campaign.plan import Group, PlanTask
 
 if TYPE_CHECKING:
@@ -28,8 +29,14 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.05
 #: Quanta a Dask task: chunking beats every other way of scheduling small work.
 CHUNK = 20
-#: What every cluster of a run is made with: the scheduler does not hold tasks back.
-SETTINGS = {"distributed.scheduler.worker-saturation": "inf"}
+#: What every cluster of a run is made with: the scheduler does not hold tasks back, and does not give up a chunk for
+#: what another one does to its worker: a chunk knows itself which of its quanta kill workers.
+#: Nor does it leave the only copy of what the driver's own worker has made on one that may be lost.
+SETTINGS = {
+    "distributed.scheduler.worker-saturation": "inf",
+    "distributed.scheduler.allowed-failures": 30,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
 LOST = "the worker is gone"
 #: Runners of this process: a node travels by name, and is run by the driver's own worker.
 _RUNNERS: dict[str, Runner] = {}
@@ -37,9 +44,9 @@ _RUNNERS: dict[str, Runner] = {}
 _ERRORS: dict[str, Exception] = {}
 
 
-def chunks(group: Group) -> list[Sequence[PlanTask]]:
-    """A group's tasks, cut into chunks; one of a detector's tasks reads its calibrations once."""
-    tasks = sorted(group.tasks, key=lambda t: -1 if t.job.detector is None else t.job.detector)
+def chunked(tasks: Sequence[PlanTask]) -> list[Sequence[PlanTask]]:
+    """Tasks, cut into chunks; one of a detector's tasks reads its calibrations once."""
+    tasks = sorted(tasks, key=lambda t: -1 if t.job.detector is None else t.job.detector)
     return [tasks[n : n + CHUNK] for n in range(0, len(tasks), CHUNK)]
 
 
@@ -62,6 +69,8 @@ class Round:
         Part of the keys: what one round gave up is another node in the next.
     run : `str`
     groups : sequence of `Group`
+    chunks : mapping
+        By group of quanta, how many chunks they are cut into.
     chained : `bool`
         Have each group wait for the one before it: they take the same cores.
     """
@@ -69,6 +78,7 @@ class Round:
     number: int
     run: str
     groups: Sequence[Group]
+    chunks: Mapping[str, int]
     chained: bool
 
     def key(self, label: str, part: str | int = "done") -> str:
@@ -77,8 +87,7 @@ class Round:
 
     def parts(self, group: Group) -> list[str]:
         """The names of a group's chunks."""
-        many = len(chunks(group)) if group.kind == "quantum" else 0
-        return [self.key(group.label, n) for n in range(many)]
+        return [self.key(group.label, n) for n in range(self.chunks.get(group.label, 0))]
 
     def layers(self) -> Iterator[tuple[dict[str, Any], str]]:
         """The nodes of the graph, and the resource that they take."""
@@ -117,39 +126,79 @@ def _named(node: Sequence[Any], home: Mapping[str, str]) -> list[str]:
 
 
 def run(runner: Runner, groups: Sequence[Group]) -> None:
-    """Run all groups of a plan with quanta.
+    """Run groups of a plan, of which each has something left to do.
 
-    A chunk whose workers die again and again ends in an error, and Dask then
-    gives up all that waits for it.  Its tasks are failed, and what is left is
-    run in another round: a lost quantum stops only what needs it.
+    Quanta that are to be tried again, and what waits for them, are run in
+    another round; where they ask for more memory, on other workers.  So is what
+    Dask gives up: all that waits for a chunk whose workers are lost for ever.
     """
+    left, number = list(groups), itertools.count()
+    while left:
+        if any(group.kind == "quantum" for group in left):
+            left = _on_workers(runner, left, number)
+        else:
+            _here_alone(runner, left)
+            return
+
+
+def _here_alone(runner: Runner, groups: Sequence[Group]) -> None:
+    from dask.local import get_sync
+
+    labels = {group.label for group in groups}
+    graph = {f"{g.label}:": (runner.node, g.label, *(f"{n}:" for n in g.needs if n in labels)) for g in groups}
+    get_sync(graph, list(graph))
+
+
+def _wanted(runner: Runner, groups: Sequence[Group]) -> dict[str, int]:
+    """What a worker must have for any quantum that is left."""
+    asked = [runner.budget(group.label).resources for group in groups if group.kind == "quantum"]
+    return {key: max(resources.get(key, 0) for resources in asked) for resources in asked for key in resources}
+
+
+def _on_workers(runner: Runner, groups: Sequence[Group], number: Iterator[int]) -> list[Group]:
+    """Run groups on a cluster's workers; give those that are left for others."""
     import dask
     from distributed import Client
 
-    backend, plan = runner.backend, runner.plan
-    quanta = [group for group in groups if group.kind == "quantum"]
-    many = min(backend.slots, sum(len(chunks(group)) for group in quanta))
-    wanted = {key: max(g.resources.get(key, 0) for g in quanta) for g in quanta for key in g.resources}
+    backend, wanted = runner.backend, _wanted(runner, groups)
+    many = min(backend.slots, sum(len(chunked(runner.left(group))) for group in groups if group.kind == "quantum"))
     name, say = f"{runner.stem}-workers", partial(runner.write, "workers")
     with (
         dask.config.set(SETTINGS),
-        backend.cluster(many, wanted, plan.folder / "logs", name, say) as workers,
+        backend.cluster(many, wanted, runner.plan.folder / "logs", name, say) as workers,
         Client(workers.address, set_as_default=False) as client,
         _driver_worker(client),
-        _known(runner),
+        _known(runner, client),
     ):
         try:
-            left, number = list(groups), itertools.count()
-            while left:
-                left = _run(runner, Round(next(number), plan.run, left, backend.shared), workers, client)
+            left = list(groups)
+            while left and _wanted(runner, left) == wanted:
+                left = _run(runner, _round(runner, left, next(number)), workers, client)
         except BaseException:  # before the worker of the driver is closed, which waits for its gang
             backend.cancel()
             raise
+    return left
+
+
+def _round(runner: Runner, groups: Sequence[Group], number: int) -> Round:
+    """Cut what is left of each group's quanta into chunks."""
+    runner.chunks = {g.label: chunked(runner.left(g)) for g in groups if g.kind == "quantum"}
+    many = {label: len(chunks) for label, chunks in runner.chunks.items()}
+    return Round(number, runner.plan.run, groups, many, runner.backend.shared)
 
 
 @contextmanager
-def _known(runner: Runner) -> Iterator[None]:
-    _RUNNERS[runner.plan.run] = runner
+def _known(runner: Runner, client: Any) -> Iterator[None]:
+    """Have nodes find their runner, and the runner ask what befell workers."""
+    seen = [0]
+
+    def short_of_memory() -> bool:
+        """The only sign is an event of the nanny's, or a word of the scheduler that ended a worker's job."""
+        before, seen[0] = seen[0], len(client.get_events("worker-restart-memory"))
+        died = runner.outcome.jobs.get("workers", {}).pop("cause", "")
+        return seen[0] > before or died == "memory"
+
+    _RUNNERS[runner.plan.run], runner.short_of_memory = runner, short_of_memory
     try:
         yield
     finally:
@@ -188,27 +237,26 @@ def _run(runner: Runner, one: Round, workers: Workers, client: Any) -> list[Grou
     keys = list(graph.to_dict())
     futures = dict(zip(keys, client.get(graph, keys, sync=False), strict=True))
     why = _wait(runner, futures, workers)
-    left = []
     for group in one.groups:
         parts = [futures[part] for part in one.parts(group)]
         if any(part.status != "finished" for part in parts) and _finished(futures[one.key(group.label, "ready")]):
             runner.settle(group.label, [_answer(part, why) for part in parts])
-        elif not _finished(futures[one.key(group.label)]):
-            left.append(group)
     client.cancel(list(futures.values()), force=True)  # their results are of no use, and need not be saved
-    assert len(left) < len(one.groups), f"a round without progress: {[group.label for group in left]}"
-    return left
+    return [group for group in one.groups if runner.left(group) and not runner.ending]
 
 
 def _finished(future: Any) -> bool:
     return bool(future.status == "finished")
 
 
-def _answer(part: Any, why: str) -> str:
+def _answer(part: Any, why: str) -> Answer:
     """What a chunk said; else why it said nothing."""
     if _finished(part):
-        return str(part.result())
-    return str(part.exception()) if part.status == "error" else why or LOST
+        answer: Answer = part.result()
+        return answer
+    if part.status == "error":
+        return Answer(str(part.exception()))
+    return Answer(why, "configuration") if why else Answer(LOST)
 
 
 def _wait(runner: Runner, futures: Mapping[str, Any], workers: Workers) -> str:
@@ -222,6 +270,7 @@ def _wait(runner: Runner, futures: Mapping[str, Any], workers: Workers) -> str:
     why = ""
     while any(future.status == "pending" for future in futures.values()):
         _raise(runner)
+        runner.require_wanted()
         if not why and (why := _problem(runner, workers)):
             for key, future in futures.items():
                 if future.status == "pending" and not key.endswith(":done"):
@@ -240,4 +289,4 @@ def _problem(runner: Runner, workers: Workers) -> str:
     try:
         return workers.problem()
     except Refused as refusal:
-        return runner.refused(refusal)
+        return str(runner.refused(refusal))

@@ -143,6 +143,8 @@ _COMBINE_FIELDS: Final = {
     # What is left out is what the signature removal and the cosmic-ray task flag; these are upstream's words for it.
     "mask": Field(["SAT", "DETECTED", "INTRP"], _MASKS),
     "distributionPercentiles": Field([0, 5, 16, 50, 84, 95, 100], ([0, 5, 16, 50, 84, 95, 100],)),
+    # Ours: a detector of which more is bad, through its calibrations or its frames, fails.
+    "maxBadFraction": Field(0.5, kernel="max_bad", least=0),
     **_only(False, "doVignette", "doVignetteMask"),
 }
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from campaign.problems import Problem, suggest
-from campaign.template_jinja import render
+from campaign.template_jinja import render, render_apart
 from campaign.template_yaml import MAX_DEPTH, Entry, merge, parse, read_text
 from templates import ROOT
 
 INCLUDE: Final = "includeConfigs"
+MOST_FILES: Final = 200
+"""Files that a template may include, each as often as it is included."""
 _BAND: Final = re.compile(r"(?P<stem>.+)_(?P<band>[ugrizy])")
 
 
@@ -114,6 +116,7 @@ class Loader:
     environment: Mapping[str, str]
     expand: Callable[[Entry, str], str]
     problems: list[Problem]
+    included: list[str] = field(default_factory=list)
 
     def load(self, source: Source, chain: tuple[Path, ...] = ()) -> dict[str, Entry] | None:
         """Read a file, and lay it over what it includes; `None` where it cannot be read."""
@@ -126,7 +129,8 @@ class Loader:
         try:
             text = read_text(source.path)
             if source.path.suffix == ".j2":
-                text = render(text, source.band, self.environment)
+                packaged = source.path.resolve().is_relative_to(ROOT)
+                text = (render if packaged else render_apart)(text, source.band, self.environment)
             return parse(text, source.name, self.problems)
         except (OSError, ValueError) as error:
             self.problems.append(Problem(f"cannot be read: {error}", str(source.path)))
@@ -135,8 +139,8 @@ class Loader:
     def _included(self, section: dict[str, Entry], source: Source, chain: tuple[Path, ...]) -> dict[str, Entry]:
         low: dict[str, Entry] = {}
         for entry in self._wanted(section.get(INCLUDE)):
-            found = self._find(entry, source, chain)
-            if found:
+            found = self._find(entry, source, chain) if len(self.included) <= MOST_FILES else None
+            if found and self._counted(entry):
                 low = merge(low, self.load(found, chain) or {})
         own = {
             key: Entry(self._included(entry.value, source, chain), entry.where)
@@ -146,6 +150,13 @@ class Loader:
             if key != INCLUDE
         }
         return merge(low, own)
+
+    def _counted(self, entry: Entry) -> bool:
+        """Count an include; say once that there are too many."""
+        self.included.append(entry.where)
+        if len(self.included) == MOST_FILES + 1:
+            self.problems.append(Problem(f"{INCLUDE}: more than {MOST_FILES} files are included", entry.where))
+        return len(self.included) <= MOST_FILES
 
     def _wanted(self, entry: Entry | None) -> list[Entry]:
         if entry is None or entry.value is None:

@@ -1,8 +1,16 @@
-"""Templates named ``*.j2``: Jinja first, YAML after, and nothing of the one can break the other."""
+"""Templates named ``*.j2``: Jinja first, YAML after, and nothing of the one can break the other.
+
+One that is not packaged is rendered by a process of its own, which may take
+just so much time and memory: ``{{ 'a' * 10**10 }}`` ends it, and not the machine.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import resource
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,6 +18,10 @@ from campaign.template_yaml import MAX_BYTES
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9_.+-]*", re.ASCII)
 _EXPANDED: Final = re.compile(r"[${]|<ENV:")
+MOST_CPU_S: Final = 2
+"""Time that a template may take to be rendered, second."""
+MOST_MEMORY: Final = 1 << 29
+"""Memory that it may take, byte."""
 
 
 class _Quoted(str):
@@ -85,3 +97,39 @@ def render(text: str, band: str, environment: Mapping[str, str]) -> str:
     except (TypeError, ArithmeticError, LookupError) as error:
         raise ValueError(f"Jinja: {error}") from error
     return "".join(pieces)
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+
+
+def render_apart(text: str, band: str, environment: Mapping[str, str]) -> str:
+    """Render as `render` does, within limits of time and memory.
+
+    Raises
+    ------
+    ValueError
+        It cannot be rendered, becomes too large, or takes too much.
+    """
+    line = [sys.executable, "-P", "-m", __name__]
+    plain = json.dumps([text, band, dict(environment)])
+    done = subprocess.run(line, input=plain, capture_output=True, text=True, preexec_fn=_limit)
+    if done.returncode:
+        raise ValueError(f"Jinja: it takes more than {MOST_CPU_S} s or {MOST_MEMORY >> 20} MiB to render")
+    answer: dict[str, str] = json.loads(done.stdout)
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer["text"]
+
+
+def _main() -> None:
+    try:
+        answer = {"text": render(*json.loads(sys.stdin.read()))}
+    except ValueError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    _main()

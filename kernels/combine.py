@@ -92,7 +92,8 @@ class Combine(FrameKernel):
     ``config``: ``type`` (bias | dark | flat), `kernels.reduce.Statistics`'
     (``statistic``, ``nsigma``, ``passes``, ``ddof``), ``isr`` (`IsrConfig`),
     ``cosmic`` (`CosmicConfig` or absent), ``bins`` (binning by output),
-    ``inputs_table`` (a folder), ``permissions``, ``piece_bytes``.  Task
+    ``inputs_table`` (a folder), ``permissions``, ``piece_bytes``, ``max_bad``
+    (the fraction of a detector above which its bad pixels are an error).  Task
     parameters: ``exposures``, ``dark_times`` (second), ``dates``,
     ``exposure_times``, ``scales`` (by exposure) or an input
     ``flatNormalization``, and where wanted ``offsets`` (by exposure, in the
@@ -186,9 +187,17 @@ class Combine(FrameKernel):
         return image, variance
 
     def finish(self, task: Task, results: Iterable[list[Patch]]) -> dict[str, Any]:
-        """Assemble the detector and publish the calibration, its binned images and the inputs table."""
+        """Assemble the detector and publish the calibration, its binned images and the inputs table.
+
+        Raises
+        ------
+        DataError
+            Too much of it is bad, or a frame is another detector's.
+        """
+        self.require_identity(task)
         kind, calibrations = self._config["type"], self.calibrations(task)
         image, variance, mask = self._assemble(task, results)
+        bad = self._require_good(task, mask)
         scales = self._open(task).scales.astype(np.float64)
         cards = product_cards(self.job, task, self.camera, calibrations.detector, image, mask, scales)
         files = {
@@ -198,7 +207,17 @@ class Combine(FrameKernel):
             small = binned(image, binning, mask)
             files[name] = task.outputs[name], partial(product.write, cards=cards, image=small)
         published = publish_all(files, self.stamp, self._config.get("permissions", {}))
-        return {"inputs_used": len(task.inputs["raw"]), "bad_pixels": int(np.count_nonzero(mask)), **published}
+        return {"inputs_used": len(task.inputs["raw"]), "bad_pixels": bad, **published}
+
+    def _require_good(self, task: Task, mask: NDArray[np.int32]) -> int:
+        """Count the bad pixels; refuse a detector that hardly has others."""
+        bad, most = int(np.count_nonzero(mask)), float(self._config.get("max_bad", 1.0))
+        if bad > most * mask.size:
+            applied = [self.job.files[keys[0]].path for role, keys in task.inputs.items() if role != "raw"]
+            what = f"{100 * bad / mask.size:.1f} % of its pixels have no good value, maxBadFraction is {most:g}"
+            where = ", ".join(applied) or "no calibration"
+            raise DataError(f"detector {self.detector(task).name}", f"{what}; applied: {where}")
+        return bad
 
     def _assemble(self, task: Task, results: Iterable[list[Patch]]) -> tuple[F32, F32, NDArray[np.int32]]:
         """Place the row blocks; fill what has no good input with the median of the rest and flag it BAD."""

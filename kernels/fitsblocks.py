@@ -170,6 +170,22 @@ def _header(stream: Stream, hdu: int) -> Cards | None:
     raise DataError(stream.path, f"HDU {hdu}: truncated in its header, no END card in the blocks of {where}")
 
 
+def opening(stream: Stream) -> list[Cards]:
+    """The primary header; of a single image packed by fpack (ZSIMPLE) the header that holds its cards, too.
+
+    Raises
+    ------
+    DataError
+        The file is no FITS, or truncated.
+    """
+    first = _header(stream, 0)
+    assert first is not None
+    if first.data_bytes():
+        return [first]
+    second = _header(stream, 1)
+    return [first, second] if second is not None and second.get("ZSIMPLE") is True else [first]
+
+
 def walk(stream: Stream) -> list[Cards]:
     """Every header of a file, whose data are passed over.
 

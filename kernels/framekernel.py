@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import geometry
+from kernels import geometry, identity
 from kernels.calibrations import Calibrations
 from kernels.geometry import Detector
 from kernels.isr import Frame, Reader
@@ -42,6 +42,18 @@ class FrameKernel:
     def raws(self, task: Task) -> list[File]:
         """The task's raw frames."""
         return [self.job.files[key] for key in task.inputs["raw"]]
+
+    def require_identity(self, task: Task) -> None:
+        """See that the task's frames are still those of its detector, where the job says how to tell.
+
+        Raises
+        ------
+        DataError
+            One is another's.
+        """
+        if "identity" in self.job.config:
+            for file in self.raws(task):
+                identity.require(file.path, self.job.config["identity"], self.detector(task))
 
     def groups(self, task: Task) -> list[list[int]]:
         """The amplifiers that are corrected together: each alone, or all where there is crosstalk."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from kernels.errors import JobError, KernelError
 from kernels.job import Job, Task
 from kernels.journal import Journal
+from kernels.killpoints import reach
 from kernels.partition import shares
 from kernels.publish import PublishError
 
@@ -140,7 +141,7 @@ class _Share:
 
     def finish(self, task: int, journal: Journal) -> int:
         """Make and publish a task, or journal why not; return the number of failures."""
-        plain, since = self._job.tasks[task], time.process_time()
+        plain, since, began = self._job.tasks[task], time.process_time(), time.monotonic()
         journal.write(plain.task, "started", {"rank": self.rank, "pid": os.getpid(), "host": os.uname().nodename})
         try:
             detail = self._kernel.finish(plain, self.results(task))
@@ -152,8 +153,10 @@ class _Share:
         finally:
             self.drain(task)
         used = resource.getrusage(resource.RUSAGE_SELF)
-        detail |= {"cpu_s": round(time.process_time() - since, 3), "rss_mib": used.ru_maxrss // 1024}
+        detail |= {"cpu_s": round(time.process_time() - since, 3), "wall_s": round(time.monotonic() - began, 3)}
+        detail["rss_mib"] = used.ru_maxrss // 1024
         journal.write(plain.task, "published", detail)
+        reach("product-journalled")
         return 0
 
 

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from kernels.errors import KernelError
 from kernels.job import Job
 
 SCHEMA = 1
+
+
+class JournalError(KernelError):
+    """What happened cannot be recorded: nothing more may be made."""
+
+
+@contextmanager
+def _recorded(path: str) -> Iterator[None]:
+    """Say of a journal that cannot be written which it is, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise JournalError(f"{path}: the journal cannot be written: {error.strerror}") from error
 
 
 class Journal:
@@ -27,8 +42,10 @@ class Journal:
 
     def __init__(self, job: Job, rank: int) -> None:
         self._job = job
-        os.makedirs(os.path.dirname(job.journal), exist_ok=True)
-        self._file = open(f"{job.journal}.r{rank}.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self._path = f"{job.journal}.r{rank}.jsonl"
+        with _recorded(self._path):
+            os.makedirs(os.path.dirname(job.journal), exist_ok=True)
+            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
 
     def write(self, task: str, event: str, detail: Mapping[str, Any]) -> None:
         """Append one event and see it on disk before returning.
@@ -41,6 +58,11 @@ class Journal:
             ``started | published | failed``.
         detail : `dict`
             JSON-able.
+
+        Raises
+        ------
+        JournalError
+            The line is not on disk.
         """
         line = {
             "v": SCHEMA,
@@ -53,9 +75,11 @@ class Journal:
             "event": event,
             "detail": dict(detail),
         }
-        self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        text = (json.dumps(line, separators=(",", ":")) + "\n").encode()
+        with _recorded(self._path):
+            while text:  # a disk that is nearly full takes a part
+                text = text[self._file.write(text) :]
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> Journal:
         return self

@@ -63,9 +63,11 @@ class Measure(FrameKernel):
         Raises
         ------
         DataError
-            An exposure has no light on this detector: its mean has no logarithm.
+            An exposure has no light on this detector: its mean has no logarithm;
+            or is another detector's.
         """
         assert task.detector is not None
+        self.require_identity(task)
         results = list(results)
         for n, result in enumerate(results):
             if not result["mean"][-1] > 0:

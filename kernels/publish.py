@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.errors import KernelError
+from kernels.killpoints import reach
 
 CHUNK = 1 << 22
 
@@ -65,6 +66,7 @@ def _commit(temporary: Path, final: Path) -> None:
             raise PublishError(f"{final}: exists already; a product is never overwritten") from error
         os.rename(temporary, final)
         return
+    reach("product-linked")
     temporary.unlink()
 
 
@@ -98,6 +100,7 @@ def publish(final: str, write: Writer, stamp: str, permissions: Mapping[str, Any
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         checksum = write(str(temporary))
+        reach("product-written")
         _permit(temporary, permissions)
         sync(temporary)
         detail: dict[str, str | int] = {
@@ -105,8 +108,10 @@ def publish(final: str, write: Writer, stamp: str, permissions: Mapping[str, Any
             "bytes": temporary.stat().st_size,
             "sha256": checksum or sha256(temporary),
         }
+        reach("product-synced")
         _commit(temporary, target)
         sync(target.parent)
+        reach("product-published")
     except (OSError, KeyError) as error:
         raise PublishError(f"{final}: cannot be written: {reason(error, target.parent)}") from error
     finally:
@@ -146,4 +151,5 @@ def reason(error: BaseException, folder: Path) -> str:
     free = shutil.disk_usage(folder).free
     if free < CHUNK:
         return f"no space left on the disk of {folder} ({free // 1024} KiB free)"
-    return str(error).splitlines()[0] if str(error) else repr(error)
+    said = getattr(error, "strerror", None) or str(error)
+    return str(said).splitlines()[0] if said else repr(error)

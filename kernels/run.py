@@ -20,6 +20,7 @@ from typing import Any
 
 from kernels.errors import JobError, KernelError
 from kernels.job import Job, load
+from kernels.killpoints import disarm
 
 #: Where each kernel lives; imported when it is asked for.
 KERNELS = {
@@ -137,6 +138,8 @@ def run(path: str, ranks: int | None = None) -> int:
         _unlink_shared(comm)
     job = _read(path, comm)
     size = comm.size if comm else 1
+    if job.attempt > 1:
+        disarm()
     _check_world(job if ranks is None else Job(**{**vars(job), "ranks": ranks}), size)
     failed = _kernel(job.kernel)(job, comm)
     return int(comm.allreduce(failed)) if comm else failed
@@ -151,6 +154,8 @@ def execute(path: str) -> int:
         The job is not what it should be.
     """
     job = load(path)
+    if job.attempt > 1:
+        disarm()
     _check_world(job, 1)
     return _kernel(job.kernel)(job, None)
 
@@ -162,9 +167,14 @@ def _warm() -> None:
     compile_all()
 
 
+def _say(text: str) -> None:
+    """Say why a job ends; where the disk of its log is full too, its exit code must do."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def _end(code: int) -> int:
     """End the whole job, not this rank alone."""
-    sys.stderr.flush()
     if started_by_mpi():
         time.sleep(HEARD_S)  # the launcher forwards what was said, and Abort would be quicker
         _world().Abort(code)
@@ -194,10 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KernelError as error:
         if started_by_mpi() and _world().rank:  # what all ranks found, rank 0 says, and ends the job
             time.sleep(GRACE_S)
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        _say(f"error: {error}")
         return _end(REFUSED)
     except Exception:  # a defect: Python's own exit code for it would read as "tasks failed"
-        traceback.print_exc()
+        _say(traceback.format_exc())
         return _end(DEFECT)
 
 

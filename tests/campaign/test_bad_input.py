@@ -543,10 +543,11 @@ def test_an_output_run_that_exists(site: Site, made: str) -> None:
 
 def test_two_submitters_of_one_run(site: Site, tmp_path: Path) -> None:
     """Both have planned before either claims; the second leaves the first's records alone, and none of its own."""
+    from campaign.drive import submit
     from campaign.errors import SubmissionRefused
     from campaign.repository import open_repository
     from campaign.step import Options, load
-    from campaign.submit import prepare, submit
+    from campaign.submit import prepare
 
     def plan(repository: Any, scratch: str) -> Any:
         options = Options({"outputRun": f"{CALIB}/DM-00000/two/run"}, None, frozenset(), False, 1)
@@ -602,6 +603,9 @@ def test_an_interrupted_run_leaves_nothing_running(site: Site, send: Callable[[i
     process = start(("submit", "bps_bias", "--ranks", "2"), {**site.variables, "TAG": tag}, start_new_session=True)
     deadline = time.monotonic() + 30
     while not running(f"/{tag}/") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    send(process.pid, signal.SIGINT)  # drains
+    while not list(site.places.repository.parent.rglob(f"*/{tag}/**/drain")) and time.monotonic() < deadline:
         time.sleep(0.01)
     send(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)

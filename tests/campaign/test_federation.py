@@ -25,7 +25,8 @@ from campaign.federation import Federation, Member
 from campaign.members import choose, require_release
 from campaign.plan import Group, Plan
 from campaign.repository import open_repository
-from campaign.runner import Outcome, Runner
+from campaign.outcome import Outcome
+from campaign.runner import Runner
 from campaign.siteplan import Place, Writer
 from campaign.siterun import Ledger, SiteRun
 from campaign.transport import Local, Ssh, Transport, end

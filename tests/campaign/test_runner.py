@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from campaign import chunk
-from campaign.backend import Local
+from campaign.backend import Death, Local
 from campaign.events import Event, read
+from campaign.outcome import Outcome
 from campaign.plan import Group, Plan
-from campaign.runner import Outcome, Runner
-from campaign.runner_graph import CHUNK, chunks
+from campaign.retry import INFRASTRUCTURE
+from campaign.runner import Runner
+from campaign.runner_graph import CHUNK, chunked
 from tests.campaign import plans
 
 DETECTORS = 3
@@ -43,7 +45,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def test_chunks_are_of_one_detector_where_they_can_be(plan: Plan) -> None:
-    parts = chunks(plan.groups[0])
+    parts = chunked(plan.groups[0].tasks)
     assert [len(part) for part in parts] == [CHUNK, 8 * DETECTORS - CHUNK]
     assert sorted(t.name for part in parts for t in part) == sorted(t.name for t in plan.groups[0].tasks)
     assert [t.job.detector for t in parts[0]][:8] == [0] * 8
@@ -68,13 +70,14 @@ def test_a_quantum_that_kills_its_workers_fails_and_stops_only_what_needs_it(pla
     files = {**plan.files, "4:2": {"path": str(raw)}}
     reaper = Reaper("isr:4,2")
     outcome = Runner(replace(plan, files=files), reaper).run()
-    assert reaper.killed == 4  # three are allowed
+    assert reaper.killed == chunk.DEATHS
     assert outcome.failed.keys() == {"isr:4,2"}
     assert outcome.skipped == {"combine:2": "isr:4,2"}
     assert {name for name in outcome.published if name.startswith("combine")} == {"combine:0", "combine:1"}
     events = read(plan.journal)
     causes = {e.task: e.detail["cause"] for e in events if e.event == "failed"}
-    assert causes == {"isr:4,2": "infrastructure"}
+    assert causes == {"isr:4,2": "killed"}
+    assert outcome.failed["isr:4,2"].startswith("it has cost 3 workers")
     published = [e.task for e in events if e.event == "published"]
     assert len(published) == len(set(published)) == 8 * DETECTORS - 1 + 2
 
@@ -129,47 +132,51 @@ class TestChunk:
     @pytest.fixture
     def job(self, plan: Plan) -> Path:
         runner = Runner(plan, lambda event: None)
-        runner._backend = Local()
+        runner.chunks = {"isr": chunked(plan.groups[0].tasks)}
         return Path(runner.prepare("isr")[0])
 
     def journal(self, job: Path) -> Path:
         return Path(json.loads(job.read_text())["journal"] + ".r0.jsonl")
 
     def test_a_chunk_is_done_as_it_is(self, job: Path) -> None:
-        assert chunk.unfinished(str(job)) == str(job)
+        assert chunk.unfinished(str(job)) == chunk.Rest(str(job))
 
     def test_what_is_told_is_not_done_again(self, job: Path) -> None:
-        assert chunk.run([str(job)], 0) == ""
-        assert chunk.unfinished(str(job)) is None
+        assert chunk.run([str(job)], 0) == chunk.Answer()
+        assert chunk.unfinished(str(job)) == chunk.Rest("")
 
     def test_what_is_left_is_done_by_another_job(self, job: Path) -> None:
-        assert chunk.run([str(job)], 0) == ""
+        assert chunk.run([str(job)], 0) == chunk.Answer()
         path = self.journal(job)
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(lines[:5]) + lines[5][:20])  # two published; a third begun; half a line
-        again = chunk.unfinished(str(job))
-        assert again is not None
-        left = json.loads(Path(again).read_text())
+        left = json.loads(Path(chunk.unfinished(str(job)).path).read_text())
         assert (left["attempt"], len(left["tasks"])) == (2, CHUNK - 2)
-        assert chunk.run([str(job)], 0) == ""
-        assert chunk.unfinished(str(job)) is None
+        assert chunk.run([str(job)], 0) == chunk.Answer()
+        assert chunk.unfinished(str(job)) == chunk.Rest("")
         told = [json.loads(line) for p in path.parent.glob("isr*") for line in p.read_text().splitlines()[:-1]]
         assert {e["event"] for e in told} == {"started", "published"}
 
     def test_an_error_is_a_text(self, tmp_path: Path) -> None:
-        assert chunk.run([str(tmp_path / "none.json")], 0).startswith("FileNotFoundError")
-        assert chunk.run([""], 0) == ""
+        answer = chunk.run([str(tmp_path / "none.json")], 0)
+        assert answer.why.startswith("FileNotFoundError")
+        assert answer.cause == "code"
+        assert chunk.run([""], 0) == chunk.Answer()
 
 
 def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that ends well and says nothing has failed."""
-    monkeypatch.setattr("campaign.runner.LATE_SECONDS", 0.3)
+    monkeypatch.setattr("campaign.runner.LATE_SECONDS", 0.1)
+    monkeypatch.setattr("campaign.retry.PAUSES_S", (0.0,))
+    tried = []
 
     class Silent(Local):
-        def job(self, *_: object) -> str:
-            return ""
+        def job(self, *_: object) -> Death:
+            tried.append(1)
+            return Death("")
 
     gang = replace(plan.groups[1], needs=[], tasks=[replace(t, needs=[]) for t in plan.groups[1].tasks])
     outcome: Outcome = Runner(replace(plan, groups=[gang]), lambda event: None, Silent()).run()
     assert len(outcome.failed) == DETECTORS
     assert all("does not say" in why for why in outcome.failed.values())
+    assert len(tried) == 1 + INFRASTRUCTURE

@@ -1,0 +1,137 @@
+"""Who makes a run: ``claim.json`` in its folder, taken over only from an owner that is proven gone."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from campaign.errors import SubmissionRefused
+from campaign.home import now
+from campaign.jobs import write_text
+
+NAME = "claim.json"
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A driver that makes a run.
+
+    Parameters
+    ----------
+    user, host : `str`
+    pid : `int`
+    started : `str`
+        When the process began, in clock ticks since the machine did: with `boot` it tells one process from
+        another that has come to its number.
+    boot : `str`
+        Which start of the machine.
+    since : `str`
+        ISO-8601, UTC.
+    """
+
+    user: str
+    host: str
+    pid: int
+    started: str
+    boot: str
+    since: str
+
+    @property
+    def text(self) -> str:
+        """For messages."""
+        return f"{self.user} on {self.host} (process {self.pid}) since {self.since}"
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether its process lives; `None` where this machine cannot tell."""
+        if self.host != socket.gethostname():
+            return None
+        return self.boot == _boot() and self.started == _started(self.pid)
+
+
+def _boot() -> str:
+    return BOOT.read_text().strip() if BOOT.exists() else ""
+
+
+def _started(pid: int) -> str:
+    """The 22nd field of /proc/<pid>/stat; empty for a process that is gone, or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def mine() -> Claim:
+    """The claim of this process."""
+    pid = os.getpid()
+    return Claim(getpass.getuser(), socket.gethostname(), pid, _started(pid), _boot(), now())
+
+
+def read(folder: Path) -> Claim | None:
+    """Who makes, or made, the run of a folder; `None` where nobody ever did."""
+    try:
+        return Claim(**json.loads((folder / NAME).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write(folder: Path) -> None:
+    """Claim the run of a folder that is of this process alone."""
+    write_text(folder / NAME, json.dumps(asdict(mine()), indent=1))
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep others from deciding on a claim meanwhile."""
+    with (folder / f"{NAME}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def take(folder: Path) -> None:
+    """Take a run over from an owner that is gone.
+
+    Raises
+    ------
+    SubmissionRefused
+        Its owner lives, or is on another machine, where it cannot be seen.
+    """
+    with held(folder):
+        known = read(folder)
+        if known is not None and known.alive is not False and known != mine_again(known):
+            raise SubmissionRefused(_refusal(known), where=str(folder), do=_advice(known))
+        write(folder)
+
+
+def mine_again(known: Claim) -> Claim | None:
+    """The claim, where it is of this very process."""
+    me: Mapping[str, object] = asdict(mine())
+    same = all(me[key] == value for key, value in asdict(known).items() if key != "since")
+    return known if same else None
+
+
+def _refusal(known: Claim) -> str:
+    if known.alive:
+        return f"the run is being made by {known.text}"
+    return f"the run was claimed by {known.text}, and this machine cannot see whether that process lives"
+
+
+def _advice(known: Claim) -> str:
+    if known.alive:
+        return "campaign status --watch follows it; campaign cancel ends it"
+    return f"give the command on {known.host}; where that machine is gone for good, remove {NAME}"
+
+
+def release(folder: Path) -> None:
+    """Give the run up: it is over, or another process is to take it."""
+    with held(folder):
+        (folder / NAME).unlink(missing_ok=True)

@@ -1,0 +1,195 @@
+"""Makes a run that is planned and claimed: its tasks, its products in the repository, its output chain.
+
+Every step of it can be repeated, so that whoever comes after a driver that was
+killed, wherever that was, drives the same run again.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campaign import claim, control, levels
+from campaign.errors import CampaignError
+from campaign.events import DriverJournal, Event
+from campaign.home import Home
+from campaign.killpoints import reach
+from campaign.outcome import Outcome
+from campaign.plan import Plan
+from campaign.runner import Run, Runner
+from campaign.submit import create
+
+if TYPE_CHECKING:
+    from campaign.camera import Camera
+    from campaign.order import Order
+    from campaign.repository import Repository
+    from campaign.step import Step
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a submission did.
+
+    Parameters
+    ----------
+    plan : `Plan`
+    outcome : `Outcome`
+    findings : `list`
+        Exposures that an operator should look at.
+    chain : `tuple`
+        The output chain; empty where nothing was made.
+    pictures : `list` [`Path`]
+        PNG of each mosaic.
+    notes : `list` [`str`]
+        What was left out, assumed or made on the way.
+    """
+
+    plan: Plan
+    outcome: Outcome
+    findings: list[levels.Finding]
+    chain: tuple[str, ...]
+    pictures: list[Path]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where a run is recorded.
+
+    Parameters
+    ----------
+    home : `Home`
+    repository : `Repository`
+    camera : `Camera`
+        The one that its frames are of.
+    ticket_chain : `str`
+        Made, empty, where it does not exist.
+    """
+
+    home: Home
+    repository: Repository
+    camera: Camera
+    ticket_chain: str
+
+
+def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
+    """Record what was published; doing it again changes nothing."""
+    items = [(o.type, o.data_id, o.path) for task in plan.tasks if task.name in outcome.published for o in task.outputs]
+    if items:
+        repository.ingest_products(plan.output_run, items)
+    return len(items)
+
+
+def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
+    """Look at the inputs table of a run, and keep it as one file."""
+    rows = levels.read(plan.folder / "inputs")
+    if not rows:
+        return []
+    levels.write(rows, plan.folder / "inputs.csv")
+    times = {
+        e: t
+        for task in plan.tasks
+        if "exposures" in task.job.parameters
+        for e, t in zip(task.job.parameters["exposures"], task.job.parameters["exposure_times"], strict=True)
+    }
+    return levels.judge(rows, plan.product, times, camera)
+
+
+def run_here(plan: Plan, listener: Callable[[Event], None]) -> Outcome:
+    """Run a plan on this machine."""
+    return Runner(plan, listener).run()
+
+
+def submit(
+    step: Step,
+    repository: Repository,
+    plan: Plan,
+    camera: Camera,
+    listener: Callable[[Event], None],
+    run: Run = run_here,
+    order: Order | None = None,
+) -> Submission:
+    """Claim a run and make it; see `campaign.submit.create` and `drive`."""
+    create(step, repository, plan, order)
+    return drive(plan, Books(step.home, repository, camera, step.ticket_chain), listener, run)
+
+
+def drive(
+    plan: Plan, books: Books, listener: Callable[[Event], None], run: Run = run_here, resumed: bool = False
+) -> Submission:
+    """Make what is left of a run whose claim this process has, and record it.
+
+    Parameters
+    ----------
+    resumed : `bool`
+        Another driver had it before.
+
+    Raises
+    ------
+    CampaignError
+        It could not be run.
+    KeyboardInterrupt
+        It was ended; nothing of it is left running.
+    """
+    repository = books.repository
+    made_chain = repository.require_inputs(plan.inputs, books.ticket_chain)
+    driver = DriverJournal(plan.journal, plan.run)
+    about = {"pid": os.getpid(), "host": socket.gethostname(), "user": getpass.getuser(), "resumed": resumed}
+    listener(driver.write("started", about | {"output_run": plan.output_run, "submit_path": plan.submit_path}))
+    reach("run-started")
+    chain: tuple[str, ...] = ()
+    state = "failed"
+    try:
+        with control.signals(plan.folder, control.to_terminal):
+            outcome = run(plan, listener)
+        made = ingest(repository, plan, outcome)
+        reach("products-ingested")
+        chain = repository.chain_output(plan.output, plan.output_run, plan.inputs) if made else ()
+        reach("output-chained")
+        state = "drained" if outcome.drained else "done" if outcome.done else "failed"
+    except KeyboardInterrupt:
+        state = "cancelled"
+        raise
+    finally:
+        listener(driver.write("done" if state == "done" else "failed", {"state": state, "error": state}))
+        reach("run-ended")
+        control.take_back(plan.folder)
+    notes = [f"the ticket chain {books.ticket_chain} did not exist: made, empty"] if made_chain else []
+    notes += plan.notes
+    pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, books.camera)
+    submission = Submission(plan, outcome, findings, chain, pictures, notes)
+    books.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
+    claim.release(plan.folder)
+    return submission
+
+
+def _pictures(repository: Repository, plan: Plan, outcome: Outcome, notes: list[str]) -> list[Path]:
+    """Draw the mosaics; the products stand, whatever becomes of their pictures."""
+    from campaign.pictures import mosaics
+
+    try:
+        return mosaics(repository, plan, outcome)
+    except (CampaignError, OSError, ValueError) as error:
+        notes.append(f"no pictures: {error}")
+        return []
+
+
+def _detail(submission: Submission) -> Mapping[str, Any]:
+    plan, outcome = submission.plan, submission.outcome
+    return {
+        "run": plan.run,
+        "template": plan.template,
+        "output_run": plan.output_run,
+        "inputs": list(plan.inputs),
+        "data_query": plan.data_query,
+        "excluded": list(plan.excluded),
+        "published": len(outcome.published),
+        "failed": outcome.failed,
+        "notes": submission.notes,
+        "exposures": sorted({e for t in plan.tasks for e in t.job.parameters.get("exposures", ())}),
+    }

@@ -1,0 +1,43 @@
+"""How a plan is run, as it was asked for: on this machine, at one site, split over several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from campaign.allocation import require_release, run_at, site_of
+
+if TYPE_CHECKING:
+    from campaign.order import Order
+    from campaign.plan import Plan
+    from campaign.runner import Run
+    from campaign.step import Step
+
+
+def execution(
+    step: Step, plan: Plan, order: Order, say: Callable[[str], None]
+) -> tuple[Plan, Run, Sequence[Mapping[str, Any]]]:
+    """Decide how a plan is run.
+
+    Returns
+    -------
+    plan : `Plan`
+        With notes on what was overridden.
+    run : callable
+        Runs it; see `campaign.drive.drive`.
+    shares : sequence of `dict`
+        What each of several sites will be given; see `campaign.federation.shares`.
+
+    Raises
+    ------
+    CampaignError
+        A site that is none, cannot be used, or has another release.
+    """
+    if order.sites:
+        from campaign.members import federate
+
+        return federate(step, plan, order.sites.split(","), order.override, order.ranks, say)
+    site, _ = site_of(step)
+    notes = require_release(site, order.override) if site else []
+    return replace(plan, notes=[*plan.notes, *notes]), run_at(site, order.ranks), ()

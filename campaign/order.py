@@ -1,0 +1,97 @@
+"""How a run was asked for, kept in its folder: whoever restarts it asks for the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from campaign.errors import ConfigurationError
+from campaign.jobs import write_text
+from campaign.step import Options, Step, load
+
+NAME = "order.json"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line and the environment said.
+
+    Parameters
+    ----------
+    template : `str`
+    overrides : `dict`
+        Template keys.
+    site, sites : `str` or `None`
+        One site instead of the template's; several to split the work over.
+    override : `bool`
+        Whether a site's other release is only warned of.
+    exclude : `list` [`int`]
+    allow_missing : `bool`
+    ranks : `int`
+    variables : `dict`
+        The environment's that the template named.
+    """
+
+    template: str
+    overrides: Mapping[str, Any]
+    site: str | None
+    sites: str | None
+    override: bool
+    exclude: Sequence[int]
+    allow_missing: bool
+    ranks: int
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self) -> Options:
+        """What `campaign.step` wants."""
+        return Options(self.overrides, self.site, frozenset(self.exclude), self.allow_missing, self.ranks)
+
+    def write(self, folder: Path) -> None:
+        """Keep it in a run's folder."""
+        write_text(folder / NAME, json.dumps(asdict(self), indent=1))
+
+    def step(self, output_run: str, submit_path: str) -> Step:
+        """The step that was asked for, for the run that there is.
+
+        Raises
+        ------
+        ConfigurationError
+            The template does not resolve any more.
+        """
+        fixed = {"outputRun": output_run, "submitPath": submit_path}
+        options = Options(
+            {**self.overrides, **fixed}, self.site, frozenset(self.exclude), self.allow_missing, self.ranks
+        )
+        return load(self.template, {**os.environ, **self.variables}, options)
+
+
+def read(folder: Path) -> Order:
+    """Read a run's order.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none: nothing was planned there.
+    """
+    try:
+        return Order(**json.loads((folder / NAME).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"no run was planned here: {error}", where=str(folder / NAME), do="submit the template again"
+        ) from error
+
+
+def fingerprint(step: Step) -> dict[str, str]:
+    """What decides the bits of a step's products, but for the frames and the code: a checksum by label."""
+    found = {label: _digest(asdict(task)) for label, task in step.pipeline.tasks.items()}
+    return found | {"dataQuery": _digest([step.config.data_query, list(step.config.in_collections)])}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

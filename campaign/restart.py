@@ -1,0 +1,187 @@
+"""Goes on with a run that was left, into its own output RUN: what is done is not done again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campaign import claim, control, submit
+from campaign import order as orders
+from campaign.chunk import clear
+from campaign.drive import Books, Submission, drive
+from campaign.errors import SubmissionRefused
+from campaign.events import DriverJournal, Event
+from campaign.home import Home, home_of
+from campaign.ingest import camera_of
+from campaign.order import Order
+from campaign.outcome import Outcome
+from campaign.plan import Plan
+from campaign.plan import load as load_plan
+from campaign.stale import Standing, standing
+
+if TYPE_CHECKING:
+    from campaign.repository import Repository
+    from campaign.runner import Run
+    from campaign.step import Step
+
+PLAN = "plan.json"
+#: How many are told by name.
+TOLD = 5
+
+
+@dataclass(frozen=True)
+class Left:
+    """A run, and how it stands.
+
+    Parameters
+    ----------
+    plan : `Plan`
+    order : `Order`
+        How it was asked for.
+    home : `Home`
+        Where it is listed.
+    standing : `Standing`
+    """
+
+    plan: Plan
+    order: Order
+    home: Home
+    standing: Standing
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """By label: how many tasks there are, are done, have failed, are left."""
+        known, again = self.standing.outcome, {**self.standing.damaged, **self.standing.stale}
+        rows = []
+        for group in self.plan.groups:
+            names = [task.name for task in group.tasks]
+            done = sum(name in known.published and name not in again for name in names)
+            failed = sum(name in known.failed for name in names)
+            rows.append({"label": group.label, "tasks": len(names), "done": done, "failed": failed})
+            rows[-1]["left"] = len(names) - done
+        return rows
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        owner = claim.read(self.plan.folder)
+        return {
+            "run": self.plan.run,
+            "output_run": self.plan.output_run,
+            "submit_path": self.plan.submit_path,
+            "made_by": owner.text if owner is not None and owner.alive is not False else None,
+            "groups": self.groups,
+            "damaged": dict(self.standing.damaged),
+            "stale": dict(self.standing.stale),
+            "reasons": list(self.standing.reasons),
+        }
+
+
+def folder_of(name: str, home: Home) -> Path:
+    """The folder of a run, given its name or the folder itself.
+
+    Raises
+    ------
+    UsageError
+        There is no such run.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path.absolute()
+    return Path(home.find_run(name)["submit_path"])
+
+
+def look(folder: Path, verify: bool = False) -> Left:
+    """See how a run stands.
+
+    Raises
+    ------
+    ConfigurationError
+        Nothing was planned in that folder.
+    """
+    order, plan = orders.read(folder), load_plan(folder / PLAN)
+    environment = {**os.environ, **order.variables}
+    return Left(plan, order, home_of(plan.repository, environment), standing(plan, order, verify))
+
+
+def restart(
+    left: Left,
+    repository: Repository,
+    how: Callable[[Step, Plan], Run],
+    listener: Callable[[Event], None],
+    redo_stale: bool = False,
+) -> Submission:
+    """Make what is left of a run.
+
+    Parameters
+    ----------
+    how : callable
+        Gives what runs the plan of a step.
+    redo_stale : `bool`
+        Make again what would be made otherwise today.
+
+    Raises
+    ------
+    SubmissionRefused
+        Somebody makes it, or may do so; or finished tasks would be made otherwise today.
+    """
+    plan = left.plan
+    claim.take(plan.folder)
+    control.take_back(plan.folder)
+    if left.standing.stale and not redo_stale:
+        raise _outdated(left)
+    step = left.order.step(plan.output_run, plan.submit_path)
+    submit.register(left.home, repository, plan, step.config.name)
+    again = {**left.standing.damaged, **left.standing.stale}
+    published = left.standing.outcome.published.keys()
+    _prune(plan, repository, published - again.keys())  # refuses before anything is changed
+    _withdraw(plan, left.standing.outcome, again)
+    if left.standing.reasons:
+        plan = _planned_again(left, step, repository)
+    books = Books(left.home, repository, camera_of(left.home, plan.instrument), step.ticket_chain)
+    return drive(plan, books, listener, how(step, plan), resumed=True)
+
+
+def _outdated(left: Left) -> SubmissionRefused:
+    stale = left.standing.stale
+    some = [*left.standing.reasons, *(f"{task}: {why}" for task, why in stale.items())][:TOLD]
+    return SubmissionRefused(
+        f"{len(stale)} finished tasks would be made otherwise today:\n    " + "\n    ".join(some),
+        where=left.plan.submit_path,
+        do="--redo-stale makes them again; a new RERUN leaves these as they are",
+    )
+
+
+def _prune(plan: Plan, repository: Repository, done: Collection[str]) -> None:
+    """Have the repository forget what it knows of tasks that are not done: they are made again."""
+    outputs = [(o.type, o.data_id) for task in plan.tasks if task.name not in done for o in task.outputs]
+    repository.forget_products(plan.output_run, outputs)
+
+
+def _withdraw(plan: Plan, outcome: Outcome, again: Mapping[str, str]) -> None:
+    """Take finished tasks back: the journal first, then their files."""
+    driver = DriverJournal(plan.journal, plan.run, token=outcome.token)
+    for task, why in again.items():
+        driver.write("withdrawn", {"why": why}, task, outcome.attempts.get(task.partition(":")[0], 1))
+    clear(o.path for task in plan.tasks if task.name in again for o in task.outputs)
+
+
+def _planned_again(left: Left, step: Step, repository: Repository) -> Plan:
+    """The plan as it would be made today, for the same run; the old one is kept beside it."""
+    folder = left.plan.folder
+    plan, _ = submit.prepare(step, repository, left.order.options, left.plan.run)
+    old = {(o.type, o.path) for task in left.plan.tasks for o in task.outputs}
+    if lost := old - {(o.type, o.path) for task in plan.tasks for o in task.outputs}:
+        raise SubmissionRefused(
+            f"{len(lost)} products of this run are not planned any more; the first: {min(lost)[1]}",
+            where=plan.submit_path,
+            do="submit the template under a new RERUN",
+        )
+    number = sum(1 for _ in folder.glob("plan.*.json")) + 1
+    (folder / PLAN).replace(folder / f"plan.{number}.json")
+    submit.write_inputs(step, plan)
+    plan.write()
+    return plan

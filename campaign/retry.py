@@ -1,0 +1,79 @@
+"""Whether a job that died is tried again, and with what: each cause has its own budget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: The others are for good: the same would happen (data, configuration, code, killed), or somebody wants it so
+#: (cancelled).
+RETRIED = frozenset({"memory", "walltime", "infrastructure", "failed"})
+#: Of the scheduler, a node, the network: not charged to the tasks, and not for ever.
+INFRASTRUCTURE = 5
+#: The time is doubled so often.
+WALLTIME = 3
+#: Second, before the n-th try after the infrastructure's failures; the last counts for all that follow.
+PAUSES_S = (0.0, 1.0, 5.0, 20.0, 60.0)
+#: Where a template says nothing: times, factor on the memory, and its limit, MiB.
+RETRIES, MULTIPLIER, LIMIT_MIB = 5, 2.0, 491520
+#: What a job asks for, where nobody says.
+MEMORY_MIB, MINUTES = 2048, 60
+
+
+@dataclass
+class Budget:
+    """What a group may still try.
+
+    Parameters
+    ----------
+    resources : mapping
+        What its next job asks for: ``memory_mib``, ``cores``, ``minutes``.
+    policy : mapping
+        ``numberOfRetries``, ``memoryMultiplier``, ``memoryLimit`` (MiB), ``retryUnlessExit`` (list), as templates
+        have them.
+    """
+
+    resources: Mapping[str, int]
+    policy: Mapping[str, Any]
+    _used: Counter[str] = field(default_factory=Counter)
+
+    def again(self, cause: str, code: int | None = None) -> bool:
+        """Whether another try is worth it after a failure; `resources` are then what it should ask for.
+
+        Parameters
+        ----------
+        cause : `str`
+            ``memory``, ``walltime``, ``infrastructure``, ``failed``, or one that is for good.
+        code : `int`, optional
+            How the job ended, where it is known.
+        """
+        if cause not in RETRIED:
+            return False
+        self._used[cause] += 1
+        if cause == "memory":
+            return self._more_memory()
+        if cause == "walltime":
+            return self._more_time()
+        if cause == "infrastructure":
+            return self._used[cause] <= INFRASTRUCTURE
+        unless = self.policy.get("retryUnlessExit") or []
+        return code not in unless and self._used[cause] <= int(self.policy.get("numberOfRetries", RETRIES))
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next try, second: a node that is being rebooted takes its time."""
+        lost = self._used["infrastructure"]
+        return PAUSES_S[min(lost - 1, len(PAUSES_S) - 1)] if lost else 0.0
+
+    def _more_memory(self) -> bool:
+        had = self.resources.get("memory_mib", MEMORY_MIB)
+        limit = int(self.policy.get("memoryLimit", LIMIT_MIB))
+        wanted = min(limit, int(had * float(self.policy.get("memoryMultiplier", MULTIPLIER))))
+        self.resources = {**self.resources, "memory_mib": max(had, wanted)}
+        return wanted > had
+
+    def _more_time(self) -> bool:
+        self.resources = {**self.resources, "minutes": 2 * self.resources.get("minutes", MINUTES)}
+        return self._used["walltime"] <= WALLTIME

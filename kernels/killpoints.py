@@ -1,0 +1,36 @@
+"""Places where ``CAMPAIGN_KILL_AT=<point>[:n]`` kills this process, the n-th time it passes: for tests of recovery.
+
+A job's first attempt is killed alone: what is tried again comes through.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+#: Of the commit protocol, in its order.
+POINTS = {
+    "product-written": "the product is whole under its temporary name",
+    "product-synced": "it is on disk, with its checksum taken",
+    "product-linked": "it has its final name, and its temporary one still",
+    "product-published": "it has its final name alone, the journal does not know it",
+    "product-journalled": "the journal knows it",
+}
+VARIABLE = "CAMPAIGN_KILL_AT"
+_passed: Counter[str] = Counter()
+_disarmed: list[bool] = []
+
+
+def disarm() -> None:
+    """Let this process pass everywhere."""
+    _disarmed.append(True)
+
+
+def reach(point: str) -> None:
+    """Die here by SIGKILL, where the environment says so."""
+    wanted, _, times = os.environ.get(VARIABLE, "").partition(":")
+    if wanted == point and not _disarmed:
+        _passed[point] += 1
+        if _passed[point] == int(times or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
