@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.05
 #: Quanta a Dask task: chunking beats every other way of scheduling small work.
 CHUNK = 20
-#: What every cluster of a run is made with: the scheduler does not hold tasks back, and does not give up a chunk for
-#: what another one does to its worker: a chunk knows itself which of its quanta kill workers.
-#: Nor does it leave the only copy of what the driver's own worker has made on one that may be lost.
+#: What every cluster of a run is made with: the scheduler does not hold tasks back, and does not leave the only copy of
+#: what the driver's own worker has made on one that may be lost.  It gives up a chunk after as many losses as tell a
+#: chunk which of its quanta kill workers; one that it gives up for what others did is tried again in another round.
 SETTINGS = {
     "distributed.scheduler.worker-saturation": "inf",
-    "distributed.scheduler.allowed-failures": 30,
+    "distributed.scheduler.allowed-failures": chunk.DEATHS + 1,
     "distributed.scheduler.active-memory-manager.start": False,
 }
 LOST = "the worker is gone"

@@ -201,7 +201,7 @@ def test_workers_that_never_come_up_end_the_run(cluster: Cluster, plan: Plan) ->
     failed = running.runner.outcome.failed
     assert len(failed) == DETECTORS * EXPOSURES
     assert "no worker comes up" in failed["isr:0,0"]
-    assert {e.detail["cause"] for e in read(plan.journal) if e.event == "failed"} == {"infrastructure"}
+    assert {e.detail["cause"] for e in read(plan.journal) if e.event == "failed"} == {"configuration"}
     gone(cluster, plan.run)
 
 

@@ -7,11 +7,9 @@ faults, and of 1 what concerns a kernel outside of Dask.
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import signal
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import fitsio
@@ -20,9 +18,11 @@ import pytest
 from campaign.events import read
 from campaign.killpoints import DRIVER, KERNEL
 from campaign.repository import open_repository
-from tests.conftest import Demo
+from kernels import killpoints
+from tests.faults.conftest import CALIB, Operator
 
-CHAIN = "LSSTComCam/calib/DM-00000"
+#: Two biases, the table of levels, a mosaic.
+TASKS = 4
 #: Of a run on this machine: nobody queues anything.
 HERE = [point for point in DRIVER if point not in ("job-queued", "index-written")]
 #: Nothing is planned yet: the same command does it.
@@ -30,25 +30,42 @@ NOTHING_PLANNED = ("folder-made", "claim-written")
 
 
 class Killed:
-    """A run of the demo's bias that is killed somewhere, with a home of its own."""
+    """A bias of two detectors whose run is killed somewhere."""
 
-    def __init__(self, demo: Demo, folder: Path, name: str) -> None:
-        self.demo, self.name = demo, name
-        self.run_collection = f"{CHAIN}/{name}/run"
-        self.folder = folder / "submit"
-        shutil.copytree(demo.folder / "repo" / "campaign" / "cameras", folder / "home" / "cameras")
-        self.variables = {"CAMPAIGN_HOME": str(folder / "home"), "RERUN": name}
+    def __init__(self, operator: Operator, name: str, template: str = "bps_bias", *options: str) -> None:
+        self.operator, self.name, self.template, self.options = operator, name, template, options
+        self.run_collection = f"{CALIB}/{name}/run"
+        self.folder = operator.scratch / name
 
-    def submit(self, kill: str = "") -> subprocess.CompletedProcess[str]:
-        chosen = {"outputRun": self.run_collection, "output": self.run_collection.removesuffix("/run")}
-        chosen["submitPath"] = str(self.folder)
+    def submit(self, kill: str = "", name: str = "", **more: str) -> int:
+        name = name or self.name
+        chosen = {"outputRun": f"{CALIB}/{name}/run", "output": f"{CALIB}/{name}"}
+        chosen["submitPath"] = str(self.folder.with_name(name))
         settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
-        more = {"CAMPAIGN_KILL_AT": kill} if kill else {}
-        return self.demo.run("submit", "bps_bias", "--ranks", "2", *settings, **self.variables, **more)
+        return self._ended("submit", self.template, "--ranks", "2", *self.options, *settings, kill=kill, **more)
 
-    def restart(self, kill: str = "") -> subprocess.CompletedProcess[str]:
-        more = {"CAMPAIGN_KILL_AT": kill} if kill else {}
-        return self.demo.run("restart", str(self.folder), **self.variables, **more)
+    def restart(self, kill: str = "", **more: str) -> int:
+        return self._ended("restart", str(self.folder), kill=kill, **more)
+
+    def _ended(self, *arguments: str, kill: str, **more: str) -> int:
+        """The exit code of a command that is killed at a point."""
+        with self.operator.start(*arguments, **more, **({"CAMPAIGN_KILL_AT": kill} if kill else {})) as process:
+            self.out, self.err = process.communicate(timeout=120)
+        return process.returncode
+
+    def products(self, name: str) -> dict[str, list[bytes]]:
+        """Pixels by place below the RUN."""
+        run = self.operator.repo / CALIB / name / "run"
+        return {path.name.partition("_LSSTComCam_calib")[0]: images(path) for path in sorted(run.rglob("*.fits"))}
+
+    def undisturbed(self) -> dict[str, list[bytes]]:
+        """The products of the same run when nobody kills it; made once."""
+        name = f"undisturbed.{self.template.split('/')[-1].split('.')[0]}"
+        if not (self.operator.repo / CALIB / name).exists():
+            options, self.options = self.options, ()
+            assert self.submit(name=name) == 0, self.err
+            self.options = options
+        return self.products(name)
 
     def left_running(self) -> list[str]:
         found = []
@@ -59,69 +76,64 @@ class Killed:
                 continue
         return [line for line in found if f"{self.folder}/" in line]
 
-    def require_whole(self) -> None:
+    def require_whole(self, tasks: int) -> None:
         """The products are those of the undisturbed run, each made once, and nothing else is left."""
-        begin = "2024-12-08T22:00:00"
-        with open_repository(str(self.demo.folder / "repo")) as repository:
-            made = {d.data_id["detector"]: Path(d.path) for d in repository.datasets("bias", [self.run_collection])}
-            mosaics = repository.datasets("biasMosaic8", [self.run_collection])
-            assert repository.chain(self.run_collection.removesuffix("/run"))[0] == self.run_collection
-            for detector, path in made.items():
-                where = {"instrument": "LSSTComCam", "detector": detector}
-                known = repository.find_dataset("bias", where, [CHAIN], begin, begin)
-                assert known is not None
-                assert images(path) == images(Path(known.path)), detector
-        assert len(made) == 9
-        assert len(mosaics) == 1
+        assert self.products(self.name) == self.undisturbed()
+        files = [path for path in (self.operator.repo / CALIB / self.name).rglob("*") if path.is_file()]
+        assert self.operator.recorded(self.name) == len(files)
+        with open_repository(str(self.operator.repo)) as repository:
+            assert repository.chain(f"{CALIB}/{self.name}")[0] == self.run_collection
         events = read(self.folder / "journal")
         published = Counter(e.task for e in events if e.event == "published")
         assert set(published.values()) == {1}
-        assert len(published) == 9 + 2
-        assert not list(made[0].parent.rglob(".*.tmp"))
+        assert len(published) == tasks
         assert self.left_running() == []
-        listed = (Path(self.variables["CAMPAIGN_HOME"]) / "runs.jsonl").read_text().splitlines()
-        home = [json.loads(line) for line in listed]
-        assert [run["output_run"] for run in home] == [self.run_collection]
-        again = self.demo.run("restart", str(self.folder), "--check", "--json", **self.variables)
-        plain = json.loads(again.stdout)
+        runs = (self.operator.repo / "campaign" / "runs.jsonl").read_text().splitlines()
+        assert sum(json.loads(line)["output_run"] == self.run_collection for line in runs) == 1
+        assert self._ended("restart", str(self.folder), "--check", "--json", kill="") == 0
+        plain = json.loads(self.out)
         assert sum(group["left"] for group in plain["groups"]) == 0
         assert (plain["damaged"], plain["stale"]) == ({}, {})
 
 
 def images(path: Path) -> list[bytes]:
-    return [fitsio.read(path, hdu).tobytes() for hdu in ("IMAGE", "MASK", "VARIANCE")]
+    """Pixels of a product's planes; a mosaic has one alone."""
+    with fitsio.FITS(path) as file:
+        return [hdu.read().tobytes() for hdu in file if hdu.has_data()]
 
 
 @pytest.fixture
-def killed(demo: Demo, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Killed]:
-    yield Killed(demo, tmp_path, f"killed.{abs(hash(request.node.name)):x}")
+def killed(operator: Operator, request: pytest.FixtureRequest) -> Killed:
+    return Killed(operator, re.sub(r"\W+", "_", request.node.name))
 
 
 @pytest.mark.parametrize("point", HERE)
 def test_item_07_a_driver_killed_at_a_commit_point(killed: Killed, point: str) -> None:
-    answer = killed.submit(point)
-    assert answer.returncode == -signal.SIGKILL, answer.stderr
+    assert killed.submit(point) == -signal.SIGKILL, killed.err
     if point in NOTHING_PLANNED:
-        assert "submit the template again" in killed.restart().stderr
-        answer = killed.submit()
+        assert killed.restart() == 3
+        assert "submit the template again" in killed.err
+        assert killed.submit() == 0, killed.err
     else:
-        answer = killed.restart()
-    assert answer.returncode == 0, answer.stderr
-    killed.require_whole()
+        assert killed.restart() == 0, killed.err
+    killed.require_whole(TASKS)
 
 
 @pytest.mark.parametrize("point", KERNEL)
 def test_item_23_a_kernel_killed_in_the_middle_of_a_product(killed: Killed, point: str) -> None:
-    answer = killed.submit(f"{point}:2")
-    assert answer.returncode == 0, answer.stderr  # what is lost by no fault of its own is tried again
-    events = read(killed.folder / "journal")
-    assert [e.detail["causes"] for e in events if e.event == "retry"] == [["infrastructure"]]
-    killed.require_whole()
+    assert killed.submit(f"{point}:1") == 0, killed.err  # what is lost by no fault of its own is tried again
+    died = [e.detail["cause"] for e in read(killed.folder / "journal") if e.event == "died"]
+    assert died[0] == "infrastructure"
+    killed.require_whole(TASKS)
 
 
 def test_item_08_a_crash_during_recovery(killed: Killed) -> None:
-    assert killed.submit("job-ended").returncode == -signal.SIGKILL
+    assert killed.submit("job-ended") == -signal.SIGKILL
     for point in ("run-started", "job-submitting", "tasks-settled", "products-ingested", "output-chained"):
-        assert killed.restart(point).returncode == -signal.SIGKILL, point
-    assert killed.restart().returncode == 0
-    killed.require_whole()
+        assert killed.restart(point) == -signal.SIGKILL, point
+    assert killed.restart() == 0
+    killed.require_whole(TASKS)
+
+
+def test_the_points_of_kernels_are_listed() -> None:
+    assert tuple(killpoints.POINTS) == KERNEL
