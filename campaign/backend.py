@@ -59,7 +59,7 @@ class Death(str):
 
 
 #: How a kernel ends that was refused, or has a defect: another try would end alike.
-KERNEL_CODES = {3: "configuration", 70: "code"}
+KERNEL_CODES = {3: "configuration", 70: "code", 74: "infrastructure"}
 
 
 def nothing_wrong() -> str:

@@ -92,12 +92,18 @@ class DriverJournal:
 
     def write(self, event: str, detail: Mapping[str, Any], task: str = "", attempt: int = 1) -> Event:
         """Append one event, see it on disk, and give it back."""
-        entry = Event(VERSION, now(), self._run, task, attempt, self._site, self._token, event, dict(detail))
+        return self.write_all(event, {task: detail}, attempt)[0]
+
+    def write_all(self, event: str, details: Mapping[str, Mapping[str, Any]], attempt: int = 1) -> list[Event]:
+        """Append the same event of many tasks, each with its detail; see them on disk at once."""
+        when, about = now(), (attempt, self._site, self._token, event)
+        entries = [Event(VERSION, when, self._run, task, *about, dict(detail)) for task, detail in details.items()]
+        text = "".join(json.dumps(asdict(entry), separators=(",", ":")) + "\n" for entry in entries)
         with naming(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry), separators=(",", ":")) + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        return entry
+        return entries
 
 
 def _whole_lines(path: Path) -> None:

@@ -119,7 +119,8 @@ class Translation(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """How a kernel tells whose frame a file holds; see ``kernels.identity``."""
-        return {"accept": {k: list(v) for k, v in self.accept.items()}, "detector": list(self.keywords.get("detector", ()))}
+        accept = {keyword: list(values) for keyword, values in self.accept.items()}
+        return {"accept": accept, "detector": list(self.keywords.get("detector", ()))}
 
     def wanted(self) -> list[str]:
         """Header keywords that the table speaks of, each once."""

@@ -29,6 +29,7 @@ DRIVER = {
     "job-submitting": "the journal knows the job's name, nobody has started it",
     "job-accepted": "the scheduler has the job, its id is not recorded",
     "job-queued": "the job's id is recorded",
+    "quanta-submitted": "the journal knows a group's quanta, their chunks are given to workers",
     "job-ended": "the job is over, nobody has looked at its journal",
     "tasks-settled": "the journal knows what became of the job's tasks",
     "index-written": "the index knows what the journals say",

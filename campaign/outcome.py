@@ -59,8 +59,8 @@ class Outcome:
         self.attempts[group] = max(self.attempts.get(group, 0), event.attempt if event.task else 0)
         self.token = max(self.token, event.token)
         if event.event == "published" and when > self._withdrawn.get(event.task, (0, 0)):
-            self.published.setdefault(event.task, event.detail)
-            self._made.setdefault(event.task, when)
+            if when > self._made.get(event.task, (0, 0)):
+                self.published[event.task], self._made[event.task] = event.detail, when
             self.forget(event.task)
         elif event.event == "withdrawn":
             self._withdrawn[event.task] = max(when, self._withdrawn.get(event.task, (0, 0)))

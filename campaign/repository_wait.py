@@ -25,7 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Before it is said that somebody else holds the database, and then again, second.
-FIRST_S, AGAIN_S = 2.0, 60.0
+FIRST_S, AGAIN_S = 1.0, 60.0
 #: For how long writing is tried, second.
 PATIENCE_S = 3600.0
 LOCKED = "database is locked"

@@ -164,8 +164,9 @@ def _prune(plan: Plan, repository: Repository, done: Collection[str]) -> None:
 def _withdraw(plan: Plan, outcome: Outcome, again: Mapping[str, str]) -> None:
     """Take finished tasks back: the journal first, then their files."""
     driver = DriverJournal(plan.journal, plan.run, token=outcome.token)
-    for task, why in again.items():
-        driver.write("withdrawn", {"why": why}, task, outcome.attempts.get(task.partition(":")[0], 1))
+    for label in {task.partition(":")[0] for task in again}:
+        details = {task: {"why": why} for task, why in again.items() if task.partition(":")[0] == label}
+        driver.write_all("withdrawn", details, outcome.attempts.get(label, 1))
     clear(o.path for task in plan.tasks if task.name in again for o in task.outputs)
 
 

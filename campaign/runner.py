@@ -107,10 +107,15 @@ class Runner:
                 self._listener(event)
 
     def write(self, task: str, event: str, detail: Mapping[str, Any], attempt: int | None = None) -> None:
-        """Append to the driver's journal, at a group's or task's present attempt."""
+        """Append to the driver's journal, at a group's present attempt."""
+        self._write_all(task.partition(":")[0], event, {task: detail}, attempt)
+
+    def _write_all(
+        self, label: str, event: str, details: Mapping[str, Mapping[str, Any]], attempt: int | None = None
+    ) -> None:
         with self._lock:
-            known = self.outcome.attempts.get(task.partition(":")[0], 1)
-            self._driver.write(event, detail, task, known if attempt is None else attempt)
+            known = self.outcome.attempts.get(label, 1)
+            self._driver.write_all(event, details, known if attempt is None else attempt)
 
     def run(self) -> Outcome:
         """Run everything that can be run; a failed task stops only what needs it.
@@ -186,15 +191,17 @@ class Runner:
     def _take(self, label: str) -> list[PlanTask]:
         """What is left of a group and can be done; what waits for something that failed is lost."""
         self._drain()
-        ready, known = [], self.outcome
+        ready, known, gone = [], self.outcome, {}
         for task in self.left(self._groups[label]):
             lacking = [name for name in task.needs if name not in known.published]
             lost = next((name for name in lacking if name in known.failed or name in known.skipped), None)
             if lost is not None:
                 known.skipped[task.name] = lost
-                self.write(task.name, "lost", {"error": f"needs {lost}, which failed"})
+                gone[task.name] = {"error": f"needs {lost}, which failed"}
             elif not lacking:
                 ready.append(task)
+        if gone:
+            self._write_all(label, "lost", gone)
         return ready
 
     # The nodes of the graph, by the label of their group; what they wait for is given and not looked at.
@@ -205,6 +212,7 @@ class Runner:
         ready = self._take(label)
         if ready and (adopted := self._adopted(group)) is not None:
             self._settle([(ready, adopted)])
+            self._again(group)
         while (ready := self._take(label)) and self._go_on():
             self._settle([(ready, self._job(group, ready))])
             if not self._again(group):
@@ -223,6 +231,7 @@ class Runner:
         about = {"jobs": sum(map(bool, paths)), "quanta": len(ready), "resources": dict(self.budget(label).resources)}
         self.write(label, "submitted", about, attempt)
         self._carry(group, attempt)
+        reach("quanta-submitted")
         return paths
 
     def settle(self, label: str, answers: Sequence[Answer]) -> None:
@@ -253,9 +262,9 @@ class Runner:
         return partial(self.write, label, attempt=attempt)
 
     def _adopted(self, group: Group) -> Death | None:
-        """Wait for the job of an earlier driver; say why it died, `None` where there is none."""
+        """Wait for the job of an earlier driver; say why it died, `None` where there is none, or that is known."""
         label, last = group.label, self.outcome.jobs.get(group.label, {})
-        if "name" not in last:
+        if "name" not in last or "cause" in last:
             return None
         attempt = self.outcome.attempts[label]
         log, say = self._log(label, attempt), self._say(label, attempt)
@@ -322,16 +331,19 @@ class Runner:
         for tasks, why in jobs:
             if why.cause == "cancelled" and self.ending:
                 continue  # by us: the task is as if it had not been begun
-            for name in self._untold(tasks):
-                self.write(name, "failed", {"error": why or SILENT, "cause": why.cause, "code": why.code})
+            if untold := self._untold(tasks):
+                detail = {"error": why or SILENT, "cause": why.cause, "code": why.code}
+                self._write_all(untold[0].partition(":")[0], "failed", dict.fromkeys(untold, detail))
         self._drain()
         reach("tasks-settled")
 
     def _carry(self, group: Group, attempt: int) -> None:
         """What has failed for good has failed in the next attempt too: of a task the highest attempt's word counts."""
         known = self.outcome
-        for name in [task.name for task in group.tasks if task.name in known.failed]:
-            self.write(name, "failed", {"error": known.failed[name], "cause": known.causes[name]}, attempt)
+        failed = [task.name for task in group.tasks if task.name in known.failed]
+        if failed:
+            details = {name: {"error": known.failed[name], "cause": known.causes[name]} for name in failed}
+            self._write_all(group.label, "failed", details, attempt)
 
     def _again(self, group: Group) -> bool:
         """Whether failed tasks of a group are tried again."""

@@ -36,6 +36,8 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": "inf",
     "distributed.scheduler.allowed-failures": chunk.DEATHS + 1,
     "distributed.scheduler.active-memory-manager.start": False,
+    # A worker above its memory is ended, which is seen; one that were paused before would wait for ever.
+    **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
 }
 LOST = "the worker is gone"
 #: Runners of this process: a node travels by name, and is run by the driver's own worker.

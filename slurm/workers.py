@@ -46,6 +46,8 @@ LIFETIME, STAGGER = 0.55, 0.35
 NANNY_MIB = 128
 #: Workers that are wanted within this time are submitted together, second.
 TOGETHER_S = 0.05
+#: A worker above its memory is ended by its nanny, which says so; one that were paused before would wait for ever.
+MEMORY = {name: "False" for name in ("TARGET", "SPILL", "PAUSE")}
 #: So many jobs a worker may end before they join; then it is no accident.
 STILLBORN = 3
 Say = Callable[[str, Mapping[str, Any]], Any]
@@ -83,7 +85,9 @@ class Wanted:
     def command(self, address: str, worker: str) -> list[str]:
         """The command line of a worker."""
         seconds = 60 * self.resources.minutes
-        line = [self.scheduler.python, "-P", "-m", "distributed.cli.dask_worker", address, "--name", worker]
+        settings = [f"DASK_DISTRIBUTED__WORKER__MEMORY__{name}={value}" for name, value in MEMORY.items()]
+        line = ["env", *settings, self.scheduler.python, "-P"]
+        line += ["-m", "distributed.cli.dask_worker", address, "--name", worker]
         memory = max(self.resources.memory_mib - NANNY_MIB, self.resources.memory_mib // 2)
         line += ["--nthreads", "1", "--memory-limit", f"{memory}MiB", "--resources", "quantum=1"]
         line += ["--nanny", "--no-dashboard", "--death-timeout", str(ORPHANED_S)]

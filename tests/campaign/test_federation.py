@@ -23,9 +23,9 @@ from campaign.errors import SubmissionRefused, UsageError
 from campaign.events import Event, read
 from campaign.federation import Federation, Member
 from campaign.members import choose, require_release
+from campaign.outcome import Outcome
 from campaign.plan import Group, Plan
 from campaign.repository import open_repository
-from campaign.outcome import Outcome
 from campaign.runner import Runner
 from campaign.siteplan import Place, Writer
 from campaign.siterun import Ledger, SiteRun

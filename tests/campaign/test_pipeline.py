@@ -85,7 +85,8 @@ def test_scaling_and_masks_of_each_step() -> None:
         ["SAT", "DETECTED", "INTRP", "CR"],
         ["SAT", "DETECTED", "INTRP"],
     ]
-    assert combine["Bias"].settings == {"type": "bias", "statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3}
+    statistics = {"statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3}
+    assert combine["Bias"].settings == {"type": "bias", **statistics, "max_bad": 0.5}
     assert [task.dimensions for task in combine.values()] == [
         ("instrument", "detector"),
         ("instrument", "detector"),

@@ -67,8 +67,8 @@ def only(plan: Plan, group: Group) -> Plan:
     return replace(plan, groups=[group])
 
 
-def wait_for(what: Callable[[], Any]) -> Any:
-    until = time.monotonic() + PATIENCE_S
+def wait_for(what: Callable[[], Any], patience: float = PATIENCE_S) -> Any:
+    until = time.monotonic() + patience
     while not (found := what()):
         assert time.monotonic() < until, "it never came"
         time.sleep(0.05)
@@ -96,8 +96,8 @@ class Running:
         found = lambda: [e.detail for e in list(self.events) if (e.event, e.task) == (event, task)]  # noqa: E731
         return dict(wait_for(found)[0])
 
-    def end(self) -> None:
-        self._thread.join(PATIENCE_S)
+    def end(self, patience: float = PATIENCE_S) -> None:
+        self._thread.join(patience)
         assert not self._thread.is_alive(), "it hangs"
         assert self.error is None
 

@@ -20,7 +20,6 @@ from slurm.commands import call, queue
 from slurm.development import Cluster
 from tests.conftest import Demo
 
-
 TEMPLATE = Path(__file__).parents[1] / "data" / "bps_isr.yaml"
 CHAIN = "LSSTComCam/calib/DM-00000"
 PATIENCE_S = 30

@@ -43,9 +43,7 @@ def truncated(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flipped, truncated])
-def test_item_16_a_calibration_is_damaged(
-    operator: Operator, bias: Path, damage: Callable[[Path], None]
-) -> None:
+def test_item_16_a_calibration_is_damaged(operator: Operator, bias: Path, damage: Callable[[Path], None]) -> None:
     with altered(bias):
         damage(bias)
         answer = dark(operator, f"dark-{damage.__name__}")
@@ -63,7 +61,10 @@ def test_item_17_a_frame_of_another_detector_in_the_place_of_one(operator: Opera
         shutil.copy(other, own)
         answer = operator.submit("exchanged")
     assert answer.code == 1
-    assert f"cpBiasCombine:0 failed: {own}: is a frame of detector R22_S01, it was ingested as one of R22_S00" in answer.err
+    assert (
+        f"cpBiasCombine:0 failed: {own}: is a frame of detector R22_S01, it was ingested as one of R22_S00"
+        in answer.err
+    )
     assert {p.name.split("_")[3] for p in operator.products("exchanged") if p.name.startswith("bias_")} == {"S01"}
     failed = [event["detail"] for event in operator.events("exchanged") if event["task"] == "cpBiasCombine:0"][-1]
     assert failed["cause"] == "data"
