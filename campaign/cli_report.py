@@ -86,11 +86,27 @@ def history(ticket: str, repo: str | None) -> None:
 
 @cli.command()
 @click.option("--warm", is_flag=True, help="Fill numba's cache, so that no job compiles.")
+@click.option("--kill-points", is_flag=True, help="List where CAMPAIGN_KILL_AT=<point>[:n] kills, and stop.")
 @as_json
-def doctor(warm: bool, as_json: bool) -> None:
+def doctor(warm: bool, kill_points: bool, as_json: bool) -> None:
     """Examine this installation: versions, MPI, Butler, folders, scratch."""
     from campaign.doctor import examine, show
+
+    if kill_points:
+        _show_kill_points(as_json)
+        return
 
     found = examine(os.environ, warm=warm)
     show(found, as_json)
     raise SystemExit(0 if all(f.ok for f in found) else 3)
+
+
+def _show_kill_points(as_json: bool) -> None:
+    from campaign import console
+    from campaign.killpoints import DRIVER, KERNEL
+
+    if as_json:
+        console.emit({"driver": DRIVER, "kernel": KERNEL})
+        return
+    rows = [("driver", *row) for row in DRIVER.items()] + [("kernel", *row) for row in KERNEL.items()]
+    console.table(("process", "point", "what is true there"), rows)

@@ -10,13 +10,13 @@ import signal
 from collections import Counter
 
 #: Of a kernel, in the order of the commit protocol; a test compares them with the kernels' own.
-KERNEL = (
-    "product-written",
-    "product-synced",
-    "product-linked",
-    "product-published",
-    "product-journalled",
-)
+KERNEL = {
+    "product-written": "the product is whole under its temporary name",
+    "product-synced": "it is on disk, with its checksum taken",
+    "product-linked": "it has its final name, and its temporary one still",
+    "product-published": "it has its final name alone, the journal does not know it",
+    "product-journalled": "the journal knows it",
+}
 #: Of the driver, in the order in which a run passes them.
 DRIVER = {
     "folder-made": "the submit folder is there, and nothing in it",

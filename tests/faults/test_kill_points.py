@@ -25,6 +25,7 @@ from tests.faults.conftest import CALIB, Operator
 TASKS = 4
 #: Of a run on this machine: nobody queues anything.
 HERE = [point for point in DRIVER if point not in ("job-queued", "quanta-submitted", "index-written")]
+TURNS = pytest.mark.parametrize("turn", [1, *(pytest.param(n, marks=pytest.mark.soak) for n in (2, 3))])
 #: Nothing is planned yet: the same command does it.
 NOTHING_PLANNED = ("folder-made", "claim-written")
 
@@ -107,8 +108,9 @@ def killed(operator: Operator, request: pytest.FixtureRequest) -> Killed:
     return Killed(operator, re.sub(r"\W+", "_", request.node.name))
 
 
+@TURNS
 @pytest.mark.parametrize("point", HERE)
-def test_item_07_a_driver_killed_at_a_commit_point(killed: Killed, point: str) -> None:
+def test_item_07_a_driver_killed_at_a_commit_point(killed: Killed, point: str, turn: int) -> None:
     assert killed.submit(point) == -signal.SIGKILL, killed.err
     if point in NOTHING_PLANNED:
         assert killed.restart() == 3
@@ -119,8 +121,9 @@ def test_item_07_a_driver_killed_at_a_commit_point(killed: Killed, point: str) -
     killed.require_whole(TASKS)
 
 
+@TURNS
 @pytest.mark.parametrize("point", KERNEL)
-def test_item_23_a_kernel_killed_in_the_middle_of_a_product(killed: Killed, point: str) -> None:
+def test_item_23_a_kernel_killed_in_the_middle_of_a_product(killed: Killed, point: str, turn: int) -> None:
     assert killed.submit(f"{point}:1") == 0, killed.err  # what is lost by no fault of its own is tried again
     died = [e.detail["cause"] for e in read(killed.folder / "journal") if e.event == "died"]
     assert died[0] == "infrastructure"
@@ -136,4 +139,4 @@ def test_item_08_a_crash_during_recovery(killed: Killed) -> None:
 
 
 def test_the_points_of_kernels_are_listed() -> None:
-    assert tuple(killpoints.POINTS) == KERNEL
+    assert killpoints.POINTS == KERNEL

@@ -40,7 +40,7 @@ def events(run: Killed, name: str, task: str | None = None) -> list[Any]:
 class TestOneAtATime:
     """Who makes a run stands in its folder; nobody else does meanwhile."""
 
-    @pytest.mark.parametrize("turn", range(2))
+    @pytest.mark.parametrize("turn", [*range(5), *(pytest.param(n, marks=pytest.mark.soak) for n in range(5, 50))])
     def test_item_20_two_operators_start_the_same_step(self, operator: Operator, turn: int, tmp_path: Path) -> None:
         names = {"outputRun": f"{CALIB}/twice{turn}/run", "output": f"{CALIB}/twice{turn}"}
         settings = [word for key, value in names.items() for word in ("--set", f"{key}={value}")]
