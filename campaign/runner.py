@@ -54,13 +54,18 @@ class Runner:
         Where its jobs run; this machine by default.
     token : `int`
         Tells this site's share from what another site was given before.
+    share : `str`
+        Names a part of a run: the jobs of one are not those of another, on the same machine too.
     """
 
-    def __init__(self, plan: Plan, listener: Listener, backend: Backend | None = None, token: int = 1) -> None:
+    def __init__(
+        self, plan: Plan, listener: Listener, backend: Backend | None = None, token: int = 1, share: str = ""
+    ) -> None:
         self._plan = plan
         self._listener = listener
         self._backend = backend or Local()
         self._token = token
+        self._share = share
         self._journals = Journals(plan.journal)
         self._driver = DriverJournal(plan.journal, plan.run, self._backend.site, token)
         self._lock = threading.Lock()
@@ -81,8 +86,8 @@ class Runner:
 
     @property
     def stem(self) -> str:
-        """What the names of its jobs begin with: a site may have two shares of a run, under two tokens."""
-        return self._plan.run if self._token == 1 else f"{self._plan.run}.{self._token}"
+        """What the names of its jobs begin with."""
+        return f"{self._plan.run}.{self._share}" if self._share else self._plan.run
 
     @property
     def backend(self) -> Backend:
@@ -152,7 +157,7 @@ class Runner:
             self.outcome.forget(task)
         wanted = {group.label for group in self._plan.groups if self.left(group)}
         keep = {str(job.get("name")) for label, job in self.outcome.jobs.items() if label in wanted}
-        if self.outcome.jobs:
+        if self.outcome.jobs.keys() & self._groups.keys():
             self._backend.sweep(self.stem, keep)
 
     def _watch(self, stop: threading.Event) -> None:

@@ -401,4 +401,5 @@ def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], No
     plan.write()
 
     with _beating(lambda: tell(None), HEARTBEAT_S):
-        return Runner(plan, tell, backend, site_plan.token).run().done
+        share = f"{site_plan.site}.{site_plan.name}"
+        return Runner(plan, tell, backend, site_plan.token, share).run().done
