@@ -92,7 +92,8 @@ def policy(config: StepConfig, group: Group) -> dict[str, Any]:
         raise ConfigurationError(
             f"retryUnlessExit {unless!r} is no exit code, and no list of them", where=f"{config.path}: {group.label}"
         )
-    return {key: value for key, value in said.items() if value is not None} | {"retryUnlessExit": [int(code) for code in codes]}
+    known = {key: value for key, value in said.items() if value is not None}
+    return known | {"retryUnlessExit": [int(code) for code in codes]}
 
 
 def with_resources(config: StepConfig, plan: Plan) -> Plan:
