@@ -63,10 +63,8 @@ class Slurm:
     def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a job file; see `campaign.backend.Backend.job`."""
         self._names.add(name)  # known before it is submitted: whatever happens then, it can be cancelled
-        try:
+        with self._refusing(f"job {name}"):
             job = self._adopted(name, say) or self._submitted(path, ranks, log, name, resources, say)
-        except (SlurmError, ScriptError) as error:
-            raise Refused(str(error), where=f"{self.site}, job {name}", do="look at the site's file") from error
         if (
             self._cancelled.is_set() or self._drained.is_set()
         ):  # meanwhile, and by its name it was not there to be found
@@ -88,17 +86,28 @@ class Slurm:
         See `campaign.backend.Backend.adopt`.
         """
         self._names.add(name)
-        known = self._adopted(name, say) or job
+        with self._refusing(f"job {name}"):
+            known = self._adopted(name, say) or job
         return self._waited(known, name, log, say) if known else None
 
     def sweep(self, stem: str, keep: Collection[str]) -> int:
         """Cancel workers, and gangs of which nothing is wanted; see `campaign.backend.Backend.sweep`."""
-        living = [one for one in commands.queue(self._access) if one.living and one.name.startswith(f"{stem}-")]
-        # A driver that is a job of the site's is judged by its claim.
-        unwanted = [one.job for one in living if one.name not in keep and one.name != f"{stem}-driver"]
-        if unwanted:
-            commands.cancel(self._access, *unwanted)
+        with self._refusing(f"jobs of run {stem}"):
+            living = [one for one in commands.queue(self._access) if one.living and one.name.startswith(f"{stem}-")]
+            # A driver that is a job of the site's is judged by its claim.
+            unwanted = [one.job for one in living if one.name not in keep and one.name != f"{stem}-driver"]
+            if unwanted:
+                commands.cancel(self._access, *unwanted)
         return len(unwanted)
+
+    @contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """Say what Slurm says as a refusal."""
+        try:
+            yield
+        except (SlurmError, ScriptError) as error:
+            do = f"look at the site's file; campaign sites ping {self.site} looks closer"
+            raise Refused(str(error), where=f"{self.site}, {what}", do=do) from error
 
     def _adopted(self, name: str, say: Say) -> str:
         """The id of a living job of this name: it was submitted by a driver that is gone."""
@@ -118,11 +127,9 @@ class Slurm:
             The scheduler does not take it.
         """
         words = ["env", *(f"{key}={value}" for key, value in variables.items()), *command]
-        try:
+        with self._refusing(f"job {name}"):
             script = scripts.gang_script(name, words, log, _wanted(resources, 1), self._scheduler)
             return commands.submit(self._access, scripts.keep(script, log))
-        except (SlurmError, ScriptError) as error:
-            raise Refused(str(error), where=f"{self.site}, job {name}", do="look at the site's file") from error
 
     def _submitted(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
         gang = ["-m", "mpi4py"] if ranks > 1 else []
@@ -154,10 +161,8 @@ class Slurm:
         with running(wanted, self._watcher, workers) as cluster:
 
             def problem() -> str:
-                try:
+                with self._refusing("workers"):
                     return cluster.problem()
-                except SlurmError as error:
-                    raise Refused(str(error), where=f"{self.site}, workers", do="look at the site's file") from error
 
             yield Workers(cluster.address, problem)
 

@@ -204,17 +204,7 @@ def submit(
     chosen = _options(settings, site, exclude, allow_missing, ranks)
     step = load(template, environment(env_file), chosen)
     console.warn(step.config.warnings)
-    order = Order(
-        template=step.config.path,
-        overrides=chosen.overrides,
-        site=site,
-        sites=sites,
-        override=override,
-        exclude=sorted(exclude),
-        allow_missing=allow_missing,
-        ranks=ranks,
-        variables={**step.config.variables, "CAMPAIGN_HOME": str(step.home.path.absolute())},
-    )
+    order = Order.of(step, chosen, sites, override)
     with open_repository(step.config.butler_config, writeable=not dry_run) as repository:
         plan, camera = prepare(step, repository, chosen)
         plan, how, shares = execution(step, plan, order, console.say)

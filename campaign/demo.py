@@ -19,6 +19,7 @@ from campaign.errors import TasksFailed, UsageError, VerificationFailed
 from campaign.home import home_of_new
 from campaign.jobs import JobFile, JobTask
 from campaign.launch import run_job
+from campaign.order import Order
 from campaign.plan import Plan
 from campaign.simulation import Nights, Places, default_filters, simulate
 from campaign.step import Options, load
@@ -152,7 +153,7 @@ def _step(template: str, environment: Mapping[str, str], repository: Repository,
     step = load(template, environment, options)
     plan, camera = prepare(step, repository, options)
     say(f"{template}: {found.raws} raws of {len(found.detectors)} detectors, {len(plan.tasks)} tasks")
-    done = submit(step, repository, plan, camera, lambda event: None)
+    done = submit(step, repository, plan, camera, lambda event: None, order=Order.of(step, options))
     if not done.outcome.done:
         task, why = next(iter(done.outcome.failed.items()))
         raise TasksFailed(why, where=task, do=f"logs are in {plan.submit_path}/logs")

@@ -57,16 +57,28 @@ def environment(name: str = "") -> dict[str, str]:
 
 
 def _named(stem: str) -> Iterator[int]:
-    """Processes of this machine that belong to jobs whose names begin with ``stem``."""
+    """Processes of this machine, but for what this process has started, of jobs whose names begin with ``stem``."""
     mark = f"{JOB}={stem}".encode()
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
+        if entry.name.isdigit():
             try:
                 words = (entry / "environ").read_bytes().split(b"\0")
             except OSError:  # another user's, or gone; a zombie's is empty
                 continue
-            if any(word.startswith(mark) for word in words):
+            if any(word.startswith(mark) for word in words) and os.getpid() not in _ancestry(int(entry.name)):
                 yield int(entry.name)
+
+
+def _ancestry(pid: int) -> list[int]:
+    """A process and those that it descends from."""
+    found = []
+    while pid > 1:
+        found.append(pid)
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+    return found
 
 
 def end_named(stem: str) -> int:

@@ -47,6 +47,21 @@ class Order:
     ranks: int
     variables: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, step: Step, options: Options, sites: str | None = None, override: bool = False) -> Order:
+        """What was asked for when a step was resolved."""
+        return cls(
+            template=step.config.path,
+            overrides=options.overrides,
+            site=options.site,
+            sites=sites,
+            override=override,
+            exclude=sorted(options.exclude),
+            allow_missing=options.allow_missing,
+            ranks=options.ranks,
+            variables={**step.config.variables, "CAMPAIGN_HOME": str(step.home.path.absolute())},
+        )
+
     @property
     def options(self) -> Options:
         """What `campaign.step` wants."""

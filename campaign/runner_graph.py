@@ -10,6 +10,7 @@ nodes that write job files and read journals.
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,8 @@ SETTINGS = {
     # A worker above its memory is ended, which is seen; one that were paused before would wait for ever.
     **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
 }
-LOST = "the worker is gone"
+LOST, DRAINED = "the worker is gone", "the run is to end"
+CHUNK_KEY = re.compile(r":\d+$")
 #: Runners of this process: a node travels by name, and is run by the driver's own worker.
 _RUNNERS: dict[str, Runner] = {}
 #: What their nodes raised.
@@ -238,7 +240,7 @@ def _run(runner: Runner, one: Round, workers: Workers, client: Any) -> list[Grou
     graph = one.graph()
     keys = list(graph.to_dict())
     futures = dict(zip(keys, client.get(graph, keys, sync=False), strict=True))
-    why = _wait(runner, futures, workers)
+    why = _wait(runner, futures, workers, client)
     for group in one.groups:
         parts = [futures[part] for part in one.parts(group)]
         if any(part.status != "finished" for part in parts) and _finished(futures[one.key(group.label, "ready")]):
@@ -258,10 +260,12 @@ def _answer(part: Any, why: str) -> Answer:
         return answer
     if part.status == "error":
         return Answer(str(part.exception()))
+    if why == DRAINED:
+        return Answer(drained=True)
     return Answer(why, "configuration") if why else Answer(LOST)
 
 
-def _wait(runner: Runner, futures: Mapping[str, Any], workers: Workers) -> str:
+def _wait(runner: Runner, futures: Mapping[str, Any], workers: Workers, client: Any) -> str:
     """Wait for the whole graph; say why quanta were given up, if they were.
 
     Raises
@@ -273,13 +277,21 @@ def _wait(runner: Runner, futures: Mapping[str, Any], workers: Workers) -> str:
     while any(future.status == "pending" for future in futures.values()):
         _raise(runner)
         runner.require_wanted()
-        if not why and (why := _problem(runner, workers)):
+        if not why and (why := _problem(runner, workers) or _idle(runner, client)):
             for key, future in futures.items():
                 if future.status == "pending" and not key.endswith(":done"):
                     future.cancel()
         time.sleep(POLL_SECONDS)
     _raise(runner)
     return why
+
+
+def _idle(runner: Runner, client: Any) -> str:
+    """Say so where the run is to end, and no worker has anything in hand: some may still wait for their nodes."""
+    if not runner.ending:
+        return ""
+    busy = any(CHUNK_KEY.search(key) for keys in client.processing().values() for key in keys)
+    return "" if busy else DRAINED
 
 
 def _raise(runner: Runner) -> None:

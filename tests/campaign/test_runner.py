@@ -15,7 +15,7 @@ import fitsio
 import numpy as np
 import pytest
 
-from campaign import chunk
+from campaign import chunk, control
 from campaign.backend import Death, Local
 from campaign.events import Event, read
 from campaign.outcome import Outcome
@@ -180,3 +180,27 @@ def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(outcome.failed) == DETECTORS
     assert all("does not say" in why for why in outcome.failed.values())
     assert len(tried) == 1 + INFRASTRUCTURE
+
+
+def test_a_run_that_is_paused_and_drained_is_gone_on_with(plan: Plan) -> None:
+    """Nothing is begun; another runner does all of it, and a third has nothing left to do."""
+    control.ask(plan.folder, control.PAUSE)
+    found: list[Outcome] = []
+    thread = threading.Thread(target=lambda: found.append(Runner(plan, lambda event: None).run()))
+    thread.start()
+    until = time.monotonic() + 20
+    while not any(e.event == "submitted" for e in read(plan.journal)) and time.monotonic() < until:
+        time.sleep(0.05)
+    control.ask(plan.folder, control.DRAIN)
+    thread.join(20)
+    (outcome,) = found
+    assert outcome.drained
+    assert not outcome.done
+    assert (outcome.published, outcome.failed, outcome.skipped) == ({}, {}, {})
+    control.take_back(plan.folder)
+    assert Runner(plan, lambda event: None).run().done
+    events = read(plan.journal)
+    published = [e.task for e in events if e.event == "published"]
+    assert len(published) == len(set(published)) == 9 * DETECTORS
+    assert Runner(plan, lambda event: None).run().done
+    assert len(read(plan.journal)) == len(events)

@@ -16,6 +16,7 @@ from typing import Any
 import fitsio
 import pytest
 
+from campaign import control
 from campaign.backend import Refused
 from campaign.backend_slurm import Slurm
 from campaign.events import Event, read
@@ -230,3 +231,16 @@ def test_workers_of_a_driver_that_was_killed_are_cancelled_by_the_next(
     running.detail("started", "isr:0,0")
     assert old not in living(cluster, plan.run)
     running.end()
+
+
+def test_workers_that_wait_for_their_nodes_do_not_hold_a_drain_up(
+    new_cluster: Callable[..., Cluster], plan: Plan
+) -> None:
+    own = new_cluster("full", nodes=1)
+    call(own.access, ["scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test"])
+    running = Running(plan, Slurm("usdf", scheduler(own, node_cores=2), 2))
+    running.detail("submitted", "workers")
+    control.ask(plan.folder, control.DRAIN)
+    running.end()
+    assert running.runner.outcome.drained
+    gone(own, plan.run)
