@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from campaign.backend import backend_of
 from campaign.cost import Cost, estimate
 from campaign.errors import ConfigurationError, SubmissionRefused
-from campaign.events import Event
-from campaign.outcome import Outcome
 from campaign.plan import Group, Plan
-from campaign.runner import Runner
+from campaign.runner import Run, Runner
 from campaign.template import StepConfig
 
 if TYPE_CHECKING:
@@ -105,13 +102,22 @@ def with_resources(config: StepConfig, plan: Plan) -> Plan:
     return replace(plan, groups=groups)
 
 
-def run_at(site: Site | None, slots: int) -> Callable[[Plan, Callable[[Event], None]], Outcome]:
+def run_at(site: Site | None, slots: int, probe: bool = True) -> Run:
     """How a plan is run at a site.
 
     Parameters
     ----------
     slots : `int`
         Workers that quanta may have there.
+    probe : `bool`
+        See first that the site's scheduler answers.
+
+    Raises
+    ------
+    Refused
+        It does not.
     """
     backend = backend_of(site, slots)
+    if probe:
+        backend.probe()
     return lambda plan, listener: Runner(plan, listener, backend).run()

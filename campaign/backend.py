@@ -43,7 +43,7 @@ class Death(str):
     Attributes
     ----------
     cause : `str`
-        ``infrastructure``, ``memory``, ``walltime``, ``cancelled``, ``failed``, ``configuration`` or ``code``.
+        ``infrastructure``, ``memory``, ``walltime``, ``cancelled``, ``failed``, ``disk``, ``configuration``, ``code``.
     code : `int` or `None`
         How it ended, where it is known.
     """
@@ -59,7 +59,7 @@ class Death(str):
 
 
 #: How a kernel ends that was refused, or has a defect: another try would end alike.
-KERNEL_CODES = {3: "configuration", 70: "code", 74: "infrastructure"}
+KERNEL_CODES = {3: "configuration", 70: "code", 74: "disk"}
 
 
 def nothing_wrong() -> str:
@@ -102,6 +102,15 @@ class Backend(Protocol):
     @property
     def shared(self) -> bool:
         """Whether gangs and quanta take the same cores."""
+
+    def probe(self) -> None:
+        """See that jobs would be taken, before anything is claimed.
+
+        Raises
+        ------
+        Refused
+            Nobody answers.
+        """
 
     def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a job file and wait for its end; a living job of that name is adopted.
@@ -185,6 +194,9 @@ class Local:
     def slots(self) -> int:
         """The cores."""
         return cores()
+
+    def probe(self) -> None:
+        """This machine is there."""
 
     def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a job file; see `Backend.job`."""

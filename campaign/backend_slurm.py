@@ -21,6 +21,8 @@ from slurm.watcher import Watcher
 POLL_SECONDS = 0.5
 #: Between two questions of the watcher, second: less than one a second, the first one of a run included.
 INTERVAL_S = 1.1
+#: How a shell ends that does not find its command, or may not run it.
+NO_COMMAND = (126, 127)
 #: How a kernel ends that has failed tasks: its journal says which.
 TASKS_FAILED = "1:0"
 
@@ -59,6 +61,15 @@ class Slurm:
     def commands(self) -> int:
         """How often Slurm was asked for the state of jobs."""
         return self._watcher.commands
+
+    def probe(self) -> None:
+        """See that Slurm answers; see `campaign.backend.Backend.probe`."""
+        do = f"campaign sites up {self.site} starts a private cluster on this machine; campaign sites ping looks closer"
+        conf = self._access.conf
+        if conf and not Path(conf).exists():  # Slurm's own commands would look for a server of configurations, for long
+            raise Refused(f"there is no {conf}", where=f"{self.site}, its Slurm", do=do)
+        with self._refusing("its Slurm", do):
+            commands.call(self._access, ["sinfo", "--noheader", "--format=%T"], patience=0)
 
     def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a job file; see `campaign.backend.Backend.job`."""
@@ -101,12 +112,12 @@ class Slurm:
         return len(unwanted)
 
     @contextmanager
-    def _refusing(self, what: str) -> Iterator[None]:
+    def _refusing(self, what: str, do: str = "") -> Iterator[None]:
         """Say what Slurm says as a refusal."""
         try:
             yield
         except (SlurmError, ScriptError) as error:
-            do = f"look at the site's file; campaign sites ping {self.site} looks closer"
+            do = do or f"look at the site's file; campaign sites ping {self.site} looks closer"
             raise Refused(str(error), where=f"{self.site}, {what}", do=do) from error
 
     def _adopted(self, name: str, say: Say) -> str:
@@ -200,5 +211,5 @@ def _why(status: Status, log: Path) -> Death:
     text = f"job {status.job}: {end}" + (f", exit {status.exit_code}" if status.exit_code else "")
     kind = status.reason or "infrastructure"
     if status.state is State.FAILED and kind == "failed":
-        kind = KERNEL_CODES.get(code or 0, kind)
+        kind = {**KERNEL_CODES, **dict.fromkeys(NO_COMMAND, "configuration")}.get(code or 0, kind)
     return Death(f"{text}: {said}" if said else text, kind, code)

@@ -207,7 +207,7 @@ def submit(
     order = Order.of(step, chosen, sites, override)
     with open_repository(step.config.butler_config, writeable=not dry_run) as repository:
         plan, camera = prepare(step, repository, chosen)
-        plan, how, shares = execution(step, plan, order, console.say)
+        plan, how, shares = execution(step, plan, order, console.say, probe=not dry_run)
         if shares and not as_json:
             _show_shares(shares)
         if dry_run:

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 
 def execution(
-    step: Step, plan: Plan, order: Order, say: Callable[[str], None]
+    step: Step, plan: Plan, order: Order, say: Callable[[str], None], probe: bool = True
 ) -> tuple[Plan, Run, Sequence[Mapping[str, Any]]]:
     """Decide how a plan is run.
+
+    Parameters
+    ----------
+    probe : `bool`
+        See that schedulers answer.
 
     Returns
     -------
@@ -40,4 +45,4 @@ def execution(
         return federate(step, plan, order.sites.split(","), order.override, order.ranks, say)
     site, _ = site_of(step)
     notes = require_release(site, order.override) if site else []
-    return replace(plan, notes=[*plan.notes, *notes]), run_at(site, order.ranks), ()
+    return replace(plan, notes=[*plan.notes, *notes]), run_at(site, order.ranks, probe), ()

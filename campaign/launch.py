@@ -179,8 +179,10 @@ def complaint(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     exceptions = [line for line in lines if line[:1].isalpha() and "Error" in line.split(":")[0]]
-    launchers = [line for line in lines if re.match(r"\w+: error: ", line)]
-    return next(iter([*errors, *exceptions[-1:], *launchers]), "")
+    shells = [m[1] for m in (re.match(r"\S+: line \d+: (.+)", line) for line in lines) if m]
+    programs = [line for line in lines if "execve" in line]
+    launchers = [line for line in lines if re.match(r"[\w.-]+: error: ", line)]
+    return next(iter([*errors, *exceptions[-1:], *shells, *programs, *launchers]), "")
 
 
 def cause(log: Path, code: int) -> str:

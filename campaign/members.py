@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign import release
+from campaign.backend import backend_of
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.events import Event
 from campaign.federation import Federation, Member, shares
@@ -184,6 +185,9 @@ def prepare(
         What was overridden; what fractions were renormalised to.
     """
     chosen = choose(sites, names)
+    for site in chosen:
+        if site.transport == "local":
+            backend_of(site, 1).probe()
     asked = members(chosen, plan, home, slots)
     root = raw_root(sites, plan)
     _require_below(root, plan)

@@ -18,7 +18,7 @@ from kernels.partition import shares
 from kernels.publish import PublishError
 
 #: What a failure is put down to, where it is not the data.
-CAUSES = {PublishError.__name__: "infrastructure", JobError.__name__: "configuration"}
+CAUSES = {PublishError.__name__: "disk", JobError.__name__: "configuration"}
 
 
 class Kernel(Protocol):

@@ -518,7 +518,7 @@ def test_a_disk_that_fills_up_in_the_middle(site: Site, disk: Callable[..., Path
     assert "cannot be written: no space left on the disk of " in answer.err
     (folder,) = site.submit_folders("filling")
     events = [json.loads(line) for path in folder.glob("journal/cp*.jsonl") for line in path.read_text().splitlines()]
-    assert "infrastructure" in {event["detail"].get("cause") for event in events if event["event"] == "failed"}
+    assert "disk" in {event["detail"].get("cause") for event in events if event["event"] == "failed"}
     assert list(place.rglob("*.tmp")) == []
     published = {p["path"] for e in events for p in e["detail"].values() if isinstance(p, dict)}
     assert {str(path) for path in place.rglob("*.fits")} == published

@@ -47,7 +47,7 @@ def test_item_12_a_quota_is_reached_while_a_product_is_written(operator: Operato
     assert [event["event"] for event in events] == ["started", "failed"] * 2
     for event in events[1::2]:
         assert event["detail"]["error"].endswith("cannot be written: File too large"), event
-        assert event["detail"]["cause"] == "infrastructure"
+        assert event["detail"]["cause"] == "disk"
     assert list(tmp_path.glob("bias*")) + list(tmp_path.glob(".*")) == []
     code, _, events = run()
     assert (code, [event["event"] for event in events[4:]]) == (0, ["started", "published"] * 2)

@@ -259,7 +259,7 @@ def test_the_journal_says_what_happened(lab: Any) -> None:
     assert gang.execute(job.from_plain(plain), None, Doubling(failing)) == 2
     a, b = events(lab, plain).values()
     assert a["detail"] == {"error": "/x: is corrupt", "kind": "DataError", "cause": "data"}
-    assert b["detail"] == {"error": "/y: no space left", "kind": "PublishError", "cause": "infrastructure"}
+    assert b["detail"] == {"error": "/y: no space left", "kind": "PublishError", "cause": "disk"}
     head = {k: v for k, v in a.items() if k not in ("t", "detail")}
     assert head == {
         "v": 1, "run": plain["run"], "task": "a:", "attempt": 1, "site": "here", "token": 1, "event": "failed"
