@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ EXECUTE = "kernels.run:execute"
 #: A quantum that was in hand when so many workers were lost has killed them.
 DEATHS = 3
 PAUSED_S = 0.5
+#: How files end that are being written, or fetched from a site.
+TEMPORARY = (".tmp", ".part")
 #: Names of the errors that another try would meet again.
 CAUSES = {"JobError": "configuration"}
 
@@ -127,20 +130,19 @@ def _lines(events: Path) -> list[dict[str, Any]]:
 
 
 def clear(outputs: Iterable[str]) -> None:
-    """Remove files that no journal knows: whoever wrote them was lost between the two.
+    """Remove files that no journal knows: whoever wrote, or fetched, them was lost between the two.
 
     Parameters
     ----------
     outputs : iterable of `str`
         Final paths; what stands beside them under a temporary name goes too.
     """
+    folders: dict[Path, set[str]] = defaultdict(set)
     for output in outputs:
-        path = Path(output)
-        path.unlink(missing_ok=True)
-        for temporary in path.parent.glob(f".{_plain(path.name)}.*.tmp"):
-            temporary.unlink(missing_ok=True)
-
-
-def _plain(name: str) -> str:
-    """A name as a pattern that fits nothing else."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+        folders[Path(output).parent].add(Path(output).name)
+    for folder, names in folders.items():
+        there = os.listdir(folder) if folder.is_dir() else []
+        for name in there:
+            hidden = name.startswith(".") and name.endswith(TEMPORARY)
+            if name in names or (hidden and any(name.startswith(f".{one}.") for one in names)):
+                (folder / name).unlink(missing_ok=True)

@@ -17,11 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from campaign.chunk import clear
+from campaign.control import CANCEL, DRAIN, asked
 from campaign.events import DriverJournal, Event, Journals
 from campaign.outcome import Outcome
 from campaign.partition import ARCHIVE, part, rounds, split
 from campaign.plan import Plan
-from campaign.runner import Runner
+from campaign.runner import Cancelled, Runner
 from campaign.siteplan import Place, Writer
 from campaign.siterun import Ledger, SiteRun
 from campaign.transport import Transport
@@ -94,13 +96,32 @@ class Federation:
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
-        """Run everything that can be run; a failed task stops only what needs it."""
+        """Run everything that is left and can be run; a failed task stops only what needs it.
+
+        Raises
+        ------
+        campaign.runner.Cancelled
+            It was asked to end: what sites have not brought home is theirs no more.
+        """
+        self._recover()
         self._places = split(self._plan, self._alive, self._chosen)
         for number, one in enumerate(rounds(self._plan, self._places)):
             names = [task for tasks in one.tasks.values() for task in tasks]
             self._round(number, self._ready(names))
         self._drain()
         return self.outcome
+
+    def _recover(self) -> None:
+        """Learn what an earlier driver has brought home; what its sites still do is refused under the next token."""
+        for event in self._journals.new(closely=True):
+            self.outcome.fold(event)
+        if not self.outcome.jobs:
+            return
+        for task in [*self.outcome.failed, *self.outcome.skipped]:
+            self.outcome.forget(task)
+        self._ledger = Ledger(self._plan, self.outcome.token + 1)
+        left = (task for task in self._plan.tasks if task.name not in self.outcome.published)
+        clear(output.path for task in left for output in task.outputs)
 
     def _drain(self) -> None:
         with self._lock:
@@ -113,7 +134,7 @@ class Federation:
     def _ready(self, names: Sequence[str]) -> list[str]:
         """Tasks of a round whose needs are, or will be in this round; the others are lost."""
         self._drain()
-        ready = set(names)
+        ready = set(names) - self.outcome.published.keys()
         for task in self._plan.tasks:
             if task.name not in ready:
                 continue
@@ -151,6 +172,8 @@ class Federation:
                 return self._ended.get(timeout=0.2)
             except queue.Empty:
                 self._drain()
+            if asked(self._plan.folder, CANCEL) or asked(self._plan.folder, DRAIN):
+                raise Cancelled
 
     def _by_place(self, names: Sequence[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}

@@ -30,6 +30,7 @@ DRIVER = {
     "job-accepted": "the scheduler has the job, its id is not recorded",
     "job-queued": "the job's id is recorded",
     "quanta-submitted": "the journal knows a group's quanta, their chunks are given to workers",
+    "share-committed": "products of a site are at home, and the journal knows them",
     "job-ended": "the job is over, nobody has looked at its journal",
     "tasks-settled": "the journal knows what became of the job's tasks",
     "index-written": "the index knows what the journals say",

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from campaign.errors import CampaignError, SubmissionRefused, TransientError, naming
 from campaign.events import Event
+from campaign.killpoints import reach
 from campaign.plan import Group, Plan, PlanTask
 from campaign.siteplan import SitePlan, local_name, send, store
 from campaign.transport import Transport, end, fetch
@@ -35,12 +36,14 @@ class Ledger:
     Parameters
     ----------
     plan : `Plan`
+    token : `int`
+        The first; above those of an earlier driver.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, token: int = 1) -> None:
         self._holders: dict[str, tuple[str, int]] = {}
         self._tasks = {task.name: (group, task) for group in plan.groups for task in group.tasks}
-        self._token = 1
+        self._token = token
         self.lock = threading.RLock()
 
     def grant(self, tasks: Sequence[str], site: str) -> int:
@@ -219,6 +222,8 @@ class SiteRun(threading.Thread):
                 valid = [e for e in events if _of_share(e) or self._wanted(e.task)]
                 self.refused += _published(events) - _published(valid)
                 self._write([self._committed(e, arrived) if e.event == "published" else e for e in valid])
+                if _published(valid):
+                    reach("share-committed")
         finally:
             for path in arrived.values():
                 path.unlink(missing_ok=True)
