@@ -40,14 +40,25 @@ class Journals:
     ----------
     folder : `Path`
         ``<submitPath>/journal``.
+    known : mapping
+        How far each file was read before, byte, by its name.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, known: Mapping[str, int] | None = None) -> None:
         self._folder = folder
-        self._offsets: dict[str, int] = {}
+        self._offsets: dict[str, int] = {str(folder / name): offset for name, offset in (known or {}).items()}
 
     def _offset(self, path: str) -> int:
         return self._offsets.get(path, 0)
+
+    @property
+    def read(self) -> dict[str, int]:
+        """How far each file was read, byte, by its name."""
+        return {os.path.basename(path): offset for path, offset in self._offsets.items()}
+
+    def grown(self) -> bool:
+        """Whether there is something new."""
+        return bool(self._grown(closely=False))
 
     def _grown(self, closely: bool) -> list[str]:
         if not self._folder.is_dir():

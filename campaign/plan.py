@@ -123,7 +123,10 @@ class Plan:
         return [o.data_id for task in self.tasks for o in task.outputs if o.type == dataset_type]
 
     def write(self) -> None:
-        """Write ``plan.json`` into the run's folder."""
+        """Write ``plan.json`` into the run's folder, and what is asked of it most often as ``groups.json``."""
+        known = ("label", "kind", "ranks", "needs")
+        groups = [{**{key: getattr(g, key) for key in known}, "tasks": len(g.tasks)} for g in self.groups]
+        write_text(self.folder / "groups.json", json.dumps(groups))
         write_text(self.folder / "plan.json", json.dumps(asdict(self), indent=1))
 
 

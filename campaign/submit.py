@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 RECORDS, RECORDS_A_FILE = 1 << 19, 1 << 10
 
 #: What lies in a run's folder before its plan does.
-WRITTEN = (claim.NAME, f"{claim.NAME}.lock", "config.yaml", "env.json", NAME)
+WRITTEN = (claim.NAME, f"{claim.NAME}.lock", "config.yaml", "env.json", "groups.json", NAME)
 
 
 def prepare(step: Step, repository: Repository, options: Options, run: str | None = None) -> tuple[Plan, Camera]:

@@ -1,0 +1,351 @@
+"""The index: what the journals of all runs say, in a database that may be thrown away and is made again from them.
+
+Nothing is decided by it.  Every column is a maximum, a minimum or a sum over
+events, so that it does not matter in which order journals are read; what a task
+has come to follows from the orders (token, attempt) of its events, by the rule
+of `campaign.outcome`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from campaign.errors import ConfigurationError
+from campaign.events import Event, Journals
+from campaign.home import Home
+from campaign.killpoints import reach
+
+SCHEMA = 1
+#: Rows written with one statement.
+BATCH = 5000
+#: Second that a writer waits for another one.
+BUSY_S = 30.0
+#: An order as one number.
+TOKEN = 1_000_000
+#: File systems of several machines, on which SQLite's locks and shared memory are not to be relied on.
+NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "fuse.")
+#: Of PostgreSQL: who writes holds it.
+LOCK = 7_201_116
+FAILED_EVENTS = ("failed", "lost")
+
+METADATA = sa.MetaData()
+VERSIONS = sa.Table("versions", METADATA, sa.Column("number", sa.Integer))
+RUNS = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("template", sa.String),
+    sa.Column("ticket", sa.String, index=True),
+    sa.Column("output_run", sa.String),
+    sa.Column("submit_path", sa.String),
+)
+FILES = sa.Table(
+    "files",
+    METADATA,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("offset", sa.BigInteger),
+)
+GROUPS = sa.Table(
+    "groups",
+    METADATA,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("label", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer),
+    sa.Column("kind", sa.String),
+    sa.Column("ranks", sa.Integer),
+    sa.Column("tasks", sa.Integer),
+    sa.Column("submitted", sa.BigInteger, default=0),
+)
+TASKS = sa.Table(
+    "tasks",
+    METADATA,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("task", sa.String, primary_key=True),
+    sa.Column("label", sa.String),
+    sa.Column("withdrawn", sa.BigInteger),
+    sa.Column("published", sa.BigInteger),
+    sa.Column("failed", sa.BigInteger),
+    sa.Column("started", sa.BigInteger),
+    sa.Column("tries", sa.Integer),
+    sa.Column("site", sa.String),
+    sa.Column("began", sa.String),
+    sa.Column("ended", sa.String),
+    sa.Column("cpu_s", sa.Float),
+    sa.Column("wall_s", sa.Float),
+    sa.Column("rss_mib", sa.Integer),
+    sa.Column("cause", sa.String),
+    sa.Column("error", sa.String),
+)
+_EMPTY: Mapping[str, Any] = {
+    **dict.fromkeys(("withdrawn", "published", "failed", "started", "tries", "rss_mib"), 0),
+    **dict.fromkeys(("site", "began", "ended", "cause", "error"), ""),
+    **dict.fromkeys(("cpu_s", "wall_s"), 0.0),
+}
+
+
+def order(event: Event) -> int:
+    """What was before what, of one task."""
+    return event.token * TOKEN + event.attempt
+
+
+def state() -> sa.Case[str]:
+    """What a task has come to, in SQL; needs `TASKS` joined with `GROUPS`."""
+    t, submitted = TASKS.c, sa.func.coalesce(GROUPS.c.submitted, 0)
+    failed = sa.and_(t.failed > t.withdrawn, t.failed >= t.started, t.failed >= submitted, t.failed > 0)
+    running = sa.and_(t.started > t.withdrawn, t.started >= submitted, t.started > 0)
+    return sa.case(
+        (t.published > t.withdrawn, "published"),
+        (sa.and_(failed, t.cause == "lost"), "lost"),
+        (failed, "failed"),
+        (running, "running"),
+        else_="waiting",
+    )
+
+
+def place(home: Home, environment: Mapping[str, str] = os.environ) -> str:
+    """The database's URL: ``CAMPAIGN_DB`` (a URL, or a path), else a file in the home.
+
+    Raises
+    ------
+    ConfigurationError
+        SQLite would lie on a file system of several machines.
+    """
+    wanted = environment.get("CAMPAIGN_DB", "")
+    if "://" in wanted:
+        return wanted
+    path = Path(wanted) if wanted else home.path / "index.db"
+    kind = _file_system(path)
+    if kind.startswith(NETWORK):
+        raise ConfigurationError(
+            f"the index would lie on {kind}, where SQLite loses what several machines write",
+            where=str(path),
+            do="export CAMPAIGN_DB=/a/local/path/index.db, or a PostgreSQL URL; it can be made again at any time",
+        )
+    return f"sqlite:///{path.absolute()}"
+
+
+def _file_system(path: Path) -> str:
+    """The kind of the file system that a path is, or will be, on."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    where, best, kind = str(path.resolve()), "", ""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        mount = left.split()[4].encode().decode("unicode_escape")
+        inside = where == mount or where.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, right.split()[0]
+    return kind
+
+
+class Index:
+    """The index of a home.
+
+    Parameters
+    ----------
+    home : `Home`
+    url : `str`
+        See `place`.
+    """
+
+    def __init__(self, home: Home, url: str) -> None:
+        self._home = home
+        options: dict[str, Any] = {}
+        if url.startswith("sqlite"):
+            home.path.mkdir(parents=True, exist_ok=True)
+            options = {"connect_args": {"timeout": BUSY_S}}
+        self._engine = sa.create_engine(url, **options)
+        if url.startswith("sqlite"):
+            sa.event.listen(self._engine, "connect", _prepare)
+        self._require_schema()
+
+    def _require_schema(self) -> None:
+        """Make the tables; those of another schema are thrown away."""
+        with self._engine.begin() as connection:
+            self._alone(connection)
+            if sa.inspect(connection).has_table("versions"):
+                known = connection.execute(sa.select(VERSIONS.c.number)).scalar()
+                if known == SCHEMA:
+                    return
+                METADATA.drop_all(connection)
+            METADATA.create_all(connection)
+            connection.execute(sa.insert(VERSIONS).values(number=SCHEMA))
+
+    def clear(self) -> None:
+        """Throw everything away."""
+        with self._engine.begin() as connection:
+            self._alone(connection)
+            METADATA.drop_all(connection)
+            METADATA.create_all(connection)
+            connection.execute(sa.insert(VERSIONS).values(number=SCHEMA))
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._engine.dispose()
+
+    def refresh(self, run: str | None = None) -> int:
+        """Read what the journals have gained, of one run or of all; give the number of events."""
+        entries = [entry for entry in self._home.runs() if run in (None, entry["run"])]
+        return sum(self._refresh(entry) for entry in entries)
+
+    def _refresh(self, entry: Mapping[str, Any]) -> int:
+        folder = Path(entry["submit_path"])
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(FILES.c.name, FILES.c.offset).where(FILES.c.run == entry["run"]))
+            known = {name: offset for name, offset in rows}
+        journals = Journals(folder / "journal", known)
+        if not journals.grown():
+            return 0
+        with self._engine.begin() as connection:
+            self._alone(connection)
+            rows = connection.execute(sa.select(FILES.c.name, FILES.c.offset).where(FILES.c.run == entry["run"]))
+            journals = Journals(
+                folder / "journal", {name: offset for name, offset in rows}
+            )  # another may have been first
+            events = list(journals.new())
+            self._take(connection, entry, folder, events)
+            _replace(
+                connection, FILES, [{"run": entry["run"], "name": n, "offset": o} for n, o in journals.read.items()]
+            )
+        reach("index-written")
+        return len(events)
+
+    def _alone(self, connection: sa.Connection) -> None:
+        """Have others that would write wait from here on."""
+        if self._engine.dialect.name == "sqlite":
+            connection.execute(sa.text("BEGIN IMMEDIATE"))
+        else:
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+
+    def _take(self, connection: sa.Connection, entry: Mapping[str, Any], folder: Path, events: Sequence[Event]) -> None:
+        run = entry["run"]
+        _replace(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
+        groups = {row["label"]: row for row in _rows(connection, GROUPS, run)} or dict(_planned(run, folder))
+        names = {event.task for event in events if ":" in event.task}
+        tasks = {row["task"]: row for row in _rows(connection, TASKS, run, names)}
+        for event in events:
+            if event.event == "submitted" and event.task in groups:
+                groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
+            elif ":" in event.task:
+                row = tasks.setdefault(event.task, {"run": run, "task": event.task, **_EMPTY})
+                _fold(row, event)
+        _replace(connection, GROUPS, list(groups.values()))
+        _replace(connection, TASKS, [tasks[name] for name in names])
+
+    # Questions
+
+    def groups(self, run: str) -> list[dict[str, Any]]:
+        """By label, in the plan's order: tasks by state, times, and what they took."""
+        t = TASKS.c
+        done = sa.case((t.published > t.withdrawn, 1), else_=0)
+        wanted = (
+            sa.select(
+                GROUPS.c.label, state().label("state"), sa.func.count(t.task).label("many"),
+                sa.func.min(sa.func.nullif(t.began, "")).label("began"), sa.func.max(t.ended).label("ended"),
+                sa.func.sum(t.cpu_s * done).label("cpu_s"), sa.func.sum(t.wall_s * done).label("wall_s"),
+                sa.func.max(t.rss_mib).label("rss_mib"), sa.func.sum(t.tries).label("tries"),
+            )
+            .join(TASKS, sa.and_(t.run == GROUPS.c.run, t.label == GROUPS.c.label))
+            .where(GROUPS.c.run == run)
+            .group_by(GROUPS.c.label, "state")
+        )  # fmt: skip
+        with self._engine.connect() as connection:
+            plan = sorted(_rows(connection, GROUPS, run), key=lambda row: row["number"])
+            rows = [dict(row) for row in connection.execute(wanted).mappings()]
+        return [{**group, "states": [row for row in rows if row["label"] == group["label"]]} for group in plan]
+
+    def failures(self, run: str) -> list[dict[str, Any]]:
+        """Failed tasks, not those that only wait for one."""
+        wanted = (
+            sa.select(TASKS, state().label("state"))
+            .join(GROUPS, sa.and_(TASKS.c.run == GROUPS.c.run, TASKS.c.label == GROUPS.c.label))
+            .where(TASKS.c.run == run, state() == "failed")
+            .order_by(TASKS.c.task)
+        )
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(wanted).mappings()]
+
+
+def _prepare(connection: Any, record: Any) -> None:
+    """Have readers of SQLite never block the writer, and transactions begin where we say so."""
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")  # what is lost in a power cut is read again
+
+
+def _rows(
+    connection: sa.Connection, table: sa.Table, run: str, names: Iterable[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    wanted = sa.select(table).where(table.c.run == run)
+    known = set(names) if names is not None else None
+    for row in connection.execute(wanted).mappings():
+        if known is None or row["task"] in known:
+            yield dict(row)
+
+
+def _replace(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows, in place of those with the same keys."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        statement: Any = sa.insert(table).prefix_with("OR REPLACE")
+    else:
+        from sqlalchemy.dialects.postgresql import insert
+
+        plain = insert(table)
+        keys = [column.name for column in table.primary_key]
+        others = {c.name: plain.excluded[c.name] for c in table.columns if c.name not in keys}
+        statement = plain.on_conflict_do_update(index_elements=keys, set_=others)
+    for first in range(0, len(rows), BATCH):
+        connection.execute(statement, list(rows[first : first + BATCH]))
+
+
+def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the plan says of its groups."""
+    path = folder / "groups.json"
+    for number, group in enumerate(json.loads(path.read_text()) if path.exists() else ()):
+        row = {
+            "run": run,
+            "number": number,
+            "submitted": 0,
+            **{k: group[k] for k in ("label", "kind", "ranks", "tasks")},
+        }
+        yield group["label"], row
+
+
+def _fold(row: dict[str, Any], event: Event) -> None:
+    """Take an event of a task into its row."""
+    when, detail = order(event), event.detail
+    row["label"] = event.task.partition(":")[0]
+    if event.event == "started":
+        row["started"], row["tries"] = max(row["started"], when), row["tries"] + 1
+        row["began"] = min(row["began"] or event.t, event.t)
+    elif event.event == "withdrawn":
+        row["withdrawn"] = max(row["withdrawn"], when)
+    elif event.event == "published" and when > row["published"]:
+        row |= {"published": when, "site": event.site, "ended": max(row["ended"], event.t)}
+        row |= {key: detail.get(key, row[key]) for key in ("cpu_s", "wall_s", "rss_mib")}
+    elif event.event in FAILED_EVENTS:
+        cause, error = detail.get("cause", "") if event.event == "failed" else "lost", str(detail.get("error", ""))
+        if (when, str(cause), error) > (row["failed"], row["cause"], row["error"]):
+            row |= {"failed": when, "site": event.site, "cause": str(cause), "error": error}
+            row["ended"] = max(row["ended"], event.t)
+
+
+@contextmanager
+def opened(home: Home) -> Iterator[Index]:
+    """Open the index of a home, made where there is none."""
+    index = Index(home, place(home))
+    try:
+        yield index
+    finally:
+        index.close()
