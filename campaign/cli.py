@@ -47,6 +47,12 @@ ranks = click.option(
     show_default="the cores",
     help="MPI ranks of a gang.",
 )
+site_ranks = click.option(
+    "--ranks",
+    type=click.IntRange(1),
+    show_default="what the site has; here the cores",
+    help="MPI ranks of a gang, and workers of quanta.",
+)
 env_file = click.option(
     "--env", "env_file", type=click.Path(dir_okay=False), help="Take the variables from FILE, not from the shell."
 )
@@ -84,7 +90,7 @@ def _defect(error: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
-    for commands in ("data", "step", "run", "report", "sites", "siterun"):  # each adds its own
+    for commands in ("data", "step", "run", "index", "report", "sites", "siterun"):  # each adds its own
         importlib.import_module(f"campaign.cli_{commands}")
 
     try:

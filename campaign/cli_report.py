@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -47,30 +46,6 @@ def demo(directory: Path | None, ranks: int, as_json: bool) -> None:
         console.say(f"{made.seconds:.0f} s in all; the repository is {made.repository}")
     if made.problems:
         raise VerificationFailed("; ".join(made.problems))
-
-
-@cli.command()
-@repo_option
-@as_json
-def status(repo: str | None, as_json: bool) -> None:
-    """List the runs, newest last."""
-    from campaign import console
-    from campaign.home import home_of
-    from campaign.status import status
-
-    home = home_of(repo, os.environ)
-    runs = status(home)
-    if as_json:
-        console.emit({"runs": [asdict(run) for run in runs]})
-        return
-    if not runs:
-        console.say(f"no run is listed in {home.runs_file}")
-        return
-    rows = [(r.run, r.template, r.state, r.published, r.failed, r.output_run) for r in runs]
-    console.table(("run", "template", "state", "published", "failed", "output run"), rows)
-    for run in runs[-1:]:
-        for error in run.errors:
-            print(f"{run.run}: {error}")
 
 
 @cli.command()

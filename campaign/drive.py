@@ -22,6 +22,7 @@ from campaign.killpoints import reach
 from campaign.outcome import Outcome
 from campaign.plan import Plan
 from campaign.runner import Run, Runner
+from campaign.state import update
 from campaign.submit import create
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def drive(
     try:
         with control.signals(plan.folder, control.to_terminal):
             outcome = run(plan, listener)
+        behind = update(books.home, plan.run)
         made = ingest(repository, plan, outcome)
         reach("products-ingested")
         chain = repository.chain_output(plan.output, plan.output_run, plan.inputs) if made else ()
@@ -160,7 +162,7 @@ def drive(
         reach("run-ended")
         control.take_back(plan.folder)
     notes = [f"the ticket chain {books.ticket_chain} did not exist: made, empty"] if made_chain else []
-    notes += plan.notes
+    notes += [*plan.notes, *([behind] if behind else [])]
     pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, books.camera)
     submission = Submission(plan, outcome, findings, chain, pictures, notes)
     books.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))

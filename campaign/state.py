@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from campaign.errors import ConfigurationError
+from campaign.errors import CampaignError, ConfigurationError
 from campaign.events import Event, Journals
 from campaign.home import Home
 from campaign.killpoints import reach
@@ -202,8 +202,8 @@ class Index:
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(FILES.c.name, FILES.c.offset).where(FILES.c.run == entry["run"]))
             known = {name: offset for name, offset in rows}
-        journals = Journals(folder / "journal", known)
-        if not journals.grown():
+            listed = connection.execute(sa.select(RUNS.c.run).where(RUNS.c.run == entry["run"])).first()
+        if listed and not Journals(folder / "journal", known).grown():
             return 0
         with self._engine.begin() as connection:
             self._alone(connection)
@@ -254,7 +254,7 @@ class Index:
                 sa.func.sum(t.cpu_s * done).label("cpu_s"), sa.func.sum(t.wall_s * done).label("wall_s"),
                 sa.func.max(t.rss_mib).label("rss_mib"), sa.func.sum(t.tries).label("tries"),
             )
-            .join(TASKS, sa.and_(t.run == GROUPS.c.run, t.label == GROUPS.c.label))
+            .join(TASKS, _same_group())
             .where(GROUPS.c.run == run)
             .group_by(GROUPS.c.label, "state")
         )  # fmt: skip
@@ -263,16 +263,31 @@ class Index:
             rows = [dict(row) for row in connection.execute(wanted).mappings()]
         return [{**group, "states": [row for row in rows if row["label"] == group["label"]]} for group in plan]
 
-    def failures(self, run: str) -> list[dict[str, Any]]:
-        """Failed tasks, not those that only wait for one."""
+    def counts(self) -> dict[str, dict[str, int]]:
+        """By run, tasks by state."""
+        both = sa.outerjoin(TASKS, GROUPS, _same_group())
+        wanted = sa.select(TASKS.c.run, state().label("state"), sa.func.count()).select_from(both)
+        found: dict[str, dict[str, int]] = {}
+        with self._engine.connect() as connection:
+            for run, what, many in connection.execute(wanted.group_by(TASKS.c.run, "state")):
+                found.setdefault(run, {})[what] = many
+        return found
+
+    def failures(self, run: str, states: Sequence[str] = ("failed",), most: int | None = None) -> list[dict[str, Any]]:
+        """Failed tasks, by default not those that only wait for one."""
         wanted = (
             sa.select(TASKS, state().label("state"))
-            .join(GROUPS, sa.and_(TASKS.c.run == GROUPS.c.run, TASKS.c.label == GROUPS.c.label))
-            .where(TASKS.c.run == run, state() == "failed")
-            .order_by(TASKS.c.task)
+            .select_from(sa.outerjoin(TASKS, GROUPS, _same_group()))
+            .where(TASKS.c.run == run, state().in_(states))
+            .order_by(TASKS.c.failed, TASKS.c.task)
+            .limit(most)
         )
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(wanted).mappings()]
+
+
+def _same_group() -> sa.ColumnElement[bool]:
+    return sa.and_(TASKS.c.run == GROUPS.c.run, TASKS.c.label == GROUPS.c.label)
 
 
 def _prepare(connection: Any, record: Any) -> None:
@@ -349,3 +364,13 @@ def opened(home: Home) -> Iterator[Index]:
         yield index
     finally:
         index.close()
+
+
+def update(home: Home, run: str) -> str:
+    """Bring the index of a run up to date; say why that cannot be: the run does not end for it."""
+    try:
+        with opened(home) as index:
+            index.refresh(run)
+    except (sa.exc.SQLAlchemyError, CampaignError, OSError) as error:
+        return f"the index is not up to date, campaign recover makes it again: {str(error).splitlines()[0]}"
+    return ""

@@ -1,22 +1,24 @@
-"""What runs there are and how they stand, from their journals alone."""
+"""What runs there are and how they stand."""
 
 from __future__ import annotations
 
-import os
-import socket
-from collections import Counter
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from campaign.events import Event, read
+from campaign import claim
 from campaign.home import Home
+from campaign.state import Index, opened
+
+#: Errors of a run that are told.
+MOST = 100
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run; ``state`` is running, done, failed, cancelled or lost (its driver is gone without a word)."""
+    """One run; ``state`` is running, done, failed, cancelled, drained or lost (its driver is gone without a word)."""
 
     run: str
     template: str
@@ -29,49 +31,37 @@ class RunStatus:
     errors: Sequence[str]
 
 
-def _alive(start: Event) -> bool | None:
-    """Whether the driver lives; `None` where this machine cannot tell."""
-    if start.detail.get("host") != socket.gethostname():
-        return None
-    try:
-        os.kill(int(start.detail["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _state(events: Sequence[Event]) -> str:
-    of_run = [e for e in events if not e.task]
-    if not of_run:
-        return "lost"
-    last = of_run[-1]
-    if "state" in last.detail:
-        return str(last.detail["state"])
-    return "lost" if _alive(last) is False else "running"
-
-
-def run_status(entry: Mapping[str, Any]) -> RunStatus:
-    """Read one run's journals."""
-    events = read(Path(entry["submit_path"]) / "journal")
-    counts = Counter(e.event for e in events if e.task)
-    errors = tuple(
-        f"{e.task.rstrip(':')}: {e.detail['error']}" for e in events if e.task and e.event in ("failed", "lost")
-    )
-    return RunStatus(
-        entry["run"],
-        entry["template"],
-        entry["ticket"],
-        _state(events),
-        counts["published"],
-        counts["failed"],
-        entry["output_run"],
-        entry["submit_path"],
-        errors,
-    )
+def state_of(folder: Path) -> str:
+    """What became of the run of a folder, as its last driver said; lost where that is gone without a word."""
+    path = folder / "journal" / "driver.jsonl"
+    text = path.read_bytes() if path.exists() else b""
+    lines = [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]
+    last = [line for line in lines if line["event"] in ("started", "done", "failed")][-1:]
+    if last and "state" in last[0]["detail"]:
+        return str(last[0]["detail"]["state"])
+    owner = claim.read(folder)
+    return "lost" if owner is None or owner.alive is False else "running"
 
 
 def status(home: Home) -> list[RunStatus]:
     """All runs of a home, newest last."""
-    return [run_status(entry) for entry in home.runs()]
+    with opened(home) as index:
+        index.refresh()
+        counts = index.counts()
+        return [_run(entry, index, counts.get(entry["run"], {})) for entry in home.runs()]
+
+
+def _run(entry: Mapping[str, Any], index: Index, counts: Mapping[str, int]) -> RunStatus:
+    troubled = counts.get("failed", 0) + counts.get("lost", 0)
+    errors = index.failures(entry["run"], ("failed", "lost"), MOST) if troubled else []
+    return RunStatus(
+        entry["run"],
+        entry["template"],
+        entry["ticket"],
+        state_of(Path(entry["submit_path"])),
+        counts.get("published", 0),
+        counts.get("failed", 0),
+        entry["output_run"],
+        entry["submit_path"],
+        tuple(f"{row['task'].rstrip(':')}: {row['error']}" for row in errors),
+    )

@@ -24,7 +24,7 @@ from tests.faults.conftest import CALIB, Operator
 #: Two biases, the table of levels, a mosaic.
 TASKS = 4
 #: Of a run of gangs on this machine.
-ELSEWHERE = ("job-queued", "quanta-submitted", "share-committed", "index-written")
+ELSEWHERE = ("job-queued", "quanta-submitted", "share-committed")
 HERE = [point for point in DRIVER if point not in ELSEWHERE]
 TURNS = pytest.mark.parametrize("turn", [1, *(pytest.param(n, marks=pytest.mark.soak) for n in (2, 3))])
 #: Nothing is planned yet: the same command does it.

@@ -1,0 +1,222 @@
+"""Commands that look at runs: status, errors, logs, rerun, recover."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from campaign.cli import as_json, cli
+
+if TYPE_CHECKING:
+    from campaign.home import Home
+    from campaign.progress import Progress
+
+repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
+run_option = click.option("--run", help="Of this run; the newest by default.")
+#: Between two looks, second.
+WATCH_S, FOLLOW_S = 2.0, 0.5
+
+
+def _home(repo: str | None) -> Home:
+    from campaign.home import home_of
+
+    return home_of(repo, os.environ)
+
+
+def _entry(home: Home, run: str | None) -> dict[str, Any]:
+    from campaign.errors import UsageError
+
+    if run:
+        return home.find_run(run)
+    runs = home.runs()
+    if not runs:
+        raise UsageError("there is no run yet", where=str(home.runs_file))
+    return runs[-1]
+
+
+@cli.command()
+@click.argument("run", required=False)
+@repo_option
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until the run ends.")
+@as_json
+def status(run: str | None, repo: str | None, watch: bool, as_json: bool) -> None:
+    """List the runs, newest last; of RUN tell how each task label stands."""
+    from campaign import console
+    from campaign.progress import progress
+
+    home = _home(repo)
+    if run is None and not watch:
+        _list(home, as_json)
+        return
+    entry = _entry(home, run)
+    while True:
+        found = progress(home, entry)
+        if as_json:
+            console.emit(asdict(found))
+        else:
+            if watch:
+                click.clear()
+            _show(found)
+        if not watch or found.state != "running":
+            return
+        time.sleep(WATCH_S)
+
+
+def _list(home: Home, as_json: bool) -> None:
+    from campaign import console
+    from campaign.status import status
+
+    runs = status(home)
+    if as_json:
+        console.emit({"runs": [asdict(one) for one in runs]})
+        return
+    if not runs:
+        console.say(f"no run is listed in {home.runs_file}")
+        return
+    rows = [(r.run, r.template, r.state, r.published, r.failed, r.output_run) for r in runs]
+    console.table(("run", "template", "state", "published", "failed", "output run"), rows)
+    for one in runs[-1:]:
+        for error in one.errors:
+            print(f"{one.run}: {error}")
+
+
+def _show(found: Progress) -> None:
+    from campaign import console
+
+    def some(value: float | None, unit: str = "") -> str:
+        return "" if value is None else f"{value:.0f}{unit}"
+
+    columns = (
+        "task",
+        "tasks",
+        "waiting",
+        "running",
+        "published",
+        "failed",
+        "lost",
+        "again",
+        "s",
+        "CPU s",
+        "MiB",
+        "CPU %",
+        "left s",
+    )
+    keys = ("label", "tasks", "waiting", "running", "published", "failed", "lost", "tries")
+    rows = [
+        (
+            *(group[key] for key in keys),
+            some(group["wall_s"]),
+            f"{group['cpu_s']:.1f}",
+            group["rss_mib"] or "",
+            some(None if group["efficiency"] is None else 100 * group["efficiency"]),
+            some(group["left_s"]),
+        )
+        for group in found.groups
+    ]
+    console.table(columns, rows, f"{found.run}: {found.state}")
+    print(f"output run  {found.output_run}\nsubmit path {found.submit_path}")
+    if found.made_by:
+        print(f"made by     {found.made_by}")
+    if any(group["failed"] for group in found.groups):
+        print(f"failures    campaign errors {found.run}")
+
+
+@cli.command()
+@click.argument("run", required=False)
+@repo_option
+@as_json
+def errors(run: str | None, repo: str | None, as_json: bool) -> None:
+    """Tell what went wrong in RUN (the newest by default): alike failures once, with the command to look closer."""
+    from campaign import console
+    from campaign.failures import failures
+
+    home = _home(repo)
+    entry = _entry(home, run)
+    found = failures(home, entry)
+    if as_json:
+        console.emit({"run": entry["run"], "failures": [asdict(one) for one in found]})
+        return
+    if not found:
+        console.say(f"no task of {entry['run']} has failed")
+    for one in found:
+        many = f"{len(one.tasks)} tasks" if len(one.tasks) > 1 else one.tasks[0]
+        print(f"{many}: {one.error.splitlines()[0] if one.error else 'no word of it'}")
+        print(f"  cause      {one.cause}")
+        if one.detectors:
+            print(f"  detectors  {one.detectors}")
+        if one.exposures:
+            print(f"  exposures  {one.exposures}")
+        if one.log:
+            print(f"  log        {one.log}")
+        for line in one.last:
+            print(f"    {line}")
+        print(f"  by hand    {one.again}")
+
+
+@cli.command()
+@click.argument("task")
+@repo_option
+@run_option
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+def logs(task: str, repo: str | None, run: str | None, follow: bool) -> None:
+    """Print the log of the newest job of TASK, or of a label."""
+    from campaign.errors import UsageError
+    from campaign.failures import log_of
+    from campaign.status import state_of
+
+    entry = _entry(_home(repo), run)
+    folder = Path(entry["submit_path"])
+    path = log_of(folder, task)
+    if path is None:
+        known = ", ".join(sorted(one.name for one in (folder / "logs").glob("*.log"))) or "none yet"
+        raise UsageError(
+            f"run {entry['run']} has no log of {task!r}", where=str(folder / "logs"), do=f"there are {known}"
+        )
+    with path.open(errors="replace") as file:
+        while True:
+            print(file.read(), end="", flush=True)
+            if not follow or state_of(folder) != "running":
+                print(file.read(), end="", flush=True)
+                return
+            time.sleep(FOLLOW_S)
+
+
+@cli.command()
+@click.argument("task")
+@repo_option
+@run_option
+@click.option("--local", is_flag=True, help="On this machine, which is the only way there is.")
+@click.option("--pdb", "debug", is_flag=True, help="Enter pdb where an exception ends it.")
+def rerun(task: str, repo: str | None, run: str | None, local: bool, debug: bool) -> None:
+    """Make one TASK of a run again by hand, here and apart from the run: its products go into a new folder."""
+    from campaign.rerun import rerun
+
+    entry = _entry(_home(repo), run)
+    code, made = rerun(Path(entry["submit_path"]), task, debug)
+    print(f"ended with {code}; products, job file and journal are in {made}")
+    raise SystemExit(code)
+
+
+@cli.command()
+@repo_option
+@as_json
+def recover(repo: str | None, as_json: bool) -> None:
+    """Make the index again from the journals; it changes no answer."""
+    from campaign import console
+    from campaign.state import opened
+
+    home = _home(repo)
+    with opened(home) as index:
+        index.clear()
+        events = index.refresh()
+    found: Mapping[str, int] = {"runs": len(home.runs()), "events": events}
+    if as_json:
+        console.emit(found)
+    else:
+        print(f"{found['events']} events of {found['runs']} runs")
