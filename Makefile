@@ -3,6 +3,7 @@
 # make soak        the long tests that the suite leaves out
 # make bench       the same environment with the peers, then the benchmarks (20 minutes): bench-results/*.json
 # make slurm-deps  Debian's Slurm packages (as root)
+# make postgresql-deps  Debian's PostgreSQL, of which a test starts a server of its own (as root)
 # make ssh-deps    Debian's ssh server, which starts itself where systemd runs (as root)
 # make clean       what the above made in this folder
 #
@@ -12,6 +13,7 @@ PYTHON ?= python3
 PEER_PACKAGES = siril iraf
 SLURM_PACKAGES = slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins
 SSH_PACKAGES = openssh-server
+POSTGRESQL_PACKAGES = postgresql
 
 # pip < 25.3 applies PIP_CONSTRAINT to the build requirements too; later ones want it said separately.
 export PIP_CONSTRAINT = constraints.txt
@@ -21,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # survive a path with a blank.
 RUN = .venv/bin/python -P -m
 
-.PHONY: demo test soak bench bench-deps slurm-deps ssh-deps clean
+.PHONY: demo test soak bench bench-deps slurm-deps ssh-deps postgresql-deps clean
 .NOTPARALLEL:
 
 demo: .venv/demo.stamp
@@ -32,6 +34,7 @@ test: .venv/test.stamp
 	@missing=""; \
 	PATH="$$PATH:/usr/sbin:/sbin" command -v slurmctld >/dev/null || missing="$$missing those with a Slurm cluster (no slurmctld: make slurm-deps);"; \
 	PATH="$$PATH:/usr/sbin:/sbin" command -v sshd >/dev/null || missing="$$missing those over ssh (no sshd: make ssh-deps);"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing the one with PostgreSQL (make postgresql-deps);"; \
 	[ -d "$${CAMPAIGN_FRAMES:-../shared/frames}" ] || missing="$$missing those with real frames (set CAMPAIGN_FRAMES);"; \
 	echo "Left out:$$missing the long ones (make soak)"
 	$(RUN) pytest
@@ -65,7 +68,8 @@ bench-deps:
 
 slurm-deps: WANTED = $(SLURM_PACKAGES)
 ssh-deps: WANTED = $(SSH_PACKAGES)
-slurm-deps ssh-deps:
+postgresql-deps: WANTED = $(POSTGRESQL_PACKAGES)
+slurm-deps ssh-deps postgresql-deps:
 	@if dpkg -s $(WANTED) >/dev/null 2>&1; then echo "installed: $(WANTED)"; \
 	elif ! command -v apt-get >/dev/null; then \
 	    echo "make $@ needs apt-get (Debian, Ubuntu); elsewhere install: $(WANTED)" >&2; exit 1; \

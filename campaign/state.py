@@ -119,8 +119,8 @@ def place(home: Home, environment: Mapping[str, str] = os.environ) -> str:
         SQLite would lie on a file system of several machines.
     """
     wanted = environment.get("CAMPAIGN_DB", "")
-    if "://" in wanted:
-        return wanted
+    if "://" in wanted:  # the Butler's own driver
+        return wanted.replace("postgresql://", "postgresql+psycopg2://", 1)
     path = Path(wanted) if wanted else home.path / "index.db"
     kind = _file_system(path)
     if kind.startswith(NETWORK):

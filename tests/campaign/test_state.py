@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import random
-from collections.abc import Sequence
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,6 +72,49 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
+
+
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    """A server of its own, under a user without rights: PostgreSQL does not run as root."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found or os.geteuid() or "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+        pytest.skip("no PostgreSQL, or not root (make postgresql-deps)")
+    folder, tools = Path(tempfile.mkdtemp(prefix="campaign-pg-", dir="/tmp")), found[-1].parent
+    shutil.chown(folder, "postgres")
+
+    def tool(name: str, *arguments: str) -> None:
+        line = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", str(tools / name), *arguments]
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+
+    data = str(folder / "data")
+    try:
+        tool("initdb", "-D", data, "-A", "trust", "-N")
+        tool("pg_ctl", "-D", data, "-w", "-o", f"-k {folder} -c listen_addresses='' -F", "start")
+        yield f"postgresql://postgres@/postgres?host={folder}"
+    finally:
+        with suppress(subprocess.CalledProcessError):
+            tool("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+def test_postgresql_gives_the_same_answers(run: Run, postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chances = random.Random(7)
+    names = ["started", "published", "failed", "lost", "withdrawn"]
+    some = [event(chances.choice(TASKS), chances.choice(names), chances.randint(1, 4)) for _ in range(80)]
+    run.write([event("isr", "submitted", 2), *some])
+    known = run.answers()
+    monkeypatch.setenv("CAMPAIGN_DB", postgresql)
+    assert run.answers() == known
+    run.write([event(TASKS[3], "published", 9)], "more")
+    later = run.answers()
+    assert later != known
+    with opened(run.home) as index:
+        index.clear()
+        index.refresh()
+    assert run.answers() == later
+    monkeypatch.delenv("CAMPAIGN_DB")
+    assert run.answers() == later
 
 
 EVENTS = st.lists(
@@ -163,7 +212,7 @@ def test_a_network_file_system_is_refused(run: Run, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigurationError, match="nfs4") as refused:
         place(run.home, {})
     assert "CAMPAIGN_DB" in refused.value.do
-    assert place(run.home, {"CAMPAIGN_DB": "postgresql://host/db"}) == "postgresql://host/db"
+    assert place(run.home, {"CAMPAIGN_DB": "postgresql://host/db"}) == "postgresql+psycopg2://host/db"
     assert "nfs4" in update(run.home, "r-1")  # a run goes on without it
 
 
