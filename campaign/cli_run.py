@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from campaign.cli import as_json, cli
 
 if TYPE_CHECKING:
     from campaign.drive import Submission
-    from campaign.restart import Left
+    from campaign.left import Left
 
 repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
 run_argument = click.argument("run")
@@ -21,7 +22,7 @@ run_argument = click.argument("run")
 
 def _folder(run: str, repo: str | None) -> Path:
     from campaign.home import home_of
-    from campaign.restart import folder_of
+    from campaign.left import folder_of
 
     return folder_of(run, home_of(repo, os.environ))
 
@@ -36,8 +37,10 @@ def _folder(run: str, repo: str | None) -> Path:
 def restart(run: str, repo: str | None, check: bool, verify: bool, redo_stale: bool, as_json: bool) -> None:
     """Go on with RUN (an id, its output RUN or its submit folder): what is done is not done again."""
     from campaign import console
-    from campaign.restart import look
+    from campaign.left import look
 
+    if check:
+        gc.disable()  # it is over soon, and what it reads stays
     left = look(_folder(run, repo), verify)
     if check:
         _show_left(left, as_json)

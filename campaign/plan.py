@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,11 @@ class Plan:
         known = ("label", "kind", "ranks", "needs")
         groups = [{**{key: getattr(g, key) for key in known}, "tasks": len(g.tasks)} for g in self.groups]
         write_text(self.folder / "groups.json", json.dumps(groups))
-        write_text(self.folder / "plan.json", json.dumps(asdict(self), indent=1))
+        write_text(self.folder / "plan.json", json.dumps(self._plain(), separators=(",", ":")))
+
+    def _plain(self) -> dict[str, Any]:
+        """The JSON document: what tasks have in common stands once a group."""
+        return {**vars(self), "groups": [_plain_group(group) for group in self.groups]}
 
 
 def load(path: Path) -> Plan:
@@ -138,10 +143,15 @@ def load(path: Path) -> Plan:
     ConfigurationError
         Missing, not a plan, or of another version.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # a hundred thousand objects that all stay: looking for garbage among them is half of the time
     try:
         return from_plain(json.loads(path.read_text()), str(path))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"not a plan: {error!r}", where=str(path)) from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
@@ -160,9 +170,32 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
         raise ConfigurationError(f"not a plan: {error!r}", where=where) from error
 
 
+def _plain_group(group: Group) -> dict[str, Any]:
+    common = dict(group.tasks[0].job.provenance) if group.tasks else {}
+    return {**vars(group), "common": common, "tasks": [_plain_task(task, common) for task in group.tasks]}
+
+
+def _plain_task(task: PlanTask, common: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's part of the document: of its provenance what is not the first one's, of its outputs nothing twice."""
+    job, outputs = dict(vars(task.job)), [vars(output) for output in task.outputs]
+    own = job["provenance"]
+    if own.keys() == common.keys():
+        job["provenance"] = {key: value for key, value in own.items() if common[key] != value}
+        job["common"] = True
+    if job["outputs"] == {output.type: output.path for output in task.outputs}:
+        del job["outputs"]
+    return {"job": job, "outputs": outputs, "needs": task.needs}
+
+
 def _group(plain: Mapping[str, Any]) -> Group:
-    return Group(**{**plain, "tasks": [_task(t) for t in plain["tasks"]]})
+    known = dict(plain)
+    common = known.pop("common", {})
+    return Group(**{**known, "tasks": [_task(task, common) for task in plain["tasks"]]})
 
 
-def _task(plain: Mapping[str, Any]) -> PlanTask:
-    return PlanTask(JobTask(**plain["job"]), [Output(**o) for o in plain["outputs"]], plain["needs"])
+def _task(plain: Mapping[str, Any], common: Mapping[str, Any]) -> PlanTask:
+    outputs = [Output(**output) for output in plain["outputs"]]
+    job = {"outputs": {output.type: output.path for output in outputs}, **plain["job"]}
+    if job.pop("common", False):
+        job["provenance"] = {**common, **job["provenance"]}  # in the order of the first
+    return PlanTask(JobTask(**job), outputs, plain["needs"])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -229,3 +233,16 @@ class TestControl:
         assert killed._ended("cancel", str(killed.folder), "--json", kill="") == 0, killed.err
         assert json.loads(killed.out)["state"] == "cancelled"
         assert killed.left_running() == []
+
+
+@pytest.mark.parametrize("command", [("restart", "--check"), ("status",)])
+def test_looking_at_a_run_loads_neither_the_butler_nor_dask(killed: Killed, command: tuple[str, ...]) -> None:
+    assert killed.submit() == 0, killed.err
+    run = json.loads((killed.folder / "plan.json").read_text())["run"]
+    code = "import sys\nfrom campaign.cli import main\ntry:\n    main(sys.argv[1:])\nfinally:\n    print(sorted(sys.modules))"
+    line = [sys.executable, "-P", "-c", code, command[0], run, *command[1:]]
+    done = subprocess.run(line, env={**os.environ, **killed.operator.variables}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = {name.partition(".")[0] for name in ast.literal_eval(done.stdout.splitlines()[-1])}
+    assert "campaign" in loaded
+    assert not loaded & {"lsst", "dask", "distributed", "numba", "matplotlib", "mpi4py"}
