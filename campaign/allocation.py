@@ -6,9 +6,10 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from campaign.backend import backend_of
+from campaign.backend import Resources, backend_of
 from campaign.cost import Cost, estimate
 from campaign.errors import ConfigurationError, SubmissionRefused
+from campaign.launch import cores
 from campaign.plan import Group, Plan
 from campaign.runner import Run, Runner
 from campaign.template import StepConfig
@@ -54,6 +55,33 @@ def require_release(site: Site, override: bool) -> list[str]:
     from campaign.sites import check_release
 
     return check_release([site], override)
+
+
+def slots(site: Site | None, asked: int | None) -> int:
+    """Processes that a run may keep busy at a site, workers of quanta among them.
+
+    Parameters
+    ----------
+    asked : `int` or `None`
+        ``--ranks``; without it the site's file says, else the size of its nodes, else this machine.
+    """
+    scheduler = site.scheduler if site else None
+    return asked or (scheduler and (scheduler.ranks or scheduler.node_cores)) or cores()
+
+
+def gang_ranks(site: Site | None, asked: int | None, tasks: int) -> int:
+    """MPI ranks of a gang: at a site with a scheduler, where nobody asked for more, no more than it has tasks."""
+    many = slots(site, asked)
+    return many if asked or site is None or site.scheduler is None else min(many, tasks)
+
+
+def with_ranks(plan: Plan, site: Site | None, asked: int | None) -> Plan:
+    """The plan with its gangs as large as they are at a site."""
+    groups = [
+        replace(group, ranks=gang_ranks(site, asked, len(group.tasks))) if group.kind == "gang" else group
+        for group in plan.groups
+    ]
+    return replace(plan, groups=groups)
 
 
 def resources(config: StepConfig, group: Group, cost: Cost) -> dict[str, int]:
@@ -102,22 +130,29 @@ def with_resources(config: StepConfig, plan: Plan) -> Plan:
     return replace(plan, groups=groups)
 
 
-def run_at(site: Site | None, slots: int, probe: bool = True) -> Run:
+def run_at(site: Site | None, many: int) -> Run:
     """How a plan is run at a site.
 
     Parameters
     ----------
-    slots : `int`
+    many : `int`
         Workers that quanta may have there.
-    probe : `bool`
-        See first that the site's scheduler answers.
+    """
+    backend = backend_of(site, many)
+    return lambda plan, listener: Runner(plan, listener, backend).run()
+
+
+def probe(site: Site | None, plan: Plan) -> None:
+    """See that a site would take the jobs of a plan, before anything is claimed.
 
     Raises
     ------
     Refused
-        It does not.
+        Its scheduler does not answer, or does not take them.
     """
-    backend = backend_of(site, slots)
-    if probe:
-        backend.probe()
-    return lambda plan, listener: Runner(plan, listener, backend).run()
+    jobs: list[tuple[int, Resources]] = []
+    for group in plan.groups:
+        job = group.ranks, group.resources
+        if job not in jobs:
+            jobs.append(job)
+    backend_of(site, 1).probe(jobs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,13 +103,18 @@ class Backend(Protocol):
     def shared(self) -> bool:
         """Whether gangs and quanta take the same cores."""
 
-    def probe(self) -> None:
+    def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
         """See that jobs would be taken, before anything is claimed.
+
+        Parameters
+        ----------
+        jobs : sequence of `tuple`
+            Ranks, and what they ask for.
 
         Raises
         ------
         Refused
-            Nobody answers.
+            Nobody answers, or one of them would not be taken.
         """
 
     def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
@@ -195,7 +200,7 @@ class Local:
         """The cores."""
         return cores()
 
-    def probe(self) -> None:
+    def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
         """This machine is there."""
 
     def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from campaign.backend import KERNEL_CODES, Death, Refused, Resources, Say, Workers
@@ -21,6 +22,10 @@ from slurm.watcher import Watcher
 POLL_SECONDS = 0.5
 #: Between two questions of the watcher, second: less than one a second, the first one of a run included.
 INTERVAL_S = 1.1
+#: How long Slurm may take to answer before anything is claimed, second.
+PROBE_S = 15.0
+#: The log of a job that is only asked about.
+NOWHERE = Path("/dev/null")
 #: How a shell ends that does not find its command, or may not run it.
 NO_COMMAND = (126, 127)
 #: How a kernel ends that has failed tasks: its journal says which.
@@ -62,14 +67,24 @@ class Slurm:
         """How often Slurm was asked for the state of jobs."""
         return self._watcher.commands
 
-    def probe(self) -> None:
-        """See that Slurm answers; see `campaign.backend.Backend.probe`."""
-        do = f"campaign sites up {self.site} starts a private cluster on this machine; campaign sites ping looks closer"
+    def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
+        """See that Slurm answers, and what it says of jobs; see `campaign.backend.Backend.probe`."""
+        do = (
+            f"campaign sites up {self.site} starts a private cluster here, unless the site's file has its own conf;"
+            f" campaign sites ping {self.site} looks closer"
+        )
         conf = self._access.conf
         if conf and not Path(conf).exists():  # Slurm's own commands would look for a server of configurations, for long
-            raise Refused(f"there is no {conf}", where=f"{self.site}, its Slurm", do=do)
-        with self._refusing("its Slurm", do):
-            commands.call(self._access, ["sinfo", "--noheader", "--format=%T"], patience=0)
+            raise Refused(f"no Slurm answers: there is no {conf}", where=f"{self.site}, its Slurm", do=do)
+        try:
+            commands.call(replace(self._access, timeout=PROBE_S), ["sinfo", "--noheader", "--format=%T"], patience=0)
+        except SlurmError as error:
+            raise Refused(f"no Slurm answers: {error}", where=f"{self.site}, its Slurm", do=do) from error
+        with self._refusing("jobs of this run"):
+            for ranks, resources in jobs:
+                wanted = _wanted(resources, ranks)
+                script = scripts.gang_script("probe", [self._scheduler.python], NOWHERE, wanted, self._scheduler)
+                commands.try_out(self._access, script)
 
     def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a job file; see `campaign.backend.Backend.job`."""
@@ -112,12 +127,12 @@ class Slurm:
         return len(unwanted)
 
     @contextmanager
-    def _refusing(self, what: str, do: str = "") -> Iterator[None]:
+    def _refusing(self, what: str) -> Iterator[None]:
         """Say what Slurm says as a refusal."""
         try:
             yield
         except (SlurmError, ScriptError) as error:
-            do = do or f"look at the site's file; campaign sites ping {self.site} looks closer"
+            do = f"look at the site's file; campaign sites ping {self.site} looks closer"
             raise Refused(str(error), where=f"{self.site}, {what}", do=do) from error
 
     def _adopted(self, name: str, say: Say) -> str:

@@ -18,7 +18,7 @@ from campaign.freeze import product_of
 from campaign.inputs import MEND
 from campaign.inputs import problems as selection_problems
 from campaign.jobs import JobFile, JobTask
-from campaign.launch import run_job
+from campaign.launch import cores, run_job
 from campaign.step import Options, Step, load, select
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def check(template: str, environment: Mapping[str, str], options: Options, with_
                 found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
             if with_levels and product and not selection.unreachable:
                 with found.noting():
-                    found.levels = measure_levels(selection, product, camera, options.ranks)
+                    found.levels = measure_levels(selection, product, camera, options.ranks or cores())
             if not found.problems:
                 _plan(found, step, repository, options)
     return found

@@ -23,8 +23,9 @@ def site_run(plan: str) -> None:
     """Run a site's share of a plan: a bundle (FILE.tar, or - for standard input), or its site-plan.json.
 
     Journal events go to standard output as JSON lines; a blank line now and
-    then says that it lives.  `about` as PLAN prints this installation's
-    release.  It is started by `campaign submit --sites`.
+    then says that it lives.  `probe` as PLAN prints this installation's
+    release, once the scheduler of the site that standard input describes
+    answers.  It is started by `campaign submit --sites`.
     """
     import json
     import sys
@@ -38,7 +39,8 @@ def site_run(plan: str) -> None:
     from campaign.release import about
     from campaign.sites import from_plain
 
-    if plan == "about":
+    if plan == "probe":
+        backend_of(from_plain(json.load(sys.stdin)), 1).probe()
         print(json.dumps(about()))
         return
     if plan == "-":

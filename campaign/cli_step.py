@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from campaign.cli import as_json, cli, env_file, environment, options, ranks
+from campaign.cli import as_json, cli, env_file, environment, options, site_ranks
 
 if TYPE_CHECKING:
     from campaign.step import Options
@@ -42,7 +42,7 @@ def _settings(settings: tuple[str, ...]) -> dict[str, str]:
 
 
 def _options(
-    settings: tuple[str, ...], site: str | None, exclude: tuple[int, ...], allow_missing: bool, ranks: int
+    settings: tuple[str, ...], site: str | None, exclude: tuple[int, ...], allow_missing: bool, ranks: int | None
 ) -> Options:
     from campaign.step import Options
 
@@ -78,7 +78,7 @@ def render(
 @template_options
 @selection_options
 @click.option("--levels", "with_levels", is_flag=True, help="Measure every frame, and list those unlike the others.")
-@ranks
+@site_ranks
 @as_json
 def check(
     template: str,
@@ -88,7 +88,7 @@ def check(
     exclude: tuple[int, ...],
     allow_missing: bool,
     with_levels: bool,
-    ranks: int,
+    ranks: int | None,
     as_json: bool,
 ) -> None:
     """Report everything that would keep TEMPLATE from running, and what it will take."""
@@ -176,7 +176,7 @@ def _show_findings(findings: Any, say: Callable[[str], None] = print) -> None:
     type=click.Choice(["process", "job"]),
     help="Let it be made in the background, by a process here or by a job of the site's, and return.",
 )
-@ranks
+@site_ranks
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output, and nothing else.")
 def submit(
     template: str,
@@ -189,7 +189,7 @@ def submit(
     override: bool,
     dry_run: bool,
     detach: str | None,
-    ranks: int,
+    ranks: int | None,
     as_json: bool,
 ) -> None:
     """Plan TEMPLATE, run it, and record its products in the repository."""

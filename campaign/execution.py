@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from campaign.allocation import require_release, run_at, site_of
+from campaign.allocation import probe as probe_site
+from campaign.allocation import require_release, run_at, site_of, slots
 
 if TYPE_CHECKING:
     from campaign.order import Order
@@ -23,7 +24,7 @@ def execution(
     Parameters
     ----------
     probe : `bool`
-        See that schedulers answer.
+        See that schedulers answer, and would take the jobs; nobody is asked without.
 
     Returns
     -------
@@ -42,7 +43,9 @@ def execution(
     if order.sites:
         from campaign.members import federate
 
-        return federate(step, plan, order.sites.split(","), order.override, order.ranks, say)
+        return federate(step, plan, order, say, probe)
     site, _ = site_of(step)
     notes = require_release(site, order.override) if site else []
-    return replace(plan, notes=[*plan.notes, *notes]), run_at(site, order.ranks, probe), ()
+    if probe:
+        probe_site(site, plan)
+    return replace(plan, notes=[*plan.notes, *notes]), run_at(site, slots(site, order.ranks)), ()

@@ -6,14 +6,16 @@ its final path at the archive and journalled there, in this order: that line is
 the commit point, as on one machine.  Every task is held by one site under a
 fencing token.  A site that dies loses what it has not brought home; the others
 get it under the next token, and whatever still comes under an older one is
-refused.
+refused.  A task that a living site gave up for its infrastructure's sake is
+tried at another one, once.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +28,7 @@ from campaign.plan import Plan
 from campaign.runner import Cancelled, Runner
 from campaign.siteplan import Place, Writer
 from campaign.siterun import Ledger, SiteRun
-from campaign.transport import Transport
+from campaign.transport import Transport, remove
 
 #: A site that has not said a word for so long is dead, second; it says one every two.
 SILENCE_S = 60.0
@@ -91,6 +93,7 @@ class Federation:
         self._ledger = Ledger(plan)
         self._tasks = {task.name for task in plan.tasks}
         self._places: dict[str, str] = {}
+        self._moved: set[str] = set()
         self._ended: queue.Queue[SiteRun] = queue.Queue()
         self._lock = threading.Lock()
         self.outcome = Outcome()
@@ -103,25 +106,35 @@ class Federation:
         campaign.runner.Cancelled
             It was asked to end: what sites have not brought home is theirs no more.
         """
-        self._recover()
-        self._places = split(self._plan, self._alive, self._chosen)
+        self._places = split(self._plan, self._alive, self._chosen, self._recover())
         for number, one in enumerate(rounds(self._plan, self._places)):
             names = [task for tasks in one.tasks.values() for task in tasks]
             self._round(number, self._ready(names))
+        self._tidy()
         self._drain()
         return self.outcome
 
-    def _recover(self) -> None:
-        """Learn what an earlier driver has brought home; what its sites still do is refused under the next token."""
+    def _recover(self) -> dict[str, str]:
+        """Learn what an earlier driver has brought home, from where; what its sites still do comes under an old token.
+
+        Returns
+        -------
+        recorded : `dict`
+            Site by task.
+        """
+        recorded: dict[str, str] = {}
         for event in self._journals.new(closely=True):
             self.outcome.fold(event)
+            if event.event == "published":
+                recorded[event.task] = event.site
         if not self.outcome.jobs:
-            return
+            return {}
         for task in [*self.outcome.failed, *self.outcome.skipped]:
             self.outcome.forget(task)
         self._ledger = Ledger(self._plan, self.outcome.token + 1)
         left = (task for task in self._plan.tasks if task.name not in self.outcome.published)
         clear(output.path for task in left for output in task.outputs)
+        return {task: site for task, site in recorded.items() if task in self.outcome.published}
 
     def _drain(self) -> None:
         with self._lock:
@@ -153,10 +166,9 @@ class Federation:
             while living:
                 ended = self._next()
                 living -= 1
-                if ended.why:
-                    more = self._lose(number, ended)
-                    runs += more
-                    living += len(more)
+                more = self._lose(number, ended) if ended.why else self._elsewhere(number, ended)
+                runs += more
+                living += len(more)
         finally:
             for one in runs:
                 one.dismiss()
@@ -212,6 +224,45 @@ class Federation:
         recorded = {t: s for t, s in self._places.items() if s in self._alive or self._known(t)}
         self._places = split(self._plan, self._alive, self._chosen, recorded)
         return [self._start(number, new, tasks) for new, tasks in self._by_place(left).items()]
+
+    def _elsewhere(self, number: int, ended: SiteRun) -> list[SiteRun]:
+        """Give to other sites, once, what one that lives has given up for its infrastructure's sake."""
+        self._drain()
+        known, others = self.outcome, {site: share for site, share in self._alive.items() if site != ended.site}
+        again = {task for task in ended.tasks if known.causes.get(task) == "infrastructure"} - self._moved
+        if not again or not others:
+            return []
+        again = self._with_waiting(again, ended.tasks)
+        for task in again:
+            known.forget(task)
+        self._moved |= again
+        names = [task for task in ended.tasks if task in again]
+        self._ledger.revoke(names)
+        detail = {"error": "infrastructure", "site": ended.site, "token": ended.token, "tasks": names}
+        self._driver.write("retry", detail, ended.site)
+        recorded = {task: site for task, site in self._places.items() if task not in again}
+        self._places |= split(self._plan, others, self._chosen, recorded)
+        return [self._start(number, site, tasks) for site, tasks in self._by_place(names).items()]
+
+    def _with_waiting(self, tasks: Collection[str], share: Sequence[str]) -> set[str]:
+        """Add what waited for tasks, in vain, in the same share; needs come before those who have them."""
+        found = set(tasks)
+        needs = {task.name: task.needs for task in self._plan.tasks}
+        for task in share:
+            if task in self.outcome.skipped and found & set(needs[task]):
+                found.add(task)
+        return found
+
+    def _tidy(self) -> None:
+        """Have the sites that live remove what had travelled to them."""
+
+        def clear_files(site: str) -> None:
+            member, log = self._members[site], self._plan.folder / "logs" / f"site-{site}.log"
+            remove(member.transport, f"{member.place.scratch}/{self._plan.run}/files", log)
+
+        sites = [site for site, sent in self._sent.items() if sent and site in self._alive]
+        with ThreadPoolExecutor(max(1, len(sites))) as pool:
+            list(pool.map(clear_files, sites))
 
     def _known(self, task: str) -> bool:
         return task in self.outcome.published or task in self.outcome.failed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign import release
-from campaign.backend import backend_of
+from campaign.allocation import probe as probe_site
+from campaign.allocation import slots, with_ranks
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.events import Event
 from campaign.federation import Federation, Member, shares
@@ -26,6 +28,7 @@ from campaign.sites import plain as plain_site
 from campaign.transport import Local, Ssh, Transport, end
 
 if TYPE_CHECKING:
+    from campaign.order import Order
     from campaign.runner import Run
     from campaign.step import Step
 
@@ -59,16 +62,16 @@ def transport(site: Site, home: Home) -> Transport:
     return Local(own, site.python)
 
 
-def _place(site: Site, plan: Plan, slots: int) -> Place:
+def _place(site: Site, plan: Plan, ranks: int | None) -> Place:
     if site.transport == "ssh" and not site.scratch:
         raise ConfigurationError(f"site {site.name} is reached by ssh, and its file names no scratch", where="scratch")
     scratch = site.scratch or str(plan.folder / "scratch" / site.name)
-    return Place(site.name, site.raw_root, scratch, plain_site(site), slots)
+    return Place(site.name, site.raw_root, scratch, plain_site(site), slots(site, ranks), ranks)
 
 
-def members(chosen: Sequence[Site], plan: Plan, home: Home, slots: int) -> list[Member]:
+def members(chosen: Sequence[Site], plan: Plan, home: Home, ranks: int | None) -> list[Member]:
     """What the federation must know of each."""
-    return [Member(_place(site, plan, slots), float(site.fraction or 0), transport(site, home)) for site in chosen]
+    return [Member(_place(site, plan, ranks), float(site.fraction or 0), transport(site, home)) for site in chosen]
 
 
 def raw_root(sites: Mapping[str, Site], plan: Plan) -> str:
@@ -81,30 +84,38 @@ def raw_root(sites: Mapping[str, Site], plan: Plan) -> str:
 
 
 def _answer(member: Member) -> dict[str, str]:
-    """What a site says of its release.
+    """What a site says of its release; over ssh, once its own Slurm answers there.
 
     Raises
     ------
     SubmissionRefused
-        It cannot be reached, or has no campaign.
+        It cannot be reached, has no campaign, or a scheduler that does not answer.
     """
+    name, python = member.place.name, member.transport.python[0]
+    settings = json.dumps(member.place.settings).encode()
+    do = f"campaign sites ping {name} looks closer; leave it out of --sites to go without"
     with tempfile.TemporaryFile() as log:
-        process = member.transport.start([*member.transport.python, "-m", "campaign", "site-run", "about"], log)
         try:
-            said, _ = process.communicate(timeout=ANSWER_SECONDS)
+            process = member.transport.start([*member.transport.python, "-m", "campaign", "site-run", "probe"], log)
+        except OSError as error:
+            raise SubmissionRefused(f"site {name}: its python {python}: {error.strerror}", do=do) from error
+        try:
+            said, _ = process.communicate(settings, timeout=ANSWER_SECONDS)
             return {str(k): str(v) for k, v in json.loads(said.splitlines()[-1]).items()}
-        except Exception as error:
+        except (OSError, ValueError, LookupError, AttributeError, subprocess.TimeoutExpired) as error:
             end(process)
             log.seek(0)
-            lines = log.read().decode(errors="replace").split("\n")
-            why = next((line for line in reversed(lines) if line.strip()), str(error))
-            raise SubmissionRefused(
-                f"site {member.place.name} does not say what release it has: {why}",
-                do="campaign sites ping looks closer; leave it out of --sites to go without",
-            ) from error
+            why = _complaint(log.read().decode(errors="replace").splitlines()) or str(error)
+            raise SubmissionRefused(f"site {name} does not say what release it has: {why}", do=do) from error
 
 
-def require_release(chosen: Sequence[Site], asked: Sequence[Member], override: bool) -> list[str]:
+def _complaint(lines: Sequence[str]) -> str:
+    """Of what a site says on standard error, its own error, else its last words."""
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return next(iter([*errors, *(line for line in reversed(lines) if line.strip())]), "")
+
+
+def require_release(asked: Sequence[Member], override: bool) -> list[str]:
     """Ask every site for what it runs.
 
     Returns
@@ -117,7 +128,7 @@ def require_release(chosen: Sequence[Site], asked: Sequence[Member], override: b
     SubmissionRefused
         A site cannot be asked, or would not make the same bits.
     """
-    warnings = check_release(chosen, override)
+    warnings = []
     with ThreadPoolExecutor(len(asked)) as pool:
         answers = list(pool.map(_answer, asked))
     here = release.about()
@@ -130,20 +141,18 @@ def require_release(chosen: Sequence[Site], asked: Sequence[Member], override: b
 
 
 def federate(
-    step: Step, plan: Plan, names: Sequence[str], override: bool, slots: int, say: Callable[[str], None]
+    step: Step, plan: Plan, order: Order, say: Callable[[str], None], probe: bool
 ) -> tuple[Plan, Run, list[dict[str, Any]]]:
     """Prepare a plan to be run at several sites.
 
     Parameters
     ----------
-    names : sequence of `str`
-        The sites.
-    override : `bool`
-        Warn of a release that differs.
-    slots : `int`
-        Workers that quanta may have at each site with a scheduler.
+    order : `Order`
+        Which sites, whether a release that differs is only warned of, and how many ranks.
     say : callable
         See `Federation`.
+    probe : `bool`
+        Ask the sites for their release, and whether their schedulers answer.
 
     Returns
     -------
@@ -159,44 +168,39 @@ def federate(
     CampaignError
         A site that is none, cannot be used, or has another release; a raw that sites could not find.
     """
-    asked, root, notes = prepare(load(step.environment, step.home), names, plan, step.home, override, slots)
+    sites = load(step.environment, step.home)
+    chosen = choose(sites, str(order.sites).split(","))
+    asked, root = members(chosen, plan, step.home, order.ranks), raw_root(sites, plan)
+    _require_below(root, plan)
+    overridden = check_release(chosen, order.override)
+    if probe:
+        overridden += _probed(chosen, asked, plan, order)
     labels = [group.label for group in plan.groups if group.kind == "quantum"]
     by = {label: str(step.config.resource(label, "partition") or DEFAULT) for label in labels}
     fractions = {m.place.name: m.fraction for m in asked}
-    known = replace(plan, notes=[*plan.notes, *notes])
+    notes = [*(f"overridden: {text}" for text in overridden), *_renormalised(asked)]
+    notes += [] if probe else ["the sites were not asked whether they are there, and what release they have"]
 
     def run(plan: Plan, listener: Callable[[Event], None]) -> Outcome:
         return Federation(plan, asked, root, by, listener, say).run()
 
-    return known, run, shares(plan, fractions, by)
+    return replace(plan, notes=[*plan.notes, *notes]), run, shares(plan, fractions, by)
 
 
-def prepare(
-    sites: Mapping[str, Site], names: Sequence[str], plan: Plan, home: Home, override: bool, slots: int
-) -> tuple[list[Member], str, list[str]]:
-    """Choose sites and see that they can be used.
-
-    Returns
-    -------
-    members : `list` [`Member`]
-    raw_root : `str`
-        The archive's.
-    notes : `list` [`str`]
-        What was overridden; what fractions were renormalised to.
-    """
-    chosen = choose(sites, names)
+def _probed(chosen: Sequence[Site], asked: Sequence[Member], plan: Plan, order: Order) -> list[str]:
+    """See that the sites are there, and would take their jobs; give what was overridden."""
     for site in chosen:
         if site.transport == "local":
-            backend_of(site, 1).probe()
-    asked = members(chosen, plan, home, slots)
-    root = raw_root(sites, plan)
-    _require_below(root, plan)
-    notes = [f"overridden: {text}" for text in require_release(chosen, asked, override)]
+            probe_site(site, with_ranks(plan, site, order.ranks))
+    return require_release(asked, order.override)
+
+
+def _renormalised(asked: Sequence[Member]) -> list[str]:
     whole = sum(member.fraction for member in asked)
-    if abs(whole - 1) > 1e-9:
-        each = ", ".join(f"{m.place.name} {m.fraction / whole:.4g}" for m in asked)
-        notes.append(f"the fractions of the chosen sites sum to {whole:g}, renormalised: {each}")
-    return asked, root, notes
+    if abs(whole - 1) <= 1e-9:
+        return []
+    each = ", ".join(f"{m.place.name} {m.fraction / whole:.4g}" for m in asked)
+    return [f"the fractions of the chosen sites sum to {whole:g}, renormalised: {each}"]
 
 
 def _require_below(root: str, plan: Plan) -> None:

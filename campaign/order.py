@@ -32,7 +32,8 @@ class Order:
         Whether a site's other release is only warned of.
     exclude : `list` [`int`]
     allow_missing : `bool`
-    ranks : `int`
+    ranks : `int` or `None`
+        Without them, what the site has.
     variables : `dict`
         The environment's that the template named.
     """
@@ -44,7 +45,7 @@ class Order:
     override: bool
     exclude: Sequence[int]
     allow_missing: bool
-    ranks: int
+    ranks: int | None
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod

@@ -130,6 +130,13 @@ class Place:
     scratch: str
     settings: Mapping[str, Any]
     slots: int = 1
+    #: MPI ranks of a gang, where an operator asked for them; else there is one a task, up to `slots`.
+    ranks: int | None = None
+
+    def gang(self, group: Group) -> Group:
+        """A gang as large as it is at this site."""
+        many = self.ranks or min(self.slots, len(group.tasks))
+        return replace(group, ranks=many) if group.kind == "gang" else group
 
 
 def checksum(path: str) -> str:
@@ -179,7 +186,7 @@ class Writer:
             repository="",
             submit_path="",
             files=files,
-            groups=[_relative(group) for group in groups],
+            groups=[_relative(site.gang(group)) for group in groups],
         )
         root = site.raw_root or self._raw_root
         return SitePlan(site.name, token, name, root, site.scratch, site.settings, site.slots, plan)
@@ -344,6 +351,8 @@ def require_inputs(site_plan: SitePlan, plan: Plan) -> None:
             lacking.append(f"{path} is not there")
         elif size is not None and path.stat().st_size != size:
             lacking.append(f"{path} has {path.stat().st_size} bytes, not {size}")
+        elif file["root"] == "raw" and "sha256" in file and checksum(str(path)) != file["sha256"]:
+            lacking.append(f"{path} has another SHA-256 than in the archive")
     if lacking:
         raise SubmissionRefused(
             f"{len(lacking)} of {len(plan.files)} inputs are not as the archive has them; the first: {lacking[0]}",

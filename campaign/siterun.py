@@ -7,7 +7,6 @@ import grp
 import json
 import os
 import queue
-import subprocess
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +19,10 @@ from campaign.events import Event
 from campaign.killpoints import reach
 from campaign.plan import Group, Plan, PlanTask
 from campaign.siteplan import SitePlan, local_name, send, store
-from campaign.transport import Transport, end, fetch
+from campaign.transport import Transport, end, fetch, remove
 
 #: Fetched with one command.
 BATCH = 200
-#: What a site is given to remove what is no longer wanted, second.
-CLEAR_S = 60.0
 #: Before products that did not come whole are fetched again, second.
 PAUSES_S = (0.5, 5.0)
 
@@ -96,6 +93,8 @@ class SiteRun(threading.Thread):
         Why the site is lost; empty where it is not.
     refused : `int`
         Results that came too late.
+    tasks : `list` [`str`]
+        Its share.
     """
 
     def __init__(
@@ -109,14 +108,14 @@ class SiteRun(threading.Thread):
         silence: float,
     ) -> None:
         super().__init__(name=f"{share.site} {share.name}", daemon=True)
-        self.site, self.token = share.site, share.token
+        self.site, self.token, self.tasks = share.site, share.token, [task.name for task in share.plan.tasks]
         self.why, self.refused = "", 0
         self._share, self._travelling, self._transport = share, travelling, transport
         self._plan, self._ledger, self._ended, self._silence = plan, ledger, ended, silence
         self._told = False
         self._closing = threading.Event()
         self._lines: queue.Queue[bytes | None] = queue.Queue()
-        self._tasks = {task.name for task in share.plan.tasks}
+        self._tasks = set(self.tasks)
         stem = f"{share.site}.{share.name}"
         self.log = plan.folder / "logs" / f"site-{stem}.log"
         self._journal = plan.journal / f"site-{stem}.jsonl"
@@ -157,8 +156,8 @@ class SiteRun(threading.Thread):
                 code = process.wait()
                 self._bring_records()
                 whole = code in (0, 1) and self._complete()
-                if whole:
-                    self._clear()
+                if whole:  # its products are home
+                    remove(self._transport, f"{self._share.folder}/products", self.log)
                 self._tell("" if whole else self._reason(code))
         finally:
             end(process)
@@ -295,15 +294,6 @@ class SiteRun(threading.Thread):
         with self._journal.open(encoding="utf-8") as file:
             ended = {e["task"] for e in map(json.loads, file) if e["event"] in ("published", "failed", "lost")}
         return self._tasks <= ended
-
-    def _clear(self) -> None:
-        """Have the site remove the products that are home; what cannot be removed does no harm."""
-        with self.log.open("ab") as log:
-            process = self._transport.start(["rm", "-r", "-f", "--", f"{self._share.folder}/products"], log)
-            try:
-                process.communicate(timeout=CLEAR_S)
-            except subprocess.TimeoutExpired:
-                end(process)
 
     def _reason(self, code: int) -> str:
         lines = self.log.read_text(errors="replace").splitlines()

@@ -70,6 +70,7 @@ class SchedulerSettings(_Model):
     reservation: Word = ""
     constraint: Features = ""
     memory: Literal["mem", "mem-per-cpu", "none"] = "mem"
+    ranks: Whole | None = None
     node_cores: Whole | None = None
     node_memory_mib: Whole | None = None
     signal_before_s: WholeOrZero = 0

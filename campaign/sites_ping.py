@@ -296,11 +296,14 @@ def _prove_there(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
             text, _ = process.communicate(question, timeout=patience.seconds + 60)
             answer = json.loads(text.splitlines()[-1])
             return [Proof("host", True, site.host), *(Proof(**p) for p in answer["proofs"])], answer["said"]
-        except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
-            log.seek(0)
-            why = (log.read().decode(errors="replace").strip().splitlines() or [str(error)])[-1]
-        finally:
+        except subprocess.TimeoutExpired:
             end(process)
+            why = f"no answer in {patience.seconds + 60:g} s"
+        except (OSError, ValueError, IndexError):
+            end(process)
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            why = (lines or [f"it said nothing (exit code {process.returncode})"])[-1]
     do = f"see whether `ssh {site.host} {site.python} -m campaign sites` works, without a password"
     return [Proof("host", False, f"{site.host}: {why}", do)], {}
 

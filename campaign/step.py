@@ -43,15 +43,15 @@ class Options:
         Exposures to be left out.
     allow_missing : `bool`
         Combine what there is of a detector that lacks some exposures.
-    ranks : `int`
-        MPI ranks of a gang.
+    ranks : `int` or `None`
+        MPI ranks of a gang; `None`: what the site has.
     """
 
     overrides: Mapping[str, Any]
     site: str | None
     exclude: Collection[int]
     allow_missing: bool
-    ranks: int
+    ranks: int | None
 
 
 @dataclass(frozen=True)

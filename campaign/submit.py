@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from campaign import claim, release
-from campaign.allocation import site_of, with_resources
+from campaign.allocation import site_of, slots, with_ranks, with_resources
 from campaign.cost import estimate
 from campaign.errors import SubmissionRefused
 from campaign.events import Journals
@@ -61,12 +61,12 @@ def prepare(step: Step, repository: Repository, options: Options, run: str | Non
     if run is None and repository.collection_type(step.config.output_run) is not None:
         raise taken(step.home, repository, step.config.output_run, "exists already")
     site, notes = site_of(step)
-    if options.ranks > 1 and (site is None or site.scheduler is None):
+    many = slots(site, options.ranks)
+    if many > 1 and (site is None or site.scheduler is None):
         mpiexec()
-    request = Request(
-        step.config, step.pipeline, camera, selection, options.ranks, list(options.exclude), step.permissions
-    )
-    plan = with_resources(step.config, freeze(request, repository, run or run_id()))
+    request = Request(step.config, step.pipeline, camera, selection, many, list(options.exclude), step.permissions)
+    frozen = with_ranks(freeze(request, repository, run or run_id()), site, options.ranks)
+    plan = with_resources(step.config, frozen)
     lacking = [text for text in [missing(selection)] if text]
     return replace(plan, notes=[*lacking, *notes, *plan.notes]), camera
 

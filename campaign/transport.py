@@ -27,6 +27,8 @@ from campaign.launch import environment
 #: ``[user@]host``, or an alias of ssh's own configuration.
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:-]*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+#: What a site is given to remove what is no longer wanted, second.
+REMOVE_S = 60.0
 SSH = (
     *("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"),
     *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"),
@@ -139,6 +141,18 @@ def end(process: subprocess.Popen[bytes], patience: float = 15.0) -> None:
     if process.stdin is not None:  # only now: whoever still writes into it holds its lock
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
+
+
+def remove(transport: Transport, folder: str, log: Path) -> None:
+    """Remove a folder of a site that is not wanted any more; what cannot be removed does no harm."""
+    with log.open("ab") as errors:
+        process = transport.start(["rm", "-r", "-f", "--", folder], errors)
+        assert process.stdout
+        try:
+            process.communicate(timeout=REMOVE_S)
+        except subprocess.TimeoutExpired:
+            end(process)
+            process.stdout.close()
 
 
 def fetch(

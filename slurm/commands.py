@@ -27,6 +27,8 @@ _TRANSIENT: Final = re.compile(
     r"|resource temporarily|too many open files|slurmdbd.*(?:down|connection)|slurm_persist_conn",
     re.IGNORECASE,
 )
+#: What Slurm says of options that are wrong today and tomorrow.
+_WRONG: Final = re.compile(r"invalid|unrecognized|ambiguous|not permitted|denied", re.IGNORECASE)
 #: What scancel says of a job that is over: as wanted.
 _OVER: Final = re.compile(r"invalid job id|already compl", re.IGNORECASE)
 _ID: Final = re.compile(r"\d+(?:_(?:\d+|\[[^\]]*\]))?", re.ASCII)
@@ -265,6 +267,24 @@ def submit(access: Access, script: Path, *options: str, patience: float = 60.0) 
             break
     _refuse_hopeless(access, command, job)
     return job
+
+
+def try_out(access: Access, script: str) -> None:
+    """Ask whether sbatch would take a script; nothing is queued.
+
+    What Slurm holds against it may be the state of the nodes just now (down, drained, in use): a job waits for those,
+    so that only what is wrong with the script's own options is raised.
+
+    Raises
+    ------
+    SlurmError
+        It would be refused, or Slurm does not answer.
+    """
+    try:
+        once(access, ["sbatch", "--test-only"], script)
+    except SlurmError as error:
+        if error.transient or error.code is None or _WRONG.search(error.stderr):
+            raise
 
 
 def name_of(script: Path) -> str:

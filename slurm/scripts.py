@@ -8,12 +8,13 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from slurm.commands import Access
-from slurm.states import WALLTIME_CODE
+from slurm.states import UNABLE_CODE, WALLTIME_CODE
 
 #: Ranks are the parallelism; a folder in the working directory is never imported by accident.
 FIXED: Final[dict[str, str]] = {
@@ -28,6 +29,11 @@ MEMORY: Final = ("mem", "mem-per-cpu", "none")
 LAUNCHERS: Final = ("srun-pmi2", "srun-pmix", "mpiexec")
 
 _SUFFIX: Final = ".sh.j2"
+#: Run by the site's interpreter after a failure; its arguments are packages.
+_LACKING: Final = (
+    "import sys; from importlib.util import find_spec as find; "
+    'sys.exit(next((sys.executable + " has no package " + name for name in sys.argv[1:] if not find(name)), 0))'
+)
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 #: squeue's list of names divides at commas, jobcomp/filetxt at blanks, our own rows at bars.
 _NAME: Final = re.compile(r"[^\s,|\x00-\x1f\x7f]+")
@@ -86,6 +92,8 @@ class Scheduler:
         Options of sbatch; empty ones are left out.
     memory : `str`
         How memory is asked for: ``mem`` (a node's), ``mem-per-cpu``, or ``none`` where a site refuses both.
+    ranks : `int`, optional
+        Processes that a run may keep busy, where its operator does not say.
     node_cores, node_memory_mib : `int`, optional
         The size of a node, from which follows how many a gang needs.
     signal_before_s : `int`
@@ -120,6 +128,7 @@ class Scheduler:
     reservation: str = ""
     constraint: str = ""
     memory: str = "mem"
+    ranks: int | None = None
     node_cores: int | None = None
     node_memory_mib: int | None = None
     signal_before_s: int = 0
@@ -210,7 +219,14 @@ def gang_script(name: str, command: Sequence[str], log: Path, resources: Resourc
         The job fits on no node, the name cannot be one, or the site's template is at fault.
     """
     run = shlex.join([*launch(resources, scheduler), *_checked(command)])
-    return _render(name, log, _pattern(log), resources, scheduler, run=_Verbatim(run), array=None)
+    able = _Verbatim(shlex.join([scheduler.python, "-P", "-c", _LACKING, *_packages(command, scheduler)]))
+    return _render(name, log, _pattern(log), resources, scheduler, run=_Verbatim(run), able=able)
+
+
+def _packages(command: Sequence[str], scheduler: Scheduler) -> list[str]:
+    """What the site's interpreter must have for a command of its own; nothing for another program's."""
+    own = list(command) if command[0] == scheduler.python else []
+    return [name.partition(".")[0] for option, name in pairwise(own) if option == "-m"]
 
 
 def array_script(
@@ -350,7 +366,8 @@ def _render(
     resources: Resources,
     scheduler: Scheduler,
     run: _Verbatim,
-    array: Mapping[str, Any] | None,
+    array: Mapping[str, Any] | None = None,
+    able: str = "",
 ) -> Script:
     import jinja2
 
@@ -370,6 +387,8 @@ def _render(
         "fixed": FIXED,
         "scrubbed": SCRUBBED,
         "walltime_code": WALLTIME_CODE,
+        "able": able,
+        "unable_code": UNABLE_CODE,
         "run": run,
         "array": array,
     }

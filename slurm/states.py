@@ -94,6 +94,8 @@ _HOPELESS: Final = re.compile(
 
 #: What a job script says when it stopped its command because the time was nearly up (as timeout(1) does).
 WALLTIME_CODE: Final = 124
+#: What it says where its command could not begin: no such interpreter, or one without the packages.
+UNABLE_CODE: Final = 3
 
 _CAUSES: Final[dict[str, str]] = {
     "BOOT_FAIL": "infrastructure",

@@ -249,16 +249,16 @@ def other_release(tmp_path_factory: pytest.TempPathFactory) -> Member:
 
 def test_a_site_of_another_release_is_refused_unless_overridden(other_release: Member, tmp_path: Path) -> None:
     good = member(tmp_path, "usdf")
-    assert require_release([], [good], False) == []
+    assert require_release([good], False) == []
     with pytest.raises(SubmissionRefused, match="release of site frdf differs: kernels .*\n.*--override"):
-        require_release([], [good, other_release], False)
-    (warning,) = require_release([], [good, other_release], True)
+        require_release([good, other_release], False)
+    (warning,) = require_release([good, other_release], True)
     assert "frdf" in warning
 
 
 def test_a_site_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SubmissionRefused, match="site ukdf does not say what release it has"):
-        require_release([], [member(tmp_path, "ukdf", Struck())], True)
+        require_release([member(tmp_path, "ukdf", Struck())], True)
 
 
 def test_releases_are_compared_by_what_makes_the_bits() -> None:

@@ -33,7 +33,6 @@ DETECTORS, EXPOSURES = 3, 8
 PATIENCE_S = 30
 
 
-
 def scheduler(cluster: Cluster, **more: Any) -> Scheduler:
     return Scheduler(conf=cluster.conf, interface="lo", **more)
 

@@ -21,8 +21,10 @@ from campaign.home import Home, versions
 from campaign.sites import Site, check_release, find, from_plain, load, plain
 from campaign.sites_file import SchedulerSettings, SiteSettings
 from campaign.sites_probe import configuration
+from slurm.development import Cluster
 from slurm.scripts import Scheduler
 from templates import ROOT
+from tests.campaign import loopback
 
 NAMES = ("frdf", "ukdf", "usdf")
 
@@ -415,6 +417,47 @@ def test_a_host_that_is_not_reached_is_named(tmp_path: Path) -> None:
     answer = Shell(written(tmp_path, usdf=own).path).run("sites", "ping", "usdf")
     assert answer.code == 4
     assert answer.err.startswith("error: usdf: host: nowhere.invalid: ")
+
+
+OVER_SSH = """\
+name: {name}
+transport: ssh
+host: {host}
+ssh_options: ["-F", "{config}"]
+python: "{python}"
+scratch: "{scratch}"
+environment: {{PYTHONPATH: "{path}"}}
+scheduler: {scheduler}
+"""
+
+
+def test_ping_over_ssh(cluster: Cluster, tmp_path: Path) -> None:
+    """A site with Slurm, one without, one whose interpreter is none, one without it: through a real sshd."""
+    if why := loopback.lacking():
+        pytest.skip(why)
+    with loopback.server(tmp_path / "sshd") as there:
+        common = {"host": there.host, "config": there.options[1], "scratch": tmp_path / "scratch", "path": ROOT.parent}
+        slurm = f'{{conf: "{cluster.conf}", interface: lo}}'
+        pythons = {"usdf": sys.executable, "local": sys.executable, "frdf": "/bin/false", "ukdf": "/nowhere/python"}
+        files = {
+            name: OVER_SSH.format(name=name, python=python, scheduler=slurm if name == "usdf" else "none", **common)
+            for name, python in pythons.items()
+        }
+        shell = Shell(written(tmp_path, **files).path)
+        good = shell.run("sites", "ping", "usdf", "local", "--json")
+        bad = shell.run("sites", "ping", "frdf", "ukdf")
+    assert good.code == 0, good.err
+    proofs = {site["site"]: {p["what"]: p for p in site["proofs"]} for site in good.document["sites"]}
+    assert list(proofs["usdf"]) == [
+        "host", "scheduler", "scratch", "job", "gang", "repository", "release", "configuration"
+    ]  # fmt: skip
+    assert list(proofs["local"]) == ["host", "scratch", "job", "repository", "release", "configuration"]
+    assert "ran on" in proofs["usdf"]["job"]["found"]
+    assert bad.code == 4
+    assert "frdf: host: elsewhere: it said nothing (exit code 1)" in bad.err
+    assert "ukdf: host: elsewhere: env: " in bad.err
+    assert "/nowhere/python" in bad.err
+    assert "No such file or directory" in bad.err
 
 
 def test_sites_that_are_not_set_up_say_how(tmp_path: Path) -> None:

@@ -96,6 +96,73 @@ def test_a_refusal_of_slurm_ends_the_submission(
     assert not [name for name in living(cluster) if "cpBias" in name]
 
 
+def test_what_can_be_known_of_a_refusal_is_known_before_anything_is_claimed(
+    demo: Demo, cluster: Cluster, at: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    """A template of the site's own with a fault; see tests/faults for Slurm's own refusals."""
+    (tmp_path / "own.sh.j2").write_text('{% extends "slurm.sh.j2" %}\n{% block setup %}\n{% if %}')
+    more = {**at(f', template: "{tmp_path}/own.sh.j2"'), **apart(demo, tmp_path), "SCRATCH": str(tmp_path / "scratch")}
+    for how in ("--site", "--sites"):
+        answer = demo.run("submit", "bps_bias", how, "usdf", "--ranks", "2", **more, RERUN="claimless")
+        assert answer.returncode == 4, answer.stderr
+        assert "own.sh.j2, line 3: " in answer.stderr
+        assert "campaign sites ping usdf looks closer" in answer.stderr
+    assert not list(tmp_path.glob("scratch/submit/**/plan.json"))
+    with open_repository(str(demo.folder / "repo")) as repository:
+        assert not [name for name in repository.collections() if "claimless" in name]
+
+
+def test_a_controller_that_is_gone_is_told_soon(
+    demo: Demo, new_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    own = new_cluster("usdf", nodes=1)
+    os.kill(own.daemons["slurmctld"], signal.SIGKILL)
+    (tmp_path / "usdf.yaml").write_text(SITE.format(conf=own.conf, more=""))
+    more = {"CAMPAIGN_SITES": str(tmp_path / "usdf.yaml"), **apart(demo, tmp_path)}
+    began = time.monotonic()
+    answer = demo.run("submit", "bps_bias", "--site", "usdf", **more)
+    assert time.monotonic() - began < 25
+    assert answer.returncode == 4, answer.stderr
+    assert answer.stderr.startswith("error: usdf, its Slurm: no Slurm answers: ")
+    assert "campaign sites up usdf" in answer.stderr
+    assert "campaign sites ping usdf" in answer.stderr
+
+
+def test_an_account_that_a_partition_does_not_take(
+    demo: Demo, new_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    own = new_cluster("usdf", nodes=1)
+    call(own.access, ["scontrol", "update", "PartitionName=main", "AllowAccounts=rubin"])
+    (tmp_path / "usdf.yaml").write_text(SITE.format(conf=own.conf, more=""))
+    more = {"CAMPAIGN_SITES": str(tmp_path / "usdf.yaml"), **apart(demo, tmp_path)}
+    answer = demo.run("submit", "bps_bias", "--site", "usdf", **more, RERUN="noaccount")
+    assert answer.returncode == 4, answer.stderr
+    assert "the job could never run: Job's account not known" in answer.stderr
+    assert living(own) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "asked", "ranks"),
+    [
+        ("", [], 2),  # as the nodes have cores
+        (", ranks: 5", [], 5),
+        (", ranks: 50", [], 9),  # one a detector
+        (", ranks: 5", ["--ranks", "12"], 12),
+    ],
+)
+def test_a_gang_is_as_large_as_the_site_says(
+    demo: Demo, tmp_path: Path, more: str, asked: list[str], ranks: int
+) -> None:
+    """Not as this machine is; nobody is asked for a dry run."""
+    (tmp_path / "usdf.yaml").write_text(SITE.format(conf=tmp_path / "no.conf", more=more))
+    line = ["submit", "bps_bias", "--site", "usdf", "--dry-run", "--json", *asked]
+    answer = demo.run(*line, CAMPAIGN_SITES=str(tmp_path / "usdf.yaml"))
+    assert answer.returncode == 0, answer.stderr
+    groups = json.loads(answer.stdout)["groups"]
+    assert {g["ranks"] for g in groups if g["kind"] == "gang"} == {ranks}
+    assert {g["ranks"] for g in groups if g["kind"] == "serial"} == {1}
+
+
 def test_a_site_that_is_none_is_refused(demo: Demo) -> None:
     answer = demo.run("submit", "bps_bias", "--site", "nowhere")
     assert answer.returncode == 2

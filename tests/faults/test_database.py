@@ -76,7 +76,7 @@ def shifted(path: Path, hours: float) -> None:
     for line in path.read_text().splitlines():
         event = json.loads(line)
         event["t"] = (datetime.fromisoformat(event["t"]) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        lines.append(json.dumps(event) + "\n")
+        lines.append(json.dumps(event, separators=(",", ":")) + "\n")
     path.write_text("".join(lines))
     when = time.time() + 3600 * hours
     os.utime(path, (when, when))

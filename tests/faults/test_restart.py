@@ -239,7 +239,7 @@ class TestControl:
 def test_looking_at_a_run_loads_neither_the_butler_nor_dask(killed: Killed, command: tuple[str, ...]) -> None:
     assert killed.submit() == 0, killed.err
     run = json.loads((killed.folder / "plan.json").read_text())["run"]
-    code = "import sys\nfrom campaign.cli import main\ntry:\n    main(sys.argv[1:])\nfinally:\n    print(sorted(sys.modules))"
+    code = "import sys; from campaign.cli import main\ntry: main(sys.argv[1:])\nfinally: print(sorted(sys.modules))"
     line = [sys.executable, "-P", "-c", code, command[0], run, *command[1:]]
     done = subprocess.run(line, env={**os.environ, **killed.operator.variables}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

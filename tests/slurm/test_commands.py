@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from slurm.commands import Access, Pauses, SlurmError, call, cancel, find, name_of, once, queue, submit
+from slurm.commands import Access, Pauses, SlurmError, call, cancel, find, name_of, once, queue, submit, try_out
 from slurm.development import Cluster
 from slurm.scripts import Resources, Scheduler, gang_script, keep
 from slurm.states import State
@@ -76,6 +77,27 @@ def test_an_account_that_a_partition_does_not_take_is_refused(cluster: Cluster, 
         assert find(cluster.access, ["run-account-1"]) == {"run-account-1": []}
     finally:
         call(cluster.access, ["scontrol", "delete", "PartitionName=drp"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"partition": "nosuch"}, "invalid partition specified: nosuch"),
+        ({"constraint": "nosuch"}, "Invalid feature specification"),
+        ({"reservation": "nosuch"}, "Requested reservation is invalid"),
+        ({"extra": ("--nosuch",)}, "unrecognized option '--nosuch'"),
+        ({"partition": "main"}, ""),
+        ({"extra": ("--nodes=99",)}, ""),  # as many may be up tomorrow
+    ],
+)
+def test_what_is_tried_out_is_not_queued(settings: dict[str, Any], words: str, cluster: Cluster) -> None:
+    script = gang_script("tried", ["true"], Path("/dev/null"), Resources(50), Scheduler(**settings))
+    if words:
+        with pytest.raises(SlurmError, match=words):
+            try_out(cluster.access, script)
+    else:
+        try_out(cluster.access, script)
+    assert [one for one in queue(cluster.access) if one.name == "tried"] == []
 
 
 def test_an_error_carries_command_code_and_what_was_said(cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,27 @@ def test_the_warning_before_the_walltime_ends_the_command_and_says_so(command: s
     done = run(script, tmp_path)
     assert done.returncode == code, done.stderr
     assert ("error: 90 s are left of 5 min: the command is ended" in done.stderr) == ("USR1" in command)
+
+
+@pytest.mark.parametrize("signal_before_s", [0, 90])
+@pytest.mark.parametrize(
+    ("python", "module", "code", "said"),
+    [
+        ("/nowhere/bin/python", "json.tool", 3, "/nowhere/bin/python: No such file or directory: python of the site"),
+        (sys.executable, "nosuch.run", 3, f"{sys.executable} has no package nosuch: python of the site"),
+        (sys.executable, "json.tool", 2, ""),
+    ],
+)
+def test_a_command_that_could_not_begin_says_what_is_lacking(
+    python: str, module: str, code: int, said: str, signal_before_s: int, tmp_path: Path
+) -> None:
+    site = Scheduler(python=python, signal_before_s=signal_before_s)
+    script = gang_script("n", [python, "-P", "-m", module, "--nosuch"], tmp_path / "n.log", Resources(1), site)
+    done = run(script, tmp_path, SLURMD_NODENAME="node17")
+    assert done.returncode == code, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == bool(said)
+    assert not said or errors[0].startswith(f"error: node17: {said}")
 
 
 def test_a_script_is_kept_beside_its_log(tmp_path: Path) -> None:

@@ -32,3 +32,5 @@ if [ -z "$line" ]; then
     exit 1
 fi
 '/sps/my data/50% of it/it'"'"'s here/bin/mpiexec' -n 2 "${command[@]}"
+code=$?
+exit "$code"

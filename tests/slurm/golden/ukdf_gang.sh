@@ -17,3 +17,11 @@ export OPENBLAS_NUM_THREADS=1
 export NUMBA_NUM_THREADS=1
 
 /opt/drp/bin/mpiexec -n 189 /opt/drp/bin/python -P -m mpi4py -m kernels.run /job.json
+code=$?
+# Was it able to begin at all?
+if [ "$code" -ne 0 ] && ! why=$(/opt/drp/bin/python -P -c 'import sys; from importlib.util import find_spec as find; sys.exit(next((sys.executable + " has no package " + name for name in sys.argv[1:] if not find(name)), 0))' mpi4py kernels 2>&1); then
+    why=${why%%$'\n'*}
+    echo "error: ${SLURMD_NODENAME:-$HOSTNAME}: ${why#*: line [0-9]*: }: python of the site's file is to be one that the nodes have, with drp-campaign" >&2
+    code=3
+fi
+exit "$code"
