@@ -92,6 +92,7 @@ class Freezer:
         self._by_detector: dict[int, list[ExposureRecord]] = {d: [] for d in request.selection.detectors}
         for raw in request.selection.raws:
             self._by_detector[raw.detector].append(self._exposures[raw.exposure])
+        self._cards: dict[int | None, dict[str, Any]] = {}
         self._versions = {f"VERSION_{name.upper()}": version for name, version in versions().items()}
 
     def freeze(self) -> Plan:
@@ -211,6 +212,12 @@ class Freezer:
         }
 
     def _provenance(self, detector: int | None) -> dict[str, Any]:
+        """The cards that all tasks of a detector have."""
+        if detector not in self._cards:
+            self._cards[detector] = self._cards_of(detector)
+        return self._cards[detector]
+
+    def _cards_of(self, detector: int | None) -> dict[str, Any]:
         step = self._request.step
         cards: dict[str, Any] = {
             "OUT_RUN": step.output_run,

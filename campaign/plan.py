@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,11 +129,23 @@ class Plan:
         known = ("label", "kind", "ranks", "needs")
         groups = [{**{key: getattr(g, key) for key in known}, "tasks": len(g.tasks)} for g in self.groups]
         write_text(self.folder / "groups.json", json.dumps(groups))
-        write_text(self.folder / "plan.json", json.dumps(self._plain(), separators=(",", ":")))
+        write_text(self.folder / "plan.json", json.dumps(self.plain(), separators=(",", ":")))
 
-    def _plain(self) -> dict[str, Any]:
-        """The JSON document: what tasks have in common stands once a group."""
+    def plain(self) -> dict[str, Any]:
+        """The JSON document, which `from_plain` reads."""
         return {**vars(self), "groups": [_plain_group(group) for group in self.groups]}
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Make a hundred thousand objects that all stay: looking for garbage among them would be half of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def load(path: Path) -> Plan:
@@ -143,15 +156,11 @@ def load(path: Path) -> Plan:
     ConfigurationError
         Missing, not a plan, or of another version.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # a hundred thousand objects that all stay: looking for garbage among them is half of the time
     try:
-        return from_plain(json.loads(path.read_text()), str(path))
+        with undisturbed():
+            return from_plain(json.loads(path.read_text()), str(path))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"not a plan: {error!r}", where=str(path)) from error
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
@@ -171,17 +180,16 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
 
 
 def _plain_group(group: Group) -> dict[str, Any]:
-    common = dict(group.tasks[0].job.provenance) if group.tasks else {}
-    return {**vars(group), "common": common, "tasks": [_plain_task(task, common) for task in group.tasks]}
+    """A group's part of the document: what tasks share of provenance stands once, and they name it by number."""
+    shared = {id(task.job.provenance): task.job.provenance for task in group.tasks}
+    numbers = {identity: number for number, identity in enumerate(shared)}
+    tasks = [_plain_task(task, numbers) for task in group.tasks]
+    return {**vars(group), "tasks": tasks, "provenance": list(shared.values())}
 
 
-def _plain_task(task: PlanTask, common: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's part of the document: of its provenance what is not the first one's, of its outputs nothing twice."""
+def _plain_task(task: PlanTask, numbers: Mapping[int, int]) -> dict[str, Any]:
     job, outputs = dict(vars(task.job)), [vars(output) for output in task.outputs]
-    own = job["provenance"]
-    if own.keys() == common.keys():
-        job["provenance"] = {key: value for key, value in own.items() if common[key] != value}
-        job["common"] = True
+    job["provenance"] = numbers[id(job["provenance"])]
     if job["outputs"] == {output.type: output.path for output in task.outputs}:
         del job["outputs"]
     return {"job": job, "outputs": outputs, "needs": task.needs}
@@ -189,13 +197,12 @@ def _plain_task(task: PlanTask, common: Mapping[str, Any]) -> dict[str, Any]:
 
 def _group(plain: Mapping[str, Any]) -> Group:
     known = dict(plain)
-    common = known.pop("common", {})
-    return Group(**{**known, "tasks": [_task(task, common) for task in plain["tasks"]]})
+    provenance = known.pop("provenance")
+    return Group(**{**known, "tasks": [_task(task, provenance) for task in plain["tasks"]]})
 
 
-def _task(plain: Mapping[str, Any], common: Mapping[str, Any]) -> PlanTask:
+def _task(plain: Mapping[str, Any], provenance: Sequence[Mapping[str, Any]]) -> PlanTask:
     outputs = [Output(**output) for output in plain["outputs"]]
     job = {"outputs": {output.type: output.path for output in outputs}, **plain["job"]}
-    if job.pop("common", False):
-        job["provenance"] = {**common, **job["provenance"]}  # in the order of the first
+    job["provenance"] = provenance[job["provenance"]]
     return PlanTask(JobTask(**job), outputs, plain["needs"])

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lsst.daf.butler import Butler, DataCoordinate, DatasetIdGenEnum, DatasetRef, DatasetType, MissingDatasetTypeError
+from lsst.daf.butler import (
+    Butler,
+    ButlerConfig,
+    DataCoordinate,
+    DatasetIdGenEnum,
+    DatasetRef,
+    DatasetType,
+    DimensionGroup,
+    MissingDatasetTypeError,
+)
+from lsst.daf.butler.dimensions import DimensionDataAttacher
 from lsst.resources import ResourcePath
 
 from campaign.errors import ConfigurationError
@@ -13,6 +24,14 @@ from campaign.repository_errors import similar
 from campaign.repository_records import DATASET_TYPES
 
 DataId = Mapping[str, Any]
+Values = tuple[int | str, ...]
+
+
+def _parts(dimensions: DimensionGroup) -> list[DimensionGroup]:
+    """The smallest groups that cover a group: that of each dimension, but for those that another one's has."""
+    groups = [dimensions.universe[name].minimal_group for name in dimensions.required]
+    parts = [group for group in groups if not any(group < other for other in groups)]
+    return parts if {e for part in parts for e in part.elements} >= set(dimensions.elements) else [dimensions]
 
 
 def path_of(uri: ResourcePath | None) -> str:
@@ -33,10 +52,13 @@ class Base:
         Path (or URI) of the repository, for messages.
     database : `str` or `None`
         The SQLite file, if it is one.
+    config : `lsst.daf.butler.ButlerConfig`
+        What the Butler was opened with.
     """
 
-    def __init__(self, butler: Butler, root: str, database: str | None) -> None:
+    def __init__(self, butler: Butler, root: str, database: str | None, config: ButlerConfig) -> None:
         self.root = root
+        self._config = config
         self._butler = butler
         self._database = database
         self.waiting = False  # somebody else's lock is being waited for, see `campaign.repository_wait`
@@ -73,13 +95,48 @@ class Base:
         """
         types = {name: self._type(name) for name in {name for name, _ in items}}
 
-        def identify(kind: DatasetType, data_id: DataId) -> DataCoordinate:
-            if expand:
-                return self._butler.registry.expandDataId(data_id, dimensions=kind.dimensions)
-            return DataCoordinate.standardize(data_id, dimensions=kind.dimensions)
-
+        ids = [DataCoordinate.standardize(data_id, dimensions=types[name].dimensions) for name, data_id in items]
+        if expand:
+            ids = self._expanded(ids)
         mode = DatasetIdGenEnum.DATAID_TYPE_RUN
-        return [DatasetRef(types[n], identify(types[n], data_id), run, id_generation_mode=mode) for n, data_id in items]
+        return [
+            DatasetRef(types[name], data_id, run, id_generation_mode=mode, conform=False)
+            for (name, _), data_id in zip(items, ids, strict=True)
+        ]
+
+    def _expanded(self, ids: Sequence[DataCoordinate]) -> list[DataCoordinate]:
+        """Give data IDs their records; those of an exposure, or of a detector, are asked for once."""
+        places = defaultdict(list)
+        for place, data_id in enumerate(ids):
+            places[data_id.dimensions].append(place)
+        expanded = list(ids)
+        for dimensions, some in places.items():
+            records = self._records_of(dimensions, [ids[place].required_values for place in some])
+            for place, known in zip(some, records, strict=True):
+                expanded[place] = ids[place].expanded(known)
+        return expanded
+
+    def _records_of(self, dimensions: DimensionGroup, values: Sequence[Values]) -> list[dict[str, Any]]:
+        """The records of data IDs by their required values: the union of those of each of their dimensions."""
+        required = list(dimensions.required)
+        found: list[dict[str, Any]] = [{} for _ in values]
+        for part in _parts(dimensions):
+            indices = [required.index(name) for name in part.required]
+            keys = [tuple(one[n] for n in indices) for one in values]
+            ids = [DataCoordinate.from_required_values(part, key) for key in dict.fromkeys(keys)]
+            with self._butler.query() as query:
+                attached = DimensionDataAttacher(dimensions=part).attach(part, ids, query)
+            known = {one.required_values: self._found(one, part) for one in attached}
+            for records, key in zip(found, keys, strict=True):
+                records |= known[key]
+        return found
+
+    def _found(self, data_id: DataCoordinate, part: DimensionGroup) -> dict[str, Any]:
+        try:
+            return {name: data_id.records[name] for name in part.elements}
+        except KeyError:  # one at a time it says what is not there
+            self._butler.registry.expandDataId(dict(data_id.required), dimensions=part)
+            raise
 
     def _paths(self, refs: Sequence[DatasetRef]) -> dict[DatasetRef, str]:
         """Locate datasets in bulk; one that the datastore does not have is left out."""

@@ -107,8 +107,8 @@ def _require_writeable(paths: list[str]) -> None:
             raise denied(path)
 
 
-def connect(path: str, writeable: bool) -> tuple[Butler, str, str | None]:
-    """Open the Butler; also give the root's path and the SQLite file, if it is one.
+def connect(path: str, writeable: bool) -> tuple[Butler, str, str | None, ButlerConfig]:
+    """Open the Butler; also give the root's path, the SQLite file, if it is one, and the configuration.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def connect(path: str, writeable: bool) -> tuple[Butler, str, str | None]:
         butler = patiently(
             lambda: Butler.from_config(config, writeable=writeable), root, database if writeable else None
         )
-        return butler, root, database
+        return butler, root, database, config
 
 
 def analyse(database: str) -> None:

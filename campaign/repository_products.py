@@ -9,11 +9,12 @@ from typing import Any
 from lsst.daf.butler import CollectionType, DatasetAssociation, DatasetRef, FileDataset, Timespan
 
 from campaign.errors import ConfigurationError, SubmissionRefused
-from campaign.repository_base import DataId, path_of
+from campaign.repository_base import DataId
 from campaign.repository_collections import Collections
 from campaign.repository_errors import answers
 from campaign.repository_ingest import timespan
 from campaign.repository_open import file_uri
+from campaign.repository_paths import predict, templates_of
 from campaign.repository_records import Association, CalibrationRef, Dataset, ExposureRecord, to_iso
 from campaign.repository_wait import writes
 
@@ -123,8 +124,7 @@ class Products(Collections):
             (dataset type, data ID).
         """
         refs = self._refs(run, items, expand=True)
-        uris = self._butler.get_many_uris(refs, predict=True)
-        return tuple(path_of(uris[ref].primaryURI) for ref in refs)
+        return tuple(predict(self._butler, templates_of(self._config, self._butler), refs))
 
     @writes
     def ingest_products(self, run: str, items: Sequence[tuple[str, DataId, str]]) -> None:

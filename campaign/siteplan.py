@@ -11,7 +11,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ class SitePlan:
 
     def text(self) -> str:
         """The JSON document."""
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps({**vars(self), "plan": self.plan.plain()}, indent=1)
 
 
 def _inside(path: str) -> None:

@@ -26,7 +26,7 @@ from campaign.jobs import write_text
 from campaign.killpoints import reach
 from campaign.launch import mpiexec
 from campaign.order import NAME, Order, fingerprint
-from campaign.plan import Plan
+from campaign.plan import Plan, undisturbed
 from campaign.step import Options, Step, require_writeable, select
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ RECORDS, RECORDS_A_FILE = 1 << 19, 1 << 10
 WRITTEN = (claim.NAME, f"{claim.NAME}.lock", "config.yaml", "env.json", "groups.json", NAME)
 
 
+@undisturbed()
 def prepare(step: Step, repository: Repository, options: Options, run: str | None = None) -> tuple[Plan, Camera]:
     """Plan a step; nothing is written.
 
