@@ -71,6 +71,10 @@ class Home:
         """List a new run."""
         self._append(self.runs_file, {"t": now(), **entry})
 
+    def remove_run(self, run: str) -> None:
+        """List a run no more."""
+        self._append(self.runs_file, {"t": now(), "run": run, "cleaned": True})
+
     def record(self, command: str, ticket: str, detail: Mapping[str, Any]) -> None:
         """Record a command that changed something: who, when, how, with what versions."""
         entry = {
@@ -86,8 +90,10 @@ class Home:
         self._append(self.history_file, entry)
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs, oldest first."""
-        return list(_lines(self.runs_file))
+        """All runs that are still there, oldest first."""
+        lines = list(_lines(self.runs_file))
+        gone = {line["run"] for line in lines if line.get("cleaned")}
+        return [line for line in lines if line["run"] not in gone]
 
     def history(self) -> list[dict[str, Any]]:
         """All recorded commands, oldest first."""

@@ -48,20 +48,21 @@ class JobFile:
         return {**vars(self), "tasks": [vars(task) for task in self.tasks]}
 
     def write(self, path: Path) -> Path:
-        """Write the file: whole, or not at all."""
+        """Write the file: whole, or not at all; a power cut may take it, for a restart writes another one."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(self.plain(), indent=1))
+        write_text(path, json.dumps(self.plain(), separators=(",", ":")), sync=False)
         return path
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write a text file under a temporary name, see it on disk, then rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path), temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

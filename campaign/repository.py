@@ -6,6 +6,7 @@ of a `Dataset`, and every error is one of `campaign.errors`.
 
 from __future__ import annotations
 
+from campaign.repository_clean import Cleaning
 from campaign.repository_open import connect, make
 from campaign.repository_products import Products
 from campaign.repository_raws import Raws
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-class Repository(Raws, Products):
+class Repository(Raws, Products, Cleaning):
     """An open repository; as a context manager it closes itself. Get one from `open_repository` or `create`."""
 
     def __enter__(self) -> Repository:

@@ -322,8 +322,8 @@ class Runner:
     # What became of them
 
     def _untold(self, tasks: Sequence[PlanTask]) -> list[str]:
-        told = self.outcome.published.keys() | self.outcome.failed.keys()
-        return [task.name for task in tasks if task.name not in told]
+        published, failed = self.outcome.published, self.outcome.failed
+        return [task.name for task in tasks if task.name not in published and task.name not in failed]
 
     def _settle(self, jobs: Sequence[tuple[Sequence[PlanTask], Death]]) -> None:
         """Fail the tasks of jobs of which nothing is heard, given why each died: absence is never success."""

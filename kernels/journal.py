@@ -1,9 +1,16 @@
-"""The run's journal: append-only JSON lines, one writer a file, fsynced."""
+"""The run's journal: append-only JSON lines, one writer a file, on disk before its job ends.
+
+What a process has written outlives it at once.  A power cut is survived by what
+was seen on disk: every line that tells a result, but for those of the last
+hundredth of a second of a job that is still running, whose products a restart
+takes away and makes again.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +21,8 @@ from kernels.errors import KernelError
 from kernels.job import Job
 
 SCHEMA = 1
+#: Results closer than this share one fsync, second: of a quantum that takes as long, none waits for another.
+TOGETHER_S = 0.01
 
 
 class JournalError(KernelError):
@@ -46,9 +55,10 @@ class Journal:
         with _recorded(self._path):
             os.makedirs(os.path.dirname(job.journal), exist_ok=True)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+        self._unseen, self._seen = False, 0.0
 
     def write(self, task: str, event: str, detail: Mapping[str, Any]) -> None:
-        """Append one event and see it on disk before returning.
+        """Append one event; see it on disk with the results before it, if it is one.
 
         Parameters
         ----------
@@ -62,7 +72,7 @@ class Journal:
         Raises
         ------
         JournalError
-            The line is not on disk.
+            A line is not on disk.
         """
         line = {
             "v": SCHEMA,
@@ -79,7 +89,14 @@ class Journal:
         with _recorded(self._path):
             while text:  # a disk that is nearly full takes a part
                 text = text[self._file.write(text) :]
+        self._unseen |= event != "started"
+        if self._unseen and time.monotonic() - self._seen >= TOGETHER_S:
+            self._sync()
+
+    def _sync(self) -> None:
+        with _recorded(self._path):
             os.fsync(self._file.fileno())
+        self._unseen, self._seen = False, time.monotonic()
 
     def __enter__(self) -> Journal:
         return self
@@ -87,4 +104,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            if self._unseen:
+                self._sync()
+        finally:
+            self._file.close()

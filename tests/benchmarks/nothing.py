@@ -1,0 +1,34 @@
+"""A kernel that makes nothing, and says so in the journal; workers get it by ``distributed.worker.preload``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import kernels.run
+from kernels import gang
+from kernels.job import Job, Task
+
+NAME = "nothing"
+kernels.run.KERNELS[NAME] = f"{__name__}:execute"
+
+
+class Nothing:
+    """See `kernels.gang.Kernel`."""
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """One piece a task."""
+        return [1.0]
+
+    def compute(self, task: Task, piece: int) -> Any:
+        """Nothing."""
+
+    def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
+        """Nothing again."""
+        list(results)
+        return {}
+
+
+def execute(job: Job, comm: Any) -> int:
+    """Run a job's tasks."""
+    return gang.execute(job, comm, Nothing())

@@ -1,0 +1,134 @@
+"""Quanta that make nothing through the runner, and what of it is journal and index."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from campaign.backend import Local
+from campaign.events import Event
+from campaign.home import Home
+from campaign.jobs import JobTask
+from campaign.launch import cores
+from campaign.plan import Group, Plan, PlanTask
+from campaign.runner import Runner
+from campaign.runner_graph import CHUNK
+from campaign.state import opened
+from tests.benchmarks.harness import Bar, Bench, Result
+from tests.benchmarks.jobs import fresh
+from tests.benchmarks.nothing import NAME
+from tests.benchmarks.process import ask, module
+
+#: As many as the corrected frames of 200 exposures of LSSTCam, their combine and mosaic.
+QUANTA = 37_990
+PRELOAD = "DASK_DISTRIBUTED__WORKER__PRELOAD"
+
+
+def _plan(folder: Path, many: int) -> Plan:
+    """One group of quanta without inputs and outputs."""
+    tasks = [PlanTask(JobTask(f"{NAME}:{n}", n % 189, {}, {}, {}), [], []) for n in range(many)]
+    group = Group(NAME, NAME, "quantum", 1, [], {}, tasks, [], {})
+    words = ("template", "instrument", "ticket", "repository", "output", "output_run", "product", "data_query")
+    made = Plan(
+        **dict.fromkeys(words, "bench"),
+        run=f"bench-{time.monotonic_ns()}",
+        inputs=[],
+        submit_path=str(folder / "submit"),
+        excluded=[],
+        camera={},
+        files={},
+        groups=[group],
+        notes=[],
+    )
+    made.folder.mkdir(parents=True)
+    made.write()
+    return made
+
+
+@contextmanager
+def _preloaded() -> Iterator[None]:
+    """Have workers know the kernel."""
+    os.environ[PRELOAD] = json.dumps(["tests.benchmarks.nothing"])
+    try:
+        yield
+    finally:
+        del os.environ[PRELOAD]
+
+
+class _Times:
+    """When the first quantum began, and the last one was known to be published, second."""
+
+    def __init__(self) -> None:
+        self.first = self.last = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        if event.event == "started" and not self.first:
+            self.first = time.monotonic()
+        elif event.event == "published":
+            self.last = time.monotonic()
+
+
+def main(folder: Path, many: int) -> None:
+    """Run them in a process of its own; say what it took."""
+    plan, home = _plan(folder, many), Home(folder / "home")
+    home.add_run({"run": plan.run, "template": "t", "ticket": "t", "output_run": "o", "submit_path": plan.submit_path})
+    times, began = _Times(), time.monotonic()
+    with _preloaded():
+        outcome = Runner(plan, times, Local()).run()
+    ran = time.monotonic()
+    assert len(outcome.published) == many
+    with opened(home) as index:
+        assert index.refresh(plan.run) >= 2 * many
+    indexed = time.monotonic()
+    journal = sum(path.stat().st_size for path in plan.journal.iterdir())
+    said = {
+        "rate": many / (times.last - times.first),
+        "run_s": ran - began,
+        "index_s": indexed - ran,
+        "index_mb": sum(path.stat().st_size for path in home.path.glob("index.db*")) / 1e6,
+        "journal_mb": journal / 1e6,
+    }
+    print(json.dumps(said))
+
+
+def runner(bench: Bench) -> Iterator[Result]:
+    """Quanta a second, and the index behind them."""
+    many = 2000 if bench.quick else QUANTA
+    line = module("runner", bench.data.folder / "runner", str(many))
+
+    def once() -> dict[str, float]:
+        fresh(bench.data.folder / "runner")
+        return dict(json.loads(ask(line)))
+
+    found = [once() for _ in range(bench.rounds(3))]
+    middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
+    yield Result(
+        f"{many} quanta that make nothing, through the runner",
+        middle["rate"],
+        "/s",
+        Bar(5000, least=True),
+        {"quanta": [one["rate"] for one in found]},
+        "/s",
+        f"{cores()} workers here, chunks of {CHUNK}; from the first quantum to the last published line; "
+        f"journal {middle['journal_mb']:.0f} MB",
+    )
+    yield Result(
+        "index of their events / the run",
+        100 * middle["index_s"] / middle["run_s"],
+        "%",
+        Bar(5),
+        {"run": [one["run_s"] for one in found], "index": [one["index_s"] for one in found]},
+        "s",
+        f"index {middle['index_mb']:.0f} MB",
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

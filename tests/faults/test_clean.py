@@ -1,0 +1,85 @@
+"""What a ticket has left behind: what was not certified goes, with its files; what was, or is being made, stays."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from campaign import claim
+from campaign.repository import open_repository
+from tests.faults.conftest import Operator
+
+
+def ticket(operator: Operator, name: str) -> tuple[str, Path, Path]:
+    """A ticket's name; where its products, and its submit folders, lie."""
+    calib = f"LSSTComCam/calib/{name}"
+    return name, operator.repo / calib, operator.scratch / "submit" / calib
+
+
+def shown(operator: Operator, name: str, *more: str) -> dict[str, Any]:
+    answer = operator.run("clean", name, "--json", *more)
+    assert answer.code == 0, answer.err
+    return dict(json.loads(answer.out))
+
+
+def kept(found: dict[str, Any]) -> list[str]:
+    return [one["kept"].partition(" ")[0] for one in found["runs"]]
+
+
+def test_what_was_not_certified_goes(operator: Operator) -> None:
+    name, products, folders = ticket(operator, "DM-00077")
+    for tag, rerun in (("good", "20241208a"), ("bad", "20241208a"), ("good", "20241208b")):
+        assert operator.submit(tag, TICKET=name, RERUN=rerun).code == 0
+        if (tag, rerun) == ("good", "20241208a"):
+            chain = f"LSSTComCam/calib/{name}/good"
+            assert operator.run("certify", "bps_bias", "--chain", chain, TICKET=name, TAG=tag).code == 0
+    before = operator.left()
+    found = shown(operator, name)
+    assert operator.left() == before  # only shown
+    assert kept(found) == ["certified", "", ""]
+    assert all(one["bytes"] > 100_000 and one["state"] == "done" for one in found["runs"])
+    assert "campaign clean --yes removes them" in operator.run("clean", name).out
+
+    assert kept(shown(operator, name, "--yes")) == ["certified", "", ""]
+    assert len(list(products.rglob("bias_*.fits"))) == 2
+    assert not (products / "bad").exists()
+    assert [path.name for path in folders.glob("*/*")] == ["biasGen.20241208a"]
+    left = shown(operator, name)["runs"]
+    assert [one["output_run"] for one in left] == [found["runs"][0]["output_run"]]
+    with open_repository(str(operator.repo)) as repository:
+        names = repository.collections(f"LSSTComCam/calib/{name}/*")
+        assert not [one for one in names if "/bad" in one or "20241208b" in one]
+        assert repository.datasets("bias", [f"LSSTComCam/calib/{name}/good/biasGen.20241208a"])
+    assert operator.submit("bad", TICKET=name).code == 0  # as if it had never been
+
+
+@pytest.mark.parametrize("point", ["run-registered", "run-listed"])
+def test_what_a_killed_submission_has_left_goes(operator: Operator, point: str) -> None:
+    name, _, folders = ticket(operator, f"DM-0008{len(point)}")
+    more = {"TICKET": name, "TAG": "t", "CAMPAIGN_KILL_AT": point}
+    with operator.start("submit", "bps_bias", "--ranks", "1", **more) as process:
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    (one,) = shown(operator, name, "--yes")["runs"]
+    assert (one["state"], one["kept"]) == ("lost", "")
+    assert not list(folders.rglob("plan.json"))
+    assert "no run of ticket" in operator.refuse(2, "clean", name)
+
+
+def test_what_is_being_made_stays(operator: Operator) -> None:
+    name, _, folders = ticket(operator, "DM-00079")
+    assert operator.submit("t", TICKET=name).code == 0
+    (folder,) = folders.glob("*/*/*")
+    claim.write(folder)
+    assert kept(shown(operator, name, "--yes")) == ["made"]
+    claim.release(folder)
+    assert kept(shown(operator, name, "--yes")) == [""]
+
+
+def test_a_ticket_that_there_is_not(operator: Operator) -> None:
+    assert "no run of ticket 'DM-99999'" in operator.refuse(2, "clean", "DM-99999", "--yes")
+    assert "no run of ticket '*'" in operator.refuse(2, "clean", "*", "--yes")
