@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
+
+import campaign.cli
 
 if TYPE_CHECKING:
     from slurm.development import Cluster
@@ -48,8 +52,37 @@ class Demo:
     products: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run ``campaign`` as a process of its own."""
-        return command(*arguments, environment={**os.environ, **self.variables, **more})
+        """Type a command."""
+        return typed(*arguments, environment={**self.variables, **more})
+
+
+@contextmanager
+def said() -> Iterator[list[str]]:
+    """What is written to standard output and standard error meanwhile, by this process and its children."""
+    texts: list[str] = []
+    kept, streams = [os.dup(1), os.dup(2)], (sys.stdout, sys.stderr)
+    with TemporaryFile() as out, TemporaryFile() as err:
+        for stream in streams:
+            stream.flush()
+        os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        try:
+            yield texts
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            sys.stdout, sys.stderr = streams
+            for number, copy in enumerate(kept, 1):
+                os.dup2(copy, number), os.close(copy)
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode())
+
+
+def typed(*arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process, which has imported everything already: most of what a short command takes."""
+    with patch.dict(os.environ, environment), said() as texts, pytest.raises(SystemExit) as end:
+        campaign.cli.main(arguments)
+    return subprocess.CompletedProcess(arguments, int(end.value.code or 0), *texts)
 
 
 def command(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-import campaign.cli
 from campaign.demo import variables
 from campaign.simulation import Places
+from tests.conftest import typed
 
 CALIB = "LSSTComCam/calib/DM-00000"
 NUMBERS = ("--bias", "4", "--dark", "3", "--flat", "0", "--scale", "32", "--detector", "0", "--detector", "1")
@@ -116,22 +116,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Places:
 
 
 @pytest.fixture
-def operator(
-    repository: Places, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Operator:
+def operator(repository: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Operator:
     environment = variables(repository)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)  # what a shell of somebody else's words would leave, it would leave here
 
     def type(*arguments: str, **more: str | None) -> Answer:
-        capfd.readouterr()
-        with pytest.MonkeyPatch.context() as changed, pytest.raises(SystemExit) as end:
-            for name, value in more.items():
-                changed.delenv(name) if value is None else changed.setenv(name, value)
-            campaign.cli.main(arguments)
-        said = capfd.readouterr()
-        return Answer(int(end.value.code or 0), said.out, said.err)
+        with pytest.MonkeyPatch.context() as changed:
+            for name in (name for name, value in more.items() if value is None):
+                changed.delenv(name)
+            done = typed(*arguments, environment={name: value for name, value in more.items() if value is not None})
+        return Answer(done.returncode, done.stdout, done.stderr)
 
     return Operator(repository, environment, type)
 

@@ -46,12 +46,16 @@ class Killed:
         settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
         return self._ended("submit", self.template, "--ranks", "2", *self.options, *settings, kill=kill, **more)
 
-    def restart(self, kill: str = "", **more: str) -> int:
-        return self._ended("restart", str(self.folder), kill=kill, **more)
+    def restart(self, kill: str = "", apart: bool = False, **more: str) -> int:
+        return self._ended("restart", str(self.folder), kill=kill, apart=apart, **more)
 
-    def _ended(self, *arguments: str, kill: str, **more: str) -> int:
-        """The exit code of a command that is killed at a point."""
-        with self.operator.start(*arguments, **more, **({"CAMPAIGN_KILL_AT": kill} if kill else {})) as process:
+    def _ended(self, *arguments: str, kill: str, apart: bool = False, **more: str) -> int:
+        """The exit code of a command; of a process of its own, where that is killed at a point, or it matters."""
+        if not kill and not apart:
+            answer = self.operator.run(*arguments, **more)
+            self.out, self.err = answer.out, answer.err
+            return answer.code
+        with self.operator.start(*arguments, **more, CAMPAIGN_KILL_AT=kill) as process:
             self.out, self.err = process.communicate(timeout=120)
         return process.returncode
 

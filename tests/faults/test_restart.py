@@ -61,7 +61,7 @@ class TestOneAtATime:
     def test_item_26_a_claim_whose_owner_lives(self, killed: Killed) -> None:
         assert killed.submit("job-submitting") == -signal.SIGKILL
         claim.write(killed.folder)  # this very process has it
-        assert killed.restart() == 4
+        assert killed.restart(apart=True) == 4
         me = claim.mine()
         assert f"the run is being made by {me.user} on {me.host} (process {me.pid}) since" in killed.err
 
