@@ -22,6 +22,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # -P: a folder in the working directory is never imported by accident; -m: the shebang of an installed script may not
 # survive a path with a blank.
 RUN = .venv/bin/python -P -m
+# Tests that run at the same time; each starts what a small focal plane needs. A file's tests stay together.
+JOBS = 2
 
 .PHONY: demo test soak bench bench-deps slurm-deps ssh-deps postgresql-deps clean
 .NOTPARALLEL:
@@ -37,7 +39,8 @@ test: .venv/test.stamp
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing the one with PostgreSQL (make postgresql-deps);"; \
 	[ -d "$${CAMPAIGN_FRAMES:-../shared/frames}" ] || missing="$$missing those with real frames (set CAMPAIGN_FRAMES);"; \
 	echo "Left out:$$missing the long ones (make soak)"
-	$(RUN) pytest
+	@$(RUN) kernels.run --warm  # once, and not by several tests at the same time
+	$(RUN) pytest -n $(JOBS) --dist loadfile
 
 soak: .venv/test.stamp
 	$(RUN) pytest -m soak

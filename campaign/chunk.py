@@ -135,7 +135,7 @@ def clear(outputs: Iterable[str]) -> None:
     Parameters
     ----------
     outputs : iterable of `str`
-        Final paths; what stands beside them under a temporary name goes too.
+        Final paths; what stands beside them under a temporary name goes too, and under that of a temporary's temporary.
     """
     folders: dict[Path, set[str]] = defaultdict(set)
     for output in outputs:
@@ -144,5 +144,5 @@ def clear(outputs: Iterable[str]) -> None:
         there = os.listdir(folder) if folder.is_dir() else []
         for name in there:
             hidden = name.startswith(".") and name.endswith(TEMPORARY)
-            if name in names or (hidden and any(name.startswith(f".{one}.") for one in names)):
+            if name in names or (hidden and any(name.lstrip(".").startswith(f"{one}.") for one in names)):
                 (folder / name).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from campaign import camera as cameras
+from campaign.chunk import clear
 from campaign.jobs import VERSION, JobFile, JobTask, write_text
 from kernels import geometry
 from kernels import job as kernel
@@ -83,3 +84,13 @@ def test_a_job_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None
         write_text(path, "half\ud800")
     assert path.read_text() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_nobody_knows_of_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Also what was on its way from a site when its driver was killed."""
+    ours = ["bias.fits", ".bias.fits.run.1.tmp", ".bias.fits.2.77.part", "..bias.fits.2.77.part.77.140.tmp"]
+    others = ["bias2.fits", ".bias2.fits.run.1.tmp", ".hidden", "bias.fits.tmp", "..bias2.fits.2.77.part.77.140.tmp"]
+    for name in ours + others:
+        (tmp_path / name).touch()
+    clear([str(tmp_path / "bias.fits"), str(tmp_path / "no" / "folder.fits")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
