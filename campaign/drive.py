@@ -22,7 +22,7 @@ from campaign.killpoints import reach
 from campaign.outcome import Outcome
 from campaign.plan import Plan
 from campaign.runner import Run, Runner
-from campaign.state import update
+from campaign.state import followed, update
 from campaign.submit import create
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def drive(
     chain: tuple[str, ...] = ()
     state = "failed"
     try:
-        with control.signals(plan.folder, control.to_terminal):
+        with control.signals(plan.folder, control.to_terminal), followed(books.home, plan.run):
             outcome = run(plan, listener)
         behind = update(books.home, plan.run)
         made = ingest(repository, plan, outcome)

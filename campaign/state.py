@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +22,15 @@ from campaign.errors import CampaignError, ConfigurationError
 from campaign.events import Event, Journals
 from campaign.home import Home
 from campaign.killpoints import reach
+from campaign.plan import undisturbed
 
 SCHEMA = 1
 #: Rows written with one statement.
 BATCH = 5000
 #: Second that a writer waits for another one.
 BUSY_S = 30.0
+#: How often the index follows a run that is being made, second.
+FOLLOW_S = 2.0
 #: An order as one number.
 TOKEN = 1_000_000
 #: File systems of several machines, on which SQLite's locks and shared memory are not to be relied on.
@@ -211,8 +215,9 @@ class Index:
             journals = Journals(
                 folder / "journal", {name: offset for name, offset in rows}
             )  # another may have been first
-            events = list(journals.new())
-            self._take(connection, entry, folder, events)
+            with undisturbed():
+                events = list(journals.new())
+                self._take(connection, entry, folder, events)
             _replace(
                 connection, FILES, [{"run": entry["run"], "name": n, "offset": o} for n, o in journals.read.items()]
             )
@@ -311,15 +316,17 @@ def _replace(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[
     """Write rows, in place of those with the same keys."""
     if not rows:
         return
-    if connection.dialect.name == "sqlite":
-        statement: Any = sa.insert(table).prefix_with("OR REPLACE")
-    else:
-        from sqlalchemy.dialects.postgresql import insert
+    if connection.dialect.name == "sqlite":  # its driver takes rows as they are: a third of the time
+        names = [column.name for column in table.columns]
+        text = str(sa.insert(table).prefix_with("OR REPLACE").compile(dialect=connection.dialect))
+        connection.exec_driver_sql(text, [tuple(row[name] for name in names) for row in rows])
+        return
+    from sqlalchemy.dialects.postgresql import insert
 
-        plain = insert(table)
-        keys = [column.name for column in table.primary_key]
-        others = {c.name: plain.excluded[c.name] for c in table.columns if c.name not in keys}
-        statement = plain.on_conflict_do_update(index_elements=keys, set_=others)
+    plain = insert(table)
+    keys = [column.name for column in table.primary_key]
+    others = {c.name: plain.excluded[c.name] for c in table.columns if c.name not in keys}
+    statement = plain.on_conflict_do_update(index_elements=keys, set_=others)
     for first in range(0, len(rows), BATCH):
         connection.execute(statement, list(rows[first : first + BATCH]))
 
@@ -374,3 +381,21 @@ def update(home: Home, run: str) -> str:
     except (sa.exc.SQLAlchemyError, CampaignError, OSError) as error:
         return f"the index is not up to date, campaign recover makes it again: {str(error).splitlines()[0]}"
     return ""
+
+
+@contextmanager
+def followed(home: Home, run: str) -> Iterator[None]:
+    """Keep the index of a run up to date while it is made: who asks how it stands has nothing to wait for."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(FOLLOW_S):
+            update(home, run)
+
+    thread = threading.Thread(target=follow, name="index", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(FOLLOW_S)  # one that waits for a database is not waited for

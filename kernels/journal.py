@@ -55,7 +55,7 @@ class Journal:
         with _recorded(self._path):
             os.makedirs(os.path.dirname(job.journal), exist_ok=True)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
-        self._unseen, self._seen = False, 0.0
+        self._unseen, self._seen = False, time.monotonic()
 
     def write(self, task: str, event: str, detail: Mapping[str, Any]) -> None:
         """Append one event; see it on disk with the results before it, if it is one.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import decoder, gang, graph, kernel, slurm, stackers, submission, whole
+from tests.benchmarks import decoder, gang, graph, kernel, runner, slurm, stackers, submission, whole
 from tests.benchmarks.data import Data
 from tests.benchmarks.harness import VERSION, Bench, Result, Skipped, markdown, row, table
 from tests.benchmarks.machine import describe
@@ -33,6 +33,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "ranks": gang.ranks,
     "submit": submission.submission,
     "graph": graph.graph,
+    "runner": runner.runner,
     "slurm_quanta": slurm.quanta,
 }
 CONDITIONS = ("numba's cache is warm", "A and B take turns, medians", "data on local disk, in the page cache")
