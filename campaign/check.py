@@ -14,7 +14,7 @@ from campaign import levels
 from campaign.cost import Cost, estimate
 from campaign.errors import CampaignError, SubmissionRefused
 from campaign.events import read as read_events
-from campaign.freeze import product_of
+from campaign.freeze import kind_of
 from campaign.inputs import MEND
 from campaign.inputs import problems as selection_problems
 from campaign.jobs import JobFile, JobTask
@@ -77,7 +77,7 @@ def check(template: str, environment: Mapping[str, str], options: Options, with_
         found.output_run = step.config.output_run
         product = ""
         with found.noting():
-            found.pipeline, product = str(step.pipeline.path), product_of(step.pipeline)
+            found.pipeline, product = str(step.pipeline.path), kind_of(step.pipeline)
         with open_repository(step.config.butler_config) as repository:
             _look_at_collections(found, step, repository)
             camera, selection = select(step, repository, options)

@@ -30,11 +30,14 @@ class Kind:
         Its name among the kernel's settings; '' where no kernel can apply it.
     needed : `bool`
         Frames do not go without it; else it is left out where the inputs hold none.
+    connection : `str`
+        What the signature removal calls it, where that is not its own name.
     """
 
     switch: str
     setting: str
     needed: bool = False
+    connection: str = ""
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -43,7 +46,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "linearizer": Kind("doLinearize", "linearity"),
     "crosstalk": Kind("doCrosstalk", "crosstalk"),
     "defects": Kind("doDefect", "defects"),
-    "cti": Kind("doDeferredCharge", ""),
+    "cti": Kind("doDeferredCharge", "", connection="deferredChargeCalib"),
     "ptc": Kind("", "ptc"),
 }
 
@@ -144,7 +147,8 @@ class Finder:
             if not self._asked(kind):
                 continue
             selection = self._selection
-            found = self._repository.find_calibrations(name, self._there, selection.exposures, selection.detectors)
+            wanted = self._type(name, kind)
+            found = self._repository.find_calibrations(wanted, self._there, selection.exposures, selection.detectors)
             if found or kind.needed:
                 refs[name] = self._one_a_detector(name, kind, found)
             else:
@@ -155,8 +159,12 @@ class Finder:
     def _asked(self, kind: Kind) -> bool:
         return bool(self._isr.config[kind.switch]) if kind.switch else self._unit == "electron"
 
+    def _type(self, name: str, kind: Kind) -> str:
+        """The dataset type that the pipeline wants for it."""
+        return self._isr.inputs[kind.connection or name]
+
     def _note(self, name: str, kind: Kind) -> str:
-        there = self._repository.associations(name, self._there)
+        there = self._repository.associations(self._type(name, kind), self._there)
         what = f"no {name} of the inputs is for these exposures and detectors" if there else f"no {name} in the inputs"
         return (
             f"{kind.switch}: {what}, left out"
@@ -192,7 +200,8 @@ class Finder:
         option = f"--set extraQgraphOptions='--config {self._isr.label}:{kind.switch}=false'"
         without = f"go without: {option}" if kind.switch else f"take every {name} out of the inputs"
         raise SubmissionRefused(
-            f"no {name} is valid for {which} in {', '.join(self._inputs)}{others}", do=f"{begin}, or {without}"
+            f"no {self._type(name, kind)} is valid for {which} in {', '.join(self._inputs)}{others}",
+            do=f"{begin}, or {without}",
         )
 
     def _only(self, name: str, detector: int, refs: Sequence[CalibrationRef]) -> CalibrationRef:

@@ -125,7 +125,7 @@ def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
             plans[done.plan.product] = done.plan
             report = certify(certification_request(template, environment, CERTIFY))
             say(f"  certified into {report['certified']['target']}")
-            numbers = _compare(done.plan, plans, _read_back(repository, done.plan), places, ranks)
+            numbers = compare(done.plan, plans, _read_back(repository, done.plan), places, ranks)
             demo.problems += [f"{done.plan.product}: {text}" for text in numbers.pop("problems")]
             seconds = round(time.monotonic() - begun, 2)
             demo.products.append({key: numbers[key] for key in NUMBERS} | {"seconds": seconds})
@@ -183,14 +183,24 @@ def _exposures(plan: Plan) -> list[int]:
     return sorted({e for t in plan.tasks for e in t.job.parameters.get("exposures", ())})
 
 
-def _compare(
+def compare(
     plan: Plan, plans: Mapping[str, Plan], paths: Mapping[int, str], places: Places, ranks: int
 ) -> dict[str, Any]:
-    """Have a kernel compare the products with the truth."""
+    """Have a kernel compare the products with the truth.
+
+    Parameters
+    ----------
+    plan : `Plan`
+        What made them.
+    plans : mapping
+        By kind, those of the bias and the dark that they were corrected by.
+    paths : mapping
+        Each detector's product.
+    """
     names = {d["id"]: d["name"] for d in plan.camera["detectors"]}
-    applied = {kind: _exposures(plans[kind]) for kind in ("bias", "dark") if kind in plans and kind != plan.product}
+    applied = {kind: _exposures(plans[kind]) for kind in ("bias", "dark") if kind in plans and kind != plan.kind}
     combine = next(g for g in plan.groups if g.kernel == "combine")
-    parameters = {"type": plan.product, "exposures": _exposures(plan), "isr": combine.config["isr"], **applied}
+    parameters = {"type": plan.kind, "exposures": _exposures(plan), "isr": combine.config["isr"], **applied}
     filters = {d["physical_filter"] for d in plan.wanted(plan.product) if "physical_filter" in d}
     parameters["physical_filter"] = next(iter(filters), None)
     files: dict[str, dict[str, str]] = {}

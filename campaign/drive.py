@@ -98,7 +98,7 @@ def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
         if "exposures" in task.job.parameters
         for e, t in zip(task.job.parameters["exposures"], task.job.parameters["exposure_times"], strict=True)
     }
-    return levels.judge(rows, plan.product, times, camera)
+    return levels.judge(rows, plan.kind, times, camera)
 
 
 def run_here(plan: Plan, listener: Callable[[Event], None]) -> Outcome:

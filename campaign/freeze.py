@@ -71,9 +71,30 @@ def some(pipeline: Pipeline, kernel: str) -> list[PipelineTask]:
     return [t for t in pipeline.tasks.values() if t.kernel == kernel]
 
 
-def product_of(pipeline: Pipeline) -> str:
-    """What the pipeline makes: ``bias``, ``dark`` or ``flat``."""
+def kind_of(pipeline: Pipeline) -> str:
+    """What the pipeline combines: ``bias``, ``dark`` or ``flat`` frames."""
     return str(only(pipeline, "combine").config["calibrationType"])
+
+
+def product_of(pipeline: Pipeline) -> str:
+    """The dataset type that the pipeline makes: ``bias``, or ``biasBootstrap``."""
+    return only(pipeline, "combine").outputs["outputData"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scales that are made before the frames are combined: by which kernel, as what, and whether for each detector."""
+
+    kernel: str
+    type: str
+    each: bool
+
+
+#: By ``exposureScaling``.
+MEASURED = {
+    "InputList": Measured("flat_normalise", "flatNormalization", False),
+    "MeanStats": Measured("flat_measure", "flatMeasure", True),
+}
 
 
 class Freezer:
@@ -83,7 +104,7 @@ class Freezer:
         self._request = request
         self._repository = repository
         self._run = run
-        self._product = product_of(request.pipeline)
+        self._kind, self._product = kind_of(request.pipeline), product_of(request.pipeline)
         self._exposures = {e.id: e for e in request.selection.exposures}
         self._isr = only(request.pipeline, "isr")
         self._notes: list[str] = []
@@ -125,6 +146,7 @@ class Freezer:
             inputs=step.in_collections,
             submit_path=step.submit_path,
             product=self._product,
+            kind=self._kind,
             data_query=step.data_query,
             excluded=sorted(request.excluded),
             camera=request.camera.plain(request.selection.detectors),
@@ -251,7 +273,7 @@ class Freezer:
     ) -> PlanTask:
         """A task named by ``where`` (exposure, detector), whose outputs are not yet located."""
         data_id: dict[str, Any] = {"instrument": self._request.camera.name, **where}
-        if self._product == "flat" and "exposure" not in where:
+        if self._kind == "flat" and "exposure" not in where:
             data_id["physical_filter"] = self._request.selection.exposures[0].physical_filter
         name, detector = f"{label}:{','.join(map(str, where.values()))}", where.get("detector")
         job = JobTask(name, detector, inputs, {}, parameters, self._provenance(detector))
@@ -263,7 +285,8 @@ class Freezer:
         pipeline, labels = self._request.pipeline, list(self._request.pipeline.tasks)
         groups = [self._correct()] if self._isr.config["doWrite"] else []
         for measure in some(pipeline, "flat_measure"):
-            groups += [self._measure(measure), self._normalise(only(pipeline, "flat_normalise"), measure)]
+            groups += [self._measure(measure)]
+            groups += [self._normalise(task, measure) for task in some(pipeline, "flat_normalise")]
         combine = self._combine(only(pipeline, "combine"))
         groups += [combine, *(self._mosaic(task, combine) for task in some(pipeline, "mosaic"))]
         return sorted(groups, key=lambda g: _rank_of(g, groups, labels))
@@ -327,27 +350,28 @@ class Freezer:
         bins = some(pipeline, "bin")
         cosmic = some(pipeline, "cosmic")
         scaling = task.config["exposureScaling"]
-        listed_scales = scaling == "InputList"
-        needs = [f"{only(pipeline, 'flat_normalise').label}:"] if listed_scales else []
-        names = {b.label: f"{self._product}Bin{b.config['binning']}" for b in bins}
+        measured = MEASURED.get(scaling)
+        waits = [only(pipeline, measured.kernel).label] if measured else []
+        names = {b.label: b.outputs["outputExp"] for b in bins}
         tasks = []
         for d in detectors:
             inputs, parameters = self._inputs_of(d), self._parameters(self._exposures_of(d))
-            if listed_scales:
-                inputs["flatNormalization"] = ["flatNormalization:"]
+            needs = [f"{label}:{d if measured and measured.each else ''}" for label in waits]
+            if measured:
+                inputs[measured.type] = [f"{measured.type}:{d if measured.each else ''}"]
             else:
                 parameters["scales"] = self._scales(scaling, self._exposures_of(d))
             tasks.append(
                 self._task(task.label, {"detector": d}, [self._product, *names.values()], inputs, parameters, needs)
             )
         config = self._clip(task) | {
+            "product": self._product,
             "bins": {names[b.label]: self._binning(b) for b in bins},
             "inputs_table": f"{self._request.step.submit_path}/inputs",
         }
         if cosmic:
             config["cosmic"] = dict(cosmic[0].settings)
         fused = [t.label for t in [self._isr, *cosmic, *bins]]
-        waits = [only(pipeline, "flat_normalise").label] if listed_scales else []
         return Group(task.label, task.kernel, task.kind, self._request.ranks, fused, config, tasks, waits)
 
     def _binning(self, task: PipelineTask) -> int:
@@ -356,7 +380,7 @@ class Freezer:
 
     def _mosaic(self, task: PipelineTask, combine: Group) -> Group:
         detectors, binning = self._request.selection.detectors, task.config["binning"]
-        binned = f"{self._product}Bin{binning}"
+        binned = task.inputs["inputExps"]
         if binned not in combine.config["bins"]:
             raise ConfigurationError(
                 f"{task.label} makes a mosaic of {binned}, and no task of the pipeline bins by {binning}",
@@ -365,7 +389,7 @@ class Freezer:
         inputs = {"binned": [f"{binned}:{d}" for d in detectors]}
         parameters = {"detectors": list(detectors), "binning": self._binning(task)}
         needs = [f"{combine.label}:{d}" for d in detectors]
-        one = self._task(task.label, {}, [f"{self._product}Mosaic{binning}"], inputs, parameters, needs)
+        one = self._task(task.label, {}, [task.outputs["outputData"]], inputs, parameters, needs)
         config = {"permissions": dict(self._request.permissions)}
         return Group(task.label, task.kernel, task.kind, 1, [], config, [one], [combine.label])
 

@@ -35,7 +35,7 @@ def _mosaic(repository: Repository, plan: Plan, task: PlanTask) -> Path:
     path = plan.folder / "pictures" / f"{output.type}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     unit = plan.camera["unit"].replace("adu", "ADU")
-    label = {"bias": unit, "dark": f"{unit} / s", "flat": "relative"}[plan.product]
+    label = {"bias": unit, "dark": f"{unit} / s", "flat": "relative"}[plan.kind]
     many = len(task.job.parameters["detectors"])
     title = f"{plan.instrument} {output.type}, {many} detector{'s' if many > 1 else ''}"
     draw(product.image, path, title, label)

@@ -82,8 +82,10 @@ class Group:
 class Plan:
     """Everything that a run needs to know, decided before anything runs.
 
-    ``calibrations`` are those applied, for a person: ``type``, ``run``,
-    ``collection``, ``begin``, ``end`` (`None` where open), ``detectors``.
+    ``product`` is the dataset type that is made, of frames of the ``kind``
+    bias, dark or flat.  ``calibrations`` are those applied, for a person:
+    ``type``, ``run``, ``collection``, ``begin``, ``end`` (`None` where open),
+    ``detectors``.
     """
 
     run: str
@@ -103,6 +105,7 @@ class Plan:
     groups: Sequence[Group]
     notes: Sequence[str]
     calibrations: Sequence[Mapping[str, Any]] = ()
+    kind: str = ""
     v: int = VERSION
 
     @property

@@ -27,6 +27,11 @@ _CALIBRATIONS: Mapping[str, tuple[str, ...]] = {
     "flat": ("instrument", "physical_filter", "detector"),
 }
 
+#: Calibrations before there are any: in ADU, of frames that nothing but each other corrects.
+_BOOTSTRAPS = {f"{name}Bootstrap": dimensions for name, dimensions in _CALIBRATIONS.items()}
+
+_IMAGES = {**_CALIBRATIONS, **_BOOTSTRAPS}
+
 #: Calibrations that no pipeline of ours makes yet: a site brings its own.
 _TABLES = ("crosstalk", "linearizer", "defects", "ptc")
 
@@ -37,12 +42,12 @@ def _without_detector(dimensions: tuple[str, ...]) -> tuple[str, ...]:
 
 DATASET_TYPES: Mapping[str, DatasetKind] = {
     "raw": DatasetKind(("instrument", "exposure", "detector"), "RawFrame"),
-    **{name: DatasetKind(dims, "CalibImage", calibration=True) for name, dims in _CALIBRATIONS.items()},
+    **{name: DatasetKind(dims, "CalibImage", calibration=True) for name, dims in _IMAGES.items()},
     **{name: DatasetKind(("instrument", "detector"), "CalibTable", calibration=True) for name in _TABLES},
-    **{f"{name}Bin{n}": DatasetKind(dims, "CalibImage") for name, dims in _CALIBRATIONS.items() for n in (8, 64)},
+    **{f"{name}Bin{n}": DatasetKind(dims, "CalibImage") for name, dims in _IMAGES.items() for n in (8, 64)},
     **{
         f"{name}Mosaic{n}": DatasetKind(_without_detector(dims), "CalibImage")
-        for name, dims in _CALIBRATIONS.items()
+        for name, dims in _IMAGES.items()
         for n in (8, 64)
     },
     "postISRCCD": DatasetKind(("instrument", "exposure", "detector"), "CalibImage"),

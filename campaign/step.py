@@ -158,7 +158,7 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
             where=step.query_place,
             do="select the frames of one camera",
         )
-    camera = camera_of(step.home, instrument)
+    camera = in_unit(camera_of(step.home, instrument), step.pipeline)
     left = without(for_purpose(selection, camera, query), options.exclude)
     if not left.raws:
         raise ConfigurationError(
@@ -167,6 +167,12 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
             do="leave fewer out with --exclude, or name the detectors that are wanted (science ones are by default)",
         )
     return camera, left
+
+
+def in_unit(camera: Camera, pipeline: Pipeline) -> Camera:
+    """The camera with its frames in the unit that a pipeline wants: ADU where no gains are applied."""
+    gains = [task.config["doApplyGains"] for task in pipeline.tasks.values() if task.kernel == "isr"]
+    return camera if all(gains) else camera.model_copy(update={"unit": "adu"})
 
 
 def require_writeable(folder: Path, need_bytes: int = 0) -> None:

@@ -19,7 +19,7 @@ from campaign.allocation import site_of, slots, with_ranks, with_resources
 from campaign.cost import estimate
 from campaign.errors import SubmissionRefused
 from campaign.events import Journals
-from campaign.freeze import Request, freeze, product_of, run_id
+from campaign.freeze import Request, freeze, kind_of, run_id
 from campaign.home import Home, versions
 from campaign.inputs import missing, require
 from campaign.jobs import write_text
@@ -58,7 +58,7 @@ def prepare(step: Step, repository: Repository, options: Options, run: str | Non
     known = [c for c in step.config.in_collections if c != step.ticket_chain]
     repository.require_collections(known or list(step.config.in_collections))
     camera, selection = select(step, repository, options)
-    require(selection, product_of(step.pipeline), options.allow_missing, step.query_place)
+    require(selection, kind_of(step.pipeline), options.allow_missing, step.query_place)
     if run is None and repository.collection_type(step.config.output_run) is not None:
         raise taken(step.home, repository, step.config.output_run, "exists already")
     site, notes = site_of(step)

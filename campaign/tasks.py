@@ -90,7 +90,11 @@ _ISR: Final = TaskClass(
     "isr",
     "fused",
     ("instrument", "exposure", "detector"),
-    {"ccdExposure": "raw"},
+    {
+        **{name: name for name in ("bias", "dark", "defects", "linearizer", "crosstalk", "ptc")},
+        "ccdExposure": "raw",
+        "deferredChargeCalib": "cti",
+    },
     {"outputExposure": "postISRCCD"},
     {
         "doBias": Field(False, kernel="bias"),
@@ -99,8 +103,8 @@ _ISR: Final = TaskClass(
         "overscan.serial": Field("median", ("median", "meanclip", "none"), "serial"),
         "overscan.skipColumns": Field(3, kernel="skip_columns", least=0),
         "overscan.parallel": Field(True, kernel="parallel"),
-        # The camera file's unit says whether there are gains to apply.
-        "doApplyGains": Field(True, (True,)),
+        # Without, everything stays in ADU; the camera file's unit says whether there are gains to apply.
+        "doApplyGains": Field(True),
         # Ours: corrected frames go to disk, each by a quantum of its own.
         "doWrite": Field(False),
         "doDefect": Field(False),
@@ -134,7 +138,7 @@ _MASKS: Final = (["SAT", "DETECTED", "INTRP"], ["DETECTED", "INTRP"], ["SAT", "D
 
 _COMBINE_FIELDS: Final = {
     "calibrationType": Field("calibration", kernel="type"),
-    "exposureScaling": Field("Unity", ("Unity", "ExposureTime", "DarkTime", "InputList")),
+    "exposureScaling": Field("Unity", ("Unity", "ExposureTime", "DarkTime", "MeanStats", "InputList")),
     "scalingLevel": Field("DETECTOR", ("DETECTOR", "AMP")),
     "combine": Field("MEANCLIP", ("MEANCLIP", "MEDIAN", "MEAN"), "statistic"),
     "clip": Field(3.0, kernel="nsigma", least=0.1),

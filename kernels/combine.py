@@ -20,7 +20,7 @@ from kernels.geometry import Box, Detector
 from kernels.header import product_cards
 from kernels.isr import Exposures, oriented, target
 from kernels.job import File, Job, Task
-from kernels.normalise import scales_of
+from kernels.normalise import means_of, scales_of
 from kernels.percentiles import percentiles
 from kernels.product import BAD
 from kernels.publish import publish_all
@@ -89,15 +89,17 @@ def cut(detector: Detector, groups: Sequence[Sequence[int]], files: Sequence[Fil
 class Combine(FrameKernel):
     """The gang kernel.
 
-    ``config``: ``type`` (bias | dark | flat), `kernels.reduce.Statistics`'
+    ``config``: ``type`` (bias | dark | flat), ``product`` (its name among the
+    task's outputs, the type by default), `kernels.reduce.Statistics`'
     (``statistic``, ``nsigma``, ``passes``, ``ddof``), ``isr`` (`IsrConfig`),
     ``cosmic`` (`CosmicConfig` or absent), ``bins`` (binning by output),
     ``inputs_table`` (a folder), ``permissions``, ``piece_bytes``, ``max_bad``
     (the fraction of a detector above which its bad pixels are an error).  Task
     parameters: ``exposures``, ``dark_times`` (second), ``dates``,
     ``exposure_times``, ``scales`` (by exposure) or an input
-    ``flatNormalization``, and where wanted ``offsets`` (by exposure, in the
-    job's unit) and ``weights`` (by exposure, of the statistic WEIGHTED).
+    ``flatNormalization`` or ``flatMeasure`` (each exposure by its own mean),
+    and where wanted ``offsets`` (by exposure, in the job's unit) and
+    ``weights`` (by exposure, of the statistic WEIGHTED).
     """
 
     def __init__(self, job: Job) -> None:
@@ -123,6 +125,9 @@ class Combine(FrameKernel):
             if "flatNormalization" in task.inputs:
                 path = self.job.files[task.inputs["flatNormalization"][0]].path
                 scales = scales_of(path, detector, task.parameters["exposures"])
+            elif "flatMeasure" in task.inputs:
+                path = self.job.files[task.inputs["flatMeasure"][0]].path
+                scales = np.broadcast_to(means_of(path, task.parameters["exposures"])[:, np.newaxis], shape)
             else:
                 scales = np.broadcast_to(np.asarray(task.parameters["scales"], np.float64)[:, np.newaxis], shape)
             offsets = np.asarray(task.parameters.get("offsets", np.zeros(shape[0])), np.float64)[:, np.newaxis]
@@ -195,13 +200,13 @@ class Combine(FrameKernel):
             Too much of it is bad, or a frame is another detector's.
         """
         self.require_identity(task)
-        kind, calibrations = self._config["type"], self.calibrations(task)
+        name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
         image, variance, mask = self._assemble(task, results)
         bad = self._require_good(task, mask)
         scales = self._open(task).scales.astype(np.float64)
         cards = product_cards(self.job, task, self.camera, calibrations.detector, image, mask, scales)
         files = {
-            kind: (task.outputs[kind], partial(product.write, cards=cards, image=image, mask=mask, variance=variance))
+            name: (task.outputs[name], partial(product.write, cards=cards, image=image, mask=mask, variance=variance))
         }
         for name, binning in self._config.get("bins", {}).items():
             small = binned(image, binning, mask)

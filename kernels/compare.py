@@ -37,7 +37,7 @@ from kernels import geometry, truthfile
 from kernels.agreement import Statistics, overall, problems
 from kernels.errors import DataError, KernelError
 from kernels.expected import F64, Expected, Inputs, Pixels, expected, frame_noise
-from kernels.geometry import Amplifier, Box, Detector
+from kernels.geometry import Amplifier, Box, Camera, Detector
 from kernels.isrconfig import IsrConfig
 from kernels.job import Job, Task
 from kernels.journal import Journal
@@ -90,8 +90,8 @@ def _bad(path: str) -> int:
     return 1 << int(header["MP_BAD"])
 
 
-def _load(job: Job, detectors: Mapping[int, Detector], task: Task) -> Pair:
-    """Read what a task compares.
+def _load(job: Job, camera: Camera, task: Task) -> Pair:
+    """Read what a task compares, in electron: a product in ADU by the true gains.
 
     Raises
     ------
@@ -100,9 +100,9 @@ def _load(job: Job, detectors: Mapping[int, Detector], task: Task) -> Pair:
         is neither finite nor BAD, or the truth lacks an exposure.
     """
     assert task.detector is not None
-    detector, parameters = detectors[task.detector], task.parameters
+    detector, parameters = camera.detectors[task.detector], task.parameters
     (product_key,), (truth_key,) = task.inputs["product"], task.inputs["truth"]
-    product, truth_path = Product.open(job.files[product_key].path, "electron"), job.files[truth_key].path
+    product, truth_path = Product.open(job.files[product_key].path, camera.unit), job.files[truth_key].path
     box = Box(0, 0, *detector.size)
     image, good = product.read(box), (product.read(box, "MASK") & _bad(product.path)) == 0
     if unmasked := np.count_nonzero(good & ~np.isfinite(image)):
@@ -111,7 +111,15 @@ def _load(job: Job, detectors: Mapping[int, Detector], task: Task) -> Pair:
     used = [n for role in ("exposures", "bias", "dark") for n in parameters.get(role, ())]
     if unknown := [n for n in used if n not in truth.exposures]:
         raise DataError(truth_path, f"knows nothing of exposure {unknown[0]}")
-    return Pair(detector, image, product.read(box, "VARIANCE"), good, truth, parameters)
+    variance = product.read(box, "VARIANCE")
+    if camera.unit == "adu":
+        gains = np.asarray(truth.gain, np.float64)
+        if parameters["type"] == "flat":  # which is relative: the steps go, the level stays
+            gains /= gains.mean()
+        for amplifier, gain in zip(detector.amplifiers, gains, strict=True):
+            image[amplifier.target.slices] *= np.float32(gain)
+            variance[amplifier.target.slices] *= np.float32(gain**2)
+    return Pair(detector, image, variance, good, truth, parameters)
 
 
 class Fit(NamedTuple):
@@ -200,15 +208,15 @@ def execute(job: Job, comm: Any) -> int:
     """
     rank, size = (comm.rank, comm.size) if comm else (0, 1)
     mine = [job.tasks[n] for n in shares([1.0] * len(job.tasks), size)[rank]]
-    detectors = geometry.camera(job.camera).detectors
+    camera = geometry.camera(job.camera)
     parameters = job.tasks[0].parameters
     with Journal(job, rank) as journal:
         attempts, factor = _Attempts(journal), 1.0
         if parameters["type"] == "flat":
-            fits = _gathered(comm, attempts.each(mine, lambda task: _fit(_load(job, detectors, task))))
+            fits = _gathered(comm, attempts.each(mine, lambda task: _fit(_load(job, camera, task))))
             square = math.fsum(f.square for f in fits)
             factor = math.fsum(f.product for f in fits) / square if square else 1.0
-        done = attempts.each(mine, lambda task: _statistics(_load(job, detectors, task), factor))
+        done = attempts.each(mine, lambda task: _statistics(_load(job, camera, task), factor))
         parts = _gathered(comm, done)
         errors = [e for part in (comm.allgather(attempts.errors) if comm else [attempts.errors]) for e in part.values()]
     if rank == 0:

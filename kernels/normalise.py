@@ -215,6 +215,22 @@ def normalise(job: Job, comm: Any) -> int:
     return gang.execute(job, comm, Normalise(job))
 
 
+def means_of(path: str, exposures: Sequence[int]) -> NDArray[np.float64]:
+    """The clipped mean of each exposure of a detector [exposure], in the unit of the frames.
+
+    Raises
+    ------
+    DataError
+        An exposure was not measured.
+    """
+    table = _load(path)
+    means = dict(zip(table["exposures"], table["detector_mean"], strict=True))
+    missing = [e for e in exposures if e not in means]
+    if missing:
+        raise DataError(path, f"has no mean of exposure {missing[0]}")
+    return np.array([means[e] for e in exposures], np.float64)
+
+
 def scales_of(path: str, detector: Detector, exposures: Sequence[int]) -> NDArray[np.float64]:
     """What each exposure of a detector is divided by.
 

@@ -1,0 +1,107 @@
+"""Bias, dark and flat before there are gains: in ADU, corrected by one another, agreeing with the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import fitsio
+import numpy as np
+import pytest
+
+from campaign.demo import compare, variables
+from campaign.plan import Plan, load
+from campaign.repository import open_repository
+from campaign.simulation import Places
+from tests.conftest import command, typed
+
+TAG = "LSSTComCam/calib/DM-00000/demo"
+MORE = {
+    "BOOTSTRAP_RUN_NUMBER": "1",
+    **{
+        f"SELECTION_{kind.upper()}_BOOTSTRAP": f"instrument='LSSTComCam' and exposure.observation_type='{kind}'"
+        for kind in ("bias", "dark", "flat")
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    made = Places(tmp_path_factory.mktemp("bootstraps") / "repo")
+    numbers = ("--bias", "10", "--dark", "7", "--flat", "7", "--scale", "16", "--detector", "0", "--detector", "4")
+    done = command("simulate", str(made.repository), *numbers, "--json")
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture(scope="module")
+def plans(places: Places) -> Mapping[str, Plan]:
+    found = {}
+    for kind in ("bias", "dark", "flat"):
+        done = typed("submit", f"bps_{kind}Bootstrap", "--ranks", "2", environment={**variables(places), **MORE})
+        assert done.returncode == 0, done.stderr
+        run = f"{TAG}/{kind}BootstrapGen.20241208a/run1"
+        assert f"published   {4 if kind != 'flat' else 6} of" in done.stdout and run in done.stdout
+        (folder,) = Path(variables(places)["SCRATCH"]).glob(f"**/{kind}BootstrapGen.*/run1")
+        found[kind] = load(folder / "plan.json")
+        assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
+            f"{kind}BootstrapMosaic64.png", f"{kind}BootstrapMosaic8.png"
+        ]  # fmt: skip
+    return found
+
+
+def products(places: Places, plan: Plan) -> dict[int, str]:
+    with open_repository(str(places.repository)) as repository:
+        return {int(d.data_id["detector"]): d.path for d in repository.datasets(plan.product, [plan.output_run])}
+
+
+@pytest.mark.parametrize("kind", ["bias", "dark", "flat"])
+def test_they_agree_with_the_truth(places: Places, plans: Mapping[str, Plan], kind: str) -> None:
+    """Each detector alone: here every flat is divided by its own detector's mean."""
+    plan = plans[kind]
+    assert (plan.product, plan.kind) == (f"{kind}Bootstrap", kind)
+    for detector, path in products(places, plan).items():
+        numbers = compare(plan, plans, {detector: path}, places, 1)
+        assert numbers["problems"] == []
+        assert 0.97 <= numbers["rms_z"] <= 1.03
+
+
+def test_they_are_in_adu_and_the_gains_stay_in_the_flat(places: Places, plans: Mapping[str, Plan]) -> None:
+    units = {"bias": "adu", "dark": "adu/s", "flat": "1"}
+    for kind, plan in plans.items():
+        header = fitsio.read_header(products(places, plan)[0])
+        assert (header["BUNIT"].strip(), header["CALUNIT"].strip()) == (units[kind], "adu")
+        assert header["GAINS_FROM"].strip() == "not applied"
+    flat = plans["flat"]
+    ((geometry, path),) = [
+        (d, products(places, flat)[d["id"]]) for d in flat.camera["detectors"] if d["id"] == 4
+    ]  # fmt: skip
+    image, gains = fitsio.read(path, "IMAGE"), np.array(geometry["gains"])
+    tops = np.array([np.median(part) for part in np.array_split(image[image.shape[0] // 2 + 20 :], 8, axis=1)])
+    assert 0.01 < tops.std() < 0.1
+    assert gains.std() > 0.01
+
+
+def test_the_dark_was_corrected_by_the_bias_of_its_own_kind(plans: Mapping[str, Plan]) -> None:
+    for kind, wanted in (("dark", ["bias"]), ("flat", ["bias", "dark"])):
+        plan = plans[kind]
+        assert [(c["type"], c["run"]) for c in plan.calibrations] == [
+            (name, f"{TAG}/{name}BootstrapGen.20241208a/run1") for name in wanted
+        ]
+
+
+def test_without_the_bias_it_says_which_is_missing(places: Places) -> None:
+    more = {**variables(places), **MORE, "TAG": "other"}
+    done = typed("submit", "bps_darkBootstrap", "--ranks", "1", environment=more)
+    assert done.returncode == 3
+    assert "unknown collection LSSTComCam/calib/DM-00000/other/biasBootstrapGen.20241208a/run1" in done.stderr
+
+
+def test_the_whole_focal_plane_is_normalised_for_lsstcam(tmp_path: Path) -> None:
+    done = typed("render", "bps_flatBootstrap", "--json", environment={
+        **variables(Places(tmp_path)), **MORE, "INSTRUMENT": "LSSTCam"
+    })  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(done.stdout)
+    assert plain["values"]["payload"]["outputRun"].endswith("flatBootstrapGen.20241208a/run1")
