@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import fitsio
 import numpy as np
 import pytest
 
 from campaign.demo import compare, variables
+from campaign.jobs import JobFile, JobTask
+from campaign.launch import run_job
 from campaign.plan import Plan, load
 from campaign.repository import open_repository
 from campaign.simulation import Places
+from kernels import geometry
+from kernels.defectgrow import Growth, grow_columns, mask_edges
+from kernels.defects import Defects
+from kernels.geometry import Box
 from tests.conftest import command, typed
 
 TAG = "LSSTComCam/calib/DM-00000/demo"
@@ -105,3 +112,57 @@ def test_the_whole_focal_plane_is_normalised_for_lsstcam(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     plain = json.loads(done.stdout)
     assert plain["values"]["payload"]["outputRun"].endswith("flatBootstrapGen.20241208a/run1")
+
+
+#: At scale 16 a column of an amplifier has 125 rows.
+GROWTH = {"column_bad": 12, "column_gap": 6, "edge_rows": 1, "edge_columns": 1, "ring": 1}
+
+
+def found_defects(places: Places, plans: Mapping[str, Plan], folder: Path, **config: Any) -> dict[int, Any]:
+    """Run the kernel on the bootstraps of all detectors, two ranks; pixels [y, x] by detector."""
+    plan = plans["flat"]
+    paths = {kind: products(places, one) for kind, one in plans.items()}
+    files = {f"{kind}:{d}": {"path": path} for kind, found in paths.items() for d, path in found.items()}
+    tasks = [
+        JobTask(f"cpDefects:{d}", d, {kind: [f"{kind}:{d}"] for kind in paths}, {"defects": str(folder / f"{d}.fits")})
+        for d in paths["flat"]
+    ]
+    settings = {"growth": GROWTH, **config}
+    job = JobFile("defects", "r", 2, str(folder / "journal" / "d"), plan.camera, settings, files, tasks)
+    run_job(job.write(folder / "job.json"), 2, folder / "log")
+    camera = geometry.camera(plan.camera)
+    return {
+        d: Defects.open(str(folder / f"{d}.fits"), camera, camera.detectors[d]).mask(
+            Box(0, 0, *camera.detectors[d].size)
+        )
+        for d in paths["flat"]
+    }
+
+
+def wanted_defects(places: Places, plan: Plan, detector: int) -> tuple[Any, Any]:
+    """The injected pixels, and those that the rules mask with them."""
+    camera = geometry.camera(plan.camera).detectors[detector]
+    injected = fitsio.read(str(places.truth / f"{camera.name}.fits"), "DEFECTS") > 0
+    rules, grown = Growth.from_plain(GROWTH), injected.copy()
+    for amplifier in camera.amplifiers:
+        grown[amplifier.target.slices] = grow_columns(injected[amplifier.target.slices], rules)
+    mask_edges(grown, rules)
+    return injected, grown
+
+
+def test_the_defects_are_those_that_were_injected(places: Places, plans: Mapping[str, Plan], tmp_path: Path) -> None:
+    for detector, bad in found_defects(places, plans, tmp_path, thresholds={"dark": 3.0, "flat": 0.9}).items():
+        injected, wanted = wanted_defects(places, plans["flat"], detector)
+        assert injected.sum() > 5
+        assert (bad & wanted).sum() >= 0.995 * wanted.sum()
+        assert (bad & ~wanted).sum() <= 1e-4 * bad.size
+
+
+def test_boxes_that_were_drawn_by_hand_are_added(places: Places, plans: Mapping[str, Plan], tmp_path: Path) -> None:
+    name = geometry.camera(plans["flat"].camera).detectors[4].name
+    (tmp_path / "plain").mkdir(), (tmp_path / "drawn").mkdir()
+    plain = found_defects(places, plans, tmp_path / "plain")
+    drawn = found_defects(places, plans, tmp_path / "drawn", manual={name: [[30, 40, 5, 9]]})
+    assert np.array_equal(plain[0], drawn[0])
+    assert drawn[4][40:49, 30:35].all()
+    assert 0 < (drawn[4] & ~plain[4]).sum() <= 45
