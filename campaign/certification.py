@@ -42,7 +42,8 @@ def _by_template(template: str, environment: Mapping[str, str], chosen: Mapping[
     config = resolve(template, environment)
     pipeline = pipelines.load(config.pipeline_yaml, config.instrument, environment, config.pipeline_options)
     folder, _, name = config.output.rpartition("/")
-    stem = name.split(".")[0].replace("Gen", "")
+    stem, product = name.split(".")[0].replace("Gen", ""), product_of(pipeline)
+    stem = product if product.startswith(stem) else stem  # defectGen becomes defects
     cert_rerun = environment.get("CERT_RERUN")
     if not cert_rerun and not chosen["target"]:
         raise ConfigurationError(
@@ -54,7 +55,7 @@ def _by_template(template: str, environment: Mapping[str, str], chosen: Mapping[
         "ticket": config.ticket,
         "source": config.output,
         "target": f"{folder}/{stem}.{cert_rerun}",
-        "dataset_type": product_of(pipeline),
+        "dataset_type": product,
         "chain": f"{prefix}{config.instrument}/calib/{config.ticket}",
     }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from campaign import levels
 from campaign.cost import Cost, estimate
+from campaign.derived import is_derived
 from campaign.errors import CampaignError, SubmissionRefused
 from campaign.events import read as read_events
 from campaign.freeze import kind_of
@@ -77,19 +78,27 @@ def check(template: str, environment: Mapping[str, str], options: Options, with_
         found.output_run = step.config.output_run
         product = ""
         with found.noting():
-            found.pipeline, product = str(step.pipeline.path), kind_of(step.pipeline)
+            found.pipeline = str(step.pipeline.path)
+            product = "" if is_derived(step.pipeline) else kind_of(step.pipeline)
         with open_repository(step.config.butler_config) as repository:
             _look_at_collections(found, step, repository)
-            camera, selection = select(step, repository, options)
-            _describe(found, selection)
-            for text in selection_problems(selection, product, options.allow_missing) if product else ():
-                found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
-            if with_levels and product and not selection.unreachable:
-                with found.noting():
-                    found.levels = measure_levels(selection, product, camera, options.ranks or cores())
+            if product or not found.pipeline:
+                _look_at_frames(found, step, repository, options, product, with_levels)
             if not found.problems:
                 _plan(found, step, repository, options)
     return found
+
+
+def _look_at_frames(
+    found: Check, step: Step, repository: Repository, options: Options, product: str, with_levels: bool
+) -> None:
+    camera, selection = select(step, repository, options)
+    _describe(found, selection)
+    for text in selection_problems(selection, product, options.allow_missing) if product else ():
+        found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
+    if with_levels and product and not selection.unreachable:
+        with found.noting():
+            found.levels = measure_levels(selection, product, camera, options.ranks or cores())
 
 
 def _plan(found: Check, step: Step, repository: Repository, options: Options) -> None:

@@ -41,7 +41,9 @@ def _pixels(camera: dict[str, Any]) -> dict[int, tuple[int, int]]:
 
 def _group(plan: Plan, group: Group) -> Cost:
     pixels = _pixels(dict(plan.camera))
-    frames = [(pixels[t.job.detector], len(t.job.inputs["raw"])) for t in group.tasks if t.job.detector is not None]
+    frames = [
+        (pixels[t.job.detector], len(t.job.inputs.get("raw", ()))) for t in group.tasks if t.job.detector is not None
+    ]
     read = sum(raw * n for (raw, _), n in frames)
     largest = max((size for (_, size), _ in frames), default=0)
     images = sum(size for (_, size), _ in frames) if group.kernel == "combine" else 0

@@ -77,8 +77,9 @@ def kind_of(pipeline: Pipeline) -> str:
 
 
 def product_of(pipeline: Pipeline) -> str:
-    """The dataset type that the pipeline makes: ``bias``, or ``biasBootstrap``."""
-    return only(pipeline, "combine").outputs["outputData"]
+    """The dataset type that the pipeline makes: ``bias``, ``biasBootstrap``, ``defects``."""
+    merged = some(pipeline, "defects")
+    return merged[0].outputs["mergedDefects"] if merged else only(pipeline, "combine").outputs["outputData"]
 
 
 @dataclass(frozen=True)

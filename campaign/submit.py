@@ -17,10 +17,12 @@ import yaml
 from campaign import claim, release
 from campaign.allocation import site_of, slots, with_ranks, with_resources
 from campaign.cost import estimate
+from campaign.derived import Deriver, is_derived
 from campaign.errors import SubmissionRefused
 from campaign.events import Journals
 from campaign.freeze import Request, freeze, kind_of, run_id
 from campaign.home import Home, versions
+from campaign.ingest import camera_of
 from campaign.inputs import missing, require
 from campaign.jobs import write_text
 from campaign.killpoints import reach
@@ -57,19 +59,28 @@ def prepare(step: Step, repository: Repository, options: Options, run: str | Non
     """
     known = [c for c in step.config.in_collections if c != step.ticket_chain]
     repository.require_collections(known or list(step.config.in_collections))
-    camera, selection = select(step, repository, options)
-    require(selection, kind_of(step.pipeline), options.allow_missing, step.query_place)
     if run is None and repository.collection_type(step.config.output_run) is not None:
         raise taken(step.home, repository, step.config.output_run, "exists already")
     site, notes = site_of(step)
     many = slots(site, options.ranks)
     if many > 1 and (site is None or site.scheduler is None):
         mpiexec()
-    request = Request(step.config, step.pipeline, camera, selection, many, list(options.exclude), step.permissions)
-    frozen = with_ranks(freeze(request, repository, run or run_id()), site, options.ranks)
-    plan = with_resources(step.config, frozen)
+    frozen, camera = _frozen(step, repository, options, many, run or run_id())
+    plan = with_resources(step.config, with_ranks(frozen, site, options.ranks))
+    return replace(plan, notes=[*notes, *plan.notes]), camera
+
+
+def _frozen(step: Step, repository: Repository, options: Options, ranks: int, run: str) -> tuple[Plan, Camera]:
+    """Decide what is made of frames, or of other calibrations."""
+    if is_derived(step.pipeline):
+        camera = camera_of(step.home, step.config.instrument)
+        return Deriver(step, repository, camera, ranks, run).freeze(), camera
+    camera, selection = select(step, repository, options)
+    require(selection, kind_of(step.pipeline), options.allow_missing, step.query_place)
+    request = Request(step.config, step.pipeline, camera, selection, ranks, list(options.exclude), step.permissions)
+    plan = freeze(request, repository, run)
     lacking = [text for text in [missing(selection)] if text]
-    return replace(plan, notes=[*lacking, *notes, *plan.notes]), camera
+    return replace(plan, notes=[*lacking, *plan.notes]), camera
 
 
 def taken(home: Home, repository: Repository, output_run: str, how: str) -> SubmissionRefused:

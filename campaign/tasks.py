@@ -211,6 +211,48 @@ def _mosaic(*more: str) -> TaskClass:
     )
 
 
+def _defects(*more: str) -> TaskClass:
+    """Looks at one product; upstream's names, of upstream's fields those that are thresholds."""
+    return TaskClass(
+        "measure_defects",
+        "fused",
+        ("instrument", "detector", *more),
+        {"inputExp": "dark"},
+        {"outputDefects": "cpDefectsProc"},
+        {
+            # Ours: what the product is; upstream goes by its header.
+            "productType": Field("dark", ("bias", "dark", "flat")),
+            "thresholdType": Field("VALUE", ("VALUE", "STDEV"), "mode"),
+            "biasThreshold": Field(1000.0, kernel="bias", least=0),
+            "darkCurrentThreshold": Field(5.0, kernel="dark", least=0),
+            "fracThresholdFlat": Field(0.8, kernel="flat", least=0),
+            "thresholdVampirePixels": Field(1.9, kernel="vampire", least=0),
+            "nSigmaBright": Field(4.8, kernel="bright_sigma", least=0),
+            "nSigmaDark": Field(5.0, kernel="dark_sigma", least=0),
+        },
+    )
+
+
+_MERGE: Final = TaskClass(
+    "defects",
+    "gang",
+    ("instrument", "detector"),
+    {"inputDefects": "cpDefectsProc"},
+    {"mergedDefects": "defects"},
+    {
+        "badOnAndOffPixelColumnThreshold": Field(50, kernel="column_bad", least=0),
+        "goodPixelColumnGapThreshold": Field(30, kernel="column_gap", least=0),
+        "saturatedColumnThreshold": Field(0, kernel="column_whole", least=0),
+        "nPixBorderUpDown": Field(7, kernel="edge_rows", least=0),
+        "nPixBorderLeftRight": Field(8, kernel="edge_columns", least=0),
+        "radiusVampirePixels": Field(8, kernel="ring", least=0),
+        "combinationMode": Field("OR", ("OR",)),
+        # Ours: a YAML file of boxes drawn by hand, by detector.
+        "manualDefects": Field("", kernel="manual"),
+    },
+)
+
+
 def _named(task: TaskClass, name: str, *modules: str) -> dict[str, TaskClass]:
     return {f"{module}.{name}": task for module in modules}
 
@@ -225,6 +267,9 @@ TASKS: Final[Mapping[str, TaskClass]] = {
     **_named(_combine("physical_filter"), "CalibCombineByFilterTask", _PIPE, f"{_PIPE}.cpCombine"),
     **_named(_MEASURE, "CpFlatMeasureTask", _PIPE, f"{_PIPE}.cpFlatMeasure", f"{_PIPE}.cpFlatNormTask"),
     **_named(_NORMALIZE, "CpFlatNormalizationTask", _PIPE, f"{_PIPE}.cpFlatMeasure", f"{_PIPE}.cpFlatNormTask"),
+    **_named(_defects(), "MeasureDefectsCombinedTask", _PIPE, f"{_PIPE}.defects"),
+    **_named(_defects("physical_filter"), "MeasureDefectsCombinedWithFilterTask", _PIPE, f"{_PIPE}.defects"),
+    **_named(_MERGE, "MergeDefectsCombinedTask", _PIPE, f"{_PIPE}.defects"),
     **_named(_bin(), "VisualizeBinCalibTask", _VISUALIZE),
     **_named(_bin("physical_filter"), "VisualizeBinCalibFilterTask", _VISUALIZE),
     **_named(_mosaic(), "VisualizeMosaicCalibTask", _VISUALIZE),

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("campaign", "kernels", "slurm", "templates")
 SOURCES = (*PACKAGES, "pyproject.toml", "README.md", "LICENSE")
-BOOTSTRAPS = tuple(f"bps_{kind}Bootstrap" for kind in ("bias", "dark", "flat"))
+BOOTSTRAPS = ("bps_defects", *(f"bps_{kind}Bootstrap" for kind in ("bias", "dark", "flat")))
 NAMES = ("bps_bias", "bps_dark", *(f"bps_flat_{band}" for band in "ugrizy"), *BOOTSTRAPS)
 VARIABLES = {
     "INSTRUMENT": "LSSTComCam",

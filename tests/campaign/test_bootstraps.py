@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,63 @@ def test_boxes_that_were_drawn_by_hand_are_added(places: Places, plans: Mapping[
     assert np.array_equal(plain[0], drawn[0])
     assert drawn[4][40:49, 30:35].all()
     assert 0 < (drawn[4] & ~plain[4]).sum() <= 45
+
+
+class TestTheStep:
+    """`bps_defects`: from the bootstraps' RUNs to certified defects, which the next steps apply."""
+
+    def submit(self, places: Places, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = {**variables(places), **MORE, "CERT_RERUN": "20241208a", "START_DATE": "2024-01-01T00:00:00"}
+        return typed(*arguments, environment={**environment, **more})
+
+    def test_it_makes_certified_defects(self, places: Places, plans: Mapping[str, Plan]) -> None:
+        options = [
+            "cpDefectsDark:darkCurrentThreshold=3.0",
+            "cpDefectsFlat:fracThresholdFlat=0.9",
+            *(f"cpDefects:{name}=16" for name in ("nPixBorderUpDown", "nPixBorderLeftRight", "radiusVampirePixels")),
+            "cpDefects:badOnAndOffPixelColumnThreshold=192",
+            "cpDefects:goodPixelColumnGapThreshold=96",
+        ]
+        setting = "extraQgraphOptions=" + " ".join(f"--config {option}" for option in options)
+        done = self.submit(places, "submit", "bps_defects", "--ranks", "2", "--set", setting)
+        assert done.returncode == 0, done.stderr
+        assert "published   2 of 2 tasks" in done.stdout
+        assert "levels" not in done.stdout
+        certified = self.submit(places, "certify", "bps_defects")
+        assert certified.returncode == 0, certified.stderr
+        assert f"into        {TAG}/defects.20241208a" in certified.stdout
+        with open_repository(str(places.repository)) as repository:
+            found = repository.datasets("defects", [f"{TAG}/defectGen.20241208a"])
+        camera = geometry.camera(plans["flat"].camera)
+        for one in found:
+            detector = int(one.data_id["detector"])
+            header = fitsio.read_header(one.path)
+            assert header["CALIB_FLATBOOTSTRAP_RUN"].strip() == f"{TAG}/flatBootstrapGen.20241208a/run1"
+            size = camera.detectors[detector].size
+            bad = Defects.open(one.path, camera, camera.detectors[detector]).mask(Box(0, 0, *size))
+            _, wanted = wanted_defects(places, plans["flat"], detector)
+            assert (bad & wanted).sum() >= 0.995 * wanted.sum()
+            assert (bad & ~wanted).sum() <= 1e-4 * bad.size
+
+    def test_a_rerun_whose_bootstraps_were_not_made(self, places: Places) -> None:
+        done = self.submit(places, "submit", "bps_defects", RERUN="20241208b")
+        assert done.returncode == 3
+        assert "unknown collection LSSTComCam/calib/DM-00000/demo/biasBootstrapGen.20241208b/run1" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("R22_S99: [[1, 2, 3, 4]]", "'R22_S99': no such detector"),
+            ("R22_S00: [[1, 2, 3]]", "'R22_S00': a detector and a list of boxes was expected"),
+            ("- 1", "boxes.yaml'"),
+            ("{", "the boxes drawn by hand cannot be read"),
+        ],
+    )
+    def test_boxes_that_are_none(
+        self, places: Places, plans: Mapping[str, Plan], tmp_path: Path, text: str, words: str
+    ) -> None:
+        (tmp_path / "boxes.yaml").write_text(text)
+        setting = f"extraQgraphOptions=--config cpDefects:manualDefects={tmp_path / 'boxes.yaml'}"
+        done = self.submit(places, "check", "bps_defects", "--set", setting)
+        assert done.returncode == 3
+        assert words in done.stdout + done.stderr
