@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import zlib
+from functools import lru_cache
 from math import prod
 from typing import IO, cast
 
@@ -61,6 +62,7 @@ class Stream:
         return self.position - start
 
 
+@lru_cache(maxsize=4096)  # the headers of a frame, and those of the next one, say mostly the same
 def _value(text: str) -> Value:
     """Value of a card (FITS standard 4.0, section 4.2) from what follows its ``=``.
 
