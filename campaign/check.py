@@ -20,7 +20,7 @@ from campaign.inputs import MEND
 from campaign.inputs import problems as selection_problems
 from campaign.jobs import JobFile, JobTask
 from campaign.launch import cores, run_job
-from campaign.step import Options, Step, load, select
+from campaign.step import Options, Step, in_unit, load, select
 
 if TYPE_CHECKING:
     from campaign.camera import Camera
@@ -76,13 +76,14 @@ def check(template: str, environment: Mapping[str, str], options: Options, with_
         step = load(template, environment, options)
         found.notes += step.config.warnings
         found.output_run = step.config.output_run
-        product = ""
+        product, derived = "", False
         with found.noting():
             found.pipeline = str(step.pipeline.path)
-            product = "" if is_derived(step.pipeline) else kind_of(step.pipeline)
+            derived = is_derived(step.pipeline)
+            product = "" if derived else kind_of(step.pipeline)
         with open_repository(step.config.butler_config) as repository:
             _look_at_collections(found, step, repository)
-            if product or not found.pipeline:
+            if not derived:
                 _look_at_frames(found, step, repository, options, product, with_levels)
             if not found.problems:
                 _plan(found, step, repository, options)
@@ -98,7 +99,7 @@ def _look_at_frames(
         found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
     if with_levels and product and not selection.unreachable:
         with found.noting():
-            found.levels = measure_levels(selection, product, camera, options.ranks or cores())
+            found.levels = measure_levels(selection, product, in_unit(camera, step.pipeline), options.ranks or cores())
 
 
 def _plan(found: Check, step: Step, repository: Repository, options: Options) -> None:

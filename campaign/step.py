@@ -158,7 +158,7 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
             where=step.query_place,
             do="select the frames of one camera",
         )
-    camera = in_unit(camera_of(step.home, instrument), step.pipeline)
+    camera = camera_of(step.home, instrument)
     left = without(for_purpose(selection, camera, query), options.exclude)
     if not left.raws:
         raise ConfigurationError(

@@ -29,7 +29,7 @@ from campaign.killpoints import reach
 from campaign.launch import mpiexec
 from campaign.order import NAME, Order, fingerprint
 from campaign.plan import Plan, undisturbed
-from campaign.step import Options, Step, require_writeable, select
+from campaign.step import Options, Step, in_unit, require_writeable, select
 
 if TYPE_CHECKING:
     from campaign.camera import Camera
@@ -77,6 +77,7 @@ def _frozen(step: Step, repository: Repository, options: Options, ranks: int, ru
         return Deriver(step, repository, camera, ranks, run).freeze(), camera
     camera, selection = select(step, repository, options)
     require(selection, kind_of(step.pipeline), options.allow_missing, step.query_place)
+    camera = in_unit(camera, step.pipeline)
     request = Request(step.config, step.pipeline, camera, selection, ranks, list(options.exclude), step.permissions)
     plan = freeze(request, repository, run)
     lacking = [text for text in [missing(selection)] if text]

@@ -52,7 +52,7 @@ def frame(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
     path = tmp_path / "frame.fits"
     write_segments(path, "rice" if request.param == "tile-compressed" else None)
     if request.param == "gzip":
-        path.write_bytes(gzip.compress(path.read_bytes()))
+        path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     return path, request.param
 
 
@@ -171,7 +171,7 @@ def test_something_after_the_end_is_told(extra: bytes, tmp_path: Path) -> None:
 def test_a_gzip_stream_cut_anywhere_is_told(tmp_path: Path) -> None:
     path = tmp_path / "frame.fits"
     write_segments(path, None)
-    whole = gzip.compress(path.read_bytes())
+    whole = gzip.compress(path.read_bytes(), mtime=0)
     for cut in [3, 11, 200, len(whole) // 2, len(whole) - 9, len(whole) - 8, len(whole) - 4, len(whole) - 1]:
         path.write_bytes(whole[:cut])
         with pytest.raises(DataError, match=r"corrupt after .* unpacked bytes"):
@@ -183,7 +183,7 @@ def test_a_gzip_stream_with_a_flipped_bit_is_told(offset: int, what: str, tmp_pa
     """In the checksum, in the length, and amid the pixels."""
     path = tmp_path / "frame.fits"
     write_segments(path, None)
-    packed = bytearray(gzip.compress(path.read_bytes()))
+    packed = bytearray(gzip.compress(path.read_bytes(), mtime=0))
     packed[offset] ^= 1
     path.write_bytes(packed)
     with pytest.raises(DataError, match=what):
@@ -193,7 +193,7 @@ def test_a_gzip_stream_with_a_flipped_bit_is_told(offset: int, what: str, tmp_pa
 def test_a_gzipped_frame_that_was_cut_before_is_told(tmp_path: Path) -> None:
     path = tmp_path / "frame.fits"
     write_segments(path, None)
-    path.write_bytes(gzip.compress(path.read_bytes()[:-BLOCK]))
+    path.write_bytes(gzip.compress(path.read_bytes()[:-BLOCK], mtime=0))
     with pytest.raises(DataError, match="HDU Segment11: truncated in its data"):
         read(str(path), [])
 
@@ -201,7 +201,7 @@ def test_a_gzipped_frame_that_was_cut_before_is_told(tmp_path: Path) -> None:
 def test_something_after_a_gzip_stream_is_told(tmp_path: Path) -> None:
     path = tmp_path / "frame.fits"
     write_segments(path, None)
-    path.write_bytes(gzip.compress(path.read_bytes()) + b"garbage")
+    path.write_bytes(gzip.compress(path.read_bytes(), mtime=0) + b"garbage")
     with pytest.raises(DataError, match="corrupt"):
         read(str(path), [])
 
@@ -209,7 +209,7 @@ def test_something_after_a_gzip_stream_is_told(tmp_path: Path) -> None:
 def test_a_large_gzipped_frame_is_checked_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "frame.fits"
     fitsio.write(str(path), np.zeros((4096, 4096), np.int32))
-    path.write_bytes(gzip.compress(path.read_bytes(), 1))
+    path.write_bytes(gzip.compress(path.read_bytes(), 1, mtime=0))
     tracemalloc.start()
     try:
         read(str(path), [])
@@ -226,7 +226,7 @@ def test_a_large_gzipped_frame_is_checked_in_little_memory(tmp_path: Path) -> No
         (b"SIM", "not a FITS file: it starts with 3 bytes"),
         (b"hello, world" * 1000, "not a FITS file: it starts with 'hello, wo'"),
         (b"\x89PNG" + b"\0" * 5000, "not a FITS file"),
-        (gzip.compress(b"hello, world" * 1000), "not a FITS file: it starts with 'hello, wo'"),
+        (gzip.compress(b"hello, world" * 1000, mtime=0), "not a FITS file: it starts with 'hello, wo'"),
         (
             b"SIMPLE  =                    T".ljust(80) * 72,
             "HDU 0: truncated in its header, no END card in the blocks of bytes 0 to 5760",
