@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--flat-time", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Second.")
 @click.option("--crosstalk", type=click.FloatRange(0, 0.01), default=0.0, help="Of the next amplifier; LSSTCam: 2e-4.")
 @click.option("--nonlinearity", type=click.FloatRange(0, 0.05), default=0.0, help="Largest, relative; LSSTCam: 0.01.")
+@click.option("--rate", "rates", multiple=True, metavar="NAME=VALUE", help="Any setting of the model (repeat).")
 @click.option("--day-obs", "days", type=int, multiple=True, help="Nights, YYYYMMDD (repeat; default two).")
 @click.option("--detector", "detectors", type=int, multiple=True, help="Only these (repeat; default all science ones).")
 @ranks
@@ -45,6 +47,7 @@ def simulate(
     flat_time: float,
     crosstalk: float,
     nonlinearity: float,
+    rates: tuple[str, ...],
     days: tuple[int, ...],
     detectors: tuple[int, ...],
     ranks: int,
@@ -65,14 +68,25 @@ def simulate(
     places = Places(repo.absolute())
     home = home_of_new(places.repository, os.environ)
     chosen = tuple(sorted(set(detectors))) or camera.detector_ids("SCIENCE")
-    rates = {"crosstalk": crosstalk, "nonlinearity": nonlinearity}
-    raws = simulate(places, home, camera, plan, seed, chosen, ranks, rates)
+    model = {"crosstalk": crosstalk, "nonlinearity": nonlinearity, **dict(map(_rate, rates))}
+    raws = simulate(places, home, camera, plan, seed, chosen, ranks, model)
     made = {"camera": camera.name, "scale": scale, "seed": seed, "raws": raws}
     home.record("simulate", os.environ.get("TICKET", ""), made)
     if as_json:
         console.emit({"repository": str(places.repository), "truth": str(places.truth), "raws": raws})
         return
     console.say(f"{raws} raws of {len(chosen)} detectors in {places.repository}; their truth is in {places.truth}")
+
+
+def _rate(text: str) -> tuple[str, Any]:
+    """A setting of the simulator's model: a number, or a JSON list of them."""
+    from campaign.errors import UsageError
+
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError as error:
+        raise UsageError(f"--rate {text}: NAME=NUMBER or NAME=[LOW,HIGH] was expected") from error
 
 
 @cli.command()

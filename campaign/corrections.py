@@ -27,7 +27,7 @@ class Kind:
     switch : `str`
         Field of the signature removal that asks for it; '' where frames in electron do.
     setting : `str`
-        Its name among the kernel's settings; '' where no kernel can apply it.
+        Its name among the kernel's settings.
     needed : `bool`
         Frames do not go without it; else it is left out where the inputs hold none.
     connection : `str`
@@ -46,7 +46,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "linearizer": Kind("doLinearize", "linearity"),
     "crosstalk": Kind("doCrosstalk", "crosstalk"),
     "defects": Kind("doDefect", "defects"),
-    "cti": Kind("doDeferredCharge", "", connection="deferredChargeCalib"),
+    "cti": Kind("doDeferredCharge", "deferred", connection="deferredChargeCalib"),
     "ptc": Kind("", "ptc"),
 }
 
@@ -72,7 +72,7 @@ class Corrections:
     @property
     def settings(self) -> dict[str, bool]:
         """Settings of the kernel: it applies what was found, and nothing else."""
-        return {kind.setting: name in self.refs for name, kind in KINDS.items() if kind.setting}
+        return {kind.setting: name in self.refs for name, kind in KINDS.items()}
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -173,12 +173,6 @@ class Finder:
         )
 
     def _one_a_detector(self, name: str, kind: Kind, found: Found) -> dict[int, CalibrationRef]:
-        if not kind.setting:
-            raise SubmissionRefused(
-                f"the inputs hold a {name}, which this version cannot apply",
-                where=f"{self._pipeline}: {kind.switch}",
-                do=f"set {kind.switch}: false in the pipeline, or take the {name} out of the inputs",
-            )
         self._require_all(name, kind, found)
         return {d: self._only(name, d, [found[e.id, d] for e in self._selection.exposures]) for d in self._detectors}
 

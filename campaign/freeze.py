@@ -71,15 +71,31 @@ def some(pipeline: Pipeline, kernel: str) -> list[PipelineTask]:
     return [t for t in pipeline.tasks.values() if t.kernel == kernel]
 
 
+#: By kernel, the connection of the product that a pipeline is for.
+MAKERS = {"combine": "outputData", "cti": "outputCalib", "defects": "mergedDefects"}
+
+
+def maker(pipeline: Pipeline) -> PipelineTask:
+    """The task that makes what the pipeline is for.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none, or several.
+    """
+    found = [t for t in pipeline.tasks.values() if t.kernel in MAKERS]
+    return found[0] if len(found) == 1 else only(pipeline, "combine")
+
+
 def kind_of(pipeline: Pipeline) -> str:
-    """What the pipeline combines: ``bias``, ``dark`` or ``flat`` frames."""
-    return str(only(pipeline, "combine").config["calibrationType"])
+    """Of what the pipeline makes its product: ``bias``, ``dark`` or ``flat`` frames."""
+    return str(maker(pipeline).config.get("calibrationType", "flat"))
 
 
 def product_of(pipeline: Pipeline) -> str:
     """The dataset type that the pipeline makes: ``bias``, ``biasBootstrap``, ``defects``."""
-    merged = some(pipeline, "defects")
-    return merged[0].outputs["mergedDefects"] if merged else only(pipeline, "combine").outputs["outputData"]
+    task = maker(pipeline)
+    return task.outputs[MAKERS[task.kernel]]
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,7 @@ class Freezer:
         self._repository = repository
         self._run = run
         self._kind, self._product = kind_of(request.pipeline), product_of(request.pipeline)
+        self._maker = maker(request.pipeline)
         self._exposures = {e.id: e for e in request.selection.exposures}
         self._isr = only(request.pipeline, "isr")
         self._notes: list[str] = []
@@ -160,7 +177,7 @@ class Freezer:
     def _check_mask(self) -> None:
         """What the combine is to leave out must be flagged by somebody, and the other way round."""
         pipeline = self._request.pipeline
-        mask = only(pipeline, "combine").config["mask"]
+        mask = self._maker.config.get("mask", ())
         flagged = {"SAT": self._isr.config["doSaturation"], "CR": bool(some(pipeline, "cosmic"))}
         for plane, done in flagged.items():
             if done != (plane in mask):
@@ -274,7 +291,7 @@ class Freezer:
     ) -> PlanTask:
         """A task named by ``where`` (exposure, detector), whose outputs are not yet located."""
         data_id: dict[str, Any] = {"instrument": self._request.camera.name, **where}
-        if self._kind == "flat" and "exposure" not in where:
+        if "physical_filter" in self._maker.dimensions and "exposure" not in where:
             data_id["physical_filter"] = self._request.selection.exposures[0].physical_filter
         name, detector = f"{label}:{','.join(map(str, where.values()))}", where.get("detector")
         job = JobTask(name, detector, inputs, {}, parameters, self._provenance(detector))
@@ -286,10 +303,13 @@ class Freezer:
         pipeline, labels = self._request.pipeline, list(self._request.pipeline.tasks)
         groups = [self._correct()] if self._isr.config["doWrite"] else []
         for measure in some(pipeline, "flat_measure"):
-            groups += [self._measure(measure)]
+            groups += [self._measure(measure, "flatMeasure")]
             groups += [self._normalise(task, measure) for task in some(pipeline, "flat_normalise")]
-        combine = self._combine(only(pipeline, "combine"))
-        groups += [combine, *(self._mosaic(task, combine) for task in some(pipeline, "mosaic"))]
+        if self._maker.kernel == "combine":
+            combine = self._combine(self._maker)
+            groups += [combine, *(self._mosaic(task, combine) for task in some(pipeline, "mosaic"))]
+        else:
+            groups += [self._measure(self._maker, self._product)]
         return sorted(groups, key=lambda g: _rank_of(g, groups, labels))
 
     def _clip(self, task: PipelineTask) -> dict[str, Any]:
@@ -322,12 +342,13 @@ class Freezer:
             )
         return Group(self._isr.label, "correct", "quantum", 1, [], self._shared, tasks, [])
 
-    def _measure(self, task: PipelineTask) -> Group:
+    def _measure(self, task: PipelineTask, product: str) -> Group:
+        """What is measured of each detector's frames, one file a detector."""
         tasks = [
             self._task(
                 task.label,
                 {"detector": d},
-                ["flatMeasure"],
+                [product],
                 self._inputs_of(d),
                 self._parameters(self._exposures_of(d)),
                 [],

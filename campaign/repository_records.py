@@ -32,8 +32,8 @@ _BOOTSTRAPS = {f"{name}Bootstrap": dimensions for name, dimensions in _CALIBRATI
 
 _IMAGES = {**_CALIBRATIONS, **_BOOTSTRAPS}
 
-#: Calibrations that no pipeline of ours makes yet: a site brings its own.
-_TABLES = ("crosstalk", "linearizer", "defects", "ptc")
+#: Calibrations that are tables; crosstalk, linearizer and ptc no pipeline of ours makes yet: a site brings its own.
+_TABLES = ("crosstalk", "cti", "linearizer", "defects", "ptc")
 
 
 def _without_detector(dimensions: tuple[str, ...]) -> tuple[str, ...]:

@@ -154,7 +154,7 @@ def simulate(
     seed: int,
     detectors: Sequence[int],
     ranks: int,
-    rates: Mapping[str, float] = MappingProxyType({}),
+    rates: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
     """Make a repository with simulated raws; return how many raws it holds.  What fails leaves nothing.
 
@@ -184,7 +184,7 @@ def _simulate(
     seed: int,
     detectors: Sequence[int],
     ranks: int,
-    rates: Mapping[str, float],
+    rates: Mapping[str, Any],
 ) -> int:
     shots = exposures(camera, plan)
     work = places.truth / "job"

@@ -95,7 +95,7 @@ _ISR: Final = TaskClass(
         "ccdExposure": "raw",
         "deferredChargeCalib": "cti",
     },
-    {"outputExposure": "postISRCCD"},
+    {"outputExposure": "postISRCCD", "outputStatistics": "isrStatistics"},
     {
         "doBias": Field(False, kernel="bias"),
         "doDark": Field(False, kernel="dark"),
@@ -112,6 +112,8 @@ _ISR: Final = TaskClass(
         "doCrosstalk": Field(False),
         "crosstalk.doQuadraticCrosstalkCorrection": Field(False, kernel="quadratic"),
         "doDeferredCharge": Field(False),
+        # What CpCtiSolveTask wants: it takes the last columns and the overscan as they are.
+        "isrStats.doCtiStatistics": Field(False),
         **_only(True, "doAssembleCcd", "doNanMasking", "doVariance"),
         **_only(
             False,
@@ -175,6 +177,20 @@ _MEASURE: Final = TaskClass(
         "clipMaxIter": Field(3, kernel="passes", least=1),
         "maskNameList": Field(["DETECTED", "BAD", "NO_DATA"], (["DETECTED", "BAD", "NO_DATA"],)),
         **_only(False, "doVignette"),
+    },
+)
+
+_CTI: Final = TaskClass(
+    "cti",
+    "gang",
+    ("instrument", "detector"),
+    {"inputMeasurements": "cpCtiMeas"},
+    {"outputCalib": "cpCtiCalib"},
+    {
+        "maxImageMean": Field(150000.0, kernel="offset_signal", least=0),
+        "localOffsetColumnRange": Field([3, 13], kernel="offset_columns"),
+        "maxSignalForCti": Field(10000.0, kernel="cti_signal", least=0),
+        "globalCtiColumnRange": Field([1, 2], kernel="cti_columns"),
     },
 )
 
@@ -267,6 +283,7 @@ TASKS: Final[Mapping[str, TaskClass]] = {
     **_named(_combine("physical_filter"), "CalibCombineByFilterTask", _PIPE, f"{_PIPE}.cpCombine"),
     **_named(_MEASURE, "CpFlatMeasureTask", _PIPE, f"{_PIPE}.cpFlatMeasure", f"{_PIPE}.cpFlatNormTask"),
     **_named(_NORMALIZE, "CpFlatNormalizationTask", _PIPE, f"{_PIPE}.cpFlatMeasure", f"{_PIPE}.cpFlatNormTask"),
+    **_named(_CTI, "CpCtiSolveTask", _PIPE, f"{_PIPE}.deferredCharge"),
     **_named(_defects(), "MeasureDefectsCombinedTask", _PIPE, f"{_PIPE}.defects"),
     **_named(_defects("physical_filter"), "MeasureDefectsCombinedWithFilterTask", _PIPE, f"{_PIPE}.defects"),
     **_named(_MERGE, "MergeDefectsCombinedTask", _PIPE, f"{_PIPE}.defects"),

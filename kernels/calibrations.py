@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import ptc
+from kernels import cti, ptc
 from kernels.crosstalk import Crosstalk
 from kernels.defects import Defects
+from kernels.deferred import Deferral
 from kernels.geometry import Box, Camera, Detector
 from kernels.isrconfig import IsrConfig
 from kernels.linearity import Grid, Linearizer
@@ -41,6 +42,8 @@ class Calibrations:
         Between all of the detector's amplifiers.
     linearity : `Grid`
         By amplifier.
+    deferrals : sequence of `Deferral`
+        By amplifier.
     defects : `Defects`
         Boxes on the assembled detector.
     """
@@ -50,6 +53,7 @@ class Calibrations:
     dark: Product | None = None
     crosstalk: Crosstalk | None = None
     linearity: Grid | None = None
+    deferrals: Sequence[Deferral] | None = None
     defects: Defects | None = None
 
     @classmethod
@@ -74,6 +78,7 @@ class Calibrations:
             _product("dark", path_of("dark"), camera, detector) if isr.dark else None,
             Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None,
             Linearizer.open(path_of("linearizer"), camera, detector).tables() if isr.linearity else None,
+            cti.read(path_of("cti"), camera, detector) if isr.deferred else None,
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
         )
 

@@ -1,10 +1,11 @@
-"""The simulator's truth of the electronics: crosstalk and non-linearity, in ADU.
+"""The simulator's truth of the electronics: deferred charge, non-linearity and crosstalk.
 
-What an amplifier should give, charge / gain + bias structure, is first bent:
+A row's charge comes late (`kernels.deferred`).  What an amplifier should give
+then, charge / gain + bias structure in ADU, is bent:
 it gives x for which x - S(x) is what it should be, S a spline through
 S(0) = 0.  Then every amplifier gets c0 x + c1 x^2 of each other one's x as
-measured.  `kernels.crosstalk` and then `kernels.linearity`, with these
-coefficients, are the exact inverse.  Levels, drifts and read noise come on top.
+measured.  `kernels.crosstalk`, `kernels.linearity` and then
+`kernels.deferred.restore`, with these coefficients, are the exact inverse.  Levels, drifts and read noise come on top.
 
 Sizes are those of the LSST camera: amplifiers side by side have most of the
 crosstalk, c1 x is a tenth of c0 or so at full well.
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.deferred import Deferral
 from kernels.errors import JobError
 from kernels.geometry import Amplifier, Camera, Detector
 from kernels.linearity import spline
@@ -44,12 +46,15 @@ class Electronics:
         Crosstalk: relative to the source's signal, and the same per ADU of it.
     nodes, values : `numpy.ndarray` [amplifier, node], float64
         Signals as measured, and how much of them is too much.
+    deferrals : sequence of `Deferral`
+        By amplifier.
     """
 
     c0: NDArray[np.float64]
     c1: NDArray[np.float64]
     nodes: NDArray[np.float64]
     values: NDArray[np.float64]
+    deferrals: Sequence[Deferral]
 
 
 def full_well(amplifier: Amplifier, rates: Rates) -> float:
@@ -77,7 +82,16 @@ def make(seed: int, detector: Detector, rates: Rates) -> Electronics:
     nodes = np.linspace(0, 1.05 * wells, NODES, axis=1)  # S is constant beyond: no signal gets there
     waves, phase = rng.uniform(0.5, 1.5, (2, number, 1))
     wave = np.sin(2 * np.pi * (waves * nodes / wells[:, np.newaxis] + phase))
-    return Electronics(c0, c1, nodes, rates.nonlinearity * nodes * wave)
+    return Electronics(c0, c1, nodes, rates.nonlinearity * nodes * wave, _deferrals(seed, detector, rates))
+
+
+def _deferrals(seed: int, detector: Detector, rates: Rates) -> list[Deferral]:
+    rng = generator(seed, Stream.DEFERRED, detector.id)
+    number = len(detector.amplifiers)
+    cti = rates.cti * rng.uniform(0.9, 1.1, number)
+    drift = rates.output_drift * rng.uniform(0.5, 1.5, number)
+    decay = rng.uniform(*rates.output_decay, number)
+    return [Deferral(*map(float, row)) for row in zip(cti, drift, decay, strict=True)]
 
 
 def bend(signal: F32, nodes: NDArray[np.float64], values: NDArray[np.float64]) -> F32:

@@ -1,7 +1,7 @@
 """Fused instrument signature removal: compressed raw rows to cubes of corrected pixels, in memory.
 
 The order is that of IsrTaskLSST: serial overscan, saturation, gain, crosstalk,
-parallel overscan, linearity, trim, bias, dark; the flip to the detector's
+parallel overscan, linearity, deferred charge, trim, bias, dark; the flip to the detector's
 orientation comes last, with the result.  Every step looks at one row, or at one
 column's parallel overscan, so that the result does not depend on how an
 amplifier is cut into row blocks.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kernels import crosstalk, linearity, load
 from kernels.calibrations import Calibrations
+from kernels.deferred import restore, restoring
 from kernels.errors import JobError
 from kernels.geometry import Amplifier, Box
 from kernels.isrconfig import IsrConfig
@@ -129,6 +130,9 @@ class Channel:
         self._kept: tuple[tuple[int, int], F32, F32] | None = None
         region, data = serial_region(self.amplifier, config), self.amplifier.data
         self._columns = np.array([data.x0, data.x1])
+        self._deferral = calibrations.deferrals[number] if calibrations.deferrals else None
+        if self._deferral:
+            self._factors = restoring(self._deferral, data.x0, data.nx)
         self._overscan = np.array([region.x0, region.x1] if region else [0, 0])
 
     def levels(self, rows: NDArray[np.int32]) -> tuple[F32, F32]:
@@ -149,11 +153,15 @@ class Channel:
         return self._kept[1:]
 
     def straighten(self, pixels: F32) -> None:
-        """Subtract the deviation from a straight line from pixels [frame, row, column], in place."""
+        """Take deviation from a straight line and deferred charge out of pixels [frame, row, column], in place."""
         grid = self._calibrations.linearity
         if grid is not None:
             for frame in pixels:
                 linearity.apply(frame, grid.values[self.number], float(grid.step[self.number]), self.gain)
+        deferral = self._deferral
+        if deferral:
+            for frame in pixels:
+                restore(frame, self._factors, deferral.drift, deferral.kept)
 
     def samples(self, rows: NDArray[np.int32], base: F32, rest: F32, first: int, core: slice) -> NDArray[np.float64]:
         """Median signal and noise variance [frame, row, 2] of every n-th row of a core that begins at ``first``."""
@@ -308,6 +316,49 @@ class Reader:
             load.signal(raw, 0, width, base, rest, nothing, channel.gain, out.reshape(frames, -1))
         crosstalk.correct(signal, coefficients.c0, coefficients.c1)
         return list(signal.reshape(len(raws), frames, rows, width))
+
+    def trailing(self, file: File, columns: int) -> list[F32]:
+        """Each amplifier's last data column, and ``columns`` of the overscan behind it.
+
+        Parameters
+        ----------
+        columns : `int`
+            At most as many as there are.
+
+        Returns
+        -------
+        images : `list` of `numpy.ndarray` [data row, 1 + column], float32
+            In read-out order and the job's unit, corrected from serial overscan
+            to linearity; the column levels are not subtracted.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read.
+        JobError
+            An overscan has less columns.
+        """
+        box, found = self.channels[0].amplifier.data, []
+        for channel, stack in zip(self.channels, self.stacks([file], 0, self.height), strict=True):
+            width, last = channel.amplifier.raw[0], channel.amplifier.data.x1
+            if width - last < columns:
+                raise JobError(
+                    f"amplifier {channel.amplifier.name} has {width - last} columns of overscan: not {columns}"
+                )
+            raw = self.scratch.array("trailing", (1, self.height, width), np.int32)
+            stack.rows(box.y0, box.y1, raw)
+            image, nothing = (
+                np.empty((1, self.height * (1 + columns)), np.float32),
+                np.zeros((1, 1 + columns), np.float32),
+            )
+            load.signal(raw, last - 1, last + columns, *channel.levels(raw), nothing, channel.gain, image)
+            found.append(image)
+        signal = np.concatenate(found).reshape(len(found), self.height, 1 + columns)
+        if self._calibrations.crosstalk:
+            crosstalk.correct(signal, self._calibrations.crosstalk.c0, self._calibrations.crosstalk.c1)
+        for channel, image in zip(self.channels, signal, strict=True):
+            channel.straighten(image[np.newaxis])
+        return list(signal)
 
     def column_levels(self, exposures: Exposures) -> list[F32]:
         """Parallel overscan [frame, data column], by amplifier: ADU, or the job's unit with crosstalk."""

@@ -35,6 +35,8 @@ class IsrConfig:
         With the crosstalk's part that grows with the square of the source.
     linearity : `bool`
         Subtract the amplifiers' deviation from a straight line.
+    deferred : `bool`
+        Take the charge that comes late along a row back to where it was.
     defects : `bool`
         Flag the defects' boxes BAD.
     """
@@ -49,6 +51,7 @@ class IsrConfig:
     crosstalk: bool = False
     quadratic: bool = True
     linearity: bool = False
+    deferred: bool = False
     defects: bool = False
 
     @classmethod

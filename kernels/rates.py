@@ -26,6 +26,9 @@ class Stream(IntEnum):
     FRAME = 9
     CROSSTALK = 10
     LINEARITY = 11
+    DEFERRED = 12
+    NIGHT = 13
+    COLUMNS = 14
 
 
 def generator(seed: int, stream: Stream, *ids: int) -> np.random.Generator:
@@ -94,6 +97,27 @@ class Rates:
         camera has 2e-4.  0 is none at all.
     nonlinearity : `float`
         Largest deviation from a straight line, relative; 0 is none at all.
+    cti : `float`
+        Charge that a serial transfer leaves behind, relative; an amplifier
+        has 0.9 to 1.1 of it.  0 is none at all.
+    output_drift : `float`
+        Offset of the output amplifier, relative to the charge that makes it;
+        an amplifier has 0.5 to 1.5 of it.  0 is none at all.
+    output_decay : `tuple` [`float`, `float`]
+        Range of that offset's decay, columns.
+    hot_columns, dead_columns : `int`
+        Bad columns of a detector, each a stretch of an amplifier's column.
+    column_fill : `float`
+        Fraction of such a stretch's pixels that is bad.
+    vampires : `int`
+        Spots of a detector that draw the charge of what is around them.
+    vampire_response : `tuple` [`float`, `float`]
+        Range of the response at their cores, relative.
+    edge_px, edge_depth : `float`
+        Decay length of the response towards the detector's edges, pixels, and
+        how much of it is lost there, relative.
+    night_drift : `float`
+        Standard deviation of an amplifier's level from night to night, ADU.
     """
 
     level: tuple[float, float] = (15000.0, 30000.0)
@@ -124,6 +148,17 @@ class Rates:
     overfull: float = 1.05
     crosstalk: float = 0.0
     nonlinearity: float = 0.0
+    cti: float = 0.0
+    output_drift: float = 0.0
+    output_decay: tuple[float, float] = (1.5, 3.0)
+    hot_columns: int = 0
+    dead_columns: int = 0
+    column_fill: float = 0.9
+    vampires: int = 0
+    vampire_response: tuple[float, float] = (2.2, 3.0)
+    edge_px: float = 2.0
+    edge_depth: float = 0.0
+    night_drift: float = 0.0
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Rates:
@@ -132,10 +167,29 @@ class Rates:
         Raises
         ------
         JobError
-            An unknown key; the message lists the known ones.
+            An unknown key; the message lists the known ones.  Or a value of
+            another kind than the default's.
         """
         known = [f.name for f in fields(cls)]
         unknown = sorted(set(plain) - set(known))
         if unknown:
             raise JobError(f"rates: unknown key {unknown[0]!r}; known are {', '.join(known)}")
+        for f in fields(cls):
+            if f.name in plain and not _fits(plain[f.name], getattr(cls(), f.name)):
+                raise JobError(
+                    f"rates.{f.name}: {plain[f.name]!r} is no value for it, the default is {getattr(cls(), f.name)}"
+                )
         return cls(**plain)
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the default's kind: a number, a range of two, or a mapping."""
+    if isinstance(default, tuple):
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == 2
+            and all(_fits(v, d) for v, d in zip(value, default, strict=True))
+        )
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    return isinstance(value, Mapping if isinstance(default, Mapping) else type(default))

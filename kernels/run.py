@@ -31,6 +31,7 @@ KERNELS = {
     "flat_measure": "kernels.normalise:measure",
     "flat_normalise": "kernels.normalise:normalise",
     "correct": "kernels.corrected:execute",
+    "cti": "kernels.ctifit:execute",
     "defects": "kernels.defectfind:execute",
     "headers": "kernels.headers:execute",
     "levels": "kernels.levels:execute",

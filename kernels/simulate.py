@@ -12,6 +12,8 @@ parameters
   ``flat``), ``physical_filter`` (`None` without), ``exposure_time`` and
   ``dark_time`` (second), ``begin`` (ISO-8601, TAI), ``mjd`` (TAI), ``reason``,
   ``program``;
+- optional: ``leak``, light that comes through a closed shutter where that is
+  worst, electron/second; ``jump``, what all bias levels are too high by, ADU;
 - optional: ``lamp``, times as bright as the lamp is (default 1 for a flat, 0
   for the others: a lit dark, a dark flat and a saturated one are made by
   it), and ``header``, cards of this frame alone (``LSST_NUM``).
@@ -33,15 +35,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import gang, geometry
+from kernels.deferred import defer
 from kernels.electronics import bend, couple, full_well
 from kernels.geometry import Amplifier, Box, Detector
 from kernels.job import Job, Task
 from kernels.publish import publish
 from kernels.rates import Rates, Stream, generator
 from kernels.seal import written
-from kernels.truth import F32, CosmicRays, Truth, cosmic_rays, lamp, make, oriented
+from kernels.truth import F32, CosmicRays, Truth, cosmic_rays, lamp, make, oriented, radius_mm
 from kernels.truthfile import truth_bytes
 
+#: Over what length of the focal plane a light leak dies away, mm.
+LEAK_MM = 700.0
 CCD_TYPES = {"ITL": "3800C", "E2V": "CCD250"}
 
 
@@ -81,19 +86,40 @@ def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, rng: np.rando
     Returns
     -------
     signal : `numpy.ndarray` [row, column], float32
-        Of the imaging area, in read-out order, ADU.
+        In read-out order from the imaging area's first column on, ADU; the
+        overscan is in it where charge comes late.
     """
     amplifier = truth.detector.amplifiers[k]
-    target = amplifier.target
+    target, data = amplifier.target, amplifier.data
     signal = rng.poisson(charge).astype(np.float32)
     _deposit(signal, rays, target)
     np.minimum(signal, full_well(amplifier, rates), out=signal)
-    signal /= np.float32(amplifier.gain)
-    signal += truth.structure[target.slices]
-    return oriented(signal, amplifier)
+    signal = oriented(signal, amplifier)
+    deferral = truth.electronics.deferrals[k]
+    if deferral:
+        row = np.zeros((data.ny, amplifier.raw[0]), np.float32)
+        row[:, data.x0 : data.x1] = signal
+        signal = defer(row, deferral)[:, data.x0 :]
+    signal = signal / np.float32(amplifier.gain)
+    signal[:, : data.nx] += oriented(truth.structure[target.slices], amplifier)
+    return signal
 
 
-def read_out(truth: Truth, k: int, signal: F32, rng: np.random.Generator, rates: Rates) -> NDArray[np.int32]:
+def _level_shifts(seed: int, truth: Truth, parameters: Mapping[str, Any], rates: Rates) -> NDArray[np.float64]:
+    """How far the night's levels [amplifier] are from the truth's, ADU."""
+    rng = generator(seed, Stream.NIGHT, parameters.get("day_obs", 0), truth.detector.id)
+    return parameters.get("jump", 0.0) + rates.night_drift * rng.standard_normal(len(truth.levels))
+
+
+def leaked(detector: Detector, box: Box) -> F32:
+    """Light that leaks in, on a box [y, x] of the detector, relative to its worst: it comes from one side."""
+    x, _, _ = radius_mm(detector)
+    return np.asarray(np.clip(0.5 + x[box.slices] / LEAK_MM, 0, 1), np.float32)
+
+
+def read_out(
+    truth: Truth, k: int, signal: F32, shift: float, rng: np.random.Generator, rates: Rates
+) -> NDArray[np.int32]:
     """Raw pixels of one amplifier of one exposure.
 
     Parameters
@@ -101,7 +127,9 @@ def read_out(truth: Truth, k: int, signal: F32, rng: np.random.Generator, rates:
     k : `int`
         Index of the amplifier.
     signal : `numpy.ndarray` [row, column], float32
-        Of the imaging area, in read-out order, ADU.
+        In read-out order from the imaging area's first column on, ADU.
+    shift : `float`
+        Of the level, ADU.
 
     Returns
     -------
@@ -112,9 +140,10 @@ def read_out(truth: Truth, k: int, signal: F32, rng: np.random.Generator, rates:
     width, height = amplifier.raw
     raw = rng.standard_normal((height, width), dtype=np.float32)
     raw *= np.float32(amplifier.read_noise / amplifier.gain)
-    raw += np.float32(truth.levels[k] + rates.level_drift * rng.standard_normal())
+    raw += np.float32(truth.levels[k] + shift + rates.level_drift * rng.standard_normal())
     raw += _row_drift(rng, height, rates)
-    raw[amplifier.data.slices] += signal
+    data = amplifier.data
+    raw[data.y0 : data.y1, data.x0 : data.x0 + signal.shape[1]] += signal
     return np.clip(np.rint(raw), 0, truth.detector.adc_max).astype(np.int32)
 
 
@@ -130,18 +159,22 @@ def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], ra
     """Raw pixels of one exposure: one array an amplifier, ADU."""
     detector, exposure = truth.detector, parameters["exposure"]
     brightness, seconds = light(seed, parameters, rates), parameters["dark_time"]
+    leak, shift = parameters.get("leak", 0.0), _level_shifts(seed, truth, parameters, rates)
     rays = cosmic_rays(seed, exposure, detector, scale, seconds, rates)
     streams = [generator(seed, Stream.FRAME, exposure, detector.id, k) for k in range(len(detector.amplifiers))]
     signals = []
     for k, (amplifier, rng) in enumerate(zip(detector.amplifiers, streams, strict=True)):
         at = amplifier.target.slices
         charge = truth.dark[at] * np.float32(seconds)
+        if leak:
+            charge += leaked(detector, amplifier.target) * np.float32(leak * seconds)
         if brightness:
             charge += truth.response[parameters["physical_filter"]][at] * np.float32(brightness)
         signals.append(signal_of(truth, k, charge, rays, rng, rates))
     signals = _distorted(signals, truth, rates)
     return [
-        read_out(truth, k, signal, rng, rates) for k, (signal, rng) in enumerate(zip(signals, streams, strict=True))
+        read_out(truth, k, signal, shift[k], rng, rates)
+        for k, (signal, rng) in enumerate(zip(signals, streams, strict=True))
     ]
 
 

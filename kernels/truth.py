@@ -3,7 +3,8 @@
 The model, in the order in which a frame is made of it:
 
 - charge (electron): Poisson noise about dark current x dark time + lamp x
-  response, then cosmic rays, then full well;
+  response + light that leaks through the shutter, then cosmic rays, then full
+  well;
 - signal (ADU): charge / gain + bias structure (imaging area only), with the
   electronics' non-linearity and crosstalk where `Rates` asks for them;
 - raw value (ADU): signal + the amplifier's level and its drift + a row drift
@@ -11,8 +12,9 @@ The model, in the order in which a frame is made of it:
 
 Levels and drifts are common to a row, prescan and overscan included, and
 the bias structure is 0 outside the imaging area: an overscan subtraction
-takes out the former exactly and leaves the latter alone.  Not in the model
-yet: charge-transfer inefficiency, brighter-fatter.
+takes out the former exactly and leaves the latter alone.  Charge comes late
+along the rows where `Rates` asks for it.  Not in the model yet: transfer
+inefficiency along the columns, brighter-fatter.
 
 Everything is a function of (seed, ids) alone: each array has its own random
 stream, so that neither ranks nor the order of work change a bit.  Typical
@@ -37,6 +39,11 @@ from kernels.rates import Rates, Stream, generator
 
 F32 = NDArray[np.float32]
 
+#: Radius that a vampire pixel draws charge from, pixels.
+VAMPIRE_PX = 3
+#: A pixel at the edge with less of its response than this is a defect.
+LOST = 0.87
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -56,8 +63,9 @@ class Truth:
         Dark current, hot pixels included, electron/second.
     response : `dict` [`str`, `numpy.ndarray`]
         By physical filter, dead pixels included, relative.
-    hot, dead : `numpy.ndarray`, bool
-        The injected defects.
+    hot, dead, vampire, edge : `numpy.ndarray`, bool
+        The injected defects: pixels and columns that glow, that answer light
+        badly, that draw others' charge; and what the edges lose.
     electronics : `Electronics`
         Crosstalk and non-linearity.
     """
@@ -69,6 +77,8 @@ class Truth:
     response: Mapping[str, F32]
     hot: NDArray[np.bool_]
     dead: NDArray[np.bool_]
+    vampire: NDArray[np.bool_]
+    edge: NDArray[np.bool_]
     electronics: Electronics
 
 
@@ -106,7 +116,34 @@ def _defects(rng: np.random.Generator, shape: tuple[int, int], rates: Rates) -> 
     return rng.choice(pixels, hot + dead, replace=False), hot
 
 
-def _radius_mm(detector: Detector) -> tuple[F32, F32, F32]:
+def _spoil_column(rng: np.random.Generator, detector: Detector, mask: NDArray[np.bool_], rates: Rates) -> None:
+    """Mark a stretch of a column of one amplifier, with gaps."""
+    box = detector.amplifiers[rng.integers(len(detector.amplifiers))].target
+    length = math.ceil(box.ny * rng.uniform(0.3, 1.0))
+    x, y = box.x0 + rng.integers(box.nx), box.y0 + rng.integers(box.ny - length + 1)
+    mask[y : y + length, x] |= rng.random(length) < rates.column_fill
+
+
+def _draw(rng: np.random.Generator, qe: F32, mask: NDArray[np.bool_], rates: Rates) -> None:
+    """Have a pixel take from those around it what it gets beyond its own, away from the edges."""
+    y, x = (int(rng.integers(VAMPIRE_PX, n - VAMPIRE_PX)) for n in qe.shape)
+    around = qe[y - VAMPIRE_PX : y + VAMPIRE_PX + 1, x - VAMPIRE_PX : x + VAMPIRE_PX + 1]
+    v, u = np.mgrid[-VAMPIRE_PX : VAMPIRE_PX + 1, -VAMPIRE_PX : VAMPIRE_PX + 1]
+    ring = (np.hypot(u, v) <= VAMPIRE_PX) & ((u != 0) | (v != 0))
+    core = rng.uniform(*rates.vampire_response)
+    around[ring] *= np.float32(1 - (core - 1) / np.count_nonzero(ring))
+    around[VAMPIRE_PX, VAMPIRE_PX] = core
+    mask[y, x] = True
+
+
+def _edges(shape: tuple[int, int], rates: Rates) -> F32:
+    """What is left of the response towards the detector's edges."""
+    v, u = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape)
+    depth = np.exp(-np.minimum(v[:, None], u[None, :]) / rates.edge_px)
+    return np.asarray(1 - rates.edge_depth * depth, np.float32)
+
+
+def radius_mm(detector: Detector) -> tuple[F32, F32, F32]:
     """Focal-plane x, y and radius of the pixels [y, x], mm."""
     nx, ny = detector.size
     v, u = (((np.arange(n) - (n - 1) / 2) * detector.pixel_um * 1e-3).astype(np.float32) for n in (ny, nx))
@@ -139,7 +176,7 @@ def _filter_id(physical_filter: str) -> int:
 
 
 def _response(detector: Detector, physical_filter: str, qe: F32, seed: int, rates: Rates) -> F32:
-    x, y, radius = _radius_mm(detector)
+    x, y, radius = radius_mm(detector)
     lamp = generator(seed, Stream.RESPONSE, _filter_id(physical_filter))
     slope = rates.lamp_gradient * lamp.uniform(-1, 1, 2).astype(np.float32) / 350
     rng = generator(seed, Stream.RESPONSE, _filter_id(physical_filter), detector.id)
@@ -173,14 +210,24 @@ def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) ->
     dark = current * (1 + np.float32(rates.dark_gradient) * _smooth(rng, shape))
     rng = generator(seed, Stream.DEFECTS, detector.id)
     where, n_hot = _defects(rng, shape, rates)
-    hot, dead = np.zeros(shape, bool), np.zeros(shape, bool)
+    hot, dead, vampire = (np.zeros(shape, bool) for _ in range(3))
     hot.flat[where[:n_hot]] = True
     dead.flat[where[n_hot:]] = True
-    dark[hot] = np.exp(rng.uniform(math.log(rates.hot_rate[0]), math.log(rates.hot_rate[1]), n_hot))
+    columns = generator(seed, Stream.COLUMNS, detector.id)
+    for mask, number in ((hot, rates.hot_columns), (dead, rates.dead_columns)):
+        for _ in range(number):
+            _spoil_column(columns, detector, mask, rates)
+    dead &= ~hot
+    dark[hot] = np.exp(rng.uniform(math.log(rates.hot_rate[0]), math.log(rates.hot_rate[1]), np.count_nonzero(hot)))
     qe = 1 + np.float32(rates.qe) * generator(seed, Stream.QE, detector.id).standard_normal(shape, dtype=np.float32)
-    qe[dead] = rng.uniform(0, rates.dead_response, len(where) - n_hot)
+    edges = _edges(shape, rates)
+    qe *= edges
+    qe[dead] = rng.uniform(0, rates.dead_response, np.count_nonzero(dead))
+    for _ in range(rates.vampires):
+        _draw(columns, qe, vampire, rates)
     response = {f: _response(detector, f, qe, seed, rates) for f in sorted(filters)}
-    return Truth(detector, levels, structure, dark, response, hot, dead, electronics.make(seed, detector, rates))
+    made = electronics.make(seed, detector, rates)
+    return Truth(detector, levels, structure, dark, response, hot, dead, vampire, edges < LOST, made)
 
 
 def lamp(seed: int, exposure: int, physical_filter: str, exposure_time: float, rates: Rates) -> float:

@@ -1,10 +1,12 @@
 """The truth on disk: one FITS file a detector.
 
 HDUs: STRUCTURE (float32, ADU), DARK (float32, electron/second), DEFECTS
-(uint8; 1 hot, 2 dead), RESPONSE_<physical filter> (float32, relative), all on
-the assembled detector; tables AMPLIFIERS (gain in electron/ADU, read noise in
-electron, level in ADU, saturation in electron), EXPOSURES (times in second,
-light in electron in a pixel of response 1) and COSMIC_RAYS (charge in electron).
+(uint8; 1 hot, 2 dead, 4 drawing others' charge, 8 lost to the edge) and
+RESPONSE_<physical filter> (float32, relative), all on the assembled detector; tables
+AMPLIFIERS (gain in electron/ADU, read noise in
+electron, level in ADU, saturation in electron; cti, drift and decay as in
+`kernels.deferred`), EXPOSURES (times in second, light in electron in a pixel of
+response 1) and COSMIC_RAYS (charge in electron).
 """
 
 from __future__ import annotations
@@ -22,17 +24,16 @@ from kernels.rates import Rates
 from kernels.seal import written
 from kernels.truth import F32, Truth, cosmic_rays
 
-HOT, DEAD = 1, 2
+HOT, DEAD, VAMPIRE, EDGE = 1, 2, 4, 8
 
 
 def _amplifiers(truth: Truth, rates: Rates) -> NDArray[Any]:
     rows = [
-        (a.name, a.gain, a.read_noise, level, min(a.saturation, rates.saturation))
-        for a, level in zip(truth.detector.amplifiers, truth.levels, strict=True)
+        (a.name, a.gain, a.read_noise, level, min(a.saturation, rates.saturation), d.cti, d.drift, d.decay)
+        for a, level, d in zip(truth.detector.amplifiers, truth.levels, truth.electronics.deferrals, strict=True)
     ]
-    return np.array(
-        rows, dtype=[("name", "S8"), ("gain", "f8"), ("read_noise", "f8"), ("level", "f8"), ("saturation", "f8")]
-    )
+    names = ("gain", "read_noise", "level", "saturation", "cti", "drift", "decay")
+    return np.array(rows, dtype=[("name", "S8"), *((name, "f8") for name in names)])
 
 
 def _exposures(exposures: Sequence[Mapping[str, Any]], light: Mapping[int, float]) -> NDArray[Any]:
@@ -88,6 +89,7 @@ def truth_bytes(
         By exposure, electron in a pixel of response 1.
     """
     defects = truth.hot * np.uint8(HOT) + truth.dead * np.uint8(DEAD)
+    defects |= truth.vampire * np.uint8(VAMPIRE) | truth.edge * np.uint8(EDGE)
 
     def write(fits: fitsio.FITS) -> None:
         fits.write(None, header={"SEED": seed, "DETECTOR": truth.detector.id, "DETNAME": truth.detector.name})

@@ -2,7 +2,7 @@
 
 A job's ``config``: ``seed`` and ``rates`` of the simulation, ``permissions``
 (see `kernels.publish`; optional).  One task per detector: ``detector``,
-``outputs`` with any of ``crosstalk``, ``linearizer``, ``ptc`` and ``defects`` (paths),
+``outputs`` with any of ``crosstalk``, ``linearizer``, ``cti``, ``ptc`` and ``defects`` (paths),
 ``provenance``.  The same seed gives the same bytes.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import crosstalk, defects, gang, geometry, linearity, ptc
+from kernels import crosstalk, cti, defects, gang, geometry, linearity, ptc
 from kernels.electronics import full_well, in_unit
 from kernels.geometry import Camera
 from kernels.job import Job, Task
@@ -43,13 +43,20 @@ def write_ptc(path: str, camera: Camera, truth: Truth, rates: Rates, cards: Sequ
 
 
 def write_defects(path: str, camera: Camera, truth: Truth, rates: Rates, cards: Sequence[Card]) -> None:
-    """Write the hot and dead pixels, each a box of its own."""
-    y, x = np.nonzero(truth.hot | truth.dead)
+    """Write the injected ones, each pixel a box of its own."""
+    y, x = np.nonzero(truth.hot | truth.dead | truth.vampire | truth.edge)
     one = np.ones_like(x)
     defects.write(path, camera, truth.detector, np.column_stack([x, y, one, one]), cards)
 
 
+def write_cti(path: str, camera: Camera, truth: Truth, rates: Rates, cards: Sequence[Card]) -> None:
+    """Write the deferred charge."""
+    rows = [(d.cti, 0, d.drift, 0, d.decay, d.cti, 1) for d in truth.electronics.deferrals]
+    cti.write(path, camera, truth.detector, rows, cards)
+
+
 WRITERS = {
+    cti.KIND: write_cti,
     crosstalk.KIND: write_crosstalk,
     linearity.KIND: write_linearizer,
     ptc.KIND: write_ptc,

@@ -19,7 +19,7 @@ from campaign.plan import Plan, load
 from campaign.repository import open_repository
 from campaign.simulation import Places
 from kernels import geometry
-from kernels.defectgrow import Growth, grow_columns, mask_edges
+from kernels.defectgrow import Growth, grow_columns, mask_edges, mask_rings
 from kernels.defects import Defects
 from kernels.geometry import Box
 from tests.conftest import command, typed
@@ -33,12 +33,25 @@ MORE = {
     },
 }
 
+#: Every kind there is, at least 1.3 times as bad as its threshold; a column is 125 rows of an amplifier.
+DEFECTS = {
+    "hot_rate": [4.0, 200.0],
+    "dead_response": 0.85,
+    "hot_columns": 3,
+    "dead_columns": 3,
+    "column_fill": 0.8,
+    "vampires": 6,
+    "edge_depth": 0.5,
+    "edge_px": 0.4,
+}
+
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     made = Places(tmp_path_factory.mktemp("bootstraps") / "repo")
     numbers = ("--bias", "10", "--dark", "7", "--flat", "7", "--scale", "16", "--detector", "0", "--detector", "4")
-    done = command("simulate", str(made.repository), *numbers, "--json")
+    model = [word for name, value in DEFECTS.items() for word in ("--rate", f"{name}={value}")]
+    done = command("simulate", str(made.repository), *numbers, *model, "--json")
     assert done.returncode == 0, done.stderr
     return made
 
@@ -143,10 +156,13 @@ def found_defects(places: Places, plans: Mapping[str, Plan], folder: Path, **con
 def wanted_defects(places: Places, plan: Plan, detector: int) -> tuple[Any, Any]:
     """The injected pixels, and those that the rules mask with them."""
     camera = geometry.camera(plan.camera).detectors[detector]
-    injected = fitsio.read(str(places.truth / f"{camera.name}.fits"), "DEFECTS") > 0
+    kinds = fitsio.read(str(places.truth / f"{camera.name}.fits"), "DEFECTS")
+    injected = kinds > 0
+    assert all((kinds & kind).any() for kind in (1, 2, 4, 8))
     rules, grown = Growth.from_plain(GROWTH), injected.copy()
     for amplifier in camera.amplifiers:
         grown[amplifier.target.slices] = grow_columns(injected[amplifier.target.slices], rules)
+    mask_rings(grown, np.argwhere(kinds & 4), rules)
     mask_edges(grown, rules)
     return injected, grown
 

@@ -469,12 +469,12 @@ def test_every_dataset_type_has_a_path_and_can_be_registered(repository: Reposit
     wanted = {name: [{d: values[d] for d in kind.dimensions}] for name, kind in DATASET_TYPES.items() if name != "raw"}
     items = publish(repository, RUN, wanted)
     repository.ingest_products(RUN, items)
-    assert len({path for _, _, path in items}) == len(DATASET_TYPES) - 1 == 37
+    assert len({path for _, _, path in items}) == len(DATASET_TYPES) - 1 == 38
     with Butler.from_config(str(root)) as butler:
         for name, kind in DATASET_TYPES.items():
             registered = butler.get_dataset_type(name)
             assert set(registered.dimensions.required) == set(kind.dimensions)
-            tables = ("crosstalk", "linearizer", "defects", "ptc")
+            tables = ("crosstalk", "cti", "linearizer", "defects", "ptc")
             made = ("bias", "dark", "flat", "biasBootstrap", "darkBootstrap", "flatBootstrap")
             assert registered.isCalibration() == (name in (*made, *tables))
 

@@ -1,0 +1,268 @@
+"""Deferred charge measured: what flats leave in the overscan behind their last column.
+
+The n-th overscan column reads, relative to the last data column's signal S,
+
+    drift exp(-n / decay)  +  shifts x cti  where n = 1,
+
+to the first order in cti, which is all that there is.  The offset is fitted to
+the columns behind the first (drift is linear, decay is sought), cti is what is
+left of the first one.  Bright exposures count where there is nothing but the
+offset: traps fill.  Every column of an exposure has the same error, read noise
+/ sqrt(rows).  (Columns and signals are those of cp_pipe's CpCtiSolveTask; traps are not fitted.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import cti, gang
+from kernels.errors import DataError, JobError
+from kernels.framekernel import FrameKernel
+from kernels.isr import Reader
+from kernels.job import File, Job, Task
+from kernels.product import Card
+from kernels.publish import publish
+from kernels.sample import clipped_mean
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+#: Range of the decay that is sought, columns: less cannot be told from what traps leave in the second column.
+DECAYS = (1.0, 20.0)
+#: An offset is one from so many standard errors on.
+SIGNIFICANT = 2.5
+#: Signal of a last column that light made: less may be the bias's structure, electron.
+LIT = 50.0
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What the fits look at.
+
+    Parameters
+    ----------
+    offset_signal, cti_signal : `float`
+        Largest signal of an exposure, electron.
+    offset_columns, cti_columns : `tuple` [`int`, `int`]
+        First and last overscan column, from 1 on: of all exposures, and of the
+        faint ones.
+    """
+
+    offset_signal: float = 150000.0
+    offset_columns: tuple[int, int] = (3, 13)
+    cti_signal: float = 10000.0
+    cti_columns: tuple[int, int] = (1, 2)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Ranges:
+        """Check and freeze.
+
+        Raises
+        ------
+        JobError
+            A range of columns is none, or there is nothing to be told by it.
+        """
+        made = cls(**{f.name: plain[f.name] for f in fields(cls) if f.name in plain})
+        for name, least, most in (("offset_columns", 2, 99), ("cti_columns", 1, 1)):
+            columns = getattr(made, name)
+            if len(columns) != 2 or not (least <= columns[0] <= most and columns[0] < columns[1]):
+                raise JobError(f"{name}: {columns} is no range of columns, [first, last], from {least} on")
+        return made
+
+    @property
+    def columns(self) -> int:
+        """Overscan columns that are looked at."""
+        return max(self.offset_columns[1], self.cti_columns[1])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One amplifier's deferred charge; see `kernels.cti`."""
+
+    cti: float = 0.0
+    cti_error: float = 0.0
+    drift: float = 0.0
+    drift_error: float = 0.0
+    decay: float = 1.0
+    eper: float = 0.0
+    exposures: int = 0
+
+    def row(self) -> list[float]:
+        """As the product has it."""
+        return [getattr(self, f.name) for f in fields(self)]
+
+
+@dataclass(frozen=True)
+class _Offset:
+    """The output's offset, and what its parameters' errors make of the first overscan column, relative."""
+
+    drift: float = 0.0
+    drift_error: float = 0.0
+    decay: float = 1.0
+    first_error: float = 0.0
+
+
+def _offset(n: F64, height: F64, power: F64) -> _Offset:
+    """Fit the offset to relative ``height`` of columns ``n`` (each [column]), of variance 1 / ``power``."""
+    from scipy.optimize import minimize_scalar
+
+    def shape(log_decay: float) -> F64:
+        return np.asarray(np.exp(-n / np.exp(log_decay)))
+
+    def gain(log_decay: float) -> float:
+        """What a fit takes off chi^2, negative."""
+        model = shape(log_decay)
+        return -(max(float((power * height) @ model), 0.0) ** 2) / float((power * model) @ model)
+
+    low, high = float(np.log(DECAYS[0])), float(np.log(DECAYS[1]))
+    grid = np.linspace(low, high, 40)
+    best, step = float(grid[int(np.argmin([gain(g) for g in grid]))]), (high - low) / 39
+    found = float(minimize_scalar(gain, bounds=(best - step, best + step), method="bounded").x)
+    model, decay = shape(found), float(np.exp(found))
+    weight = float((power * model) @ model)
+    drift, alone = float((power * height) @ model) / weight, weight**-0.5
+    if drift < SIGNIFICANT * alone:
+        return _Offset(drift_error=alone)
+    slopes = np.array([model, drift * model * n / decay**2])
+    covariance = np.linalg.inv((power * slopes) @ slopes.T)
+    first = math.exp(-1 / decay) * np.array([1, drift / decay**2])
+    return _Offset(drift, float(covariance[0, 0] ** 0.5), decay, float((first @ covariance @ first) ** 0.5))
+
+
+def _looked_at(faint: Bool, some: Bool, columns: int, ranges: Ranges) -> Bool:
+    """Which overscan columns of which exposures [exposure, column]."""
+    looked = np.zeros((len(faint), columns), np.bool_)
+    for exposures, (first, last) in ((faint, ranges.cti_columns), (some, ranges.offset_columns)):
+        looked[exposures, first - 1 : last] = True
+    return looked
+
+
+def fit(signal: F64, tail: F64, error: F64, shifts: int, ranges: Ranges) -> Fit:
+    """Fit one amplifier.
+
+    Parameters
+    ----------
+    signal : `numpy.ndarray` [exposure], float64
+        Of the last data column, electron; NaN where unknown.
+    tail : `numpy.ndarray` [exposure, overscan column], float64
+        Means of the overscan columns from the first on, electron.
+    error : `numpy.ndarray` [exposure], float64
+        Standard error of each of them, electron.
+    shifts : `int`
+        Transfers of the last data column.
+
+    Returns
+    -------
+    fit : `Fit`
+        Of 0 exposures where the amplifier answers no light.
+    """
+    lit = np.isfinite(signal) & np.isfinite(tail).all(axis=1) & (signal > LIT)
+    faint, some = lit & (signal < ranges.cti_signal), lit & (signal < ranges.offset_signal)
+    if not faint.any():
+        return Fit()
+    weight = (signal / error)[:, np.newaxis] ** 2 * _looked_at(faint, some, tail.shape[1], ranges)
+    power: F64 = weight.sum(axis=0)
+    used = np.flatnonzero(power)
+    height: F64 = np.array(
+        [
+            np.average(tail[w > 0, x] / signal[w > 0], weights=w[w > 0])
+            for x, w in zip(used, weight.T[used], strict=True)
+        ]
+    )
+    behind = used > 0
+    offset = _offset((used[behind] + 1).astype(np.float64), height[behind], power[used[behind]])
+    first = float(height[0]) - offset.drift * math.exp(-1 / offset.decay)
+    return Fit(
+        cti=max(first, 0.0) / shifts,
+        cti_error=math.hypot(power[0] ** -0.5, offset.first_error) / shifts,
+        drift=offset.drift,
+        drift_error=offset.drift_error,
+        decay=offset.decay,
+        eper=float(np.median(tail[faint, :2].sum(axis=1) / (shifts * signal[faint]))),
+        exposures=int(faint.sum()),
+    )
+
+
+def tails(reader: Reader, file: File, columns: int) -> list[F64]:
+    """Means of each amplifier's last data column and overscan columns, clipped at 3 sigma, electron.
+
+    Returns
+    -------
+    means : `list` of `numpy.ndarray` [1 + column], float64
+        NaN where nothing is good.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    means = []
+    for channel, image in zip(reader.channels, reader.trailing(file, columns), strict=True):
+        electrons = image if channel.gain != 1.0 else image * np.float32(channel.amplifier.gain)
+        each = [clipped_mean(np.ascontiguousarray(electrons[:, x : x + 1]))[0] for x in range(electrons.shape[1])]
+        means.append(np.array(each))
+    return means
+
+
+class Cti(FrameKernel):
+    """The gang kernel: a piece is one exposure of one detector.
+
+    ``config``: ``isr``, the fields of `Ranges`, ``permissions``; output ``cti``.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._ranges = Ranges.from_plain(job.config)
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """Cost of each exposure: the bytes that are read."""
+        return [float(file.bytes or 1) for file in self.raws(task)]
+
+    def compute(self, task: Task, piece: int) -> F64:
+        """Means [amplifier, 1 + column] of one exposure."""
+        file = self.raws(task)[piece]
+        found: dict[int, F64] = {}
+        for reader in self.readers(task):
+            numbers = [channel.number for channel in reader.channels]
+            found |= dict(zip(numbers, tails(reader, file, self._ranges.columns), strict=True))
+        return np.array([found[k] for k in sorted(found)])
+
+    def finish(self, task: Task, results: Iterable[F64]) -> dict[str, Any]:
+        """Fit, and publish.
+
+        Raises
+        ------
+        DataError
+            No amplifier of the detector answers light; or a frame is another detector's.
+        """
+        self.require_identity(task)
+        means, detector = np.array(list(results)), self.calibrations(task).detector
+        fits = []
+        for k, amplifier in enumerate(detector.amplifiers):
+            error = np.full(len(means), amplifier.read_noise / np.sqrt(amplifier.data.ny))
+            fits.append(fit(means[:, k, 0], means[:, k, 1:], error, amplifier.data.x1, self._ranges))
+        if not any(f.exposures for f in fits):
+            what = f"no amplifier has light below {self._ranges.cti_signal:g} electron: not flats of a faint ramp"
+            raise DataError(self.raws(task)[0].path, what)
+        cards: list[Card] = [("NEXPOSUR", len(means), "flats that were looked at")]
+        cards += [(key, value, "") for key, value in task.provenance.items()]
+        unmeasured = [a.name for a, f in zip(detector.amplifiers, fits, strict=True) if not f.exposures]
+        output = publish(
+            task.outputs[cti.KIND],
+            lambda path: cti.write(path, self.camera, detector, [f.row() for f in fits], cards),
+            self.stamp,
+            self.job.config["permissions"],
+        )
+        return {cti.KIND: output, "inputs_used": len(means), "not_measured": unmeasured}
+
+
+def execute(job: Job, comm: Any) -> int:
+    """Measure every task's detector; return the number of tasks of this rank that failed."""
+    return gang.execute(job, comm, Cti(job))
