@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from campaign.cameracheck import problems
 from campaign.errors import ConfigurationError
 from campaign.headertable import Translation, suggest
 from campaign.section import Section, cut, shrink
+from campaign.validation import sentences
 from templates import ROOT
 
 FOLDER = ROOT / "cameras"
@@ -296,27 +297,6 @@ def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
     }
 
 
-def _place(loc: Sequence[str | int], plain: Any) -> str:
-    """Say where in the file: list items by their name rather than their number."""
-    words = []
-    for key in loc:
-        try:
-            plain = plain[key]
-        except (LookupError, TypeError):
-            plain = None
-        words.append(str(plain.get("name", key)) if isinstance(key, int) and isinstance(plain, dict) else str(key))
-    return " ".join(words)
-
-
-def _sentence(error: Mapping[str, Any], plain: Any) -> str:
-    place = _place(error["loc"], plain) or "the file"
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    if error["type"] == "extra_forbidden":
-        return f"{place} is no known key"
-    return f"{place}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r:.60})"
-
-
 def build(plain: Any, where: str) -> Camera:
     """Check a camera's plain data and freeze it.
 
@@ -329,7 +309,7 @@ def build(plain: Any, where: str) -> Camera:
         camera = Camera.model_validate(plain)
         found = list(problems(camera))
     except ValidationError as error:
-        found = [_sentence(e, plain) for e in error.errors()]
+        found = sentences(error, plain)
     if found:
         raise ConfigurationError("\n  - ".join([f"problems in the camera file: {len(found)}", *found]), where=where)
     return camera

@@ -14,12 +14,14 @@ from campaign.cli import as_json, cli, ranks
 
 if TYPE_CHECKING:
     from campaign.ingest import Report, SummaryRow
+    from campaign.simulation import Places
 
 
 @cli.command()
 @click.argument("repo", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--plan", "plan_name", metavar="PLAN", help="What a plan's simulation lists, and nothing else.")
 @click.option("--camera", "camera_name", default="LSSTComCam", show_default=True, help="Name, or a camera file.")
-@click.option("--scale", type=click.IntRange(1), default=1, show_default=True, help="Divide the imaging area by N.")
+@click.option("--scale", type=click.IntRange(1), help="Divide the imaging area by N (default 1, or the plan's).")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same frames.")
 @click.option("--bias", type=click.IntRange(0), default=10, show_default=True, help="Number of bias frames.")
 @click.option("--dark", type=click.IntRange(0), default=10, show_default=True, help="Number of dark frames.")
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
 @as_json
 def simulate(
     repo: Path,
+    plan_name: str | None,
     camera_name: str,
-    scale: int,
+    scale: int | None,
     seed: int,
     bias: int,
     dark: int,
@@ -61,21 +64,47 @@ def simulate(
     from campaign import console
     from campaign.camera import load
     from campaign.home import home_of_new
-    from campaign.simulation import Nights, Places, default_filters, simulate
+    from campaign.simulation import Nights, Places, default_filters, exposures, simulate
 
+    if plan_name is not None:
+        _simulate_plan(Places(repo.absolute()), plan_name, scale, ranks, as_json)
+        return
+    scale = scale or 1
     camera = load(camera_name).scaled(scale)
     plan = Nights(bias, dark, flat, dark_time, flat_time, filters or default_filters(camera), days or Nights.days)
     places = Places(repo.absolute())
     home = home_of_new(places.repository, os.environ)
     chosen = tuple(sorted(set(detectors))) or camera.detector_ids("SCIENCE")
     model = {"crosstalk": crosstalk, "nonlinearity": nonlinearity, **dict(map(_rate, rates))}
-    raws = simulate(places, home, camera, plan, seed, chosen, ranks, model)
+    raws = simulate(places, home, camera, exposures(camera, plan), seed, chosen, ranks, model)
     made = {"camera": camera.name, "scale": scale, "seed": seed, "raws": raws}
     home.record("simulate", os.environ.get("TICKET", ""), made)
     if as_json:
         console.emit({"repository": str(places.repository), "truth": str(places.truth), "raws": raws})
         return
     console.say(f"{raws} raws of {len(chosen)} detectors in {places.repository}; their truth is in {places.truth}")
+
+
+def _simulate_plan(places: Places, plan_name: str, scale: int | None, ranks: int, as_json: bool) -> None:
+    from campaign import console
+    from campaign.errors import UsageError
+    from campaign.home import home_of_new
+    from campaign.plans import locate, read
+    from campaign.plans_truth import simulate_plan
+
+    path = locate(plan_name)
+    file = read(path)
+    if file.simulation is None:
+        raise UsageError("the plan has no simulation", where=str(path), do="name the numbers of frames instead")
+    home = home_of_new(places.repository, os.environ)
+    raws, wanted = simulate_plan(places, home, file.simulation, file.variables, scale, ranks)
+    made = {"plan": path.stem, "camera": file.simulation.camera, "seed": file.simulation.seed, "raws": raws}
+    home.record("simulate", os.environ.get("TICKET", ""), made)
+    if as_json:
+        found = {name: sorted(ids) for name, ids in wanted.items()}
+        console.emit({"repository": str(places.repository), "truth": str(places.truth), "raws": raws, "wanted": found})
+        return
+    console.say(f"{raws} raws in {places.repository}; their truth is in {places.truth}")
 
 
 def _rate(text: str) -> tuple[str, Any]:

@@ -21,7 +21,7 @@ from campaign.jobs import JobFile, JobTask
 from campaign.launch import run_job
 from campaign.order import Order
 from campaign.plan import Plan
-from campaign.simulation import Nights, Places, default_filters, simulate
+from campaign.simulation import Nights, Places, default_filters, exposures, simulate
 from campaign.step import Options, load
 from campaign.submit import prepare
 
@@ -114,7 +114,7 @@ def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
     home = home_of_new(places.repository, {})
     say(f"simulating {CAMERA} at scale {SCALE}: 10 biases, 10 darks, 10 flats over two nights")
     nights = Nights(filters=default_filters(camera))
-    raws = simulate(places, home, camera, nights, seed, camera.detector_ids("SCIENCE"), ranks)
+    raws = simulate(places, home, camera, exposures(camera, nights), seed, camera.detector_ids("SCIENCE"), ranks)
     say(f"  {raws} raws, {time.monotonic() - started:.1f} s")
     demo, environment = Demo(places.repository), variables(places)
     plans: dict[str, Plan] = {}

@@ -55,6 +55,14 @@ class Exposure:
     mjd: float
     reason: str
     program: str = "BLOCK-SIM"
+    electrons: float | None = None
+    leak: float = 0.0
+    jump: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """What a job says of it: nothing of what is as usual."""
+        usual = {"electrons": None, "leak": 0.0, "jump": 0.0}
+        return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
 
 @dataclass(frozen=True)
@@ -83,37 +91,66 @@ def _shots(plan: Nights, night: int) -> Iterator[tuple[str, str | None, float]]:
         yield from (("flat", name, plan.flat_time) for _ in range(share(plan.flat)))
 
 
-def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
-    """The exposures of a sequence, night by night."""
-    found = []
-    for night, day in enumerate(plan.days):
-        begin = datetime.strptime(str(day), "%Y%m%d") + timedelta(hours=21)
-        for number, (kind, name, seconds) in enumerate(_shots(plan, night), 1):
-            found.append(
-                Exposure(
-                    exposure=day * 100000 + number,
-                    obs_id=f"{PREFIX[camera.name]}_O_{day}_{number:06d}",
-                    day_obs=day,
-                    seq_num=number,
-                    observation_type=kind,
-                    exposure_time=seconds,
-                    dark_time=seconds + (0.05 if seconds else 0.03),
-                    physical_filter=name,
-                    begin=begin.isoformat(timespec="milliseconds"),
-                    mjd=(begin - MJD_EPOCH) / timedelta(days=1),
-                    reason=kind,
-                )
-            )
-            begin += timedelta(seconds=seconds + READOUT)
-    return found
+def exposure_at(
+    camera: str, day: int, number: int, begin: datetime, kind: str, seconds: float, **more: Any
+) -> Exposure:
+    """An exposure, with the ids and times that follow from its night, its number and when it begins."""
+    return Exposure(
+        exposure=day * 100000 + number,
+        obs_id=f"{PREFIX[camera]}_O_{day}_{number:06d}",
+        day_obs=day,
+        seq_num=number,
+        observation_type=kind,
+        exposure_time=seconds,
+        dark_time=seconds + (0.05 if seconds else 0.03),
+        begin=begin.isoformat(timespec="milliseconds"),
+        mjd=(begin - MJD_EPOCH) / timedelta(days=1),
+        **more,
+    )
 
 
-def _check(camera: Camera, plan: Nights, detectors: Sequence[int], places: Places) -> None:
+def _midnight(day: int) -> datetime:
+    try:
+        return datetime.strptime(f"{day:08d}", "%Y%m%d")
+    except ValueError as error:
+        raise ConfigurationError(f"day_obs {day} is no date", do="write it as 20241208") from error
+
+
+def require_simulated(camera: Camera) -> None:
+    """See that the simulator writes raws of a camera.
+
+    Raises
+    ------
+    UsageError
+        It does not.
+    """
     if camera.name not in PREFIX:
         raise UsageError(
             f"{camera.name} is not a camera of the LSST kind", do=f"the simulator writes raws of {', '.join(PREFIX)}"
         )
-    unknown = sorted(set(plan.filters) - set(camera.bands))
+
+
+def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
+    """The exposures of a sequence, night by night.
+
+    Raises
+    ------
+    UsageError, ConfigurationError
+        The camera cannot be simulated, a night is no date.
+    """
+    require_simulated(camera)
+    found = []
+    for night, day in enumerate(plan.days):
+        begin = _midnight(day) + timedelta(hours=21)
+        for number, (kind, name, seconds) in enumerate(_shots(plan, night), 1):
+            found.append(exposure_at(camera.name, day, number, begin, kind, seconds, physical_filter=name, reason=kind))
+            begin += timedelta(seconds=seconds + READOUT)
+    return found
+
+
+def _check(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], places: Places) -> None:
+    require_simulated(camera)
+    unknown = sorted({shot.physical_filter for shot in shots if shot.physical_filter} - set(camera.bands))
     if unknown:
         raise ConfigurationError(f"{camera.name} has no filter {unknown[0]}", do=f"it has {', '.join(camera.bands)}")
     strangers = sorted(set(detectors) - set(camera.by_id))
@@ -121,11 +158,6 @@ def _check(camera: Camera, plan: Nights, detectors: Sequence[int], places: Place
         raise ConfigurationError(
             f"{camera.name} has no detector {strangers[0]}", do=f"it has {min(camera.by_id)} to {max(camera.by_id)}"
         )
-    for day in plan.days:
-        try:
-            datetime.strptime(f"{day:08d}", "%Y%m%d")
-        except ValueError as error:
-            raise ConfigurationError(f"day_obs {day} is no date", do="write it as 20241208") from error
     for path in (places.repository, places.raw, places.truth):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists already", do="give a new folder: a simulation makes a new repository")
@@ -136,7 +168,7 @@ def _tasks(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], 
     for detector in detectors:
         ccd = camera.by_id[detector]
         own = {"header": {"LSST_NUM": ccd.serial, "RAFTBAY": ccd.raft, "CCDSLOT": ccd.slot}}
-        raws = [{**asdict(shot), **own} for shot in shots]
+        raws = [{**shot.plain(), **own} for shot in shots]
         truth = {"truth": str(places.truth / f"{ccd.name}.fits")}
         tasks.append(JobTask(f"truth:{detector}", detector, outputs=truth, parameters={"exposures": raws}))
         for shot, parameters in zip(shots, raws, strict=True):
@@ -150,7 +182,7 @@ def simulate(
     places: Places,
     home: Home,
     camera: Camera,
-    plan: Nights,
+    shots: Sequence[Exposure],
     seed: int,
     detectors: Sequence[int],
     ranks: int,
@@ -167,9 +199,9 @@ def simulate(
     TasksFailed
         A frame could not be written.
     """
-    _check(camera, plan, detectors, places)
+    _check(camera, shots, detectors, places)
     try:
-        return _simulate(places, home, camera, plan, seed, detectors, ranks, rates)
+        return _simulate(places, home, camera, shots, seed, detectors, ranks, rates)
     except BaseException:
         for path in (places.repository, places.raw, places.truth):
             shutil.rmtree(path, ignore_errors=True)
@@ -180,13 +212,12 @@ def _simulate(
     places: Places,
     home: Home,
     camera: Camera,
-    plan: Nights,
+    shots: Sequence[Exposure],
     seed: int,
     detectors: Sequence[int],
     ranks: int,
     rates: Mapping[str, Any],
 ) -> int:
-    shots = exposures(camera, plan)
     work = places.truth / "job"
     config = {"seed": seed, "rates": dict(rates), "header": {"INSTRUME": HEADER[camera.name]}}
     tasks = _tasks(camera, shots, detectors, places)

@@ -12,6 +12,8 @@ parameters
   ``flat``), ``physical_filter`` (`None` without), ``exposure_time`` and
   ``dark_time`` (second), ``begin`` (ISO-8601, TAI), ``mjd`` (TAI), ``reason``,
   ``program``;
+- optional: ``electrons``, the light of a pixel of response 1 (but for the
+  lamp's jitter), instead of the lamp's rate x time;
 - optional: ``leak``, light that comes through a closed shutter where that is
   worst, electron/second; ``jump``, what all bias levels are too high by, ADU;
 - optional: ``lamp``, times as bright as the lamp is (default 1 for a flat, 0
@@ -42,7 +44,7 @@ from kernels.job import Job, Task
 from kernels.publish import publish
 from kernels.rates import Rates, Stream, generator
 from kernels.seal import written
-from kernels.truth import F32, CosmicRays, Truth, cosmic_rays, lamp, make, oriented, radius_mm
+from kernels.truth import F32, CosmicRays, Truth, cosmic_rays, jitter, lamp, make, oriented, radius_mm
 from kernels.truthfile import truth_bytes
 
 #: Over what length of the focal plane a light leak dies away, mm.
@@ -56,6 +58,8 @@ def light(seed: int, parameters: Mapping[str, Any], rates: Rates) -> float:
     if not factor:
         return 0.0
     exposure, seconds = parameters["exposure"], parameters["exposure_time"]
+    if "electrons" in parameters:
+        return float(factor * parameters["electrons"] * jitter(seed, exposure, rates))
     return float(factor * lamp(seed, exposure, parameters["physical_filter"], seconds, rates))
 
 

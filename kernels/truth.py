@@ -233,8 +233,12 @@ def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) ->
 def lamp(seed: int, exposure: int, physical_filter: str, exposure_time: float, rates: Rates) -> float:
     """Light of a flat in a pixel of response 1, electron."""
     level = generator(seed, Stream.LAMP, _filter_id(physical_filter)).uniform(0.8, 1.2)
-    jitter = 1 + rates.lamp_jitter * generator(seed, Stream.LAMP, exposure).standard_normal()
-    return float(rates.lamp * level * jitter * exposure_time)
+    return float(rates.lamp * level * jitter(seed, exposure, rates) * exposure_time)
+
+
+def jitter(seed: int, exposure: int, rates: Rates) -> float:
+    """How bright the lamp is in one exposure, relative."""
+    return float(1 + rates.lamp_jitter * generator(seed, Stream.LAMP, exposure).standard_normal())
 
 
 @dataclass(frozen=True)
