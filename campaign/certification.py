@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from campaign.certify import certify, chain, check_chain
+from campaign.certify import CertifyReport, certify, chain, check_chain
 from campaign.errors import ConfigurationError, UsageError
 from campaign.home import Home, home_of
 
@@ -118,8 +118,28 @@ def expected(repository: Repository, home: Home, source: str, dataset_type: str)
     return [{"detector": d} for d in entries[-1]["detectors"]] if entries else []
 
 
-def run(wanted: Certification) -> dict[str, Any]:
+def _certified_before(repository: Repository, wanted: Certification, number: int) -> CertifyReport | None:
+    """What the target holds, where that is all of the source's newest RUN and nothing else."""
+    if not repository.collection_type(wanted.target):
+        return None
+    newest = repository.chain(wanted.source) if repository.collection_type(wanted.source) == "CHAINED" else ()
+    links = repository.associations(wanted.dataset_type, [wanted.target])
+    if len(links) < max(number, 1) or {link.run for link in links} != {
+        *newest[:1],
+        *(() if newest else (wanted.source,)),
+    }:
+        return None
+    ids = tuple(link.data_id for link in links)
+    return CertifyReport(wanted.dataset_type, (links[0].run,), wanted.target, ids, links[0].begin, links[0].end)
+
+
+def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     """Certify and chain.
+
+    Parameters
+    ----------
+    again : `bool`
+        What was certified just so before is not certified twice, and no mistake: only the chain is set.
 
     Raises
     ------
@@ -135,7 +155,8 @@ def run(wanted: Certification) -> dict[str, Any]:
         how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
         if wanted.chain:  # before anything is changed
             check_chain(repository, wanted.chain, [wanted.target], **how)
-        report = certify(
+        report = _certified_before(repository, wanted, len(asked)) if again else None
+        report = report or certify(
             repository,
             source=wanted.source,
             target=wanted.target,

@@ -90,7 +90,17 @@ def _defect(error: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
-    for commands in ("data", "step", "run", "index", "clean", "report", "sites", "siterun"):  # each adds its own
+    for commands in (
+        "data",
+        "step",
+        "run",
+        "index",
+        "clean",
+        "report",
+        "sites",
+        "siterun",
+        "plan",
+    ):  # each adds its own
         importlib.import_module(f"campaign.cli_{commands}")
 
     try:

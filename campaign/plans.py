@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from campaign import envfile
 from campaign.errors import CampaignError, ConfigurationError
+from campaign.inputs import listed
 from campaign.plans_simulation import Simulation
 from campaign.problems import Problem, Problems, suggest
 from campaign.selection import check_expression
@@ -152,6 +153,12 @@ class Campaign:
     file: PlanFile
     environment: Mapping[str, str]
     order: tuple[str, ...]
+    _configs: dict[tuple[str, str], StepConfig] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def rerun(self) -> str:
+        """The RERUN that the campaign began with."""
+        return self.environment["RERUN"]
 
     @property
     def name(self) -> str:
@@ -178,16 +185,23 @@ class Campaign:
         """All that needs a step."""
         return {name for name in self.steps if step in self.ancestors(name)}
 
-    def config(self, step: str, rerun: str | None = None) -> StepConfig:
-        """A step's template, resolved.
+    def config(self, step: str, rerun: str) -> StepConfig:
+        """A step's template, resolved; but for the time it is always the same.
 
         Parameters
         ----------
-        rerun : `str`, optional
+        rerun : `str`
             In place of the campaign's RERUN.
+
+        Raises
+        ------
+        ConfigurationError
+            With everything that is wrong with it.
         """
-        chosen, more = self.steps[step], {"RERUN": rerun} if rerun else {}
-        return resolve(chosen.template, {**self.environment, **more}, dict(chosen.set), chosen.site)
+        if (step, rerun) not in self._configs:
+            chosen, variables = self.steps[step], {**self.environment, "RERUN": rerun}
+            self._configs[step, rerun] = resolve(chosen.template, variables, dict(chosen.set), chosen.site)
+        return self._configs[step, rerun]
 
 
 def locate(name_or_path: str) -> Path:
@@ -329,14 +343,19 @@ def load(name_or_path: str, env_file: Path | None, shell: Mapping[str, str]) -> 
 
 def _clashes(campaign: Campaign) -> Iterator[Problem]:
     owners: dict[str, str] = {}
+    wrong: dict[tuple[str, str], list[str]] = {}
     for name in campaign.order:
         try:
-            output = campaign.config(name).output
+            output = campaign.config(name, campaign.rerun).output
+        except Problems as error:  # what is wrong with several is said once
+            for problem in error.problems:
+                wrong.setdefault((problem.what, problem.do), []).append(name)
+            continue
         except CampaignError as error:
             yield Problem(f"step {name}: {error}")
             continue
         if other := owners.get(output):
-            yield Problem(
-                f"steps {other} and {name} write one collection: {output}", do="give one of them another output"
-            )
+            yield Problem(f"steps {other} and {name} write one collection: {output}", do="give one another output")
         owners[output] = name
+    for (what, do), names in wrong.items():
+        yield Problem(f"step{'s' * (len(names) > 1)} {listed(names)}: {what}", do=do)

@@ -1,0 +1,145 @@
+"""Commands of a whole campaign: run, plan, accept, reject."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from campaign.cli import as_json, cli, options
+
+if TYPE_CHECKING:
+    from campaign.home import Home
+    from campaign.plans import Campaign
+    from campaign.plans_state import Books
+
+plan_options = options(
+    click.argument("plan_name", metavar="PLAN"),
+    click.option("--env", "env_file", type=click.Path(dir_okay=False), help="Variables over the plan's, from FILE."),
+)
+campaign_option = click.option("--campaign", "name", help="Which one, where several wait at such a step.")
+repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
+
+
+def _campaign(plan_name: str, env_file: str | None) -> tuple[Campaign, Home, Books]:
+    from campaign.errors import ConfigurationError
+    from campaign.home import home_of
+    from campaign.plans import load
+    from campaign.plans_state import books_of
+
+    campaign = load(plan_name, Path(env_file) if env_file else None, os.environ)
+    if not campaign.environment.get("REPO"):
+        raise ConfigurationError("the variable REPO is not set", do="export REPO=/repo/main")
+    home = home_of(campaign.environment["REPO"], campaign.environment)
+    return campaign, home, books_of(home, campaign)
+
+
+@cli.command("run")
+@plan_options
+@click.option("--from", "first", metavar="STEP", help="Only this one and what needs it.")
+@click.option("--to", "last", metavar="STEP", help="Only this one and what it needs.")
+@click.option("--yes", is_flag=True, help="Accept every gate; recorded.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Steps at the same time.")
+@click.option("--sites", metavar="A,B,...", help="Split every step over these sites, by their fractions.")
+@click.option("--site", metavar="NAME", help="Run every step at this site.")
+@click.option("--ranks", type=click.IntRange(1), help="MPI ranks of a gang.")
+@click.option("--changed", is_flag=True, help="Go on though the plan has changed since the campaign was begun.")
+@as_json
+def run_plan(
+    plan_name: str,
+    env_file: str | None,
+    first: str | None,
+    last: str | None,
+    yes: bool,
+    jobs: int,
+    sites: str | None,
+    site: str | None,
+    ranks: int | None,
+    changed: bool,
+    as_json: bool,
+) -> None:
+    """Run the steps of PLAN, each as soon as what it needs is done; go on where it was left.
+
+    A gate waits until somebody says `campaign accept STEP` or `campaign reject STEP`;
+    what does not need it goes on meanwhile.
+    """
+    from campaign import console
+    from campaign.plans_draw import Row, plain
+    from campaign.plans_run import Chosen, Driver
+    from campaign.plans_state import keep_plan
+
+    campaign, home, books = _campaign(plan_name, env_file)
+    keep_plan(books, campaign.path.read_text(encoding="utf-8"), changed)
+    given = {"--sites": sites, "--site": site, "--ranks": ranks}
+    arguments = [word for key, value in given.items() if value for word in (key, str(value))]
+    chosen = Chosen(first, last, yes, jobs, tuple(arguments))
+    console.say(f"campaign {campaign.name}: {len(campaign.steps)} steps, books in {books.folder}")
+    states = Driver(campaign, home, books, chosen, console.say).run()
+    if as_json:
+        console.emit({"campaign": campaign.name, "steps": plain(campaign, {n: Row(s) for n, s in states.items()})})
+    else:
+        done = sum(state.state == "done" for state in states.values())
+        console.say(f"{done} of {len(states)} steps are done")
+
+
+@cli.command("plan")
+@plan_options
+@click.option("--svg", "svg_file", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into FILE.")
+@click.option("--no-stale", is_flag=True, help="Do not ask the repository what is stale.")
+@as_json
+def show_plan(plan_name: str, env_file: str | None, svg_file: Path | None, no_stale: bool, as_json: bool) -> None:
+    """Show the steps of PLAN: what each needs, its state, what it takes, and whether it is stale."""
+    from campaign import console, plans_draw
+    from campaign.jobs import write_text
+    from campaign.plans_look import rows
+
+    campaign, home, books = _campaign(plan_name, env_file)
+    found = rows(campaign, home, books, stale=not no_stale)
+    if svg_file:
+        write_text(svg_file, plans_draw.svg(campaign, found))
+    if as_json:
+        console.emit({"campaign": campaign.name, "steps": plans_draw.plain(campaign, found)})
+        return
+    console.table(plans_draw.headings(), plans_draw.text(campaign, found), campaign.name)
+    if svg_file:
+        console.say(f"drawn in {svg_file}")
+
+
+def _decide(step: str, name: str | None, repo: str | None) -> tuple[Books, dict[str, Any]]:
+    from campaign.home import home_of
+    from campaign.plans_state import waiting_gate
+
+    return waiting_gate(home_of(repo, os.environ), step, name)
+
+
+@cli.command()
+@click.argument("step")
+@click.option("--reason", required=True, help="Why; it is recorded.")
+@campaign_option
+@repo_option
+def accept(step: str, reason: str, name: str | None, repo: str | None) -> None:
+    """Accept what STEP made: the campaign that waits for it goes on."""
+    from campaign import console
+
+    books, line = _decide(step, name, repo)
+    books.write("accepted", step, run=line["run"], reason=reason)
+    console.say(f"{step} of {books.folder.name} is accepted")
+
+
+@cli.command()
+@click.argument("step")
+@click.option("--reason", required=True, help="Why; it is recorded.")
+@click.option("--rerun", help="RERUN that it is made again under; the next letter by default.")
+@campaign_option
+@repo_option
+def reject(step: str, reason: str, rerun: str | None, name: str | None, repo: str | None) -> None:
+    """Reject what STEP made: it, and what needs it, is made under the next RERUN."""
+    from campaign import console
+    from campaign.plans_state import next_rerun
+
+    books, line = _decide(step, name, repo)
+    following = rerun or next_rerun(line["rerun"])
+    books.write("rejected", step, run=line["run"], reason=reason, rerun=following)
+    console.say(f"{step} of {books.folder.name} is rejected; it and what needs it are made next as RERUN {following}")

@@ -1,0 +1,328 @@
+"""Runs a campaign: every step that can begin is begun, what is made is looked at, certified and chained.
+
+A step is made by a `campaign submit`, or `restart`, of its own, in a process
+of its own: what becomes of this driver does not touch it, and the next driver
+finds it by its run.  Nothing is remembered here that is not in the journals.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from campaign.certification import request as certification_request
+from campaign.certification import run as certify
+from campaign.errors import CampaignError, SubmissionRefused, TasksFailed, UsageError
+from campaign.events import read as read_events
+from campaign.home import Home
+from campaign.plans import Campaign
+from campaign.plans_state import Books, StepState, look
+from campaign.problems import suggest
+
+POLL_S = 0.1
+#: How often it is looked at what other drivers make, second.
+LOOK_S = 2.0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the command line says.
+
+    Parameters
+    ----------
+    first, last : `str`, optional
+        Steps: what does not need the first, and what the last does not need, is left alone.
+    yes : `bool`
+        Accept every gate.
+    jobs : `int`
+        Steps that are made at the same time.
+    arguments : `tuple` [`str`]
+        Further ones for `campaign submit`: sites, ranks.
+    """
+
+    first: str | None = None
+    last: str | None = None
+    yes: bool = False
+    jobs: int = 2
+    arguments: tuple[str, ...] = ()
+
+
+def chosen_steps(campaign: Campaign, chosen: Chosen) -> list[str]:
+    """The steps that are wanted, in their order.
+
+    Raises
+    ------
+    UsageError
+        There is no such step, or nothing between the two.
+    """
+    wanted = set(campaign.order)
+    for name, others in ((chosen.first, campaign.descendants), (chosen.last, campaign.ancestors)):
+        if name is None:
+            continue
+        if name not in campaign.steps:
+            raise UsageError(f"the plan has no step {name}", do=suggest(name, campaign.steps))
+        wanted &= others(name) | {name}
+    if not wanted:
+        raise UsageError(f"{chosen.last} does not need {chosen.first}: no step is between them")
+    return [name for name in campaign.order if name in wanted]
+
+
+@dataclass
+class Driver:
+    """Drives one campaign to its end, or as far as it goes."""
+
+    campaign: Campaign
+    home: Home
+    books: Books
+    chosen: Chosen
+    say: Callable[[str], None]
+    _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _began: dict[str, float] = field(default_factory=dict)
+    _tried: set[str] = field(default_factory=set)
+    _refused: set[str] = field(default_factory=set)
+    _told: set[tuple[str, str]] = field(default_factory=set)
+
+    def run(self) -> dict[str, StepState]:
+        """Drive; returns what every step has come to.
+
+        Raises
+        ------
+        UsageError
+            See `chosen_steps`.
+        SubmissionRefused
+            Another driver does; or what the first step needs is not done.
+        TasksFailed
+            A step failed; those that do not need it were made.
+        """
+        wanted = chosen_steps(self.campaign, self.chosen)
+        with self.books.driving():
+            self._require_before(wanted)
+            try:
+                states = self._drive(wanted)
+            except KeyboardInterrupt:
+                self._end()
+                raise
+        lost = [name for name in wanted if states[name].state != "done"]
+        if lost:
+            first = states[lost[0]]
+            raise TasksFailed(
+                f"{len(lost)} of {len(wanted)} steps are not done; the first: {first.name}: {first.note or 'failed'}",
+                where=str(self.books.folder),
+                do="mend the cause and give the same command again: it goes on with what is left",
+            )
+        return states
+
+    def _require_before(self, wanted: list[str]) -> None:
+        states = self._look()
+        before = {n for name in wanted for n in self.campaign.steps[name].needs} - set(wanted)
+        late = [name for name in self.campaign.order if name in before and states[name].state != "done"]
+        if late:
+            raise SubmissionRefused(f"{', '.join(late)} must be done before", do="run from an earlier step")
+
+    def _look(self) -> dict[str, StepState]:
+        return look(self.campaign, self.home, self.books.lines())
+
+    def _drive(self, wanted: list[str]) -> dict[str, StepState]:
+        looked, written, states = 0.0, -1.0, dict[str, StepState]()
+        while True:
+            changed = self._reap()
+            latest = self.books.journal.stat().st_mtime if self.books.journal.exists() else 0.0
+            if changed or latest != written or time.monotonic() - looked > LOOK_S:
+                states, looked = self._look(), time.monotonic()
+                written = self.books.journal.stat().st_mtime if self.books.journal.exists() else 0.0
+                if self._advance(wanted, states):
+                    written = -1.0
+                    continue
+                if not self._children and all(self._ended(states[name]) for name in wanted):
+                    return states
+            time.sleep(POLL_S)
+
+    def _ended(self, state: StepState) -> bool:
+        """Whether nothing more can become of a step here; a gate can be opened, another's driver can end."""
+        if state.name in self._refused:
+            return True
+        return state.state in ("done", "blocked", "waiting") or (state.state == "failed" and state.name in self._tried)
+
+    def _advance(self, wanted: list[str], states: Mapping[str, StepState]) -> bool:
+        """Do what can be done now; whether something has changed by it."""
+        for name in wanted:
+            state = states[name]
+            if name in self._children:
+                continue
+            self._tell(state)
+            again = state.state in ("left", "failed") and name not in self._tried and self._needs_met(name, states)
+            if (state.state == "ready" or again) and len(self._children) < self.chosen.jobs:
+                self._begin(state)
+            elif state.state == "gate":
+                if self._gate(state):
+                    return True
+            elif state.state == "made" and name not in self._refused:
+                self._certify(state)
+                return True
+        return False
+
+    def _needs_met(self, name: str, states: Mapping[str, StepState]) -> bool:
+        return all(states[n].state == "done" for n in self.campaign.steps[name].needs)
+
+    def _tell(self, state: StepState) -> None:
+        """Say once what a step has come to, where that is of interest."""
+        if state.state in ("done", "running", "blocked") and (state.name, state.state) not in self._told:
+            self._told.add((state.name, state.state))
+            words = {
+                "done": "done",
+                "running": "is made by another process",
+                "blocked": f"not begun: {state.note} failed",
+            }
+            self.say(f"{state.name:14s} {words[state.state]}")
+
+    # A step's run
+
+    def _begin(self, state: StepState) -> None:
+        step, name = self.campaign.steps[state.name], state.name
+        self._tried.add(name)
+        self._told.discard((name, "done"))
+        logs = self.books.folder / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / f"{name}.{1 + len(list(logs.glob(f'{name}.*.log')))}.log"
+        if state.run:
+            words = ["restart", state.run, "--redo-stale"]
+        else:
+            words = ["submit", step.template, *self._settings(state), *self.chosen.arguments]
+            words += [w for e in step.exclude for w in ("--exclude", str(e))]
+            words += ["--allow-missing"] * step.allow_missing
+            words += [w for key in ("site", "sites") if (v := getattr(step, key)) for w in (f"--{key}", v)]
+        self.books.write("begun", name, rerun=state.rerun, log=str(log), command=words[0])
+        environment = {**self.campaign.environment, "RERUN": state.rerun}
+        with log.open("wb") as output:
+            self._children[name] = subprocess.Popen(
+                [sys.executable, "-P", "-m", "campaign", *words],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a terminal's Ctrl-C comes through this process, once
+            )
+        self._began[name] = time.monotonic()
+        self.say(f"{name:14s} {'goes on' if state.run else 'begun'}, log {log}")
+
+    def _settings(self, state: StepState) -> list[str]:
+        """Template keys; inputs that are made under another RERUN are named as they are."""
+        step, config = self.campaign.steps[state.name], state.config
+        assert config is not None
+        found = [w for key, value in step.set.items() for w in ("--set", f"{key}={value}")]
+        if state.rerun == self.campaign.rerun:
+            return found
+        there, states = list(config.in_collections), self._look()
+        for other in self.campaign.ancestors(state.name):
+            theirs = states[other]
+            would = self.campaign.config(other, state.rerun).output
+            there = [name.replace(would, theirs.config.output) if theirs.config else name for name in there]
+        return [*found, "--set", f"inCollection={','.join(there)}"]
+
+    def _reap(self) -> bool:
+        """Take note of the steps whose process has ended."""
+        ended = [name for name, child in self._children.items() if child.poll() is not None]
+        for name in ended:
+            child, seconds = self._children.pop(name), time.monotonic() - self._began[name]
+            if child.returncode == 0:
+                self.say(f"{name:14s} made, {seconds:.1f} s")
+                continue
+            line = next(
+                line for line in reversed(self.books.lines()) if line["event"] == "begun" and line["step"] == name
+            )
+            why = _complaint(Path(line["log"]))
+            self.books.write("failed", name, error=why, code=child.returncode, log=line["log"])
+            self.say(f"{name:14s} failed: {why}")
+        return bool(ended)
+
+    def _end(self) -> None:
+        """Have everything that was begun here come to its end: asked once it drains, asked again it stops."""
+        while self._children:
+            for child in self._children.values():
+                if child.poll() is None:
+                    os.kill(child.pid, signal.SIGINT)
+            self.say(f"waiting for {', '.join(self._children)} to end; Ctrl-C stops them")
+            try:
+                while self._children:
+                    self._reap()
+                    time.sleep(POLL_S)
+            except KeyboardInterrupt:
+                continue
+
+    # A step's product
+
+    def _gate(self, state: StepState) -> bool:
+        if self.chosen.yes:
+            self.books.write("accepted", state.name, run=state.run, reason="--yes")
+            return True
+        lines = [line for line in self.books.lines() if line["step"] == state.name]
+        if not any(line["event"] == "gate" and line["run"] == state.run for line in lines):
+            self.books.write("gate", state.name, run=state.run, rerun=state.rerun)
+        if (state.name, state.run) not in self._told:
+            self._told.add((state.name, state.run))
+            for text in gate_text(state):
+                self.say(text)
+        return False
+
+    def _certify(self, state: StepState) -> None:
+        """Certify and chain; what a killed driver had certified is only noted."""
+        step, name = self.campaign.steps[state.name], state.name
+        assert step.certify is not None
+        assert state.config is not None
+        mode = step.certify.chain if state.rerun == self.campaign.rerun else "prepend"
+        how = dict.fromkeys(("repo", "source", "target", "dataset_type", "chain_name"))
+        environment = {**self.campaign.environment, "RERUN": state.rerun}
+        try:
+            wanted = certification_request(
+                step.template,
+                environment,
+                {
+                    **how,
+                    "begin_date": step.certify.begin,
+                    "end_date": step.certify.end,
+                    "search_all_inputs": False,
+                    "no_chain": False,
+                    "mode": mode,
+                    "yes": False,
+                    "deploy": False,
+                },
+            )
+            report = certify(wanted, again=True)
+        except CampaignError as error:
+            self._refused.add(name)
+            self.books.write("failed", name, error=str(error), run=state.run)
+            self.say(f"{name:14s} could not be certified: {error}")
+            return
+        target = report["certified"]["target"]
+        self.books.write("certified", name, run=state.run, target=target, count=len(report["certified"]["data_ids"]))
+        self.say(f"{name:14s} certified into {target}")
+
+
+def _complaint(log: Path) -> str:
+    """The first line of what a command complained of."""
+    lines = log.read_text(errors="replace").splitlines()
+    found = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return found[-1] if found else (lines[-1] if lines else "it said nothing")
+
+
+def gate_text(state: StepState) -> list[str]:
+    """What a person looks at before a step is accepted."""
+    folder = Path(state.folder)
+    done = [e for e in read_events(folder / "journal") if e.event == "published"]
+    bad = {e.task.partition(":")[2]: e.detail["bad_pixels"] for e in done if "bad_pixels" in e.detail}
+    kinds = Counter(e.task.partition(":")[0] for e in done)
+    texts = [f"{state.name:14s} waits for a person to look: {', '.join(f'{n} {label}' for label, n in kinds.items())}"]
+    if bad:
+        most = max(bad, key=bad.__getitem__)
+        texts.append(f"    bad pixels  {sum(bad.values())} in {len(bad)} detectors, most in {most}: {bad[most]}")
+    texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
+    texts.append(f"    then        campaign accept {state.name} --reason '...'")
+    texts.append(f"    or          campaign reject {state.name} --reason '...'")
+    return texts
