@@ -34,8 +34,11 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-#: Range of the decay that is sought, columns: less cannot be told from what traps leave in the second column.
-DECAYS = (1.0, 20.0)
+#: Range of the decay that is sought, columns.
+DECAYS = (0.5, 20.0)
+#: What a decay is where noise hides it: its logarithm, and how far that may be off.  Without, a fit of faint offsets
+#: ends at a short decay and a large drift, which would be taken off every pixel.
+USUAL, SPREAD = math.log(2.0), 0.35
 #: An offset is one from so many standard errors on.
 SIGNIFICANT = 2.5
 #: Signal of a last column that light made: less may be the bias's structure, electron.
@@ -117,9 +120,9 @@ def _offset(n: F64, height: F64, power: F64) -> _Offset:
         return np.asarray(np.exp(-n / np.exp(log_decay)))
 
     def gain(log_decay: float) -> float:
-        """What a fit takes off chi^2, negative."""
-        model = shape(log_decay)
-        return -(max(float((power * height) @ model), 0.0) ** 2) / float((power * model) @ model)
+        """What a fit takes off chi^2, negative, and what the decay being unusual adds."""
+        model, unusual = shape(log_decay), ((log_decay - USUAL) / SPREAD) ** 2
+        return unusual - (max(float((power * height) @ model), 0.0) ** 2) / float((power * model) @ model)
 
     low, high = float(np.log(DECAYS[0])), float(np.log(DECAYS[1]))
     grid = np.linspace(low, high, 40)
@@ -131,7 +134,8 @@ def _offset(n: F64, height: F64, power: F64) -> _Offset:
     if drift < SIGNIFICANT * alone:
         return _Offset(drift_error=alone)
     slopes = np.array([model, drift * model * n / decay**2])
-    covariance = np.linalg.inv((power * slopes) @ slopes.T)
+    known = np.diag([0.0, (SPREAD * decay) ** -2])
+    covariance = np.linalg.inv((power * slopes) @ slopes.T + known)
     first = math.exp(-1 / decay) * np.array([1, drift / decay**2])
     return _Offset(drift, float(covariance[0, 0] ** 0.5), decay, float((first @ covariance @ first) ** 0.5))
 
