@@ -20,6 +20,7 @@ from campaign.inputs import MEND
 from campaign.inputs import problems as selection_problems
 from campaign.jobs import JobFile, JobTask
 from campaign.launch import cores, run_job
+from campaign.staleness import of_calibrations
 from campaign.step import Options, Step, in_unit, load, select
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Check:
     calibrations: list[Mapping[str, Any]] = field(default_factory=list)
     cost: list[Cost] = field(default_factory=list)
     levels: list[levels.Finding] | None = None
+    stale: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     exit_code: int = 0
@@ -108,6 +110,8 @@ def _plan(found: Check, step: Step, repository: Repository, options: Options) ->
     plan, _ = prepare(step, repository, options)
     found.cost, found.notes = estimate(plan), [*found.notes, *plan.notes]
     found.calibrations = list(plan.calibrations)
+    reasons = of_calibrations(plan.calibrations, step.home, repository)
+    found.stale = {run: [reason.text for reason in some] for run, some in reasons.items()}
     require_places(step, plan)
 
 

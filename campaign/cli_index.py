@@ -44,13 +44,17 @@ def _entry(home: Home, run: str | None) -> dict[str, Any]:
 @click.argument("run", required=False)
 @repo_option
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until the run ends.")
+@click.option("--stale", is_flag=True, help="Ask the repository what would be made from something else today.")
 @as_json
-def status(run: str | None, repo: str | None, watch: bool, as_json: bool) -> None:
+def status(run: str | None, repo: str | None, watch: bool, stale: bool, as_json: bool) -> None:
     """List the runs, newest last; of RUN tell how each task label stands."""
     from campaign import console
     from campaign.progress import progress
 
     home = _home(repo)
+    if stale:
+        _stale(home, run, as_json)
+        return
     if run is None and not watch:
         _list(home, as_json)
         return
@@ -66,6 +70,26 @@ def status(run: str | None, repo: str | None, watch: bool, as_json: bool) -> Non
         if not watch or found.state != "running":
             return
         time.sleep(WATCH_S)
+
+
+def _stale(home: Home, run: str | None, as_json: bool) -> None:
+    """Ask the repository which products would be made from something else today."""
+    from campaign import console
+    from campaign.plan import load
+    from campaign.repository import open_repository
+    from campaign.staleness import stale
+
+    entries = [_entry(home, run)] if run else home.runs()
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        plan = load(Path(entry["submit_path"]) / "plan.json")
+        with open_repository(plan.repository) as repository:
+            found[entry["output_run"]] = [reason.text for reason in stale(plan, repository)]
+    if as_json:
+        console.emit({"stale": found})
+        return
+    for output_run, reasons in found.items():
+        print(f"{'stale' if reasons else 'current':8s}  {output_run}{': ' * bool(reasons)}{'; '.join(reasons)}")
 
 
 def _list(home: Home, as_json: bool) -> None:

@@ -124,6 +124,8 @@ def _show_check(found: Any) -> None:
             f"{len(found.missing)} pairs missing, {len(found.unreachable)} unreachable"
         )
     _show_calibrations(found.calibrations)
+    for run, reasons in found.stale.items():
+        print(f"stale       {run}: {'; '.join(reasons)}")
     if found.cost:
         console.table(
             ("task", "tasks", "ranks", "CPU s", "MiB a rank", "MiB written"),

@@ -63,11 +63,14 @@ class Corrections:
         Kinds that were asked for and are left out.
     notes : `tuple` [`str`]
         That they are.
+    types : `dict` [`str`, `str`]
+        By kind, the dataset type.
     """
 
     refs: Mapping[str, Mapping[int, CalibrationRef]]
     absent: tuple[str, ...]
     notes: tuple[str, ...]
+    types: Mapping[str, str]
 
     @property
     def settings(self) -> dict[str, bool]:
@@ -90,7 +93,10 @@ class Corrections:
             for detector, ref in refs.items():
                 rows[kind, ref.run, ref.collection, ref.begin, ref.end] += [detector]
         names = ("type", "run", "collection", "begin", "end")
-        return [dict(zip(names, row, strict=True)) | {"detectors": detectors} for row, detectors in rows.items()]
+        return [
+            dict(zip(names, row, strict=True)) | {"dataset_type": self.types[str(row[0])], "detectors": detectors}
+            for row, detectors in rows.items()
+        ]
 
     def cards(self, detector: int | None) -> dict[str, str]:
         """Provenance: which calibrations, from where, valid when; and which there were none of."""
@@ -154,7 +160,8 @@ class Finder:
             else:
                 absent.append(name)
                 notes.append(self._note(name, kind))
-        return Corrections(refs, tuple(absent), tuple(notes))
+        types = {name: self._type(name, KINDS[name]) for name in refs}
+        return Corrections(refs, tuple(absent), tuple(notes), types)
 
     def _asked(self, kind: Kind) -> bool:
         return bool(self._isr.config[kind.switch]) if kind.switch else self._unit == "electron"

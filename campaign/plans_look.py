@@ -8,6 +8,7 @@ from pathlib import Path
 
 from campaign.events import read as read_events
 from campaign.home import Home
+from campaign.plan import load
 from campaign.plans import Campaign
 from campaign.plans_draw import Row
 from campaign.plans_state import Books, StepState, look
@@ -22,7 +23,7 @@ def rows(campaign: Campaign, home: Home, books: Books, stale: bool) -> dict[str,
         Ask the repository what is stale.
     """
     states = look(campaign, home, books.lines())
-    reasons = _stale(campaign, states) if stale else {}
+    reasons = _stale(states) if stale else {}
     return {name: Row(state, *_spent(state), reasons.get(name, ())) for name, state in states.items()}
 
 
@@ -36,5 +37,15 @@ def _spent(state: StepState) -> tuple[float | None, float | None]:
     return cpu, wall.total_seconds()
 
 
-def _stale(campaign: Campaign, states: Mapping[str, StepState]) -> dict[str, tuple[str, ...]]:
-    return {}
+def _stale(states: Mapping[str, StepState]) -> dict[str, tuple[str, ...]]:
+    """Why what is made is stale, by step."""
+    made = {name: Path(state.folder) for name, state in states.items() if state.state in ("gate", "made", "done")}
+    if not made:
+        return {}
+    from campaign.repository import open_repository
+    from campaign.staleness import stale
+
+    plans = {name: load(folder / "plan.json") for name, folder in made.items()}
+    (root,) = {plan.repository for plan in plans.values()}
+    with open_repository(root) as repository:
+        return {name: tuple(reason.text for reason in stale(plan, repository)) for name, plan in plans.items()}

@@ -21,11 +21,11 @@ from typing import Any, Literal
 
 from campaign import claim
 from campaign.errors import SubmissionRefused, UsageError, naming
-from campaign.events import Journals
 from campaign.home import Home, now
 from campaign.jobs import write_text
 from campaign.plans import Campaign
 from campaign.problems import suggest
+from campaign.status import state_of
 from campaign.template_config import StepConfig
 
 State = Literal["waiting", "ready", "running", "left", "failed", "gate", "made", "done", "blocked"]
@@ -190,16 +190,12 @@ def _decisions(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> _Decis
 
 
 def _run_state(folder: Path) -> State:
-    """What a run has come to, from its own folder."""
-    owner = claim.read(folder)
-    if owner is not None and owner.alive is not False:
+    """What a run has come to, from its own folder; while its driver lives it is not over."""
+    owner, state = claim.read(folder), state_of(folder)
+    if state == "running" or (owner is not None and owner.alive is not False):
         return "running"
-    ends = [e for e in Journals(folder / "journal").new() if not e.task and e.event in ("started", "done", "failed")]
-    if not ends or ends[-1].event == "started":
-        return "left"
-    if ends[-1].event == "done":
-        return "made"
-    return "failed" if ends[-1].detail.get("state") == "failed" else "left"
+    ends: Mapping[str, State] = {"done": "made", "failed": "failed"}
+    return ends.get(state, "left")
 
 
 def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> dict[str, StepState]:

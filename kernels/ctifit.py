@@ -247,7 +247,8 @@ class Cti(FrameKernel):
             No amplifier of the detector answers light; or a frame is another detector's.
         """
         self.require_identity(task)
-        means, detector = np.array(list(results)), self.calibrations(task).detector
+        means = np.array([result.copy() for result in results])  # one that another rank made is good until the next
+        detector = self.calibrations(task).detector
         fits = []
         for k, amplifier in enumerate(detector.amplifiers):
             error = np.full(len(means), amplifier.read_noise / np.sqrt(amplifier.data.ny))

@@ -18,6 +18,7 @@ from kernels.deferred import Deferral, defer, restore, restoring
 from kernels.errors import DataError, JobError
 from kernels.geometry import Camera
 from kernels.sample import clipped_mean
+from tests.kernels.conftest import Lab
 
 SEED, SCALE, DETECTOR = 11, 16, 4
 RATES = {"cti": 10**-5.1, "output_drift": 5e-5, "cosmic_rays": 0.5, "lamp": 1000.0, "vignetting_mm": [9e5, 1e6]}
@@ -89,12 +90,16 @@ def test_ranges_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
         Ranges.from_plain(wrong)
 
 
-def common(folder: Path, kernel: str, tasks: list[dict[str, Any]], **more: Any) -> int:
+def described(folder: Path, kernel: str, tasks: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     camera = cameras.load("LSSTComCam").scaled(SCALE).plain([DETECTOR])
-    plain = {
+    return {
         "version": 1, "kernel": kernel, "run": "r", "attempt": 1, "site": "here", "token": 1, "ranks": 1,
         "journal": str(folder / "journal" / kernel), "camera": camera, "files": {}, "tasks": tasks, **more,
     }  # fmt: skip
+
+
+def common(folder: Path, kernel: str, tasks: list[dict[str, Any]], **more: Any) -> int:
+    plain = described(folder, kernel, tasks, **more)
     frozen = job.from_plain(json.loads(json.dumps(plain)))
     return run._kernel(kernel)(frozen, None)
 
@@ -125,12 +130,16 @@ def simulated(folder: Path, exposures: list[dict[str, Any]]) -> list[str]:
     return raws
 
 
-def solve(folder: Path, raws: list[str], isr: dict[str, Any]) -> int:
+def solving(folder: Path, raws: list[str], isr: dict[str, Any]) -> dict[str, Any]:
     task = {"task": "cti:4", "detector": DETECTOR, "inputs": {"raw": raws},
             "outputs": {"cti": str(folder / "cti.fits")}, "provenance": {"TICKET": "DM-1"}}  # fmt: skip
     files = {path: {"path": path} for path in raws}
     config = {"isr": isr, "permissions": {}, "offset_columns": [3, 13]}
-    return common(folder, "cti", [task], config=config, files=files)
+    return {"kernel": "cti", "tasks": [task], "config": config, "files": files}
+
+
+def solve(folder: Path, raws: list[str], isr: dict[str, Any]) -> int:
+    return common(folder, **solving(folder, raws, isr))
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +148,16 @@ def ramp(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     raws = simulated(folder, shots())
     assert solve(folder, raws, {"serial": "median", "parallel": False, "saturation": False}) == 0
     return folder, raws
+
+
+def test_three_ranks_give_the_same(ramp: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """What other ranks send is good until the next piece: it must not be kept as it is."""
+    folder, raws = ramp
+    isr = {"serial": "median", "parallel": False, "saturation": False}
+    plain = {**described(tmp_path, **solving(tmp_path, raws, isr)), "journal": str(tmp_path / "journal" / "cti")}
+    done = Lab(tmp_path).mpi(plain, 3)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "cti.fits").read_bytes() == (folder / "cti.fits").read_bytes()
 
 
 def camera() -> Camera:
