@@ -67,7 +67,7 @@ def simulate(
     from campaign.simulation import Nights, Places, default_filters, exposures, simulate
 
     if plan_name is not None:
-        _simulate_plan(Places(repo.absolute()), plan_name, scale, ranks, as_json)
+        _simulate_plan(Places(repo.absolute()), plan_name, scale, detectors, ranks, as_json)
         return
     scale = scale or 1
     camera = load(camera_name).scaled(scale)
@@ -85,7 +85,9 @@ def simulate(
     console.say(f"{raws} raws of {len(chosen)} detectors in {places.repository}; their truth is in {places.truth}")
 
 
-def _simulate_plan(places: Places, plan_name: str, scale: int | None, ranks: int, as_json: bool) -> None:
+def _simulate_plan(
+    places: Places, plan_name: str, scale: int | None, detectors: tuple[int, ...], ranks: int, as_json: bool
+) -> None:
     from campaign import console
     from campaign.errors import UsageError
     from campaign.home import home_of_new
@@ -97,7 +99,7 @@ def _simulate_plan(places: Places, plan_name: str, scale: int | None, ranks: int
     if file.simulation is None:
         raise UsageError("the plan has no simulation", where=str(path), do="name the numbers of frames instead")
     home = home_of_new(places.repository, os.environ)
-    raws, wanted = simulate_plan(places, home, file.simulation, file.variables, scale, ranks)
+    raws, wanted = simulate_plan(places, home, file.simulation, file.variables, (scale, detectors), ranks)
     made = {"plan": path.stem, "camera": file.simulation.camera, "seed": file.simulation.seed, "raws": raws}
     home.record("simulate", os.environ.get("TICKET", ""), made)
     if as_json:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from campaign.errors import ConfigurationError
+from campaign.problems import near
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: In place of a line's end after a backslash, which is a blank, and still counts as a line.
@@ -72,5 +73,7 @@ def _words(text: str, path: Path) -> Iterator[tuple[int, str]]:
 def _value(values: Mapping[str, str], where: str, match: re.Match[str]) -> str:
     name = match[1] or match[2]
     if name not in values:
-        raise ConfigurationError(f"${name} is used before it is set", where=where)
+        meant = near(name, values, cutoff=0.7)
+        do = f"did you mean ${meant}?" if meant else ""
+        raise ConfigurationError(f"${name} is used before it is set", where=where, do=do)
     return values[name]

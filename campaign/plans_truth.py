@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def simulate_plan(
-    places: Places, home: Home, simulation: Simulation, variables: Mapping[str, str], scale: int | None, ranks: int
+    places: Places,
+    home: Home,
+    simulation: Simulation,
+    variables: Mapping[str, str],
+    instead: tuple[int | None, Sequence[int]],
+    ranks: int,
 ) -> tuple[int, dict[str, set[int]]]:
     """Make a repository with what a plan's simulation lists.
 
@@ -29,8 +34,8 @@ def simulate_plan(
     ----------
     variables : `dict`
         The plan's.
-    scale : `int`, optional
-        Instead of the plan's.
+    instead : `tuple`
+        Scale (or `None`) and detectors (or none of them) instead of the plan's.
 
     Returns
     -------
@@ -46,9 +51,9 @@ def simulate_plan(
     """
     if found := list(problems(simulation, variables)):
         raise ConfigurationError("; ".join(found), where="simulation")
-    camera = load_camera(simulation.camera).scaled(scale or simulation.scale)
+    camera = load_camera(simulation.camera).scaled(instead[0] or simulation.scale)
     require_simulated(camera)
-    detectors = simulation.detectors or camera.detector_ids("SCIENCE")
+    detectors = tuple(sorted(set(instead[1]))) or simulation.detectors or camera.detector_ids("SCIENCE")
     shots, wanted = exposures(simulation, camera.name)
     raws = simulate(places, home, camera, shots, simulation.seed, detectors, ranks, simulation.rates)
     certify_truth(places, camera, simulation, detectors, ranks)

@@ -1,0 +1,280 @@
+"""DMTN-222's section 7 from raw frames to certified flats: as the technote's script, and as a plan with its gates.
+
+Two detectors of LSSTComCam at scale 32, and two bands, in the ordinary suite; everything in the soak.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+import pytest
+import yaml
+
+from campaign.plans import load, locate
+from campaign.plans_state import Books
+from campaign.repository import open_repository
+from templates import ROOT as TEMPLATES
+from tests.conftest import typed
+
+HERE = Path(__file__).parent
+BANDS = ("g", "r")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A simulated repository, and what an operator has set."""
+
+    folder: Path
+    wanted: Mapping[str, list[int]]
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repo"
+
+    def variables(self, **more: str) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        scratch = str(self.folder / "scratch")
+        return {**kept, "REPO": str(self.repository), "SCRATCH": scratch, **more}
+
+    def books(self, ticket: str, plan: str = "two") -> Books:
+        return Books(self.repository / "campaign" / "campaigns" / f"{plan}.{ticket}.DP1.20250207a")
+
+    def plan(self, bands: tuple[str, ...] = BANDS, **variables: str) -> Path:
+        """The packaged plan with fewer bands."""
+        plain = yaml.safe_load(locate("dmtn-222").read_text())
+        plain["steps"] = {
+            name: step for name, step in plain["steps"].items() if name[:-1] != "flat_" or name[-1] in bands
+        }
+        plain["variables"] |= variables
+        path = self.folder / "two.yaml"
+        path.write_text(yaml.safe_dump(plain, sort_keys=False))
+        return path
+
+    def products(self, kind: str, collection: str) -> dict[tuple[Any, ...], str]:
+        with open_repository(str(self.repository)) as repository:
+            found = repository.datasets(kind, [collection])
+        return {tuple(sorted((k, v) for k, v in d.data_id.items())): d.path for d in found}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    folder = tmp_path_factory.mktemp("dp one")
+    some = ("--scale", "32", "--detector", "5", "--detector", "8", "--ranks", "2")
+    done = typed("simulate", str(folder / "repo"), "--plan", "dmtn-222", *some, "--json", environment={})
+    assert done.returncode == 0, done.stderr
+    return Site(folder, json.loads(done.stdout)["wanted"])
+
+
+def test_each_selection_finds_just_its_block(site: Site) -> None:
+    campaign = load("dmtn-222", None, site.variables())
+    assert set(site.wanted) == {name for name in campaign.file.variables if name.startswith("SELECTION_")}
+    with open_repository(str(site.repository)) as repository:
+        for name, ids in site.wanted.items():
+            found = repository.select(["LSSTComCam/raw/all"], campaign.environment[name])
+            assert [e.id for e in found.exposures] == sorted(ids), name
+
+
+def walked(site: Site, bands: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    more = {"BANDS": " ".join(bands), "CP_PIPE_DIR": str(TEMPLATES / "cp_pipe"), "PATH": tools}
+    line = ["sh", str(HERE / "walkthrough.sh")]
+    return subprocess.run(line, cwd=site.folder, env=site.variables(**more), capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def technote(site: Site) -> Site:
+    done = walked(site, BANDS)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return site
+
+
+CALIB = "LSSTComCam/calib"
+CERTIFIED = ["defects", "cti", "bias", "dark", *(f"flat-{band}" for band in BANDS)]
+
+
+def test_the_technotes_script_runs_as_it_is(technote: Site) -> None:
+    with open_repository(str(technote.repository)) as repository:
+        chain = repository.chain(f"{CALIB}/DM-48520")
+        assert chain == tuple(f"{CALIB}/DM-48520/DP1/{name}.20250207a" for name in reversed(CERTIFIED))
+        for name in CERTIFIED:
+            links = repository.associations(name.split("-")[0], [f"{CALIB}/DM-48520/DP1/{name}.20250207a"])
+            assert sorted(int(link.data_id["detector"]) for link in links) == [5, 8]
+            assert {(link.begin, link.end) for link in links} == {("1970-01-01T00:00:00", None)} or name
+    images = sorted(path.name.split("_LSST")[0] for path in (technote.folder / "images").glob("*.fits"))
+    assert images == [
+        *["biasBootstrap"] * 2, "biasMosaic8", *["darkBootstrap"] * 2, "darkMosaic8", *["flat"] * 2 * len(BANDS)
+    ]  # fmt: skip
+
+
+@contextmanager
+def running(site: Site, *arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """`campaign run` without a terminal; ended with the test."""
+    line = [sys.executable, "-P", "-m", "campaign", "run", *arguments]
+    log = (site.folder / "driver.log").open("w")
+    with subprocess.Popen(line, env=site.variables(**more), stdout=log, stderr=log, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def wait_for(books: Books, event: str, step: str, number: int = 1) -> dict[str, Any]:
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        found = [line for line in books.lines() if (line["event"], line["step"]) == (event, step)]
+        if len(found) >= number:
+            return found[number - 1]
+        time.sleep(0.05)
+    raise AssertionError(f"no {event} of {step}: {books.lines()}")
+
+
+@pytest.fixture(scope="module")
+def planned(site: Site) -> Site:
+    """The plan, with a person at its gates: the second gate's product is refused once."""
+    more, books = {"TICKET": "DM-2"}, site.books("DM-2")
+    with running(site, str(site.plan()), **more) as process:
+        wait_for(books, "gate", "biasBootstrap")
+        log = (site.folder / "driver.log").read_text()
+        done = typed("accept", "biasBootstrap", "--reason", "flat as a pancake", environment=site.variables())
+        assert done.returncode == 0, done.stderr
+        wait_for(books, "gate", "darkBootstrap")
+        done = typed("reject", "darkBootstrap", "--reason", "too dark", environment=site.variables())
+        assert done.returncode == 0, done.stderr
+        assert "made next as RERUN 20250207b" in done.stderr
+        wait_for(books, "gate", "darkBootstrap", 2)
+        log = (site.folder / "driver.log").read_text()
+        assert "campaign accept darkBootstrap --reason" in log and "darkBootstrapMosaic8.png" in log
+        process.kill()  # the operator's machine is switched off
+    with running(site, str(site.plan()), "--yes", **more) as process:
+        assert process.wait(timeout=240) == 0, (site.folder / "driver.log").read_text()
+    return site
+
+
+def test_a_plan_makes_what_the_technote_does(technote: Site, planned: Site) -> None:
+    """Bit for bit, but for the second dark bootstrap and what is made of it, which are made under the next RERUN."""
+    with open_repository(str(planned.repository)) as repository:
+        chain = repository.chain(f"{CALIB}/DM-2")
+    assert chain == tuple(f"{CALIB}/DM-2/DP1/{name}.20250207a" for name in reversed(CERTIFIED))
+    for kind, collection in (("bias", "bias"), ("dark", "dark"), ("flat", "flat-r"), ("flat", "flat-g")):
+        first = technote.products(kind, f"{CALIB}/DM-48520/DP1/{collection}.20250207a")
+        other = planned.products(kind, f"{CALIB}/DM-2/DP1/{collection}.20250207a")
+        assert len(first) == 2 and first.keys() == other.keys()
+        for key, path in first.items():
+            for extension in ("IMAGE", "MASK", "VARIANCE"):
+                assert np.array_equal(fitsio.read(path, extension), fitsio.read(other[key], extension))
+
+
+def test_what_was_rejected_is_made_again_with_all_that_needs_it(planned: Site) -> None:
+    with open_repository(str(planned.repository)) as repository:
+        runs = {e.rpartition("/DP1/")[2] for e in repository.collections(f"{CALIB}/DM-2/DP1/*Gen.*")}
+    assert {"biasBootstrapGen.20250207a/run1", "darkBootstrapGen.20250207a/run1"} <= runs
+    assert {"darkBootstrapGen.20250207b/run1", "flatBootstrapGen.20250207b/run1"} <= runs
+    assert "biasBootstrapGen.20250207b/run1" not in runs
+    decisions = [
+        (x["event"], x["step"]) for x in planned.books("DM-2").lines() if x["event"] in ("accepted", "rejected")
+    ]
+    assert decisions[:3] == [
+        ("accepted", "biasBootstrap"),
+        ("rejected", "darkBootstrap"),
+        ("accepted", "darkBootstrap"),
+    ]
+    began = [x["step"] for x in planned.books("DM-2").lines() if x["event"] == "begun"]
+    assert {step: began.count(step) for step in began if began.count(step) > 1} == {"darkBootstrap": 2}
+
+
+def test_a_finished_plan_has_nothing_to_do(planned: Site) -> None:
+    before = len([x for x in planned.books("DM-2").lines() if x["event"] == "begun"])
+    done = typed("run", str(planned.plan()), "--json", environment=planned.variables(TICKET="DM-2"))
+    assert done.returncode == 0, done.stderr
+    assert {step["state"] for step in json.loads(done.stdout)["steps"]} == {"done"}
+    assert len([x for x in planned.books("DM-2").lines() if x["event"] == "begun"]) == before
+
+
+def test_a_plan_that_was_changed_meanwhile(planned: Site) -> None:
+    path = planned.plan(START_DATE="1980-01-01T00:00:00")
+    done = typed("run", str(path), environment=planned.variables(TICKET="DM-2"))
+    planned.plan()
+    assert done.returncode == 4
+    assert "the plan has changed since the campaign was begun" in done.stderr
+
+
+def test_it_is_drawn_with_its_state(planned: Site, tmp_path: Path) -> None:
+    picture = tmp_path / "plan.svg"
+    done = typed(
+        "plan", str(planned.plan()), "--svg", str(picture), "--json", environment=planned.variables(TICKET="DM-2")
+    )
+    assert done.returncode == 0, done.stderr
+    steps = {step["step"]: step for step in json.loads(done.stdout)["steps"]}
+    assert all(step["state"] == "done" and step["stale"] == [] and step["cpu_seconds"] > 0 for step in steps.values())
+    assert "done" in picture.read_text()
+
+
+def test_another_ptc_makes_stale_what_was_made_with_the_first(planned: Site) -> None:
+    """And nothing else: the bootstraps have no gains, and the cti is of another ptc's frames."""
+    variables = planned.variables(TICKET="DM-2", INSTRUMENT="LSSTComCam", CERT_RERUN="x", START_DATE="1970-01-01")
+    source, target = f"{CALIB}/simulated/truth", f"{CALIB}/DM-2/DP1/linearizer.other"
+    with open_repository(str(planned.repository), writeable=True) as repository:
+        (one, *_) = repository.datasets("linearizer", [source])
+        run = f"{CALIB}/other/linearizer"
+        repository.claim_run(run)
+        (path,) = repository.predict_paths(run, [("linearizer", one.data_id)])
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(Path(one.path).read_bytes())
+        repository.ingest_products(run, [("linearizer", one.data_id, path)])
+        repository.register_calibration(target)
+        repository.certify(target, repository.datasets("linearizer", [run]), None, None)
+        repository.prepend_chain(f"{CALIB}/DM-2", [target])
+    try:
+        done = typed("plan", str(planned.plan()), "--json", environment=variables)
+        steps = {step["step"]: step["stale"] for step in json.loads(done.stdout)["steps"]}
+        stale = {name for name, reasons in steps.items() if reasons}
+        assert stale == {"cti", "bias", "dark", "flat_g", "flat_r"}
+        assert steps["bias"] == [f"linearizer was {source}, is {run} now (detector 5)"]
+        told = typed("status", "--stale", environment=variables)
+        assert f"stale     {CALIB}/DM-2/DP1/ctiGen.20250207b/" in told.stdout
+        assert f"current   {CALIB}/DM-2/DP1/defectGen.20250207b/" in told.stdout
+        checked = typed("check", "bps_dark", environment=load(str(planned.plan()), None, variables).environment)
+        assert "/biasGen.20250207b/" in checked.stdout and "linearizer was" in checked.stdout
+    finally:
+        with open_repository(str(planned.repository), writeable=True) as repository:
+            chain = repository.chain(f"{CALIB}/DM-2")
+            repository.define_chain(f"{CALIB}/DM-2", [name for name in chain if name != target])
+
+
+def test_a_band_without_exposures_and_the_others_go_on(technote: Site) -> None:
+    """From the first ticket's calibrations: only the flats are made."""
+    path = technote.plan(SELECTION_FLAT_g="instrument='$INSTRUMENT' and exposure.day_obs=20990101")
+    plain = yaml.safe_load(path.read_text())
+    plain["steps"] = {f"flat_{b}": {"template": f"bps_flat_{b}", "certify": True} for b in BANDS}
+    plain["variables"]["CALIB_COLLECTIONS"] = f"{CALIB}/DM-48520, " + plain["variables"]["CALIB_COLLECTIONS"]
+    path = technote.folder / "bands.yaml"
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    done = typed("run", str(path), environment=technote.variables(TICKET="DM-3"))
+    assert done.returncode == 1
+    assert "1 of 2 steps are not done; the first: flat_g: " in done.stderr
+    assert "the selection finds no raw frame" in done.stderr
+    with open_repository(str(technote.repository)) as repository:
+        assert repository.chain(f"{CALIB}/DM-3") == (f"{CALIB}/DM-3/DP1/flat-r.20250207a",)
+
+
+@pytest.mark.soak
+def test_the_whole_script(tmp_path: Path) -> None:
+    done = typed(
+        "simulate", str(tmp_path / "repo"), "--plan", "dmtn-222", "--scale", "32", "--ranks", "2", environment={}
+    )
+    assert done.returncode == 0, done.stderr
+    whole = walked(Site(tmp_path, {}), tuple("ugrizy"))
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    with open_repository(str(tmp_path / "repo")) as repository:
+        assert len(repository.chain(f"{CALIB}/DM-48520")) == 10
