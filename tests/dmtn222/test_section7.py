@@ -121,8 +121,11 @@ def test_the_technotes_script_runs_as_it_is(technote: Site) -> None:
 def running(site: Site, *arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
     """`campaign run` without a terminal; ended with the test."""
     line = [sys.executable, "-P", "-m", "campaign", "run", *arguments]
-    log = (site.folder / "driver.log").open("w")
-    with subprocess.Popen(line, env=site.variables(**more), stdout=log, stderr=log, text=True) as process:
+    variables = site.variables(**more)
+    with (
+        (site.folder / "driver.log").open("w") as log,
+        subprocess.Popen(line, env=variables, stdout=log, stderr=log, text=True) as process,
+    ):
         try:
             yield process
         finally:
