@@ -391,6 +391,8 @@ class Freezer:
             "bins": {names[b.label]: self._binning(b) for b in bins},
             "inputs_table": f"{self._request.step.submit_path}/inputs",
         }
+        if task.config["doVignette"]:
+            config["vignette_mm"] = task.config["vignette.radius"]
         if cosmic:
             config["cosmic"] = dict(cosmic[0].settings)
         fused = [t.label for t in [self._isr, *cosmic, *bins]]

@@ -151,7 +151,9 @@ _COMBINE_FIELDS: Final = {
     "distributionPercentiles": Field([0, 5, 16, 50, 84, 95, 100], ([0, 5, 16, 50, 84, 95, 100],)),
     # Ours: a detector of which more is bad, through its calibrations or its frames, fails.
     "maxBadFraction": Field(0.5, kernel="max_bad", least=0),
-    **_only(False, "doVignette", "doVignetteMask"),
+    # NO_DATA and VIGNETTED beyond a radius in the focal plane, mm.
+    "doVignette": Field(False),
+    "vignette.radius": Field(350.0, least=1),
 }
 
 

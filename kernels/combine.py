@@ -15,6 +15,7 @@ from kernels import gang, levels, product
 from kernels.binning import binned
 from kernels.cosmic import CosmicConfig
 from kernels.errors import DataError
+from kernels.focalplane import radius_mm
 from kernels.framekernel import FrameKernel
 from kernels.geometry import Box, Detector
 from kernels.header import product_cards
@@ -22,7 +23,7 @@ from kernels.isr import Exposures, oriented, target
 from kernels.job import File, Job, Task
 from kernels.normalise import means_of, scales_of
 from kernels.percentiles import percentiles
-from kernels.product import BAD
+from kernels.product import BAD, DARKENED
 from kernels.publish import publish_all
 from kernels.reduce import Stacker, Statistics
 
@@ -203,6 +204,8 @@ class Combine(FrameKernel):
         name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
         image, variance, mask = self._assemble(task, results)
         bad = self._require_good(task, mask)
+        if radius := float(self._config.get("vignette_mm", 0.0)):
+            mask[radius_mm(self.detector(task))[2] > radius] |= DARKENED
         scales = self._open(task).scales.astype(np.float64)
         cards = product_cards(self.job, task, self.camera, calibrations.detector, image, mask, scales)
         files = {

@@ -15,8 +15,9 @@ from kernels.errors import DataError
 from kernels.geometry import Box
 
 #: Bit numbers of the mask planes, afw's.
-PLANES = {"BAD": 0, "SAT": 1, "INTRP": 2, "CR": 3, "EDGE": 4, "DETECTED": 5, "SUSPECT": 7, "NO_DATA": 8}
+PLANES = {"BAD": 0, "SAT": 1, "INTRP": 2, "CR": 3, "EDGE": 4, "DETECTED": 5, "SUSPECT": 7, "NO_DATA": 8, "VIGNETTED": 9}
 BAD = 1 << PLANES["BAD"]
+DARKENED = 1 << PLANES["NO_DATA"] | 1 << PLANES["VIGNETTED"]
 
 Card = tuple[str, Any, str]
 

@@ -39,12 +39,13 @@ from numpy.typing import NDArray
 from kernels import gang, geometry
 from kernels.deferred import defer
 from kernels.electronics import bend, couple, full_well
+from kernels.focalplane import radius_mm
 from kernels.geometry import Amplifier, Box, Detector
 from kernels.job import Job, Task
 from kernels.publish import publish
 from kernels.rates import Rates, Stream, generator
 from kernels.seal import written
-from kernels.truth import F32, CosmicRays, Truth, cosmic_rays, jitter, lamp, make, oriented, radius_mm
+from kernels.truth import F32, CosmicRays, Truth, cosmic_rays, jitter, lamp, make, oriented
 from kernels.truthfile import truth_bytes
 
 #: Over what length of the focal plane a light leak dies away, mm.

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from kernels import electronics
 from kernels.electronics import Electronics
+from kernels.focalplane import radius_mm
 from kernels.geometry import Amplifier, Detector
 from kernels.rates import Rates, Stream, generator
 
@@ -141,16 +142,6 @@ def _edges(shape: tuple[int, int], rates: Rates) -> F32:
     v, u = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape)
     depth = np.exp(-np.minimum(v[:, None], u[None, :]) / rates.edge_px)
     return np.asarray(1 - rates.edge_depth * depth, np.float32)
-
-
-def radius_mm(detector: Detector) -> tuple[F32, F32, F32]:
-    """Focal-plane x, y and radius of the pixels [y, x], mm."""
-    nx, ny = detector.size
-    v, u = (((np.arange(n) - (n - 1) / 2) * detector.pixel_um * 1e-3).astype(np.float32) for n in (ny, nx))
-    c, s = math.cos(math.radians(detector.yaw_deg)), math.sin(math.radians(detector.yaw_deg))
-    x = detector.position_mm[0] + c * u[None, :] - s * v[:, None]
-    y = detector.position_mm[1] + s * u[None, :] + c * v[:, None]
-    return x.astype(np.float32), y.astype(np.float32), np.hypot(x, y).astype(np.float32)
 
 
 def _vignetting(radius: F32, rates: Rates) -> F32:

@@ -238,7 +238,10 @@ def test_contracts_are_pointed_out(tmp_path: Path) -> None:
         (f"{{class: {COMBINE}, config: {{mask: [1]}}}}", "a list of str was expected"),
         (f"{{class: {COMBINE}, config: {{mask: SAT}}}}", "a value of the type list was expected"),
         (f"{{class: {COMBINE}, config: {{combine: SUM}}}}", "possible are MEANCLIP | MEDIAN | MEAN"),
-        (f"{{class: {COMBINE}, config: {{doVignette: true}}}}", "doVignette: True: only false is implemented"),
+        (
+            f"{{class: {COMBINE}, config: {{doVignette: yeah}}}}",
+            "doVignette: 'yeah': a value of the type bool was expected",
+        ),
         (f"{{class: {COMBINE}, config: {{clip: parameters.x}}}}", "a: clip: there is no parameter x"),
         (f"{{class: {COMBINE}, config: {{connections.outputDat: x}}}}", "did you mean connections.outputData?"),
         (f"{{class: {COMBINE}, config: {{connections.outputData: 3}}}}", "has no field connections.outputData"),

@@ -328,3 +328,20 @@ def test_the_inputs_table_has_every_amplifier_of_every_exposure(lab: Any) -> Non
         assert float(row["level"]) == pytest.approx(800 / lab.gains[k] + 4.5, abs=2)
         assert float(row["noise"]) == pytest.approx(lab.noises[k] / lab.gains[k], rel=0.25)
         assert float(row["saturated"]) == pytest.approx(24 / 480 if row["exposure"].endswith("03") else 0)
+
+
+def test_dark_corners_are_masked_and_nothing_else_changes(lab: Any) -> None:
+    """The detector's centre is 42.25 mm from the focal plane's, its pixels are 10 um."""
+    plain = Case(lab).made("flat")
+    (lab.folder / "out-flat.fits").unlink()
+    masked = Case(lab).made("flat", vignette_mm=42.3)
+    width, height = lab.size
+    x = 42.25 + 0.01 * (np.arange(width) - (width - 1) / 2)
+    y = 0.01 * (np.arange(height) - (height - 1) / 2)
+    dark = np.hypot(x[None, :], y[:, None]) > 42.3
+    assert 0.1 < dark.mean() < 0.9
+    both = 1 << PLANES["NO_DATA"] | 1 << PLANES["VIGNETTED"]
+    assert np.array_equal((masked[1] & both) == both, dark)
+    assert np.array_equal(masked[1] & ~both, plain[1]) and not (plain[1] & both).any()
+    for before, after in zip(plain[::2], masked[::2], strict=True):
+        assert np.array_equal(before, after)
