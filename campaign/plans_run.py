@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,9 @@ from pathlib import Path
 from campaign.certification import request as certification_request
 from campaign.certification import run as certify
 from campaign.errors import CampaignError, SubmissionRefused, TasksFailed, UsageError
-from campaign.events import read as read_events
 from campaign.home import Home
 from campaign.plans import Campaign
+from campaign.plans_gate import gate_text
 from campaign.plans_state import Books, StepState, look
 from campaign.problems import suggest
 
@@ -310,19 +309,3 @@ def _complaint(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
     found = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return found[-1] if found else (lines[-1] if lines else "it said nothing")
-
-
-def gate_text(state: StepState) -> list[str]:
-    """What a person looks at before a step is accepted."""
-    folder = Path(state.folder)
-    done = [e for e in read_events(folder / "journal") if e.event == "published"]
-    bad = {e.task.partition(":")[2]: e.detail["bad_pixels"] for e in done if "bad_pixels" in e.detail}
-    kinds = Counter(e.task.partition(":")[0] for e in done)
-    texts = [f"{state.name:14s} waits for a person to look: {', '.join(f'{n} {label}' for label, n in kinds.items())}"]
-    if bad:
-        most = max(bad, key=bad.__getitem__)
-        texts.append(f"    bad pixels  {sum(bad.values())} in {len(bad)} detectors, most in {most}: {bad[most]}")
-    texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
-    texts.append(f"    then        campaign accept {state.name} --reason '...'")
-    texts.append(f"    or          campaign reject {state.name} --reason '...'")
-    return texts

@@ -275,7 +275,10 @@ def waiting_gate(home: Home, step: str, name: str | None) -> tuple[Books, dict[s
         raise UsageError(f"{len(found)} campaigns wait at {step}: {names}", do="say which with --campaign")
     steps = {line["step"] for one in known(home) for line in Books(folder_of(home, one)).lines() if line["step"]}
     where = f" of {name}" if name else ""
-    raise UsageError(f"no gate {step}{where} waits for a decision", do=suggest(step, steps) if steps else "")
+    what = f"no gate {step}{where} waits for a decision"
+    if step in steps or not steps:
+        raise UsageError(what, do="campaign plan PLAN shows where the campaign is")
+    raise UsageError(what, do=suggest(step, steps))
 
 
 def keep_plan(books: Books, text: str, changed: bool) -> None:

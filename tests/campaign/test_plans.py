@@ -203,8 +203,8 @@ def test_a_gate_that_nobody_waits_at(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="2 campaigns wait at bias: one, two"):
         waiting_gate(Home(tmp_path), "bias", None)
     assert waiting_gate(Home(tmp_path), "bias", "two")[1]["rerun"] == "20250207a"
-    with pytest.raises(UsageError, match=r"no gate dark waits .*\n.*did you mean|no gate dark waits"):
-        waiting_gate(Home(tmp_path), "dark", None)
+    with pytest.raises(UsageError, match="no gate bais waits .*\n.*known: bias"):
+        waiting_gate(Home(tmp_path), "bais", None)
 
 
 def test_half_a_line_was_never_said(tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""What a person is shown at a gate: numbers, pictures, and what to type then."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from campaign import levels
+from campaign.events import read as read_events
+from campaign.plans_state import StepState
+
+
+def _levels(rows: Sequence[levels.Row]) -> dict[int, float]:
+    """Median level of each exposure's amplifiers, ADU."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        found.setdefault(row.exposure, []).append(row.level)
+    return {exposure: median(several) for exposure, several in found.items()}
+
+
+def gate_text(state: StepState) -> list[str]:
+    """What a person looks at before a step is accepted."""
+    folder = Path(state.folder)
+    done = [e for e in read_events(folder / "journal") if e.event == "published"]
+    bad = {e.task.partition(":")[2]: e.detail["bad_pixels"] for e in done if "bad_pixels" in e.detail}
+    kinds = Counter(e.task.partition(":")[0] for e in done)
+    texts = [f"{state.name:14s} waits for a person to look: {', '.join(f'{n} {label}' for label, n in kinds.items())}"]
+    if any(bad.values()):
+        most = max(bad, key=bad.__getitem__)
+        texts.append(f"    bad pixels  {sum(bad.values())} in {len(bad)} detectors, most in {most}: {bad[most]}")
+    if rows := levels.read(folder / "inputs"):
+        exposures = _levels(rows)
+        low, high = min(exposures.values()), max(exposures.values())
+        noise = median(row.noise for row in rows)
+        texts.append(
+            f"    inputs      {len(exposures)} exposures, levels {low:.4g} to {high:.4g} ADU, noise {noise:.3g} ADU"
+        )
+    texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
+    texts.append(f"    then        campaign accept {state.name} --reason '...'")
+    texts.append(f"    or          campaign reject {state.name} --reason '...'")
+    return texts
