@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from campaign.certify import CertifyReport, certify, chain, check_chain
-from campaign.errors import ConfigurationError, UsageError
+from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, home_of
 
 if TYPE_CHECKING:
@@ -133,6 +133,35 @@ def _certified_before(repository: Repository, wanted: Certification, number: int
     return CertifyReport(wanted.dataset_type, (links[0].run,), wanted.target, ids, links[0].begin, links[0].end)
 
 
+def _made(home: Home) -> dict[str, str]:
+    """When each RUN of this home was begun, ISO-8601."""
+    return {entry["output_run"]: str(entry["t"]) for entry in home.runs()}
+
+
+def _require_newest(repository: Repository, wanted: Certification) -> None:
+    """Refuse to put calibrations in front of newer ones: a campaign that is caught up with would undo another.
+
+    Of what no run of this home made it is not known when it was made.
+    """
+    assert wanted.chain is not None
+    if wanted.yes or not repository.collection_type(wanted.chain):
+        return
+    made = _made(wanted.home)
+    newest = repository.chain(wanted.source) if repository.collection_type(wanted.source) == "CHAINED" else ()
+    source = newest[0] if newest else wanted.source
+    others = [name for name in repository.flatten([wanted.chain]) if name != wanted.target]
+    if source not in made or not others:
+        return
+    own = [dict(one.data_id) for one in repository.datasets(wanted.dataset_type, [source])]
+    for link in repository.associations(wanted.dataset_type, others):
+        if made.get(link.run, "") > made[source] and dict(link.data_id) in own:
+            raise SubmissionRefused(
+                f"{source} was made before {link.run}, which is found in {link.collection}: it would hide that",
+                where=wanted.chain,
+                do="--yes puts the older one in front all the same; --no-chain only certifies it",
+            )
+
+
 def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     """Certify and chain.
 
@@ -155,6 +184,7 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
         how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
         if wanted.chain:  # before anything is changed
             check_chain(repository, wanted.chain, [wanted.target], **how)
+            _require_newest(repository, wanted)
         report = _certified_before(repository, wanted, len(asked)) if again else None
         report = report or certify(
             repository,

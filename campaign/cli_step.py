@@ -318,7 +318,9 @@ certify_options = options(
 )
 chain_options = options(
     click.option("--mode", type=click.Choice(["prepend", "redefine"]), default="prepend", show_default=True),
-    click.option("--yes", is_flag=True, help="Redefine a chain that is not empty."),
+    click.option(
+        "--yes", is_flag=True, help="Redefine a chain that is not empty; put older calibrations in front of newer ones."
+    ),
     click.option("--deploy", is_flag=True, help="Change $INSTRUMENT/calib itself."),
 )
 
