@@ -163,4 +163,4 @@ def measure_levels(selection: Selection, product: str, camera: Camera, ranks: in
                 raise SubmissionRefused(str(event.detail["error"]), where=event.task)
         rows = levels.read(folder / "inputs")
     times = {e.id: e.exposure_time for e in selection.exposures}
-    return levels.judge(rows, product, times, camera)
+    return levels.judge(rows, product, times, camera, levels.nights({e.id: e.begin for e in selection.exposures}))

@@ -92,13 +92,10 @@ def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
     if not rows:
         return []
     levels.write(rows, plan.folder / "inputs.csv")
-    times = {
-        e: t
-        for task in plan.tasks
-        if "exposures" in task.job.parameters
-        for e, t in zip(task.job.parameters["exposures"], task.job.parameters["exposure_times"], strict=True)
-    }
-    return levels.judge(rows, plan.kind, times, camera)
+    frames = [task.job.parameters for task in plan.tasks if "exposures" in task.job.parameters]
+    times = {e: t for p in frames for e, t in zip(p["exposures"], p["exposure_times"], strict=True)}
+    dates = {e: t for p in frames for e, t in zip(p["exposures"], p["dates"], strict=True)}
+    return levels.judge(rows, plan.kind, times, camera, levels.nights(dates))
 
 
 def run_here(plan: Plan, listener: Callable[[Event], None]) -> Outcome:

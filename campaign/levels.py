@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 
 from campaign.camera import Camera
 
@@ -17,6 +19,8 @@ NSIGMA = 5.0
 SATURATED = 0.005
 #: A bias or dark above, a flat below this many read noises is another kind of frame.
 LIT = 100.0
+#: Noises that the overscan of a night may be off from the other nights'.
+JUMP = 20.0
 #: Precision of a level, in noises: medians of 64 rows.
 PRECISION = 0.05
 #: Noise of digitisation, ADU: an amplifier that says nothing has no less.
@@ -25,7 +29,7 @@ DIGITISATION = 12**-0.5
 
 @dataclass(frozen=True)
 class Row:
-    """One amplifier of one exposure: level above overscan and noise in ADU, saturated fraction."""
+    """One amplifier of one exposure: level above overscan, noise, overscan's level in ADU; saturated fraction."""
 
     exposure: int
     detector: int
@@ -33,6 +37,7 @@ class Row:
     level: float
     noise: float
     saturated: float
+    overscan: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ def read(folder: Path) -> list[Row]:
                     float(r["level"]),
                     float(r["noise"]),
                     float(r["saturated"]),
+                    float(r.get("overscan", 0.0)),
                 )
                 for r in csv.DictReader(file)
             ]
@@ -123,7 +129,40 @@ def deviations(rows: Sequence[Row], value: str) -> dict[tuple[int, int], float]:
     return {key: median(several) for key, several in found.items()}
 
 
-def judge(rows: Sequence[Row], product: str, times: Mapping[int, float], camera: Camera) -> list[Finding]:
+def nights(dates: Mapping[int, str]) -> dict[int, str]:
+    """The night of each exposure, from when it began (ISO-8601): a night begins at noon."""
+    return {e: str((datetime.fromisoformat(t) - timedelta(hours=12)).date()) for e, t in dates.items()}
+
+
+def _jumps(rows: Sequence[Row], night: Mapping[int, str]) -> list[Finding]:
+    """Exposures of a night whose overscans are far from the ones of the night with the most exposures."""
+    by_night = Counter(night[e] for e in {row.exposure for row in rows} if e in night)
+    if len(by_night) < 2:
+        return []
+    usual, found = by_night.most_common(1)[0][0], dict[str, list[float]]()
+    for peers in _grouped([r for r in rows if r.exposure in night], ("detector", "amplifier")).values():
+        some = {night[r.exposure] for r in peers}
+        levels = {n: median(r.overscan for r in peers if night[r.exposure] == n) for n in some}
+        noise = max(median(r.noise for r in peers), DIGITISATION)
+        for other in levels.keys() - {usual} if usual in levels else ():
+            found.setdefault(other, []).append((levels[other] - levels[usual]) / noise)
+    findings = []
+    for other, far in sorted(found.items()):
+        if abs(median(far)) > JUMP:
+            noises = f"the bias level of its night, {other}, is {median(far):+.0f} noises from that of {usual}"
+            seen = {(r.exposure, r.detector) for r in rows if night.get(r.exposure) == other}
+            for exposure in sorted({e for e, _ in seen}):
+                findings.append(Finding(exposure, tuple(sorted(d for e, d in seen if e == exposure)), noises))
+    return findings
+
+
+def judge(
+    rows: Sequence[Row],
+    product: str,
+    times: Mapping[int, float],
+    camera: Camera,
+    night: Mapping[int, str] = MappingProxyType({}),
+) -> list[Finding]:
     """Name the exposures that are saturated, of another kind, or far from their peers.
 
     Parameters
@@ -135,8 +174,10 @@ def judge(rows: Sequence[Row], product: str, times: Mapping[int, float], camera:
         Exposure time of each exposure, second.
     camera : `Camera`
         Tells which amplifiers have an overscan: without, a level holds the bias.
+    night : `dict`, optional
+        Of each exposure; with it, nights whose bias level has jumped are told.
     """
-    findings = _saturated(rows) + _mistyped(rows, product, camera)
+    findings = _saturated(rows) + _mistyped(rows, product, camera) + _jumps(rows, night)
     named = {f.exposure for f in findings}
     comparable = at_one_time(rows, times) if product == "dark" else rows
     alike: dict[float, list[Row]] = {}  # a noise grows with the exposure time, and not in any simple way

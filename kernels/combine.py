@@ -58,7 +58,7 @@ class Patch:
     image, variance : `numpy.ndarray` [y, x], float32
         In the detector's orientation; NaN where no input is good.  Views of
         the assembled planes where this rank assembles the detector.
-    samples : `numpy.ndarray` [frame, sampled row, 2], float64
+    samples : `numpy.ndarray` [frame, sampled row, 3], float64
         Median signal and noise variance, ADU and ADU^2.
     saturated : `numpy.ndarray` [frame], int64
         Saturated pixels.

@@ -18,7 +18,7 @@ from kernels.geometry import Detector
 from kernels.job import Job, Task
 from kernels.publish import PublishError, reason, sync
 
-COLUMNS = ("exposure", "detector", "amplifier", "level", "noise", "saturated")
+COLUMNS = ("exposure", "detector", "amplifier", "level", "noise", "saturated", "overscan")
 
 
 class Found:
@@ -34,8 +34,8 @@ class Found:
 
         Parameters
         ----------
-        samples : `numpy.ndarray` [frame, sampled row, 2], float64
-            Median signal (ADU above overscan) and noise variance (ADU^2).
+        samples : `numpy.ndarray` [frame, sampled row, 3], float64
+            Median signal (ADU above overscan), noise variance (ADU^2) and level of the overscan (ADU).
         saturated : `numpy.ndarray` [frame], int64
             Pixels.
         """
@@ -49,8 +49,9 @@ class Found:
             amplifier, samples = self._detector.amplifiers[k], np.concatenate(parts, axis=1)
             level, noise = np.median(samples[:, :, 0], axis=1), np.sqrt(samples[:, :, 1].mean(axis=1))
             share = np.sum(self._saturated[k], axis=0) / (amplifier.data.nx * amplifier.data.ny)
-            for exposure, *values in zip(exposures, level, noise, share, strict=True):
-                table.append([exposure, self._detector.id, amplifier.name, *(f"{value:.6g}" for value in values)])
+            overscan = np.median(samples[:, :, 2], axis=1)
+            for exposure, *values in zip(exposures, level, noise, share, overscan, strict=True):
+                table.append([exposure, self._detector.id, amplifier.name, *(f"{value:.7g}" for value in values)])
         return table
 
 

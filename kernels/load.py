@@ -187,8 +187,8 @@ def sample(
         noise taken from the differences of neighbours.
     levels : `numpy.ndarray` [frame, row], float64
         ADU.
-    out : `numpy.ndarray` [frame, picked, 2], float64
-        Filled: ADU, ADU^2.
+    out : `numpy.ndarray` [frame, picked, 3], float64
+        Filled: signal, ADU; variance, ADU^2; the row's level, ADU.
     """
     steps = np.empty(data[1] - data[0] - 1, np.int32)
     room, room_of_steps = _room(steps.size + 1), _room(steps.size)
@@ -197,6 +197,7 @@ def sample(
             row = rows[k, picked[p]]
             low, high = _medians(row[data[0] : data[1]], room)
             out[k, p, 0] = 0.5 * (float(low) + float(high)) - levels[k, picked[p]]
+            out[k, p, 2] = levels[k, picked[p]]
             if overscan[1] > overscan[0]:
                 out[k, p, 1] = _variance(row[overscan[0] : overscan[1]])
             else:

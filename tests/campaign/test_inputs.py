@@ -55,6 +55,29 @@ def test_a_dead_amplifier_does_not_hide_the_odd_exposure() -> None:
     assert "lit bias" in found[0].why
 
 
+@pytest.mark.parametrize(("jump", "told"), [(30.0, False), (300.0, True), (-300.0, True)])
+def test_a_night_whose_bias_level_has_jumped_is_told_with_its_exposures(jump: float, told: bool) -> None:
+    """Each amplifier has a level of its own, which wanders by some ADU; the overscan takes all of it out."""
+    dates = {n: f"2024-12-0{6 if n < 4 else 7}T2{n % 4}:00:00" for n in range(7)}
+    rows = [
+        levels.Row(n, detector, f"C0{k}", 0.0, 4.0, 0.0, 20000.0 + 1000 * k + n + jump * (n > 3))
+        for n in range(7) for detector in (0, 4) for k in range(3)
+    ]  # fmt: skip
+    found = levels.judge(rows, "bias", dict.fromkeys(range(7), 0.0), COMCAM, levels.nights(dates))
+    assert [f.exposure for f in found] == ([4, 5, 6] if told else [])
+    if told:
+        assert found[0].detectors == (0, 4)
+        noises = (jump + 3.5) / 4
+        assert (
+            found[0].why == f"the bias level of its night, 2024-12-07, is {noises:+.0f} noises from that of 2024-12-06"
+        )
+
+
+def test_a_night_begins_at_noon() -> None:
+    night = levels.nights({1: "2024-12-06T23:00:00", 2: "2024-12-07T03:00:00", 3: "2024-12-07T12:00:00"})
+    assert night == {1: "2024-12-06", 2: "2024-12-06", 3: "2024-12-07"}
+
+
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "", ".hidden", "a b"])
 def test_a_camera_is_not_called_like_a_path(name: str) -> None:
     with pytest.raises(ConfigurationError, match="name"):
