@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from campaign.backend import Resources, backend_of
@@ -13,6 +16,7 @@ from campaign.launch import cores
 from campaign.plan import Group, Plan
 from campaign.runner import Run, Runner
 from campaign.template import StepConfig
+from campaign.usage import Expected
 
 if TYPE_CHECKING:
     from campaign.sites import Site
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Where a template says nothing: memory of a rank, MiB, and time of a job, minute.
 MEMORY_MIB, MINUTES = 2048, 60
+#: What is asked for at least where it goes by what was seen; and how much more time than that.
+LEAST_MIB, LEAST_MINUTES, WALL_MARGIN = 256, 10, 3.0
 
 
 def site_of(step: Step) -> tuple[Site | None, list[str]]:
@@ -75,30 +81,48 @@ def gang_ranks(site: Site | None, asked: int | None, tasks: int) -> int:
     return many if asked or site is None or site.scheduler is None else min(many, tasks)
 
 
-def with_ranks(plan: Plan, site: Site | None, asked: int | None) -> Plan:
-    """The plan with its gangs as large as they are at a site."""
-    groups = [
-        replace(group, ranks=gang_ranks(site, asked, len(group.tasks))) if group.kind == "gang" else group
-        for group in plan.groups
-    ]
+def available_mib() -> int:
+    """Memory of this machine that nobody uses, MiB."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+    return int(lines["MemAvailable"].split()[0]) >> 10
+
+
+def with_ranks(
+    plan: Plan, site: Site | None, asked: int | None, seen: Mapping[str, Expected] = MappingProxyType({})
+) -> Plan:
+    """The plan with its gangs as large as they are at a site; here no larger than there is memory for."""
+
+    def ranks(group: Group) -> int:
+        many = gang_ranks(site, asked, len(group.tasks))
+        if asked or (site and site.scheduler) or group.label not in seen:
+            return many
+        return max(1, min(many, available_mib() // seen[group.label].rank_mib))
+
+    groups = [replace(group, ranks=ranks(group)) if group.kind == "gang" else group for group in plan.groups]
     return replace(plan, groups=groups)
 
 
 def resources(config: StepConfig, group: Group, cost: Cost) -> dict[str, int]:
-    """What a group's jobs ask for: as the template says, and no less memory than a rank will take.
+    """What a group's jobs ask for: as the template says, else by what earlier runs took, else by the estimate.
 
     Raises
     ------
     SubmissionRefused
         A rank will take more memory than the template's limit.
     """
-    memory = max(int(config.resource(group.label, "requestMemory") or MEMORY_MIB), math.ceil(cost.rank_mib))
+    asked = int(config.resource(group.label, "requestMemory") or MEMORY_MIB)
+    if cost.seen and not config.chosen("requestMemory"):
+        memory = max(LEAST_MIB, math.ceil(cost.rank_mib))
+    else:
+        memory = asked if cost.seen else max(asked, math.ceil(cost.rank_mib))
     limit = int(config.resource(group.label, "memoryLimit") or memory)
     if memory > limit:
         raise SubmissionRefused(
             f"{group.label}: a rank takes {memory} MiB, memoryLimit is {limit} MiB", where=config.path, do="raise it"
         )
     cores, minutes = (config.resource(group.label, key) for key in ("requestCpus", "requestWalltime"))
+    if not minutes and cost.wall_seconds is not None:
+        minutes = max(LEAST_MINUTES, math.ceil(WALL_MARGIN * cost.wall_seconds / 60))
     return {"memory_mib": memory, "cores": int(cores or 1), "minutes": int(minutes or MINUTES)}
 
 
@@ -121,11 +145,17 @@ def policy(config: StepConfig, group: Group) -> dict[str, Any]:
     return known | {"retryUnlessExit": [int(code) for code in codes]}
 
 
-def with_resources(config: StepConfig, plan: Plan) -> Plan:
-    """The plan with what its jobs ask for."""
+def with_resources(config: StepConfig, plan: Plan, seen: Mapping[str, Expected] = MappingProxyType({})) -> Plan:
+    """The plan with what its jobs ask for.
+
+    Parameters
+    ----------
+    seen : `dict`
+        By label, what earlier runs took.
+    """
     groups = [
         replace(group, resources=resources(config, group, cost), policy=policy(config, group))
-        for group, cost in zip(plan.groups, estimate(plan), strict=True)
+        for group, cost in zip(plan.groups, estimate(plan, seen), strict=True)
     ]
     return replace(plan, groups=groups)
 

@@ -22,6 +22,7 @@ from campaign.jobs import JobFile, JobTask
 from campaign.launch import cores, run_job
 from campaign.staleness import of_calibrations
 from campaign.step import Options, Step, in_unit, load, select
+from campaign.usage import expected
 
 if TYPE_CHECKING:
     from campaign.camera import Camera
@@ -45,6 +46,7 @@ class Check:
     missing: list[tuple[int, int]] = field(default_factory=list)
     calibrations: list[Mapping[str, Any]] = field(default_factory=list)
     cost: list[Cost] = field(default_factory=list)
+    requests: dict[str, Mapping[str, int]] = field(default_factory=dict)
     levels: list[levels.Finding] | None = None
     stale: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -108,7 +110,8 @@ def _plan(found: Check, step: Step, repository: Repository, options: Options) ->
     from campaign.submit import prepare, require_places
 
     plan, _ = prepare(step, repository, options)
-    found.cost, found.notes = estimate(plan), [*found.notes, *plan.notes]
+    found.cost, found.notes = estimate(plan, expected(step.home, plan)), [*found.notes, *plan.notes]
+    found.requests = {group.label: dict(group.resources) for group in plan.groups}
     found.calibrations = list(plan.calibrations)
     reasons = of_calibrations(plan.calibrations, step.home, repository)
     found.stale = {run: [reason.text for reason in some] for run, some in reasons.items()}

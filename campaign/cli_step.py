@@ -128,11 +128,8 @@ def _show_check(found: Any) -> None:
         print(f"stale       {run}: {'; '.join(reasons)}")
     if found.cost:
         console.table(
-            ("task", "tasks", "ranks", "CPU s", "MiB a rank", "MiB written"),
-            [
-                (c.label, c.tasks, c.ranks, f"{c.cpu_seconds:.0f}", c.rank_mib, f"{c.output_mib:.0f}")
-                for c in found.cost
-            ],
+            ("task", "tasks", "ranks", "CPU s", "MiB a rank", "asks for MiB", "MiB written", "by"),
+            [_cost_row(c, found.requests.get(c.label, {})) for c in found.cost],
             "estimate",
         )
     _show_findings(found.levels)
@@ -142,6 +139,12 @@ def _show_check(found: Any) -> None:
         console.say(f"problem: {problem}")
     many = len(found.problems)
     console.say(f"{many} problem{'s' * (many > 1)}" if many else "nothing stands in the way of submit")
+
+
+def _cost_row(c: Any, asked: Mapping[str, int]) -> tuple[object, ...]:
+    by = f"{c.seen} run{'s' * (c.seen > 1)}" if c.seen else "geometry"
+    memory = asked.get("memory_mib", "")
+    return c.label, c.tasks, c.ranks, f"{c.cpu_seconds:.0f}", c.rank_mib, memory, f"{c.output_mib:.0f}", by
 
 
 def _show_calibrations(calibrations: Sequence[Mapping[str, Any]]) -> None:

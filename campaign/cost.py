@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from campaign.plan import Group, Plan
+from campaign.usage import Expected
 
 #: Mpixel a second and core, compressed raws to corrected rows; what reading alone does bounds it.
 MPIXELS_PER_SECOND = 40.0
@@ -19,7 +22,23 @@ PRODUCT_BYTES_PER_PIXEL = 12
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate for one group of tasks: CPU seconds, memory of a rank (MiB), files written (MiB)."""
+    """What one group of tasks will take.
+
+    Parameters
+    ----------
+    label : `str`
+    ranks, tasks : `int`
+    cpu_seconds : `float`
+        Of all ranks.
+    rank_mib : `int`
+        Memory of a rank, MiB.
+    output_mib : `float`
+        Files written, MiB.
+    wall_seconds : `float` or `None`
+        Only where it was seen.
+    seen : `int`
+        Runs that it is taken from; 0: estimated from the camera's geometry.
+    """
 
     label: str
     ranks: int
@@ -27,6 +46,8 @@ class Cost:
     cpu_seconds: float
     rank_mib: int
     output_mib: float
+    wall_seconds: float | None = None
+    seen: int = 0
 
 
 def _pixels(camera: dict[str, Any]) -> dict[int, tuple[int, int]]:
@@ -57,6 +78,12 @@ def _group(plan: Plan, group: Group) -> Cost:
     )
 
 
-def estimate(plan: Plan) -> list[Cost]:
-    """Estimate every group of a plan."""
-    return [_group(plan, group) for group in plan.groups]
+def estimate(plan: Plan, seen: Mapping[str, Expected] = MappingProxyType({})) -> list[Cost]:
+    """Say what every group of a plan will take: by what was seen of its label, else by the camera's geometry."""
+    return [_by_what_was_seen(_group(plan, group), seen.get(group.label)) for group in plan.groups]
+
+
+def _by_what_was_seen(cost: Cost, seen: Expected | None) -> Cost:
+    if seen is None:
+        return cost
+    return replace(cost, cpu_seconds=seen.cpu_s, rank_mib=seen.rank_mib, wall_seconds=seen.wall_s, seen=seen.runs)

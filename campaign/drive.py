@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import claim, control, levels
+from campaign import claim, control, levels, usage
 from campaign.errors import CampaignError
 from campaign.events import DriverJournal, Event
+from campaign.events import read as read_events
 from campaign.home import Home
 from campaign.killpoints import reach
 from campaign.outcome import Outcome
@@ -162,6 +163,7 @@ def drive(
     notes += [*plan.notes, *([behind] if behind else [])]
     pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, books.camera)
     submission = Submission(plan, outcome, findings, chain, pictures, notes)
+    usage.record(books.home, plan, read_events(plan.journal))
     books.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
     claim.release(plan.folder)
     return submission

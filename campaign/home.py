@@ -54,6 +54,11 @@ class Home:
         return self.path / "history.jsonl"
 
     @property
+    def usage_file(self) -> Path:
+        """One line a run and task label: what it took."""
+        return self.path / "usage.jsonl"
+
+    @property
     def cameras(self) -> Path:
         """Where the cameras that were ingested with are kept."""
         return self.path / "cameras"
@@ -74,6 +79,14 @@ class Home:
     def remove_run(self, run: str) -> None:
         """List a run no more."""
         self._append(self.runs_file, {"t": now(), "run": run, "cleaned": True})
+
+    def add_usage(self, entry: Mapping[str, Any]) -> None:
+        """Keep what a run took."""
+        self._append(self.usage_file, entry)
+
+    def usage(self) -> list[dict[str, Any]]:
+        """What runs took, oldest first."""
+        return list(_lines(self.usage_file))
 
     def record(self, command: str, ticket: str, detail: Mapping[str, Any]) -> None:
         """Record a command that changed something: who, when, how, with what versions."""

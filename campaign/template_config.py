@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from campaign.problems import Problem, Problems, suggest
-from campaign.template_vocabulary import input_collections, vocabulary
+from campaign.template_vocabulary import DEFAULTS, input_collections, vocabulary
 
 
 def _labels(value: Any) -> list[str]:
@@ -57,6 +57,11 @@ class StepConfig:
     def find(self, key: str) -> Any:
         """Look a key up on the command line, in payload and at the outermost level; `None` where there is none."""
         return find(self.values, self.command_line, key)
+
+    def chosen(self, key: str) -> bool:
+        """Whether anybody but the packaged defaults sets a key, at whatever level."""
+        names = [name for name in self.origins if name == key or name.endswith(f".{key}")]
+        return any(self.origins[name] != DEFAULTS for name in names)
 
     def resource(self, label: str, key: str) -> Any:
         """Look up a setting of one task.

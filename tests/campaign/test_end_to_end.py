@@ -182,7 +182,7 @@ def test_a_run_keeps_what_it_was_decided_from(demo: Demo) -> None:
     for output in (v for e in published for v in e["detail"].values() if isinstance(v, dict)):
         assert Path(output["path"]).stat().st_size == output["bytes"]
     lines = (folder / "inputs.csv").read_text().splitlines()
-    assert lines[0] == "exposure,detector,amplifier,level,noise,saturated"
+    assert lines[0] == "exposure,detector,amplifier,level,noise,saturated,overscan"
     assert len(lines) == 1 + 10 * 9 * 16
 
 
@@ -211,3 +211,24 @@ def test_a_mode_that_is_none_is_refused(demo: Demo) -> None:
     answer = demo.run("submit", "bps_bias", "--set", "outputMode=rw")
     assert answer.returncode == 3
     assert "outputMode 'rw' is not octal" in answer.stderr
+
+
+def test_the_next_plan_is_estimated_by_what_was_seen(demo: Demo) -> None:
+    """Twice the frames take twice the CPU; memory has its margin; what the operator says wins."""
+    whole = demo.run("check", "bps_bias", "--json")
+    (cost,) = [c for c in json.loads(whole.stdout)["cost"] if c["label"] == "cpBiasCombine"]
+    lines = [json.loads(line) for line in (demo.folder / "repo" / "campaign" / "usage.jsonl").read_text().splitlines()]
+    seen = [line for line in lines if line["label"] == "cpBiasCombine" and line["tasks"] == 9]
+    assert seen and cost["seen"] >= 1
+    assert cost["rank_mib"] > max(line["rss_mib"] for line in seen[-1:])
+    fewer = f"dataQuery={demo.variables['SELECTION_BIAS']} and exposure.day_obs=20241206"
+    half = demo.run("check", "bps_bias", "--json", "--set", fewer)
+    (less,) = [c for c in json.loads(half.stdout)["cost"] if c["label"] == "cpBiasCombine"]
+    assert less["cpu_seconds"] == pytest.approx(cost["cpu_seconds"] / 2)
+    asked = json.loads(whole.stdout)["requests"]["cpBiasCombine"]
+    assert asked["memory_mib"] == max(256, cost["rank_mib"])
+    assert asked["minutes"] >= 10
+    own = demo.run("check", "bps_bias", "--json", "--set", "requestMemory=3000", "--set", "requestWalltime=77")
+    assert json.loads(own.stdout)["requests"]["cpBiasCombine"] == {"memory_mib": 3000, "cores": 1, "minutes": 77}
+    shown = demo.run("check", "bps_bias")
+    assert "asks for MiB" in shown.stdout and " run" in shown.stdout

@@ -1,0 +1,146 @@
+"""What runs have taken, by task label, and what the next ones are taken to take.
+
+``<home>/usage.jsonl`` has one line a run and label: frames, raw pixels, CPU,
+wall time, and the largest memory of a process.  A plan of the same camera, label
+and size of frames is estimated from the latest of them: by pixel what scales
+with pixels, and by task the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from campaign.events import Event
+from campaign.home import Home, now
+
+if TYPE_CHECKING:
+    from campaign.plan import Group, Plan
+
+#: Lines of a label that count: the latest.
+LATEST: Final = 5
+#: Memory is asked for with this much more than was seen; frames by more than this make what was seen say nothing.
+MARGIN: Final = 1.25
+MORE: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one run took for one label.
+
+    Parameters
+    ----------
+    label, instrument : `str`
+    frame : `int`
+        Raw pixels of the largest frame: a camera's scale changes it.
+    tasks, frames : `int`
+        How many, and the most frames of a task.
+    mpixels : `float`
+        Raw pixels of all frames, millions.
+    ranks : `int`
+        Of the gang.
+    cpu_s, wall_s : `float`
+        Of all ranks; from the first task's start to the last one's end.
+    rss_mib : `int`
+        Largest memory of a process.
+    """
+
+    label: str
+    instrument: str
+    frame: int
+    tasks: int
+    frames: int
+    mpixels: float
+    ranks: int
+    cpu_s: float
+    wall_s: float
+    rss_mib: int
+
+
+def sizes(plan: Plan, group: Group) -> tuple[int, int, float]:
+    """Of a group: raw pixels of the largest frame, the most frames of a task, raw pixels of all frames in millions."""
+    pixels = {}
+    for detector in plan.camera["detectors"]:
+        kind = plan.camera["types"][detector["type"]]
+        pixels[detector["id"]] = sum(a["raw"][0] * a["raw"][1] for a in kind["amplifiers"])
+    jobs = [t.job for t in group.tasks]
+    counts = [(pixels[j.detector], len(j.inputs.get("raw", ()))) for j in jobs if j.detector is not None]
+    most = max((n for _, n in counts), default=0)
+    return max(pixels.values(), default=0), most, sum(p * n for p, n in counts) / 1e6
+
+
+def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
+    """What a run took, by label; labels of which not everything was made in one attempt are left out."""
+    published: dict[str, list[Event]] = {}
+    started: dict[str, list[str]] = {}
+    for event in events:
+        label = event.task.partition(":")[0]
+        if event.event == "published":
+            published.setdefault(label, []).append(event)
+        elif event.event == "started" and event.task:
+            started.setdefault(label, []).append(event.t)
+    found = []
+    for group in plan.groups:
+        done = published.get(group.label, [])
+        whole = len(done) == len(group.tasks) and {e.attempt for e in done} == {1}
+        if not whole or not all("cpu_s" in e.detail for e in done):
+            continue
+        frame, frames, mpixels = sizes(plan, group)
+        wall = _between(min(started.get(group.label, [done[0].t])), max(e.t for e in done))
+        cpu, rss = sum(float(e.detail["cpu_s"]) for e in done), max(int(e.detail.get("rss_mib", 0)) for e in done)
+        about = (group.label, plan.instrument, frame, len(group.tasks), frames)
+        found.append(Seen(*about, round(mpixels, 3), group.ranks, round(cpu, 3), wall, rss))
+    return found
+
+
+def _between(first: str, last: str) -> float:
+    return round((datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds(), 3)
+
+
+def record(home: Home, plan: Plan, events: Iterable[Event]) -> None:
+    """Keep what a run took."""
+    for seen in seen_in(plan, events):
+        home.add_usage({"t": now(), "run": plan.run, **asdict(seen)})
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a group is taken to take, by what was seen; memory with its margin."""
+
+    cpu_s: float
+    wall_s: float
+    rank_mib: int
+    runs: int
+
+
+def expected(home: Home, plan: Plan) -> Mapping[str, Expected]:
+    """What each label of a plan is taken to take; those that nothing is known of are left out."""
+    lines = [_seen(line) for line in home.usage() if line.get("instrument") == plan.instrument]
+    found = {}
+    for group in plan.groups:
+        frame, frames, mpixels = sizes(plan, group)
+        same = [s for s in lines if s and (s.label, s.frame) == (group.label, frame)]
+        alike = [s for s in same if frames <= MORE * max(s.frames, 1)]
+        if alike:
+            found[group.label] = _expected(alike[-LATEST:], group, mpixels)
+    return found
+
+
+def _expected(alike: list[Seen], group: Group, mpixels: float) -> Expected:
+    def share(s: Seen) -> float:
+        """How much more there is to do than there was."""
+        return mpixels / s.mpixels if s.mpixels else len(group.tasks) / max(s.tasks, 1)
+
+    cpu = max(s.cpu_s * share(s) for s in alike)
+    wall = max(s.wall_s * share(s) * s.ranks / max(group.ranks, 1) for s in alike)
+    return Expected(cpu, wall, int(max(s.rss_mib for s in alike) * MARGIN) + 1, len(alike))
+
+
+def _seen(line: Mapping[str, Any]) -> Seen | None:
+    """A line as it was written; `None` for one of another release."""
+    try:
+        return Seen(**{name: line[name] for name in Seen.__dataclass_fields__})
+    except KeyError:
+        return None
