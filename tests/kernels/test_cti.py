@@ -90,8 +90,10 @@ def test_ranges_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
         Ranges.from_plain(wrong)
 
 
-def described(folder: Path, kernel: str, tasks: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    camera = cameras.load("LSSTComCam").scaled(SCALE).plain([DETECTOR])
+def described(
+    folder: Path, kernel: str, tasks: list[dict[str, Any]], scale: int = SCALE, **more: Any
+) -> dict[str, Any]:
+    camera = cameras.load("LSSTComCam").scaled(scale).plain([DETECTOR])
     return {
         "version": 1, "kernel": kernel, "run": "r", "attempt": 1, "site": "here", "token": 1, "ranks": 1,
         "journal": str(folder / "journal" / kernel), "camera": camera, "files": {}, "tasks": tasks, **more,
@@ -117,7 +119,9 @@ def shots(lit: bool = True) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def simulated(folder: Path, exposures: list[dict[str, Any]]) -> list[str]:
+def simulated(
+    folder: Path, exposures: list[dict[str, Any]], scale: int = SCALE, rates: dict[str, Any] = RATES
+) -> list[str]:
     raws = [str(folder / f"raw{p['exposure']}.fits") for p in exposures]
     tasks = [
         {"task": f"raw:{k}", "detector": DETECTOR, "outputs": {"raw": path}, "parameters": p}
@@ -125,8 +129,8 @@ def simulated(folder: Path, exposures: list[dict[str, Any]]) -> list[str]:
     ]
     tasks.append({"task": "truth", "detector": DETECTOR, "outputs": {"truth": str(folder / "truth.fits")},
                   "parameters": {"exposures": exposures}})  # fmt: skip
-    config = {"seed": SEED, "rates": RATES, "header": {"INSTRUME": "COMCAM"}}
-    assert common(folder, "simulate", tasks, config=config) == 0
+    config = {"seed": SEED, "rates": rates, "header": {"INSTRUME": "COMCAM"}}
+    assert common(folder, "simulate", tasks, config=config, scale=scale) == 0
     return raws
 
 
@@ -148,6 +152,22 @@ def ramp(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     raws = simulated(folder, shots())
     assert solve(folder, raws, {"serial": "median", "parallel": False, "saturation": False}) == 0
     return folder, raws
+
+
+@pytest.mark.soak
+def test_a_full_size_detector_gives_what_the_camera_really_has(tmp_path: Path) -> None:
+    """ITL, 1.5e-6 (SITCOMTN-148): 512 transfers and 2000 rows."""
+    settings = {**RATES, "cti": 1.5e-6, "cosmic_rays": 0.05}
+    raws = simulated(tmp_path, shots(), scale=1, rates=settings)
+    isr = {"serial": "median", "parallel": False, "saturation": False}
+    assert common(tmp_path, **solving(tmp_path, raws, isr), scale=1) == 0
+    truth, table = (
+        fitsio.read(str(tmp_path / "truth.fits"), ext="AMPLIFIERS"),
+        fitsio.read(str(tmp_path / "cti.fits"), ext="CTI"),
+    )
+    off = np.log10(table["CTI"] / truth["cti"])
+    assert abs(np.median(off)) < 0.02 and np.abs(off).max() < 0.1
+    np.testing.assert_allclose(table["DRIFT"], truth["drift"], rtol=0.2)
 
 
 def test_three_ranks_give_the_same(ramp: tuple[Path, list[str]], tmp_path: Path) -> None:
