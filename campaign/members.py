@@ -80,7 +80,8 @@ def raw_root(sites: Mapping[str, Site], plan: Plan) -> str:
     if said:
         return said[0]
     keys = {key for task in plan.tasks for key in task.job.inputs.get("raw", ())}
-    return os.path.commonpath({os.path.dirname(plan.files[key]["path"]) for key in keys})
+    folders = {os.path.dirname(plan.files[key]["path"]) for key in keys}
+    return os.path.commonpath(folders) if folders else "/"  # a step of calibrations: they travel
 
 
 def _answer(member: Member) -> dict[str, str]:
