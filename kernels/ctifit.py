@@ -122,22 +122,28 @@ def _offset(n: F64, height: F64, power: F64) -> _Offset:
     def gain(log_decay: float) -> float:
         """What a fit takes off chi^2, negative, and what the decay being unusual adds."""
         model, unusual = shape(log_decay), ((log_decay - USUAL) / SPREAD) ** 2
-        return unusual - (max(float((power * height) @ model), 0.0) ** 2) / float((power * model) @ model)
+        return unusual - max(_sum(power * height * model), 0.0) ** 2 / _sum(power * model * model)
 
     low, high = float(np.log(DECAYS[0])), float(np.log(DECAYS[1]))
     grid = np.linspace(low, high, 40)
     best, step = float(grid[int(np.argmin([gain(g) for g in grid]))]), (high - low) / 39
     found = float(minimize_scalar(gain, bounds=(best - step, best + step), method="bounded").x)
     model, decay = shape(found), float(np.exp(found))
-    weight = float((power * model) @ model)
-    drift, alone = float((power * height) @ model) / weight, weight**-0.5
+    weight = _sum(power * model * model)
+    drift, alone = _sum(power * height * model) / weight, weight**-0.5
     if drift < SIGNIFICANT * alone:
         return _Offset(drift_error=alone)
-    slopes = np.array([model, drift * model * n / decay**2])
-    known = np.diag([0.0, (SPREAD * decay) ** -2])
-    covariance = np.linalg.inv((power * slopes) @ slopes.T + known)
-    first = math.exp(-1 / decay) * np.array([1, drift / decay**2])
-    return _Offset(drift, float(covariance[0, 0] ** 0.5), decay, float((first @ covariance @ first) ** 0.5))
+    slope = drift * model * n / decay**2
+    cross, other = _sum(power * model * slope), _sum(power * slope * slope) + (SPREAD * decay) ** -2
+    inverse = 1 / (weight * other - cross * cross)  # of the two parameters' matrix
+    per_drift, per_decay = math.exp(-1 / decay), math.exp(-1 / decay) * drift / decay**2
+    first = per_drift**2 * other - 2 * per_drift * per_decay * cross + per_decay**2 * weight
+    return _Offset(drift, math.sqrt(other * inverse), decay, math.sqrt(first * inverse))
+
+
+def _sum(values: F64) -> float:
+    """A sum whose bits do not depend on where in memory the values lie, as those of a matrix product may."""
+    return math.fsum(values.tolist())
 
 
 def _looked_at(faint: Bool, some: Bool, columns: int, ranges: Ranges) -> Bool:
@@ -172,13 +178,10 @@ def fit(signal: F64, tail: F64, error: F64, shifts: int, ranges: Ranges) -> Fit:
     if not faint.any():
         return Fit()
     weight = (signal / error)[:, np.newaxis] ** 2 * _looked_at(faint, some, tail.shape[1], ranges)
-    power: F64 = weight.sum(axis=0)
+    power: F64 = np.array([_sum(column) for column in weight.T])
     used = np.flatnonzero(power)
     height: F64 = np.array(
-        [
-            np.average(tail[w > 0, x] / signal[w > 0], weights=w[w > 0])
-            for x, w in zip(used, weight.T[used], strict=True)
-        ]
+        [_sum(w[w > 0] * tail[w > 0, x] / signal[w > 0]) / power[x] for x, w in zip(used, weight.T[used], strict=True)]
     )
     behind = used > 0
     offset = _offset((used[behind] + 1).astype(np.float64), height[behind], power[used[behind]])

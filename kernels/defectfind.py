@@ -187,7 +187,7 @@ class Finder:
         bad, vampires = np.zeros(detector.size[::-1], np.bool_), []
         for amplifier, found in zip(detector.amplifiers, results, strict=True):
             bad[amplifier.target.slices] = found.bad
-            vampires += [found.vampires]
+            vampires += [found.vampires.copy()]  # one that another rank made is good until the next
         mask_rings(bad, np.concatenate(vampires), self._growth)
         mask_edges(bad, self._growth)
         for x0, y0, width, height in self._manual(detector):

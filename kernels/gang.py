@@ -21,6 +21,10 @@ from kernels.publish import PublishError
 CAUSES = {PublishError.__name__: "disk", JobError.__name__: "configuration"}
 
 
+#: Arrays of a piece from here on are received into memory that is used again, byte.
+LARGE = 1 << 20
+
+
 class Kernel(Protocol):
     """What a gang's kernel must be able to do.  Pieces are independent of one another."""
 
@@ -113,13 +117,19 @@ class _Share:
         return pending + [self._comm.Isend(part, dest=to, tag=n) for part in parts]
 
     def _receive(self, n: int) -> Any:
-        """A piece that another rank made; its arrays are good until the next one."""
+        """A piece that another rank made; its large arrays are good until the next one."""
         head, sizes = self._comm.recv(source=self._holder[n], tag=n)
-        for k, size in enumerate(sizes):
-            if len(self._memory) <= k or self._memory[k].nbytes < size:
-                self._memory[k : k + 1] = [memoryview(bytearray(size))]
-            self._comm.Recv(self._memory[k][:size], source=self._holder[n], tag=n)
-        return pickle.loads(head, buffers=[self._memory[k][:size] for k, size in enumerate(sizes)])
+        buffers, used = list[memoryview](), 0
+        for size in sizes:
+            if size < LARGE:
+                buffers.append(memoryview(bytearray(size)))
+            else:
+                if len(self._memory) <= used or self._memory[used].nbytes < size:
+                    self._memory[used : used + 1] = [memoryview(bytearray(size))]
+                buffers.append(self._memory[used][:size])
+                used += 1
+            self._comm.Recv(buffers[-1], source=self._holder[n], tag=n)
+        return pickle.loads(head, buffers=buffers)
 
     def results(self, task: int) -> Iterator[Any]:
         """All pieces of a task, in their order: made here, or received."""

@@ -132,8 +132,10 @@ def test_the_whole_focal_plane_is_normalised_for_lsstcam(tmp_path: Path) -> None
 GROWTH = {"column_bad": 12, "column_gap": 6, "edge_rows": 1, "edge_columns": 1, "ring": 1}
 
 
-def found_defects(places: Places, plans: Mapping[str, Plan], folder: Path, **config: Any) -> dict[int, Any]:
-    """Run the kernel on the bootstraps of all detectors, two ranks; pixels [y, x] by detector."""
+def found_defects(
+    places: Places, plans: Mapping[str, Plan], folder: Path, ranks: int = 2, **config: Any
+) -> dict[int, Any]:
+    """Run the kernel on the bootstraps of all detectors; pixels [y, x] by detector."""
     plan = plans["flat"]
     paths = {kind: products(places, one) for kind, one in plans.items()}
     files = {f"{kind}:{d}": {"path": path} for kind, found in paths.items() for d, path in found.items()}
@@ -142,8 +144,8 @@ def found_defects(places: Places, plans: Mapping[str, Plan], folder: Path, **con
         for d in paths["flat"]
     ]
     settings = {"growth": GROWTH, **config}
-    job = JobFile("defects", "r", 2, str(folder / "journal" / "d"), plan.camera, settings, files, tasks)
-    run_job(job.write(folder / "job.json"), 2, folder / "log")
+    job = JobFile("defects", "r", ranks, str(folder / "journal" / "d"), plan.camera, settings, files, tasks)
+    run_job(job.write(folder / "job.json"), ranks, folder / "log")
     camera = geometry.camera(plan.camera)
     return {
         d: Defects.open(str(folder / f"{d}.fits"), camera, camera.detectors[d]).mask(
@@ -173,6 +175,13 @@ def test_the_defects_are_those_that_were_injected(places: Places, plans: Mapping
         assert injected.sum() > 5
         assert (bad & wanted).sum() >= 0.995 * wanted.sum()
         assert (bad & ~wanted).sum() <= 1e-4 * bad.size
+
+
+def test_the_number_of_ranks_makes_no_difference(places: Places, plans: Mapping[str, Plan], tmp_path: Path) -> None:
+    """Three share one of the two detectors, and have to send what they found."""
+    (tmp_path / "one").mkdir(), (tmp_path / "three").mkdir()
+    one, three = (found_defects(places, plans, tmp_path / n, r) for n, r in (("one", 1), ("three", 3)))
+    assert all(np.array_equal(one[detector], three[detector]) for detector in one)
 
 
 def test_boxes_that_were_drawn_by_hand_are_added(places: Places, plans: Mapping[str, Plan], tmp_path: Path) -> None:
