@@ -143,3 +143,26 @@ def reject(step: str, reason: str, rerun: str | None, name: str | None, repo: st
     following = rerun or next_rerun(line["rerun"])
     books.write("rejected", step, run=line["run"], reason=reason, rerun=following)
     console.say(f"{step} of {books.folder.name} is rejected; it and what needs it are made next as RERUN {following}")
+
+
+@cli.command("reads")
+@click.option("--instrument", default="LSSTComCam", show_default=True, help="Whose pipelines.")
+@click.option("--svg", "svg_file", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into FILE.")
+@as_json
+def show_reads(instrument: str, svg_file: Path | None, as_json: bool) -> None:
+    """Show what each product is made from, beside DMTN-222's figure 2, and where they differ."""
+    from campaign import console
+    from campaign.jobs import write_text
+    from campaign.reads import differences, draw, plain, reads
+
+    real = reads(instrument, os.environ)
+    if svg_file:
+        write_text(svg_file, draw(instrument, real))
+    if as_json:
+        console.emit(plain(real))
+        return
+    console.table(("product", "is made from"), [(name, ", ".join(needs)) for name, needs in real.items() if needs])
+    for one in differences(real):
+        print(f"unlike figure 2   {one.text}")
+    if svg_file:
+        console.say(f"drawn in {svg_file}")

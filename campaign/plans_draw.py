@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape, quoteattr
 
+from campaign import svg as drawing
 from campaign.plans import Campaign
 from campaign.plans_state import WORDS, State, StepState
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, HEAD = 168, 56, 56, 18, 20, 44
+HEAD = 44
 #: Fill and border by state.
 COLOURS: Mapping[State, tuple[str, str]] = {
     "waiting": ("#f4f4f4", "#9a9a9a"),
@@ -44,17 +44,6 @@ class Row:
     stale: tuple[str, ...] = ()
 
 
-def columns(campaign: Campaign) -> list[list[str]]:
-    """The steps by depth: a step stands right of everything that it needs."""
-    depth: dict[str, int] = {}
-    for name in campaign.order:
-        depth[name] = 1 + max((depth[n] for n in campaign.steps[name].needs), default=-1)
-    found: list[list[str]] = [[] for _ in range(1 + max(depth.values(), default=0))]
-    for name in campaign.order:
-        found[depth[name]].append(name)
-    return found
-
-
 def text(campaign: Campaign, rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
     """A row a step: name, what it needs, what becomes of its product, its state, its cost, why it is stale."""
     found: list[tuple[str, ...]] = []
@@ -70,56 +59,28 @@ def text(campaign: Campaign, rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
 
 def svg(campaign: Campaign, rows: Mapping[str, Row]) -> str:
     """The same as a picture: an arrow from what is needed to what needs it."""
-    layers = columns(campaign)
-    tall = max(map(len, layers))
-    size = (
-        2 * MARGIN + len(layers) * WIDTH + (len(layers) - 1) * GAP_X,
-        HEAD + 2 * MARGIN + tall * (HEIGHT + GAP_Y),
-    )
-    places: dict[str, tuple[float, float]] = {}
-    for i, names in enumerate(layers):
-        top = HEAD + MARGIN + (tall - len(names)) * (HEIGHT + GAP_Y) / 2
-        places |= {n: (MARGIN + i * (WIDTH + GAP_X), top + j * (HEIGHT + GAP_Y)) for j, n in enumerate(names)}
-    arrows = [_arrow(places[n], places[name]) for name in campaign.order for n in campaign.steps[name].needs]
-    boxes = [_box(places[name], rows[name], campaign.steps[name].gate) for name in campaign.order]
-    title = f"{campaign.name}: {campaign.file.description}"
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" '
-            f'viewBox="0 0 {size[0]} {size[1]}" font-family="sans-serif" font-size="12">',
-            f"<title>{escape(title)}</title>",
-            f'<rect width="{size[0]}" height="{size[1]}" fill="white"/>',
-            f'<text x="{MARGIN}" y="{MARGIN + 8}" font-size="15" font-weight="bold">{escape(campaign.name)}</text>',
-            f'<text x="{MARGIN}" y="{MARGIN + 26}" fill="#555">{escape(campaign.file.description)}</text>',
-            *arrows,
-            *boxes,
-            "</svg>\n",
-        ]
-    )
-
-
-def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
-    x0, y0, x1, y1 = start[0] + WIDTH, start[1] + HEIGHT / 2, end[0], end[1] + HEIGHT / 2
-    bend = GAP_X / 2
-    path = f"M{x0:g},{y0:g} C{x0 + bend:g},{y0:g} {x1 - bend:g},{y1:g} {x1 - 6:g},{y1:g}"
-    head = f"M{x1 - 7:g},{y1 - 4:g} L{x1:g},{y1:g} L{x1 - 7:g},{y1 + 4:g} Z"
-    return f'<path d="{path}" fill="none" stroke="#888"/><path d="{head}" fill="#888"/>'
-
-
-def _box(place: tuple[float, float], row: Row, gate: bool) -> str:
-    (x, y), state = place, row.state
-    fill, border = COLOURS[state.state]
-    lines, hand = [WORDS[state.state], _cost(row)], " &#9995;" if gate else ""
-    parts = [
-        f"<g><title>{escape(f'{state.name}: {WORDS[state.state]} {state.note}'.strip())}</title>",
-        f'<rect x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="{fill}" '
-        f"stroke={quoteattr(STALE if row.stale else border)} stroke-width={quoteattr('2.5' if row.stale else '1.2')}/>",
-        f'<text x="{x + 10:g}" y="{y + 18:g}" font-weight="bold">{escape(state.name)}{hand}</text>',
+    needs = {name: campaign.steps[name].needs for name in campaign.order}
+    boxes = {name: _box(rows[name], campaign.steps[name].gate) for name in campaign.order}
+    width, height = drawing.size(needs)
+    heading = [
+        drawing.text(drawing.MARGIN, 28, campaign.name, 'font-size="15" font-weight="bold"'),
+        drawing.text(drawing.MARGIN, 46, campaign.file.description),
     ]
-    parts += [
-        f'<text x="{x + 10:g}" y="{y + 34 + 15 * k:g}" fill="#333">{escape(t)}</text>' for k, t in enumerate(lines)
-    ]
-    return "".join([*parts, "</g>"])
+    elements = [*heading, *drawing.graph(needs, boxes, HEAD)]
+    return drawing.document(width, height + HEAD, f"{campaign.name}: {campaign.file.description}", elements)
+
+
+def _box(row: Row, gate: bool) -> drawing.Box:
+    state, (fill, border) = row.state, COLOURS[row.state.state]
+    return drawing.Box(
+        title=state.name,
+        lines=[WORDS[state.state], _cost(row)],
+        fill=fill,
+        border=STALE if row.stale else border,
+        width=2.5 if row.stale else 1.2,
+        hint=f"{state.name}: {WORDS[state.state]} {state.note}".strip(),
+        mark=" (gate)" if gate else "",
+    )
 
 
 def _cost(row: Row) -> str:

@@ -12,10 +12,12 @@ import yaml
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home
 from campaign.plans import Campaign, load, locate, read
-from campaign.plans_draw import Row, columns, svg
+from campaign.plans_draw import Row, svg
 from campaign.plans_run import Chosen, chosen_steps
 from campaign.plans_simulation import exposures, problems
 from campaign.plans_state import Books, StepState, next_rerun, waiting_gate
+from campaign.reads import differences, draw, reads
+from campaign.svg import columns
 from tests.conftest import ROOT, typed
 
 EXPORTS = ROOT / "tests" / "dmtn222" / "exports.sh"
@@ -163,8 +165,23 @@ def test_the_drawing_has_every_step_and_every_need(tmp_path: Path) -> None:
     assert all(any(text.split()[:1] == [name] for text in texts) for name in campaign.steps)
     paths = list(root.iter("{http://www.w3.org/2000/svg}path"))
     assert len(paths) == 2 * sum(len(step.needs) for step in campaign.steps.values())
-    assert [len(names) for names in columns(campaign)] == [1, 1, 1, 1, 1, 1, 1, 6]
+    needs = {name: campaign.steps[name].needs for name in campaign.order}
+    assert [len(names) for names in columns(needs)] == [1, 1, 1, 1, 1, 1, 1, 6]
     assert "12 s CPU, stale" in texts
+
+
+@pytest.mark.parametrize("instrument", ["LSSTCam", "LSSTComCam", "LATISS"])
+def test_what_the_pipelines_read_is_drawn_beside_figure_2(instrument: str) -> None:
+    real = reads(instrument, {})
+    assert {"bias", "ptc", "linearizer", "crosstalk", "defects"} <= set(real["dark"])
+    assert real["defects"] == ("biasBootstrap", "darkBootstrap", "flatBootstrap")
+    assert ("cti" in real["bias"]) is (instrument == "LSSTComCam")
+    names = list(real)
+    assert all(names.index(n) < names.index(name) for name, needs in real.items() for n in needs)
+    odd = {d.product: d for d in differences(real)}
+    assert "bias" in odd["defects"].less and "bias" in odd["dark"].more
+    texts = [e.text for e in ET.fromstring(draw(instrument, real)).iter("{http://www.w3.org/2000/svg}text")]
+    assert "DMTN-222, figure 2" in texts and odd["dark"].text in texts and texts.count("bias") == 2
 
 
 def test_the_simulations_blocks_do_not_contradict_one_another() -> None:
