@@ -40,7 +40,7 @@ test: .venv/test.stamp
 	[ -d "$${CAMPAIGN_FRAMES:-../shared/frames}" ] || missing="$$missing those with real frames (set CAMPAIGN_FRAMES);"; \
 	echo "Left out:$$missing the long ones (make soak)"
 	@$(RUN) kernels.run --warm  # once, and not by several tests at the same time
-	$(RUN) pytest -n $(JOBS) --dist loadfile
+	$(RUN) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 soak: .venv/test.stamp
 	$(RUN) pytest -m soak
