@@ -9,13 +9,40 @@ from typing import TYPE_CHECKING, Any, Final
 
 from campaign.errors import SubmissionRefused
 from campaign.inputs import listed
-from campaign.repository_records import CalibrationRef, Selection
+from campaign.repository_records import Association, CalibrationRef, ExposureRecord, Selection, to_nsec
 
 if TYPE_CHECKING:
     from campaign.pipeline import PipelineTask
     from campaign.repository import Repository
 
 Found = Mapping[tuple[int, int], CalibrationRef]
+#: Calibrations that come near and are told of, where none fits.
+NEAREST: Final = 3
+
+
+@dataclass(frozen=True)
+class _Miss:
+    """A calibration that an exposure just misses: by how many days, and the criterion in words."""
+
+    days: float
+    text: str
+
+
+def _miss(link: Association, exposure: ExposureRecord) -> _Miss | None:
+    """What keeps a calibration of the right detector from an exposure."""
+    at = to_nsec(exposure.begin)
+    what = f"{link.run} in {link.collection}"
+    taken = f"exposure {exposure.id} began at {exposure.begin}"
+    for bound, word, sign in ((link.begin, "from", 1), (link.end, "until", -1)):
+        if bound is not None and sign * (to_nsec(bound) - at) > 0:
+            days = sign * (to_nsec(bound) - at) / 86400e9
+            return _Miss(days, f"the nearest, {what}, is valid {word} {bound} only: {taken}, {days:.3g} days off")
+    physical_filter = link.data_id.get("physical_filter", exposure.physical_filter)
+    if physical_filter != exposure.physical_filter:
+        return _Miss(
+            0.0, f"{what} is of filter {physical_filter}, exposure {exposure.id} of {exposure.physical_filter}"
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -200,10 +227,25 @@ class Finder:
         begin = f"make a {name} and certify it from before that date on (START_DATE)" if kind.needed else "certify one"
         option = f"--set extraQgraphOptions='--config {self._isr.label}:{kind.switch}=false'"
         without = f"go without: {option}" if kind.switch else f"take every {name} out of the inputs"
+        pairs = [(e, d) for exposures, detectors in lacking.items() for e in exposures for d in detectors]
+        near = "".join(f"\n  {text}" for text in self._nearest(self._type(name, kind), pairs))
         raise SubmissionRefused(
-            f"no {self._type(name, kind)} is valid for {which} in {', '.join(self._inputs)}{others}",
+            f"no {self._type(name, kind)} is valid for {which} in {', '.join(self._inputs)}{others}{near}",
             do=f"{begin}, or {without}",
         )
+
+    def _nearest(self, dataset_type: str, pairs: Sequence[tuple[int, int]]) -> list[str]:
+        """Say of the calibrations that come nearest to some (exposure, detector) what keeps them from being taken."""
+        links, detectors = self._repository.associations(dataset_type, self._there), {d for _, d in pairs}
+        own = [link for link in links if link.data_id.get("detector") in detectors]
+        if not own:
+            others = sorted({int(link.data_id["detector"]) for link in links if "detector" in link.data_id})
+            return [f"those of the inputs are of detector {listed(others)}"] if others else []
+        lacking = {e for e, _ in pairs}
+        exposures = [e for e in self._selection.exposures if e.id in lacking]
+        found = [miss for link in own for e in exposures if (miss := _miss(link, e))]
+        texts = dict.fromkeys(miss.text for miss in sorted(found, key=lambda m: m.days))
+        return list(texts)[:NEAREST]
 
     def _only(self, name: str, detector: int, refs: Sequence[CalibrationRef]) -> CalibrationRef:
         several = {ref.dataset_id: ref for ref in refs}

@@ -231,13 +231,15 @@ def test_one_that_some_have_and_others_have_not(site: Site) -> None:
     answer = site.flat("submit", CALIB_COLLECTIONS=target)
     assert answer.code == 4
     assert "no crosstalk is valid for detector 1 at exposure 2024120600001, 2024120600002, 2024120800001" in answer.err
-    assert f"{target}, while others have one" in answer.err
+    assert f"{target}, while others have one\n  those of the inputs are of detector 0\n" in answer.err
     assert "certify one, or go without: --set extraQgraphOptions='--config cpFlatIsr:doCrosstalk=false'" in answer.err
     late = certify(site, "ptc", DETECTORS, "late", "2024-12-08T00:00:00")
     answer = site.flat("submit", CALIB_COLLECTIONS=late)
     assert answer.code == 4
     assert "no ptc is valid for detector 0, 1 at exposure 2024120600001, 2024120600002 in " in answer.err
     assert "certify one, or take every ptc out of the inputs" in answer.err
+    near = f" in {late}, is valid from 2024-12-08T00:00:00 only: exposure 20241206"
+    assert near in answer.err and " began at 2024-12-06T21:00:" in answer.err and "1.12 days off" in answer.err
 
 
 def test_one_that_is_for_other_dates(site: Site) -> None:
