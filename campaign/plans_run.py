@@ -191,7 +191,7 @@ class Driver:
         logs.mkdir(parents=True, exist_ok=True)
         log = logs / f"{name}.{1 + len(list(logs.glob(f'{name}.*.log')))}.log"
         if state.run:
-            words = ["restart", state.run, "--redo-stale"]
+            words = ["restart", state.run]
         else:
             words = ["submit", step.template, *self._settings(state), *self.chosen.arguments]
             words += [w for e in step.exclude for w in ("--exclude", str(e))]
