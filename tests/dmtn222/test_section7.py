@@ -168,7 +168,9 @@ def test_a_plan_makes_what_the_technote_does(technote: Site, planned: Site) -> N
     """Bit for bit, but for the second dark bootstrap and what is made of it, which are made under the next RERUN."""
     with open_repository(str(planned.repository)) as repository:
         chain = repository.chain(f"{CALIB}/DM-2")
-    assert chain == tuple(f"{CALIB}/DM-2/DP1/{name}.20250207a" for name in reversed(CERTIFIED))
+    wanted = [f"{CALIB}/DM-2/DP1/{name}.20250207a" for name in reversed(CERTIFIED)]
+    assert set(chain) == set(wanted)
+    assert list(chain[len(BANDS) :]) == wanted[len(BANDS) :]  # the flats, made side by side, in whatever order
     for kind, collection in (("bias", "bias"), ("dark", "dark"), ("flat", "flat-r"), ("flat", "flat-g")):
         first = technote.products(kind, f"{CALIB}/DM-48520/DP1/{collection}.20250207a")
         other = planned.products(kind, f"{CALIB}/DM-2/DP1/{collection}.20250207a")
