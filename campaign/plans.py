@@ -234,6 +234,10 @@ def read(path: Path) -> PlanFile:
         plain = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"the plan cannot be read: {error}", where=str(path)) from error
+    if not isinstance(plain, dict):
+        what = "is empty" if plain is None else f"holds a {type(plain).__name__}"
+        do = "write description:, variables: and steps:; docs/plans.md has an example"
+        raise ConfigurationError(f"the plan {what}: its sections were expected", where=str(path), do=do)
     try:
         file = PlanFile.model_validate(plain)
     except ValidationError as error:

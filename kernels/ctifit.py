@@ -4,7 +4,8 @@ The n-th overscan column reads, relative to the last data column's signal S,
 
     drift exp(-n / decay)  +  shifts x cti  where n = 1,
 
-to the first order in cti, which is all that there is.  The offset is fitted to
+to the first order in cti, which is all that there is, less what the rows' level
+holds of it: the mean of the columns that the level is taken from.  The offset is fitted to
 the columns behind the first (drift is linear, decay is sought), cti is what is
 left of the first one.  Bright exposures count where there is nothing but the
 offset: traps fill.  Every column of an exposure has the same error, read noise
@@ -26,6 +27,7 @@ from kernels.errors import DataError, JobError
 from kernels.framekernel import FrameKernel
 from kernels.isr import Reader
 from kernels.job import File, Job, Task
+from kernels.overscan import serial_region
 from kernels.product import Card
 from kernels.publish import publish
 from kernels.sample import clipped_mean
@@ -109,15 +111,27 @@ class _Offset:
     drift: float = 0.0
     drift_error: float = 0.0
     decay: float = 1.0
+    first: float = 0.0
     first_error: float = 0.0
 
 
-def _offset(n: F64, height: F64, power: F64) -> _Offset:
+def _tail(n: F64, level: F64, decay: float) -> F64:
+    """What an offset of 1 leaves in columns ``n`` above the mean of the columns ``level``."""
+    return np.asarray(np.exp(-n / decay) - (_sum(np.exp(-level / decay)) / level.size if level.size else 0.0))
+
+
+def _steepness(n: F64, level: F64, decay: float) -> F64:
+    """How `_tail` changes with the decay."""
+    of_level = _sum(level * np.exp(-level / decay)) / level.size if level.size else 0.0
+    return np.asarray((n * np.exp(-n / decay) - of_level) / decay**2)
+
+
+def _offset(n: F64, height: F64, power: F64, level: F64) -> _Offset:
     """Fit the offset to relative ``height`` of columns ``n`` (each [column]), of variance 1 / ``power``."""
     from scipy.optimize import minimize_scalar
 
     def shape(log_decay: float) -> F64:
-        return np.asarray(np.exp(-n / np.exp(log_decay)))
+        return _tail(n, level, math.exp(log_decay))
 
     def gain(log_decay: float) -> float:
         """What a fit takes off chi^2, negative, and what the decay being unusual adds."""
@@ -133,12 +147,13 @@ def _offset(n: F64, height: F64, power: F64) -> _Offset:
     drift, alone = _sum(power * height * model) / weight, weight**-0.5
     if drift < SIGNIFICANT * alone:
         return _Offset(drift_error=alone)
-    slope = drift * model * n / decay**2
+    slope = drift * _steepness(n, level, decay)
     cross, other = _sum(power * model * slope), _sum(power * slope * slope) + (SPREAD * decay) ** -2
     inverse = 1 / (weight * other - cross * cross)  # of the two parameters' matrix
-    per_drift, per_decay = math.exp(-1 / decay), math.exp(-1 / decay) * drift / decay**2
+    one = np.ones(1)
+    per_drift, per_decay = float(_tail(one, level, decay)[0]), drift * float(_steepness(one, level, decay)[0])
     first = per_drift**2 * other - 2 * per_drift * per_decay * cross + per_decay**2 * weight
-    return _Offset(drift, math.sqrt(other * inverse), decay, math.sqrt(first * inverse))
+    return _Offset(drift, math.sqrt(other * inverse), decay, drift * per_drift, math.sqrt(first * inverse))
 
 
 def _sum(values: F64) -> float:
@@ -154,7 +169,7 @@ def _looked_at(faint: Bool, some: Bool, columns: int, ranges: Ranges) -> Bool:
     return looked
 
 
-def fit(signal: F64, tail: F64, error: F64, shifts: int, ranges: Ranges) -> Fit:
+def fit(signal: F64, tail: F64, error: F64, shifts: int, ranges: Ranges, level: Sequence[int] = ()) -> Fit:
     """Fit one amplifier.
 
     Parameters
@@ -167,6 +182,8 @@ def fit(signal: F64, tail: F64, error: F64, shifts: int, ranges: Ranges) -> Fit:
         Standard error of each of them, electron.
     shifts : `int`
         Transfers of the last data column.
+    level : sequence of `int`
+        Overscan columns, from 1 on, that the rows' levels were taken from.
 
     Returns
     -------
@@ -184,8 +201,9 @@ def fit(signal: F64, tail: F64, error: F64, shifts: int, ranges: Ranges) -> Fit:
         [_sum(w[w > 0] * tail[w > 0, x] / signal[w > 0]) / power[x] for x, w in zip(used, weight.T[used], strict=True)]
     )
     behind = used > 0
-    offset = _offset((used[behind] + 1).astype(np.float64), height[behind], power[used[behind]])
-    first = float(height[0]) - offset.drift * math.exp(-1 / offset.decay)
+    columns, under = (used[behind] + 1).astype(np.float64), np.asarray(level, np.float64)
+    offset = _offset(columns, height[behind], power[used[behind]], under)
+    first = float(height[0]) - offset.first
     return Fit(
         cti=max(first, 0.0) / shifts,
         cti_error=math.hypot(power[0] ** -0.5, offset.first_error) / shifts,
@@ -255,7 +273,9 @@ class Cti(FrameKernel):
         fits = []
         for k, amplifier in enumerate(detector.amplifiers):
             error = np.full(len(means), amplifier.read_noise / np.sqrt(amplifier.data.ny))
-            fits.append(fit(means[:, k, 0], means[:, k, 1:], error, amplifier.data.x1, self._ranges))
+            region, last = serial_region(amplifier, self.isr), amplifier.data.x1
+            level = range(region.x0 - last + 1, region.x1 - last + 1) if region else ()
+            fits.append(fit(means[:, k, 0], means[:, k, 1:], error, last, self._ranges, level))
         if not any(f.exposures for f in fits):
             what = f"no amplifier has light below {self._ranges.cti_signal:g} electron: not flats of a faint ramp"
             raise DataError(self.raws(task)[0].path, what)

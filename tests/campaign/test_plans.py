@@ -73,6 +73,13 @@ def test_what_is_wrong_with_the_steps(steps: Any, words: str, tmp_path: Path) ->
     assert str(tmp_path / "mine.yaml") in str(caught.value)
 
 
+@pytest.mark.parametrize(("text", "words"), [("", "the plan is empty"), ("- 1", "the plan holds a list")])
+def test_what_is_no_plan_at_all(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(CampaignError, match=words):
+        read(tmp_path / "mine.yaml")
+
+
 def test_what_no_step_can_do_without_is_said_once(tmp_path: Path) -> None:
     with pytest.raises(CampaignError) as caught:
         load(str(written(tmp_path)), None, {"HOME": "/nowhere"})

@@ -167,6 +167,8 @@ def test_a_full_size_detector_gives_what_the_camera_really_has(tmp_path: Path) -
     )
     off = np.log10(table["CTI"] / truth["cti"])
     assert abs(np.median(off)) < 0.02 and np.abs(off).max() < 0.1
+    pulls = (table["DRIFT"] - truth["drift"]) / table["DRIFT_ERROR"]
+    assert np.abs(pulls).max() < 4 and abs(pulls.mean()) < 0.5
 
 
 def test_three_ranks_give_the_same(ramp: tuple[Path, list[str]], tmp_path: Path) -> None:
