@@ -22,6 +22,13 @@ template_options = options(
 selection_options = options(
     click.option("--exclude", type=int, multiple=True, metavar="ID", help="Leave an exposure out (repeat); recorded."),
     click.option("--allow-missing", is_flag=True, help="Combine what there is where a detector lacks exposures."),
+    click.option(
+        "--calibration",
+        "named",
+        multiple=True,
+        metavar="KIND=COLLECTION",
+        help="Take bias, dark, ... from COLLECTION, whatever find-first would give (repeat); recorded.",
+    ),
 )
 sites_options = options(
     click.option("--sites", metavar="A,B,...", help="Split the work over these sites, by their fractions."),
@@ -29,24 +36,30 @@ sites_options = options(
 )
 
 
-def _settings(settings: tuple[str, ...]) -> dict[str, str]:
+def _pairs(option: str, texts: tuple[str, ...], form: str = "KEY=VALUE") -> dict[str, str]:
     from campaign.errors import UsageError
 
     found = {}
-    for text in settings:
+    for text in texts:
         key, sign, value = text.partition("=")
         if not sign:
-            raise UsageError(f"--set {text!r} is not KEY=VALUE")
+            raise UsageError(f"{option} {text!r} is not {form}")
         found[key] = value
     return found
 
 
 def _options(
-    settings: tuple[str, ...], site: str | None, exclude: tuple[int, ...], allow_missing: bool, ranks: int | None
+    settings: tuple[str, ...],
+    site: str | None,
+    exclude: tuple[int, ...],
+    allow_missing: bool,
+    named: tuple[str, ...],
+    ranks: int | None,
 ) -> Options:
     from campaign.step import Options
 
-    return Options(_settings(settings), site, frozenset(exclude), allow_missing, ranks)
+    calibrations = _pairs("--calibration", named, "KIND=COLLECTION")
+    return Options(_pairs("--set", settings), site, frozenset(exclude), allow_missing, ranks, calibrations)
 
 
 @cli.command()
@@ -64,7 +77,7 @@ def render(
     from campaign import console
     from campaign.template import resolve
 
-    step = resolve(template, environment(env_file), _settings(settings), site)
+    step = resolve(template, environment(env_file), _pairs("--set", settings), site)
     console.warn(step.warnings)
     if as_json:
         console.emit({"values": step.values, "origins": dict(step.origins), "variables": dict(step.variables)})
@@ -87,6 +100,7 @@ def check(
     settings: tuple[str, ...],
     exclude: tuple[int, ...],
     allow_missing: bool,
+    named: tuple[str, ...],
     with_levels: bool,
     ranks: int | None,
     as_json: bool,
@@ -95,7 +109,8 @@ def check(
     from campaign import console
     from campaign.check import check
 
-    found = check(template, environment(env_file), _options(settings, site, exclude, allow_missing, ranks), with_levels)
+    options = _options(settings, site, exclude, allow_missing, named, ranks)
+    found = check(template, environment(env_file), options, with_levels)
     if as_json:
         console.emit(found.plain())
     else:
@@ -190,6 +205,7 @@ def submit(
     settings: tuple[str, ...],
     exclude: tuple[int, ...],
     allow_missing: bool,
+    named: tuple[str, ...],
     sites: str | None,
     override: bool,
     dry_run: bool,
@@ -206,7 +222,7 @@ def submit(
     from campaign.step import load
     from campaign.submit import create, prepare
 
-    chosen = _options(settings, site, exclude, allow_missing, ranks)
+    chosen = _options(settings, site, exclude, allow_missing, named, ranks)
     step = load(template, environment(env_file), chosen)
     console.warn(step.config.warnings)
     order = Order.of(step, chosen, sites, override)

@@ -1,14 +1,15 @@
-"""What corrects the frames: of the calibrations that a pipeline asks for, those that find-first gives."""
+"""What corrects the frames: of the calibrations that a pipeline asks for, what find-first gives, or a person names."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from campaign.errors import SubmissionRefused
+from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.inputs import listed
+from campaign.problems import suggest
 from campaign.repository_records import Association, CalibrationRef, ExposureRecord, Selection, to_nsec
 
 if TYPE_CHECKING:
@@ -92,12 +93,15 @@ class Corrections:
         That they are.
     types : `dict` [`str`, `str`]
         By kind, the dataset type.
+    instead : `dict` [`str`, `dict` [`int`, `str`]]
+        By kind that a person has named, and detector, the RUN that find-first would give.
     """
 
     refs: Mapping[str, Mapping[int, CalibrationRef]]
     absent: tuple[str, ...]
     notes: tuple[str, ...]
     types: Mapping[str, str]
+    instead: Mapping[str, Mapping[int, str]]
 
     @property
     def settings(self) -> dict[str, bool]:
@@ -133,7 +137,23 @@ class Corrections:
                 ref, key = refs[detector], f"CALIB_{kind.upper()}"
                 cards |= {f"{key}_ID": ref.dataset_id, f"{key}_RUN": ref.run, f"{key}_COLLECTION": ref.collection}
                 cards |= {f"{key}_BEGIN": ref.begin or "unbounded", f"{key}_END": ref.end or "unbounded"}
+        for kind, runs in self.instead.items():
+            if detector is not None:
+                cards[f"CALIB_{kind.upper()}_NAMED"] = f"by the operator, find-first gives {runs[detector]}"
         return cards | {f"CALIB_{kind.upper()}": "none" for kind in self.absent}
+
+
+def require_known(named: Mapping[str, str], wanted: Collection[str], pipeline: str) -> None:
+    """Refuse a calibration that is named though nothing asks for it.
+
+    Raises
+    ------
+    ConfigurationError
+        With what is asked for.
+    """
+    for name in named.keys() - set(wanted):
+        do = suggest(name, wanted) if wanted else "leave --calibration out"
+        raise ConfigurationError(f"--calibration {name}: the pipeline asks for no {name}", where=pipeline, do=do)
 
 
 class Finder:
@@ -149,6 +169,8 @@ class Finder:
         Collections, in the order of the search.
     unit : `str`
         Of the camera's frames; ``electron`` asks for gains.
+    named : `dict` [`str`, `str`]
+        By kind, the collection that it is to come from, whatever the inputs have.
     """
 
     def __init__(
@@ -159,8 +181,9 @@ class Finder:
         unit: str,
         selection: Selection,
         repository: Repository,
+        named: Mapping[str, str],
     ) -> None:
-        self._isr, self._pipeline, self._unit = isr, pipeline, unit
+        self._isr, self._pipeline, self._unit, self._named = isr, pipeline, unit, named
         self._selection, self._repository = selection, repository
         self._inputs = inputs
         self._there = [name for name in inputs if repository.collection_type(name) is not None]
@@ -170,25 +193,43 @@ class Finder:
 
         Raises
         ------
+        ConfigurationError
+            One is named that is not asked for, or a collection that is not there.
         SubmissionRefused
             One is missing that frames do not go without, or that other
             frames have; one cannot be applied by this version; the exposures
             of a detector need different ones.
         """
-        refs, absent, notes = {}, [], []
-        for name, kind in KINDS.items():
-            if not self._asked(kind):
-                continue
-            selection = self._selection
-            wanted = self._type(name, kind)
-            found = self._repository.find_calibrations(wanted, self._there, selection.exposures, selection.detectors)
-            if found or kind.needed:
-                refs[name] = self._one_a_detector(name, kind, found)
+        refs, absent, notes, instead = {}, [], [], {}
+        wanted = {name: kind for name, kind in KINDS.items() if self._asked(kind)}
+        require_known(self._named, wanted, self._pipeline)
+        for name, kind in wanted.items():
+            found = self._search(name, kind, self._there)
+            if name in self._named:
+                there = [self._named[name]]
+                refs[name] = self._one_a_detector(name, kind, self._search(name, kind, there), there)
+                instead[name] = {d: self._usual(found, d) for d in self._detectors}
+                usual = listed(dict.fromkeys(instead[name].values()))
+                notes.append(f"{name} is that of {there[0]}, as --calibration says; find-first gives {usual}")
+            elif found or kind.needed:
+                refs[name] = self._one_a_detector(name, kind, found, self._inputs)
             else:
                 absent.append(name)
                 notes.append(self._note(name, kind))
         types = {name: self._type(name, KINDS[name]) for name in refs}
-        return Corrections(refs, tuple(absent), tuple(notes), types)
+        return Corrections(refs, tuple(absent), tuple(notes), types, instead)
+
+    def _search(self, name: str, kind: Kind, there: Sequence[str]) -> Found:
+        selection = self._selection
+        return self._repository.find_calibrations(
+            self._type(name, kind), there, selection.exposures, selection.detectors
+        )
+
+    def _usual(self, found: Found, detector: int) -> str:
+        """The RUN that find-first gives for a detector, for a person."""
+        pairs = [(e.id, detector) for e in self._selection.exposures]
+        runs = dict.fromkeys(found[pair].run if pair in found else "none" for pair in pairs)
+        return " and ".join(runs)
 
     def _asked(self, kind: Kind) -> bool:
         return bool(self._isr.config[kind.switch]) if kind.switch else self._unit == "electron"
@@ -206,15 +247,15 @@ class Finder:
             else f"{what}: gains and read noises are the camera file's"
         )
 
-    def _one_a_detector(self, name: str, kind: Kind, found: Found) -> dict[int, CalibrationRef]:
-        self._require_all(name, kind, found)
+    def _one_a_detector(self, name: str, kind: Kind, found: Found, there: Sequence[str]) -> dict[int, CalibrationRef]:
+        self._require_all(name, kind, found, there)
         return {d: self._only(name, d, [found[e.id, d] for e in self._selection.exposures]) for d in self._detectors}
 
     @property
     def _detectors(self) -> Sequence[int]:
         return self._selection.detectors
 
-    def _require_all(self, name: str, kind: Kind, found: Found) -> None:
+    def _require_all(self, name: str, kind: Kind, found: Found, there: Sequence[str]) -> None:
         lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for detector in self._detectors:
             exposures = tuple(e.id for e in self._selection.exposures if (e.id, detector) not in found)
@@ -228,15 +269,16 @@ class Finder:
         option = f"--set extraQgraphOptions='--config {self._isr.label}:{kind.switch}=false'"
         without = f"go without: {option}" if kind.switch else f"take every {name} out of the inputs"
         pairs = [(e, d) for exposures, detectors in lacking.items() for e in exposures for d in detectors]
-        near = "".join(f"\n  {text}" for text in self._nearest(self._type(name, kind), pairs))
+        known = [collection for collection in there if self._repository.collection_type(collection)]
+        near = "".join(f"\n  {text}" for text in self._nearest(self._type(name, kind), pairs, known))
         raise SubmissionRefused(
-            f"no {self._type(name, kind)} is valid for {which} in {', '.join(self._inputs)}{others}{near}",
+            f"no {self._type(name, kind)} is valid for {which} in {', '.join(there)}{others}{near}",
             do=f"{begin}, or {without}",
         )
 
-    def _nearest(self, dataset_type: str, pairs: Sequence[tuple[int, int]]) -> list[str]:
+    def _nearest(self, dataset_type: str, pairs: Sequence[tuple[int, int]], there: Sequence[str]) -> list[str]:
         """Say of the calibrations that come nearest to some (exposure, detector) what keeps them from being taken."""
-        links, detectors = self._repository.associations(dataset_type, self._there), {d for _, d in pairs}
+        links, detectors = self._repository.associations(dataset_type, there), {d for _, d in pairs}
         own = [link for link in links if link.data_id.get("detector") in detectors]
         if not own:
             others = sorted({int(link.data_id["detector"]) for link in links if "detector" in link.data_id})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from campaign.camera import Camera
+from campaign.corrections import require_known
 from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.home import versions
 from campaign.inputs import listed
@@ -49,11 +50,15 @@ class Deriver:
     ----------
     ranks : `int`
         MPI ranks of its gang.
+    named : `dict` [`str`, `str`]
+        By kind (``bias``), the collection that it is to come from, whatever the inputs have.
     """
 
-    def __init__(self, step: Step, repository: Repository, camera: Camera, ranks: int, run: str) -> None:
+    def __init__(
+        self, step: Step, repository: Repository, camera: Camera, ranks: int, run: str, named: Mapping[str, str]
+    ) -> None:
         self._step, self._repository, self._camera = step, repository, camera
-        self._ranks, self._run = ranks, run
+        self._ranks, self._run, self._named = ranks, run, named
         (self._merge,) = (t for t in step.pipeline.tasks.values() if t.kernel == "defects")
         self._measures = _measures(step.pipeline)
 
@@ -91,15 +96,18 @@ class Deriver:
             files={one.dataset_id: {"path": one.path} for one in used}
             | {f"{product}:{d}": {"path": p} for d, p in zip(detectors, paths, strict=True)},
             groups=[group],
-            notes=[],
+            notes=[f"{kind} is that of {name}, as --calibration says" for kind, name in self._named.items()],
             calibrations=self._summary(found, detectors),
         )
 
     def _inputs(self) -> Inputs:
         """What is looked at: by kind and detector, of each data ID the first that the inputs have."""
         found: dict[str, dict[int, list[Dataset]]] = {}
-        there = [name for name in self._step.config.in_collections if self._repository.collection_type(name)]
+        require_known(self._named, self._measures, str(self._step.pipeline.path))
+        self._repository.require_collections(list(self._named.values()))
+        inputs = [name for name in self._step.config.in_collections if self._repository.collection_type(name)]
         for kind, task in self._measures.items():
+            there = [self._named[kind]] if kind in self._named else inputs
             wanted, by = task.inputs["inputExp"], defaultdict[int, "list[Dataset]"](list)
             for one in self._repository.datasets(wanted, there, self._step.config.data_query):
                 by[int(one.data_id["detector"])].append(one)
@@ -161,6 +169,8 @@ class Deriver:
             for number, one in enumerate(by[detector]):
                 key = f"CALIB_{one.type.upper()}" + (f"_{number}" if number else "")
                 cards |= {f"{key}_ID": one.dataset_id, f"{key}_RUN": one.run}
+        for kind in self._named:
+            cards[f"CALIB_{self._measures[kind].inputs['inputExp'].upper()}_NAMED"] = "by the operator"
         return cards | {f"VERSION_{name.upper()}": version for name, version in versions().items()}
 
     def _summary(self, found: Inputs, detectors: Sequence[int]) -> list[dict[str, Any]]:

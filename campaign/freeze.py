@@ -39,6 +39,8 @@ class Request:
         MPI ranks of a gang.
     excluded : sequence of `int`
         Exposures that the operator left out.
+    named : `dict`
+        By kind, the collection that the operator wants a calibration from.
     permissions : `dict`
         The site's ``mode`` and ``group`` for published files.
     """
@@ -49,6 +51,7 @@ class Request:
     selection: Selection
     ranks: int
     excluded: Sequence[int]
+    named: Mapping[str, str]
     permissions: Mapping[str, Any]
 
 
@@ -207,6 +210,7 @@ class Freezer:
             request.camera.unit,
             request.selection,
             self._repository,
+            request.named,
         ).find()
 
     @property

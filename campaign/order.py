@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Order:
     allow_missing : `bool`
     ranks : `int` or `None`
         Without them, what the site has.
+    named : `dict`
+        By kind, the collection that a calibration is taken from.
     variables : `dict`
         The environment's that the template named.
     """
@@ -46,6 +48,7 @@ class Order:
     exclude: Sequence[int]
     allow_missing: bool
     ranks: int | None
+    named: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -60,13 +63,15 @@ class Order:
             exclude=sorted(options.exclude),
             allow_missing=options.allow_missing,
             ranks=options.ranks,
+            named=options.named,
             variables={**step.config.variables, "CAMPAIGN_HOME": str(step.home.path.absolute())},
         )
 
     @property
     def options(self) -> Options:
         """What `campaign.step` wants."""
-        return Options(self.overrides, self.site, frozenset(self.exclude), self.allow_missing, self.ranks)
+        exclude = frozenset(self.exclude)
+        return Options(self.overrides, self.site, exclude, self.allow_missing, self.ranks, self.named)
 
     def write(self, folder: Path) -> None:
         """Keep it in a run's folder."""
@@ -81,9 +86,7 @@ class Order:
             The template does not resolve any more.
         """
         fixed = {"outputRun": output_run, "submitPath": submit_path}
-        options = Options(
-            {**self.overrides, **fixed}, self.site, frozenset(self.exclude), self.allow_missing, self.ranks
-        )
+        options = replace(self.options, overrides={**self.overrides, **fixed})
         return load(self.template, {**os.environ, **self.variables}, options)
 
 

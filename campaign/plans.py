@@ -93,6 +93,8 @@ class PlanStep(_Model):
         Exposures to be left out.
     allow_missing : `bool`
         Combine what there is of a detector that lacks some exposures.
+    calibrations : `dict`
+        By kind, the collection that its calibration is taken from, as `campaign submit --calibration` takes it.
     """
 
     template: str
@@ -104,6 +106,7 @@ class PlanStep(_Model):
     set: Mapping[str, str] = Field(default_factory=dict)
     exclude: tuple[int, ...] = ()
     allow_missing: bool = False
+    calibrations: Mapping[str, str] = Field(default_factory=dict)
 
     @field_validator("certify", mode="before")
     @classmethod

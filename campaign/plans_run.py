@@ -196,6 +196,7 @@ class Driver:
             words = ["submit", step.template, *self._settings(state), *self.chosen.arguments]
             words += [w for e in step.exclude for w in ("--exclude", str(e))]
             words += ["--allow-missing"] * step.allow_missing
+            words += [w for kind, name in step.calibrations.items() for w in ("--calibration", f"{kind}={name}")]
             words += [w for key in ("site", "sites") if (v := getattr(step, key)) for w in (f"--{key}", v)]
         self.books.write("begun", name, rerun=state.rerun, log=str(log), command=words[0])
         environment = {**self.campaign.environment, "RERUN": state.rerun}

@@ -3,7 +3,8 @@
 What a product was made from stands in its provenance, by dataset id.  The same
 search, of the same inputs for the same exposures and detectors, is done again:
 where find-first gives another dataset now, or one where there was none, or none
-where there was one, the product is stale.  No chart of what depends on what is
+where there was one, the product is stale; but not for what an operator named.
+No chart of what depends on what is
 needed, and one that is out of date cannot mislead.
 """
 
@@ -96,7 +97,7 @@ def _had(plan: Plan) -> dict[int, dict[str, tuple[str, str]]]:
         kinds: dict[str, tuple[str, str]] = {}
         cards = task.job.provenance
         for key, value in cards.items():
-            if (match := _ID.fullmatch(key)) and not match[2]:
+            if (match := _ID.fullmatch(key)) and not match[2] and f"CALIB_{match[1]}_NAMED" not in cards:
                 kinds[match[1].lower()] = (str(value), str(cards.get(f"CALIB_{match[1]}_RUN", "")))
             elif (match := _NONE.fullmatch(key)) and value == "none":
                 kinds[match[1].lower()] = ("", "")

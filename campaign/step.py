@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ class Options:
         Combine what there is of a detector that lacks some exposures.
     ranks : `int` or `None`
         MPI ranks of a gang; `None`: what the site has.
+    named : `dict` [`str`, `str`]
+        By kind (``bias``), the collection that its calibration is taken from, whatever find-first would give.
     """
 
     overrides: Mapping[str, Any]
@@ -52,6 +54,7 @@ class Options:
     exclude: Collection[int]
     allow_missing: bool
     ranks: int | None
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

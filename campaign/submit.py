@@ -76,11 +76,12 @@ def _frozen(step: Step, repository: Repository, options: Options, ranks: int, ru
     """Decide what is made of frames, or of other calibrations."""
     if is_derived(step.pipeline):
         camera = camera_of(step.home, step.config.instrument)
-        return Deriver(step, repository, camera, ranks, run).freeze(), camera
+        return Deriver(step, repository, camera, ranks, run, options.named).freeze(), camera
     camera, selection = select(step, repository, options)
     require(selection, kind_of(step.pipeline), options.allow_missing, step.query_place)
     camera = in_unit(camera, step.pipeline)
-    request = Request(step.config, step.pipeline, camera, selection, ranks, list(options.exclude), step.permissions)
+    chosen = (list(options.exclude), options.named)
+    request = Request(step.config, step.pipeline, camera, selection, ranks, *chosen, step.permissions)
     plan = freeze(request, repository, run)
     lacking = [text for text in [missing(selection)] if text]
     return replace(plan, notes=[*lacking, *plan.notes]), camera

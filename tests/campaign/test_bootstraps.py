@@ -19,10 +19,11 @@ from campaign.plan import Plan, load
 from campaign.repository import open_repository
 from campaign.simulation import Places
 from kernels import geometry
-from kernels.defectgrow import Growth, grow_columns, mask_edges, mask_rings
+from kernels.defectgrow import Growth
 from kernels.defects import Defects
 from kernels.geometry import Box
 from tests.conftest import command, typed
+from tests.injected import grown, require_agreement
 
 TAG = "LSSTComCam/calib/DM-00000/demo"
 MORE = {
@@ -161,20 +162,14 @@ def wanted_defects(places: Places, plan: Plan, detector: int) -> tuple[Any, Any]
     kinds = fitsio.read(str(places.truth / f"{camera.name}.fits"), "DEFECTS")
     injected = kinds > 0
     assert all((kinds & kind).any() for kind in (1, 2, 4, 8))
-    rules, grown = Growth.from_plain(GROWTH), injected.copy()
-    for amplifier in camera.amplifiers:
-        grown[amplifier.target.slices] = grow_columns(injected[amplifier.target.slices], rules)
-    mask_rings(grown, np.argwhere(kinds & 4), rules)
-    mask_edges(grown, rules)
-    return injected, grown
+    return injected, grown(kinds, camera, Growth.from_plain(GROWTH))
 
 
 def test_the_defects_are_those_that_were_injected(places: Places, plans: Mapping[str, Plan], tmp_path: Path) -> None:
     for detector, bad in found_defects(places, plans, tmp_path, thresholds={"dark": 3.0, "flat": 0.9}).items():
         injected, wanted = wanted_defects(places, plans["flat"], detector)
         assert injected.sum() > 5
-        assert (bad & wanted).sum() >= 0.995 * wanted.sum()
-        assert (bad & ~wanted).sum() <= 1e-4 * bad.size
+        require_agreement(bad, wanted)
 
 
 def test_the_number_of_ranks_makes_no_difference(places: Places, plans: Mapping[str, Plan], tmp_path: Path) -> None:
@@ -227,8 +222,7 @@ class TestTheStep:
             size = camera.detectors[detector].size
             bad = Defects.open(one.path, camera, camera.detectors[detector]).mask(Box(0, 0, *size))
             _, wanted = wanted_defects(places, plans["flat"], detector)
-            assert (bad & wanted).sum() >= 0.995 * wanted.sum()
-            assert (bad & ~wanted).sum() <= 1e-4 * bad.size
+            require_agreement(bad, wanted)
 
     def test_a_rerun_whose_bootstraps_were_not_made(self, places: Places) -> None:
         done = self.submit(places, "submit", "bps_defects", RERUN="20241208b")

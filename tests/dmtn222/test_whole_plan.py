@@ -18,10 +18,11 @@ from campaign.plan import Plan, load
 from campaign.repository import open_repository
 from campaign.simulation import Places
 from kernels import geometry
-from kernels.defectgrow import Growth, grow_columns, mask_edges, mask_rings
+from kernels.defectgrow import Growth
 from kernels.defects import Defects
 from kernels.geometry import Box
 from tests.conftest import command
+from tests.injected import grown, require_agreement
 
 pytestmark = pytest.mark.soak
 BANDS = "ugrizy"
@@ -100,20 +101,10 @@ def test_defects_are_those_of_the_truth(made: Made) -> None:
     rules = Growth(column_bad=3, column_gap=2, edge_rows=1, edge_columns=1, ring=1)
     assert made.plans["defects"].groups[0].config["growth"] | {"column_whole": 0} == vars(rules)
     camera = geometry.camera(made.plans["defects"].camera)
-    found = lost = more = pixels = 0
     for number, path in made.products("defects").items():
         detector, kinds = camera.detectors[number], made.truth("defects", number, "DEFECTS")
-        wanted = kinds > 0
-        for amplifier in detector.amplifiers:
-            at = amplifier.target.slices
-            wanted[at] = grow_columns(kinds[at] > 0, rules)
-        mask_rings(wanted, np.argwhere(kinds & 4), rules)
-        mask_edges(wanted, rules)
         bad = Defects.open(path, camera, detector).mask(Box(0, 0, *detector.size))
-        found, lost = found + int((bad & wanted).sum()), lost + int((wanted & ~bad).sum())
-        more, pixels = more + int((bad & ~wanted).sum()), pixels + bad.size
-    assert found >= 0.995 * (found + lost)
-    assert more <= 1e-4 * pixels
+        require_agreement(bad, grown(kinds, detector, rules))
 
 
 def test_no_process_takes_a_gibibyte(made: Made) -> None:
