@@ -104,7 +104,8 @@ class Deriver:
         """What is looked at: by kind and detector, of each data ID the first that the inputs have."""
         found: dict[str, dict[int, list[Dataset]]] = {}
         require_known(self._named, self._measures, str(self._step.pipeline.path))
-        self._repository.require_collections(list(self._named.values()))
+        for collection in self._named.values():
+            self._repository.require_collections([collection])
         inputs = [name for name in self._step.config.in_collections if self._repository.collection_type(name)]
         for kind, task in self._measures.items():
             there = [self._named[kind]] if kind in self._named else inputs

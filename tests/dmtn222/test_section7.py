@@ -110,7 +110,7 @@ def test_the_technotes_script_runs_as_it_is(technote: Site) -> None:
         for name in CERTIFIED:
             links = repository.associations(name.split("-")[0], [f"{CALIB}/DM-48520/DP1/{name}.20250207a"])
             assert sorted(int(link.data_id["detector"]) for link in links) == [5, 8]
-            assert {(link.begin, link.end) for link in links} == {("1970-01-01T00:00:00", None)}
+            assert {(link.begin, link.end) for link in links} == {(None, None)}  # 1970 is the beginning of time
     images = sorted(path.name.split("_LSST")[0] for path in (technote.folder / "images").glob("*.fits"))
     assert images == [
         *["biasBootstrap"] * 2, "biasMosaic8", *["darkBootstrap"] * 2, "darkMosaic8", *["flat"] * 2 * len(BANDS)
@@ -262,9 +262,9 @@ def test_an_operator_names_another_bias(planned: Site) -> None:
     variables = load(str(planned.plan()), None, planned.variables(TICKET="DM-2", RERUN="named")).environment
     line = ("submit", "bps_dark", "--ranks", "2", "--calibration")
     wrong = typed(*line, "cti=nowhere", environment=variables)
-    assert wrong.returncode == 2 and "nowhere" in wrong.stderr
+    assert wrong.returncode == 3 and "nowhere" in wrong.stderr
     wrong = typed(*line, "flat=nowhere", environment=variables)
-    assert wrong.returncode == 2 and "--calibration flat: the pipeline asks for no flat" in wrong.stderr
+    assert wrong.returncode == 3 and "--calibration flat: the pipeline asks for no flat" in wrong.stderr
     done = typed(*line, f"bias={CALIB}/DM-48520/DP1/biasGen.20250207a", environment=variables)
     assert done.returncode == 0, done.stderr
     usual = f"{CALIB}/DM-2/DP1/biasGen.20250207b/run1"
