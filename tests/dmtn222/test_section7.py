@@ -267,11 +267,11 @@ def test_an_operator_names_another_bias(planned: Site) -> None:
     assert wrong.returncode == 3 and "--calibration flat: the pipeline asks for no flat" in wrong.stderr
     done = typed(*line, f"bias={CALIB}/DM-48520/DP1/biasGen.20250207a", environment=variables)
     assert done.returncode == 0, done.stderr
-    usual = f"{CALIB}/DM-2/DP1/biasGen.20250207b/run1"
+    usual = f"{CALIB}/DM-2/DP1/biasGen.20250207b/"
     assert f"as --calibration says; find-first gives {usual}" in done.stderr
     for path in planned.products("dark", f"{CALIB}/DM-2/DP1/darkGen.named").values():
-        header = fitsio.read_header(path, "IMAGE")
-        assert header["CALIB_BIAS_NAMED"] == f"by the operator, find-first gives {usual}"
+        header = fitsio.read_header(path)
+        assert header["CALIB_BIAS_NAMED"].startswith(f"by the operator, find-first gives {usual}")
         assert header["CALIB_BIAS_RUN"].startswith(f"{CALIB}/DM-48520/DP1/biasGen.20250207a/")
     told = typed("status", "--stale", environment=variables)
     assert f"current   {CALIB}/DM-2/DP1/darkGen.named" in told.stdout
