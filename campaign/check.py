@@ -22,7 +22,7 @@ from campaign.jobs import JobFile, JobTask
 from campaign.launch import cores, run_job
 from campaign.staleness import of_calibrations
 from campaign.step import Options, Step, in_unit, load, select
-from campaign.usage import expected
+from campaign.usage import expected, works
 
 if TYPE_CHECKING:
     from campaign.camera import Camera
@@ -110,7 +110,10 @@ def _plan(found: Check, step: Step, repository: Repository, options: Options) ->
     from campaign.submit import prepare, require_places
 
     plan, _ = prepare(step, repository, options)
-    found.cost, found.notes = estimate(plan, expected(step.home, plan)), [*found.notes, *plan.notes]
+    found.cost, found.notes = (
+        estimate(plan, expected(step.home, plan.instrument, works(plan))),
+        [*found.notes, *plan.notes],
+    )
     found.requests = {group.label: dict(group.resources) for group in plan.groups}
     found.calibrations = list(plan.calibrations)
     reasons = of_calibrations(plan.calibrations, step.home, repository)

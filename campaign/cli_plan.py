@@ -87,22 +87,24 @@ def run_plan(
 @cli.command("plan")
 @plan_options
 @click.option("--svg", "svg_file", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into FILE.")
-@click.option("--no-stale", is_flag=True, help="Do not ask the repository what is stale.")
+@click.option("--quick", is_flag=True, help="Do not ask the repository what is stale, and what is to come.")
 @as_json
-def show_plan(plan_name: str, env_file: str | None, svg_file: Path | None, no_stale: bool, as_json: bool) -> None:
-    """Show the steps of PLAN: what each needs, its state, what it takes, and whether it is stale."""
+def show_plan(plan_name: str, env_file: str | None, svg_file: Path | None, quick: bool, as_json: bool) -> None:
+    """Show the steps of PLAN: what each needs, its state, what it took or will take, and whether it is stale."""
     from campaign import console, plans_draw
     from campaign.jobs import write_text
     from campaign.plans_look import rows
 
     campaign, home, books = _campaign(plan_name, env_file)
-    found = rows(campaign, home, books, stale=not no_stale)
+    found = rows(campaign, home, books, quick)
     if svg_file:
         write_text(svg_file, plans_draw.svg(campaign, found))
     if as_json:
         console.emit({"campaign": campaign.name, "steps": plans_draw.plain(campaign, found)})
         return
     console.table(plans_draw.headings(), plans_draw.text(campaign, found), campaign.name)
+    if left := plans_draw.to_come(found):
+        console.say(left)
     if svg_file:
         console.say(f"drawn in {svg_file}")
 

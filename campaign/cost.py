@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from campaign.plan import Group, Plan
-from campaign.usage import Expected
+from campaign.usage import Expected, Work, works
 
 #: Mpixel a second and core, compressed raws to corrected rows; what reading alone does bounds it.
 MPIXELS_PER_SECOND = 40.0
@@ -50,37 +50,36 @@ class Cost:
     seen: int = 0
 
 
-def _pixels(camera: dict[str, Any]) -> dict[int, tuple[int, int]]:
-    """By detector: raw pixels of a frame, and pixels of the assembled detector."""
-    found = {}
-    for detector in camera["detectors"]:
-        kind = camera["types"][detector["type"]]
-        raw = sum(a["raw"][0] * a["raw"][1] for a in kind["amplifiers"])
-        found[detector["id"]] = (raw, kind["size"][0] * kind["size"][1])
-    return found
+def _pixels(camera: Mapping[str, Any]) -> dict[int, int]:
+    """Pixels of the assembled detector, by detector."""
+    sizes = {name: kind["size"][0] * kind["size"][1] for name, kind in camera["types"].items()}
+    return {detector["id"]: sizes[detector["type"]] for detector in camera["detectors"]}
 
 
-def _group(plan: Plan, group: Group) -> Cost:
-    pixels = _pixels(dict(plan.camera))
-    frames = [
-        (pixels[t.job.detector], len(t.job.inputs.get("raw", ()))) for t in group.tasks if t.job.detector is not None
-    ]
-    read = sum(raw * n for (raw, _), n in frames)
-    largest = max((size for (_, size), _ in frames), default=0)
-    images = sum(size for (_, size), _ in frames) if group.kernel == "combine" else 0
+def by_geometry(one: Work) -> float:
+    """CPU of all ranks, second, where nothing was seen."""
+    return START_SECONDS * one.ranks + one.mpixels / MPIXELS_PER_SECOND
+
+
+def _group(plan: Plan, group: Group, one: Work) -> Cost:
+    pixels = _pixels(plan.camera)
+    sizes = [pixels[t.job.detector] for t in group.tasks if t.job.detector is not None]
+    largest = max(sizes, default=0)
+    images = sum(sizes) if group.kernel == "combine" else 0
     return Cost(
         group.label,
         group.ranks,
         len(group.tasks),
-        START_SECONDS * group.ranks + read / (MPIXELS_PER_SECOND * 1e6),
-        BASE_MIB + (BLOCK_MIB * 3 if frames else 0) + (largest * BYTES_PER_PIXEL >> 20),
+        by_geometry(one),
+        BASE_MIB + (BLOCK_MIB * 3 if sizes else 0) + (largest * BYTES_PER_PIXEL >> 20),
         images * PRODUCT_BYTES_PER_PIXEL / 2**20,
     )
 
 
 def estimate(plan: Plan, seen: Mapping[str, Expected] = MappingProxyType({})) -> list[Cost]:
     """Say what every group of a plan will take: by what was seen of its label, else by the camera's geometry."""
-    return [_by_what_was_seen(_group(plan, group), seen.get(group.label)) for group in plan.groups]
+    wanted = works(plan)
+    return [_by_what_was_seen(_group(plan, g, wanted[g.label]), seen.get(g.label)) for g in plan.groups]
 
 
 def _by_what_was_seen(cost: Cost, seen: Expected | None) -> Cost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 
 from campaign.camera import Camera
 from campaign.errors import ConfigurationError, SubmissionRefused
@@ -65,10 +65,13 @@ def absent(selection: Selection, camera: Camera, query: str) -> list[str]:
 
 def for_purpose(selection: Selection, camera: Camera, query: str) -> Selection:
     """Keep the science detectors, unless the expression itself names others."""
-    if names_detectors(query):
-        return selection
-    science = set(camera.detector_ids("SCIENCE"))
-    return Selection(selection.exposures, tuple(r for r in selection.raws if r.detector in science))
+    wanted = purposed({raw.detector for raw in selection.raws}, camera, query)
+    return Selection(selection.exposures, tuple(r for r in selection.raws if r.detector in wanted))
+
+
+def purposed(detectors: Set[int], camera: Camera, query: str) -> Set[int]:
+    """Of detectors that were found the science ones, unless the expression itself names others."""
+    return detectors if names_detectors(query) else detectors & set(camera.detector_ids("SCIENCE"))
 
 
 def _types(exposures: Sequence[ExposureRecord], product: str) -> str | None:

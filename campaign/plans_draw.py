@@ -33,15 +33,21 @@ class Row:
     ----------
     state : `StepState`
     cpu_seconds, wall_seconds : `float` or `None`
-        What its run took; or, of one that is not made, what it would take.
+        What its run took; or, of one that was not begun, what it will take.
+    ahead : `bool`
+        It was not begun.
     stale : `tuple` [`str`]
         Why what it made is not what it would make today.
+    problem : `str`
+        What will keep it from being made.
     """
 
     state: StepState
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
+    ahead: bool = False
     stale: tuple[str, ...] = ()
+    problem: str = ""
 
 
 def text(campaign: Campaign, rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
@@ -51,10 +57,21 @@ def text(campaign: Campaign, rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
         step, row = campaign.steps[name], rows[name]
         kind = ", ".join(["gate"] * step.gate + ([f"certify, {step.certify.chain}"] if step.certify else []))
         words = WORDS[row.state.state] + (f": {row.state.note}" if row.state.note else "")
-        cost = "" if row.cpu_seconds is None else f"{row.cpu_seconds:.0f}"
-        wall = "" if row.wall_seconds is None else f"{row.wall_seconds:.0f}"
-        found.append((name, ", ".join(step.needs), kind, words.splitlines()[0], cost, wall, "; ".join(row.stale)))
+        took = [_seconds(value, row.ahead) for value in (row.cpu_seconds, row.wall_seconds)]
+        remarks = "; ".join([*(f"stale: {text}" for text in row.stale), *([row.problem] if row.problem else [])])
+        found.append((name, ", ".join(step.needs), kind, words.splitlines()[0], *took, remarks))
     return found
+
+
+def _seconds(value: float | None, ahead: bool) -> str:
+    return "" if value is None else f"{'~' * ahead}{value:.0f}"
+
+
+def to_come(rows: Mapping[str, Row]) -> str:
+    """What is left to do, for a person; empty where nothing is."""
+    ahead = [row for row in rows.values() if row.ahead]
+    cpu = sum(row.cpu_seconds or 0.0 for row in ahead)
+    return f"{len(ahead)} steps to come, about {cpu:.0f} s of CPU" if ahead else ""
 
 
 def svg(campaign: Campaign, rows: Mapping[str, Row]) -> str:
@@ -71,21 +88,21 @@ def svg(campaign: Campaign, rows: Mapping[str, Row]) -> str:
 
 
 def _box(row: Row, gate: bool) -> drawing.Box:
-    state, (fill, border) = row.state, COLOURS[row.state.state]
+    state, (fill, border), wrong = row.state, COLOURS[row.state.state], bool(row.stale or row.problem)
     return drawing.Box(
         title=state.name,
         lines=[WORDS[state.state], _cost(row)],
         fill=fill,
-        border=STALE if row.stale else border,
-        width=2.5 if row.stale else 1.2,
-        hint=f"{state.name}: {WORDS[state.state]} {state.note}".strip(),
+        border=STALE if wrong else border,
+        width=2.5 if wrong else 1.2,
+        hint=" ".join([f"{state.name}: {WORDS[state.state]}", state.note, *row.stale, row.problem]).strip(),
         mark=" (gate)" if gate else "",
     )
 
 
 def _cost(row: Row) -> str:
-    words = [] if row.cpu_seconds is None else [f"{row.cpu_seconds:.0f} s CPU"]
-    return ", ".join([*words, *(["stale"] if row.stale else [])])
+    words = [] if row.cpu_seconds is None else [f"{_seconds(row.cpu_seconds, row.ahead)} s CPU"]
+    return ", ".join([*words, *["stale"] * bool(row.stale), *["cannot be made"] * bool(row.problem)])
 
 
 def plain(campaign: Campaign, rows: Mapping[str, Row]) -> list[dict[str, object]]:
@@ -102,7 +119,9 @@ def plain(campaign: Campaign, rows: Mapping[str, Row]) -> list[dict[str, object]
             "run": rows[name].state.run,
             "cpu_seconds": rows[name].cpu_seconds,
             "wall_seconds": rows[name].wall_seconds,
+            "ahead": rows[name].ahead,
             "stale": list(rows[name].stale),
+            "problem": rows[name].problem,
         }
         for name in campaign.order
     ]
@@ -110,4 +129,4 @@ def plain(campaign: Campaign, rows: Mapping[str, Row]) -> list[dict[str, object]
 
 def headings() -> Sequence[str]:
     """Of `text`."""
-    return ("step", "needs", "then", "state", "CPU s", "wall s", "stale")
+    return ("step", "needs", "then", "state", "CPU s", "wall s", "remarks")

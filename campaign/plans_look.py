@@ -1,30 +1,60 @@
-"""A campaign as it stands, for showing: states, costs, staleness."""
+"""A campaign as it stands, for showing: states, what was spent and is to come, staleness."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from campaign.errors import CampaignError
 from campaign.events import read as read_events
 from campaign.home import Home
 from campaign.plan import load
 from campaign.plans import Campaign
 from campaign.plans_draw import Row
 from campaign.plans_state import Books, StepState, look
+from campaign.step import Step
+
+if TYPE_CHECKING:
+    from campaign.repository import Repository
 
 
-def rows(campaign: Campaign, home: Home, books: Books, stale: bool) -> dict[str, Row]:
+def rows(campaign: Campaign, home: Home, books: Books, quick: bool) -> dict[str, Row]:
     """Every step as it is shown.
 
     Parameters
     ----------
-    stale : `bool`
-        Ask the repository what is stale.
+    quick : `bool`
+        Do not ask the repository what is stale, nor what is to come.
     """
     states = look(campaign, home, books.lines())
-    reasons = _stale(states) if stale else {}
-    return {name: Row(state, *_spent(state), reasons.get(name, ())) for name, state in states.items()}
+    found = {name: Row(state, *_spent(state)) for name, state in states.items()}
+    if quick:
+        return found
+    from campaign.repository import open_repository
+
+    with open_repository(campaign.environment["REPO"]) as repository:
+        return {name: _asked(campaign, row, home, repository) for name, row in found.items()}
+
+
+def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> Row:
+    """A row with what the repository says of it."""
+    from campaign.outlook import outlook
+    from campaign.staleness import stale
+
+    state = row.state
+    if state.state in ("gate", "made", "done"):
+        reasons = stale(load(Path(state.folder) / "plan.json"), repository)
+        return replace(row, stale=tuple(reason.text for reason in reasons))
+    if state.run:
+        return row
+    assert state.config is not None
+    try:
+        ahead = outlook(Step(state.config, campaign.environment, home), repository)
+    except CampaignError as error:
+        return replace(row, ahead=True, problem=str(error).splitlines()[0])
+    return replace(row, ahead=True, cpu_seconds=ahead.cpu_seconds, wall_seconds=ahead.wall_seconds)
 
 
 def _spent(state: StepState) -> tuple[float | None, float | None]:
@@ -35,17 +65,3 @@ def _spent(state: StepState) -> tuple[float | None, float | None]:
     wall = datetime.fromisoformat(events[-1].t) - datetime.fromisoformat(events[0].t)
     cpu = sum(float(e.detail.get("cpu_s", 0.0)) for e in events if e.event == "published")
     return cpu, wall.total_seconds()
-
-
-def _stale(states: Mapping[str, StepState]) -> dict[str, tuple[str, ...]]:
-    """Why what is made is stale, by step."""
-    made = {name: Path(state.folder) for name, state in states.items() if state.state in ("gate", "made", "done")}
-    if not made:
-        return {}
-    from campaign.repository import open_repository
-    from campaign.staleness import stale
-
-    plans = {name: load(folder / "plan.json") for name, folder in made.items()}
-    (root,) = {plan.repository for plan in plans.values()}
-    with open_repository(root) as repository:
-        return {name: tuple(reason.text for reason in stale(plan, repository)) for name, plan in plans.items()}

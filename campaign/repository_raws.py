@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lsst.daf.butler import DatasetRef, DimensionRecord, FileDataset, InvalidQueryError
+from lsst.daf.butler.queries import Query
 
 from campaign.errors import ConfigurationError
 from campaign.observation import Observation
@@ -213,13 +216,9 @@ class Raws(Collections):
         self.require_collections(collections)
         if not self._registered(dataset):
             raise ConfigurationError(f"no dataset type {dataset!r} here: nothing was ingested yet", where=self.root)
-        try:
-            with self._butler.query() as query:
-                query = query.join_dataset_search(dataset, collections).where(where)
-                refs = list(query.datasets(dataset, collections))
-                records = list(query.dimension_records("exposure"))
-        except (InvalidQueryError, AssertionError) as error:  # its parser asserts that a text alone is a condition
-            raise ConfigurationError(f"the selection cannot be used: {error}", where=where) from error
+        with self._selected(collections, where, dataset) as query:
+            refs = list(query.datasets(dataset, collections))
+            records = list(query.dimension_records("exposure"))
         filters = [f for i in {r.instrument for r in records} for f in self._records("physical_filter", instrument=i)]
         bands = {(f.instrument, f.name): f.band for f in filters}
         exposures = [_exposure(r, bands[r.instrument, r.physical_filter]) for r in records]
@@ -227,3 +226,25 @@ class Raws(Collections):
         return Selection(
             tuple(sorted(exposures, key=lambda e: e.id)), tuple(sorted(raws, key=lambda r: (r.exposure, r.detector)))
         )
+
+    @answers
+    def count_raws(self, collections: Sequence[str], where: str) -> dict[int, int]:
+        """Count the raws that `select` would find, by detector, without looking where they are.
+
+        Raises
+        ------
+        ConfigurationError
+            See `select`.
+        """
+        self.require_collections(collections)
+        with self._selected(collections, where, "raw") as query:
+            return dict(Counter(int(one["detector"]) for one in query.data_ids(["exposure", "detector"])))
+
+    @contextmanager
+    def _selected(self, collections: Sequence[str], where: str, dataset: str) -> Iterator[Query]:
+        """What an expression finds of a dataset type."""
+        try:
+            with self._butler.query() as query:
+                yield query.join_dataset_search(dataset, collections).where(where)
+        except (InvalidQueryError, AssertionError) as error:  # its parser asserts that a text alone is a condition
+            raise ConfigurationError(f"the selection cannot be used: {error}", where=where) from error

@@ -30,7 +30,7 @@ from campaign.launch import mpiexec
 from campaign.order import NAME, Order, fingerprint
 from campaign.plan import Plan, undisturbed
 from campaign.step import Options, Step, in_unit, require_writeable, select
-from campaign.usage import expected
+from campaign.usage import expected, works
 
 if TYPE_CHECKING:
     from campaign.camera import Camera
@@ -67,7 +67,7 @@ def prepare(step: Step, repository: Repository, options: Options, run: str | Non
     if many > 1 and (site is None or site.scheduler is None):
         mpiexec()
     frozen, camera = _frozen(step, repository, options, many, run or run_id())
-    seen = expected(step.home, frozen)
+    seen = expected(step.home, frozen.instrument, works(frozen))
     plan = with_resources(step.config, with_ranks(frozen, site, options.ranks, seen), seen)
     return replace(plan, notes=[*notes, *plan.notes]), camera
 

@@ -8,7 +8,7 @@ with pixels, and by task the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -59,16 +59,62 @@ class Seen:
     rss_mib: int
 
 
-def sizes(plan: Plan, group: Group) -> tuple[int, int, float]:
-    """Of a group: raw pixels of the largest frame, the most frames of a task, raw pixels of all frames in millions."""
-    pixels = {}
-    for detector in plan.camera["detectors"]:
-        kind = plan.camera["types"][detector["type"]]
-        pixels[detector["id"]] = sum(a["raw"][0] * a["raw"][1] for a in kind["amplifiers"])
+@dataclass(frozen=True)
+class Work:
+    """What a label has to do.
+
+    Parameters
+    ----------
+    frame : `int`
+        Raw pixels of the largest frame.
+    tasks, frames : `int`
+        How many, and the most frames of a task.
+    mpixels : `float`
+        Raw pixels of all frames, millions.
+    ranks : `int`
+        Of the gang.
+    """
+
+    frame: int
+    tasks: int
+    frames: int
+    mpixels: float
+    ranks: int
+
+
+def raw_pixels(camera: Mapping[str, Any]) -> dict[int, int]:
+    """Pixels of a raw frame, overscan and all, by detector of a camera as plans have it."""
+    found = {}
+    for detector in camera["detectors"]:
+        kind = camera["types"][detector["type"]]
+        found[detector["id"]] = sum(a["raw"][0] * a["raw"][1] for a in kind["amplifiers"])
+    return found
+
+
+def work(pixels: Mapping[int, int], frames: Sequence[tuple[int, int]], tasks: int, ranks: int) -> Work:
+    """Add up what there is to do.
+
+    Parameters
+    ----------
+    pixels : `dict`
+        See `raw_pixels`.
+    frames : sequence of (`int`, `int`)
+        Detector and number of frames of each task that has a detector.
+    """
+    most = max((n for _, n in frames), default=0)
+    return Work(max(pixels.values(), default=0), tasks, most, sum(pixels[d] * n for d, n in frames) / 1e6, ranks)
+
+
+def works(plan: Plan) -> dict[str, Work]:
+    """What each label of a plan has to do."""
+    pixels = raw_pixels(plan.camera)
+    return {group.label: _work(pixels, group) for group in plan.groups}
+
+
+def _work(pixels: Mapping[int, int], group: Group) -> Work:
     jobs = [t.job for t in group.tasks]
-    counts = [(pixels[j.detector], len(j.inputs.get("raw", ()))) for j in jobs if j.detector is not None]
-    most = max((n for _, n in counts), default=0)
-    return max(pixels.values(), default=0), most, sum(p * n for p, n in counts) / 1e6
+    frames = [(j.detector, len(j.inputs.get("raw", ()))) for j in jobs if j.detector is not None]
+    return work(pixels, frames, len(group.tasks), group.ranks)
 
 
 def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
@@ -81,17 +127,17 @@ def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
             published.setdefault(label, []).append(event)
         elif event.event == "started" and event.task:
             started.setdefault(label, []).append(event.t)
-    found = []
+    found, known = [], works(plan)
     for group in plan.groups:
         done = published.get(group.label, [])
         whole = len(done) == len(group.tasks) and {e.attempt for e in done} == {1}
         if not whole or not all("cpu_s" in e.detail for e in done):
             continue
-        frame, frames, mpixels = sizes(plan, group)
         wall = _between(min(started.get(group.label, [done[0].t])), max(e.t for e in done))
         cpu, rss = sum(float(e.detail["cpu_s"]) for e in done), max(int(e.detail.get("rss_mib", 0)) for e in done)
-        about = (group.label, plan.instrument, frame, len(group.tasks), frames)
-        found.append(Seen(*about, round(mpixels, 3), group.ranks, round(cpu, 3), wall, rss))
+        w = known[group.label]
+        about = (group.label, plan.instrument, w.frame, w.tasks, w.frames, round(w.mpixels, 3), w.ranks)
+        found.append(Seen(*about, round(cpu, 3), wall, rss))
     return found
 
 
@@ -115,26 +161,25 @@ class Expected:
     runs: int
 
 
-def expected(home: Home, plan: Plan) -> Mapping[str, Expected]:
-    """What each label of a plan is taken to take; those that nothing is known of are left out."""
-    lines = [_seen(line) for line in home.usage() if line.get("instrument") == plan.instrument]
+def expected(home: Home, instrument: str, wanted: Mapping[str, Work]) -> Mapping[str, Expected]:
+    """What each label is taken to take; those that nothing is known of are left out."""
+    lines = [_seen(line) for line in home.usage() if line.get("instrument") == instrument]
     found = {}
-    for group in plan.groups:
-        frame, frames, mpixels = sizes(plan, group)
-        same = [s for s in lines if s and (s.label, s.frame) == (group.label, frame)]
-        alike = [s for s in same if frames <= MORE * max(s.frames, 1)]
+    for label, one in wanted.items():
+        same = [s for s in lines if s and (s.label, s.frame) == (label, one.frame)]
+        alike = [s for s in same if one.frames <= MORE * max(s.frames, 1)]
         if alike:
-            found[group.label] = _expected(alike[-LATEST:], group, mpixels)
+            found[label] = _expected(alike[-LATEST:], one)
     return found
 
 
-def _expected(alike: list[Seen], group: Group, mpixels: float) -> Expected:
+def _expected(alike: list[Seen], one: Work) -> Expected:
     def share(s: Seen) -> float:
         """How much more there is to do than there was."""
-        return mpixels / s.mpixels if s.mpixels else len(group.tasks) / max(s.tasks, 1)
+        return one.mpixels / s.mpixels if s.mpixels else one.tasks / max(s.tasks, 1)
 
     cpu = max(s.cpu_s * share(s) for s in alike)
-    wall = max(s.wall_s * share(s) * s.ranks / max(group.ranks, 1) for s in alike)
+    wall = max(s.wall_s * share(s) * s.ranks / max(one.ranks, 1) for s in alike)
     return Expected(cpu, wall, int(max(s.rss_mib for s in alike) * MARGIN) + 1, len(alike))
 
 

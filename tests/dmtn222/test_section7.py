@@ -222,6 +222,12 @@ def test_it_is_drawn_with_its_state(planned: Site, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     steps = {step["step"]: step for step in json.loads(done.stdout)["steps"]}
     assert all(step["state"] == "done" and step["stale"] == [] and step["cpu_seconds"] > 0 for step in steps.values())
+    assert not any(step["ahead"] for step in steps.values())
+    another = typed("plan", str(planned.plan()), "--json", environment=planned.variables(TICKET="DM-5"))
+    ahead = {step["step"]: step for step in json.loads(another.stdout)["steps"]}
+    assert all(step["ahead"] and step["problem"] == "" for step in ahead.values())
+    for name, step in ahead.items():  # nothing but what was seen of the same work
+        assert 0.5 < (step["cpu_seconds"] + 0.1) / (steps[name]["cpu_seconds"] + 0.1) < 2, name
     assert "done" in picture.read_text()
 
 
@@ -285,6 +291,10 @@ def test_a_band_without_exposures_and_the_others_go_on(technote: Site) -> None:
     plain["variables"]["CALIB_COLLECTIONS"] = f"{CALIB}/DM-48520, " + plain["variables"]["CALIB_COLLECTIONS"]
     path = technote.folder / "bands.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    foreseen = typed("plan", str(path), "--json", environment=technote.variables(TICKET="DM-3"))
+    steps = {step["step"]: step for step in json.loads(foreseen.stdout)["steps"]}
+    assert all(step["ahead"] for step in steps.values()) and steps["flat_r"]["cpu_seconds"] > 0
+    assert "finds no raw frame" in steps["flat_g"]["problem"] and steps["flat_g"]["cpu_seconds"] is None
     done = typed("run", str(path), environment=technote.variables(TICKET="DM-3"))
     assert done.returncode == 1
     assert "1 of 2 steps are not done; the first: flat_g: " in done.stderr
