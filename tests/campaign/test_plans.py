@@ -166,7 +166,9 @@ def test_a_rerun_is_followed_by_the_next_letter() -> None:
 
 def test_the_drawing_has_every_step_and_every_need(tmp_path: Path) -> None:
     campaign = load("dmtn-222", None, SHELL)
-    rows = {n: Row(StepState(n, "done", "a"), 12.0, 3.0, ("ptc was <a>",) * (n == "bias")) for n in campaign.order}
+    rows = {
+        n: Row(StepState(n, "done", "a"), 12.0, 3.0, stale=("ptc was <a>",) * (n == "bias")) for n in campaign.order
+    }
     root = ET.fromstring(svg(campaign, rows))
     texts = [e.text or "" for e in root.iter("{http://www.w3.org/2000/svg}text")]
     assert all(any(text.split()[:1] == [name] for text in texts) for name in campaign.steps)
