@@ -16,6 +16,7 @@ from campaign.cli import as_json, cli
 if TYPE_CHECKING:
     from campaign.home import Home
     from campaign.progress import Progress
+    from campaign.state_campaigns import Spoken
 
 repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
 run_option = click.option("--run", help="Of this run; the newest by default.")
@@ -96,9 +97,9 @@ def _list(home: Home, as_json: bool) -> None:
     from campaign import console
     from campaign.status import status
 
-    runs = status(home)
+    runs, campaigns = status(home)
     if as_json:
-        console.emit({"runs": [asdict(one) for one in runs]})
+        console.emit({"runs": [asdict(one) for one in runs], "campaigns": [asdict(one) for one in campaigns]})
         return
     if not runs:
         console.say(f"no run is listed in {home.runs_file}")
@@ -108,6 +109,15 @@ def _list(home: Home, as_json: bool) -> None:
     for one in runs[-1:]:
         for error in one.errors:
             print(f"{one.run}: {error}")
+    if campaigns:
+        console.table(
+            ("campaign", "steps", "begun", "certified", "waits at", "failed"), [_campaign(c) for c in campaigns]
+        )
+
+
+def _campaign(one: Spoken) -> tuple[object, ...]:
+    certified, gates, failed = (one.of(event) for event in ("certified", "gate", "failed"))
+    return one.campaign, one.steps or "", len(one.said), len(certified), ", ".join(gates), ", ".join(failed)
 
 
 def _show(found: Progress) -> None:

@@ -80,6 +80,11 @@ class Home:
         """List a run no more."""
         self._append(self.runs_file, {"t": now(), "run": run, "cleaned": True})
 
+    @property
+    def campaigns(self) -> dict[str, Path]:
+        """Journals of the campaigns that were run from plans, by name."""
+        return {path.parent.name: path for path in sorted(self.path.glob("campaigns/*/journal.jsonl"))}
+
     def add_usage(self, entry: Mapping[str, Any]) -> None:
         """Keep what a run took."""
         self._append(self.usage_file, entry)

@@ -125,11 +125,6 @@ def books_of(home: Home, campaign: Campaign) -> Books:
     return Books(folder_of(home, campaign.name))
 
 
-def known(home: Home) -> list[str]:
-    """Names of the campaigns of a home."""
-    return sorted(path.parent.name for path in (home.path / "campaigns").glob("*/journal.jsonl"))
-
-
 @dataclass(frozen=True)
 class StepState:
     """What a step has come to.
@@ -262,7 +257,7 @@ def waiting_gate(home: Home, step: str, name: str | None) -> tuple[Books, dict[s
         No campaign waits there, or several do.
     """
     found = []
-    for one in known(home):
+    for one in home.campaigns:
         books = Books(folder_of(home, one))
         lines = [line for line in books.lines() if line["step"] == step]
         ends = [line for line in lines if line["event"] in ("gate", "accepted", "rejected")]
@@ -273,7 +268,7 @@ def waiting_gate(home: Home, step: str, name: str | None) -> tuple[Books, dict[s
     if found:
         names = ", ".join(books.folder.name for books, _ in found)
         raise UsageError(f"{len(found)} campaigns wait at {step}: {names}", do="say which with --campaign")
-    steps = {line["step"] for one in known(home) for line in Books(folder_of(home, one)).lines() if line["step"]}
+    steps = {line["step"] for one in home.campaigns for line in Books(folder_of(home, one)).lines() if line["step"]}
     where = f" of {name}" if name else ""
     what = f"no gate {step}{where} waits for a decision"
     if step in steps or not steps:

@@ -23,10 +23,9 @@ from campaign.events import Event, Journals
 from campaign.home import Home
 from campaign.killpoints import reach
 from campaign.plan import undisturbed
+from campaign.state_campaigns import Spoken, refresh_campaigns, spoken
+from campaign.state_tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
 
-SCHEMA = 1
-#: Rows written with one statement.
-BATCH = 5000
 #: Second that a writer waits for another one.
 BUSY_S = 30.0
 #: How often the index follows a run that is being made, second.
@@ -39,55 +38,6 @@ NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "f
 LOCK = 7_201_116
 FAILED_EVENTS = ("failed", "lost")
 
-METADATA = sa.MetaData()
-VERSIONS = sa.Table("versions", METADATA, sa.Column("number", sa.Integer))
-RUNS = sa.Table(
-    "runs",
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("template", sa.String),
-    sa.Column("ticket", sa.String, index=True),
-    sa.Column("output_run", sa.String),
-    sa.Column("submit_path", sa.String),
-)
-FILES = sa.Table(
-    "files",
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("offset", sa.BigInteger),
-)
-GROUPS = sa.Table(
-    "groups",
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("label", sa.String, primary_key=True),
-    sa.Column("number", sa.Integer),
-    sa.Column("kind", sa.String),
-    sa.Column("ranks", sa.Integer),
-    sa.Column("tasks", sa.Integer),
-    sa.Column("submitted", sa.BigInteger, default=0),
-)
-TASKS = sa.Table(
-    "tasks",
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("task", sa.String, primary_key=True),
-    sa.Column("label", sa.String),
-    sa.Column("withdrawn", sa.BigInteger),
-    sa.Column("published", sa.BigInteger),
-    sa.Column("failed", sa.BigInteger),
-    sa.Column("started", sa.BigInteger),
-    sa.Column("tries", sa.Integer),
-    sa.Column("site", sa.String),
-    sa.Column("began", sa.String),
-    sa.Column("ended", sa.String),
-    sa.Column("cpu_s", sa.Float),
-    sa.Column("wall_s", sa.Float),
-    sa.Column("rss_mib", sa.Integer),
-    sa.Column("cause", sa.String),
-    sa.Column("error", sa.String),
-)
 _EMPTY: Mapping[str, Any] = {
     **dict.fromkeys(("withdrawn", "published", "failed", "started", "tries", "rss_mib"), 0),
     **dict.fromkeys(("site", "began", "ended", "cause", "error"), ""),
@@ -199,7 +149,12 @@ class Index:
     def refresh(self, run: str | None = None) -> int:
         """Read what the journals have gained, of one run or of all; give the number of events."""
         entries = [entry for entry in self._home.runs() if run in (None, entry["run"])]
-        return sum(self._refresh(entry) for entry in entries)
+        found = sum(self._refresh(entry) for entry in entries)
+        if run is None and self._home.campaigns:
+            with self._engine.begin() as connection:
+                self._alone(connection)
+                found += refresh_campaigns(connection, self._home)
+        return found
 
     def _refresh(self, entry: Mapping[str, Any]) -> int:
         folder = Path(entry["submit_path"])
@@ -218,7 +173,7 @@ class Index:
             with undisturbed():
                 events = list(journals.new())
                 self._take(connection, entry, folder, events)
-            _replace(
+            replace_rows(
                 connection, FILES, [{"run": entry["run"], "name": n, "offset": o} for n, o in journals.read.items()]
             )
         reach("index-written")
@@ -233,7 +188,7 @@ class Index:
 
     def _take(self, connection: sa.Connection, entry: Mapping[str, Any], folder: Path, events: Sequence[Event]) -> None:
         run = entry["run"]
-        _replace(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
+        replace_rows(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
         groups = {row["label"]: row for row in _rows(connection, GROUPS, run)} or dict(_planned(run, folder))
         names = {event.task for event in events if ":" in event.task}
         tasks = {row["task"]: row for row in _rows(connection, TASKS, run, names)}
@@ -243,8 +198,8 @@ class Index:
             elif ":" in event.task:
                 row = tasks.setdefault(event.task, {"run": run, "task": event.task, **_EMPTY})
                 _fold(row, event)
-        _replace(connection, GROUPS, list(groups.values()))
-        _replace(connection, TASKS, [tasks[name] for name in names])
+        replace_rows(connection, GROUPS, list(groups.values()))
+        replace_rows(connection, TASKS, [tasks[name] for name in names])
 
     # Questions
 
@@ -278,6 +233,11 @@ class Index:
                 found.setdefault(run, {})[what] = many
         return found
 
+    def campaigns(self) -> list[Spoken]:
+        """What was said last of every step of every campaign that is still there."""
+        with self._engine.connect() as connection:
+            return spoken(connection, self._home)
+
     def failures(self, run: str, states: Sequence[str] = ("failed",), most: int | None = None) -> list[dict[str, Any]]:
         """Failed tasks, by default not those that only wait for one."""
         wanted = (
@@ -310,25 +270,6 @@ def _rows(
     for row in connection.execute(wanted).mappings():
         if known is None or row["task"] in known:
             yield dict(row)
-
-
-def _replace(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows, in place of those with the same keys."""
-    if not rows:
-        return
-    if connection.dialect.name == "sqlite":  # its driver takes rows as they are: a third of the time
-        names = [column.name for column in table.columns]
-        text = str(sa.insert(table).prefix_with("OR REPLACE").compile(dialect=connection.dialect))
-        connection.exec_driver_sql(text, [tuple(row[name] for name in names) for row in rows])
-        return
-    from sqlalchemy.dialects.postgresql import insert
-
-    plain = insert(table)
-    keys = [column.name for column in table.primary_key]
-    others = {c.name: plain.excluded[c.name] for c in table.columns if c.name not in keys}
-    statement = plain.on_conflict_do_update(index_elements=keys, set_=others)
-    for first in range(0, len(rows), BATCH):
-        connection.execute(statement, list(rows[first : first + BATCH]))
 
 
 def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

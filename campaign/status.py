@@ -11,6 +11,7 @@ from typing import Any
 from campaign import claim
 from campaign.home import Home
 from campaign.state import Index, opened
+from campaign.state_campaigns import Spoken
 
 #: Errors of a run that are told.
 MOST = 100
@@ -43,12 +44,13 @@ def state_of(folder: Path) -> str:
     return "lost" if owner is None or owner.alive is False else "running"
 
 
-def status(home: Home) -> list[RunStatus]:
-    """All runs of a home, newest last."""
+def status(home: Home) -> tuple[list[RunStatus], list[Spoken]]:
+    """All runs of a home, newest last, and its campaigns."""
     with opened(home) as index:
         index.refresh()
         counts = index.counts()
-        return [_run(entry, index, counts.get(entry["run"], {})) for entry in home.runs()]
+        runs = [_run(entry, index, counts.get(entry["run"], {})) for entry in home.runs()]
+        return runs, index.campaigns()
 
 
 def _run(entry: Mapping[str, Any], index: Index, counts: Mapping[str, int]) -> RunStatus:

@@ -37,7 +37,7 @@ PLACES = {
     "pydantic": ("campaign.*",),
     "rich": ("campaign.*",),
     "scipy": ("kernels.*",),
-    "sqlalchemy": ("campaign.state",),
+    "sqlalchemy": ("campaign.state*",),
     "yaml": ("campaign.*",),
 }
 

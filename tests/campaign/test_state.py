@@ -23,8 +23,10 @@ from campaign.errors import ConfigurationError
 from campaign.events import Event
 from campaign.failures import failures, ranges
 from campaign.home import Home
+from campaign.plans_state import Books
 from campaign.progress import progress
 from campaign.state import Index, opened, place, update
+from campaign.status import status
 
 LABELS = ("isr", "combine")
 TASKS = [f"isr:{e},{d}" for e in range(3) for d in range(2)] + [f"combine:{d}" for d in range(2)]
@@ -60,9 +62,16 @@ class Run:
         with (self.folder / "journal" / f"{file}.jsonl").open("a") as journal:
             journal.writelines(json.dumps(asdict(e)) + "\n" for e in events)
 
-    def answers(self) -> tuple[Any, Any]:
+    def answers(self) -> tuple[Any, Any, Any]:
         found = progress(self.home, self.entry)
-        return asdict(found), [asdict(one) for one in failures(self.home, self.entry)]
+        return asdict(found), [asdict(one) for one in failures(self.home, self.entry)], status(self.home)
+
+    def say(self, *words: str, **detail: str) -> Path:
+        """Have a campaign's journal say something of a step."""
+        books = Books(self.home.path / "campaigns" / "mine.DM-1.a")
+        books.write(*words, **detail)
+        (books.folder / "plan.yaml").write_text("steps: {bias: {}, dark: {}}")
+        return books.journal
 
     def states(self) -> dict[str, dict[str, int]]:
         names = ("waiting", "running", "published", "failed", "lost")
@@ -103,10 +112,12 @@ def test_postgresql_gives_the_same_answers(run: Run, postgresql: str, monkeypatc
     names = ["started", "published", "failed", "lost", "withdrawn"]
     some = [event(chances.choice(TASKS), chances.choice(names), chances.randint(1, 4)) for _ in range(80)]
     run.write([event("isr", "submitted", 2), *some])
+    run.say("failed", "bias", error="it's full", log="a.log")
     known = run.answers()
     monkeypatch.setenv("CAMPAIGN_DB", postgresql)
     assert run.answers() == known
     run.write([event(TASKS[3], "published", 9)], "more")
+    run.say("begun", "bias")
     later = run.answers()
     assert later != known
     with opened(run.home) as index:
@@ -183,6 +194,29 @@ def test_half_a_line_is_no_event_yet(run: Run) -> None:
     assert run.states()["isr"] == {"waiting": 6}
     path.write_text(line + "\n")
     assert run.states()["isr"] == {"waiting": 5, "published": 1}
+
+
+def test_a_campaign_is_what_its_journal_said_last_of_each_step(run: Run) -> None:
+    run.say("begun", "bias")
+    assert run.answers()[2][1][0].of("begun") == ["bias"]
+    run.say("begun", "dark")
+    run.say("gate", "dark", run="r-7")
+    journal = run.say("certified", "bias", run="r-6", target="calib/bias")
+    with journal.open("a") as file:
+        file.write('{"t": "2999", "event": "failed", "step": "da')
+    (one,) = run.answers()[2][1]
+    assert (one.campaign, one.steps) == ("mine.DM-1.a", 2)
+    said = {x["step"]: (x["event"], x["run"], x["note"]) for x in one.said}
+    assert said == {"dark": ("gate", "r-7", ""), "bias": ("certified", "r-6", "calib/bias")}
+    with journal.open("a") as file:
+        file.write('rk", "error": "the disk is full"}\n')
+    (one,) = run.answers()[2][1]
+    assert one.of("failed") == ["dark"] and one.of("gate") == []
+    before = run.answers()
+    with opened(run.home) as index:
+        index.clear()
+        index.refresh()
+    assert run.answers() == before
 
 
 def test_failures_that_are_alike_are_told_once(run: Run) -> None:

@@ -1,0 +1,95 @@
+"""Campaigns in the index: what their journals said last of every step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import yaml
+
+from campaign.home import Home
+from campaign.state_tables import CAMPAIGNS, STEPS, replace_rows
+
+#: Where an event says why.
+NOTES = ("reason", "error", "target", "log")
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A campaign, and what was said last of its steps.
+
+    Parameters
+    ----------
+    campaign : `str`
+    steps : `int`
+        How many its plan has.
+    said : `list` [`dict`]
+        ``step``, ``event``, ``t``, ``user``, ``run``, ``note``, in the order in which it was said.
+    """
+
+    campaign: str
+    steps: int
+    said: list[dict[str, Any]]
+
+    def of(self, event: str) -> list[str]:
+        """The steps of which this was said last."""
+        return [one["step"] for one in self.said if one["event"] == event]
+
+
+def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
+    """Read what the journals of all campaigns have gained; give the number of lines."""
+    known = {row.campaign: row.offset for row in connection.execute(sa.select(CAMPAIGNS))}
+    found = 0
+    for name, journal in home.campaigns.items():
+        start = known.get(name, 0)
+        size = journal.stat().st_size
+        if size == start:
+            continue
+        lines, end = _new(journal, start if size > start else 0)
+        steps = {line["step"]: _row(name, line) for line in lines if line.get("step")}
+        replace_rows(connection, STEPS, list(steps.values()))
+        replace_rows(connection, CAMPAIGNS, [{"campaign": name, "offset": end, "steps": _steps(journal.parent)}])
+        found += len(lines)
+    return found
+
+
+def _new(journal: Path, start: int) -> tuple[list[dict[str, Any]], int]:
+    """Lines from a place on, but for one that is being written; and where they end."""
+    with journal.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    text = text[: text.rfind(b"\n") + 1]
+    lines = []
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # one that was cut has never been said
+            continue
+    return lines, start + len(text)
+
+
+def _row(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    note = next((str(line[key]) for key in NOTES if line.get(key)), "")
+    known = {key: str(line.get(key, "")) for key in ("step", "event", "t", "user", "run")}
+    return {"campaign": name, **known, "note": note}
+
+
+def _steps(folder: Path) -> int:
+    try:
+        return len(yaml.load((folder / "plan.yaml").read_text(), Loader=yaml.CSafeLoader)["steps"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return 0
+
+
+def spoken(connection: sa.Connection, home: Home) -> list[Spoken]:
+    """See `campaign.state.Index.campaigns`."""
+    rows = connection.execute(sa.select(STEPS).order_by(STEPS.c.t, STEPS.c.step)).mappings()
+    said: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        said.setdefault(row["campaign"], []).append({key: row[key] for key in row if key != "campaign"})
+    sizes = {row.campaign: row.steps for row in connection.execute(sa.select(CAMPAIGNS))}
+    return [Spoken(name, sizes[name], said.get(name, [])) for name in home.campaigns if name in sizes]
