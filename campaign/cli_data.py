@@ -110,14 +110,14 @@ def _simulate_plan(
 
 
 def _rate(text: str) -> tuple[str, Any]:
-    """A setting of the simulator's model: a number, or a JSON list of them."""
+    """A setting of the simulator's model: a number, or a JSON list or dictionary."""
     from campaign.errors import UsageError
 
     name, _, value = text.partition("=")
     try:
         return name, json.loads(value)
     except ValueError as error:
-        raise UsageError(f"--rate {text}: NAME=NUMBER or NAME=[LOW,HIGH] was expected") from error
+        raise UsageError(f"--rate {text}: NAME=NUMBER, NAME=[LOW,HIGH] or a JSON dictionary was expected") from error
 
 
 @cli.command()

@@ -109,8 +109,8 @@ def find(kind: str, image: F32, gain: float, wanted: Thresholds) -> Found:
     """
     none = np.zeros((0, 2), np.intp)
     difference, mean, sigma = _away(image, Box(0, 0, image.shape[1], image.shape[0]))
-    if not np.isfinite(mean) or (kind == "flat" and not mean > 0):
-        return Found(np.ones(image.shape, np.bool_), none)  # a dead amplifier
+    if not np.isfinite(mean) or (kind == "flat" and not mean > sigma):
+        return Found(np.ones(image.shape, np.bool_), none)  # a dead amplifier: what it has is noise
     bad = ~np.isfinite(image)
     with np.errstate(invalid="ignore"):
         if kind == "bias":

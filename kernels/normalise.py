@@ -19,6 +19,9 @@ from kernels.job import Job, Task
 from kernels.publish import publish
 from kernels.sample import clipped_mean
 
+#: An amplifier with less than this part of what is usual on its detector is dead.
+LIT = 0.01
+
 
 def write_json(path: str, content: Any) -> None:
     """Write a small product; floats keep all their bits."""
@@ -157,10 +160,10 @@ def _rows(table: dict[str, Any], level: str, exposures: Sequence[int]) -> list[R
     else:
         names = [str(table["detector"])]
         means, counts = np.array([table["detector_mean"]]), np.array([table["detector_count"]])
-    rows = []
+    rows, usual = [], np.median(np.nan_to_num(means), axis=0)
     for name, some_mean, some_count in zip(names, means, counts, strict=True):
         mean, count = np.ones(len(exposures)), np.zeros(len(exposures))
-        lit = np.asarray(some_mean) > 0  # a dead amplifier has no logarithm, and no say
+        lit = np.asarray(some_mean) > np.maximum(0, LIT * usual)  # a dead amplifier's logarithm is noise: it has no say
         mean[at], count[at] = np.where(lit, some_mean, 1), np.where(lit, some_count, 0)
         rows.append(Row(name, mean, count))
     return rows

@@ -118,6 +118,8 @@ class Rates:
         how much of it is lost there, relative.
     night_drift : `float`
         Standard deviation of an amplifier's level from night to night, ADU.
+    dead_amplifiers : `dict` [`str`, `str`]
+        By detector, the name of an amplifier that answers nothing: level and noise are all that it has.
     """
 
     level: tuple[float, float] = (15000.0, 30000.0)
@@ -159,6 +161,7 @@ class Rates:
     edge_px: float = 2.0
     edge_depth: float = 0.0
     night_drift: float = 0.0
+    dead_amplifiers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Rates:

@@ -216,6 +216,11 @@ def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) ->
     qe[dead] = rng.uniform(0, rates.dead_response, np.count_nonzero(dead))
     for _ in range(rates.vampires):
         _draw(columns, qe, vampire, rates)
+    for amplifier in detector.amplifiers:
+        if rates.dead_amplifiers.get(detector.name) == amplifier.name:
+            at = amplifier.target.slices
+            dark[at] = qe[at] = 0
+            dead[at], hot[at], vampire[at] = True, False, False
     response = {f: _response(detector, f, qe, seed, rates) for f in sorted(filters)}
     made = electronics.make(seed, detector, rates)
     return Truth(detector, levels, structure, dark, response, hot, dead, vampire, edges < LOST, made)

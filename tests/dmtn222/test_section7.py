@@ -21,14 +21,21 @@ import numpy as np
 import pytest
 import yaml
 
+from campaign.camera import load as load_camera
 from campaign.plans import load, locate
 from campaign.plans_state import Books
 from campaign.repository import open_repository
+from kernels import geometry
+from kernels.defects import Defects
+from kernels.geometry import Box
+from kernels.product import BAD
 from templates import ROOT as TEMPLATES
 from tests.conftest import typed
 
 HERE = Path(__file__).parent
 BANDS = ("g", "r")
+#: Of detector 5.
+DEAD = {"R22_S12": "C05"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp("dp one")
     some = ("--scale", "32", "--detector", "5", "--detector", "8", "--ranks", "2")
+    some += ("--rate", f"dead_amplifiers={json.dumps(DEAD)}")
     done = typed("simulate", str(folder / "repo"), "--plan", "dmtn-222", *some, "--json", environment={})
     assert done.returncode == 0, done.stderr
     return Site(folder, json.loads(done.stdout)["wanted"])
@@ -281,6 +289,59 @@ def test_an_operator_names_another_bias(planned: Site) -> None:
         assert header["CALIB_BIAS_RUN"].startswith(f"{CALIB}/DM-48520/DP1/biasGen.20250207a/")
     told = typed("status", "--stale", environment=variables)
     assert f"current   {CALIB}/DM-2/DP1/darkGen.named" in told.stdout
+
+
+def test_a_dead_amplifier_is_a_defect_and_does_no_harm(technote: Site) -> None:
+    camera = geometry.camera(
+        load_camera(technote.repository / "campaign" / "cameras" / "LSSTComCam.yaml").plain([5, 8])
+    )
+    collections = {"defects": "defects", "cti": "cti", "flat": "flat-r"}
+    made = {k: technote.products(k, f"{CALIB}/DM-48520/DP1/{name}.20250207a") for k, name in collections.items()}
+    paths = {(kind, dict(key)["detector"]): path for kind, found in made.items() for key, path in found.items()}
+    ratios = []
+    for number in (5, 8):
+        detector = camera.detectors[number]
+        bad = Defects.open(paths["defects", number], camera, detector).mask(Box(0, 0, *detector.size))
+        used = dict(
+            zip(
+                (a.name for a in detector.amplifiers),
+                fitsio.read(paths["cti", number], "CTI")["EXPOSURES"],
+                strict=True,
+            )
+        )
+        truth = fitsio.read(str(technote.folder / "repo-truth" / f"{detector.name}.fits"), "RESPONSE_r_03")
+        flat, mask = (fitsio.read(paths["flat", number], extension) for extension in ("IMAGE", "MASK"))
+        for amplifier in detector.amplifiers:
+            at = amplifier.target.slices
+            dead = DEAD.get(detector.name) == amplifier.name
+            assert bad[at].all() == dead
+            assert (used[amplifier.name] == 0) == dead
+            assert ((mask[at] & BAD) != 0).all() == dead
+            if not dead:
+                good = mask[at] == 0
+                ratios.append((flat[at][good] / truth[at][good]).mean())
+    assert np.std(ratios) / np.mean(ratios) < 3e-4  # photon noise is 5e-5, the truth's own crosstalk and linearity less
+
+
+def test_a_detector_that_one_exposure_lacks(site: Site) -> None:
+    """Refused; then, as the step says that it will do without, made of what there is."""
+    lacking = "instrument='$INSTRUMENT' and exposure.observation_type='bias' and exposure.day_obs=20241206"
+    plain = yaml.safe_load(site.plan().read_text())
+    plain["variables"]["SELECTION_BIAS"] = f"{lacking} and not (exposure=2024120600430 and detector=8)"
+    path = site.folder / "lacking.yaml"
+    variables = site.variables(TICKET="DM-6")
+    for allow in (False, True):
+        plain["steps"] = {"biasBootstrap": {"template": "bps_biasBootstrap", "allow_missing": allow}}
+        path.write_text(yaml.safe_dump(plain, sort_keys=False))
+        done = typed("run", str(path), *["--changed"] * allow, environment=variables)
+        assert done.returncode == (0 if allow else 1), done.stderr
+        assert allow or "no raw of (exposure, detector) (2024120600430, 8); --allow-missing combines" in done.stderr
+    headers = {
+        dict(key)["detector"]: fitsio.read_header(path)
+        for key, path in site.products("biasBootstrap", f"{CALIB}/DM-6/DP1/biasBootstrapGen.20250207a/run1").items()
+    }
+    assert headers[5]["NINPUTS"] - headers[8]["NINPUTS"] == 1
+    assert str(headers[8]["MISSING"]).strip() == "2024120600430"
 
 
 def test_a_band_without_exposures_and_the_others_go_on(technote: Site) -> None:
