@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--flat-time", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Second.")
 @click.option("--crosstalk", type=click.FloatRange(0, 0.01), default=0.0, help="Of the next amplifier; LSSTCam: 2e-4.")
 @click.option("--nonlinearity", type=click.FloatRange(0, 0.05), default=0.0, help="Largest, relative; LSSTCam: 0.01.")
-@click.option("--rate", "rates", multiple=True, metavar="NAME=VALUE", help="Any setting of the model (repeat).")
+@click.option("--rate", "rates", multiple=True, metavar="NAME=VALUE", help="A setting of the model, over a plan's (repeat).")
 @click.option("--day-obs", "days", type=int, multiple=True, help="Nights, YYYYMMDD (repeat; default two).")
 @click.option("--detector", "detectors", type=int, multiple=True, help="Only these (repeat; default all science ones).")
 @ranks
@@ -67,7 +67,8 @@ def simulate(
     from campaign.simulation import Nights, Places, default_filters, exposures, simulate
 
     if plan_name is not None:
-        _simulate_plan(Places(repo.absolute()), plan_name, scale, detectors, ranks, as_json)
+        model = dict(map(_rate, rates))
+        _simulate_plan(Places(repo.absolute()), plan_name, (scale, detectors), model, ranks, as_json)
         return
     scale = scale or 1
     camera = load(camera_name).scaled(scale)
@@ -86,7 +87,12 @@ def simulate(
 
 
 def _simulate_plan(
-    places: Places, plan_name: str, scale: int | None, detectors: tuple[int, ...], ranks: int, as_json: bool
+    places: Places,
+    plan_name: str,
+    chosen: tuple[int | None, tuple[int, ...]],
+    model: dict[str, Any],
+    ranks: int,
+    as_json: bool,
 ) -> None:
     from campaign import console
     from campaign.errors import UsageError
@@ -99,7 +105,8 @@ def _simulate_plan(
     if file.simulation is None:
         raise UsageError("the plan has no simulation", where=str(path), do="name the numbers of frames instead")
     home = home_of_new(places.repository, os.environ)
-    raws, wanted = simulate_plan(places, home, file.simulation, file.variables, (scale, detectors), ranks)
+    simulation = file.simulation.model_copy(update={"rates": {**file.simulation.rates, **model}})
+    raws, wanted = simulate_plan(places, home, simulation, file.variables, chosen, ranks)
     made = {"plan": path.stem, "camera": file.simulation.camera, "seed": file.simulation.seed, "raws": raws}
     home.record("simulate", os.environ.get("TICKET", ""), made)
     if as_json:

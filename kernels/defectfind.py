@@ -31,6 +31,8 @@ from kernels.tables import check_identity
 F32 = NDArray[np.float32]
 KINDS = ("bias", "dark", "flat")
 MODES = ("VALUE", "STDEV")
+#: An amplifier that answers less, where all detectors' mean is 1, is dead.
+LIT = 0.01
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def find(kind: str, image: F32, gain: float, wanted: Thresholds) -> Found:
     """
     none = np.zeros((0, 2), np.intp)
     difference, mean, sigma = _away(image, Box(0, 0, image.shape[1], image.shape[0]))
-    if not np.isfinite(mean) or (kind == "flat" and not mean > sigma):
-        return Found(np.ones(image.shape, np.bool_), none)  # a dead amplifier: what it has is noise
+    if not np.isfinite(mean) or (kind == "flat" and not mean > LIT):
+        return Found(np.ones(image.shape, np.bool_), none)  # a dead amplifier: what it has is noise and crosstalk
     bad = ~np.isfinite(image)
     with np.errstate(invalid="ignore"):
         if kind == "bias":
