@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--flat-time", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Second.")
 @click.option("--crosstalk", type=click.FloatRange(0, 0.01), default=0.0, help="Of the next amplifier; LSSTCam: 2e-4.")
 @click.option("--nonlinearity", type=click.FloatRange(0, 0.05), default=0.0, help="Largest, relative; LSSTCam: 0.01.")
-@click.option("--rate", "rates", multiple=True, metavar="NAME=VALUE", help="A setting of the model, over a plan's (repeat).")
+@click.option("--rate", "rates", multiple=True, metavar="NAME=VALUE", help="A setting of the model, over a plan's.")
 @click.option("--day-obs", "days", type=int, multiple=True, help="Nights, YYYYMMDD (repeat; default two).")
 @click.option("--detector", "detectors", type=int, multiple=True, help="Only these (repeat; default all science ones).")
 @ranks

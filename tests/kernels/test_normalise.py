@@ -175,11 +175,12 @@ def test_scales_are_those_of_the_lamp(flats: Flats, level: str) -> None:
     np.testing.assert_array_equal(picked, np.repeat(scale[[3, 0]][:, None], 4, axis=1))
 
 
-def test_a_dead_amplifier_does_not_spoil_the_scales(lab: Any) -> None:
-    """Dark or wholly saturated: it has no logarithm or no mean, and no say at the level of amplifiers."""
+@pytest.mark.parametrize("level", [900, 1001])
+def test_a_dead_amplifier_does_not_spoil_the_scales(lab: Any, level: int) -> None:
+    """Dark, a little above it, or wholly saturated: what it has is no light, and it has no say."""
     flats = Flats(lab)
     for n, segments in enumerate(flats.raws[1]):
-        segments[0][:20, 4:28] = 900  # below the overscan
+        segments[0][:20, 4:28] = level + 3 * (n % 2)  # the overscan has 1000
         flats.raws[2][n][1][:] = 65535
     assert lab.serial(flats.measure()) == 0
     assert lab.serial(flats.normalise("AMP")) == 0
