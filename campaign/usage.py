@@ -27,12 +27,11 @@ MORE: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one run took for one label.
+class Work:
+    """What a label has to do.
 
     Parameters
     ----------
-    label, instrument : `str`
     frame : `int`
         Raw pixels of the largest frame: a camera's scale changes it.
     tasks, frames : `int`
@@ -41,6 +40,22 @@ class Seen:
         Raw pixels of all frames, millions.
     ranks : `int`
         Of the gang.
+    """
+
+    frame: int
+    tasks: int
+    frames: int
+    mpixels: float
+    ranks: int
+
+
+@dataclass(frozen=True)
+class Seen(Work):
+    """What one run took for one label that had this to do.
+
+    Parameters
+    ----------
+    label, instrument : `str`
     cpu_s, wall_s : `float`
         Of all ranks; from the first task's start to the last one's end.
     rss_mib : `int`
@@ -49,37 +64,9 @@ class Seen:
 
     label: str
     instrument: str
-    frame: int
-    tasks: int
-    frames: int
-    mpixels: float
-    ranks: int
     cpu_s: float
     wall_s: float
     rss_mib: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a label has to do.
-
-    Parameters
-    ----------
-    frame : `int`
-        Raw pixels of the largest frame.
-    tasks, frames : `int`
-        How many, and the most frames of a task.
-    mpixels : `float`
-        Raw pixels of all frames, millions.
-    ranks : `int`
-        Of the gang.
-    """
-
-    frame: int
-    tasks: int
-    frames: int
-    mpixels: float
-    ranks: int
 
 
 def raw_pixels(camera: Mapping[str, Any]) -> dict[int, int]:
@@ -102,7 +89,8 @@ def work(pixels: Mapping[int, int], frames: Sequence[tuple[int, int]], tasks: in
         Detector and number of frames of each task that has a detector.
     """
     most = max((n for _, n in frames), default=0)
-    return Work(max(pixels.values(), default=0), tasks, most, sum(pixels[d] * n for d, n in frames) / 1e6, ranks)
+    mpixels = round(sum(pixels[d] * n for d, n in frames) / 1e6, 3)
+    return Work(max(pixels.values(), default=0), tasks, most, mpixels, ranks)
 
 
 def works(plan: Plan) -> dict[str, Work]:
@@ -135,9 +123,16 @@ def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
             continue
         wall = _between(min(started.get(group.label, [done[0].t])), max(e.t for e in done))
         cpu, rss = sum(float(e.detail["cpu_s"]) for e in done), max(int(e.detail.get("rss_mib", 0)) for e in done)
-        w = known[group.label]
-        about = (group.label, plan.instrument, w.frame, w.tasks, w.frames, round(w.mpixels, 3), w.ranks)
-        found.append(Seen(*about, round(cpu, 3), wall, rss))
+        found.append(
+            Seen(
+                **vars(known[group.label]),
+                label=group.label,
+                instrument=plan.instrument,
+                cpu_s=round(cpu, 3),
+                wall_s=wall,
+                rss_mib=rss,
+            )
+        )
     return found
 
 

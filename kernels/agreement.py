@@ -25,8 +25,8 @@ class Statistics:
     good_pixels : `int`
     sum_z2 : `float`
         Over the good pixels.
-    beyond_5 : `int`
-        Good pixels with \\|z\\| > 5.
+    beyond_3, beyond_5 : `int`
+        Good pixels with \\|z\\| > 3, > 5.
     amplifier_z : `dict` [`str`, `float`]
         Mean z of an amplifier in units of its own error.
     defects_showing : `int`
@@ -42,6 +42,7 @@ class Statistics:
     detector: int
     good_pixels: int
     sum_z2: float
+    beyond_3: int
     beyond_5: int
     amplifier_z: Mapping[str, float]
     defects_showing: int
@@ -60,6 +61,7 @@ class Statistics:
             "detector": self.detector,
             "good_pixels": self.good_pixels,
             "rms_z": _ratio(self.sum_z2, self.good_pixels) ** 0.5,
+            "frac_gt3": _ratio(self.beyond_3, self.good_pixels),
             "frac_gt5": _ratio(self.beyond_5, self.good_pixels),
             "max_abs_amp_mean_z": abs(self.amplifier_z[self.worst]),
             "worst_amplifier": self.worst,
@@ -81,6 +83,7 @@ def overall(kind: str, parts: Sequence[Statistics]) -> dict[str, Any]:
         "detectors": len(parts),
         "good_pixels": pixels,
         "rms_z": _ratio(math.fsum(p.sum_z2 for p in parts), pixels) ** 0.5,
+        "frac_gt3": _ratio(sum(p.beyond_3 for p in parts), pixels),
         "frac_gt5": _ratio(sum(p.beyond_5 for p in parts), pixels),
         "max_abs_amp_mean_z": max((abs(p.amplifier_z[p.worst]) for p in parts), default=0.0),
         "defects_showing": sum(p.defects_showing for p in parts),

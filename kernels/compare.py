@@ -141,7 +141,7 @@ def _fit(pair: Pair) -> Fit:
 
 def _statistics(pair: Pair, factor: float) -> Statistics:
     """Compare a detector; ``factor`` multiplies what is expected."""
-    injected, z2, beyond, showing, ratio = pair.injected(), 0.0, 0, 0, 0.0
+    injected, z2, beyond_3, beyond_5, showing, ratio = pair.injected(), 0.0, 0, 0, 0, 0.0
     amplifier_z = {}
     for amplifier, e in pair.amplifiers():
         at = amplifier.target.slices
@@ -149,7 +149,8 @@ def _statistics(pair: Pair, factor: float) -> Statistics:
         z: F64 = np.where(good, (pair.image[at] - factor * e.value) / (factor * np.sqrt(e.variance)), 0)
         far = np.abs(z) > 5
         z2 += float(np.sum(z**2))
-        beyond += int(np.count_nonzero(far))
+        beyond_3 += int(np.count_nonzero(np.abs(z) > 3))
+        beyond_5 += int(np.count_nonzero(far))
         showing += int(np.count_nonzero(far & injected[at]))
         ratio += float(np.sum(pair.variance[at] / (factor**2 * e.scatter), where=good))
         if good.any():
@@ -158,7 +159,8 @@ def _statistics(pair: Pair, factor: float) -> Statistics:
     if not count:
         raise DataError(f"detector {pair.detector.name}", "the product has no good pixel")
     level, _, level_pixels = clipped_mean(pair.image[pair.good][np.newaxis])
-    return Statistics(pair.detector.id, count, z2, beyond, amplifier_z, showing, level, level_pixels, ratio / count)
+    numbers = (count, z2, beyond_3, beyond_5, amplifier_z, showing, level, level_pixels, ratio / count)
+    return Statistics(pair.detector.id, *numbers)
 
 
 class _Attempts:
@@ -197,7 +199,7 @@ def execute(job: Job, comm: Any) -> int:
     """Compare all detectors of one product; see the module's text for what a task must say.
 
     The result file holds ``name``, ``detectors``, ``good_pixels``, ``rms_z``,
-    ``frac_gt5``, ``max_abs_amp_mean_z``, ``defects_showing``, ``level``,
+    ``frac_gt3``, ``frac_gt5``, ``max_abs_amp_mean_z``, ``defects_showing``, ``level``,
     ``variance_ratio``, ``problems`` (texts; empty: all is well) and the same
     ``per_detector``.
 

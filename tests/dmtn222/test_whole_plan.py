@@ -66,6 +66,7 @@ def test_pixels_agree_with_the_truth(made: Made, step: str) -> None:
     applied = {kind: made.plans[kind + of] for kind in ("bias", "dark")}
     numbers = compare(made.plans[step], applied, made.products(step), made.places, 2)
     assert 0.97 <= numbers["rms_z"] <= 1.03
+    assert numbers["frac_gt3"] <= 6e-3
     assert numbers["frac_gt5"] <= 2e-5
     assert numbers["defects_showing"] == 0
     assert abs(numbers["variance_ratio"] - 1) < 0.05
