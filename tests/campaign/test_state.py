@@ -26,6 +26,7 @@ from campaign.home import Home
 from campaign.plans_state import Books
 from campaign.progress import progress
 from campaign.state import Index, opened, place, update
+from campaign.state_campaigns import Spoken
 from campaign.status import status
 
 LABELS = ("isr", "combine")
@@ -64,7 +65,10 @@ class Run:
 
     def answers(self) -> tuple[Any, Any, Any]:
         found = progress(self.home, self.entry)
-        return asdict(found), [asdict(one) for one in failures(self.home, self.entry)], status(self.home)
+        return asdict(found), [asdict(one) for one in failures(self.home, self.entry)], self.campaigns()
+
+    def campaigns(self) -> list[Spoken]:
+        return status(self.home)[1]
 
     def say(self, *words: str, **detail: str) -> Path:
         """Have a campaign's journal say something of a step."""
@@ -198,19 +202,19 @@ def test_half_a_line_is_no_event_yet(run: Run) -> None:
 
 def test_a_campaign_is_what_its_journal_said_last_of_each_step(run: Run) -> None:
     run.say("begun", "bias")
-    assert run.answers()[2][1][0].of("begun") == ["bias"]
+    assert run.campaigns()[0].of("begun") == ["bias"]
     run.say("begun", "dark")
     run.say("gate", "dark", run="r-7")
     journal = run.say("certified", "bias", run="r-6", target="calib/bias")
     with journal.open("a") as file:
         file.write('{"t": "2999", "event": "failed", "step": "da')
-    (one,) = run.answers()[2][1]
+    (one,) = run.campaigns()
     assert (one.campaign, one.steps) == ("mine.DM-1.a", 2)
     said = {x["step"]: (x["event"], x["run"], x["note"]) for x in one.said}
     assert said == {"dark": ("gate", "r-7", ""), "bias": ("certified", "r-6", "calib/bias")}
     with journal.open("a") as file:
         file.write('rk", "error": "the disk is full"}\n')
-    (one,) = run.answers()[2][1]
+    (one,) = run.campaigns()
     assert one.of("failed") == ["dark"] and one.of("gate") == []
     before = run.answers()
     with opened(run.home) as index:
