@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from campaign.certify import CertifyReport, certify, chain, check_chain
@@ -33,13 +34,18 @@ class Certification:
     deploy: bool
 
 
-def _by_template(template: str, environment: Mapping[str, str], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Names as DMTN-222 builds them: ``.../biasGen.$RERUN`` becomes ``.../bias.$CERT_RERUN``."""
+def by_template(
+    template: str, environment: Mapping[str, str], chosen: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Names as DMTN-222 builds them: ``.../biasGen.$RERUN`` becomes ``.../bias.$CERT_RERUN``.
+
+    Parameters and errors are `request`'s.
+    """
     from campaign import pipeline as pipelines
     from campaign.freeze import product_of
     from campaign.template import resolve
 
-    config = resolve(template, environment)
+    config = resolve(template, environment, overrides)
     pipeline = pipelines.load(config.pipeline_yaml, config.instrument, environment, config.pipeline_options)
     folder, _, name = config.output.rpartition("/")
     stem, product = name.split(".")[0].replace("Gen", ""), product_of(pipeline)
@@ -65,8 +71,34 @@ def ticket_of(collection: str) -> str:
     return collection.partition("/calib/")[2].split("/")[0]
 
 
-def request(template: str | None, environment: Mapping[str, str], chosen: Mapping[str, Any]) -> Certification:
+def begin_of(said: str | None, environment: Mapping[str, str]) -> str:
+    """When a validity begins: as it is said, else ``START_DATE``.
+
+    Raises
+    ------
+    ConfigurationError
+        Neither.
+    """
+    begin = said or environment.get("START_DATE")
+    if not begin:
+        raise ConfigurationError(
+            "the variable START_DATE is not set", do="export START_DATE=2025-02-07T00:00:00, or give --begin-date"
+        )
+    return begin
+
+
+def request(
+    template: str | None,
+    environment: Mapping[str, str],
+    chosen: Mapping[str, Any],
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+) -> Certification:
     """Decide what is certified.
+
+    Parameters
+    ----------
+    overrides : `dict`
+        Template keys that were set when it was submitted.
 
     Raises
     ------
@@ -77,7 +109,7 @@ def request(template: str | None, environment: Mapping[str, str], chosen: Mappin
     """
     names: dict[str, Any] = {"chain": None}
     if template:
-        names = _by_template(template, environment, chosen)
+        names = by_template(template, environment, chosen, overrides)
     given = {"repository": chosen["repo"], "chain": chosen["chain_name"]}
     given |= {key: chosen[key] for key in ("source", "target", "dataset_type")}
     names |= {key: value for key, value in given.items() if value}
@@ -91,14 +123,9 @@ def request(template: str | None, environment: Mapping[str, str], chosen: Mappin
     if chosen["no_chain"]:
         names["chain"] = None
     names.setdefault("ticket", ticket_of(names["target"]))
-    begin = chosen["begin_date"] or environment.get("START_DATE")
-    if not begin:
-        raise ConfigurationError(
-            "the variable START_DATE is not set", do="export START_DATE=2025-02-07T00:00:00, or give --begin-date"
-        )
     return Certification(
         home=home_of(names["repository"], environment),
-        begin=begin,
+        begin=begin_of(chosen["begin_date"], environment),
         end=chosen["end_date"],
         search_all_inputs=chosen["search_all_inputs"],
         mode=chosen["mode"],
@@ -162,13 +189,24 @@ def _require_newest(repository: Repository, wanted: Certification) -> None:
             )
 
 
+def _chained(repository: Repository, wanted: Certification) -> bool:
+    """Whether the target is in the chain that it is to be in: by this command before, or by hand."""
+    chain = wanted.chain
+    return chain is None or (bool(repository.collection_type(chain)) and wanted.target in repository.chain(chain))
+
+
+def _plain(report: CertifyReport) -> dict[str, Any]:
+    return asdict(report) | {"data_ids": [dict(d) for d in report.data_ids]}
+
+
 def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     """Certify and chain.
 
     Parameters
     ----------
     again : `bool`
-        What was certified just so before is not certified twice, and no mistake: only the chain is set.
+        What was certified just so before is not certified twice, and no mistake: only the chain is set, where it
+        lacks that.
 
     Raises
     ------
@@ -182,10 +220,12 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
         if not wanted.search_all_inputs:
             asked = expected(repository, wanted.home, wanted.source, wanted.dataset_type)
         how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
+        report = _certified_before(repository, wanted, len(asked)) if again else None
+        if report and _chained(repository, wanted):
+            return {"certified": _plain(report), "chain": None}
         if wanted.chain:  # before anything is changed
             check_chain(repository, wanted.chain, [wanted.target], **how)
             _require_newest(repository, wanted)
-        report = _certified_before(repository, wanted, len(asked)) if again else None
         report = report or certify(
             repository,
             source=wanted.source,
@@ -197,7 +237,6 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
             expected=asked,
         )
         chained = chain(repository, wanted.chain, [wanted.target], **how) if wanted.chain else None
-    certified = asdict(report) | {"data_ids": [dict(d) for d in report.data_ids]}
     wanted.home.record(
         "certify",
         wanted.ticket,
@@ -212,4 +251,4 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
             "mode": wanted.mode,
         },
     )
-    return {"certified": certified, "chain": asdict(chained) if chained else None}
+    return {"certified": _plain(report), "chain": asdict(chained) if chained else None}

@@ -87,7 +87,7 @@ def certify(
     SubmissionRefused
         Calibrations that the plan asked for are missing.
     """
-    begin, end = _range(begin, end)
+    begin, end = validity_range(begin, end)
     if source == target:
         raise ConfigurationError(f"{source} is both source and target", do="name the generation's run as the source")
     repository.require_collections([source])
@@ -113,7 +113,14 @@ def _date(option: str, text: str) -> str:
     return to_iso(to_nsec(text))
 
 
-def _range(begin: str | None, end: str | None) -> tuple[str | None, str | None]:
+def validity_range(begin: str | None, end: str | None) -> tuple[str | None, str | None]:
+    """Check a range of dates: ISO-8601, TAI, `None` where it is open.
+
+    Raises
+    ------
+    ConfigurationError
+        One is no date, or the end is not after the beginning.
+    """
     first = None if begin is None else _date("begin", begin)
     last = None if end is None else _date("end", end)
     if _key(first, FIRST) >= _key(last, LAST):

@@ -72,7 +72,11 @@ def _started(pid: int) -> str:
 
 def mine() -> Claim:
     """The claim of this process."""
-    pid = os.getpid()
+    return of(os.getpid())
+
+
+def of(pid: int) -> Claim:
+    """The claim of a process of this machine."""
     return Claim(getpass.getuser(), socket.gethostname(), pid, _started(pid), _boot(), now())
 
 
@@ -108,7 +112,7 @@ def take(folder: Path) -> None:
     with held(folder):
         known = read(folder)
         if known is not None and known.alive is not False and known != mine_again(known):
-            raise SubmissionRefused(_refusal(known), where=str(folder), do=_advice(known))
+            raise SubmissionRefused(_refusal(known), where=str(folder), do=advice(known))
         write(folder)
 
 
@@ -125,7 +129,8 @@ def _refusal(known: Claim) -> str:
     return f"the run was claimed by {known.text}, and this machine cannot see whether that process lives"
 
 
-def _advice(known: Claim) -> str:
+def advice(known: Claim) -> str:
+    """What to do about an owner that is not proven gone."""
     if known.alive:
         return "campaign status --watch follows it; campaign cancel ends it"
     return f"give the command on {known.host}; where that machine is gone for good, remove {NAME}"

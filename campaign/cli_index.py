@@ -76,19 +76,26 @@ def status(run: str | None, repo: str | None, watch: bool, stale: bool, as_json:
 def _stale(home: Home, run: str | None, as_json: bool) -> None:
     """Ask the repository which products would be made from something else today."""
     from campaign import console
+    from campaign.errors import CampaignError
     from campaign.plan import load
     from campaign.repository import open_repository
     from campaign.staleness import stale
 
     entries = [_entry(home, run)] if run else home.runs()
     found: dict[str, list[str]] = {}
+    unknown: dict[str, str] = {}
     for entry in entries:
-        plan = load(Path(entry["submit_path"]) / "plan.json")
-        with open_repository(plan.repository) as repository:
-            found[entry["output_run"]] = [reason.text for reason in stale(plan, repository)]
+        try:
+            plan = load(Path(entry["submit_path"]) / "plan.json")
+            with open_repository(plan.repository) as repository:
+                found[entry["output_run"]] = [reason.text for reason in stale(plan, repository)]
+        except CampaignError as error:  # its folder was cleared, an input is gone
+            unknown[entry["output_run"]] = str(error).splitlines()[0]
     if as_json:
-        console.emit({"stale": found})
+        console.emit({"stale": found, "unknown": unknown})
         return
+    for output_run, why in unknown.items():
+        print(f"unknown   {output_run}: {why}")
     for output_run, reasons in found.items():
         print(f"{'stale' if reasons else 'current':8s}  {output_run}{': ' * bool(reasons)}{'; '.join(reasons)}")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ plan_options = options(
     click.option("--env", "env_file", type=click.Path(dir_okay=False), help="Variables over the plan's, from FILE."),
 )
 campaign_option = click.option("--campaign", "name", help="Which one, where several wait at such a step.")
+looked_option = click.option("--run", "run", help="The run that was looked at; another one is not decided on.")
 repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
 
 
@@ -45,7 +48,7 @@ def _campaign(plan_name: str, env_file: str | None) -> tuple[Campaign, Home, Boo
 @click.option("--sites", metavar="A,B,...", help="Split every step over these sites, by their fractions.")
 @click.option("--site", metavar="NAME", help="Run every step at this site.")
 @click.option("--ranks", type=click.IntRange(1), help="MPI ranks of a gang.")
-@click.option("--changed", is_flag=True, help="Go on though the plan has changed since the campaign was begun.")
+@click.option("--changed", is_flag=True, help="Go on though plan or variables have changed since.")
 @as_json
 def run_plan(
     plan_name: str,
@@ -68,13 +71,11 @@ def run_plan(
     from campaign import console
     from campaign.plans_draw import Row, plain
     from campaign.plans_run import Chosen, Driver
-    from campaign.plans_state import keep_plan
 
     campaign, home, books = _campaign(plan_name, env_file)
-    keep_plan(books, campaign.path.read_text(encoding="utf-8"), changed)
     given = {"--sites": sites, "--site": site, "--ranks": ranks}
     arguments = [word for key, value in given.items() if value for word in (key, str(value))]
-    chosen = Chosen(first, last, yes, jobs, tuple(arguments))
+    chosen = Chosen(first, last, yes, jobs, changed, tuple(arguments))
     console.say(f"campaign {campaign.name}: {len(campaign.steps)} steps, books in {books.folder}")
     states = Driver(campaign, home, books, chosen, console.say).run()
     if as_json:
@@ -109,42 +110,51 @@ def show_plan(plan_name: str, env_file: str | None, svg_file: Path | None, quick
         console.say(f"drawn in {svg_file}")
 
 
-def _decide(step: str, name: str | None, repo: str | None) -> tuple[Books, dict[str, Any]]:
+@contextmanager
+def _gate(
+    step: str, name: str | None, run: str | None, repo: str | None
+) -> Iterator[tuple[Home, Books, dict[str, Any]]]:
+    """The gate that waits, for one person to decide on."""
     from campaign.home import home_of
     from campaign.plans_state import waiting_gate
 
-    return waiting_gate(home_of(repo, os.environ), step, name)
+    home = home_of(repo, os.environ)
+    books, _ = waiting_gate(home, step, name, run)
+    with books.deciding():
+        yield (home, *waiting_gate(home, step, name, run))  # another may have been quicker
 
 
 @cli.command()
 @click.argument("step")
 @click.option("--reason", required=True, help="Why; it is recorded.")
+@looked_option
 @campaign_option
 @repo_option
-def accept(step: str, reason: str, name: str | None, repo: str | None) -> None:
+def accept(step: str, reason: str, run: str | None, name: str | None, repo: str | None) -> None:
     """Accept what STEP made: the campaign that waits for it goes on."""
     from campaign import console
 
-    books, line = _decide(step, name, repo)
-    books.write("accepted", step, run=line["run"], reason=reason)
-    console.say(f"{step} of {books.folder.name} is accepted")
+    with _gate(step, name, run, repo) as (_, books, line):
+        books.write("accepted", step, run=line["run"], reason=reason)
+    console.say(f"{step} of {books.folder.name} is accepted, run {line['run']}")
 
 
 @cli.command()
 @click.argument("step")
 @click.option("--reason", required=True, help="Why; it is recorded.")
 @click.option("--rerun", help="RERUN that it is made again under; the next letter by default.")
+@looked_option
 @campaign_option
 @repo_option
-def reject(step: str, reason: str, rerun: str | None, name: str | None, repo: str | None) -> None:
+def reject(step: str, reason: str, rerun: str | None, run: str | None, name: str | None, repo: str | None) -> None:
     """Reject what STEP made: it, and what needs it, is made under the next RERUN."""
     from campaign import console
-    from campaign.plans_state import next_rerun
+    from campaign.plans_state import following
 
-    books, line = _decide(step, name, repo)
-    following = rerun or next_rerun(line["rerun"])
-    books.write("rejected", step, run=line["run"], reason=reason, rerun=following)
-    console.say(f"{step} of {books.folder.name} is rejected; it and what needs it are made next as RERUN {following}")
+    with _gate(step, name, run, repo) as (home, books, line):
+        found = following(home, books, line, rerun)
+        books.write("rejected", step, run=line["run"], reason=reason, rerun=found)
+    console.say(f"{step} of {books.folder.name} is rejected; it and what needs it are made next as RERUN {found}")
 
 
 @cli.command("reads")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import getpass
 import json
@@ -63,22 +64,13 @@ class Home:
         """Where the cameras that were ingested with are kept."""
         return self.path / "cameras"
 
-    def _append(self, file: Path, entry: Mapping[str, Any]) -> None:
-        """Add one line; several commands may do so at once."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with naming(file), file.open("a", encoding="utf-8") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            handle.write(json.dumps(entry, separators=(",", ":")) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-
     def add_run(self, entry: Mapping[str, Any]) -> None:
         """List a new run."""
-        self._append(self.runs_file, {"t": now(), **entry})
+        append_line(self.runs_file, {"t": now(), **entry})
 
     def remove_run(self, run: str) -> None:
         """List a run no more."""
-        self._append(self.runs_file, {"t": now(), "run": run, "cleaned": True})
+        append_line(self.runs_file, {"t": now(), "run": run, "cleaned": True})
 
     @property
     def campaigns(self) -> dict[str, Path]:
@@ -87,11 +79,11 @@ class Home:
 
     def add_usage(self, entry: Mapping[str, Any]) -> None:
         """Keep what a run took."""
-        self._append(self.usage_file, entry)
+        append_line(self.usage_file, entry)
 
     def usage(self) -> list[dict[str, Any]]:
-        """What runs took, oldest first."""
-        return list(_lines(self.usage_file))
+        """What runs took, oldest first; a line that cannot be read is left out."""
+        return list(_lines(self.usage_file, strict=False))
 
     def record(self, command: str, ticket: str, detail: Mapping[str, Any]) -> None:
         """Record a command that changed something: who, when, how, with what versions."""
@@ -105,7 +97,7 @@ class Home:
             "versions": versions(),
             "detail": dict(detail),
         }
-        self._append(self.history_file, entry)
+        append_line(self.history_file, entry)
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs that are still there, oldest first."""
@@ -135,13 +127,34 @@ class Home:
         raise UsageError(what, where=str(self.runs_file), do=f"runs: {known}")
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def append_line(file: Path, entry: Mapping[str, Any]) -> None:
+    """Add one line, whole or not at all; several commands may do so at once."""
+    text = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with naming(file), file.open("a+b", buffering=0) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        end = handle.seek(0, os.SEEK_END)
+        if end and os.pread(handle.fileno(), 1, end - 1) != b"\n":  # one that was killed while it wrote
+            text = b"\n" + text
+        try:
+            while text:
+                text = text[handle.write(text) :]
+            os.fsync(handle.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                handle.truncate(end)
+            raise
+
+
+def _lines(file: Path, strict: bool = True) -> Iterator[dict[str, Any]]:
     if not file.exists():
         return
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             yield json.loads(line)
         except ValueError as error:
+            if not strict:
+                continue
             raise ConfigurationError(f"line {number} is not JSON", where=str(file)) from error
 
 

@@ -31,6 +31,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from campaign import envfile
+from campaign.certification import Certification, begin_of, by_template, request
+from campaign.certify import validity_range
 from campaign.errors import CampaignError, ConfigurationError
 from campaign.inputs import listed
 from campaign.plans_simulation import Simulation
@@ -70,6 +72,12 @@ class Certify(_Model):
     chain: Literal["prepend", "redefine"] = "prepend"
     begin: str | None = None
     end: str | None = None
+
+    @field_validator("begin", "end", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        """What YAML takes for a date is a text."""
+        return None if value is None else _text(value)
 
 
 class PlanStep(_Model):
@@ -164,6 +172,11 @@ class Campaign:
         return self.environment["RERUN"]
 
     @property
+    def chosen_variables(self) -> dict[str, str]:
+        """What the plan sets, and the repository, as they came out."""
+        return {name: self.environment[name] for name in (*self.file.variables, "REPO")}
+
+    @property
     def name(self) -> str:
         """What tells this campaign from others of the repository: ``DM-48520.DP1.20250207a``."""
         return ".".join([self.path.stem, *(self.environment[key] for key in IDENTITY)])
@@ -205,6 +218,42 @@ class Campaign:
             chosen, variables = self.steps[step], {**self.environment, "RERUN": rerun}
             self._configs[step, rerun] = resolve(chosen.template, variables, dict(chosen.set), chosen.site)
         return self._configs[step, rerun]
+
+    def target(self, step: str) -> str:
+        """The collection that a step's product is certified into.
+
+        Raises
+        ------
+        ConfigurationError
+            CERT_RERUN is not set.
+        """
+        chosen = self.steps[step]
+        return str(by_template(chosen.template, self.environment, {"target": None}, dict(chosen.set))["target"])
+
+    def certification(self, step: str, rerun: str, source: str | None = None) -> Certification:
+        """How a step's product is certified.
+
+        Parameters
+        ----------
+        source : `str`, optional
+            The RUN; without it the step's output.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no such repository.
+        """
+        chosen = self.steps[step]
+        assert chosen.certify is not None
+        known = {
+            **dict.fromkeys(("repo", "target", "dataset_type", "chain_name")),
+            **dict.fromkeys(("search_all_inputs", "no_chain", "yes", "deploy"), False),
+            "source": source,
+            "begin_date": chosen.certify.begin,
+            "end_date": chosen.certify.end,
+            "mode": chosen.certify.chain if rerun == self.rerun else "prepend",
+        }
+        return request(chosen.template, {**self.environment, "RERUN": rerun}, known, dict(chosen.set))
 
 
 def locate(name_or_path: str) -> Path:
@@ -285,7 +334,8 @@ def variables(file: PlanFile, path: Path, env_file: Path | None, shell: Mapping[
     """
     over = dict(shell)
     if env_file is not None:
-        over = {**envfile.read(env_file, _bare(file, shell)), **{k: v for k, v in shell.items() if k in file.variables}}
+        plain = {name: value for name, value in file.variables.items() if "$" not in value}
+        over = {**envfile.read(env_file, {**plain, **shell}), **shell}
     values = {**file.variables, **{k: v for k, v in over.items() if k in file.variables}}
     raw = {k for k in file.variables if k not in over}
     found, problems = {**over, **values}, []
@@ -310,12 +360,6 @@ def variables(file: PlanFile, path: Path, env_file: Path | None, shell: Mapping[
 
 class _Unset(Exception):
     """A variable is used that is not set."""
-
-
-def _bare(file: PlanFile, shell: Mapping[str, str]) -> dict[str, str]:
-    """What a file of variables may use: the machine's, and what the plan sets plainly."""
-    plain = {name: value for name, value in file.variables.items() if "$" not in value}
-    return {**{k: v for k, v in shell.items() if k not in file.variables}, **plain}
 
 
 def _expanded(name: str, values: Mapping[str, str], raw: set[str], inside: tuple[str, ...]) -> str:
@@ -353,16 +397,22 @@ def _clashes(campaign: Campaign) -> Iterator[Problem]:
     wrong: dict[tuple[str, str], list[str]] = {}
     for name in campaign.order:
         try:
-            output = campaign.config(name, campaign.rerun).output
+            written = [campaign.config(name, campaign.rerun).output]
+            if certify := campaign.steps[name].certify:
+                validity_range(begin_of(certify.begin, campaign.environment), certify.end)
+                written.append(campaign.target(name))
         except Problems as error:  # what is wrong with several is said once
             for problem in error.problems:
                 wrong.setdefault((problem.what, problem.do), []).append(name)
             continue
         except CampaignError as error:
-            yield Problem(f"step {name}: {error}")
+            what = f"{error.where}: {error.what}" if error.where else error.what
+            wrong.setdefault((what, error.do), []).append(name)
             continue
-        if other := owners.get(output):
-            yield Problem(f"steps {other} and {name} write one collection: {output}", do="give one another output")
-        owners[output] = name
+        for collection in written:
+            if other := owners.get(collection):
+                what = f"steps {other} and {name} write one collection: {collection}"
+                yield Problem(what, do="give one another output")
+            owners[collection] = name
     for (what, do), names in wrong.items():
         yield Problem(f"step{'s' * (len(names) > 1)} {listed(names)}: {what}", do=do)

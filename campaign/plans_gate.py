@@ -38,6 +38,6 @@ def gate_text(state: StepState) -> list[str]:
             f"    inputs      {len(exposures)} exposures, levels {low:.4g} to {high:.4g} ADU, noise {noise:.3g} ADU"
         )
     texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
-    texts.append(f"    then        campaign accept {state.name} --reason '...'")
-    texts.append(f"    or          campaign reject {state.name} --reason '...'")
+    for word, what in (("then", "accept"), ("or", "reject")):
+        texts.append(f"    {word:11s} campaign {what} {state.name} --run {state.run} --reason '...'")
     return texts

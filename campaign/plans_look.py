@@ -45,7 +45,10 @@ def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> 
 
     state = row.state
     if state.state in ("gate", "made", "done"):
-        reasons = stale(load(Path(state.folder) / "plan.json"), repository)
+        try:
+            reasons = stale(load(Path(state.folder) / "plan.json"), repository)
+        except CampaignError as error:  # its folder was cleared, an input is gone
+            return replace(row, problem=f"not known whether it is stale: {str(error).splitlines()[0]}")
         return replace(row, stale=tuple(reason.text for reason in reasons))
     if state.run:
         return row

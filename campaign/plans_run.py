@@ -13,16 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from campaign.certification import request as certification_request
+from campaign import claim
 from campaign.certification import run as certify
-from campaign.errors import CampaignError, SubmissionRefused, TasksFailed, UsageError
+from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, TasksFailed, UsageError
 from campaign.home import Home
-from campaign.plans import Campaign
+from campaign.order import read as read_order
+from campaign.plans import Campaign, PlanStep
 from campaign.plans_gate import gate_text
-from campaign.plans_state import Books, StepState, look
+from campaign.plans_state import Books, StepState, keep_plan, look
 from campaign.problems import suggest
 
 POLL_S = 0.1
@@ -42,6 +43,8 @@ class Chosen:
         Accept every gate.
     jobs : `int`
         Steps that are made at the same time.
+    changed : `bool`
+        Go on with a plan, or variables, that are others than at first.
     arguments : `tuple` [`str`]
         Further ones for `campaign submit`: sites, ranks.
     """
@@ -50,6 +53,7 @@ class Chosen:
     last: str | None = None
     yes: bool = False
     jobs: int = 2
+    changed: bool = False
     arguments: tuple[str, ...] = ()
 
 
@@ -96,12 +100,14 @@ class Driver:
         UsageError
             See `chosen_steps`.
         SubmissionRefused
-            Another driver does; or what the first step needs is not done.
+            Another driver does; the plan has changed; or what the first step needs is not done.
         TasksFailed
             A step failed; those that do not need it were made.
         """
         wanted = chosen_steps(self.campaign, self.chosen)
         with self.books.driving():
+            text = self.campaign.path.read_text(encoding="utf-8")
+            keep_plan(self.books, text, self.campaign.chosen_variables, self.chosen.changed)
             self._require_before(wanted)
             try:
                 states = self._drive(wanted)
@@ -135,19 +141,32 @@ class Driver:
             latest = self.books.journal.stat().st_mtime if self.books.journal.exists() else 0.0
             if changed or latest != written or time.monotonic() - looked > LOOK_S:
                 states, looked = self._look(), time.monotonic()
+                self._note_made(states)
                 written = self.books.journal.stat().st_mtime if self.books.journal.exists() else 0.0
                 if self._advance(wanted, states):
                     written = -1.0
                     continue
-                if not self._children and all(self._ended(states[name]) for name in wanted):
+                if not self._children and all(self._ended(states[name], states) for name in wanted):
                     return states
             time.sleep(POLL_S)
 
-    def _ended(self, state: StepState) -> bool:
+    def _ended(self, state: StepState, states: Mapping[str, StepState]) -> bool:
         """Whether nothing more can become of a step here; a gate can be opened, another's driver can end."""
         if state.name in self._refused:
             return True
-        return state.state in ("done", "blocked", "waiting") or (state.state == "failed" and state.name in self._tried)
+        if state.state in ("left", "failed"):
+            return state.name in self._tried or not self._needs_met(state.name, states)
+        if state.state == "running":  # by a driver on another machine, which may be gone
+            return bool(state.note)
+        return state.state in ("done", "blocked", "waiting")
+
+    def _note_made(self, states: Mapping[str, StepState]) -> None:
+        """Remember what is made: its folder may be cleared before the campaign is over."""
+        made = [state for state in states.values() if state.state in ("gate", "made", "done")]
+        known = {line["run"] for line in self.books.lines() if line["event"] == "made"} if made else set()
+        for state in made:
+            if state.run not in known:
+                self.books.write("made", state.name, run=state.run)
 
     def _advance(self, wanted: list[str], states: Mapping[str, StepState]) -> bool:
         """Do what can be done now; whether something has changed by it."""
@@ -176,7 +195,7 @@ class Driver:
             self._told.add((state.name, state.state))
             words = {
                 "done": "done",
-                "running": "is made by another process",
+                "running": state.note or "is made by another process",
                 "blocked": f"not begun: {state.note} failed",
             }
             self.say(f"{state.name:14s} {words[state.state]}")
@@ -190,14 +209,9 @@ class Driver:
         logs = self.books.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         log = logs / f"{name}.{1 + len(list(logs.glob(f'{name}.*.log')))}.log"
-        if state.run:
-            words = ["restart", state.run]
-        else:
-            words = ["submit", step.template, *self._settings(state), *self.chosen.arguments]
-            words += [w for e in step.exclude for w in ("--exclude", str(e))]
-            words += ["--allow-missing"] * step.allow_missing
-            words += [w for kind, name in step.calibrations.items() for w in ("--calibration", f"{kind}={name}")]
-            words += [w for key in ("site", "sites") if (v := getattr(step, key)) for w in (f"--{key}", v)]
+        settings = self._settings(state)
+        again = bool(state.run) and self._asked_as(state, settings)
+        words = ["restart", state.run] if again else self._submission(step, settings)
         self.books.write("begun", name, rerun=state.rerun, log=str(log), command=words[0])
         environment = {**self.campaign.environment, "RERUN": state.rerun}
         with log.open("wb") as output:
@@ -210,13 +224,35 @@ class Driver:
                 start_new_session=True,  # a terminal's Ctrl-C comes through this process, once
             )
         self._began[name] = time.monotonic()
-        self.say(f"{name:14s} {'goes on' if state.run else 'begun'}, log {log}")
+        self.books.write("process", name, process=asdict(claim.of(self._children[name].pid)))
+        self.say(f"{name:14s} {'goes on' if again else 'begun'}, log {log}")
 
-    def _settings(self, state: StepState) -> list[str]:
+    def _submission(self, step: PlanStep, settings: Mapping[str, str]) -> list[str]:
+        """What `campaign` is told to make a step."""
+        words = ["submit", step.template, *self.chosen.arguments]
+        words += [w for key, value in settings.items() for w in ("--set", f"{key}={value}")]
+        words += [w for e in step.exclude for w in ("--exclude", str(e))]
+        words += ["--allow-missing"] * step.allow_missing
+        words += [w for kind, name in step.calibrations.items() for w in ("--calibration", f"{kind}={name}")]
+        return words + [w for key in ("site", "sites") if (v := getattr(step, key)) for w in (f"--{key}", v)]
+
+    def _asked_as(self, state: StepState, settings: Mapping[str, str]) -> bool:
+        """Whether a step's run was asked for as the plan would ask today; else another one is made."""
+        step, config = self.campaign.steps[state.name], state.config
+        assert config is not None
+        try:
+            order = read_order(Path(state.folder))
+        except ConfigurationError:
+            return False
+        today = (sorted(step.exclude), step.allow_missing, dict(step.calibrations), dict(settings))
+        then = (list(order.exclude), order.allow_missing, dict(order.named), dict(order.overrides))
+        return today == then and all(order.variables.get(k) == v for k, v in config.variables.items())
+
+    def _settings(self, state: StepState) -> dict[str, str]:
         """Template keys; inputs that are made under another RERUN are named as they are."""
         step, config = self.campaign.steps[state.name], state.config
         assert config is not None
-        found = [w for key, value in step.set.items() for w in ("--set", f"{key}={value}")]
+        found = dict(step.set)
         if state.rerun == self.campaign.rerun:
             return found
         there, states = list(config.in_collections), self._look()
@@ -224,7 +260,7 @@ class Driver:
             theirs = states[other]
             would = self.campaign.config(other, state.rerun).output
             there = [name.replace(would, theirs.config.output) if theirs.config else name for name in there]
-        return [*found, "--set", f"inCollection={','.join(there)}"]
+        return {**found, "inCollection": ",".join(there)}
 
     def _reap(self) -> bool:
         """Take note of the steps whose process has ended."""
@@ -272,29 +308,10 @@ class Driver:
         return False
 
     def _certify(self, state: StepState) -> None:
-        """Certify and chain; what a killed driver had certified is only noted."""
-        step, name = self.campaign.steps[state.name], state.name
-        assert step.certify is not None
-        assert state.config is not None
-        mode = step.certify.chain if state.rerun == self.campaign.rerun else "prepend"
-        how = dict.fromkeys(("repo", "source", "target", "dataset_type", "chain_name"))
-        environment = {**self.campaign.environment, "RERUN": state.rerun}
+        """Certify and chain the run that was accepted; what a killed driver had certified is only noted."""
+        name = state.name
         try:
-            wanted = certification_request(
-                step.template,
-                environment,
-                {
-                    **how,
-                    "begin_date": step.certify.begin,
-                    "end_date": step.certify.end,
-                    "search_all_inputs": False,
-                    "no_chain": False,
-                    "mode": mode,
-                    "yes": False,
-                    "deploy": False,
-                },
-            )
-            report = certify(wanted, again=True)
+            report = certify(self.campaign.certification(name, state.rerun, state.output_run), again=True)
         except CampaignError as error:
             self._refused.add(name)
             self.books.write("failed", name, error=str(error), run=state.run)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import getpass
 import json
-import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +19,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from campaign import claim
-from campaign.errors import SubmissionRefused, UsageError, naming
-from campaign.home import Home, now
+from campaign.errors import SubmissionRefused, UsageError
+from campaign.home import Home, append_line, now
 from campaign.jobs import write_text
 from campaign.plans import Campaign
 from campaign.problems import suggest
 from campaign.status import state_of
 from campaign.template_config import StepConfig
+from campaign.template_vocabulary import objection
 
 State = Literal["waiting", "ready", "running", "left", "failed", "gate", "made", "done", "blocked"]
 #: What a run's state is called for a person.
@@ -71,14 +71,8 @@ class Books:
 
     def write(self, event: str, step: str = "", **detail: Any) -> None:
         """Add a line; several commands may do so at once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         who = {"user": getpass.getuser(), "host": socket.gethostname()}
-        line = json.dumps({"t": now(), "event": event, "step": step, **who, **detail}, separators=(",", ":"))
-        with naming(self.journal), self.journal.open("a", encoding="utf-8") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            handle.write(line + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        append_line(self.journal, {"t": now(), "event": event, "step": step, **who, **detail})
 
     def lines(self) -> list[dict[str, Any]]:
         """All of them, oldest first; a line that is cut has never been said."""
@@ -91,6 +85,13 @@ class Books:
             except ValueError:
                 continue
         return found
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Be the only one who decides at a gate."""
+        with (self.folder / "decision.lock").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     @contextmanager
     def driving(self) -> Iterator[None]:
@@ -138,10 +139,10 @@ class StepState:
         The RERUN that it is made under.
     run : `str`
         Its newest run; empty where it has none.
-    folder : `str`
+    folder, output_run : `str`
         The run's.
     note : `str`
-        Why, or who decided it.
+        Why, or who decided it, or who makes it where this machine cannot see whether that lives.
     """
 
     name: str
@@ -150,47 +151,73 @@ class StepState:
     config: StepConfig | None = field(repr=False, default=None)
     run: str = ""
     folder: str = ""
+    output_run: str = ""
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Decisions:
-    """A campaign's journal, folded."""
+    """A campaign's journal, folded.
 
-    reruns: Mapping[str, str]
-    accepted: Mapping[str, str]
-    certified: Mapping[str, str]
-    failed: Mapping[str, str]
+    Parameters
+    ----------
+    reruns : `dict`
+        By step.
+    accepted, certified : `dict`
+        By run: by whom, and where.
+    made, rejected : `set`
+        Runs.
+    failed : `dict`
+        By step, why.
+    begun : `dict`
+        By step and RERUN, when first.
+    processes : `dict`
+        By step, the newest that makes it.
+    """
+
+    reruns: dict[str, str]
+    accepted: dict[str, str] = field(default_factory=dict)
+    certified: dict[str, str] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+    rejected: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    begun: dict[tuple[str, str], str] = field(default_factory=dict)
+    processes: dict[str, claim.Claim] = field(default_factory=dict)
 
 
 def _decisions(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> _Decisions:
-    reruns = dict.fromkeys(campaign.steps, campaign.environment["RERUN"])
-    accepted: dict[str, str] = {}
-    certified: dict[str, str] = {}
-    failed: dict[str, str] = {}
+    found = _Decisions(dict.fromkeys(campaign.steps, campaign.environment["RERUN"]))
     for line in lines:
         step, run = line["step"], line.get("run", "")
         if step not in campaign.steps:
             continue
-        if line["event"] == "rejected":
-            for name in (step, *campaign.descendants(step)):
-                reruns[name] = line["rerun"]
-        elif line["event"] == "accepted":
-            accepted[run] = f"accepted by {line['user']}: {line['reason']}"
-        elif line["event"] == "certified":
-            certified[run] = line["target"]
-        elif line["event"] in ("failed", "begun"):
-            failed[step] = line.get("error", "")
-    return _Decisions(reruns, accepted, certified, failed)
+        match line["event"]:
+            case "rejected":
+                found.rejected.add(run)
+                found.reruns |= dict.fromkeys((step, *campaign.descendants(step)), line["rerun"])
+            case "accepted":
+                found.accepted[run] = f"accepted by {line['user']}: {line['reason']}"
+            case "certified":
+                found.certified[run] = line["target"]
+            case "made":
+                found.made.add(run)
+            case "process":
+                found.processes[step] = claim.Claim(**line["process"])
+            case "failed" | "begun":
+                found.failed[step] = line.get("error", "")
+                if line["event"] == "begun":
+                    found.begun.setdefault((step, line["rerun"]), line["t"])
+    return found
 
 
-def _run_state(folder: Path) -> State:
-    """What a run has come to, from its own folder; while its driver lives it is not over."""
+def _run_state(folder: Path) -> tuple[State, str]:
+    """What a run has come to, from its own folder; while its driver lives, or may live, it is not over."""
     owner, state = claim.read(folder), state_of(folder)
     if state == "running" or (owner is not None and owner.alive is not False):
-        return "running"
+        unseen = owner is not None and owner.alive is None
+        return "running", f"it is made by {owner.text}: {claim.advice(owner)}" if owner and unseen else ""
     ends: Mapping[str, State] = {"done": "made", "failed": "failed"}
-    return ends.get(state, "left")
+    return ends.get(state, "left"), ""
 
 
 def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> dict[str, StepState]:
@@ -204,8 +231,9 @@ def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> 
     decided, runs = _decisions(campaign, lines), home.runs()
     found: dict[str, StepState] = {}
     for name in campaign.order:
-        config = campaign.config(name, decided.reruns[name])
-        own = [r for r in runs if r["output"] == config.output]
+        config, since = campaign.config(name, decided.reruns[name]), decided.begun.get((name, decided.reruns[name]))
+        mine = [r for r in runs if since and r["t"] >= since and r["output"] == config.output]
+        own = [r for r in mine if r["run"] not in decided.rejected]
         found[name] = _step(campaign, name, config, own[-1] if own else None, decided, found)
     return found
 
@@ -222,10 +250,12 @@ def _step(
     needs = {n: before[n].state for n in step.needs}
 
     def at(state: State, note: str = "") -> StepState:
-        run, folder = (entry["run"], entry["submit_path"]) if entry else ("", "")
-        return StepState(name, state, rerun, config, run, folder, note)
+        run, folder, output_run = (entry[k] if entry else "" for k in ("run", "submit_path", "output_run"))
+        return StepState(name, state, rerun, config, run, folder, output_run, note)
 
     if entry is None:
+        if (child := decided.processes.get(name)) and child.alive:  # it has not listed its run yet
+            return at("running")
         lost = [n for n, state in needs.items() if state in ("failed", "blocked")]
         if decided.failed.get(name):
             return at("failed", decided.failed[name])
@@ -233,28 +263,35 @@ def _step(
             return at("blocked", ", ".join(lost))
         late = [n for n, state in needs.items() if state != "done"]
         return at("waiting", ", ".join(late)) if late else at("ready")
-    run_state = _run_state(Path(entry["submit_path"]))
+    if entry["run"] in decided.certified:
+        return at("done", decided.accepted.get(entry["run"], ""))
+    folder = Path(entry["submit_path"])
+    run_state, note = _run_state(folder)
+    if entry["run"] in decided.made and not folder.exists():  # scratch space is cleared, products are not there
+        run_state = "made"
     if run_state != "made":
-        return at(run_state, decided.failed.get(name, "") if run_state == "failed" else "")
+        return at(run_state, decided.failed.get(name, "") if run_state in ("failed", "left") else note)
     if step.gate and entry["run"] not in decided.accepted:
         return at("gate")
-    if step.certify and entry["run"] not in decided.certified:
+    if step.certify:
         return at("made", decided.failed.get(name, ""))
     return at("done", decided.accepted.get(entry["run"], ""))
 
 
-def waiting_gate(home: Home, step: str, name: str | None) -> tuple[Books, dict[str, Any]]:
+def waiting_gate(home: Home, step: str, name: str | None, run: str | None = None) -> tuple[Books, dict[str, Any]]:
     """The campaign whose gate a person decides on, and the line that says that it waits.
 
     Parameters
     ----------
     name : `str`, optional
         The campaign, where several have such a step.
+    run : `str`, optional
+        The run that was looked at.
 
     Raises
     ------
     UsageError
-        No campaign waits there, or several do.
+        No campaign waits there, or several do, or with another run.
     """
     found = []
     for one in home.campaigns:
@@ -264,6 +301,9 @@ def waiting_gate(home: Home, step: str, name: str | None) -> tuple[Books, dict[s
         if ends and ends[-1]["event"] == "gate" and name in (None, one):
             found.append((books, ends[-1]))
     if len(found) == 1:
+        if run not in (None, found[0][1]["run"]):
+            what = f"{step} waits with run {found[0][1]['run']}, not with {run}"
+            raise UsageError(what, do="look at that one first: campaign plan PLAN")
         return found[0]
     if found:
         names = ", ".join(books.folder.name for books, _ in found)
@@ -276,25 +316,60 @@ def waiting_gate(home: Home, step: str, name: str | None) -> tuple[Books, dict[s
     raise UsageError(what, do=suggest(step, steps))
 
 
-def keep_plan(books: Books, text: str, changed: bool) -> None:
-    """Keep the plan as it was run first.
+def following(home: Home, books: Books, line: Mapping[str, Any], wanted: str | None) -> str:
+    """The RERUN that a rejected run is made again under.
+
+    Parameters
+    ----------
+    line : `dict`
+        What says that it waits.
+    wanted : `str`, optional
+        What the operator says; else the next letter that nobody has used.
+
+    Raises
+    ------
+    UsageError
+        It cannot be one, or runs of this ticket and tag have it.
+    """
+    output = next((entry["output"] for entry in home.runs() if entry["run"] == line["run"]), "")
+    folder = output.rpartition("/")[0]
+    outputs = {entry["output"] for entry in home.runs() if entry["output"].startswith(f"{folder}/")}
+    used = {name.rpartition(".")[2] for name in outputs} | {one["rerun"] for one in books.lines() if one.get("rerun")}
+    if wanted is None:
+        found = next_rerun(line["rerun"])
+        while found in used:
+            found = next_rerun(found)
+        return found
+    if wrong := objection("word", wanted):
+        raise UsageError(f"--rerun {wanted!r} {wrong}")
+    if wanted in used:
+        raise UsageError(f"--rerun {wanted}: there are runs of that RERUN", do="take one that was never used")
+    return wanted
+
+
+def keep_plan(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
+    """Keep the plan as it was run first, and its variables.
 
     Parameters
     ----------
     changed : `bool`
-        Another one takes its place.
+        Others take their place.
 
     Raises
     ------
     SubmissionRefused
-        The campaign was begun with another one.
+        The campaign was begun with others.
     """
-    kept = books.folder / "plan.yaml"
-    if kept.exists() and not changed and kept.read_text(encoding="utf-8") != text:
+    plan, known = books.folder / "plan.yaml", books.folder / "variables.json"
+    other = ["the plan"] if plan.exists() and plan.read_text(encoding="utf-8") != text else []
+    before = json.loads(known.read_text(encoding="utf-8")) if known.exists() else variables
+    other += [f"${name}" for name in sorted({*before, *variables}) if before.get(name) != variables.get(name)]
+    if other and not changed:
         raise SubmissionRefused(
-            "the plan has changed since the campaign was begun",
-            where=str(kept),
-            do="raise RERUN for another campaign; or --changed goes on with the plan as it is now",
+            f"{', '.join(other)} {'has' if len(other) == 1 else 'have'} changed since the campaign was begun",
+            where=str(books.folder),
+            do="raise RERUN for another campaign; or --changed goes on with what is so now",
         )
     books.folder.mkdir(parents=True, exist_ok=True)
-    write_text(kept, text)
+    write_text(plan, text)
+    write_text(known, json.dumps(variables, indent=1))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,12 +23,16 @@ from campaign.plan import load
 
 if TYPE_CHECKING:
     from campaign.home import Home
+    from campaign.jobs import JobTask
     from campaign.plan import Plan
     from campaign.repository import Repository
-    from campaign.repository_records import Selection
 
 _ID: Final = re.compile(r"CALIB_([A-Z]+)(?:_(\d+))?_ID")
 _NONE: Final = re.compile(r"CALIB_([A-Z]+)")
+#: By detector and kind: dataset ids and RUNs.
+Uses = dict[int, dict[str, set[tuple[str, str]]]]
+#: That there is none.
+NONE: Final = ("", "")
 
 
 @dataclass(frozen=True)
@@ -70,75 +74,71 @@ def stale(plan: Plan, repository: Repository) -> list[Stale]:
     """
     had = _had(plan)
     there = [name for name in plan.inputs if repository.collection_type(name)]
-    kinds = {kind for found in had.values() for kind in found}
-    types = {row["type"]: row.get("dataset_type", row["type"]) for row in plan.calibrations}
-    has: dict[int, dict[str, tuple[str, str]]] = defaultdict(dict)
-    selection = None
-    for kind in sorted(kinds):
-        if _is_combined(plan):
-            selection = selection or repository.select(there, plan.data_query)
-            _find_certified(repository, kind, types.get(kind, kind), there, (plan, selection), has)
-        else:
-            _find_made(repository, kind, there, plan, has)
+    kinds = sorted({kind for found in had.values() for kind in found})
+    has = (_found_certified if plan.kind else _found_made)(plan, repository, there, kinds)
     return list(_differences(plan.product, had, has))
 
 
-def _is_combined(plan: Plan) -> bool:
-    """Whether it was made of frames."""
-    return bool(plan.kind)
+def _products(plan: Plan) -> list[JobTask]:
+    """The tasks that make what the plan is for."""
+    return [t.job for t in plan.tasks if t.job.detector is not None and plan.product in t.job.outputs]
 
 
-def _had(plan: Plan) -> dict[int, dict[str, tuple[str, str]]]:
-    """By detector and kind: dataset id and RUN of what a product was made from; both empty for none."""
-    found: dict[int, dict[str, tuple[str, str]]] = {}
-    for task in plan.tasks:
-        if task.job.detector is None or plan.product not in task.job.outputs:
-            continue
-        kinds: dict[str, tuple[str, str]] = {}
-        cards = task.job.provenance
+def _had(plan: Plan) -> Uses:
+    """What a product was made from; but for what an operator named."""
+    found: Uses = {}
+    for job in _products(plan):
+        assert job.detector is not None
+        kinds, cards = found.setdefault(job.detector, defaultdict(set)), job.provenance
         for key, value in cards.items():
-            if (match := _ID.fullmatch(key)) and not match[2] and f"CALIB_{match[1]}_NAMED" not in cards:
-                kinds[match[1].lower()] = (str(value), str(cards.get(f"CALIB_{match[1]}_RUN", "")))
+            if (match := _ID.fullmatch(key)) and f"CALIB_{match[1]}_NAMED" not in cards:
+                kinds[match[1].lower()].add((str(value), str(cards.get(f"{key.removesuffix('_ID')}_RUN", ""))))
             elif (match := _NONE.fullmatch(key)) and value == "none":
-                kinds[match[1].lower()] = ("", "")
-        found[task.job.detector] = kinds
+                kinds[match[1].lower()].add(NONE)
     return found
 
 
-def _find_certified(
-    repository: Repository,
-    kind: str,
-    dataset_type: str,
-    there: Sequence[str],
-    what: tuple[Plan, Selection],
-    has: dict[int, dict[str, tuple[str, str]]],
-) -> None:
-    plan, selection = what
-    exposures = [e for e in selection.exposures if e.id not in plan.excluded]
-    refs = repository.find_calibrations(dataset_type, there, exposures, selection.detectors)
-    for (_, detector), ref in refs.items():
-        has[detector][kind] = (ref.dataset_id, ref.run)
+def _found_certified(plan: Plan, repository: Repository, there: Sequence[str], kinds: Sequence[str]) -> Uses:
+    """What find-first gives today for each of the very exposures that a product was made of."""
+    types = {row["type"]: row.get("dataset_type", row["type"]) for row in plan.calibrations}
+    known = {e.id: e for e in repository.select(there, plan.data_query).exposures}
+    used = {job.detector: [e for e in job.parameters["exposures"] if e in known] for job in _products(plan)}
+    exposures = [known[e] for e in sorted({e for some in used.values() for e in some})]
+    detectors = [d for d in used if d is not None]
+    found: Uses = {d: defaultdict(set) for d in detectors}
+    for kind in kinds:
+        refs = repository.find_calibrations(types.get(kind, kind), there, exposures, detectors)
+        for d in detectors:
+            pairs = ((e, d) for e in used[d])
+            found[d][kind] = {(refs[p].dataset_id, refs[p].run) if p in refs else NONE for p in pairs}
+    return found
 
 
-def _find_made(
-    repository: Repository, kind: str, there: Sequence[str], plan: Plan, has: dict[int, dict[str, tuple[str, str]]]
-) -> None:
+def _found_made(plan: Plan, repository: Repository, there: Sequence[str], kinds: Sequence[str]) -> Uses:
+    """What the inputs have today for a product that is made of others."""
     names = {row["type"].lower(): row["type"] for row in plan.calibrations}
-    for one in repository.datasets(names.get(kind, kind), there, plan.data_query):
-        has[int(one.data_id["detector"])].setdefault(kind, (one.dataset_id, one.run))
+    found: Uses = defaultdict(lambda: defaultdict(set))
+    for kind in kinds:
+        for one in repository.datasets(names.get(kind, kind), there, plan.data_query):
+            found[int(one.data_id["detector"])][kind].add((one.dataset_id, one.run))
+    return found
 
 
-def _differences(
-    product: str, had: Mapping[int, Mapping[str, tuple[str, str]]], has: Mapping[int, Mapping[str, tuple[str, str]]]
-) -> Iterator[Stale]:
+def _differences(product: str, had: Uses, has: Uses) -> Iterator[Stale]:
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for detector, kinds in had.items():
-        for kind, (dataset_id, run) in kinds.items():
-            now_id, now_run = has.get(detector, {}).get(kind, ("", ""))
-            if now_id != dataset_id:
-                groups[kind, run, now_run].append(detector)
-    for (kind, before, now), detectors in sorted(groups.items()):
-        yield Stale(product, tuple(sorted(detectors)), kind, before, now)
+        for kind, before in kinds.items():
+            now = has.get(detector, {}).get(kind, {NONE})
+            if now and now != before:
+                groups[kind, _runs(before), _runs(now)].append(detector)
+    for (kind, then, today), detectors in sorted(groups.items()):
+        yield Stale(product, tuple(sorted(detectors)), kind, then, today)
+
+
+def _runs(uses: Set[tuple[str, str]]) -> str:
+    """For a person; empty for none at all."""
+    runs = sorted({run or "none" for _, run in uses})
+    return "" if runs == ["none"] else " and ".join(runs)
 
 
 def of_calibrations(

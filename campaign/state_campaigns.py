@@ -50,7 +50,7 @@ def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
         if size == start:
             continue
         lines, end = _new(journal, start if size > start else 0)
-        steps = {line["step"]: _row(name, line) for line in lines if line.get("step")}
+        steps = {line["step"]: _row(name, line) for line in lines if line.get("step") and line["event"] != "process"}
         replace_rows(connection, STEPS, list(steps.values()))
         replace_rows(connection, CAMPAIGNS, [{"campaign": name, "offset": end, "steps": _steps(journal.parent)}])
         found += len(lines)

@@ -43,6 +43,11 @@ UNITS = {
 LARGEST_CTI, LARGEST_DRIFT = 1e-3, 0.1
 
 
+def possible(cti: float, drift: float, decay: float) -> bool:
+    """Whether an amplifier can be like that; else it was not measured, but something else."""
+    return 0 <= cti <= LARGEST_CTI and 0 <= drift <= LARGEST_DRIFT and decay > 0
+
+
 def read(path: str, camera: Camera, detector: Detector) -> list[Deferral]:
     """A detector's deferrals, in the order of its amplifiers.
 
@@ -57,7 +62,7 @@ def read(path: str, camera: Camera, detector: Detector) -> list[Deferral]:
     found = []
     for amplifier, row in zip(detector.amplifiers, rows, strict=True):
         cti, drift, decay = (float(table.columns[name][row]) for name in ("CTI", "DRIFT", "DECAY"))
-        if not (0 <= cti <= LARGEST_CTI and 0 <= drift <= LARGEST_DRIFT and decay > 0):
+        if not possible(cti, drift, decay):
             what = f"cti {cti:g}, drift {drift:g}, decay {decay:g} pixels"
             raise DataError(path, f"amplifier {amplifier.name}: {what} cannot be")
         found.append(Deferral(cti, drift, decay))

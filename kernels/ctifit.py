@@ -275,7 +275,8 @@ class Cti(FrameKernel):
             error = np.full(len(means), amplifier.read_noise / np.sqrt(amplifier.data.ny))
             region, last = serial_region(amplifier, self.isr), amplifier.data.x1
             level = range(region.x0 - last + 1, region.x1 - last + 1) if region else ()
-            fits.append(fit(means[:, k, 0], means[:, k, 1:], error, last, self._ranges, level))
+            found = fit(means[:, k, 0], means[:, k, 1:], error, last, self._ranges, level)
+            fits.append(found if cti.possible(found.cti, found.drift, found.decay) else Fit())
         if not any(f.exposures for f in fits):
             what = f"no amplifier has light below {self._ranges.cti_signal:g} electron: not flats of a faint ramp"
             raise DataError(self.raws(task)[0].path, what)

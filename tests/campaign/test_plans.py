@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ VARIABLES = {
     "TICKET": "DM-1",
     "TAG": "t",
     "RERUN": "20250207a",
+    "CERT_RERUN": "20250207a",
+    "START_DATE": "2025-02-07T00:00:00",
     "USER_CALIB_PREFIX": "",
     "RAW_COLLECTION": "LSSTComCam/raw/all",
     "CALIB_COLLECTIONS": "LSSTComCam/calib",
@@ -113,6 +116,34 @@ def test_a_file_goes_over_the_plan_and_the_shell_over_both(tmp_path: Path) -> No
     assert campaign.environment["SELECTION_BIAS"].startswith("instrument='LATISS'")
     assert campaign.name == "mine.DM-9.filed.20250207a"
     assert campaign.config("dark", "20250207c").output.endswith("DM-9/filed/darkGen.20250207c")
+
+
+def test_the_shell_names_the_repository_whatever_a_file_says(tmp_path: Path) -> None:
+    env = tmp_path / "env.sh"
+    env.write_text("export REPO=/repo/main\nexport SELECTION_BIAS=\"instrument='$INSTRUMENT'\"\n")
+    campaign = loaded(written(tmp_path), env, INSTRUMENT="LATISS")
+    assert campaign.environment["REPO"] == SHELL["REPO"]
+    assert campaign.environment["SELECTION_BIAS"] == "instrument='LATISS'"
+
+
+def test_a_certification_is_looked_at_before_anything_runs(tmp_path: Path) -> None:
+    """Its dates, its target, and what it does with the step's settings."""
+    output = "LSSTComCam/calib/DM-1/t/biasOtherGen.20250207a"
+    two = {"bias": STEPS["bias"], "other": {**STEPS["bias"], "set": {"output": output}}}
+    assert loaded(written(tmp_path, two)).target("other") == "LSSTComCam/calib/DM-1/t/biasOther.20250207a"
+    dated = {**STEPS["bias"], "certify": {"begin": date(2025, 2, 7), "end": datetime(2025, 3, 1, 12)}}
+    certify = loaded(written(tmp_path, {"bias": dated})).steps["bias"].certify
+    assert certify is not None and (certify.begin, certify.end) == ("2025-02-07", "2025-03-01T12:00:00")
+    same = {**two, "third": {**STEPS["bias"], "set": {"output": "LSSTComCam/calib/DM-1/t/bias.20250207b"}}}
+    for steps, shell, words in (
+        ({"bias": {**dated, "certify": {"end": "nonsense"}}}, {}, "nonsense"),
+        ({"bias": {**dated, "certify": {"end": "2001-01-01"}}}, {}, "would end at 2001-01-01"),
+        (STEPS, {"CERT_RERUN": ""}, "CERT_RERUN='' is empty"),
+        (same, {}, "steps bias and third write one collection: LSSTComCam/calib/DM-1/t/bias.20250207a"),
+    ):
+        with pytest.raises(CampaignError) as caught:
+            loaded(written(tmp_path, steps), **shell)
+        assert words in str(caught.value)
 
 
 def test_the_technotes_exports_are_taken_as_they_are(tmp_path: Path) -> None:

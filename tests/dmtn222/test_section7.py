@@ -36,6 +36,7 @@ HERE = Path(__file__).parent
 BANDS = ("g", "r")
 #: Of detector 5.
 DEAD = {"R22_S12": "C05"}
+FIRST = "instrument='LSSTComCam' and exposure.day_obs=20241206 and exposure.seq_num=427"
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def test_it_is_drawn_with_its_state(planned: Site, tmp_path: Path) -> None:
 
 
 def test_another_ptc_makes_stale_what_was_made_with_the_first(planned: Site) -> None:
-    """And nothing else: the bootstraps have no gains, and the cti is of another ptc's frames."""
+    """And nothing else: the bootstraps have no gains.  Of bias and dark it is for the first of two nights only."""
     variables = planned.variables(TICKET="DM-2", INSTRUMENT="LSSTComCam", CERT_RERUN="x", START_DATE="1970-01-01")
     source, target = f"{CALIB}/simulated/truth", f"{CALIB}/DM-2/DP1/linearizer.other"
     with open_repository(str(planned.repository), writeable=True) as repository:
@@ -252,14 +253,15 @@ def test_another_ptc_makes_stale_what_was_made_with_the_first(planned: Site) -> 
         Path(path).write_bytes(Path(one.path).read_bytes())
         repository.ingest_products(run, [("linearizer", one.data_id, path)])
         repository.register_calibration(target)
-        repository.certify(target, repository.datasets("linearizer", [run]), None, None)
+        repository.certify(target, repository.datasets("linearizer", [run]), None, "2024-12-08T00:00:00")
         repository.prepend_chain(f"{CALIB}/DM-2", [target])
     try:
         done = typed("plan", str(planned.plan()), "--json", environment=variables)
         steps = {step["step"]: step["stale"] for step in json.loads(done.stdout)["steps"]}
         stale = {name for name, reasons in steps.items() if reasons}
         assert stale == {"cti", "bias", "dark", "flat_g", "flat_r"}
-        assert steps["bias"] == [f"linearizer was {source}, is {run} now (detector 5)"]
+        assert steps["bias"] == [f"linearizer was {source}, is {run} and {source} now (detector 5)"]
+        assert steps["flat_r"] == [f"linearizer was {source}, is {run} now (detector 5)"]
         told = typed("status", "--stale", environment=variables)
         assert f"stale     {CALIB}/DM-2/DP1/ctiGen.20250207b/" in told.stdout
         assert f"current   {CALIB}/DM-2/DP1/defectGen.20250207b/" in told.stdout
@@ -342,6 +344,28 @@ def test_a_detector_that_one_exposure_lacks(site: Site) -> None:
     }
     assert headers[5]["NINPUTS"] - headers[8]["NINPUTS"] == 1
     assert str(headers[8]["MISSING"]).strip() == "2024120600430"
+
+
+def test_a_plan_that_was_mended(technote: Site) -> None:
+    """A frame cannot be read: what was begun is not gone on with, once the plan leaves that exposure out."""
+    plain = yaml.safe_load(technote.plan().read_text())
+    plain["steps"] = {"bias": {"template": "bps_bias", "certify": True}}
+    plain["variables"]["CALIB_COLLECTIONS"] = f"{CALIB}/DM-48520, " + plain["variables"]["CALIB_COLLECTIONS"]
+    path, variables = technote.folder / "mended.yaml", technote.variables(TICKET="DM-7")
+    with open_repository(str(technote.repository)) as repository:
+        (raw,) = repository.select(["LSSTComCam/raw/all"], f"{FIRST} and detector=8").raws
+    bytes_of_raw = Path(raw.path).read_bytes()
+    try:
+        Path(raw.path).write_bytes(bytes_of_raw[: len(bytes_of_raw) // 2])
+        for excluded, code in (((), 1), ((raw.exposure,), 0)):
+            plain["steps"]["bias"]["exclude"] = list(excluded)
+            path.write_text(yaml.safe_dump(plain, sort_keys=False))
+            done = typed("run", str(path), "--changed", environment=variables)
+            assert done.returncode == code, done.stderr
+    finally:
+        Path(raw.path).write_bytes(bytes_of_raw)
+    for file in technote.products("bias", f"{CALIB}/DM-7/DP1/bias.20250207a").values():
+        assert str(fitsio.read_header(file)["EXCLUDED"]).strip() == str(raw.exposure)
 
 
 def test_a_band_without_exposures_and_the_others_go_on(technote: Site) -> None:
