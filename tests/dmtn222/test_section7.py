@@ -166,7 +166,7 @@ def planned(site: Site) -> Site:
         assert "made next as RERUN 20250207b" in done.stderr
         wait_for(books, "gate", "darkBootstrap", 2)
         log = (site.folder / "driver.log").read_text()
-        assert "campaign accept darkBootstrap --reason" in log and "darkBootstrapMosaic8.png" in log
+        assert "campaign accept darkBootstrap --run" in log and "darkBootstrapMosaic8.png" in log
         process.kill()  # the operator's machine is switched off
     with running(site, str(site.plan()), "--yes", **more) as process:
         assert process.wait(timeout=240) == 0, (site.folder / "driver.log").read_text()
@@ -220,7 +220,7 @@ def test_a_plan_that_was_changed_meanwhile(planned: Site) -> None:
     done = typed("run", str(path), environment=planned.variables(TICKET="DM-2"))
     planned.plan()
     assert done.returncode == 4
-    assert "the plan has changed since the campaign was begun" in done.stderr
+    assert "the plan, $START_DATE have changed since the campaign was begun" in done.stderr
 
 
 def test_it_is_drawn_with_its_state(planned: Site, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_another_ptc_makes_stale_what_was_made_with_the_first(planned: Site) -> 
         told = typed("status", "--stale", environment=variables)
         assert f"stale     {CALIB}/DM-2/DP1/ctiGen.20250207b/" in told.stdout
         assert f"current   {CALIB}/DM-2/DP1/defectGen.20250207b/" in told.stdout
-        checked = typed("check", "bps_dark", environment=load(str(planned.plan()), None, variables).environment)
+        checked = typed("check", "bps_flat_r", environment=load(str(planned.plan()), None, variables).environment)
         assert "/biasGen.20250207b/" in checked.stdout and "linearizer was" in checked.stdout
     finally:
         with open_repository(str(planned.repository), writeable=True) as repository:
