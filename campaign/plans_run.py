@@ -163,7 +163,8 @@ class Driver:
     def _note_made(self, states: Mapping[str, StepState]) -> None:
         """Remember what is made: its folder may be cleared before the campaign is over."""
         made = [state for state in states.values() if state.state in ("gate", "made", "done")]
-        known = {line["run"] for line in self.books.lines() if line["event"] == "made"} if made else set()
+        said = [line for line in self.books.lines() if line["event"] in ("made", "certified")] if made else []
+        known = {line["run"] for line in said}
         for state in made:
             if state.run not in known:
                 self.books.write("made", state.name, run=state.run)

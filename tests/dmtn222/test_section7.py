@@ -22,8 +22,10 @@ import pytest
 import yaml
 
 from campaign.camera import load as load_camera
+from campaign.home import Home
 from campaign.plans import load, locate
-from campaign.plans_state import Books
+from campaign.plans_run import Chosen, Driver
+from campaign.plans_state import Books, look
 from campaign.repository import open_repository
 from kernels import geometry
 from kernels.defects import Defects
@@ -213,6 +215,19 @@ def test_a_finished_plan_has_nothing_to_do(planned: Site) -> None:
     assert done.returncode == 0, done.stderr
     assert {step["state"] for step in json.loads(done.stdout)["steps"]} == {"done"}
     assert len([x for x in planned.books("DM-2").lines() if x["event"] == "begun"]) == before
+
+
+def test_runs_are_known_for_what_the_plan_asks_for(planned: Site) -> None:
+    """So that a restart goes on with one that is left; under the second RERUN, too, and not once the plan says otherwise."""
+    for path, same in ((planned.plan(), True), (planned.plan(START_DATE="1980-01-01T00:00:00"), True),
+                       (planned.plan(SELECTION_BIAS=f"{FIRST} or {FIRST}"), False)):  # fmt: skip
+        campaign = load(str(path), None, planned.variables(TICKET="DM-2"))
+        home, books = Home(planned.repository / "campaign"), planned.books("DM-2")
+        driver, states = Driver(campaign, home, books, Chosen(), print), look(campaign, home, books.lines())
+        known = {name: driver._asked_as(state, driver._settings(state)) for name, state in states.items()}
+        biases = {"biasBootstrap", "bias"}
+        assert known == {name: same or name not in biases for name in campaign.steps}
+    planned.plan()
 
 
 def test_a_plan_that_was_changed_meanwhile(planned: Site) -> None:
