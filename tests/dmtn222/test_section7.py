@@ -218,7 +218,7 @@ def test_a_finished_plan_has_nothing_to_do(planned: Site) -> None:
 
 
 def test_runs_are_known_for_what_the_plan_asks_for(planned: Site) -> None:
-    """So that a restart goes on with one that is left, under the second RERUN, too; not once the plan says otherwise."""
+    """So that a restart goes on with one that is left, also under a second RERUN, but not with another plan."""
     for more, changed in (({}, set()), ({"SELECTION_BIAS": f"{FIRST} or {FIRST}"}, {"biasBootstrap", "bias"})):
         campaign = load(str(planned.plan(**more)), None, planned.variables(TICKET="DM-2"))
         home, books = Home(planned.repository / "campaign"), planned.books("DM-2")
