@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from campaign.certify import CertifyReport, certify, chain, check_chain
+from campaign.certify import CertifyReport, certify, chain, check_chain, overlap, validity_range
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, home_of
 
@@ -180,8 +180,10 @@ def _require_newest(repository: Repository, wanted: Certification) -> None:
     if source not in made or not others:
         return
     own = [dict(one.data_id) for one in repository.datasets(wanted.dataset_type, [source])]
+    dates = validity_range(wanted.begin, wanted.end)
     for link in repository.associations(wanted.dataset_type, others):
-        if made.get(link.run, "") > made[source] and dict(link.data_id) in own:
+        hidden = dict(link.data_id) in own and overlap((link.begin, link.end), dates)
+        if hidden and made.get(link.run, "") > made[source]:
             raise SubmissionRefused(
                 f"{source} was made before {link.run}, which is found in {link.collection}: it would hide that",
                 where=wanted.chain,

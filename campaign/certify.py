@@ -194,7 +194,7 @@ def _require_no_overlap(
     new = [dict(dataset.data_id) for dataset in datasets]
     groups: dict[tuple[str | None, str | None, str], list[Association]] = defaultdict(list)
     for link in repository.associations(dataset_type, [target]):
-        if link.data_id in new and _overlap((link.begin, link.end), validity):
+        if link.data_id in new and overlap((link.begin, link.end), validity):
             groups[link.begin, link.end, link.run].append(link)
     if groups:
         texts = (
@@ -208,7 +208,8 @@ def _require_no_overlap(
         )
 
 
-def _overlap(a: tuple[str | None, str | None], b: tuple[str | None, str | None]) -> bool:
+def overlap(a: tuple[str | None, str | None], b: tuple[str | None, str | None]) -> bool:
+    """Whether two ranges of dates have a moment in common."""
     return _key(a[0], FIRST) < _key(b[1], LAST) and _key(b[0], FIRST) < _key(a[1], LAST)
 
 

@@ -306,6 +306,25 @@ def test_an_operator_names_another_bias(planned: Site) -> None:
     assert f"current   {CALIB}/DM-2/DP1/darkGen.named" in told.stdout
 
 
+def test_an_older_dark_does_not_hide_a_newer_one(planned: Site) -> None:
+    """That of the second RERUN was made before the one with another bias: it goes in front for other dates only."""
+    common = planned.variables(TICKET="DM-2", START_DATE="2025-01-01T00:00:00")
+    plan = str(planned.plan())
+    newer = load(plan, None, {**common, "RERUN": "named", "CERT_RERUN": "named"}).environment
+    older = load(plan, None, {**common, "RERUN": "20250207b", "CERT_RERUN": "older"}).environment
+    with open_repository(str(planned.repository)) as repository:
+        before = repository.chain(f"{CALIB}/DM-2")
+    assert typed("certify", "bps_dark", environment=newer).returncode == 0
+    refused = typed("certify", "bps_dark", environment=older)
+    assert refused.returncode == 4
+    assert "darkGen.named/" in refused.stderr and "it would hide that" in refused.stderr
+    dated = ("--begin-date", "1970-01-01", "--end-date", "2025-01-01T00:00:00")
+    assert typed("certify", "bps_dark", *dated, environment=older).returncode == 0
+    with open_repository(str(planned.repository), writeable=True) as repository:
+        assert repository.chain(f"{CALIB}/DM-2")[:2] == tuple(f"{CALIB}/DM-2/DP1/dark.{n}" for n in ("older", "named"))
+        repository.define_chain(f"{CALIB}/DM-2", before)
+
+
 def test_a_dead_amplifier_is_a_defect_and_does_no_harm(technote: Site) -> None:
     camera = geometry.camera(
         load_camera(technote.repository / "campaign" / "cameras" / "LSSTComCam.yaml").plain([5, 8])
