@@ -247,7 +247,8 @@ class Driver:
             return False
         today = (sorted(step.exclude), step.allow_missing, dict(step.calibrations), dict(settings))
         then = (list(order.exclude), order.allow_missing, dict(order.named), dict(order.overrides))
-        return today == then and all(order.variables.get(k) == v for k, v in config.variables.items())
+        both = order.variables.keys() & config.variables.keys()  # a key that was set uses none of the template's
+        return today == then and all(order.variables[name] == config.variables[name] for name in both)
 
     def _settings(self, state: StepState) -> dict[str, str]:
         """Template keys; inputs that are made under another RERUN are named as they are."""
