@@ -253,8 +253,10 @@ def _step(
         run, folder, output_run = (entry[k] if entry else "" for k in ("run", "submit_path", "output_run"))
         return StepState(name, state, rerun, config, run, folder, output_run, note)
 
+    child = decided.processes.get(name)
+    begun = child is not None and child.alive is True  # it may not have listed, or claimed, its run yet
     if entry is None:
-        if (child := decided.processes.get(name)) and child.alive:  # it has not listed its run yet
+        if begun:
             return at("running")
         lost = [n for n, state in needs.items() if state in ("failed", "blocked")]
         if decided.failed.get(name):
@@ -269,6 +271,8 @@ def _step(
     run_state, note = _run_state(folder)
     if entry["run"] in decided.made and not folder.exists():  # scratch space is cleared, products are not there
         run_state = "made"
+    if run_state in ("left", "failed") and begun:
+        return at("running")
     if run_state != "made":
         return at(run_state, decided.failed.get(name, "") if run_state in ("failed", "left") else note)
     if step.gate and entry["run"] not in decided.accepted:

@@ -87,8 +87,10 @@ def test_a_process_that_has_not_listed_its_run_yet(made: Made) -> None:
     begin(made)
     made.books.write("process", "bias", process=asdict(claim.mine()))
     assert made.look()["bias"].state == "running"
+    made.run("bias", "r-1", "failed")  # a restart that has not claimed it yet
+    assert made.look()["bias"].state == "running"
     made.books.write("process", "bias", process=asdict(replace(claim.mine(), started="1")))
-    assert made.look()["bias"].state == "ready"
+    assert made.look()["bias"].state == "failed"
 
 
 def test_a_driver_on_another_machine_is_not_waited_for(made: Made) -> None:
