@@ -19,7 +19,7 @@ NSIGMA = 5.0
 SATURATED = 0.005
 #: A bias or dark above, a flat below this many read noises is another kind of frame.
 LIT = 100.0
-#: Noises that the overscan of a night may be off from the other nights'.
+#: Noises that an overscan may be off from those of most exposures.
 JUMP = 20.0
 #: Precision of a level, in noises: medians of 64 rows.
 PRECISION = 0.05
@@ -135,24 +135,23 @@ def nights(dates: Mapping[int, str]) -> dict[int, str]:
 
 
 def _jumps(rows: Sequence[Row], night: Mapping[int, str]) -> list[Finding]:
-    """Exposures of a night whose overscans are far from the ones of the night with the most exposures."""
+    """Exposures whose overscans are far from those of the night with the most exposures."""
     by_night = Counter(night[e] for e in {row.exposure for row in rows} if e in night)
-    if len(by_night) < 2:
+    if not by_night:
         return []
-    usual, found = by_night.most_common(1)[0][0], dict[str, list[float]]()
+    usual, off = by_night.most_common(1)[0][0], dict[tuple[int, int], list[float]]()
     for peers in _grouped([r for r in rows if r.exposure in night], ("detector", "amplifier")).values():
-        some = {night[r.exposure] for r in peers}
-        levels = {n: median(r.overscan for r in peers if night[r.exposure] == n) for n in some}
-        noise = max(median(r.noise for r in peers), DIGITISATION)
-        for other in levels.keys() - {usual} if usual in levels else ():
-            found.setdefault(other, []).append((levels[other] - levels[usual]) / noise)
+        known = [r.overscan for r in peers if night[r.exposure] == usual]
+        centre, noise = median(known or [r.overscan for r in peers]), median(r.noise for r in peers)
+        for r in peers:
+            off.setdefault((r.exposure, r.detector), []).append((r.overscan - centre) / max(noise, DIGITISATION))
+    far = {key: median(several) for key, several in off.items() if abs(median(several)) > JUMP}
     findings = []
-    for other, far in sorted(found.items()):
-        if abs(median(far)) > JUMP:
-            noises = f"the bias level of its night, {other}, is {median(far):+.0f} noises from that of {usual}"
-            seen = {(r.exposure, r.detector) for r in rows if night.get(r.exposure) == other}
-            for exposure in sorted({e for e, _ in seen}):
-                findings.append(Finding(exposure, tuple(sorted(d for e, d in seen if e == exposure)), noises))
+    for exposure in sorted({e for e, _ in far}):
+        of_it = {d: far[e, d] for e, d in far if e == exposure}
+        worst = max(of_it.values(), key=abs)
+        what = f"its bias level, of the night {night[exposure]}, is {worst:+.0f} noises from that of {usual}"
+        findings.append(Finding(exposure, tuple(sorted(of_it)), what))
     return findings
 
 
@@ -175,7 +174,7 @@ def judge(
     camera : `Camera`
         Tells which amplifiers have an overscan: without, a level holds the bias.
     night : `dict`, optional
-        Of each exposure; with it, nights whose bias level has jumped are told.
+        Of each exposure; with it, those whose bias level has jumped are told.
     """
     findings = _saturated(rows) + _mistyped(rows, product, camera) + _jumps(rows, night)
     named = {f.exposure for f in findings}

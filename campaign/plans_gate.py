@@ -9,6 +9,9 @@ from statistics import median
 
 from campaign import levels
 from campaign.events import read as read_events
+from campaign.home import Home
+from campaign.ingest import camera_of
+from campaign.plan import load
 from campaign.plans_state import StepState
 
 
@@ -20,9 +23,12 @@ def _levels(rows: Sequence[levels.Row]) -> dict[int, float]:
     return {exposure: median(several) for exposure, several in found.items()}
 
 
-def gate_text(state: StepState) -> list[str]:
+def gate_text(state: StepState, home: Home) -> list[str]:
     """What a person looks at before a step is accepted."""
+    from campaign.drive import judge
+
     folder = Path(state.folder)
+    plan = load(folder / "plan.json")
     done = [e for e in read_events(folder / "journal") if e.event == "published"]
     bad = {e.task.partition(":")[2]: e.detail["bad_pixels"] for e in done if "bad_pixels" in e.detail}
     kinds = Counter(e.task.partition(":")[0] for e in done)
@@ -37,6 +43,8 @@ def gate_text(state: StepState) -> list[str]:
         texts.append(
             f"    inputs      {len(exposures)} exposures, levels {low:.4g} to {high:.4g} ADU, noise {noise:.3g} ADU"
         )
+    for found in judge(plan, camera_of(home, plan.instrument)) if plan.kind else ():
+        texts.append(f"    look at     exposure {found.exposure}: {found.why} ({len(found.detectors)} detectors)")
     texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
     for word, what in (("then", "accept"), ("or", "reject")):
         texts.append(f"    {word:11s} campaign {what} {state.name} --run {state.run} --reason '...'")

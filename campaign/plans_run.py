@@ -305,7 +305,7 @@ class Driver:
             self.books.write("gate", state.name, run=state.run, rerun=state.rerun)
         if (state.name, state.run) not in self._told:
             self._told.add((state.name, state.run))
-            for text in gate_text(state):
+            for text in gate_text(state, self.home):
                 self.say(text)
         return False
 

@@ -67,10 +67,19 @@ def test_a_night_whose_bias_level_has_jumped_is_told_with_its_exposures(jump: fl
     assert [f.exposure for f in found] == ([4, 5, 6] if told else [])
     if told:
         assert found[0].detectors == (0, 4)
-        noises = (jump + 3.5) / 4
-        assert (
-            found[0].why == f"the bias level of its night, 2024-12-07, is {noises:+.0f} noises from that of 2024-12-06"
-        )
+        noises = (jump + 2.5) / 4
+        why = f"its bias level, of the night 2024-12-07, is {noises:+.0f} noises from that of 2024-12-06"
+        assert found[0].why == why
+
+
+def test_one_exposure_whose_bias_level_has_jumped_is_told() -> None:
+    rows = [
+        levels.Row(n, 0, f"C0{k}", 0.0, 4.0, 0.0, 20000.0 + 1000 * k + 300 * (n == 2))
+        for n in range(5) for k in range(3)
+    ]  # fmt: skip
+    dates = {n: f"2024-12-06T2{n % 4}:00:00" for n in range(5)}
+    (found,) = levels.judge(rows, "bias", dict.fromkeys(range(5), 0.0), COMCAM, levels.nights(dates))
+    assert found.exposure == 2 and "+75 noises" in found.why
 
 
 def test_a_night_begins_at_noon() -> None:
