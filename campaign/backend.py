@@ -43,7 +43,7 @@ class Death(str):
     Attributes
     ----------
     cause : `str`
-        ``infrastructure``, ``memory``, ``walltime``, ``cancelled``, ``failed``, ``disk``, ``configuration``, ``code``.
+        ``infrastructure``, ``memory``, ``walltime``, ``cancelled``, ``failed``, or one of `KERNEL_CODES`.
     code : `int` or `None`
         How it ended, where it is known.
     """
@@ -58,8 +58,8 @@ class Death(str):
         return death
 
 
-#: How a kernel ends that was refused, or has a defect: another try would end alike.
-KERNEL_CODES = {3: "configuration", 70: "code", 74: "disk"}
+#: How a kernel ends that could not go on (`kernels.errors.EXIT_CODES`): another try would end alike.
+KERNEL_CODES = {3: "configuration", 65: "data", 70: "code", 74: "disk"}
 
 
 def nothing_wrong() -> str:

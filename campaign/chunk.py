@@ -27,8 +27,6 @@ DEATHS = 3
 PAUSED_S = 0.5
 #: How files end that are being written, or fetched from a site.
 TEMPORARY = (".tmp", ".part")
-#: Names of the errors that another try would meet again.
-CAUSES = {"JobError": "configuration"}
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,8 @@ def run(paths: Sequence[str], number: int) -> Answer:
             module, function = EXECUTE.split(":")
             getattr(importlib.import_module(module), function)(rest.path)
     except Exception as error:
-        kind = type(error).__name__
-        return Answer(f"{kind}: {error}", CAUSES.get(kind, "code"), killers)
+        # A kernel's own errors know what they are put down to; any other is a defect.
+        return Answer(f"{type(error).__name__}: {error}", getattr(error, "cause", "code"), killers)
     return Answer(killers=killers)
 
 

@@ -15,11 +15,6 @@ from kernels.job import Job, Task
 from kernels.journal import Journal
 from kernels.killpoints import reach
 from kernels.partition import shares
-from kernels.publish import PublishError
-
-#: What a failure is put down to, where it is not the data.
-CAUSES = {PublishError.__name__: "disk", JobError.__name__: "configuration"}
-
 
 #: Arrays of a piece from here on are received into memory that is used again, byte.
 LARGE = 1 << 20
@@ -48,25 +43,43 @@ class Piece:
 
 @dataclass(frozen=True)
 class Failure:
-    """A piece, or a task, that could not be made, and why."""
+    """A piece that could not be made: why, by which error, and what that is put down to."""
 
-    cause: str
+    error: str
     kind: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What a task has taken, of one rank or more: CPU seconds without the waiting, and the largest rank's peak, MiB."""
+
+    cpu_s: float = 0.0
+    rss_mib: int = 0
+
+    def __add__(self, other: _Cost) -> _Cost:
+        return _Cost(self.cpu_s + other.cpu_s, max(self.rss_mib, other.rss_mib))
+
+    @classmethod
+    def since(cls, began: float) -> _Cost:
+        """Of this rank, since its CPU clock stood at ``began``."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        return cls(time.process_time() - began, peak)
 
 
 class _Elsewhere(KernelError):
     """A piece failed on another rank."""
 
     def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.cause)
-        self.kind = failure.kind
+        super().__init__(failure.error)
+        self.kind, self.cause = failure.kind, failure.cause
 
 
 def _attempt(kernel: Kernel, task: Task, piece: int) -> Any:
     try:
         return kernel.compute(task, piece)
     except KernelError as error:
-        return Failure(str(error), type(error).__name__)
+        return Failure(str(error), type(error).__name__, error.cause)
 
 
 class _Share:
@@ -86,6 +99,7 @@ class _Share:
         self._end = {piece.task: n + 1 for n, piece in enumerate(self._pieces)}
         self._mine = parts[self.rank]
         self._received: set[int] = set()
+        self._helped: dict[int, _Cost] = {}
         self._memory: list[memoryview] = []
 
     def _owner(self, task: int) -> int:
@@ -108,17 +122,23 @@ class _Share:
 
         Arrays go from where they are, one message each, behind the rest: no copy
         of them is made, and each message is smaller than its array's piece.
+        What the piece has cost goes along: the owner journals the whole task.
         """
-        piece, buffers = self._pieces[n], list[pickle.PickleBuffer]()
+        piece, buffers, began = self._pieces[n], list[pickle.PickleBuffer](), time.process_time()
         result = _attempt(self._kernel, self._job.tasks[piece.task], piece.number)
         head = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
         parts, to = [buffer.raw() for buffer in buffers], self._owner(piece.task)
-        pending = [self._comm.isend((head, [part.nbytes for part in parts]), dest=to, tag=n)]
+        about = (head, [part.nbytes for part in parts], _Cost.since(began))
+        pending = [self._comm.isend(about, dest=to, tag=n)]
         return pending + [self._comm.Isend(part, dest=to, tag=n) for part in parts]
 
     def _receive(self, n: int) -> Any:
-        """A piece that another rank made; its large arrays are good until the next one."""
-        head, sizes = self._comm.recv(source=self._holder[n], tag=n)
+        """A piece that another rank made; its large arrays are good until the next one.
+
+        Whoever waits for a message keeps a core busy: that is no cost of the task.
+        """
+        began, task = time.process_time(), self._pieces[n].task
+        head, sizes, cost = self._comm.recv(source=self._holder[n], tag=n)
         buffers, used = list[memoryview](), 0
         for size in sizes:
             if size < LARGE:
@@ -129,6 +149,7 @@ class _Share:
                 buffers.append(self._memory[used][:size])
                 used += 1
             self._comm.Recv(buffers[-1], source=self._holder[n], tag=n)
+        self._helped[task] = self._helped.get(task, _Cost()) + cost + _Cost(began - time.process_time())
         return pickle.loads(head, buffers=buffers)
 
     def results(self, task: int) -> Iterator[Any]:
@@ -157,14 +178,13 @@ class _Share:
             detail = self._kernel.finish(plain, self.results(task))
         except KernelError as error:
             kind = getattr(error, "kind", type(error).__name__)
-            cause = CAUSES.get(kind, "data")
-            journal.write(plain.task, "failed", {"error": str(error), "kind": kind, "cause": cause})
+            journal.write(plain.task, "failed", {"error": str(error), "kind": kind, "cause": error.cause})
             return 1
         finally:
             self.drain(task)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        detail |= {"cpu_s": round(time.process_time() - since, 3), "wall_s": round(time.monotonic() - began, 3)}
-        detail["rss_mib"] = used.ru_maxrss // 1024
+        cost = _Cost.since(since) + self._helped.get(task, _Cost())
+        detail |= {"cpu_s": round(max(cost.cpu_s, 0.0), 3), "wall_s": round(time.monotonic() - began, 3)}
+        detail["rss_mib"] = cost.rss_mib
         journal.write(plain.task, "published", detail)
         reach("product-journalled")
         return 0

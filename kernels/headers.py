@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kernels.errors import DataError, KernelError
+from kernels.errors import DataError
 from kernels.fitsblocks import BITPIX, Cards, Stream, walk
 from kernels.job import Job
-from kernels.publish import reason, sync
+from kernels.publish import PublishError, reason, sync
 
 
 def _describe(number: int, cards: Cards) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:
         sync(temporary)
         temporary.rename(path)
     except OSError as error:
-        raise KernelError(f"{path}: cannot be written: {reason(error, path.parent)}") from error
+        raise PublishError(f"{path}: cannot be written: {reason(error, path.parent)}") from error
     finally:
         with suppress(OSError):  # gone already, or never there
             temporary.unlink()
@@ -125,7 +125,7 @@ def execute(job: Job, comm: Any = None) -> int:
 
     Raises
     ------
-    KernelError
+    PublishError
         The result cannot be written.
     """
     rank, ranks = (comm.Get_rank(), comm.Get_size()) if comm else (0, 1)

@@ -28,6 +28,8 @@ TOGETHER_S = 0.01
 class JournalError(KernelError):
     """What happened cannot be recorded: nothing more may be made."""
 
+    cause = "disk"
+
 
 @contextmanager
 def _recorded(path: str) -> Iterator[None]:

@@ -27,6 +27,8 @@ Writer = Callable[[str], str | None]
 class PublishError(KernelError):
     """A product could not be written, or stands there already."""
 
+    cause = "disk"
+
 
 def sha256(path: Path) -> str:
     """Checksum of a file, read in pieces of 4 MiB."""

@@ -2,8 +2,8 @@
 
 ``python -P -m kernels.run job.json`` runs it serially.  An exception on one rank
 ends the whole job with that rank's error.  Exit codes: 0 done, 1 tasks failed
-(the journal says why), 3 the job was refused, 70 a defect,
-74 what happens cannot be recorded.
+(the journal says why), else `kernels.errors.EXIT_CODES`: 3 the job was refused,
+65 its data cannot be used, 70 a defect, 74 what happens cannot be recorded.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from kernels.errors import JobError, KernelError
+from kernels.errors import EXIT_CODES, JobError, KernelError
 from kernels.job import Job, load
-from kernels.journal import JournalError
 from kernels.killpoints import disarm
 
 #: Where each kernel lives; imported when it is asked for.
@@ -40,7 +39,7 @@ KERNELS = {
     "simulate": "kernels.simulate:execute",
     "truth_products": "kernels.truthproducts:execute",
 }
-FAILED_TASKS, REFUSED, DEFECT, UNRECORDED = 1, 3, 70, 74
+FAILED_TASKS = 1
 #: Time that rank 0 has to report an error of all ranks, second.
 GRACE_S = 2.0
 #: Time that the launcher has to forward what a rank said before its end, second.
@@ -209,10 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if started_by_mpi() and _world().rank:  # what all ranks found, rank 0 says, and ends the job
             time.sleep(GRACE_S)
         _say(f"error: {error}")
-        return _end(UNRECORDED if isinstance(error, JournalError) else REFUSED)
+        return _end(EXIT_CODES[error.cause])
     except Exception:  # a defect: Python's own exit code for it would read as "tasks failed"
         _say(traceback.format_exc())
-        return _end(DEFECT)
+        return _end(EXIT_CODES["code"])
 
 
 if __name__ == "__main__":

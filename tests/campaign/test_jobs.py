@@ -12,11 +12,16 @@ import jsonschema
 import pytest
 
 from campaign import camera as cameras
+from campaign import chunk
+from campaign.backend import KERNEL_CODES
 from campaign.chunk import clear
 from campaign.jobs import VERSION, JobFile, JobTask, write_text
 from kernels import geometry
 from kernels import job as kernel
-from kernels.errors import JobError
+from kernels.errors import EXIT_CODES, DataError, JobError, KernelError
+from kernels.journal import JournalError
+from kernels.publish import PublishError
+from kernels.run import main
 
 SCHEMA = json.loads((files("kernels") / "job.schema.json").read_text())
 
@@ -73,6 +78,35 @@ def test_another_version_or_an_unknown_key_is_refused_on_both_sides(change: dict
 
 def test_both_sides_are_of_one_version() -> None:
     assert VERSION == kernel.VERSION == SCHEMA["properties"]["version"]["const"]
+
+
+def test_both_sides_put_an_end_down_to_the_same_cause() -> None:
+    """A gang's exit code, a quantum's error and a journal's line say one thing of one fault."""
+    assert {cause: code for code, cause in KERNEL_CODES.items()} == EXIT_CODES
+    assert not set(KERNEL_CODES) & {0, 1, 126, 127, 130}
+    causes = {JobError: "configuration", DataError: "data", PublishError: "disk", JournalError: "disk"}
+    assert {kind: kind.cause for kind in causes} == causes
+    assert {kind for kind in KernelError.__subclasses__() if not kind.__name__.startswith("_")} == set(causes)
+
+
+def _unrecorded(job: dict[str, Any], folder: Path) -> None:
+    (folder / "full").write_text("")  # a file where the journal's folder should be
+    job["journal"] = str(folder / "full" / "journal" / "bias.1")
+
+
+def _of_another_world(job: dict[str, Any], folder: Path) -> None:
+    job["ranks"] = 7
+
+
+@pytest.mark.parametrize(("spoil", "cause"), [(_unrecorded, "disk"), (_of_another_world, "configuration")])
+def test_a_quantum_and_a_process_end_for_the_same_reason(spoil: Any, cause: str, tmp_path: Path) -> None:
+    job = json.loads(json.dumps(job_of("LATISS").plain() | {"kernel": "mosaic", "ranks": 1}))
+    spoil(job, tmp_path)
+    path = tmp_path / "run" / "jobs" / "mosaic.1.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(job))
+    assert chunk.run([str(path)], 0).cause == cause
+    assert KERNEL_CODES[main([str(path)])] == cause
 
 
 def test_a_job_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 SCRIPT = """
-import json, sys
+import json, sys, time
 import numpy as np
 from mpi4py import MPI
 from kernels import gang, job
@@ -20,19 +20,23 @@ class Large:
     def compute(self, task, piece):
         if f"{task.task}{piece}" in self.failing:
             raise DataError("/x", f"is corrupt on rank {MPI.COMM_WORLD.rank}")
+        until = time.process_time() + (BURNT if "burn" in self.failing else 0)
+        while time.process_time() < until:
+            pass
         return np.full(500_000, piece, np.int32)
     def finish(self, task, results):
         if task.task in self.failing:
             raise DataError("/y", "is corrupt before any piece is looked at")
         return {"means": [float(piece.mean()) for piece in results]}
 
+BURNT = 0.25
 plain = json.load(open(sys.argv[1]))
 failed = gang.execute(job.from_plain(plain), MPI.COMM_WORLD, Large(sys.argv[2:]))
 sys.exit(MPI.COMM_WORLD.allreduce(failed))
 """
 
 
-def last_events(lab: Any, ranks: int, pieces: dict[str, int], failing: str) -> dict[str, dict[str, Any]]:
+def last_events(lab: Any, ranks: int, pieces: dict[str, int], failing: str, code: int = 1) -> dict[str, dict[str, Any]]:
     """Run tasks of some pieces of 2 MB each over real ranks; the last event of each task."""
     script = lab.folder / "large.py"
     script.write_text(SCRIPT)
@@ -42,7 +46,7 @@ def last_events(lab: Any, ranks: int, pieces: dict[str, int], failing: str) -> d
     start = lab.command(path, ranks)
     command = [*start[: start.index("-m") + 2], str(script), str(path), failing]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return {e["task"]: e for e in lab.journal(plain)}
 
@@ -65,3 +69,10 @@ def test_a_piece_of_a_middle_rank_fails_its_task_alone(lab: Any) -> None:
     assert last["a:"]["detail"]["kind"] == "DataError"
     assert last["a:"]["detail"]["error"] in {f"/x: is corrupt on rank {rank}" for rank in (1, 2)}
     assert last["b:"]["event"] == "published" and last["b:"]["detail"]["means"] == [0.0]
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_the_cost_is_that_of_all_ranks_without_their_waiting(lab: Any, ranks: int) -> None:
+    """Five pieces of 0.25 s: whoever makes them, the task has cost 1.25 s, though its owner waits for the others."""
+    last = last_events(lab, ranks, {"a:": 5}, "burn", code=0)
+    assert last["a:"]["detail"]["cpu_s"] == pytest.approx(1.25, abs=0.2)
