@@ -10,12 +10,13 @@ from typing import Any
 import fitsio
 import numpy as np
 
-from kernels import clip, combine, crosstalk, defects, geometry, job, linearity, network, normalise, product, ptc
+from kernels import clip, combine, crosstalk, cti, defects, geometry, job, linearity, network, normalise, product, ptc
 from kernels.tables import identity
 
 NX, NY, PRESCAN, SERIAL, PARALLEL = 16, 24, 3, 9, 4
 EVERYTHING = {
-    "bias": True, "dark": True, "crosstalk": True, "linearity": True, "defects": True, "ptc": True, "parallel": True,
+    "bias": True, "dark": True, "crosstalk": True, "linearity": True, "deferred": True, "defects": True, "ptc": True,
+    "parallel": True,
 }  # fmt: skip
 CLIP = {"statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3}
 
@@ -76,13 +77,14 @@ def _calibrations(folder: Path) -> dict[str, str]:
     """Files of every role that the frames can be corrected by."""
     camera = geometry.camera(_camera())
     detector, plane = camera.detectors[0], np.zeros((NY, 2 * NX), np.float32)
-    paths = {role: str(folder / role) for role in ("bias", "dark", "crosstalk", "linearizer", "defects", "ptc")}
+    paths = {role: str(folder / role) for role in ("bias", "dark", "crosstalk", "linearizer", "cti", "defects", "ptc")}
     for role in ("bias", "dark"):
         cards = [*identity(role, camera, detector), ("CALUNIT", "electron", "")]
         product.write(paths[role], cards, plane, np.zeros(plane.shape, np.int32), plane)
     some = np.array([[0.0, 1e-4], [1e-4, 0.0]])
     crosstalk.write(paths["crosstalk"], camera, detector, some, some * 1e-6)
     linearity.write(paths["linearizer"], camera, detector, np.array([[0.0, 1e4, 1e5]] * 2), np.zeros((2, 3)))
+    cti.write(paths["cti"], camera, detector, [[1e-5, 0.0, 1e-4, 0.0, 2.0, 1.0, 1.0]] * 2)
     defects.write(paths["defects"], camera, detector, np.array([[1, 1, 2, 2]]))
     ptc.write(paths["ptc"], camera, detector, np.ones(2), np.ones(2), np.full(2, 1e5))
     return paths

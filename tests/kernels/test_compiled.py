@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 from pathlib import Path
 
 import pytest
 
 import kernels
+from kernels.warm import compile_all
 
 FOLDER = Path(kernels.__file__).parent
 #: What writes code into other files' compiled functions.
@@ -62,3 +64,29 @@ def test_compiled_functions_call_none_of_another_file() -> None:
         for name, function in functions.items():
             for there, called in _called(trees[module], function):
                 assert called not in compiled.get(there, {}), f"{module}.{name} calls {there}.{called}"
+
+
+def _entries(tree: ast.Module) -> set[str]:
+    """The compiled functions of a module that no other compiled one of it calls: those that Python calls."""
+    functions = _compiled(tree)
+    inner = {
+        name.id
+        for function in functions.values()
+        for name in ast.walk(ast.Module(function.body, []))
+        if isinstance(name, ast.Name)
+    }
+    return functions.keys() - inner
+
+
+def test_warming_compiles_every_function_that_a_job_calls() -> None:
+    """A job on a node must find it compiled: hundreds of ranks would compile it at once."""
+    compile_all()
+    cold, entries = [], 0
+    for file in sorted(FOLDER.glob("*.py")):
+        for name in sorted(_entries(ast.parse(file.read_text()))):
+            function = getattr(importlib.import_module(f"kernels.{file.stem}"), name)
+            entries += 1
+            if not function.nopython_signatures:
+                cold.append(f"kernels.{file.stem}.{name}")
+    assert entries > 15
+    assert cold == []
