@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from campaign.transport import Ssh, end
 if TYPE_CHECKING:
     from slurm.scripts import Scheduler
 
+#: What sinfo says of a partition: its name, with a star where it is the default one, its state, its nodes.
+_PARTITION = re.compile(r"(\S+?)\*? ([a-z]+) \d+")
 MEMORY_MIB = 300
 RANKS = 2
 Said: TypeAlias = dict[str, Any]
@@ -134,17 +137,19 @@ def _prove_here(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
 
 def _scheduler(site: Site, scheduler: Scheduler) -> Proof:
     """Ask for the partition that jobs would go to."""
-    from slurm.commands import SlurmError, call
+    from slurm.commands import SlurmError, call, shaped
 
     chosen = ["-p", scheduler.partition] if scheduler.partition else []
     try:
-        said = call(scheduler.access, ["sinfo", "-h", *chosen, "-o", "%P %a %D"], patience=0).split()
+        said = call(scheduler.access, ["sinfo", "-h", *chosen, "-o", "%P %a %D"], patience=0)
     except SlurmError as error:
         do = f"`campaign sites up {site.name}` starts a cluster here; else set scheduler.conf, or log in where Slurm is"
         raise _Failed("scheduler", str(error), do) from error
-    if not said:
+    partitions = shaped(said, _PARTITION)
+    if not partitions:
         raise _Failed("scheduler", f"no partition {scheduler.partition}", "set scheduler.partition")
-    return Proof("scheduler", True, f"partition {said[0]} is {said[1]}")
+    name, state = partitions[0].groups()
+    return Proof("scheduler", True, f"partition {name} is {state}")
 
 
 def _scratch(site: Site) -> Proof:

@@ -32,6 +32,10 @@ _WRONG: Final = re.compile(r"invalid|unrecognized|ambiguous|not permitted|denied
 #: What scancel says of a job that is over: as wanted.
 _OVER: Final = re.compile(r"invalid job id|already compl", re.IGNORECASE)
 _ID: Final = re.compile(r"\d+(?:_(?:\d+|\[[^\]]*\]))?", re.ASCII)
+#: What sbatch --parsable says: an id, and the cluster's name where there are several.
+_SUBMITTED: Final = re.compile(r"(\d+)(?:;[\w.-]*)?", re.ASCII)
+#: A state, in words or squeue's letters, and what the job waits for.
+_STATE: Final = re.compile(r"([A-Z][A-Z_+,]*)\|(.*)", re.ASCII)
 _NAME: Final = re.compile(r"^#SBATCH --job-name=(.*)$", re.MULTILINE)
 _PREFIX: Final = re.compile(r"^(?:\w+: )?(?:fatal: |error: )+", re.IGNORECASE)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
@@ -255,7 +259,7 @@ def submit(access: Access, script: Path, *options: str, patience: float = 60.0) 
     end = time.monotonic() + patience
     for pause in Pauses():
         try:
-            job = once(access, command).strip().split(";")[0]
+            job = _id(once(access, command), access, command, script, patience)
             break
         except SlurmError as error:
             if not error.transient or time.monotonic() + pause > end:
@@ -267,6 +271,29 @@ def submit(access: Access, script: Path, *options: str, patience: float = 60.0) 
             break
     _refuse_hopeless(access, command, job)
     return job
+
+
+def shaped(said: str, shape: re.Pattern[str]) -> list[re.Match[str]]:
+    """Give the lines of an answer that look as they should.
+
+    At many sites a command of Slurm's is a wrapper that has something to say of its own, before or behind the answer.
+    """
+    return [match for line in said.splitlines() if (match := shape.fullmatch(line.strip()))]
+
+
+def _id(said: str, access: Access, command: Sequence[str], script: Path, patience: float) -> str:
+    """The job's id in sbatch's answer; where there is none, that of the job of the script's name.
+
+    Raises
+    ------
+    SlurmError
+        There is no such job either.
+    """
+    if found := shaped(said, _SUBMITTED):
+        return found[-1][1]
+    if heard := _heard(access, name_of(script), patience):
+        return heard
+    raise SlurmError(command, 0, stderr=f"error: its answer has no job id: {' '.join(said.split())[:200]!r}")
 
 
 def try_out(access: Access, script: str) -> None:
@@ -307,10 +334,10 @@ def _refuse_hopeless(access: Access, command: Sequence[str], job: str) -> None:
     """Cancel what would wait for ever, and say why it would."""
     for pause in (*_LOOKS, 0.0):
         try:
-            said = once(access, ["squeue", "--noheader", "--jobs", job, "--format=%T|%r"]).splitlines()
+            said = shaped(once(access, ["squeue", "--noheader", "--jobs", job, "--format=%T|%r"]), _STATE)
         except SlurmError:  # ended, or nobody answers: the watcher will tell
             return
-        state, _, why = said[0].partition("|") if said else ("", "", "")
+        state, why = said[-1].groups() if said else ("", "")
         if state_of(state) is not State.WAITING or why != _UNDECIDED:
             break
         time.sleep(pause)
@@ -323,7 +350,7 @@ def queue(access: Access, patience: float = 60.0) -> list[Found]:
     """Give all of the user's jobs that Slurm remembers, living or just ended: one squeue, however many they are."""
     arguments = ["squeue", "--noheader", "--array", "--all", "--states=all", f"--user={os.getuid()}", _ROW]
     rows = (line.removesuffix("|").split("|", 5) for line in call(access, arguments, patience=patience).splitlines())
-    return [_found(row) for row in rows if len(row) == 6]
+    return [_found(row) for row in rows if len(row) == 6 and _ID.fullmatch(row[0])]
 
 
 def _found(row: Sequence[str]) -> Found:

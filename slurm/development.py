@@ -342,7 +342,7 @@ def _idle(cluster: Cluster) -> bool:
     line = ["sinfo", "-h", "-o", "%T %D"]
     environment = {"PATH": _path(), "LC_ALL": "C", "SLURM_CONF": cluster.conf}
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=START, check=False)
-    return done.stdout.split() == ["idle", str(len(cluster.nodes))]
+    return done.stdout.splitlines()[-1:] == [f"idle {len(cluster.nodes)}"]
 
 
 def _wait(cluster: Cluster, ready: Callable[[], bool]) -> None:

@@ -56,7 +56,8 @@ class _Accounting:
         arguments = [*self.command, "--noheader", "--parsable2", "--format=jobid,state,exitcode,jobname"]
         said = call(access, [*arguments, "-j", ",".join(keys)], patience=0)
         rows = (line.split("|", 3) for line in said.splitlines())
-        return [Found(row[0], row[3], state_of(row[1]), row[1], "", row[2]) for row in rows if len(row) == 4]
+        whole = [row for row in rows if len(row) == 4 and row[2]]
+        return [Found(job, name, state_of(state), state, "", code) for job, state, code, name in whole]
 
 
 class Watcher:

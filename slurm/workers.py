@@ -112,7 +112,7 @@ class Pool:
     living: dict[str, str] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
     present: set[str] = field(default_factory=set)
-    refused: SlurmError | None = None
+    refused: Exception | None = None
     stillborn: int = 0
     last: str = ""
     closing: bool = False
@@ -135,7 +135,7 @@ class Pool:
         lines = [self.wanted.command(address, worker) for address, worker, _ in batch]
         try:
             job = await asyncio.to_thread(self._array, lines)
-        except SlurmError as error:
+        except Exception as error:  # nobody awaits this but who waits for a worker: it must be told, whatever it is
             self._missed(error, len(batch))
             job = ""
         for n, (_, worker, answer) in enumerate(batch):
@@ -152,10 +152,10 @@ class Pool:
         wanted.say("submitted", {"name": name, "workers": len(lines), "log": str(log_of(log, 0))})
         return submit(wanted.scheduler.access, keep(script, log))
 
-    def _missed(self, error: SlurmError, many: int) -> None:
+    def _missed(self, error: Exception, many: int) -> None:
         self.last = str(error)
         self.stillborn += many
-        if not error.transient:
+        if not (isinstance(error, SlurmError) and error.transient):
             self.refused = error
 
     def lost(self) -> list[str]:
@@ -259,8 +259,10 @@ class Running:
 
         Raises
         ------
-        SlurmError
-            Slurm refuses them.
+        SlurmError, ScriptError
+            Slurm refuses them, or no node has room for one.
+        OSError
+            Their script cannot be written.
         """
         for worker in self._pool.lost():  # the adaptive cluster then sees that it has one less than planned
             self._cluster.loop.add_callback(self._cluster.workers.pop, worker, None)

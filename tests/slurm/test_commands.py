@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from campaign.sites import Site
+from campaign.sites_ping import _scheduler as ping_scheduler
 from slurm.commands import Access, Pauses, SlurmError, call, cancel, find, name_of, once, queue, submit, try_out
 from slurm.development import Cluster
 from slurm.scripts import Resources, Scheduler, gang_script, keep
@@ -163,6 +166,56 @@ def test_living_jobs_are_found_by_name_and_cancelled_by_name_or_id(cluster: Clus
     assert {one.slurm for living in left.values() for one in living} <= {"COMPLETING"}
     cancel(access, second)  # over: as wanted
     cancel(access)
+
+
+@pytest.fixture
+def chatty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Wrappers of Slurm's commands that say something of their own, before the answer and behind it."""
+    folder = tmp_path / "wrappers"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "sinfo", "scancel"):
+        real = shutil.which(name)
+        lines = ["#!/bin/sh", "echo 'Welcome: 3 jobs | 2 of 5 nodes'", "echo 17 nodes are free", f'{real} "$@"']
+        (folder / name).write_text("\n".join([*lines, "code=$?", "echo 'Thank you.'", "exit $code", ""]))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def test_what_wrappers_say_of_their_own_is_not_taken_for_an_answer(
+    cluster: Cluster, chatty: Path, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    job = submit(cluster.access, script(tmp_path, "run-chatty-1", "sleep", "60"))
+    try:
+        assert job.isdecimal()
+        assert time.monotonic() - began < 20, "it is not waited for"
+        assert [one.job for one in queue(cluster.access) if one.name == "run-chatty-1"] == [job]
+        proof = ping_scheduler(Site("usdf"), Scheduler(conf=cluster.conf))
+        assert (proof.ok, proof.found) == (True, "partition main is up")
+    finally:
+        cancel(cluster.access, job)
+    assert not any(one.living and one.slurm != "COMPLETING" for one in queue(cluster.access) if one.job == job)
+
+
+@pytest.mark.parametrize(("last", "found"), [("echo 'Submitted, thank you'", True), ("true", False)])
+def test_an_answer_without_an_id_is_looked_up_by_name_or_an_error(
+    last: str, found: bool, cluster: Cluster, chatty: Path, tmp_path: Path
+) -> None:
+    """The job is taken where there is one; else nothing is taken for its id."""
+    real = shutil.which("sbatch", path=os.environ["PATH"].partition(":")[2]) if found else "true"
+    (chatty / "sbatch").write_text(f'#!/bin/sh\n{real} "$@" >/dev/null\n{last}\n')
+    name = f"run-mute-{found:d}"
+    path = script(tmp_path, name, "sleep", "60")
+    if not found:
+        with pytest.raises(SlurmError, match=r"its answer has no job id: '' \(sbatch"):
+            submit(cluster.access, path)
+        return
+    job = submit(cluster.access, path)
+    try:
+        assert [one.job for one in queue(cluster.access) if one.name == name] == [job]
+    finally:
+        cancel(cluster.access, job)
 
 
 def test_a_scripts_name_is_read_back(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Workers that cannot be submitted at all: whoever waits for them is told, whatever the reason."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm.scripts import Resources, Scheduler, ScriptError
+from slurm.workers import Pool, Running, Wanted
+
+
+class Cluster:
+    """What `Running` asks a cluster of no workers for."""
+
+    scheduler_address = "tcp://127.0.0.1:1"
+
+
+def said(wanted: Wanted, many: int) -> str:
+    """Ask for workers all at once, and then what is wrong."""
+    pool = Pool(wanted, watcher=None)  # type: ignore[arg-type]
+
+    async def ask() -> list[str]:
+        return await asyncio.wait_for(asyncio.gather(*(pool.start("tcp://x:1", f"w{n}") for n in range(many))), 30)
+
+    assert asyncio.run(ask()) == [""] * many
+    assert (pool.living, pool.stillborn) == ({}, many)
+    return Running(Cluster(), pool, many).problem()
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> Wanted:
+    events: list[Any] = []
+    return Wanted(
+        Scheduler(max_array=2), Resources(2000, minutes=5), "run-workers", tmp_path, lambda *e: events.append(e)
+    )
+
+
+def test_a_worker_that_fits_on_no_node_is_told_as_a_refusal(wanted: Wanted) -> None:
+    """A retry after a lack of memory asks for more than any node has; three workers are two arrays."""
+    small = replace(wanted, scheduler=Scheduler(node_memory_mib=4000, max_array=2), resources=Resources(8000))
+    with pytest.raises(ScriptError, match="no rank fits on a node: a rank takes 8000 MiB .*, a node has 4000 MiB"):
+        said(small, 3)
+
+
+def test_a_script_that_cannot_be_written_is_told(wanted: Wanted) -> None:
+    (wanted.folder / "there").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="there"):
+        said(replace(wanted, folder=wanted.folder / "there"), 1)
+
+
+def test_what_is_no_error_of_slurms_is_told_too(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> str:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(Pool, "_array", broken)
+    with pytest.raises(ZeroDivisionError):
+        said(wanted, 1)
