@@ -24,6 +24,8 @@ POLL_SECONDS = 0.5
 INTERVAL_S = 1.1
 #: How long Slurm may take to answer before anything is claimed, second.
 PROBE_S = 15.0
+#: How long before its walltime a driver that is a job is told to drain, second; a tenth of it where that is less.
+DRAIN_S = 1800
 #: The log of a job that is only asked about.
 NOWHERE = Path("/dev/null")
 #: How a shell ends that does not find its command, or may not run it.
@@ -154,8 +156,20 @@ class Slurm:
         """
         words = ["env", *(f"{key}={value}" for key, value in variables.items()), *command]
         with self._refusing(f"job {name}"):
-            script = scripts.gang_script(name, words, log, _wanted(resources, 1), self._scheduler)
-            return commands.submit(self._access, scripts.keep(script, log))
+            return commands.submit(self._access, scripts.keep(self._driver(name, words, log, resources), log))
+
+    def probe_driver(self, resources: Resources) -> None:
+        """See that Slurm would take what drives a run; see `probe`."""
+        self.probe()
+        with self._refusing("the driver's job"):
+            script = self._driver("probe", [self._scheduler.python], NOWHERE, resources)
+            commands.try_out(self._access, script)
+
+    def _driver(self, name: str, words: Sequence[str], log: Path, resources: Resources) -> scripts.Script:
+        """The script of a driver, which is told early enough that its time is nearly up: what runs shall end well."""
+        wanted = _wanted(resources, 1)
+        early = max(self._scheduler.signal_before_s, min(DRAIN_S, 60 * wanted.minutes // 10))
+        return scripts.gang_script(name, words, log, wanted, replace(self._scheduler, signal_before_s=early))
 
     def _submitted(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
         gang = ["-m", "mpi4py"] if ranks > 1 else []

@@ -215,6 +215,7 @@ def submit(
 ) -> None:
     """Plan TEMPLATE, run it, and record its products in the repository."""
     from campaign import console
+    from campaign.detach import require_driver
     from campaign.drive import submit as run
     from campaign.execution import execution
     from campaign.order import Order
@@ -235,6 +236,7 @@ def submit(
             _show_plan(plan, as_json)
             return
         if detach:
+            require_driver(step, detach)
             create(step, repository, plan, order)
         else:
             with console.Progress(len(plan.tasks), as_json) as progress:

@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from campaign import claim
 from campaign.allocation import site_of
+from campaign.backend import Refused
 from campaign.errors import SubmissionRefused, TransientError
 from campaign.plan import Plan
 from campaign.step import Step
 
+if TYPE_CHECKING:
+    from campaign.backend_slurm import Slurm
+
 #: What a driver may take to begin, second; one that is a job may have to wait for its turn.
 BEGINS_S = 60.0
 POLL_S = 0.1
-#: What a driver that is a job asks for.
-RESOURCES = {"memory_mib": 4096, "cores": 1, "minutes": 24 * 60}
+
+
+def require_driver(step: Step, how: str) -> None:
+    """See that a site would take a driver that is a job, before anything is claimed.
+
+    Raises
+    ------
+    SubmissionRefused, Refused
+        The site has no scheduler, does not answer, or does not take the job.
+    """
+    if how == "job":
+        _backend(step).probe_driver(_resources(step))
+
+
+def _resources(step: Step) -> dict[str, int]:
+    """What a driver that is a job asks for, as the template says."""
+    memory, minutes = (int(step.config.resource("", key)) for key in ("driverMemory", "driverWalltime"))
+    return {"memory_mib": memory, "cores": 1, "minutes": minutes}
+
+
+def _backend(step: Step) -> Slurm:
+    site, _ = site_of(step)
+    if site is None or site.scheduler is None:
+        raise SubmissionRefused(
+            "the site of this run has no scheduler", where="--detach=job", do="--detach, or --site with a scheduler"
+        )
+    from campaign.backend_slurm import Slurm
+
+    return Slurm(site.name, site.scheduler, 1)
 
 
 def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
@@ -36,17 +68,17 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
 
     Raises
     ------
-    SubmissionRefused
-        The site has no scheduler.
+    SubmissionRefused, Refused
+        The site has no scheduler, or does not take the job: nothing of the run is left.
     TransientError
         The driver ended at once, or does not begin.
     """
     log = plan.folder / "logs" / "driver.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "campaign", "restart", str(plan.folder.absolute())]
-    claim.release(plan.folder)
     if how == "job":
         return {"run": plan.run, "made_by": _job(step, plan, command)}
+    claim.release(plan.folder)
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -57,7 +89,8 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
             if process.returncode == 0:
                 break
             last = log.read_text(errors="replace").strip().splitlines()[-3:]
-            raise TransientError(f"the driver ended: {' '.join(last)}", where=str(log))
+            do = f"campaign restart {plan.run} goes on with the run"
+            raise TransientError(f"the driver ended: {' '.join(last)}", where=str(log), do=do)
         if time.monotonic() > until:
             raise TransientError(f"the driver has not begun in {BEGINS_S:.0f} s", where=str(log))
         time.sleep(POLL_S)
@@ -65,17 +98,31 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
 
 
 def _job(step: Step, plan: Plan, command: list[str]) -> str:
-    """Submit the driver as a job of the site; it is told to drain before its time is up."""
-    site, _ = site_of(step)
-    if site is None or site.scheduler is None:
-        raise SubmissionRefused(
-            "the site of this run has no scheduler", where="--detach=job", do="--detach, or --site with a scheduler"
-        )
-    from campaign.backend_slurm import Slurm
+    """Submit the driver as a job of the site; it is told to drain before its time is up.
 
+    The run is given up first, since the job may begin at once.
+    """
+    backend = _backend(step)
     variables = {name: value for name, value in os.environ.items() if name.startswith("CAMPAIGN_")}
-    backend = Slurm(site.name, site.scheduler, 1)
-    job = backend.submit_driver(
-        command, plan.folder / "logs" / "driver.log", f"{plan.run}-driver", RESOURCES, variables
-    )
-    return f"job {job} of {site.name}"
+    log = plan.folder / "logs" / "driver.log"
+    claim.release(plan.folder)
+    try:
+        job = backend.submit_driver(command, log, f"{plan.run}-driver", _resources(step), variables)
+    except Refused:
+        _withdraw(step, plan)
+        raise
+    return f"job {job} of {backend.site}"
+
+
+def _withdraw(step: Step, plan: Plan) -> None:
+    """Have a run never been, unless somebody has taken it meanwhile."""
+    from campaign.repository import open_repository
+
+    try:
+        claim.take(plan.folder)
+    except (SubmissionRefused, OSError):
+        return
+    with open_repository(step.config.butler_config, writeable=True) as repository:
+        repository.remove_run(plan.output_run)
+    shutil.rmtree(plan.folder)
+    step.home.remove_run(plan.run)

@@ -7,6 +7,7 @@ jobs are queued or run), 9 (the login node is gone: the driver is a job), 10 (wa
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 
 from campaign.backend_slurm import Slurm
 from campaign.events import read
+from campaign.home import Home
+from campaign.repository import open_repository
 from slurm.commands import call, queue
 from slurm.development import Cluster
 from slurm.scripts import Scheduler
@@ -85,6 +88,32 @@ def test_item_09_the_driver_is_a_job(killed: Callable[..., Killed], cluster: Clu
     run.options = ("--site", "usdf")
     wait_for(lambda: living(cluster, run) == [])
     run.require_whole(TASKS)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["beforehand", "by sbatch"])
+def test_a_driver_that_is_refused_leaves_nothing(
+    late: bool, killed: Callable[..., Killed], cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm takes no job of that size; or says so only when it is submitted, once the run is claimed."""
+    run = killed("bps_bias")
+    run.options = ("--site", "usdf", "--detach=job")
+    if late:
+        real = shutil.which("sbatch")
+        script = (
+            f'case "$*" in *--test-only*) exec {real} "$@";; esac; echo "sbatch: error: QOSMaxSubmitJob" >&2; exit 1'
+        )
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / "sbatch").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    else:
+        run.options += ("--set", "driverMemory=99999999", "--set", "driverWalltime=7")
+    assert run.submit() == 4, run.err
+    assert ("QOSMaxSubmitJob" if late else "Memory specification can not be satisfied") in run.err
+    assert not run.folder.exists()
+    assert run.run_collection not in {entry["output_run"] for entry in Home(run.operator.repo / "campaign").runs()}
+    with open_repository(str(run.operator.repo)) as repository:
+        assert repository.collection_type(run.run_collection) is None
 
 
 def scheduler(cluster: Cluster, **more: object) -> Scheduler:
