@@ -47,7 +47,7 @@ class Claim:
     @property
     def text(self) -> str:
         """For messages."""
-        return f"{self.user} on {self.host} (process {self.pid}) since {self.since}"
+        return self.user if self == UNKNOWN else f"{self.user} on {self.host} (process {self.pid}) since {self.since}"
 
     @property
     def alive(self) -> bool | None:
@@ -80,12 +80,23 @@ def of(pid: int) -> Claim:
     return Claim(getpass.getuser(), socket.gethostname(), pid, _started(pid), _boot(), now())
 
 
-def read(folder: Path) -> Claim | None:
-    """Who makes, or made, the run of a folder; `None` where nobody ever did."""
+#: Of a claim that is there and cannot be read: whether anybody lives who makes the run, nobody knows.
+UNKNOWN = Claim("somebody whom a damaged claim does not name", "", 0, "", "", "")
+
+
+def parse(path: Path) -> Claim | None:
+    """Whom a file names; `None` where there is none, or it names nobody."""
     try:
-        return Claim(**json.loads((folder / NAME).read_text()))
+        found = Claim(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
+    return found if all(isinstance(value, int if key == "pid" else str) for key, value in vars(found).items()) else None
+
+
+def read(folder: Path) -> Claim | None:
+    """Who makes, or made, the run of a folder; `None` where nobody ever did, `UNKNOWN` where that cannot be read."""
+    known = parse(folder / NAME)
+    return UNKNOWN if known is None and os.path.lexists(folder / NAME) else known
 
 
 def write(folder: Path) -> None:
@@ -95,10 +106,33 @@ def write(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep others from deciding on a claim meanwhile."""
-    with (folder / f"{NAME}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """Keep others from deciding on a claim meanwhile.
+
+    Raises
+    ------
+    SubmissionRefused
+        There is no such folder, or none any more.
+    """
+    path = folder / f"{NAME}.lock"
+    while True:
+        try:
+            lock = path.open("a")
+        except FileNotFoundError as error:
+            raise SubmissionRefused(
+                "there is no such folder any more", where=str(folder), do="campaign status lists the runs"
+            ) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _same(lock.fileno(), path):  # else the folder was taken away, or another one was put in its place
+                yield
+                return
+
+
+def _same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def take(folder: Path) -> None:
@@ -126,11 +160,15 @@ def mine_again(known: Claim) -> Claim | None:
 def _refusal(known: Claim) -> str:
     if known.alive:
         return f"the run is being made by {known.text}"
+    if known == UNKNOWN:
+        return f"the run is claimed by {known.text}"
     return f"the run was claimed by {known.text}, and this machine cannot see whether that process lives"
 
 
 def advice(known: Claim) -> str:
     """What to do about an owner that is not proven gone."""
+    if known == UNKNOWN:
+        return f"where it is certain that nobody makes the run, remove {NAME}"
     if known.alive:
         return "campaign status --watch follows it; campaign cancel ends it"
     return f"give the command on {known.host}; where that machine is gone for good, remove {NAME}"

@@ -102,11 +102,13 @@ def _stale(home: Home, run: str | None, as_json: bool) -> None:
 
 def _list(home: Home, as_json: bool) -> None:
     from campaign import console
+    from campaign.lines import left_out
     from campaign.status import status
 
     runs, campaigns = status(home)
     if as_json:
-        console.emit({"runs": [asdict(one) for one in runs], "campaigns": [asdict(one) for one in campaigns]})
+        answer = {"runs": runs, "campaigns": campaigns, "left_out": left_out()}
+        console.emit({key: [asdict(one) for one in some] for key, some in answer.items()})
         return
     if not runs:
         console.say(f"no run is listed in {home.runs_file}")
@@ -250,14 +252,18 @@ def rerun(task: str, repo: str | None, run: str | None, local: bool, debug: bool
 def recover(repo: str | None, as_json: bool) -> None:
     """Make the index again from the journals; it changes no answer."""
     from campaign import console
-    from campaign.state import opened
+    from campaign.lines import left_out
+    from campaign.state import Index, asked
 
     home = _home(repo)
-    with opened(home) as index:
+
+    def anew(index: Index) -> int:
         index.clear()
-        events = index.refresh()
-    found: Mapping[str, int] = {"runs": len(home.runs()), "events": events}
+        return index.refresh()
+
+    found: Mapping[str, int] = {"events": asked(home, anew), "runs": len(home.runs())}
     if as_json:
-        console.emit(found)
-    else:
-        print(f"{found['events']} events of {found['runs']} runs")
+        console.emit({**found, "left_out": [asdict(one) for one in left_out()]})
+        return
+    lost = f"; {len(left_out())} damaged lines are left out" if left_out() else ""
+    print(f"{found['events']} events of {found['runs']} runs{lost}")

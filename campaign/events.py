@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from campaign.errors import naming
+from campaign import lines
 from campaign.home import now
 
 VERSION = 1
@@ -30,11 +30,21 @@ class Event:
     detail: Mapping[str, Any]
 
 
+#: Attempts, and tokens, of a run are fewer.
+MOST = 1_000_000
+#: What a line must have, to be an event.
+NEEDS = {
+    **dict.fromkeys(("v", "attempt", "token"), int),
+    **dict.fromkeys(("t", "run", "task", "site", "event"), str),
+    "detail": dict,
+}
+
+
 class Journals:
     """All journals of a run, read from where the last reading ended.
 
     A writer that was killed may have left half a line: it is not an event
-    until its newline is there.
+    until its newline is there.  A line that is damaged costs that line alone.
 
     Parameters
     ----------
@@ -79,8 +89,36 @@ class Journals:
             offset, text = _after(path, self._offset(path))
             whole = text[: text.rfind(b"\n") + 1]
             self._offsets[path] = offset + len(whole)
-            for plain in json.loads(b"[" + b",".join(whole.splitlines()) + b"]"):  # in one go: a third of the time
-                yield Event(**plain)
+            if not whole:
+                continue
+            try:  # in one go: a third of the time
+                found = [Event(**plain) for plain in json.loads(b"[" + b",".join(whole.splitlines()) + b"]")]
+            except (ValueError, TypeError, RecursionError):
+                found = []
+            yield from found if found and all(map(_sound, found)) else _one_by_one(path, offset, whole)
+
+
+def _sound(event: Event) -> bool:
+    """Whether what is folded is of the types that it must be of, and within what the index holds."""
+    order = (event.attempt, event.token)
+    return (
+        all(type(number) is int and 0 <= number < MOST for number in order)
+        and type(event.detail) is dict
+        and type(event.t) is type(event.task) is type(event.event) is type(event.site) is str
+    )
+
+
+def _one_by_one(path: str, offset: int, text: bytes) -> Iterator[Event]:
+    """The events among some lines of a file, of which one is damaged; see `campaign.lines.leave_out`."""
+    with open(path, "rb") as file:
+        before = file.read(offset).count(b"\n")
+    for number, line in enumerate(text.splitlines(), before + 1):
+        plain = lines.parse(line)
+        wrong = plain if isinstance(plain, str) else lines.lacking(plain, NEEDS)
+        if not wrong and _sound(event := Event(**{key: plain[key] for key in NEEDS})):
+            yield event
+        elif line.strip():
+            lines.leave_out(path, number, wrong or "its attempt or token is no number of one")
 
 
 def _after(path: str, offset: int) -> tuple[int, bytes]:
@@ -118,10 +156,7 @@ class DriverJournal:
         when, about = now(), (attempt, self._site, self._token, event)
         entries = [Event(VERSION, when, self._run, task, *about, dict(detail)) for task, detail in details.items()]
         text = "".join(json.dumps(asdict(entry), separators=(",", ":")) + "\n" for entry in entries)
-        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        lines.append(self._path, text.encode())
         return entries
 
 

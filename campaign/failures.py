@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign.home import Home
-from campaign.state import opened
+from campaign.state import Index, asked
 
 #: Of a log that is shown.
 LAST = 10
@@ -65,9 +65,12 @@ def _alike(error: str) -> str:
 
 def failures(home: Home, entry: Mapping[str, Any]) -> list[Failure]:
     """Group a run's failures by cause and first line; those that struck most tasks first."""
-    with opened(home) as index:
+
+    def ask(index: Index) -> list[dict[str, Any]]:
         index.refresh(entry["run"])
-        rows = index.failures(entry["run"])
+        return index.failures(entry["run"])
+
+    rows = asked(home, ask)
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["label"], row["cause"], _alike(row["error"])].append(row)

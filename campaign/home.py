@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import getpass
 import json
 import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from campaign.errors import ConfigurationError, UsageError, naming
+from campaign import lines
+from campaign.errors import ConfigurationError, UsageError
 
+#: What a line must have, to be a run's, a command's, to say what a run took.
+RUN = dict.fromkeys(("t", "run", "template", "ticket", "output_run", "submit_path"), str)
+COMMAND = {**dict.fromkeys(("t", "command", "line", "ticket", "user", "host"), str), "versions": dict, "detail": dict}
+#: And what is said of a campaign's step.
+SPOKEN = dict.fromkeys(("t", "event", "step"), str)
+USAGE = dict.fromkeys(("label", "instrument"), str)
 RECORDED = ("drp-campaign", "lsst-daf-butler", "numpy", "numba", "fitsio", "mpi4py", "dask")
 
 
@@ -82,8 +87,8 @@ class Home:
         append_line(self.usage_file, entry)
 
     def usage(self) -> list[dict[str, Any]]:
-        """What runs took, oldest first; a line that cannot be read is left out."""
-        return list(_lines(self.usage_file, strict=False))
+        """What runs took, oldest first."""
+        return lines.read(self.usage_file, USAGE)
 
     def record(self, command: str, ticket: str, detail: Mapping[str, Any]) -> None:
         """Record a command that changed something: who, when, how, with what versions."""
@@ -100,14 +105,25 @@ class Home:
         append_line(self.history_file, entry)
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs that are still there, oldest first."""
-        lines = list(_lines(self.runs_file))
-        gone = {line["run"] for line in lines if line.get("cleaned")}
-        return [line for line in lines if line["run"] not in gone]
+        """All runs that are still there, in the order in which they were claimed, which is no clock's: oldest first.
+
+        A line that is damaged is left out; see `campaign.lines`.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for number, line in lines.numbered(self.runs_file):
+            gone = line.get("cleaned")
+            if wrong := lines.lacking(line, {"run": str} if gone else RUN):
+                lines.leave_out(str(self.runs_file), number, wrong)
+            elif gone:
+                found.pop(line["run"], None)
+            else:
+                output = line["output_run"].rpartition("/")[0]
+                found[line["run"]] = {"output": output, "product": "", "detectors": [], **line}
+        return list(found.values())
 
     def history(self) -> list[dict[str, Any]]:
-        """All recorded commands, oldest first."""
-        return list(_lines(self.history_file))
+        """All recorded commands, oldest first; a line that is damaged is left out, see `campaign.lines`."""
+        return lines.read(self.history_file, COMMAND)
 
     def find_run(self, name: str) -> dict[str, Any]:
         """Find a run by id, unique prefix of an id, or its output RUN collection.
@@ -129,33 +145,8 @@ class Home:
 
 def append_line(file: Path, entry: Mapping[str, Any]) -> None:
     """Add one line, whole or not at all; several commands may do so at once."""
-    text = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with naming(file), file.open("a+b", buffering=0) as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        end = handle.seek(0, os.SEEK_END)
-        if end and os.pread(handle.fileno(), 1, end - 1) != b"\n":  # one that was killed while it wrote
-            text = b"\n" + text
-        try:
-            while text:
-                text = text[handle.write(text) :]
-            os.fsync(handle.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                handle.truncate(end)
-            raise
-
-
-def _lines(file: Path, strict: bool = True) -> Iterator[dict[str, Any]]:
-    if not file.exists():
-        return
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            if not strict:
-                continue
-            raise ConfigurationError(f"line {number} is not JSON", where=str(file)) from error
+    lines.append(file, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
 
 
 def home_of_new(repository: Path, environment: Mapping[str, str]) -> Home:

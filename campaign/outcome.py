@@ -68,7 +68,7 @@ class Outcome:
                 self.published.pop(event.task, None)
                 self._made.pop(event.task, None)
         elif event.event == "failed" and event.task and event.task not in self.published:
-            self.failed[event.task] = str(event.detail["error"])
+            self.failed[event.task] = str(event.detail.get("error", "no word of why"))
             self.causes[event.task] = str(event.detail.get("cause", ""))
         elif event.event == "submitted":
             self.jobs[event.task] = dict(event.detail)

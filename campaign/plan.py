@@ -162,7 +162,7 @@ def load(path: Path) -> Plan:
     try:
         with undisturbed():
             return from_plain(json.loads(path.read_text()), str(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"not a plan: {error!r}", where=str(path)) from error
 
 
@@ -178,7 +178,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
         if plain["v"] != VERSION:
             raise ConfigurationError(f"plan version {plain['v']}, this is for version {VERSION}", where=where)
         return Plan(**{**plain, "groups": [_group(g) for g in plain["groups"]]})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ConfigurationError(f"not a plan: {error!r}", where=where) from error
 
 

@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 from campaign import claim
 from campaign.errors import SubmissionRefused, UsageError
-from campaign.home import Home, append_line, now
+from campaign.home import SPOKEN, Home, append_line, now
 from campaign.jobs import write_text
+from campaign.lines import lacking, leave_out, numbered
 from campaign.plans import Campaign
 from campaign.problems import suggest
 from campaign.status import state_of
@@ -40,6 +41,15 @@ WORDS: Mapping[State, str] = {
     "made": "is made, to be certified",
     "done": "done",
     "blocked": "waits for a step that failed",
+}
+#: What a line must say beside, by event.
+SAID: Mapping[str, tuple[str, ...]] = {
+    "begun": ("rerun",),
+    "gate": ("run",),
+    "accepted": ("run", "user", "reason"),
+    "rejected": ("run", "rerun"),
+    "made": ("run",),
+    "certified": ("run", "target"),
 }
 _RERUN = re.compile(r"^(.*?)([a-y])$")
 
@@ -75,15 +85,14 @@ class Books:
         append_line(self.journal, {"t": now(), "event": event, "step": step, **who, **detail})
 
     def lines(self) -> list[dict[str, Any]]:
-        """All of them, oldest first; a line that is cut has never been said."""
-        if not self.journal.exists():
-            return []
+        """All of them, oldest first; a line that is damaged is left out, see `campaign.lines`."""
         found = []
-        for line in self.journal.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
+        for number, line in numbered(self.journal):
+            needs = {**SPOKEN, **dict.fromkeys(SAID.get(str(line.get("event")), ()), str)}
+            if wrong := lacking(line, needs):
+                leave_out(str(self.journal), number, wrong)
+            else:
+                found.append(line)
         return found
 
     @contextmanager
@@ -351,6 +360,15 @@ def following(home: Home, books: Books, line: Mapping[str, Any], wanted: str | N
     return wanted
 
 
+def _variables(path: Path) -> Mapping[str, str] | None:
+    """A campaign's variables, as they were kept; `None` where the file is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def keep_plan(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
     """Keep the plan as it was run first, and its variables.
 
@@ -366,7 +384,10 @@ def keep_plan(books: Books, text: str, variables: Mapping[str, str], changed: bo
     """
     plan, known = books.folder / "plan.yaml", books.folder / "variables.json"
     other = ["the plan"] if plan.exists() and plan.read_text(encoding="utf-8") != text else []
-    before = json.loads(known.read_text(encoding="utf-8")) if known.exists() else variables
+    before = _variables(known) if known.exists() else variables
+    if before is None:
+        other.append(f"{known.name}, which is damaged,")
+        before = variables
     other += [f"${name}" for name in sorted({*before, *variables}) if before.get(name) != variables.get(name)]
     if other and not changed:
         raise SubmissionRefused(

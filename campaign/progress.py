@@ -10,7 +10,7 @@ from typing import Any
 
 from campaign import claim
 from campaign.home import Home, now
-from campaign.state import opened
+from campaign.state import Index, asked
 from campaign.status import state_of
 
 STATES = ("waiting", "running", "published", "failed", "lost")
@@ -79,9 +79,12 @@ def progress(home: Home, entry: Mapping[str, Any]) -> Progress:
     """See how a run stands; the index is brought up to date first."""
     folder = Path(entry["submit_path"])
     state, owner = state_of(folder), claim.read(folder)
-    with opened(home) as index:
+
+    def ask(index: Index) -> list[dict[str, Any]]:
         index.refresh(entry["run"])
-        rows = index.groups(entry["run"])
+        return index.groups(entry["run"])
+
+    rows = asked(home, ask)
     living = owner.text if owner is not None and owner.alive is not False else None
     groups = [_group(row, state != "running") for row in rows]
     return Progress(entry["run"], entry["output_run"], entry["submit_path"], state, living, groups)

@@ -19,11 +19,16 @@ from typing import Any
 from campaign import release
 from campaign.errors import CampaignError
 from campaign.events import Journals
+from campaign.lines import lacking
 from campaign.order import Order, fingerprint
 from campaign.outcome import Outcome
 from campaign.plan import Plan
 
 BLOCK = 1 << 22
+#: What a journal says of a product.
+MADE = {"path": str, "bytes": int, "sha256": str}
+#: Instead of what cannot be read.
+DAMAGED: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,21 @@ def standing(plan: Plan, order: Order | None, verify: bool = False) -> Standing:
 
 def _environment(plan: Plan) -> dict[str, Any]:
     path = plan.folder / "env.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else DAMAGED
 
 
 def _release(plan: Plan) -> list[str]:
     """What of the code was another one when the run was planned."""
-    known = _environment(plan).get("release")
+    environment = _environment(plan)
+    if environment is DAMAGED:
+        return [f"{plan.folder / 'env.json'} is damaged: what it was made with is not known"]
+    known = environment.get("release")
     return [f"the code has changed: {text}" for text in release.differences(release.about(), known)] if known else []
 
 
@@ -121,9 +134,10 @@ def _products(outcome: Outcome) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _damaged(outcome: Outcome, verify: bool) -> dict[str, str]:
-    products = list(_products(outcome))
+    records = list(_products(outcome))
+    found = {task: "its record in the journal is damaged" for task, made in records if lacking(made, MADE)}
+    products = [(task, made) for task, made in records if task not in found]
     sizes = _sizes(made["path"] for _, made in products)
-    found = {}
     for task, made in products:
         size = sizes.get(made["path"])
         if size != made["bytes"]:

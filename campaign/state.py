@@ -11,31 +11,43 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from campaign.errors import CampaignError, ConfigurationError
-from campaign.events import Event, Journals
+from campaign.console import say
+from campaign.errors import CampaignError, ConfigurationError, TransientError
+from campaign.events import MOST, Event, Journals
 from campaign.home import Home
 from campaign.killpoints import reach
+from campaign.lines import lacking, leave_out
+from campaign.locks import alone
 from campaign.plan import undisturbed
 from campaign.state_campaigns import Spoken, refresh_campaigns, spoken
 from campaign.state_tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
 
+T = TypeVar("T")
+
+SQLITE = "sqlite:///"
+#: What a database takes for a whole number.
+LARGEST = 2**31
 #: Second that a writer waits for another one.
 BUSY_S = 30.0
+#: Second that a server is given to answer.
+ANSWERS_S = 10
+#: What SQLite says of a file that is none of its databases, or a damaged one.
+DAMAGED = ("not a database", "malformed", "file is encrypted")
 #: How often the index follows a run that is being made, second.
 FOLLOW_S = 2.0
-#: An order as one number.
-TOKEN = 1_000_000
 #: File systems of several machines, on which SQLite's locks and shared memory are not to be relied on.
 NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "fuse.")
 #: Of PostgreSQL: who writes holds it.
 LOCK = 7_201_116
+#: What is asked of a group of a plan.
+GROUP = {"label": str, "kind": str, "ranks": int, "tasks": int}
 FAILED_EVENTS = ("failed", "lost")
 
 _EMPTY: Mapping[str, Any] = {
@@ -47,7 +59,7 @@ _EMPTY: Mapping[str, Any] = {
 
 def order(event: Event) -> int:
     """What was before what, of one task."""
-    return event.token * TOKEN + event.attempt
+    return event.token * MOST + event.attempt
 
 
 def state() -> sa.Case[str]:
@@ -83,7 +95,7 @@ def place(home: Home, environment: Mapping[str, str] = os.environ) -> str:
             where=str(path),
             do="export CAMPAIGN_DB=/a/local/path/index.db, or a PostgreSQL URL; it can be made again at any time",
         )
-    return f"sqlite:///{path.absolute()}"
+    return f"{SQLITE}{path.absolute()}"
 
 
 def _file_system(path: Path) -> str:
@@ -117,6 +129,8 @@ class Index:
         if url.startswith("sqlite"):
             home.path.mkdir(parents=True, exist_ok=True)
             options = {"connect_args": {"timeout": BUSY_S}}
+        elif url.startswith("postgresql"):
+            options = {"connect_args": {"connect_timeout": ANSWERS_S}}
         self._engine = sa.create_engine(url, **options)
         if url.startswith("sqlite"):
             sa.event.listen(self._engine, "connect", _prepare)
@@ -275,14 +289,19 @@ def _rows(
 def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """What the plan says of its groups."""
     path = folder / "groups.json"
-    for number, group in enumerate(json.loads(path.read_text()) if path.exists() else ()):
-        row = {
-            "run": run,
-            "number": number,
-            "submitted": 0,
-            **{k: group[k] for k in ("label", "kind", "ranks", "tasks")},
-        }
-        yield group["label"], row
+    try:
+        groups = json.loads(path.read_text())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError) as error:
+        leave_out(str(path), 1, f"it cannot be read: {error}")
+        return
+    for number, group in enumerate(groups if isinstance(groups, list) else [groups]):
+        wrong = lacking(group, GROUP) if isinstance(group, dict) else "it is no group of tasks"
+        if wrong:
+            leave_out(str(path), number + 1, wrong)
+            continue
+        yield group["label"], {"run": run, "number": number, "submitted": 0, **{key: group[key] for key in GROUP}}
 
 
 def _fold(row: dict[str, Any], event: Event) -> None:
@@ -296,29 +315,100 @@ def _fold(row: dict[str, Any], event: Event) -> None:
         row["withdrawn"] = max(row["withdrawn"], when)
     elif event.event == "published" and when > row["published"]:
         row |= {"published": when, "site": event.site, "ended": max(row["ended"], event.t)}
-        row |= {key: detail.get(key, row[key]) for key in ("cpu_s", "wall_s", "rss_mib")}
+        row |= {key: _number(detail.get(key), row[key]) for key in ("cpu_s", "wall_s", "rss_mib")}
     elif event.event in FAILED_EVENTS:
-        cause, error = detail.get("cause", "") if event.event == "failed" else "lost", str(detail.get("error", ""))
-        if (when, str(cause), error) > (row["failed"], row["cause"], row["error"]):
-            row |= {"failed": when, "site": event.site, "cause": str(cause), "error": error}
+        cause = _text(detail.get("cause", "")) if event.event == "failed" else "lost"
+        error = _text(detail.get("error", ""))
+        if (when, cause, error) > (row["failed"], row["cause"], row["error"]):
+            row |= {"failed": when, "site": event.site, "cause": cause, "error": error}
             row["ended"] = max(row["ended"], event.t)
+
+
+def _number(value: Any, instead: float) -> float:
+    return value if isinstance(value, (int, float)) and abs(value) < LARGEST else instead
+
+
+def _text(value: Any) -> str:
+    """What PostgreSQL takes for a text too."""
+    return str(value).replace("\0", "")
 
 
 @contextmanager
 def opened(home: Home) -> Iterator[Index]:
-    """Open the index of a home, made where there is none."""
-    index = Index(home, place(home))
+    """Open the index of a home, made where there is none.
+
+    Raises
+    ------
+    DamagedIndex
+        It cannot be read; see `asked`.
+    ConfigurationError, TransientError
+        It cannot be where it shall be; its server does not answer.
+    """
+    url = place(home)
     try:
-        yield index
-    finally:
-        index.close()
+        with closing(Index(home, url)) as index:
+            yield index
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise ConfigurationError(
+            f"CAMPAIGN_DB cannot be used: {str(error).splitlines()[0]}",
+            do="give a path, or a URL postgresql://user@host/name (pip install drp-campaign[postgres])",
+        ) from error
+    except sa.exc.DBAPIError as error:
+        raise _told(url, str(error.orig).strip()) from error
+
+
+class DamagedIndex(TransientError):
+    """The file of the index is no database, or a damaged one."""
+
+
+def _told(url: str, said: str) -> CampaignError:
+    """Say what the database said of itself."""
+    where, what = sa.make_url(url).render_as_string(hide_password=True), said.partition("\n")[0]
+    if not url.startswith("sqlite"):
+        do = "look whether the server runs, then give the same command again; or unset CAMPAIGN_DB"
+        return TransientError(f"the index's database does not answer: {what}", where=where, do=do)
+    where = url.removeprefix(SQLITE)
+    if any(words in what for words in DAMAGED):
+        return DamagedIndex(f"the index is damaged: {what}", where=where, do="campaign recover makes it again")
+    if any(words in what for words in ("locked", "full", "I/O")):
+        return TransientError(f"the index's database says: {what}", where=where, do="give the same command again")
+    do = "look at the place, or export CAMPAIGN_DB=/another/place/index.db"
+    return ConfigurationError(f"the index's database says: {what} (uid {os.geteuid()})", where=where, do=do)
+
+
+def asked(home: Home, question: Callable[[Index], T]) -> T:
+    """Ask the index of a home something; one that is damaged is thrown away, and made again from the journals.
+
+    Raises
+    ------
+    CampaignError
+        See `opened`.
+    """
+    try:
+        with opened(home) as index:
+            return question(index)
+    except DamagedIndex as error:
+        _throw_away(home, error)
+    with opened(home) as index:
+        return question(index)
+
+
+def _throw_away(home: Home, error: DamagedIndex) -> None:
+    """Remove the file of an index, unless another has made it again meanwhile."""
+    path = Path(place(home).removeprefix(SQLITE))
+    with alone(path.with_name(f"{path.name}.lock"), f"the index {path}"):
+        with suppress(DamagedIndex), opened(home) as index:
+            index.counts()
+            return
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(name).unlink(missing_ok=True)
+    say(f"warning: {error.where}: {error.what}; it is made again from the journals")
 
 
 def update(home: Home, run: str) -> str:
     """Bring the index of a run up to date; say why that cannot be: the run does not end for it."""
     try:
-        with opened(home) as index:
-            index.refresh(run)
+        asked(home, lambda index: index.refresh(run))
     except (sa.exc.SQLAlchemyError, CampaignError, OSError) as error:
         return f"the index is not up to date, campaign recover makes it again: {str(error).splitlines()[0]}"
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 import yaml
 
-from campaign.home import Home
+from campaign import lines
+from campaign.home import SPOKEN, Home
 from campaign.state_tables import CAMPAIGNS, STEPS, replace_rows
 
 #: Where an event says why.
@@ -49,11 +49,11 @@ def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
         size = journal.stat().st_size
         if size == start:
             continue
-        lines, end = _new(journal, start if size > start else 0)
-        steps = {line["step"]: _row(name, line) for line in lines if line.get("step") and line["event"] != "process"}
+        new, end = _new(journal, start if size > start else 0)
+        steps = {line["step"]: _row(name, line) for line in new if line["step"] and line["event"] != "process"}
         replace_rows(connection, STEPS, list(steps.values()))
         replace_rows(connection, CAMPAIGNS, [{"campaign": name, "offset": end, "steps": _steps(journal.parent)}])
-        found += len(lines)
+        found += len(new)
     return found
 
 
@@ -63,13 +63,21 @@ def _new(journal: Path, start: int) -> tuple[list[dict[str, Any]], int]:
         file.seek(start)
         text = file.read()
     text = text[: text.rfind(b"\n") + 1]
-    lines = []
-    for line in text.splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:  # one that was cut has never been said
-            continue
-    return lines, start + len(text)
+    found = []
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = lines.parse(raw)
+        wrong = line if isinstance(line, str) else lines.lacking(line, SPOKEN)
+        if isinstance(line, dict) and not wrong:
+            found.append(line)
+        elif raw.strip():
+            lines.leave_out(str(journal), _before(journal, start) + number, wrong)
+    return found, start + len(text)
+
+
+def _before(journal: Path, place: int) -> int:
+    """How many lines are before a place."""
+    with journal.open("rb") as file:
+        return file.read(place).count(b"\n")
 
 
 def _row(name: str, line: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from campaign import claim
 from campaign.home import Home
-from campaign.state import Index, opened
+from campaign.lines import parse
+from campaign.state import Index, asked
 from campaign.state_campaigns import Spoken
 
 #: Errors of a run that are told.
@@ -36,21 +36,25 @@ def state_of(folder: Path) -> str:
     """What became of the run of a folder, as its last driver said; lost where that is gone without a word."""
     path = folder / "journal" / "driver.jsonl"
     text = path.read_bytes() if path.exists() else b""
-    lines = [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]
-    last = [line for line in lines if line["event"] in ("started", "done", "failed")][-1:]
-    if last and "state" in last[0]["detail"]:
-        return str(last[0]["detail"]["state"])
+    found = [parse(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]
+    ends = [one for one in found if isinstance(one, dict) and one.get("event") in ("started", "done", "failed")]
+    detail = ends[-1].get("detail") if ends else None
+    if isinstance(detail, dict) and "state" in detail:
+        return str(detail["state"])
     owner = claim.read(folder)
     return "lost" if owner is None or owner.alive is False else "running"
 
 
 def status(home: Home) -> tuple[list[RunStatus], list[Spoken]]:
     """All runs of a home, newest last, and its campaigns."""
-    with opened(home) as index:
-        index.refresh()
-        counts = index.counts()
-        runs = [_run(entry, index, counts.get(entry["run"], {})) for entry in home.runs()]
-        return runs, index.campaigns()
+    return asked(home, lambda index: _status(home, index))
+
+
+def _status(home: Home, index: Index) -> tuple[list[RunStatus], list[Spoken]]:
+    index.refresh()
+    counts = index.counts()
+    runs = [_run(entry, index, counts.get(entry["run"], {})) for entry in home.runs()]
+    return runs, index.campaigns()
 
 
 def _run(entry: Mapping[str, Any], index: Index, counts: Mapping[str, int]) -> RunStatus:

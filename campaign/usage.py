@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from campaign.events import Event
 from campaign.home import Home, now
+from campaign.lines import lacking
 
 if TYPE_CHECKING:
     from campaign.plan import Group, Plan
@@ -179,8 +180,6 @@ def _expected(alike: list[Seen], one: Work) -> Expected:
 
 
 def _seen(line: Mapping[str, Any]) -> Seen | None:
-    """A line as it was written; `None` for one of another release."""
-    try:
-        return Seen(**{name: line[name] for name in Seen.__dataclass_fields__})
-    except KeyError:
-        return None
+    """A line as it was written; `None` for one of another release, or one that is damaged."""
+    fields = {name: str if name in ("label", "instrument") else (int, float) for name in Seen.__dataclass_fields__}
+    return None if lacking(line, fields) else Seen(**{name: line[name] for name in fields})
