@@ -23,6 +23,7 @@ from kernels.errors import JobError, KernelError
 from kernels.job import Job, load
 from kernels.journal import JournalError
 from kernels.killpoints import disarm
+from kernels.ports import shut_inherited
 
 #: Where each kernel lives; imported when it is asked for.
 KERNELS = {
@@ -140,6 +141,7 @@ def run(path: str, ranks: int | None = None) -> int:
     comm = _world() if started_by_mpi() else None
     if comm:
         _unlink_shared(comm)
+        shut_inherited()
     job = _read(path, comm)
     size = comm.size if comm else 1
     if job.attempt > 1:
