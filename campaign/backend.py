@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from campaign.errors import CampaignError
+from campaign.errors import CampaignError, ConfigurationError
 from campaign.killpoints import reach
 from campaign.launch import JOB, cause, cores, end_named, launch
 
@@ -172,11 +173,16 @@ class Backend(Protocol):
         """
 
     def cluster(
-        self, workers: int, resources: Resources, logs: Path, name: str, say: Say
+        self, workers: int, resources: Resources, logs: Path, name: str, say: Say, keys: Path
     ) -> AbstractContextManager[Workers]:
         """A Dask cluster of single-threaded workers, each offering the resource ``quantum``.
 
         Old workers of that name are cancelled first.
+
+        Parameters
+        ----------
+        keys : `Path`
+            What `slurm.secure.keys` made: whoever has them, and nobody else, can talk to the cluster.
         """
 
     def drain(self) -> None:
@@ -224,18 +230,30 @@ class Local:
         return end_named(f"{stem}-")
 
     @contextmanager
-    def cluster(self, workers: int, resources: Resources, logs: Path, name: str, say: Say) -> Iterator[Workers]:
+    def cluster(
+        self, workers: int, resources: Resources, logs: Path, name: str, say: Say, keys: Path
+    ) -> Iterator[Workers]:
         """A LocalCluster; see `Backend.cluster`."""
         from distributed import LocalCluster
 
+        from slurm import secure
+
         os.environ[JOB] = name  # workers, also those that come later, have it from here
-        with LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            resources={"quantum": 1},
-        ) as cluster:
+        with (
+            # Workers import from their folder: by default it lies where others could have made it.
+            tempfile.TemporaryDirectory(prefix="campaign-workers-", ignore_cleanup_errors=True) as folder,
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                protocol=secure.PROTOCOL,
+                security=secure.security(keys),
+                scheduler_kwargs={"dashboard": False, "dashboard_address": secure.DASHBOARD},
+                worker_dashboard_address=None,
+                local_directory=folder,
+                resources={"quantum": 1},
+            ) as cluster,
+        ):
             yield Workers(cluster.scheduler_address)
 
     def drain(self) -> None:
@@ -245,6 +263,23 @@ class Local:
         """Kill what other threads wait for."""
         for process in list(self._living):
             process.kill()
+
+
+def require_dask() -> None:
+    """Refuse a configuration of Dask's that cannot be read, before anything is claimed; nothing of it counts.
+
+    Raises
+    ------
+    ConfigurationError
+        A file in ``DASK_CONFIG``, ``~/.config/dask`` or ``/etc/dask``, or a variable ``DASK_...``, is at fault.
+    """
+    from slurm import secure
+
+    try:
+        secure.pin()
+    except ValueError as error:
+        do = "mend the file, or unset DASK_CONFIG; Dask reads it, though nothing of it counts for a run"
+        raise ConfigurationError(f"Dask does not start: {error}", where="Dask's configuration", do=do) from error
 
 
 def backend_of(site: Site | None, slots: int) -> Backend:

@@ -193,11 +193,13 @@ class Slurm:
                 return status
 
     @contextmanager
-    def cluster(self, workers: int, resources: Resources, logs: Path, name: str, say: Say) -> Iterator[Workers]:
+    def cluster(
+        self, workers: int, resources: Resources, logs: Path, name: str, say: Say, keys: Path
+    ) -> Iterator[Workers]:
         """A Dask cluster of Slurm jobs; see `campaign.backend.Backend.cluster`."""
         from slurm.workers import Wanted, running
 
-        wanted = Wanted(self._scheduler, _wanted(resources, 1), name, logs, say)
+        wanted = Wanted(self._scheduler, _wanted(resources, 1), name, logs, say, keys)
         with running(wanted, self._watcher, workers) as cluster:
 
             def problem() -> str:

@@ -23,6 +23,8 @@ PR_SET_PDEATHSIG = 1
 NO_ROOM = 1 << 16
 #: One thread a rank: ranks are the parallelism.
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+#: The ranks of a gang share a machine: without this each of them listens to all of them, at an address of the network's.
+SHARED_MEMORY = {"UCX_TLS": "self,sm"}
 #: In the environment of every process of a job: its name.
 JOB = "CAMPAIGN_JOB"
 INHERITED = ("PMI_", "PMIX_", "OMPI_", "MPI_", "SLURM_", "SBATCH_", "HYDI_", "HYDRA_")
@@ -53,7 +55,7 @@ def mpiexec() -> str:
 def environment(name: str = "") -> dict[str, str]:
     """The environment of a kernel: nothing of a surrounding MPI or Slurm job, one thread a rank, the job's name."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(INHERITED)}
-    return {**kept, **THREADS, "PYTHONSAFEPATH": "1", JOB: name}
+    return {**kept, **THREADS, **SHARED_MEMORY, "PYTHONSAFEPATH": "1", JOB: name}
 
 
 def _named(stem: str) -> Iterator[int]:

@@ -14,31 +14,32 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from campaign import chunk
-from campaign.backend import Refused, Workers
+from campaign.backend import Refused, Workers, require_dask
 from campaign.chunk import Answer
+from campaign.errors import CampaignError, TransientError
 from campaign.plan import Group, PlanTask
+from slurm import secure
 
 if TYPE_CHECKING:
     from campaign.runner import Runner
 
+T = TypeVar("T")
 POLL_SECONDS = 0.05
 #: Quanta a Dask task: chunking beats every other way of scheduling small work.
 CHUNK = 20
-#: What every cluster of a run is made with: the scheduler does not hold tasks back, and does not leave the only copy of
-#: what the driver's own worker has made on one that may be lost.  It gives up a chunk after as many losses as tell a
+#: What every cluster of a run is made with, beside `slurm.secure.SETTINGS`: the scheduler does not hold tasks back, and
+#: does not leave the only copy of what the driver's own worker has made on one that may be lost.  It gives up a chunk after as many losses as tell a
 #: chunk which of its quanta kill workers; one that it gives up for what others did is tried again in another round.
 SETTINGS = {
     "distributed.scheduler.worker-saturation": "inf",
     "distributed.scheduler.allowed-failures": chunk.DEATHS + 1,
     "distributed.scheduler.active-memory-manager.start": False,
-    # A worker above its memory is ended, which is seen; one that were paused before would wait for ever.
-    **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
 }
 LOST, DRAINED = "the worker is gone", "the run is to end"
 CHUNK_KEY = re.compile(r":\d+$")
@@ -146,6 +147,7 @@ def run(runner: Runner, groups: Sequence[Group]) -> None:
 
 
 def _here_alone(runner: Runner, groups: Sequence[Group]) -> None:
+    require_dask()
     from dask.local import get_sync
 
     labels = {group.label for group in groups}
@@ -161,17 +163,18 @@ def _wanted(runner: Runner, groups: Sequence[Group]) -> dict[str, int]:
 
 def _on_workers(runner: Runner, groups: Sequence[Group], number: Iterator[int]) -> list[Group]:
     """Run groups on a cluster's workers; give those that are left for others."""
+    require_dask()
     import dask
-    from distributed import Client
 
     backend, wanted = runner.backend, _wanted(runner, groups)
     many = min(backend.slots, sum(len(chunked(runner.left(group))) for group in groups if group.kind == "quantum"))
     name, say = f"{runner.stem}-workers", partial(runner.write, "workers")
     with (
         dask.config.set(SETTINGS),
-        backend.cluster(many, wanted, runner.plan.folder / "logs", name, say) as workers,
-        Client(workers.address, set_as_default=False) as client,
-        _driver_worker(client),
+        secure.keys(runner.plan.folder) as keys,
+        _starting(backend.cluster(many, wanted, runner.plan.folder / "logs", name, say, keys)) as workers,
+        _starting(_client(workers, secure.security(keys))) as client,
+        _starting(_driver_worker(client)),
         _known(runner, client),
     ):
         try:
@@ -211,9 +214,40 @@ def _known(runner: Runner, client: Any) -> Iterator[None]:
 
 
 @contextmanager
+def _starting(context: AbstractContextManager[T]) -> Iterator[T]:
+    """Enter something of Dask's; where it does not come up, the machine is at fault.
+
+    Raises
+    ------
+    TransientError
+        It does not come up.
+    """
+    with ExitStack() as stack:
+        try:
+            entered = stack.enter_context(context)
+        except CampaignError:
+            raise
+        except Exception as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            cause = error.__cause__ or error.__context__
+            more = f" ({' '.join(str(cause).split())})" if cause is not None and str(cause) not in why else ""
+            raise TransientError(
+                f"Dask does not start: {why}{more}", do="look at the memory and the processes of this machine; restart"
+            ) from error
+        yield entered
+
+
+def _client(workers: Workers, security: Any) -> Any:
+    from distributed import Client
+
+    return Client(workers.address, security=security, set_as_default=False)
+
+
+@contextmanager
 def _driver_worker(client: Any) -> Iterator[None]:
     """A worker inside this process: it alone may start gangs."""
     from distributed import Worker
+    from distributed.comm import get_address_host
 
     with tempfile.TemporaryDirectory(prefix="campaign-driver-") as folder:
 
@@ -225,7 +259,11 @@ def _driver_worker(client: Any) -> Iterator[None]:
                 resources={"gang": 1, "driver": 1},
                 memory_limit=0,
                 local_directory=folder,
+                host=get_address_host(client.scheduler.address),
+                protocol=secure.PROTOCOL,
+                security=client.security,
                 dashboard=False,
+                dashboard_address=secure.DASHBOARD,
             )
 
         worker = client.sync(start)

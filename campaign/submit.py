@@ -16,6 +16,7 @@ import yaml
 
 from campaign import claim, release
 from campaign.allocation import site_of, slots, with_ranks, with_resources
+from campaign.backend import require_dask
 from campaign.cost import estimate
 from campaign.derived import Deriver, is_derived
 from campaign.errors import SubmissionRefused
@@ -58,6 +59,7 @@ def prepare(step: Step, repository: Repository, options: Options, run: str | Non
     ConfigurationError, SubmissionRefused
         Everything that would make the run fail and can be known beforehand.
     """
+    require_dask()
     known = [c for c in step.config.in_collections if c != step.ticket_chain]
     repository.require_collections(known or list(step.config.in_collections))
     if run is None and repository.collection_type(step.config.output_run) is not None:

@@ -22,6 +22,7 @@ from typing import Any
 from kernels.errors import EXIT_CODES, JobError, KernelError
 from kernels.job import Job, load
 from kernels.killpoints import disarm
+from kernels.ports import shut_inherited
 
 #: Where each kernel lives; imported when it is asked for.
 KERNELS = {
@@ -139,6 +140,7 @@ def run(path: str, ranks: int | None = None) -> int:
     comm = _world() if started_by_mpi() else None
     if comm:
         _unlink_shared(comm)
+        shut_inherited()
     job = _read(path, comm)
     size = comm.size if comm else 1
     if job.attempt > 1:

@@ -22,6 +22,7 @@ from typing import Any
 from distributed.deploy.spec import ProcessInterface
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from slurm import secure
 from slurm.commands import SlurmError, cancel, queue, submit
 from slurm.scripts import Resources, Scheduler, array_script, keep, log_of, write_commands
 from slurm.states import State, Status
@@ -46,8 +47,6 @@ LIFETIME, STAGGER = 0.55, 0.35
 NANNY_MIB = 128
 #: Workers that are wanted within this time are submitted together, second.
 TOGETHER_S = 0.05
-#: A worker above its memory is ended by its nanny, which says so; one that were paused before would wait for ever.
-MEMORY = {name: "False" for name in ("TARGET", "SPILL", "PAUSE")}
 #: So many jobs a worker may end before they join; then it is no accident.
 STILLBORN = 3
 Say = Callable[[str, Mapping[str, Any]], Any]
@@ -74,6 +73,8 @@ class Wanted:
         Takes scripts and logs.
     say : callable
         Told what befalls workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with ``error``.
+    keys : `~pathlib.Path`
+        What `slurm.secure.keys` made, where the nodes see it.
     """
 
     scheduler: Scheduler
@@ -81,16 +82,15 @@ class Wanted:
     name: str
     folder: Path
     say: Say
+    keys: Path
 
     def command(self, address: str, worker: str) -> list[str]:
         """The command line of a worker."""
         seconds = 60 * self.resources.minutes
-        settings = [f"DASK_DISTRIBUTED__WORKER__MEMORY__{name}={value}" for name, value in MEMORY.items()]
-        line = ["env", *settings, self.scheduler.python, "-P"]
-        line += ["-m", "distributed.cli.dask_worker", address, "--name", worker]
+        line = [self.scheduler.python, "-P", "-m", "slurm.worker", str(self.keys.absolute()), address, "--name", worker]
         memory = max(self.resources.memory_mib - NANNY_MIB, self.resources.memory_mib // 2)
         line += ["--nthreads", "1", "--memory-limit", f"{memory}MiB", "--resources", "quantum=1"]
-        line += ["--nanny", "--no-dashboard", "--death-timeout", str(ORPHANED_S)]
+        line += ["--nanny", "--death-timeout", str(ORPHANED_S)]
         line += ["--lifetime", f"{LIFETIME * seconds:.0f}s", "--lifetime-stagger", f"{STAGGER * seconds:.0f}s"]
         return [*line, "--interface", self.scheduler.interface] if self.scheduler.interface else line
 
@@ -283,6 +283,7 @@ def running(wanted: Wanted, watcher: Watcher, many: int) -> Iterator[Running]:
     pool = Pool(wanted, watcher)
     wanted.folder.mkdir(parents=True, exist_ok=True)
     interface = wanted.scheduler.interface or None
+    place = {"interface": interface} if interface else {"host": secure.own_address()}
     with _SLURM.SLURMCluster(
         n_workers=0,
         job_cls=WorkerJob,
@@ -292,7 +293,9 @@ def running(wanted: Wanted, watcher: Watcher, many: int) -> Iterator[Running]:
         processes=1,
         memory=f"{wanted.resources.memory_mib}MiB",
         interface=interface,
-        scheduler_options={"dashboard_address": "127.0.0.1:0", "dashboard": False},
+        protocol=secure.PROTOCOL,
+        security=secure.security(wanted.keys),
+        scheduler_options={**place, "dashboard_address": secure.DASHBOARD, "dashboard": False},
     ) as cluster:
         try:
             cluster.scheduler.add_plugin(Register(pool))

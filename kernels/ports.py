@@ -1,0 +1,50 @@
+"""Shuts the port that a launcher leaves open to anybody.
+
+Hydra's mpiexec waits for its own processes at every address of the machine, and
+tells whoever asks what the job is and what its environment holds.  Ranks
+inherit that socket, and once the world is there nobody needs it any more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from contextlib import suppress
+
+SO_ATTACH_FILTER = 26
+#: A filter that lets no packet through: ``BPF_RET | BPF_K`` of 0 bytes.
+_NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0), 8)
+_PROGRAM = struct.pack("HL", 1, ctypes.addressof(_NOTHING))
+
+
+def _sockets(process: str) -> dict[str, int]:
+    """The sockets of a process: the number of the file by what the system calls it; none where they may not be seen."""
+    found: dict[str, int] = {}
+    with suppress(OSError):
+        for entry in os.listdir(f"/proc/{process}/fd"):
+            with suppress(OSError):  # closed meanwhile
+                found[os.readlink(f"/proc/{process}/fd/{entry}")] = int(entry)
+    return {name: number for name, number in found.items() if name.startswith("socket:")}
+
+
+def shut_inherited() -> int:
+    """Have sockets that the parent process waits for connections at take none any more.
+
+    They stay open: a launcher ends when its own is closed.
+
+    Returns
+    -------
+    shut : `int`
+        How many there are.
+    """
+    parents, shut = _sockets(str(os.getppid())), 0
+    for name, number in _sockets("self").items():
+        if name in parents:
+            with suppress(OSError), socket.socket(fileno=os.dup(number)) as one:
+                network = one.family in (socket.AF_INET, socket.AF_INET6)
+                if network and one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, _PROGRAM)
+                    shut += 1
+    return shut

@@ -1,0 +1,135 @@
+"""Dask as a run uses it: with keys of the run's own, and by nobody's configuration but this.
+
+Whoever talks to a scheduler, a worker or a nanny has it run code.  So each
+listens on one address, and talks to nobody who does not hold the run's key.
+The key lies in a folder that only the operator can look into, is made anew for
+every cluster, and goes with it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import os
+import shutil
+import ssl
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+KEY, CERTIFICATE = "key.pem", "certificate.pem"
+PROTOCOL: Final = "tls://"
+#: What the names of folders with keys begin with, in the folder of their run.
+PREFIX: Final = ".keys-"
+#: Clocks of a site's nodes may be apart; and no run lasts so long.
+BEFORE, AFTER = datetime.timedelta(days=7), datetime.timedelta(days=366)
+#: Of every process of a cluster. No HTTP server has a page, and none listens to other machines (`DASHBOARD`).
+SETTINGS: Final[dict[str, Any]] = {
+    "distributed.comm.require-encryption": True,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    # A worker above its memory is ended, which is seen; one that were paused before would wait for ever.
+    **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
+}
+#: Dask starts its HTTP servers in any case.
+DASHBOARD: Final = "127.0.0.1:0"
+_LOCK = threading.Lock()
+_pinned = False
+
+
+def pin() -> None:
+    """Have Dask go by its defaults and by `SETTINGS`: a file in somebody's home could do without keys.
+
+    Raises
+    ------
+    ValueError
+        Such a file, or a variable ``DASK_...``, cannot be read: processes that Dask starts would read it too.
+    """
+    global _pinned
+    with _LOCK:
+        if _pinned:
+            return
+        try:
+            config = importlib.import_module("dask.config")
+            importlib.import_module("distributed")
+        except Exception as error:
+            raise ValueError(" ".join(str(error).split()) or repr(error)) from error
+        config.refresh(paths=[], env={})
+        config.set(SETTINGS)
+        _pinned = True
+
+
+def _pair() -> tuple[bytes, bytes]:
+    """A key, and a certificate that vouches for itself alone; both PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "campaign")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BEFORE)
+        .not_valid_after(now + AFTER)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(serialization.Encoding.PEM, *plain), certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # a node may read it next
+
+
+@contextmanager
+def keys(folder: Path) -> Iterator[Path]:
+    """Make keys for a cluster, below the run's folder; they are removed with it, as are those of a killed driver.
+
+    Yields
+    ------
+    keys : `~pathlib.Path`
+        A folder of mode 0700, its files of mode 0600.
+    """
+    for left in folder.glob(f"{PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+    try:
+        for name, content in zip((KEY, CERTIFICATE), _pair(), strict=True):
+            _write(made / name, content)
+        yield made
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(made)
+
+
+def security(folder: Path) -> Any:
+    """Dask's `distributed.security.Security`, of keys that `keys` made."""
+    from distributed.security import Security
+
+    certificate, key = str(folder / CERTIFICATE), str(folder / KEY)
+    roles = {f"tls_{role}_key": key for role in ("client", "scheduler", "worker")}
+    roles |= {f"tls_{role}_cert": certificate for role in ("client", "scheduler", "worker")}
+    return Security(require_encryption=True, tls_ca_file=certificate, tls_min_version=ssl.TLSVersion.TLSv1_3, **roles)
+
+
+def own_address(peer: str = "") -> str:
+    """The one address of this machine that it is reached at from a peer, a Dask address; by default from elsewhere."""
+    from distributed.comm import get_address_host
+    from distributed.utils import get_ip
+
+    return str(get_ip(get_address_host(peer)) if peer else get_ip())
