@@ -7,7 +7,6 @@ import fcntl
 import getpass
 import json
 import os
-import shlex
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign.errors import ConfigurationError, UsageError, naming
+from campaign.wording import command, count
 
 RECORDED = ("drp-campaign", "lsst-daf-butler", "numpy", "numba", "fitsio", "mpi4py", "dask")
 
@@ -25,6 +25,11 @@ RECORDED = ("drp-campaign", "lsst-daf-butler", "numpy", "numba", "fitsio", "mpi4
 def now() -> str:
     """The time of an event: ISO-8601, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def typed_line() -> str:
+    """The command that is being carried out, so that it can be given again."""
+    return command(*sys.argv[1:])
 
 
 def versions() -> dict[str, str]:
@@ -90,7 +95,7 @@ class Home:
         entry = {
             "t": now(),
             "command": command,
-            "line": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "line": typed_line(),
             "ticket": ticket,
             "user": getpass.getuser(),
             "host": socket.gethostname(),
@@ -123,7 +128,7 @@ class Home:
         if len(found) == 1:
             return found[0]
         known = ", ".join(r["run"] for r in (found or runs)[-5:]) or "none yet"
-        what = f"{name!r} fits {len(found)} runs" if found else f"no run {name!r}"
+        what = f"{name!r} fits {count(len(found), 'run')}" if found else f"no run {name!r}"
         raise UsageError(what, where=str(self.runs_file), do=f"runs: {known}")
 
 
