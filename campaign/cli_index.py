@@ -46,13 +46,17 @@ def _entry(home: Home, run: str | None) -> dict[str, Any]:
 @repo_option
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until the run ends.")
 @click.option("--stale", is_flag=True, help="Ask the repository what would be made from something else today.")
+@click.option("--waiting", is_flag=True, help="Show what waits for a person, and the commands that decide on it.")
 @as_json
-def status(run: str | None, repo: str | None, watch: bool, stale: bool, as_json: bool) -> None:
+def status(run: str | None, repo: str | None, watch: bool, stale: bool, waiting: bool, as_json: bool) -> None:
     """List the runs, newest last; of RUN tell how each task label stands."""
     from campaign import console
     from campaign.progress import progress
 
     home = _home(repo)
+    if waiting:
+        _waiting(home, as_json)
+        return
     if stale:
         _stale(home, run, as_json)
         return
@@ -71,6 +75,31 @@ def status(run: str | None, repo: str | None, watch: bool, stale: bool, as_json:
         if not watch or found.state != "running":
             return
         time.sleep(WATCH_S)
+
+
+def _waiting(home: Home, as_json: bool) -> None:
+    """Show every gate that waits as its campaign's driver does, and how all of them are accepted."""
+    from campaign import console
+    from campaign.errors import CampaignError
+    from campaign.plans_decide import accept_all, describe, gates_of, standings, token
+    from campaign.plans_gate import gate_text
+
+    campaigns, wrong = standings(home)
+    console.warn(wrong)
+    gates = gates_of(campaigns)
+    if as_json:
+        console.emit({"waiting": [gate.plain for gate in gates], "shown": token(gates)})
+        return
+    for gate in gates:
+        print(f"{gate.campaign}, run {gate.run}")
+        try:
+            print("\n".join(gate_text(gate.state, home)))
+        except (CampaignError, OSError) as error:  # its folder was cleared: it is decided on all the same
+            print(f"{gate.step:14s} waits for a person to look; nothing more is known: {str(error).splitlines()[0]}")
+            print(f"    then        {gate.command('accept')}\n    or          {gate.command('reject')}")
+    if len(gates) > 1:
+        print(f"all of these  {accept_all(gates)}")
+    console.say(describe(gates))
 
 
 def _stale(home: Home, run: str | None, as_json: bool) -> None:
@@ -106,9 +135,11 @@ def _list(home: Home, as_json: bool) -> None:
     from campaign.status import status
 
     runs, campaigns = status(home)
+    gates = _gates(home)
     if as_json:
-        answer = {"runs": runs, "campaigns": campaigns, "left_out": left_out()}
-        console.emit({key: [asdict(one) for one in some] for key, some in answer.items()})
+        spoken = [{**asdict(one), "waits_at": gates.get(one.campaign, [])} for one in campaigns]
+        left = [asdict(one) for one in left_out()]
+        console.emit({"runs": [asdict(one) for one in runs], "campaigns": spoken, "left_out": left})
         return
     if not runs:
         console.say(f"no run is listed in {home.runs_file}")
@@ -119,13 +150,29 @@ def _list(home: Home, as_json: bool) -> None:
         for error in one.errors:
             print(f"{one.run}: {error}")
     if campaigns:
-        console.table(
-            ("campaign", "steps", "begun", "certified", "waits at", "failed"), [_campaign(c) for c in campaigns]
-        )
+        columns = ("campaign", "steps", "begun", "certified", "waits at", "failed")
+        console.table(columns, [_campaign(c, gates.get(c.campaign, [])) for c in campaigns])
+    if gates:
+        console.say("campaign status --waiting shows what waits for a person, and the commands that decide on it")
 
 
-def _campaign(one: Spoken) -> tuple[object, ...]:
-    certified, gates, failed = (one.of(event) for event in ("certified", "gate", "failed"))
+def _gates(home: Home) -> dict[str, list[str]]:
+    """By campaign, the steps that wait for a person, as `accept` and `plan` have it."""
+    if not home.campaigns:
+        return {}
+    from campaign import console
+    from campaign.plans_decide import gates_of, standings
+
+    campaigns, wrong = standings(home)
+    console.warn(wrong)
+    found: dict[str, list[str]] = {}
+    for gate in gates_of(campaigns):
+        found.setdefault(gate.campaign, []).append(gate.step)
+    return found
+
+
+def _campaign(one: Spoken, gates: list[str]) -> tuple[object, ...]:
+    certified, failed = one.of("certified"), one.of("failed")
     return one.campaign, one.steps or "", len(one.said), len(certified), ", ".join(gates), ", ".join(failed)
 
 

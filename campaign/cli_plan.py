@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from campaign.cli import as_json, cli, options
 if TYPE_CHECKING:
     from campaign.home import Home
     from campaign.plans import Campaign
+    from campaign.plans_decide import Gate
     from campaign.plans_state import Books
 
 plan_options = options(
@@ -22,7 +23,9 @@ plan_options = options(
     click.option("--env", "env_file", type=click.Path(dir_okay=False), help="Variables over the plan's, from FILE."),
 )
 campaign_option = click.option("--campaign", "name", help="Which one, where several wait at such a step.")
-looked_option = click.option("--run", "run", help="The run that was looked at; another one is not decided on.")
+looked_option = click.option(
+    "--run", "run", help="The run that was looked at, or its beginning; another one is not decided on."
+)
 repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
 
 
@@ -110,33 +113,81 @@ def show_plan(plan_name: str, env_file: str | None, svg_file: Path | None, quick
         console.say(f"drawn in {svg_file}")
 
 
-@contextmanager
-def _gate(
-    step: str, name: str | None, run: str | None, repo: str | None
-) -> Iterator[tuple[Home, Books, dict[str, Any]]]:
-    """The gate that waits, for one person to decide on."""
-    from campaign.home import home_of
-    from campaign.plans_state import waiting_gate
+def _found(home: Home, steps: Sequence[str], token: str | None, name: str | None, run: str | None) -> list[Gate]:
+    """The gates that a person decides on: as they are named, or as they were shown."""
+    from campaign import console
+    from campaign.errors import UsageError
+    from campaign.plans_decide import WAITING, shown, waiting_gate
 
-    home = home_of(repo, os.environ)
-    books, _ = waiting_gate(home, step, name, run)
-    with books.deciding():
-        yield (home, *waiting_gate(home, step, name, run))  # another may have been quicker
+    if bool(steps) == bool(token):
+        raise UsageError("name the steps, or give --all-shown and what was shown", do=WAITING)
+    if run and len(steps) != 1:
+        raise UsageError("--run is of one step", do=WAITING)
+    if token is None:
+        return [waiting_gate(home, step, name, run) for step in dict.fromkeys(steps)]
+    gates, notes = shown(home, token)
+    for note in notes:
+        console.say(note)
+    return gates
+
+
+@contextmanager
+def _decided(find: Callable[[], list[Gate]]) -> Iterator[list[Gate]]:
+    """Gates for one person to decide on."""
+    from campaign.errors import UsageError
+    from campaign.plans_decide import WAITING, deciding
+
+    gates = find()
+    with deciding(gates):
+        if [gate.run for gate in find()] != [gate.run for gate in gates]:  # another may have been quicker
+            raise UsageError("somebody has decided meanwhile; nothing was recorded", do=WAITING)
+        yield gates
+
+
+def _require_products(home: Home, gates: Sequence[Gate], repo: str | None) -> None:
+    from campaign.plans_decide import require_products
+    from campaign.repository import open_repository
+
+    for root in dict.fromkeys(gate.repository or repo or "" for gate in gates):
+        with open_repository(root) as repository:
+            for gate in gates:
+                if (gate.repository or repo or "") == root:
+                    require_products(gate, home, repository)
+
+
+def _say_decided(gates: Sequence[Gate], words: str) -> None:
+    """Say what was decided, and what goes on with it."""
+    from campaign import console
+
+    for gate in gates:
+        console.say(f"{gate.step} of {gate.campaign} is {words}, run {gate.run}")
+    for name, books in {gate.campaign: gate.books for gate in gates}.items():
+        if not books.driven:
+            console.say(f"nobody drives {name} now: campaign run PLAN goes on with it")
 
 
 @cli.command()
-@click.argument("step")
+@click.argument("steps", metavar="STEP...", nargs=-1)
 @click.option("--reason", required=True, help="Why; it is recorded.")
+@click.option("--all-shown", "token", metavar="SHOWN", help="All that `campaign status --waiting` showed, by its word.")
 @looked_option
 @campaign_option
 @repo_option
-def accept(step: str, reason: str, run: str | None, name: str | None, repo: str | None) -> None:
-    """Accept what STEP made: the campaign that waits for it goes on."""
-    from campaign import console
+def accept(
+    steps: tuple[str, ...], reason: str, token: str | None, run: str | None, name: str | None, repo: str | None
+) -> None:
+    """Accept what STEP made: the campaign that waits for it goes on.
 
-    with _gate(step, name, run, repo) as (_, books, line):
-        books.write("accepted", step, run=line["run"], reason=reason)
-    console.say(f"{step} of {books.folder.name} is accepted, run {line['run']}")
+    Several steps are accepted together, or none of them.
+    """
+    from campaign.home import home_of, typed_line
+
+    home = home_of(repo, os.environ)
+    with _decided(lambda: _found(home, steps, token, name, run)) as gates:
+        _require_products(home, gates, repo)
+        for gate in gates:
+            gate.books.write("accepted", gate.step, run=gate.run, reason=reason, line=typed_line())
+    _say_decided(gates, "accepted")
 
 
 @cli.command()
@@ -148,13 +199,15 @@ def accept(step: str, reason: str, run: str | None, name: str | None, repo: str 
 @repo_option
 def reject(step: str, reason: str, rerun: str | None, run: str | None, name: str | None, repo: str | None) -> None:
     """Reject what STEP made: it, and what needs it, is made under the next RERUN."""
-    from campaign import console
+    from campaign.home import home_of, typed_line
     from campaign.plans_state import following
 
-    with _gate(step, name, run, repo) as (home, books, line):
-        found = following(home, books, line, rerun)
-        books.write("rejected", step, run=line["run"], reason=reason, rerun=found)
-    console.say(f"{step} of {books.folder.name} is rejected; it and what needs it are made next as RERUN {found}")
+    home = home_of(repo, os.environ)
+    with _decided(lambda: _found(home, [step], None, name, run)) as gates:
+        (gate,) = gates
+        found = following(home, gate.books, gate.run, gate.state.rerun, rerun)
+        gate.books.write("rejected", step, run=gate.run, reason=reason, rerun=found, line=typed_line())
+    _say_decided(gates, f"rejected; it and what needs it are made next as RERUN {found}")
 
 
 @cli.command("reads")

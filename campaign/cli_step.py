@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,7 +219,7 @@ def submit(
     from campaign.detach import require_driver
     from campaign.drive import submit as run
     from campaign.execution import execution
-    from campaign.order import Order
+    from campaign.order import NONCE, Order
     from campaign.repository import open_repository
     from campaign.step import load
     from campaign.submit import create, prepare
@@ -226,7 +227,7 @@ def submit(
     chosen = _options(settings, site, exclude, allow_missing, named, ranks)
     step = load(template, environment(env_file), chosen)
     console.warn(step.config.warnings)
-    order = Order.of(step, chosen, sites, override)
+    order = Order.of(step, chosen, sites, override, os.environ.get(NONCE, ""))
     with open_repository(step.config.butler_config, writeable=not dry_run) as repository:
         plan, camera = prepare(step, repository, chosen)
         plan, how, shares = execution(step, plan, order, console.say, probe=not dry_run)
@@ -388,7 +389,6 @@ def certify(template: str | None, env_file: str | None, as_json: bool, **chosen:
 @as_json
 def chain(repo: str, parent: str, children: tuple[str, ...], mode: str, yes: bool, deploy: bool, as_json: bool) -> None:
     """Put CHILDREN into the chain PARENT of REPO, as `butler collection-chain` does."""
-    import os
     from dataclasses import asdict
 
     from campaign import console

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
-import shlex
 import socket
 import sys
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from typing import Any
 
 from campaign import lines
 from campaign.errors import ConfigurationError, UsageError
+from campaign.wording import command, count
 
 #: What a line must have, to be a run's, a command's, to say what a run took.
 RUN = dict.fromkeys(("t", "run", "template", "ticket", "output_run", "submit_path"), str)
@@ -30,6 +29,11 @@ RECORDED = ("drp-campaign", "lsst-daf-butler", "numpy", "numba", "fitsio", "mpi4
 def now() -> str:
     """The time of an event: ISO-8601, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def typed_line() -> str:
+    """The command that is being carried out, so that it can be given again."""
+    return command(*sys.argv[1:])
 
 
 def versions() -> dict[str, str]:
@@ -95,7 +99,7 @@ class Home:
         entry = {
             "t": now(),
             "command": command,
-            "line": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "line": typed_line(),
             "ticket": ticket,
             "user": getpass.getuser(),
             "host": socket.gethostname(),
@@ -139,7 +143,7 @@ class Home:
         if len(found) == 1:
             return found[0]
         known = ", ".join(r["run"] for r in (found or runs)[-5:]) or "none yet"
-        what = f"{name!r} fits {len(found)} runs" if found else f"no run {name!r}"
+        what = f"{name!r} fits {count(len(found), 'run')}" if found else f"no run {name!r}"
         raise UsageError(what, where=str(self.runs_file), do=f"runs: {known}")
 
 

@@ -15,6 +15,8 @@ from campaign.jobs import write_text
 from campaign.step import Options, Step, load
 
 NAME = "order.json"
+#: Variable by which a campaign's driver hands a submission the nonce of its step.
+NONCE = "CAMPAIGN_NONCE"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Order:
         By kind, the collection that a calibration is taken from.
     variables : `dict`
         The environment's that the template named.
+    nonce : `str`
+        What a campaign's driver gave the step that it submitted, and knows the run by; empty for an operator's own.
     """
 
     template: str
@@ -50,9 +54,12 @@ class Order:
     ranks: int | None
     named: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
 
     @classmethod
-    def of(cls, step: Step, options: Options, sites: str | None = None, override: bool = False) -> Order:
+    def of(
+        cls, step: Step, options: Options, sites: str | None = None, override: bool = False, nonce: str = ""
+    ) -> Order:
         """What was asked for when a step was resolved."""
         return cls(
             template=step.config.path,
@@ -65,6 +72,7 @@ class Order:
             ranks=options.ranks,
             named=options.named,
             variables={**step.config.variables, "CAMPAIGN_HOME": str(step.home.path.absolute())},
+            nonce=nonce,
         )
 
     @property

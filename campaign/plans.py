@@ -392,6 +392,18 @@ def load(name_or_path: str, env_file: Path | None, shell: Mapping[str, str]) -> 
     return campaign
 
 
+def kept(path: Path, variables: Mapping[str, str]) -> Campaign:
+    """A campaign as its books keep it: its steps are known, its templates need not resolve here.
+
+    Raises
+    ------
+    PlanErrors, ConfigurationError
+        The plan that was kept cannot be read.
+    """
+    file = read(path)
+    return Campaign(path, file, variables, _sorted(file))
+
+
 def _clashes(campaign: Campaign) -> Iterator[Problem]:
     owners: dict[str, str] = {}
     wrong: dict[tuple[str, str], list[str]] = {}

@@ -12,6 +12,7 @@ from campaign.events import read as read_events
 from campaign.home import Home
 from campaign.ingest import camera_of
 from campaign.plan import load
+from campaign.plans_decide import decision
 from campaign.plans_state import StepState
 
 
@@ -47,5 +48,5 @@ def gate_text(state: StepState, home: Home) -> list[str]:
         texts.append(f"    look at     exposure {found.exposure}: {found.why} ({len(found.detectors)} detectors)")
     texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
     for word, what in (("then", "accept"), ("or", "reject")):
-        texts.append(f"    {word:11s} campaign {what} {state.name} --run {state.run} --reason '...'")
+        texts.append(f"    {word:11s} {decision(what, state.name, state.run)}")
     return texts

@@ -8,6 +8,7 @@ finds it by its run.  Nothing is remembered here that is not in the journals.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,12 +20,15 @@ from pathlib import Path
 from campaign import claim
 from campaign.certification import run as certify
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, TasksFailed, UsageError
-from campaign.home import Home
+from campaign.home import Home, typed_line
+from campaign.order import NONCE
 from campaign.order import read as read_order
 from campaign.plans import Campaign, PlanStep
+from campaign.plans_decide import Gate, require_products
 from campaign.plans_gate import gate_text
-from campaign.plans_state import Books, StepState, keep_plan, look
+from campaign.plans_state import WORDS, Books, StepState, keep_plan, look
 from campaign.problems import suggest
+from campaign.wording import count
 
 POLL_S = 0.1
 #: How often it is looked at what other drivers make, second.
@@ -117,8 +121,9 @@ class Driver:
         lost = [name for name in wanted if states[name].state != "done"]
         if lost:
             first = states[lost[0]]
+            why = first.note or WORDS[first.state]
             raise TasksFailed(
-                f"{len(lost)} of {len(wanted)} steps are not done; the first: {first.name}: {first.note or 'failed'}",
+                f"{len(lost)} of {count(len(wanted), 'step')} are not done; the first: {first.name}: {why}",
                 where=str(self.books.folder),
                 do="mend the cause and give the same command again: it goes on with what is left",
             )
@@ -213,8 +218,9 @@ class Driver:
         settings = self._settings(state)
         again = bool(state.run) and self._asked_as(state, settings)
         words = ["restart", state.run] if again else self._submission(step, settings)
-        self.books.write("begun", name, rerun=state.rerun, log=str(log), command=words[0])
-        environment = {**self.campaign.environment, "RERUN": state.rerun}
+        nonce = "" if again else secrets.token_hex(8)  # a run that is restarted has that of its submission
+        self.books.write("begun", name, rerun=state.rerun, log=str(log), command=words[0], nonce=nonce)
+        environment = {**self.campaign.environment, "RERUN": state.rerun, NONCE: nonce}
         with log.open("wb") as output:
             self._children[name] = subprocess.Popen(
                 [sys.executable, "-P", "-m", "campaign", *words],
@@ -298,8 +304,7 @@ class Driver:
 
     def _gate(self, state: StepState) -> bool:
         if self.chosen.yes:
-            self.books.write("accepted", state.name, run=state.run, reason="--yes")
-            return True
+            return self._accept(state)
         lines = [line for line in self.books.lines() if line["step"] == state.name]
         if not any(line["event"] == "gate" and line["run"] == state.run for line in lines):
             self.books.write("gate", state.name, run=state.run, rerun=state.rerun)
@@ -309,15 +314,35 @@ class Driver:
                 self.say(text)
         return False
 
+    def _accept(self, state: StepState) -> bool:
+        """Accept unseen, as the operator wants it; but not what is gone."""
+        if state.name in self._refused:
+            return False
+        gate = Gate(self.campaign.name, state, self.books)
+        from campaign.repository import open_repository
+
+        try:
+            with open_repository(self.campaign.environment["REPO"]) as repository:
+                require_products(gate, self.home, repository)
+        except CampaignError as error:
+            self._refuse(state, "cannot be accepted", error)
+            return False
+        self.books.write("accepted", state.name, run=state.run, reason="--yes", line=typed_line())
+        return True
+
+    def _refuse(self, state: StepState, what: str, error: CampaignError) -> None:
+        """Leave a step as it is: this driver tries no more."""
+        self._refused.add(state.name)
+        self.books.write("failed", state.name, error=str(error), run=state.run)
+        self.say(f"{state.name:14s} {what}: {error}")
+
     def _certify(self, state: StepState) -> None:
         """Certify and chain the run that was accepted; what a killed driver had certified is only noted."""
         name = state.name
         try:
             report = certify(self.campaign.certification(name, state.rerun, state.output_run), again=True)
         except CampaignError as error:
-            self._refused.add(name)
-            self.books.write("failed", name, error=str(error), run=state.run)
-            self.say(f"{name:14s} could not be certified: {error}")
+            self._refuse(state, "could not be certified", error)
             return
         target = report["certified"]["target"]
         self.books.write("certified", name, run=state.run, target=target, count=len(report["certified"]["data_ids"]))

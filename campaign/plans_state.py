@@ -23,8 +23,7 @@ from campaign.errors import SubmissionRefused, UsageError
 from campaign.home import SPOKEN, Home, append_line, now
 from campaign.jobs import write_text
 from campaign.lines import lacking, leave_out, numbered
-from campaign.plans import Campaign
-from campaign.problems import suggest
+from campaign.plans import Campaign, kept
 from campaign.status import state_of
 from campaign.template_config import StepConfig
 from campaign.template_vocabulary import objection
@@ -51,6 +50,8 @@ SAID: Mapping[str, tuple[str, ...]] = {
     "made": ("run",),
     "certified": ("run", "target"),
 }
+#: What a campaign's folder keeps of how it was begun.
+PLAN, VARIABLES = "plan.yaml", "variables.json"
 _RERUN = re.compile(r"^(.*?)([a-y])$")
 
 
@@ -94,6 +95,20 @@ class Books:
             else:
                 found.append(line)
         return found
+
+    def variables(self) -> dict[str, str]:
+        """The variables that it was begun with; none where they were not kept, or cannot be read."""
+        try:
+            found = json.loads((self.folder / VARIABLES).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def driven(self) -> bool:
+        """Whether somebody drives it, as far as this machine can tell."""
+        owner = claim.read(self.folder)
+        return owner is not None and owner.alive is not False
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
@@ -172,14 +187,18 @@ class _Decisions:
     ----------
     reruns : `dict`
         By step.
-    accepted, certified : `dict`
-        By run: by whom, and where.
-    made, rejected : `set`
+    accepted, rejected, certified : `dict`
+        By run: by whom and when, and where.
+    made : `set`
         Runs.
     failed : `dict`
         By step, why.
+    nonces : `dict`
+        By step and RERUN, what its submissions were given: their runs have it too.
     begun : `dict`
-        By step and RERUN, when first.
+        The same, when first, of submissions that were given none: those of an earlier release.
+    named : `dict`
+        By step, the runs that the journal says something of.
     processes : `dict`
         By step, the newest that makes it.
     """
@@ -188,24 +207,27 @@ class _Decisions:
     accepted: dict[str, str] = field(default_factory=dict)
     certified: dict[str, str] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
-    rejected: set[str] = field(default_factory=set)
+    rejected: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    nonces: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     begun: dict[tuple[str, str], str] = field(default_factory=dict)
+    named: dict[str, set[str]] = field(default_factory=dict)
     processes: dict[str, claim.Claim] = field(default_factory=dict)
 
 
 def _decisions(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> _Decisions:
-    found = _Decisions(dict.fromkeys(campaign.steps, campaign.environment["RERUN"]))
+    found = _Decisions(dict.fromkeys(campaign.steps, _first_rerun(campaign, lines)))
     for line in lines:
         step, run = line["step"], line.get("run", "")
         if step not in campaign.steps:
             continue
+        found.named.setdefault(step, set()).add(run)
         match line["event"]:
             case "rejected":
-                found.rejected.add(run)
+                found.rejected[run] = f"rejected by {line['user']} at {line['t']}: {line['reason']}"
                 found.reruns |= dict.fromkeys((step, *campaign.descendants(step)), line["rerun"])
             case "accepted":
-                found.accepted[run] = f"accepted by {line['user']}: {line['reason']}"
+                found.accepted[run] = f"accepted by {line['user']} at {line['t']}: {line['reason']}"
             case "certified":
                 found.certified[run] = line["target"]
             case "made":
@@ -215,8 +237,21 @@ def _decisions(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> _Decis
             case "failed" | "begun":
                 found.failed[step] = line.get("error", "")
                 if line["event"] == "begun":
-                    found.begun.setdefault((step, line["rerun"]), line["t"])
+                    _begun(found, (step, line["rerun"]), line)
     return found
+
+
+def _first_rerun(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> str:
+    """The RERUN that a campaign began with; what its books keep need not say it."""
+    known = campaign.environment.get("RERUN")
+    return known or next((str(line["rerun"]) for line in lines if line["event"] == "begun"), "")
+
+
+def _begun(found: _Decisions, key: tuple[str, str], line: Mapping[str, Any]) -> None:
+    if line.get("nonce"):
+        found.nonces.setdefault(key, set()).add(line["nonce"])
+    elif line.get("command") != "restart":
+        found.begun.setdefault(key, line["t"])
 
 
 def _run_state(folder: Path) -> tuple[State, str]:
@@ -237,20 +272,45 @@ def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> 
     lines : sequence of `dict`
         The campaign's journal.
     """
-    decided, runs = _decisions(campaign, lines), home.runs()
+    decided = _decisions(campaign, lines)
+    configs = {name: campaign.config(name, decided.reruns[name]) for name in campaign.order}
+    return _states(campaign, home.runs(), decided, configs)
+
+
+def _states(
+    campaign: Campaign,
+    runs: Sequence[Mapping[str, Any]],
+    decided: _Decisions,
+    configs: Mapping[str, StepConfig],
+) -> dict[str, StepState]:
     found: dict[str, StepState] = {}
     for name in campaign.order:
-        config, since = campaign.config(name, decided.reruns[name]), decided.begun.get((name, decided.reruns[name]))
-        mine = [r for r in runs if since and r["t"] >= since and r["output"] == config.output]
-        own = [r for r in mine if r["run"] not in decided.rejected]
+        config = configs.get(name)
+        own = [r for r in runs if _is_own(r, name, config, decided) and r["run"] not in decided.rejected]
         found[name] = _step(campaign, name, config, own[-1] if own else None, decided, found)
     return found
+
+
+def _is_own(entry: Mapping[str, Any], step: str, config: StepConfig | None, decided: _Decisions) -> bool:
+    """Whether a run is the campaign's: its submission was given a nonce of the step; no clock is asked.
+
+    Earlier releases gave none: of their runs those are the step's that were listed after it was begun.
+    """
+    key = (step, decided.reruns[step])
+    if config is not None and entry["output"] != config.output:
+        return False
+    if "nonce" in entry:
+        return entry["nonce"] in decided.nonces.get(key, ())
+    if config is None:
+        return entry["run"] in decided.named.get(step, ())
+    since = decided.begun.get(key)
+    return since is not None and entry["t"] >= since
 
 
 def _step(
     campaign: Campaign,
     name: str,
-    config: StepConfig,
+    config: StepConfig | None,
     entry: Mapping[str, Any] | None,
     decided: _Decisions,
     before: Mapping[str, StepState],
@@ -291,51 +351,49 @@ def _step(
     return at("done", decided.accepted.get(entry["run"], ""))
 
 
-def waiting_gate(home: Home, step: str, name: str | None, run: str | None = None) -> tuple[Books, dict[str, Any]]:
-    """The campaign whose gate a person decides on, and the line that says that it waits.
+@dataclass(frozen=True)
+class Standing:
+    """A campaign by its books alone: what its steps have come to, and who decided on which runs.
 
     Parameters
     ----------
-    name : `str`, optional
-        The campaign, where several have such a step.
-    run : `str`, optional
-        The run that was looked at.
+    books : `Books`
+    campaign : `Campaign`
+        Its steps; see `campaign.plans.kept`.
+    states : `dict` [`str`, `StepState`]
+    accepted, rejected : `dict` [`str`, `str`]
+        By run: by whom, when and why.
+    """
+
+    books: Books
+    campaign: Campaign
+    states: Mapping[str, StepState]
+    accepted: Mapping[str, str]
+    rejected: Mapping[str, str]
+
+
+def standing(home: Home, name: str) -> Standing:
+    """See how a campaign stands by its books alone, whether anybody drives it or not.
 
     Raises
     ------
-    UsageError
-        No campaign waits there, or several do, or with another run.
+    PlanErrors, ConfigurationError
+        The plan that it keeps cannot be read.
     """
-    found = []
-    for one in home.campaigns:
-        books = Books(folder_of(home, one))
-        lines = [line for line in books.lines() if line["step"] == step]
-        ends = [line for line in lines if line["event"] in ("gate", "accepted", "rejected")]
-        if ends and ends[-1]["event"] == "gate" and name in (None, one):
-            found.append((books, ends[-1]))
-    if len(found) == 1:
-        if run not in (None, found[0][1]["run"]):
-            what = f"{step} waits with run {found[0][1]['run']}, not with {run}"
-            raise UsageError(what, do="look at that one first: campaign plan PLAN")
-        return found[0]
-    if found:
-        names = ", ".join(books.folder.name for books, _ in found)
-        raise UsageError(f"{len(found)} campaigns wait at {step}: {names}", do="say which with --campaign")
-    steps = {line["step"] for one in home.campaigns for line in Books(folder_of(home, one)).lines() if line["step"]}
-    where = f" of {name}" if name else ""
-    what = f"no gate {step}{where} waits for a decision"
-    if step in steps or not steps:
-        raise UsageError(what, do="campaign plan PLAN shows where the campaign is")
-    raise UsageError(what, do=suggest(step, steps))
+    books = Books(folder_of(home, name))
+    campaign, lines = kept(books.folder / PLAN, books.variables()), books.lines()
+    decided = _decisions(campaign, lines)
+    states = _states(campaign, home.runs(), decided, {})
+    return Standing(books, campaign, states, decided.accepted, decided.rejected)
 
 
-def following(home: Home, books: Books, line: Mapping[str, Any], wanted: str | None) -> str:
+def following(home: Home, books: Books, run: str, rerun: str, wanted: str | None) -> str:
     """The RERUN that a rejected run is made again under.
 
     Parameters
     ----------
-    line : `dict`
-        What says that it waits.
+    run, rerun : `str`
+        The run, and what it was made under.
     wanted : `str`, optional
         What the operator says; else the next letter that nobody has used.
 
@@ -344,12 +402,12 @@ def following(home: Home, books: Books, line: Mapping[str, Any], wanted: str | N
     UsageError
         It cannot be one, or runs of this ticket and tag have it.
     """
-    output = next((entry["output"] for entry in home.runs() if entry["run"] == line["run"]), "")
+    output = next((entry["output"] for entry in home.runs() if entry["run"] == run), "")
     folder = output.rpartition("/")[0]
     outputs = {entry["output"] for entry in home.runs() if entry["output"].startswith(f"{folder}/")}
     used = {name.rpartition(".")[2] for name in outputs} | {one["rerun"] for one in books.lines() if one.get("rerun")}
     if wanted is None:
-        found = next_rerun(line["rerun"])
+        found = next_rerun(rerun)
         while found in used:
             found = next_rerun(found)
         return found
@@ -382,7 +440,7 @@ def keep_plan(books: Books, text: str, variables: Mapping[str, str], changed: bo
     SubmissionRefused
         The campaign was begun with others.
     """
-    plan, known = books.folder / "plan.yaml", books.folder / "variables.json"
+    plan, known = books.folder / PLAN, books.folder / VARIABLES
     other = ["the plan"] if plan.exists() and plan.read_text(encoding="utf-8") != text else []
     before = _variables(known) if known.exists() else variables
     if before is None:

@@ -51,7 +51,7 @@ def restart(
     if left.standing.stale and not redo_stale:
         raise _outdated(left)
     step = left.order.step(plan.output_run, plan.submit_path)
-    submit.register(left.home, repository, plan, step.config.name)
+    submit.register(left.home, repository, plan, step.config.name, left.order.nonce)
     again = {**left.standing.damaged, **left.standing.stale}
     published = left.standing.outcome.published.keys()
     _prune(plan, repository, published - again.keys())  # refuses before anything is changed

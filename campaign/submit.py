@@ -171,7 +171,7 @@ def create(step: Step, repository: Repository, plan: Plan, order: Order | None =
             order.write(plan.folder)
         plan.write()
         reach("plan-written")
-        register(step.home, repository, plan, step.config.name)
+        register(step.home, repository, plan, step.config.name, order.nonce if order else "")
 
 
 def write_inputs(step: Step, plan: Plan) -> None:
@@ -203,8 +203,13 @@ def require_places(step: Step, plan: Plan) -> None:
     require_writeable(step.home.path, RECORDS)
 
 
-def register(home: Home, repository: Repository, plan: Plan, template: str) -> None:
+def register(home: Home, repository: Repository, plan: Plan, template: str, nonce: str) -> None:
     """Claim the output RUN, of which exactly one of several submitters is the owner, and list the run; both once.
+
+    Parameters
+    ----------
+    nonce : `str`
+        See `campaign.order.Order`.
 
     Raises
     ------
@@ -226,6 +231,7 @@ def register(home: Home, repository: Repository, plan: Plan, template: str) -> N
         "product": plan.product,
         "detectors": [d["detector"] for d in plan.wanted(plan.product)],
         "submit_path": plan.submit_path,
+        "nonce": nonce,
     }
     home.add_run(entry)
     reach("run-listed")

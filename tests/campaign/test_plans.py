@@ -13,10 +13,11 @@ import yaml
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home
 from campaign.plans import Campaign, load, locate, read
+from campaign.plans_decide import waiting_gate
 from campaign.plans_draw import Row, svg
 from campaign.plans_run import Chosen, chosen_steps
 from campaign.plans_simulation import exposures, problems
-from campaign.plans_state import Books, StepState, next_rerun, waiting_gate
+from campaign.plans_state import Books, StepState, keep_plan, next_rerun
 from campaign.reads import differences, draw, reads
 from campaign.svg import columns
 from tests.conftest import ROOT, typed
@@ -253,15 +254,26 @@ def test_blocks_that_overlap_or_are_for_nothing(tmp_path: Path) -> None:
 
 
 def test_a_gate_that_nobody_waits_at(tmp_path: Path) -> None:
+    home = Home(tmp_path)
     with pytest.raises(UsageError, match="no gate bias waits"):
-        waiting_gate(Home(tmp_path), "bias", None)
+        waiting_gate(home, "bias", None)
+    keys = ("template", "ticket", "output", "product")
     for name in ("one", "two"):
-        Books(tmp_path / "campaigns" / name).write("gate", "bias", run="r", rerun="20250207a")
+        books, folder = Books(tmp_path / "campaigns" / name), tmp_path / name
+        keep_plan(books, yaml.safe_dump({"steps": {"bias": {"template": "x", "gate": True}}}), {}, False)
+        books.write("begun", "bias", rerun="20250207a", command="submit", nonce=name)
+        books.write("made", "bias", run=name)
+        home.add_run(
+            dict.fromkeys(keys, "x") | {"run": name, "output_run": name, "nonce": name, "submit_path": str(folder)}
+        )
     with pytest.raises(UsageError, match="2 campaigns wait at bias: one, two"):
-        waiting_gate(Home(tmp_path), "bias", None)
-    assert waiting_gate(Home(tmp_path), "bias", "two")[1]["rerun"] == "20250207a"
+        waiting_gate(home, "bias", None)
+    assert waiting_gate(home, "bias", "two").state.rerun == "20250207a"
+    assert waiting_gate(home, "bias", None, "one").campaign == "one"
     with pytest.raises(UsageError, match="no gate bais waits .*\n.*known: bias"):
-        waiting_gate(Home(tmp_path), "bais", None)
+        waiting_gate(home, "bais", None)
+    (tmp_path / "campaigns" / "one" / "plan.yaml").write_text("steps: [")
+    assert waiting_gate(home, "bias", None).campaign == "two"
 
 
 def test_half_a_line_was_never_said(tmp_path: Path) -> None:

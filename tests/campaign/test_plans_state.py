@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -14,8 +19,9 @@ from campaign import claim
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home
 from campaign.plans import Campaign
+from campaign.plans_decide import gates_of, shown, standings, token, waiting_gate
 from campaign.plans_run import Chosen, Driver
-from campaign.plans_state import Books, StepState, following, keep_plan, look, waiting_gate
+from campaign.plans_state import Books, StepState, following, keep_plan, look
 from tests.campaign.test_plans import STEPS, VARIABLES, loaded, written
 
 GATED = {"bias": {**STEPS["bias"], "gate": True}, "dark": STEPS["dark"]}
@@ -24,20 +30,25 @@ GATED = {"bias": {**STEPS["bias"], "gate": True}, "dark": STEPS["dark"]}
 class Made:
     """A campaign with hand-made books and runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, steps: Any = GATED) -> None:
         self.folder, self.home = folder, Home(folder / "home")
-        self.campaign: Campaign = loaded(written(folder, GATED))
+        self.campaign: Campaign = loaded(written(folder, steps))
         self.books = Books(self.home.path / "campaigns" / self.campaign.name)
 
-    def run(self, step: str, name: str, state: str, rerun: str = "20250207a") -> Path:
-        """A run whose driver said this last."""
+    def begin(self, step: str = "bias", rerun: str = "20250207a", nonce: str = "n") -> None:
+        keep_plan(self.books, self.campaign.path.read_text(), self.campaign.chosen_variables, False)
+        self.books.write("begun", step, rerun=rerun, log="x", command="submit", nonce=f"{nonce}-{step}")
+
+    def run(self, step: str, name: str, state: str, rerun: str = "20250207a", nonce: str | None = "n") -> Path:
+        """A run whose driver said this last; without a nonce as an earlier release listed it."""
         folder = self.folder / name
         (folder / "journal").mkdir(parents=True)
         line = {"v": 1, "t": "2025-02-07T00:00:00.000Z", "run": name, "task": "", "attempt": 1, "site": "", "token": 1}
         line |= {"event": "done", "detail": {"state": state}}
         (folder / "journal" / "driver.jsonl").write_text(json.dumps(line, separators=(",", ":")) + "\n")
         output = self.campaign.config(step, rerun).output
-        names = dict.fromkeys(("template", "ticket", "product"), "x")
+        names: dict[str, Any] = {**dict.fromkeys(("template", "ticket", "product"), "x"), "detectors": [0]}
+        names |= {} if nonce is None else {"nonce": nonce and f"{nonce}-{step}"}
         self.home.add_run(
             {"run": name, "output": output, "output_run": f"{output}/{name}", "submit_path": str(folder), **names}
         )
@@ -55,23 +66,58 @@ def made(tmp_path: Path) -> Made:
     return Made(tmp_path)
 
 
-def begin(made: Made, step: str = "bias", rerun: str = "20250207a") -> None:
-    made.books.write("begun", step, rerun=rerun, log="x", command="submit")
+@contextmanager
+def clock(minutes: int) -> Iterator[None]:
+    """Have everything that is written meanwhile bear the time of a machine whose clock is wrong."""
+    wrong = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    with patch("campaign.home.now", return_value=wrong), patch("campaign.plans_state.now", return_value=wrong):
+        yield
 
 
 def test_only_what_the_campaign_began_is_its_own(made: Made) -> None:
-    made.run("bias", "r-1", "done")
+    made.run("bias", "r-1", "done", nonce="")
     assert made.look()["bias"].state == "ready"  # somebody's, of the same names
-    begin(made)
+    made.begin()
     assert made.look()["bias"].state == "ready"
     made.run("bias", "r-2", "done")
+    made.run("bias", "r-3", "done", nonce="")
     assert (made.look()["bias"].state, made.look()["bias"].run) == ("gate", "r-2")
+
+
+@pytest.mark.parametrize("minutes", [-20, 20])
+def test_whose_a_run_is_no_clock_tells(made: Made, minutes: int) -> None:
+    """A second machine, whose clock is wrong, goes on with the campaign; the last listed is the newest."""
+    with clock(minutes):
+        made.run("bias", "r-0", "done", nonce="")
+    made.begin()
+    with clock(minutes):
+        made.begin(nonce="m")
+        made.run("bias", "r-1", "failed", nonce="m")
+    assert (made.look()["bias"].state, made.look()["bias"].run) == ("failed", "r-1")
+    made.run("bias", "r-2", "done")
+    assert (made.look()["bias"].state, made.look()["bias"].run) == ("gate", "r-2")
+
+
+def test_the_runs_of_an_earlier_release_are_still_the_campaigns(made: Made) -> None:
+    """Neither these nor what was begun had a nonce: the time told them apart."""
+    with clock(-1):
+        made.run("bias", "r-1", "done", nonce=None)
+    made.books.write("begun", "bias", rerun="20250207a", log="x", command="submit")
+    assert made.look()["bias"].state == "ready"
+    made.run("bias", "r-2", "failed", nonce=None)
+    assert (made.look()["bias"].state, made.look()["bias"].run) == ("failed", "r-2")
+    made.books.write("begun", "bias", rerun="20250207a", log="x", command="restart", nonce="")
+    made.run("bias", "r-3", "done", nonce="")  # by hand
+    assert (made.look()["bias"].state, made.look()["bias"].run) == ("failed", "r-2")
+    made.begin()
+    made.run("bias", "r-4", "done")
+    assert (made.look()["bias"].state, made.look()["bias"].run) == ("gate", "r-4")
 
 
 @pytest.mark.parametrize("state", ["cancelled", "drained", "failed"])
 def test_a_step_that_ended_otherwise_ends_the_drive(made: Made, state: str) -> None:
     """Once it was tried by this driver; nothing would become of it by waiting."""
-    begin(made)
+    made.begin()
     made.run("bias", "r-1", state)
     made.books.write("failed", "bias", error="somebody cancelled it", code=1)
     states, driver = made.look(), made.driver()
@@ -84,7 +130,7 @@ def test_a_step_that_ended_otherwise_ends_the_drive(made: Made, state: str) -> N
 
 
 def test_a_process_that_has_not_listed_its_run_yet(made: Made) -> None:
-    begin(made)
+    made.begin()
     made.books.write("process", "bias", process=asdict(claim.mine()))
     assert made.look()["bias"].state == "running"
     made.run("bias", "r-1", "failed")  # a restart that has not claimed it yet
@@ -94,7 +140,7 @@ def test_a_process_that_has_not_listed_its_run_yet(made: Made) -> None:
 
 
 def test_a_driver_on_another_machine_is_not_waited_for(made: Made) -> None:
-    begin(made)
+    made.begin()
     folder = made.run("bias", "r-1", "failed")
     owner = replace(claim.mine(), host="elsewhere")
     (folder / claim.NAME).write_text(json.dumps(asdict(owner)))
@@ -105,7 +151,7 @@ def test_a_driver_on_another_machine_is_not_waited_for(made: Made) -> None:
 
 
 def test_scratch_space_that_was_cleared_takes_nothing_back(made: Made) -> None:
-    begin(made)
+    made.begin()
     folder = made.run("bias", "r-1", "done")
     states, driver = made.look(), made.driver()
     driver._note_made(states)
@@ -119,26 +165,25 @@ def test_scratch_space_that_was_cleared_takes_nothing_back(made: Made) -> None:
     assert made.look()["dark"].state == "ready"
 
 
-def waiting(made: Made) -> dict[str, Any]:
-    begin(made)
+def waiting(made: Made) -> None:
+    """No driver has said that it waits."""
+    made.begin()
     made.run("bias", "r-1", "done")
-    made.books.write("gate", "bias", run="r-1", rerun="20250207a")
-    return waiting_gate(made.home, "bias", None)[1]
 
 
 def test_the_next_rerun_is_one_that_nobody_has_used(made: Made) -> None:
-    line = waiting(made)
-    assert following(made.home, made.books, line, None) == "20250207b"
+    waiting(made)
+    assert following(made.home, made.books, "r-1", "20250207a", None) == "20250207b"
     made.run("dark", "r-b", "done", "20250207b")  # another campaign's
-    assert following(made.home, made.books, line, None) == "20250207c"
-    assert following(made.home, made.books, line, "mine") == "mine"
+    assert following(made.home, made.books, "r-1", "20250207a", None) == "20250207c"
+    assert following(made.home, made.books, "r-1", "20250207a", "mine") == "mine"
     for wrong, words in (
         ("20250207a", "there are runs"),
         ("20250207b", "there are runs"),
         ("../b", "may hold letters"),
     ):
         with pytest.raises(UsageError, match=words):
-            following(made.home, made.books, line, wrong)
+            following(made.home, made.books, "r-1", "20250207a", wrong)
 
 
 def test_a_run_that_was_rejected_is_never_taken_again(made: Made) -> None:
@@ -147,11 +192,61 @@ def test_a_run_that_was_rejected_is_never_taken_again(made: Made) -> None:
     assert made.look()["bias"].state == "ready"
 
 
-def test_another_run_than_the_one_looked_at_is_not_decided_on(made: Made) -> None:
+def test_what_plan_says_of_a_gate_accept_says_too(made: Made) -> None:
+    """Whether somebody drives the campaign or not."""
     waiting(made)
-    assert waiting_gate(made.home, "bias", None, "r-1")[1]["run"] == "r-1"
-    with pytest.raises(UsageError, match="bias waits with run r-1, not with r-0"):
+    assert made.look()["bias"].state == "gate"
+    assert [gate.run for gate in gates_of(standings(made.home)[0])] == ["r-1"]
+    for run in (None, "r-1", "r-", made.campaign.config("bias", "20250207a").output + "/r-1"):
+        assert waiting_gate(made.home, "bias", None, run).run == "r-1"
+    with pytest.raises(UsageError, match="no gate dark waits for a decision: .*waits for what it needs: bias"):
+        waiting_gate(made.home, "dark", None)
+    with pytest.raises(UsageError, match="no gate bais waits .*\n.*known: bias"):
+        waiting_gate(made.home, "bais", None)
+    made.books.write("accepted", "bias", run="r-1", reason="flat")
+    with pytest.raises(UsageError, match=f"accepted by {getpass.getuser()} at 20.*: flat"):
+        waiting_gate(made.home, "bias", None)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("done", ""), ("failed", "run r-1 failed"), ("drained", "run r-1 was left unfinished")],
+)
+def test_another_run_than_the_one_looked_at_is_not_decided_on(made: Made, state: str, words: str) -> None:
+    made.begin()
+    made.run("bias", "r-0", "done", nonce="")
+    made.run("bias", "r-1", state)
+    said = "bias waits with run r-1, not with r-0" if state == "done" else "run r-0 is none that a campaign waits with"
+    with pytest.raises(UsageError, match=said):
         waiting_gate(made.home, "bias", None, "r-0")
+    with pytest.raises(UsageError, match="no run 'r-x'"):
+        waiting_gate(made.home, "bias", None, "r-x")
+    if words:
+        with pytest.raises(UsageError, match=words):
+            waiting_gate(made.home, "bias", None, "r-1")
+    made.books.write("rejected", "bias", run="r-1", reason="dark", rerun="20250207b")
+    with pytest.raises(UsageError, match="was rejected by .*: dark"):
+        waiting_gate(made.home, "bias", None, "r-1")
+
+
+def test_what_was_shown_is_accepted_and_nothing_else(tmp_path: Path) -> None:
+    made = Made(tmp_path, {n: {**GATED[n], "needs": [], "gate": True} for n in GATED})
+    waiting(made)
+    first = gates_of(standings(made.home)[0])
+    made.begin("dark")
+    made.run("dark", "r-2", "done")
+    both = gates_of(standings(made.home)[0])
+    assert [gate.run for gate in both] == ["r-1", "r-2"]
+    gates, notes = shown(made.home, token(first))
+    assert [gate.run for gate in gates] == ["r-1"]
+    assert [note for note in notes if "dark of mine" in note and "was not shown" in note] == notes
+    made.books.write("accepted", "bias", run="r-1", reason="flat")
+    gates, notes = shown(made.home, token(both))
+    assert [gate.run for gate in gates] == ["r-2"] and "accepted by" in notes[0]
+    made.books.write("rejected", "dark", run="r-2", reason="bright", rerun="20250207b")
+    for wrong in (token(both), "", "0123-4567"):
+        with pytest.raises(UsageError):
+            shown(made.home, wrong)
 
 
 def test_plan_and_variables_stay_what_they_were(tmp_path: Path) -> None:

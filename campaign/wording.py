@@ -1,0 +1,27 @@
+"""Words of messages that many commands say: commands to give, and numbers of things."""
+
+from __future__ import annotations
+
+import shlex
+
+
+def command(*words: object) -> str:
+    """Write a command that can be given as it stands, whatever its words hold.
+
+    Parameters
+    ----------
+    words : `object`
+        What follows ``campaign``, unquoted.
+    """
+    return shlex.join(["campaign", *map(str, words)])
+
+
+def count(number: int, singular: str, plural: str = "") -> str:
+    """Write how many there are: ``1 run``, ``2 runs``.
+
+    Parameters
+    ----------
+    plural : `str`, optional
+        Where it is not made by an s.
+    """
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
