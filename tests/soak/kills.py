@@ -1,0 +1,105 @@
+"""Kills: one process of a command, some time while it runs, or the process that passes a kill point."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from campaign.killpoints import DRIVER, KERNEL
+from tests.soak.world import World
+
+#: Who may be killed, by what its command line has.
+VICTIMS: Mapping[str, tuple[str, ...]] = {
+    "driver": (),
+    "mpiexec": ("mpiexec", "hydra_pmi_proxy"),
+    "rank": ("kernels.run",),
+    "dask worker": ("spawn_main",),
+    "dask helper": ("resource_tracker",),
+    "site-run": ("site-run",),
+    "ssh": ("ssh -T",),
+    "step": ("-m campaign submit", "-m campaign restart"),
+    "tar": ("tar --create",),
+}
+SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP)
+#: Of how many kills one is at a kill point.
+AT_A_POINT = 3
+POLL_S = 0.004
+
+
+@dataclass(frozen=True)
+class Kill:
+    """How a try is hurt.
+
+    Parameters
+    ----------
+    victim : `str`
+        See `VICTIMS`.
+    sign : `int`
+        The signal.
+    moment : `float`
+        Second after the command was begun.
+    point : `str`
+        A kill point, in place of all that; empty for none.
+    """
+
+    victim: str
+    sign: int
+    moment: float
+    point: str = ""
+
+    def __str__(self) -> str:
+        if self.point:
+            return f"killed at {self.point}"
+        return f"{signal.Signals(self.sign).name} to {self.victim} after {self.moment:.2f} s"
+
+
+def draw(chance: random.Random, victims: Sequence[str], points: Sequence[str], seconds: float, idle: float) -> Kill:
+    """Choose a kill.
+
+    Parameters
+    ----------
+    victims, points : sequence of `str`
+        What there is in the command; every other kill is of its driver.
+    seconds, idle : `float`
+        How long the command takes, and of it how long nothing but imports is done.
+    """
+    moment = chance.uniform(idle, max(seconds, idle + 0.1))
+    victim = chance.choice(("driver", chance.choice(victims)))
+    sign = chance.choice(SIGNALS)
+    point = chance.choice(points) if points and chance.randrange(AT_A_POINT) == 0 else ""
+    return Kill(victim, sign, moment, f"{point}:{chance.choice((1, 1, 2, 3))}" if point else "")
+
+
+#: Kill points of a driver on this machine, and of kernels.
+HERE = tuple(p for p in (*DRIVER, *KERNEL) if p not in ("job-queued", "share-committed", "quanta-submitted"))
+QUANTA = (*HERE, "quanta-submitted", "quanta-submitted")
+SITES = (*HERE, "share-committed", "share-committed")
+
+
+def hurt(world: World, process: subprocess.Popen[str], kill: Kill) -> str:
+    """Do it; say whom it has hit, and when: nobody, where the command was quicker."""
+    begun = time.monotonic()
+    if kill.point:
+        return kill.point
+    while process.poll() is None:
+        after = time.monotonic() - begun
+        if after >= kill.moment and (pid := _victim(world, process.pid, kill.victim)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, kill.sign)
+                return f"{kill.victim} (process {pid}) after {after:.2f} s"
+        time.sleep(POLL_S)
+    return "nobody"
+
+
+def _victim(world: World, driver: int, kind: str) -> int:
+    if kind == "driver":
+        return driver
+    words = VICTIMS[kind]
+    found = [pid for pid, line in world.running().items() if pid != driver and any(w in line for w in words)]
+    return random.choice(found) if found else 0

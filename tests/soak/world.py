@@ -1,0 +1,219 @@
+"""A small world that is hurt: a repository, its scratch and home under one path, put back for every try.
+
+Runs are recorded with absolute paths.  So a world always stands at the same
+place, and a try begins with a copy of a stage that was prepared there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from campaign.demo import variables
+from campaign.simulation import Places
+
+TICKET = "DM-00000"
+CHAIN = f"LSSTComCam/calib/{TICKET}"
+#: In the environment of every process that a world has started, directly or not.
+MARK = "SOAK_WORLD"
+#: What a command may take on a busy machine, second; more is a command that waits for ever.
+PATIENCE_S = 240.0
+NUMBERS = ("--bias", "3", "--dark", "2", "--flat", "0", "--scale", "64", "--detector", "0", "--seed", "3")
+PLAN = f"""\
+description: A bias, and with it a dark.
+variables:
+  INSTRUMENT: LSSTComCam
+  TICKET: {TICKET}
+  TAG: plan
+  RERUN: 20241208a
+  CERT_RERUN: 20241208a
+  START_DATE: 2024-12-01T00:00:00
+  USER_CALIB_PREFIX: ""
+  RAW_COLLECTION: LSSTComCam/raw/all
+  CALIB_COLLECTIONS: LSSTComCam/calib
+  SELECTION_BIAS: instrument='LSSTComCam' and exposure.observation_type='bias'
+  SELECTION_DARK: instrument='LSSTComCam' and exposure.observation_type='dark'
+steps:
+  bias: {{template: bps_bias, gate: true, certify: true}}
+"""
+DARK = "  dark: {template: bps_dark, needs: [bias], certify: true}\n"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command came to."""
+
+    words: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+
+    def __str__(self) -> str:
+        last = "\n    ".join((self.err or self.out).strip().splitlines()[-6:])
+        return f"campaign {' '.join(self.words)}: exit {self.code}\n    {last}"
+
+
+@dataclass
+class World:
+    """A repository with all that belongs to it.
+
+    Parameters
+    ----------
+    base : `Path`
+        Holds the world, the stages, and raws that no try changes.
+    """
+
+    base: Path
+    more: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def here(self) -> Path:
+        """What a try may change."""
+        return self.base / "world"
+
+    @property
+    def repo(self) -> Path:
+        return self.here / "repo"
+
+    @property
+    def raws(self) -> Path:
+        """Frames of three biases and two darks."""
+        return self.base / "source-raw"
+
+    @property
+    def plan(self) -> Path:
+        return self.base / "two.yaml"
+
+    @property
+    def camera(self) -> Path:
+        return self.base / "camera.yaml"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What an operator exports."""
+        own = variables(Places(self.repo)) | {"TICKET": TICKET, MARK: str(self.base), "TMPDIR": str(self.base / "tmp")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CAMPAIGN_")}
+        return {**kept, **own, "CAMPAIGN_SITES": str(self.base / "sites"), **self.more}
+
+    def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
+        """Start a command; its words go to files, so that nobody has to read while it is hurt."""
+        streams = {name: (self.base / f"{name}.txt").open("w") for name in ("out", "err")}
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "campaign", *words],
+                env={**self.environment, **more},
+                stdin=subprocess.DEVNULL,
+                stdout=streams["out"],
+                stderr=streams["err"],
+                text=True,
+                cwd=self.base,
+                start_new_session=True,
+            )
+        finally:
+            for stream in streams.values():
+                stream.close()
+
+    def ended(self, process: subprocess.Popen[str], *words: str) -> Answer:
+        """Wait for a command's end; one that does not come to it is ended, with what it has started."""
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.quieten()
+        code = process.wait()
+        return Answer(words, code, *((self.base / f"{name}.txt").read_text() for name in ("out", "err")))
+
+    def run(self, *words: str, **more: str) -> Answer:
+        """Run a command to its end."""
+        return self.ended(self.start(*words, **more), *words)
+
+    def running(self) -> dict[int, str]:
+        """Processes of this world that live, with their command lines."""
+        found = {}
+        mark = f"{MARK}={self.base}".encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with suppress(OSError):
+                    if mark in (entry / "environ").read_bytes().split(b"\0") and _lives(entry):
+                        words = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                        found[int(entry.name)] = words.decode(errors="replace").strip()
+        found.pop(os.getpid(), None)
+        return found
+
+    def left_running(self, patience: float = 5.0) -> dict[int, str]:
+        """Processes that are there still, given a while to notice that nobody wants them."""
+        until = time.monotonic() + patience
+        while (found := self.running()) and time.monotonic() < until:
+            time.sleep(0.05)
+        return found
+
+    def quieten(self) -> None:
+        """End whatever there is of this world."""
+        while found := self.running():
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+    # Stages
+
+    def clear(self) -> None:
+        """Have nothing."""
+        shutil.rmtree(self.here, ignore_errors=True)
+        self.here.mkdir()
+
+    def prepare(self, name: str, make: Callable[[], None]) -> None:
+        """Begin a try at a stage; it is made when it is wanted first."""
+        stage = self.base / "stages" / name
+        if not stage.exists():
+            self.clear()
+            make()
+            stage.parent.mkdir(exist_ok=True)
+            shutil.copytree(self.here, stage)
+        shutil.rmtree(self.here, ignore_errors=True)
+        shutil.copytree(stage, self.here)
+
+    def folders(self) -> list[Path]:
+        """Submit folders of runs that are planned."""
+        return sorted(path.parent for path in (self.here / "scratch").rglob("plan.json"))
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The list of runs."""
+        return listed(self.repo / "campaign" / "runs.jsonl")
+
+
+def listed(file: Path) -> list[dict[str, Any]]:
+    """The lines of a list of runs that were not taken back."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    gone = {line["run"] for line in lines if line.get("cleaned")}
+    return [line for line in lines if line["run"] not in gone]
+
+
+def _lives(entry: Path) -> bool:
+    return (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+def make(base: Path, more: Mapping[str, str] | None = None) -> World:
+    """Make a world's raws, camera, plan and sites."""
+    world = World(base.resolve(), dict(more or {}))
+    for name in ("tmp", "sites"):
+        (world.base / name).mkdir()
+    world.clear()
+    done = world.run("simulate", str(world.base / "source"), *NUMBERS)
+    assert done.code == 0, done
+    shutil.copy(world.base / "source" / "campaign" / "cameras" / "LSSTComCam.yaml", world.camera)
+    world.plan.write_text(PLAN + DARK)
+    (world.base / "one.yaml").write_text(PLAN)
+    for name, fraction in {"usdf": 0.5, "frdf": 0.25, "ukdf": 0.25}.items():
+        text = f'name: {name}\nfraction: {fraction}\nscheduler: none\nscratch: "{world.here / "sites" / name}"\n'
+        (world.base / "sites" / f"{name}.yaml").write_text(text)
+    return world
