@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.metadata import version
 from typing import Any, ParamSpec, TypeVar
 
 import yaml
@@ -29,6 +31,12 @@ T = TypeVar("T")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: What the Butler raises for a repository whose tables, or whose ways to read them, are of another of its versions.
+_VERSIONS = ("IncompatibleVersionError", "ManagerMismatchError", "MissingManagerError")
+#: What SQLite and PostgreSQL say of a database that lacks what the Butler looks for.
+_LACKS = re.compile(r"no such (?:table|column)|(?:relation|column) \S+ does not exist", re.IGNORECASE)
+UPDATE = "install a release of lsst-daf-butler that reads it, or bring a copy up to date with daf_butler_migrate"
+COMPARE = "compare butler.yaml with another repository's, or bring it and the database back from a backup"
 
 
 def similar(name: str, known: Iterable[str]) -> str:
@@ -47,6 +55,12 @@ def denied(path: str) -> ConfigurationError:
     )
 
 
+def other(why: str, root: str) -> ConfigurationError:
+    """Say that a repository is one of another Butler's, and why this one cannot read it."""
+    ours = version("lsst-daf-butler")
+    return ConfigurationError(f"it was made with another daf_butler than {ours}: {why}", where=root, do=UPDATE)
+
+
 def _from_os(error: OSError, root: str) -> CampaignError:
     place = str(error.filename or root)
     if error.errno in _FULL:
@@ -60,11 +74,14 @@ def _from_database(error: BaseException, root: str) -> CampaignError:
     """Translate what the driver said (sqlite3, psycopg2)."""
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, sqlite3.DatabaseError) and ("not a database" in text or "malformed" in text):
-        return ConfigurationError(f"the repository's database is corrupt: {text}", where=root)
+        do = "bring it back from a backup"
+        return ConfigurationError(f"the repository's database is corrupt: {text}", where=root, do=do)
     if "readonly" in text or "read-only" in text:
         return denied(root)
     if "check constraint" in text.lower():
         return ConfigurationError(f"the repository's database refuses a value: {text}", where=root)
+    if _LACKS.search(text):
+        return other(text, root)
     return TransientError(f"the repository's database says: {text}", where=root, do="give the same command again")
 
 
@@ -74,12 +91,37 @@ def _translate(error: Exception, root: str) -> CampaignError | None:
         return _from_database(driver, root)
     if isinstance(error, OSError):
         return _from_os(error, root)
+    if type(error).__name__ in _VERSIONS:
+        return other(_sentence(error), root)
     if isinstance(error, yaml.YAMLError):
         return ConfigurationError(f"its butler.yaml is not readable YAML: {str(error).splitlines()[0]}", where=root)
     if isinstance(error, (ButlerUserError, CollectionError, DataIdError, DatasetTypeError, ConflictingDefinitionError)):
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         return ConfigurationError(text.partition("\n")[0], where=root)
     return None
+
+
+def _sentence(error: Exception) -> str:
+    """What an error of the Butler says, in one line."""
+    words = re.sub(r"VersionTuple\(major=(\d+), minor=(\d+), patch=(\d+)\)", r"\1.\2.\3", " ".join(str(error).split()))
+    return words[:400] or type(error).__name__
+
+
+@contextmanager
+def opening(root: str) -> Iterator[None]:
+    """Do as `told`, while a repository is opened: what nobody foresaw is about it too, not about this program."""
+    try:
+        with told(root):
+            yield
+    except CampaignError as error:
+        error.where = error.where or root
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"the Butler cannot open it: {type(error).__name__}: {_sentence(error)}",
+            where=root,
+            do=COMPARE,
+        ) from error
 
 
 @contextmanager
@@ -112,6 +154,7 @@ __all__ = [
     "MissingCollectionError",
     "answers",
     "denied",
+    "opening",
     "similar",
     "told",
 ]

@@ -9,17 +9,19 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from lsst.daf.butler import Butler, ButlerConfig, Config
+from lsst.daf.butler import Butler, ButlerConfig, Config, DimensionUniverse
 from lsst.resources import ResourcePath
 
 import templates
 from campaign.errors import ConfigurationError, UsageError
-from campaign.repository_errors import denied, told
+from campaign.repository_errors import denied, opening, other, told
 from campaign.repository_records import DATASET_TYPES
 from campaign.repository_wait import patiently
 
 SEED = templates.ROOT / "repository.yaml"
 SQLITE = "sqlite:///"
+#: What raws and products are recorded by: universes before version 6 have no day_obs and no group.
+DIMENSIONS = {"instrument", "detector", "physical_filter", "day_obs", "group", "exposure"}
 
 # The Butler logs what it then raises; the operator shall see it once.
 logging.getLogger("lsst").addHandler(logging.NullHandler())
@@ -107,17 +109,32 @@ def _require_writeable(paths: list[str]) -> None:
             raise denied(path)
 
 
+def _require_dimensions(universe: DimensionUniverse, root: str) -> None:
+    """See that a repository records exposures as this program does.
+
+    Raises
+    ------
+    ConfigurationError
+        Its dimensions are others, or of an older version.
+    """
+    lacking = sorted(DIMENSIONS - set(universe.elements.names))
+    if lacking:
+        which = f"{universe.namespace} version {universe.version}"
+        raise other(f"its dimensions, {which}, have no {' and no '.join(lacking)}", root)
+
+
 def connect(path: str, writeable: bool) -> tuple[Butler, str, str | None, ButlerConfig]:
     """Open the Butler; also give the root's path, the SQLite file, if it is one, and the configuration.
 
     Raises
     ------
     ConfigurationError
-        There is no repository, it is corrupt, or it may not be written.
+        There is no repository, it is corrupt, was made with another Butler, or may not be written.
     """
-    uri = folder_uri(path) if os.path.isdir(path) else Butler.get_repo_uri(path, return_label=True)
+    with opening(path):
+        uri = folder_uri(path) if os.path.isdir(path) else Butler.get_repo_uri(path, return_label=True)
     root = uri.ospath.rstrip("/") if uri.isLocal else str(uri)
-    with told(root):
+    with opening(root):
         if not _is_repository(uri):
             raise ConfigurationError(
                 f"no Butler repository at {root}", do="`campaign ingest` or `campaign simulate` make one"
@@ -125,13 +142,15 @@ def connect(path: str, writeable: bool) -> tuple[Butler, str, str | None, Butler
         config = ButlerConfig(uri)
         database = sqlite_file(config, root)
         if database is not None and not os.path.exists(database):
-            raise ConfigurationError(f"the repository's database {database} is not there", where=root)
+            do = "bring it back from a backup, or correct registry.db in butler.yaml"
+            raise ConfigurationError(f"the repository's database {database} is not there", where=root, do=do)
         if writeable:
             _require_writeable([root] + ([database] if database else []))
         _overlay(config)
         butler = patiently(
             lambda: Butler.from_config(config, writeable=writeable), root, database if writeable else None
         )
+        _require_dimensions(butler.dimensions, root)
         return butler, root, database, config
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import fitsio
+import lsst.daf.butler
 import numpy as np
 import pytest
 import sqlalchemy
@@ -159,6 +160,10 @@ def test_no_repository_there(tmp_path: Path) -> None:
         ("gen3.sqlite3", "not a database " * 200, "database is corrupt"),
         ("butler.yaml", "registry: [", "butler.yaml is not readable YAML"),
         ("gen3.sqlite3", None, "database .*gen3.sqlite3 is not there"),
+        ("gen3.sqlite3", "", "made with another daf_butler .*no such table"),
+        ("butler.yaml", "- 1\n", "the Butler cannot open it"),
+        ("butler.yaml", "cls: lsst.nowhere.Butler\n", "the Butler cannot open it: .*lsst.nowhere.Butler"),
+        ("butler.yaml", "registry: {db: 'nosuch:///x'}\n", "the Butler cannot open it: .*nosuch"),
     ],
 )
 def test_a_corrupt_repository_is_said_to_be(root: Path, file: str, content: str | None, message: str) -> None:
@@ -168,6 +173,46 @@ def test_a_corrupt_repository_is_said_to_be(root: Path, file: str, content: str 
     with pytest.raises(ConfigurationError, match=message) as caught:
         open_repository(str(root)).known_instruments()
     assert str(root) in str(caught.value)
+    assert caught.value.do or "YAML" in message
+
+
+UPDATE = "update butler_attributes set value='{}' where name like '{}'"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (UPDATE.format("99.0.1", "version:%Collection%"), r"\[2.0.0\] is not compatible .* 99.0.1 .*Collection"),
+        (
+            UPDATE.format("lsst.nowhere.X", "config:registry.managers.datasets"),
+            "managers do not match .*lsst.nowhere.X",
+        ),
+        (UPDATE.format("{nonsense", "config:dimensions.json"), "the Butler cannot open it: JSONDecodeError"),
+        ("delete from butler_attributes", "the Butler cannot open it: .*config:dimensions.json is missing"),
+        ("drop table collection", "no such table: collection"),
+    ],
+)
+def test_a_repository_of_another_butler_says_so(root: Path, change: str, message: str) -> None:
+    """Neither a defect of this program's, nor something that another try would mend."""
+    with closing(sqlite3.connect(root / "gen3.sqlite3")) as database:
+        database.execute(change)
+        database.commit()
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        open_repository(str(root), writeable=True).collections()
+    assert ("made with another daf_butler than" in caught.value.what) == ("cannot open it" not in message)
+    assert caught.value.do
+
+
+@pytest.mark.parametrize(("universe", "good"), [(5, False), (6, True)])
+def test_dimensions_without_the_day_of_observation_are_refused(tmp_path: Path, universe: int, good: bool) -> None:
+    old = Path(lsst.daf.butler.__file__).parent / "configs" / "old_dimensions" / f"daf_butler_universe{universe}.yaml"
+    Butler.makeRepo(str(tmp_path / "repo"), dimensionConfig=str(old))
+    if good:
+        assert open_repository(str(tmp_path / "repo")).known_instruments() == ()
+        return
+    words = "made with another daf_butler .* daf_butler version 5, have no day_obs and no group"
+    with pytest.raises(ConfigurationError, match=words):
+        open_repository(str(tmp_path / "repo"))
 
 
 @contextmanager
