@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,7 @@ def _list(home: Home, as_json: bool) -> None:
 
     runs, campaigns = status(home)
     if as_json:
-        answer = {"runs": runs, "campaigns": campaigns, "left_out": left_out()}
+        answer: dict[str, Sequence[Any]] = {"runs": runs, "campaigns": campaigns, "left_out": left_out()}
         console.emit({key: [asdict(one) for one in some] for key, some in answer.items()})
         return
     if not runs:
