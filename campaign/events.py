@@ -115,7 +115,8 @@ def _one_by_one(path: str, offset: int, text: bytes) -> Iterator[Event]:
     for number, line in enumerate(text.splitlines(), before + 1):
         plain = lines.parse(line)
         wrong = plain if isinstance(plain, str) else lines.lacking(plain, NEEDS)
-        if not wrong and _sound(event := Event(**{key: plain[key] for key in NEEDS})):
+        event = Event(**{key: plain[key] for key in NEEDS}) if isinstance(plain, dict) and not wrong else None
+        if event is not None and _sound(event):
             yield event
         elif line.strip():
             lines.leave_out(path, number, wrong or "its attempt or token is no number of one")

@@ -22,7 +22,7 @@ RUN = dict.fromkeys(("t", "run", "template", "ticket", "output_run", "submit_pat
 COMMAND = {**dict.fromkeys(("t", "command", "line", "ticket", "user", "host"), str), "versions": dict, "detail": dict}
 #: And what is said of a campaign's step.
 SPOKEN = dict.fromkeys(("t", "event", "step"), str)
-USAGE = dict.fromkeys(("label", "instrument"), str)
+USAGE = {"label": str}
 RECORDED = ("drp-campaign", "lsst-daf-butler", "numpy", "numba", "fitsio", "mpi4py", "dask")
 
 

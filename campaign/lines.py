@@ -1,4 +1,4 @@
-"""Append-only files of one JSON object a line: whole lines are added, and a line that is damaged costs that line alone."""
+"""Append-only files of one JSON object a line: whole lines are added, and a damaged line costs that line alone."""
 
 from __future__ import annotations
 

@@ -313,15 +313,17 @@ def _fold(row: dict[str, Any], event: Event) -> None:
         row["began"] = min(row["began"] or event.t, event.t)
     elif event.event == "withdrawn":
         row["withdrawn"] = max(row["withdrawn"], when)
-    elif event.event == "published" and when > row["published"]:
-        row |= {"published": when, "site": event.site, "ended": max(row["ended"], event.t)}
-        row |= {key: _number(detail.get(key), row[key]) for key in ("cpu_s", "wall_s", "rss_mib")}
+    elif event.event == "published":
+        row["ended"] = max(row["ended"], event.t)
+        if when > row["published"]:
+            row |= {"published": when, "site": event.site}
+            row |= {key: _number(detail.get(key), row[key]) for key in ("cpu_s", "wall_s", "rss_mib")}
     elif event.event in FAILED_EVENTS:
         cause = _text(detail.get("cause", "")) if event.event == "failed" else "lost"
         error = _text(detail.get("error", ""))
+        row["ended"] = max(row["ended"], event.t)
         if (when, cause, error) > (row["failed"], row["cause"], row["error"]):
             row |= {"failed": when, "site": event.site, "cause": cause, "error": error}
-            row["ended"] = max(row["ended"], event.t)
 
 
 def _number(value: Any, instead: float) -> float:
