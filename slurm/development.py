@@ -255,7 +255,7 @@ def _run_folder(folder: Path, node: str) -> Path:
     run = folder / "slurm"
     longest = run / "spool" / node / f"sock.pmi2.{2**31}.{2**31}"
     if PLAIN.fullmatch(str(run)) and len(os.fsencode(longest)) <= SOCKET_PATH:
-        run.mkdir(mode=0o755)
+        run.mkdir(mode=0o700)  # whoever reaches munge has nodes run jobs, and these are all the operator's
         return run
     return Path(tempfile.mkdtemp(prefix="campaign-", dir="/tmp"))
 

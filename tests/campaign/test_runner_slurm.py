@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fitsio
+import psutil
 import pytest
 
 from campaign import control
@@ -22,9 +23,11 @@ from campaign.backend_slurm import Slurm
 from campaign.events import Event, read
 from campaign.plan import Group, Plan
 from campaign.runner import Runner
+from slurm import secure
 from slurm.commands import call, queue
 from slurm.development import Cluster
 from slurm.scripts import Scheduler
+from tests import strangers
 from tests.campaign import plans
 
 importlib.import_module("slurm.workers")  # by the main thread: dask-jobqueue sets a signal handler
@@ -154,10 +157,26 @@ def test_a_cancelled_gang_fails_its_tasks_with_the_cause(cluster: Cluster, backe
     assert causes == {"cancelled"}
 
 
-def test_a_lost_worker_is_replaced_and_its_chunk_done_again(cluster: Cluster, backend: Slurm, plan: Plan) -> None:
+def nothing_for_strangers(plan: Plan, folder: Path) -> None:
+    """Driver and workers listen on one address each, and answer nobody who has other keys."""
+    (own,) = plan.folder.glob(f"{secure.PREFIX}*")
+    jobs = [one.pid for one in psutil.process_iter(["cmdline"]) if str(own) in (one.info["cmdline"] or ())]
+    assert len(jobs) == 2
+    ports = sorted(set(strangers.listening(os.getpid(), *jobs)))
+    assert len(ports) > 6  # scheduler, nannies, workers, the driver's own
+    assert {host for host, _ in ports} == {"127.0.0.1"}
+    with secure.keys(folder) as others:
+        assert [port for port in ports if strangers.given(strangers.answer(*port, others))] == []
+    assert not strangers.may_read(own)
+
+
+def test_a_lost_worker_is_replaced_and_its_chunk_done_again(
+    cluster: Cluster, backend: Slurm, plan: Plan, tmp_path: Path
+) -> None:
     hurt, mend = blocked(only(plan, plan.groups[0]), "5:1")
     running = Running(hurt, backend)
     running.detail("started", "isr:5,1")
+    nothing_for_strangers(hurt, tmp_path)
     mend()
     (job,) = [e.detail["name"] for e in running.events if e.event == "submitted" and e.task == "workers"]
     call(cluster.access, ["scancel", "--name", job])  # all of them

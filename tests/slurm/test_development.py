@@ -18,6 +18,7 @@ import pytest
 
 from slurm import development
 from slurm.development import Cluster, ClusterError, down, living, up
+from tests import strangers
 
 NAMES = ("usdf", "frdf", "ukdf")
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,3 +205,10 @@ def test_a_plain_user() -> None:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == [f"nobody nobody True {place}/u/slurm", "[]"]
+
+
+def test_nobody_else_reaches_a_private_cluster(cluster: Cluster) -> None:
+    """Nodes that are not root's run all jobs as the operator: munge, which lets jobs in, is for nobody else."""
+    assert not Path(cluster.run).stat().st_mode & 0o077
+    ports = set(strangers.listening(*cluster.daemons.values()))
+    assert {host for host, _ in ports} == {"127.0.0.1"}
