@@ -156,6 +156,8 @@ def _certified_before(repository: Repository, wanted: Certification, number: int
         *(() if newest else (wanted.source,)),
     }:
         return None
+    if {(link.begin, link.end) for link in links} != {validity_range(wanted.begin, wanted.end)}:
+        return None
     ids = tuple(link.data_id for link in links)
     return CertifyReport(wanted.dataset_type, (links[0].run,), wanted.target, ids, links[0].begin, links[0].end)
 
@@ -197,6 +199,13 @@ def _chained(repository: Repository, wanted: Certification) -> bool:
     return chain is None or (bool(repository.collection_type(chain)) and wanted.target in repository.chain(chain))
 
 
+def _noted(wanted: Certification, report: CertifyReport) -> bool:
+    """Whether the history says that it was certified: whoever was killed before has not come to its end."""
+    mine = {"from": ", ".join(report.sources), "into": report.target, "type": report.dataset_type}
+    said = (line["detail"] for line in wanted.home.history() if line["command"] == "certify")
+    return any(mine.items() <= detail.items() and detail.get("chain") == wanted.chain for detail in said)
+
+
 def _plain(report: CertifyReport) -> dict[str, Any]:
     return asdict(report) | {"data_ids": [dict(d) for d in report.data_ids]}
 
@@ -207,8 +216,8 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     Parameters
     ----------
     again : `bool`
-        What was certified just so before is not certified twice, and no mistake: only the chain is set, where it
-        lacks that.
+        What was certified just so before is no mistake.  It is one for a person, who gives the command twice; unless
+        the first was killed: then the second does what is left, the chain or the history.
 
     Raises
     ------
@@ -222,10 +231,13 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
         if not wanted.search_all_inputs:
             asked = expected(repository, wanted.home, wanted.source, wanted.dataset_type)
         how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
-        report = _certified_before(repository, wanted, len(asked)) if again else None
-        if report and _chained(repository, wanted):
+        report = _certified_before(repository, wanted, len(asked))
+        set_already = report is not None and _chained(repository, wanted)
+        if report and set_already and again:
             return {"certified": _plain(report), "chain": None}
-        if wanted.chain:  # before anything is changed
+        if report and _noted(wanted, report) and not again:
+            report = None  # it is refused, and says why
+        if wanted.chain and not (report and set_already):  # before anything is changed
             check_chain(repository, wanted.chain, [wanted.target], **how)
             _require_newest(repository, wanted)
         report = report or certify(
@@ -238,7 +250,9 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
             search_all_inputs=wanted.search_all_inputs,
             expected=asked,
         )
-        chained = chain(repository, wanted.chain, [wanted.target], **how) if wanted.chain else None
+        chained = None
+        if wanted.chain and not set_already:
+            chained = chain(repository, wanted.chain, [wanted.target], **how)
     wanted.home.record(
         "certify",
         wanted.ticket,

@@ -29,9 +29,10 @@ class Cleaning(Collections):
 
     @writes
     def remove_run(self, run: str) -> None:
-        """Remove a RUN, its datasets and their files; where there is none, nothing is done."""
+        """Remove a RUN, its datasets and their files; where there is none, what was left of it is."""
         if self.collection_type(run) == CollectionType.RUN.name:
             self._butler.removeRuns([run], unlink_from_chains=True)
+        self.empty_trash()
 
     @writes
     def remove_chain(self, chain: str) -> None:

@@ -102,6 +102,14 @@ class Collections(Base):
             return ""
 
     @writes
+    def empty_trash(self) -> None:
+        """Remove the files of datasets that are forgotten: the Butler does so by itself, unless it is killed between.
+
+        It never looks at those again; and as long as they are there, no dataset of the same id can be recorded.
+        """
+        self._butler._datastore.emptyTrash()
+
+    @writes
     def register_calibration(self, name: str) -> bool:
         """Register a CALIBRATION collection; `True` if that made it."""
         return self._register(name, CollectionType.CALIBRATION)

@@ -190,13 +190,8 @@ class Products(Collections):
         ConfigurationError
             A validity range overlaps one that is there; nothing was changed.
         """
-        made = self.register_calibration(target)
-        try:
-            self._butler.registry.certify(target, [dataset.ref for dataset in datasets], timespan(begin, end))
-        except Exception:
-            if made:
-                self._butler.registry.removeCollection(target)
-            raise
+        self.register_calibration(target)  # stays, whatever comes: another may have certified into it meanwhile
+        self._butler.registry.certify(target, [dataset.ref for dataset in datasets], timespan(begin, end))
 
     @answers
     def forget_products(self, run: str, items: Sequence[tuple[str, DataId]]) -> int:
@@ -220,6 +215,7 @@ class Products(Collections):
         self._require_uncertified(refs)
         if refs:
             self._butler.pruneDatasets(refs, disassociate=True, unstore=True, purge=True)
+        self.empty_trash()  # what they are made again as has the ids, and the paths, of those
         return len(refs)
 
     def _require_uncertified(self, refs: Sequence[DatasetRef]) -> None:

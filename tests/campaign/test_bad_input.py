@@ -669,6 +669,25 @@ def test_certifying_twice(site: Site, made: str) -> None:
     assert "--yes" in said
 
 
+@pytest.mark.parametrize("killed", ["before the chain", "before the history"])
+def test_a_certification_that_was_killed_is_done_by_the_same_command(site: Site, made: str, killed: str) -> None:
+    chain = f"{CALIB}/DM-00000/{killed.replace(' ', '-')}"
+    words = ("certify", "bps_bias", "--target", f"{chain}/bias.a", "--chain", chain, "--json")
+    site.run(*words, *(("--no-chain",) if "chain" in killed else ()), TAG=made)
+    history = site.repo / "campaign" / "history.jsonl"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:-1]))
+    again = site.run(*words, TAG=made)
+    assert again.code == 0, again
+    from campaign.repository import open_repository
+
+    with open_repository(str(site.repo)) as repository:
+        assert repository.chain(chain) == (f"{chain}/bias.a",)
+    last = json.loads(history.read_text().splitlines()[-1])
+    assert (last["command"], last["detail"]["into"], last["detail"]["count"]) == ("certify", f"{chain}/bias.a", 2)
+    site.refuse(3, *words, TAG=made)
+    site.refuse(3, *words, "--begin-date", "2024-12-02", TAG=made)
+
+
 @pytest.mark.parametrize(
     ("parent", "child", "code", "said"),
     [

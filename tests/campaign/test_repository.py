@@ -13,10 +13,11 @@ import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import fitsio
 import lsst.daf.butler
@@ -484,6 +485,33 @@ def test_the_formatter_writes_what_it_reads(repository: Repository, root: Path) 
     assert np.array_equal(read.variance, variance)
     assert (read.mask == 4).all()
     assert read.header["BUNIT"] == "electron"
+
+
+@pytest.mark.parametrize("how", ["forget", "remove"])
+def test_whoever_is_killed_before_the_trash_is_emptied_leaves_it_to_the_next(
+    repository: Repository, root: Path, how: str
+) -> None:
+    """Forgotten, and their files still there: the Butler would never come back to them."""
+    biases = {"bias": [{"detector": n} for n in range(3)]}
+    items = publish(repository, RUN, biases)
+    repository.ingest_products(RUN, items)
+
+    def do() -> None:
+        if how == "forget":
+            repository.forget_products(RUN, [(name, data_id) for name, data_id, _ in items])
+        else:
+            repository.remove_run(RUN)
+
+    with (
+        patch.object(repository._butler._datastore, "emptyTrash", side_effect=KeyboardInterrupt),
+        suppress(KeyboardInterrupt),
+    ):
+        do()
+    assert all(Path(path).exists() for _, _, path in items)
+    do()
+    assert not any(Path(path).exists() for _, _, path in items)
+    repository.ingest_products(RUN, publish(repository, RUN, biases))
+    assert [d.data_id["detector"] for d in repository.datasets("bias", [RUN])] == [0, 1, 2]
 
 
 def test_a_product_that_is_not_there_is_not_recorded(repository: Repository) -> None:

@@ -29,6 +29,8 @@ VICTIMS: Mapping[str, tuple[str, ...]] = {
 SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP)
 #: Of how many kills one is at a kill point.
 AT_A_POINT = 3
+#: Points that are passed once a job.
+SEVERAL = ("job-", "tasks-settled")
 POLL_S = 0.004
 
 
@@ -73,7 +75,8 @@ def draw(chance: random.Random, victims: Sequence[str], points: Sequence[str], s
     victim = chance.choice(("driver", chance.choice(victims)))
     sign = chance.choice(SIGNALS)
     point = chance.choice(points) if points and chance.randrange(AT_A_POINT) == 0 else ""
-    return Kill(victim, sign, moment, f"{point}:{chance.choice((1, 1, 2, 3))}" if point else "")
+    times = chance.choice((1, 1, 2, 3)) if point.startswith(SEVERAL) else 1
+    return Kill(victim, sign, moment, f"{point}:{times}" if point else "")
 
 
 #: Kill points of a driver on this machine, and of kernels.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.soak.kills import HERE
-from tests.soak.world import Answer, World
+from tests.soak.kills import HERE, QUANTA, SITES
+from tests.soak.world import CHAIN, NUMBERS, TICKET, Answer, World
 
+#: Words of a command.
+Words = tuple[str, ...]
 #: Gives the commands that an operator gives after one that was hurt, one after another; each is to end with 0.
-Again = Callable[[World, Answer], "list[tuple[str, ...]]"]
+Again = Callable[[World, Answer], list[Words]]
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,20 @@ class Scenario:
         See `tests.soak.kills.VICTIMS`.
     points : sequence of `str`
         Kill points that it passes.
+    more : `dict`
+        Further variables.
+    weight : `int`
+        How many kills it gets, beside the others.
     """
 
     name: str
     stage: Callable[[World], None]
-    words: Callable[[World], tuple[str, ...]]
+    words: Callable[[World], Words]
     again: Again
     victims: Sequence[str] = ("driver",)
     points: Sequence[str] = field(default=())
+    more: Mapping[str, str] = field(default_factory=dict)
+    weight: int = 1
 
 
 def done(answer: Answer) -> None:
@@ -43,11 +53,22 @@ def done(answer: Answer) -> None:
     assert answer.code == 0, answer
 
 
-# Stages
+SUBMIT = ("submit", "bps_bias", "--ranks", "2")
+#: The corrected frames are written, by quanta: there is a Dask cluster.
+FRAMES = ("--set", "extraQgraphOptions=--config cpBiasIsr:doWrite=true")
+BIAS = f"{CHAIN}/demo/bias.20241208a"
+
+
+# Stages, each made of one before
+
+
+def nothing(world: World) -> None:
+    """No repository."""
+    world.clear()
 
 
 def ingested(world: World) -> None:
-    """Three biases and two darks."""
+    """Three biases and three darks."""
 
     def make() -> None:
         done(world.run("ingest", str(world.repo), str(world.raws), "--camera", str(world.camera)))
@@ -55,25 +76,130 @@ def ingested(world: World) -> None:
     world.prepare("ingested", make)
 
 
+def half(world: World) -> None:
+    """The frames of one night."""
+
+    def make() -> None:
+        night = sorted(world.raws.iterdir())[0]
+        done(world.run("ingest", str(world.repo), str(night), "--camera", str(world.camera), "--transfer", "copy"))
+
+    world.prepare("half", make)
+
+
+def left(world: World) -> None:
+    """A bias whose driver was killed in the middle."""
+
+    def make() -> None:
+        ingested(world)
+        assert world.run(*SUBMIT, CAMPAIGN_KILL_AT="job-ended").code == -signal.SIGKILL
+
+    world.prepare("left", make)
+
+
+def made(world: World) -> None:
+    """A bias."""
+
+    def make() -> None:
+        ingested(world)
+        done(world.run(*SUBMIT))
+
+    world.prepare("made", make)
+
+
+def unchained(world: World) -> None:
+    """A bias that is certified, and in no chain."""
+
+    def make() -> None:
+        made(world)
+        done(world.run("certify", "bps_bias", "--no-chain"))
+
+    world.prepare("unchained", make)
+
+
+def two(world: World) -> None:
+    """A bias that is certified, and two that are not."""
+
+    def make() -> None:
+        made(world)
+        done(world.run("certify", "bps_bias"))
+        for rerun in ("20241208b", "20241208c"):
+            done(world.run(*SUBMIT, RERUN=rerun))
+
+    world.prepare("two", make)
+
+
+def gate(world: World) -> None:
+    """A campaign whose bias waits for a person, and nobody drives it."""
+
+    def make() -> None:
+        ingested(world)
+        process = world.start("run", str(world.one), "--ranks", "2")
+        until = time.monotonic() + 120
+        while "gate" not in events(world) and time.monotonic() < until:
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+        assert "gate" in events(world)
+
+    world.prepare("gate", make)
+
+
+def events(world: World) -> list[str]:
+    """What the books of campaigns say, in order."""
+    from json import loads
+
+    files = (world.repo / "campaign" / "campaigns").glob("*/journal.jsonl")
+    return [loads(line)["event"] for path in files for line in path.read_text().splitlines()]
+
+
 # What an operator does
 
 
-def restarted(world: World, first: Answer) -> list[tuple[str, ...]]:
+def restarted(world: World, first: Answer) -> list[Words]:
     """Go on with what was left, or, where nothing was, submit again."""
     if first.code == 0:
         return []
-    unfinished = [folder for folder in world.folders() if (folder / "claim.json").exists() or first.code != 0]
-    return [("restart", str(folder)) for folder in unfinished] or [first.words]
+    return [("restart", str(folder)) for folder in world.folders()] or [first.words]
 
 
-def repeated(world: World, first: Answer) -> list[tuple[str, ...]]:
+def repeated(world: World, first: Answer) -> list[Words]:
     """The same command."""
     return [] if first.code == 0 else [first.words]
 
 
-SUBMIT = ("submit", "bps_bias", "--ranks", "2")
+def cleared(world: World, first: Answer) -> list[Words]:
+    """The same command, in place of which an operator may have removed what is there."""
+    return repeated(world, first)
+
+
+def accepted(world: World, first: Answer) -> list[Words]:
+    """The same, where it was not recorded; and the campaign goes on."""
+    again = [] if "accepted" in events(world) else [first.words]
+    return [*again, ("run", str(world.one), "--ranks", "2")]
+
+
+def chained(world: World) -> Words:
+    """Put the certified bias into its chain."""
+    return "chain", str(world.repo), CHAIN, BIAS
+
+
+def _ingest(world: World) -> Words:
+    return "ingest", str(world.repo), str(world.raws), "--camera", str(world.camera), "--transfer", "copy"
+
+
+GANG = ("mpiexec", "rank")
+LOCAL = ("--sites", "usdf,frdf,ukdf")
 SCENARIOS = (
-    Scenario("submit", ingested, lambda world: SUBMIT, restarted, ("mpiexec", "rank"), HERE),
+    Scenario("submit", ingested, lambda w: SUBMIT, restarted, GANG, HERE, weight=3),
+    Scenario("quanta", ingested, lambda w: (*SUBMIT, *FRAMES), restarted, (*GANG, "dask worker"), QUANTA, weight=3),
+    Scenario("restart", left, lambda w: ("restart", str(w.folders()[0])), restarted, GANG, HERE, weight=2),
+    Scenario("run", ingested, lambda w: ("run", str(w.plan), "--yes"), repeated, ("step", *GANG), HERE, weight=3),
+    Scenario("accept", gate, lambda w: ("accept", "bias", "--reason", "fine"), accepted),
+    Scenario("certify", made, lambda w: ("certify", "bps_bias"), repeated, weight=2),
+    Scenario("chain", unchained, chained, repeated),
+    Scenario("clean", two, lambda w: ("clean", TICKET, "--yes"), repeated, weight=2),
+    Scenario("ingest", nothing, _ingest, repeated, GANG, weight=2),
+    Scenario("ingest-more", half, _ingest, repeated, GANG, weight=2),
+    Scenario("simulate", nothing, lambda w: ("simulate", str(w.repo), *NUMBERS), repeated, GANG),
+    Scenario("sites", ingested, lambda w: (*SUBMIT, *LOCAL), restarted, ("site-run", "tar", *GANG), SITES, weight=3),
 )
-
-

@@ -6,6 +6,7 @@ place, and a try begins with a copy of a stage that was prepared there.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ CHAIN = f"LSSTComCam/calib/{TICKET}"
 MARK = "SOAK_WORLD"
 #: What a command may take on a busy machine, second; more is a command that waits for ever.
 PATIENCE_S = 240.0
-NUMBERS = ("--bias", "3", "--dark", "2", "--flat", "0", "--scale", "64", "--detector", "0", "--seed", "3")
+NUMBERS = ("--bias", "3", "--dark", "3", "--flat", "0", "--scale", "64", "--detector", "0", "--detector", "1", "--seed", "3")
 PLAN = f"""\
 description: A bias, and with it a dark.
 variables:
@@ -75,6 +76,8 @@ class World:
 
     base: Path
     more: dict[str, str] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _said: dict[int, Path] = field(default_factory=dict)
 
     @property
     def here(self) -> Path:
@@ -87,12 +90,18 @@ class World:
 
     @property
     def raws(self) -> Path:
-        """Frames of three biases and two darks."""
+        """Frames of three biases and three darks."""
         return self.base / "source-raw"
 
     @property
     def plan(self) -> Path:
+        """A plan of a bias and a dark."""
         return self.base / "two.yaml"
+
+    @property
+    def one(self) -> Path:
+        """The plan without its dark."""
+        return self.base / "one.yaml"
 
     @property
     def camera(self) -> Path:
@@ -107,21 +116,20 @@ class World:
 
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         """Start a command; its words go to files, so that nobody has to read while it is hurt."""
-        streams = {name: (self.base / f"{name}.txt").open("w") for name in ("out", "err")}
-        try:
-            return subprocess.Popen(
+        stem = self.base / "said" / str(next(self._numbers))
+        with stem.with_suffix(".out").open("w") as out, stem.with_suffix(".err").open("w") as err:
+            process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "campaign", *words],
                 env={**self.environment, **more},
                 stdin=subprocess.DEVNULL,
-                stdout=streams["out"],
-                stderr=streams["err"],
+                stdout=out,
+                stderr=err,
                 text=True,
                 cwd=self.base,
                 start_new_session=True,
             )
-        finally:
-            for stream in streams.values():
-                stream.close()
+        self._said[process.pid] = stem
+        return process
 
     def ended(self, process: subprocess.Popen[str], *words: str) -> Answer:
         """Wait for a command's end; one that does not come to it is ended, with what it has started."""
@@ -129,8 +137,8 @@ class World:
             process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.quieten()
-        code = process.wait()
-        return Answer(words, code, *((self.base / f"{name}.txt").read_text() for name in ("out", "err")))
+        code, stem = process.wait(), self._said[process.pid]
+        return Answer(words, code, *(stem.with_suffix(f".{name}").read_text() for name in ("out", "err")))
 
     def run(self, *words: str, **more: str) -> Answer:
         """Run a command to its end."""
@@ -177,6 +185,7 @@ class World:
         if not stage.exists():
             self.clear()
             make()
+            assert not self.left_running()
             stage.parent.mkdir(exist_ok=True)
             shutil.copytree(self.here, stage)
         shutil.rmtree(self.here, ignore_errors=True)
@@ -205,14 +214,14 @@ def _lives(entry: Path) -> bool:
 def make(base: Path, more: Mapping[str, str] | None = None) -> World:
     """Make a world's raws, camera, plan and sites."""
     world = World(base.resolve(), dict(more or {}))
-    for name in ("tmp", "sites"):
+    for name in ("tmp", "sites", "said"):
         (world.base / name).mkdir()
     world.clear()
     done = world.run("simulate", str(world.base / "source"), *NUMBERS)
     assert done.code == 0, done
     shutil.copy(world.base / "source" / "campaign" / "cameras" / "LSSTComCam.yaml", world.camera)
     world.plan.write_text(PLAN + DARK)
-    (world.base / "one.yaml").write_text(PLAN)
+    world.one.write_text(PLAN)
     for name, fraction in {"usdf": 0.5, "frdf": 0.25, "ukdf": 0.25}.items():
         text = f'name: {name}\nfraction: {fraction}\nscheduler: none\nscratch: "{world.here / "sites" / name}"\n'
         (world.base / "sites" / f"{name}.yaml").write_text(text)
