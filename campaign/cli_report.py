@@ -26,7 +26,7 @@ def demo(directory: Path | None, ranks: int, as_json: bool) -> None:
     if as_json:
         console.emit({"products": made.products})
     else:
-        columns = ("product", "detectors", "good pixels", "rms(z)", "|z| > 5", "max |mean z|", "defects showing", "s")
+        columns = ("product", "detectors", "good pixels", "rms(z)", "|z| > 5", "max |mean z|", "variance", "defects showing", "s")
         rows = [
             (
                 p["name"],
@@ -35,6 +35,7 @@ def demo(directory: Path | None, ranks: int, as_json: bool) -> None:
                 f"{p['rms_z']:.4f}",
                 f"{p['frac_gt5']:.1e}",
                 f"{p['max_abs_amp_mean_z']:.2f}",
+                f"{p['variance_ratio']:.3f}",
                 p["defects_showing"],
                 p["seconds"],
             )

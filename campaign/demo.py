@@ -141,6 +141,7 @@ NUMBERS = (
     "rms_z",
     "frac_gt5",
     "max_abs_amp_mean_z",
+    "variance_ratio",
     "defects_showing",
 )
 

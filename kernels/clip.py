@@ -10,8 +10,7 @@ again, until nothing changes (astropy's `SigmaClip` with ``maxiters=None``, and
 Siril's rejection).  Both keep ``low <= x <= high``, ties included.
 
 Inputs are sorted first (`kernels.network`) and then summed in that order, so
-neither the order of the exposures nor the tiling changes a bit of the result
-(of a weighted mean the tiling does not).
+neither the order of the exposures nor the tiling changes a bit of the result.
 Sums are of differences from the lower median, of which float32 loses nothing
 that counts: four at a time in float32, these in float64.
 """
@@ -38,15 +37,12 @@ STATISTICS: Final = {"MEANCLIP": 0, "MEDIAN": 1, "MEAN": 2, "SIGMACLIP": 3, "WEI
 IQR_TO_SIGMA: Final = 0.7413
 #: Variance of a median over that of a mean, for Gaussian noise and many inputs.
 OF_MEDIAN: Final = math.pi / 2
-#: The same for 0 to 4 inputs, whose median is the mean of all, or nearly; for more, as many as the last.
-OF_FEW_MEDIAN: Final = np.array([1.0, 1.0, 1.0, 1.3460, 1.1927, math.pi / 2])
-NO_FACTOR: Final = np.ones(1)
 NO_FIRST: Final = np.empty(0, np.int16)
 
 _LARGEST: Final = np.finfo(np.float32).max
 _CHUNK: Final = 4
 #: Rows of the arrays [row, LANES], float32, that vector code and plain code share.
-_BASE, _LOW, _HIGH, _MEAN, _VARIANCE, _NUMBER, _GOOD = (row * LANES for row in range(7))
+_BASE, _LOW, _HIGH, _MEAN, _VARIANCE, _NUMBER, _GOOD, _FACTOR = (row * LANES for row in range(8))
 
 
 @dataclass(frozen=True)
@@ -203,19 +199,20 @@ def _clip_vector(typing: Any, flat: Any, at: Any, stride: Any, rows: Any, factor
 
 
 @intrinsic
-def _finish(typing: Any, state: Any, scatter: Any, at: Any, image: Any, variance: Any, count: Any) -> Any:
-    """``base + mean``, ``scatter variance / number`` (NaN where none, or a single one, was good) and number."""
+def _finish(typing: Any, state: Any, at: Any, image: Any, variance: Any, count: Any) -> Any:
+    """``base + mean``, ``factor variance / number`` (NaN where none, or a single one, was good) and number."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
-        base, mean, spread, number, good = (code.load(0, k) for k in (_BASE, _MEAN, _VARIANCE, _NUMBER, _GOOD))
+        rows = (_BASE, _MEAN, _VARIANCE, _NUMBER, _GOOD, _FACTOR)
+        base, mean, spread, number, good, factor = (code.load(0, k) for k in rows)
         nan = code.number(math.nan)
-        code.store(code.where(code.number(0) < good, base + mean, nan), 3, code.index(2))
-        code.store(code.where(code.number(1) < good, code.spread(1) * spread / number, nan), 4, code.index(2))
-        code.store_count(number, 5, code.index(2))
+        code.store(code.where(code.number(0) < good, base + mean, nan), 2, code.index(1))
+        code.store(code.where(code.number(1) < good, factor * spread / number, nan), 3, code.index(1))
+        code.store_count(number, 4, code.index(1))
         return code.nothing()
 
-    return types.void(state, scatter, at, image, variance, count), generate
+    return types.void(state, at, image, variance, count), generate
 
 
 @njit(cache=True, nogil=True)
@@ -264,10 +261,12 @@ def _hollow_lanes(flat, stride, n, at, scale, state):  # type: ignore[no-untyped
 
 @njit(cache=True, nogil=True)
 def _start(flat, stride, n, at, quartiles, scale, state):  # type: ignore[no-untyped-def]
-    """Base, median (as the mean), good values and the bounds of MEANCLIP's first pass."""
+    """Base, median (as the mean), good values and the bounds of MEANCLIP's first pass; whether a lane is masked."""
     _begin(flat, at, quartiles[0], quartiles[1], (scale, np.float32(n)), state)
-    if not _finite(flat, at + (n - 1) * stride):
+    hollow = not _finite(flat, at + (n - 1) * stride)
+    if hollow:
         _hollow_lanes(flat, stride, n, at, scale, state)
+    return hollow
 
 
 @njit(cache=True, nogil=True)
@@ -313,7 +312,7 @@ def _everything(flat, at, stride, parts, state):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _medians(flat, stride, n, image):  # type: ignore[no-untyped-def]
-    state, quartiles = np.zeros(7 * LANES, np.float32), _quartiles(n, stride)
+    state, quartiles = np.zeros(8 * LANES, np.float32), _quartiles(n, stride)
     for at in range(0, image.size, LANES):
         _start(flat, stride, n, at, quartiles, np.float32(0), state)
         for i in range(LANES):
@@ -330,13 +329,19 @@ def _middle(n, rows):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _reduce(flat, stride, rows, n, statistic, nsigma, passes, ddof, image, variance, count, first):  # type: ignore[no-untyped-def]
+def _reduce(flat, stride, rows, n, rule, factors, image, variance, count, first):  # type: ignore[no-untyped-def]
     """Reduce a sorted cube."""
-    state, lead = np.zeros(7 * LANES, np.float32), np.empty(LANES, np.int64)
+    state, lead = np.zeros(8 * LANES, np.float32), np.empty(LANES, np.int64)
     quartiles, parts = _quartiles(n, stride), _middle(n, rows)
+    statistic, nsigma, passes, ddof = rule
+    before = True
     for at in range(0, image.size, LANES):
         lead[:] = 0
-        _start(flat, stride, n, at, quartiles, np.float32(nsigma * IQR_TO_SIGMA), state)
+        hollow = _start(flat, stride, n, at, quartiles, np.float32(nsigma * IQR_TO_SIGMA), state)
+        if hollow or before:
+            for i in range(LANES):
+                state[_FACTOR + i] = factors[int(state[_GOOD + i])]
+        before = hollow
         if statistic == 0:
             _clip_vector(flat, at, stride, parts, np.float32(nsigma), passes, state)
             if first.size > 0:
@@ -351,10 +356,15 @@ def _reduce(flat, stride, rows, n, statistic, nsigma, passes, ddof, image, varia
             _everything(flat, at, stride, parts, state)
         else:
             _sigmaclip(flat, stride, parts, at, nsigma, ddof, state, lead)
-        _finish(state, np.float32(OF_MEDIAN if statistic == 1 else 1.0), at, image, variance, count)
+        _finish(state, at, image, variance, count)
         if first.size > 0:
             for i in range(LANES):
                 first[at + i] = lead[i]
+
+
+def plain_factors(rule: Rule, n: int) -> F32:
+    """Factors [n + 1] of the plain definition of the variance: survivors' variance / count, of the median times pi / 2."""
+    return np.full(n + 1, OF_MEDIAN if rule.statistic == "MEDIAN" else 1.0, np.float32)
 
 
 def _require(width: int, *planes: tuple[NDArray[Any], Any]) -> None:
@@ -372,6 +382,7 @@ def collapse(
     variance: F32,
     count: NDArray[np.int16],
     first: NDArray[np.int16] = NO_FIRST,
+    factors: F32 | None = None,
 ) -> None:
     """Sort a cube in place and reduce it over its first axis.
 
@@ -387,18 +398,25 @@ def collapse(
     image : `numpy.ndarray` [width], float32
         Filled; NaN where no input is good.
     variance : `numpy.ndarray` [width], float32
-        Filled with the survivors' debiased variance / count (times pi / 2 for
-        the median); NaN where fewer than two inputs are good.
+        Filled with the survivors' debiased variance / count, times a factor;
+        NaN where fewer than two inputs are good.
     count : `numpy.ndarray` [width], int16
         Filled with the number of inputs that went in.
     first : `numpy.ndarray` [width] or [0], int16
         Filled with the row of the sorted cube where the survivors begin.
+    factors : `numpy.ndarray` [n + 1], float32, optional
+        By the number of good inputs, what the variance is multiplied by
+        (`kernels.estimator`); by default 1, and pi / 2 for the median.
     """
     sort(cube, n)
     rows, stride = cube.shape
     _require(stride, (image, np.float32), (variance, np.float32), (count, np.int16), (first, np.int16))
-    code = STATISTICS[rule.statistic]
-    _reduce(cube.reshape(-1), stride, rows, n, code, rule.nsigma, rule.passes, rule.ddof, image, variance, count, first)
+    if factors is None:
+        factors = plain_factors(rule, n)
+    if factors.shape != (n + 1,) or factors.dtype != np.float32:
+        raise ValueError(f"{n} inputs need {n + 1} factors, float32")
+    code = (STATISTICS[rule.statistic], rule.nsigma, rule.passes, rule.ddof)
+    _reduce(cube.reshape(-1), stride, rows, n, code, factors, image, variance, count, first)
 
 
 def median(cube: F32, n: int, image: F32) -> None:
@@ -406,85 +424,3 @@ def median(cube: F32, n: int, image: F32) -> None:
     sort(cube, n)
     _require(cube.shape[1], (image, np.float32))
     _medians(cube.reshape(-1), cube.shape[1], n, image)
-
-
-@njit(cache=True, nogil=True)
-def _weigh(cube, n, weights, image, variance, count):  # type: ignore[no-untyped-def]
-    for p in range(image.size):
-        heavy, square, total, squares, number = 0.0, 0.0, 0.0, 0.0, 0
-        for k in range(n):
-            x = float(cube[k, p])
-            if x < np.inf:
-                w = weights[k]
-                before = heavy
-                heavy, square, number = heavy + w, square + w * w, number + 1
-                step = x - total
-                total += step * w / heavy
-                squares += step * step * w * before / heavy
-        count[p] = number
-        image[p] = total if number > 0 else np.nan
-        freedom = heavy - square / heavy if number > 1 else 0.0
-        variance[p] = squares / freedom * square / heavy**2 if freedom > 0 else np.nan
-
-
-def weighted_mean(
-    cube: F32, n: int, weights: NDArray[np.float64], image: F32, variance: F32, count: NDArray[np.int16]
-) -> None:
-    """Weighted mean of a cube over its first axis, in the order of the inputs and in float64.
-
-    Parameters
-    ----------
-    cube : `numpy.ndarray` [row, width], float32
-        See `collapse`; left as it is.
-    weights : `numpy.ndarray` [n], float64
-        Above 0.
-    image, variance, count
-        As of `collapse`; the same bits only in the same order.  The variance is that of the weighted mean of inputs
-        whose variances go with 1 / weight only up to a factor, which their
-        scatter gives: s^2 sum(w^2) / sum(w)^2, with
-        s^2 = sum(w d^2) / (sum(w) - sum(w^2) / sum(w)) (reliability weights).
-    """
-    _require(cube.shape[1], (image, np.float32), (variance, np.float32), (count, np.int16))
-    if weights.shape != (n,):
-        raise ValueError(f"{n} inputs need as many weights, not {weights.size}")
-    _weigh(cube, n, weights, image, variance, count)
-
-
-@njit(cache=True, nogil=True)
-def _propagate(values, variances, ordered, n, first, factors, count, out):  # type: ignore[no-untyped-def]
-    for p in range(count.size):
-        if count[p] == 0:
-            continue
-        low, high = ordered[first[p], p], ordered[first[p] + count[p] - 1, p]
-        total = 0.0
-        for k in range(n):
-            if low <= values[k, p] <= high:
-                total += float(variances[k, p])
-        out[p] = factors[min(count[p], factors.size - 1)] * total / float(count[p]) ** 2
-
-
-def propagate(
-    values: F32, variances: F32, ordered: F32, n: int, rule: Rule,
-    first: NDArray[np.int16], count: NDArray[np.int16], out: F32,
-) -> None:  # fmt: skip
-    """Variance of the result from those of the survivors: sum / count^2, times `OF_FEW_MEDIAN` for the median.
-
-    Parameters
-    ----------
-    values : `numpy.ndarray` [row, width], float32
-        The cube before `collapse`.
-    variances : `numpy.ndarray` [n, width], float32
-        Of each input.
-    ordered : `numpy.ndarray` [row, width], float32
-        The cube after `collapse`.
-    first, count : `numpy.ndarray` [width], int16
-        From `collapse`.
-    out : `numpy.ndarray` [width], float32
-        Filled where an input is good.
-    """
-    width = ordered.shape[1]
-    _require(width, (first, np.int16), (count, np.int16), (out, np.float32))
-    if values.shape != ordered.shape or variances.shape != (n, width):
-        raise ValueError(f"variances {variances.shape} and values {values.shape} are not those of {n} inputs")
-    factors = OF_FEW_MEDIAN if rule.statistic == "MEDIAN" else NO_FACTOR
-    _propagate(values, variances, ordered, n, first, factors, count, out)

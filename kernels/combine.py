@@ -19,13 +19,15 @@ from kernels.focalplane import radius_mm
 from kernels.framekernel import FrameKernel
 from kernels.geometry import Box, Detector
 from kernels.header import product_cards
-from kernels.isr import Exposures, oriented, target
+from kernels.isr import Exposures, Reader, oriented, target
 from kernels.job import File, Job, Task
+from kernels.noise import Look, look
 from kernels.normalise import means_of, scales_of
 from kernels.percentiles import percentiles
-from kernels.product import BAD, DARKENED
+from kernels.product import BAD, DARKENED, Card
 from kernels.publish import publish_all
-from kernels.reduce import Stacker, Statistics
+from kernels.reduce import FEW_INPUTS, Stacker, Statistics
+from kernels.subtracted import Coefficients, Subtracted
 
 F32 = NDArray[np.float32]
 
@@ -46,6 +48,22 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """How an amplifier's frames were taken.
+
+    Parameters
+    ----------
+    weights : `numpy.ndarray` [frame], float64
+        In the mean, sum 1.
+    offset : `float`
+        Signal that counts as the electronics', without shot noise; job's unit.
+    """
+
+    weights: NDArray[np.float64]
+    offset: float
+
+
+@dataclass(frozen=True)
 class Patch:
     """What a piece gives of one amplifier.
 
@@ -62,6 +80,8 @@ class Patch:
         Median signal and noise variance, ADU and ADU^2.
     saturated : `numpy.ndarray` [frame], int64
         Saturated pixels.
+    taken : `Taken`
+        How its frames were.
     """
 
     amplifier: int
@@ -70,6 +90,7 @@ class Patch:
     variance: F32
     samples: NDArray[np.float64]
     saturated: NDArray[np.int64]
+    taken: Taken
 
 
 def cut(detector: Detector, groups: Sequence[Sequence[int]], files: Sequence[File], limit: int) -> list[Piece]:
@@ -92,7 +113,7 @@ class Combine(FrameKernel):
 
     ``config``: ``type`` (bias | dark | flat), ``product`` (its name among the
     task's outputs, the type by default), `kernels.reduce.Statistics`'
-    (``statistic``, ``nsigma``, ``passes``, ``ddof``), ``isr`` (`IsrConfig`),
+    (``statistic``, ``nsigma``, ``passes``, ``ddof``, ``variance``, ``weighting``), ``isr`` (`IsrConfig`),
     ``cosmic`` (`CosmicConfig` or absent), ``bins`` (binning by output),
     ``inputs_table`` (a folder), ``permissions``, ``piece_bytes``, ``max_bad``
     (the fraction of a detector above which its bad pixels are an error).  Task
@@ -112,6 +133,9 @@ class Combine(FrameKernel):
         self._assembled: dict[str, tuple[F32, F32]] = {}
         self._lent = 0
         self._cut: dict[str, list[Piece]] = {}
+        self._looks: dict[tuple[str, int], list[Look]] = {}
+        self._subtracted: dict[str, Subtracted] = {}
+        self._taken: dict[int, Taken] = {}
 
     def _pieces(self, task: Task) -> list[Piece]:
         if task.task not in self._cut:
@@ -160,12 +184,13 @@ class Combine(FrameKernel):
         """Read, correct and combine one row block of all frames; a patch is good until the next one."""
         exposures, what = self._open(task), self._pieces(task)[piece]
         reader = next(r for r in self.readers(task) if [c.number for c in r.channels] == list(what.amplifiers))
+        seen = self._look(task, reader)
         halo = self._cosmic.halo if self._cosmic else 0
         rows = reader.rows(exposures, what.first, what.last, halo)
         step = reader.step(len(exposures.files), halo)
         stackers = [
-            Stacker(channel, exposures, self._statistics, self._cosmic, task.parameters.get("weights"))
-            for channel in reader.channels
+            Stacker(channel, exposures, self._statistics, self._cosmic, task.parameters.get("weights"), look)
+            for channel, look in zip(reader.channels, seen, strict=True)
         ]
         boxes = [target(channel.amplifier, what.first, what.last) for channel in reader.channels]
         images = [self._planes(task, box) for box in boxes]
@@ -174,10 +199,30 @@ class Combine(FrameKernel):
                 at = slice(start - what.first, start - what.first + block.core.stop - block.core.start)
                 for plane, reduced in zip(planes, stacker.reduce(block), strict=True):
                     oriented(plane, channel.amplifier)[at] = reduced
-        return [
-            Patch(channel.number, boxes[k], *images[k], rows.samples(k), rows.saturated[k])
-            for k, channel in enumerate(reader.channels)
-        ]
+        patches = []
+        for k, (channel, stacker) in enumerate(zip(reader.channels, stackers, strict=True)):
+            if not self._statistics.plain:
+                coefficients = Coefficients.of(exposures, channel.number, stacker.weights)
+                self._bias_and_dark(task).add(images[k][1], boxes[k], coefficients)
+            taken = Taken(stacker.weights, stacker.noise.offset)
+            patches.append(Patch(channel.number, boxes[k], *images[k], rows.samples(k), rows.saturated[k], taken))
+        return patches
+
+    def _bias_and_dark(self, task: Task) -> Subtracted:
+        if task.task not in self._subtracted:  # one task at a time
+            self._subtracted = {task.task: Subtracted(self.calibrations(task), task.provenance)}
+        return self._subtracted[task.task]
+
+    def _look(self, task: Task, reader: Reader) -> Sequence[Look | None]:
+        """A band of the group's rows, where something is to be learnt from it before the frames are combined."""
+        exposures, kind = self._open(task), self._statistics.kind
+        offset = kind != "bias" and len(exposures.files) < FEW_INPUTS and not all(c.zeroed for c in reader.channels)
+        if not (offset or self._cosmic or self._statistics.weighs(exposures, task.parameters.get("weights"))):
+            return [None] * len(reader.channels)
+        key = (task.task, reader.channels[0].number)
+        if key not in self._looks:
+            self._looks = {key: look(reader, exposures)}
+        return self._looks[key]
 
     def _planes(self, task: Task, box: Box) -> tuple[F32, F32]:
         """Where image and variance of a box go: into the detector that is being assembled, or beside it."""
@@ -208,6 +253,7 @@ class Combine(FrameKernel):
             mask[radius_mm(self.detector(task))[2] > radius] |= DARKENED
         scales = self._open(task).scales.astype(np.float64)
         cards = product_cards(self.job, task, self.camera, calibrations.detector, image, mask, scales)
+        cards += self._definition(task, calibrations.detector)
         files = {
             name: (task.outputs[name], partial(product.write, cards=cards, image=image, mask=mask, variance=variance))
         }
@@ -216,6 +262,23 @@ class Combine(FrameKernel):
             files[name] = task.outputs[name], partial(product.write, cards=cards, image=small)
         published = publish_all(files, self.stamp, self._config.get("permissions", {}))
         return {"inputs_used": len(task.inputs["raw"]), "bad_pixels": bad, **published}
+
+    def _definition(self, task: Task, detector: Detector) -> list[Card]:
+        """What VARIANCE holds, and how the frames were weighted: means over the amplifiers."""
+        exposures, taken = self._open(task), self._taken
+        each = [Coefficients.of(exposures, k, t.weights) for k, t in taken.items()]
+        mean = Coefficients(float(np.mean([c.bias for c in each])), float(np.mean([c.dark for c in each])))
+        cards = self._bias_and_dark(task).cards(mean, self._statistics.plain)
+        if self._statistics.weighs(exposures, task.parameters.get("weights")):
+            cards.append(("WEIGHTS", "noise", "1 / (read noise^2 + dark current) x time^2"))
+            weights = np.mean([t.weights for t in taken.values()], axis=0)
+            cards += [(f"CPP_INPUT_WEIGHT_{n}", float(w), "of the weighted mean") for n, w in enumerate(weights)]
+        cards += [
+            (f"AMP_{detector.amplifiers[k].name}_OFFSET", t.offset, "taken to have no shot noise")
+            for k, t in taken.items()
+            if t.offset
+        ]
+        return cards
 
     def _require_good(self, task: Task, mask: NDArray[np.int32]) -> int:
         """Count the bad pixels; refuse a detector that hardly has others."""
@@ -239,9 +302,10 @@ class Combine(FrameKernel):
         hollow = sum(a.target.nx * a.target.ny for a in detector.amplifiers) != image.size
         if hollow:
             image[:], variance[:] = np.nan, np.nan
-        found = levels.Found(detector)
+        found, self._taken = levels.Found(detector), {}
         for patches in results:
             for patch in patches:
+                self._taken.setdefault(patch.amplifier, patch.taken)
                 at = patch.box.slices
                 if not np.may_share_memory(patch.image, image):  # another rank's
                     image[at], variance[at] = patch.image, patch.variance

@@ -141,7 +141,8 @@ def _fit(pair: Pair) -> Fit:
 
 def _statistics(pair: Pair, factor: float) -> Statistics:
     """Compare a detector; ``factor`` multiplies what is expected."""
-    injected, z2, beyond_3, beyond_5, showing, ratio = pair.injected(), 0.0, 0, 0, 0, 0.0
+    injected, z2, beyond_3, beyond_5, showing = pair.injected(), 0.0, 0, 0, 0
+    variance = error2 = 0.0
     amplifier_z = {}
     for amplifier, e in pair.amplifiers():
         at = amplifier.target.slices
@@ -152,14 +153,15 @@ def _statistics(pair: Pair, factor: float) -> Statistics:
         beyond_3 += int(np.count_nonzero(np.abs(z) > 3))
         beyond_5 += int(np.count_nonzero(far))
         showing += int(np.count_nonzero(far & injected[at]))
-        ratio += float(np.sum(pair.variance[at] / (factor**2 * e.scatter), where=good))
+        variance += float(np.sum(pair.variance[at], where=good, dtype=np.float64))
+        error2 += float(np.sum((pair.image[at] - factor * e.value) ** 2, where=good))
         if good.any():
             amplifier_z[amplifier.name] = float(z.sum() / np.count_nonzero(good) / e.mean_error(good))
     count = int(np.count_nonzero(pair.good))
     if not count:
         raise DataError(f"detector {pair.detector.name}", "the product has no good pixel")
     level, _, level_pixels = clipped_mean(pair.image[pair.good][np.newaxis])
-    numbers = (count, z2, beyond_3, beyond_5, amplifier_z, showing, level, level_pixels, ratio / count)
+    numbers = (count, z2, beyond_3, beyond_5, amplifier_z, showing, level, level_pixels, variance, error2)
     return Statistics(pair.detector.id, *numbers)
 
 

@@ -41,49 +41,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.clip import Rule
+from kernels.estimator import table
 from kernels.geometry import Amplifier
 from kernels.isrconfig import IsrConfig
 
 F64 = NDArray[np.float64]
 
-#: For MEANCLIP (3 sigma x 3) of N Gaussian values: N; error of the clipped mean over that of the
-#: plain mean; variance plane (debiased variance of the survivors / their number) over sigma^2 / N.
-#: Monte Carlo of the definition in `kernels.clip`, 8e7 / N samples each, good to 4e-4.
-CLIP = np.array(
-    [
-        (3, 1.0001, 1.0005),
-        (4, 1.0822, 0.8401),
-        (5, 1.0851, 0.7751),
-        (6, 1.0671, 0.8409),
-        (7, 1.0574, 0.8728),
-        (8, 1.0552, 0.8862),
-        (9, 1.0660, 0.8757),
-        (10, 1.0563, 0.8968),
-        (11, 1.0499, 0.9090),
-        (12, 1.0484, 0.9151),
-        (13, 1.0509, 0.9155),
-        (14, 1.0450, 0.9247),
-        (15, 1.0420, 0.9301),
-        (17, 1.0410, 0.9350),
-        (20, 1.0347, 0.9450),
-        (25, 1.0300, 0.9528),
-        (30, 1.0261, 0.9585),
-        (40, 1.0227, 0.9640),
-        (50, 1.0210, 0.9672),
-        (70, 1.0181, 0.9697),
-        (100, 1.0163, 0.9714),
-    ]
-)
-
 
 def inefficiency(n: int) -> float:
-    """f(N): error of a clipped mean of N values over that of the plain mean."""
-    return float(np.interp(n, CLIP[:, 0], CLIP[:, 1]))
-
-
-def survivors(n: int) -> float:
-    """Expected variance plane of N frames over sigma^2 / N."""
-    return float(np.interp(n, CLIP[:, 0], CLIP[:, 2]))
+    """f(N): error of a clipped mean (MEANCLIP, 3 sigma x 3) of N values over that of the plain mean."""
+    return math.sqrt(float(table(Rule(), n).spread[n]))
 
 
 @dataclass(frozen=True)
@@ -157,8 +125,6 @@ class Expected:
     row, column, common : `float`
         Parts of the variance that a row's, a column's and all pixels share;
         ``common`` is part of ``column``.
-    scatter : `numpy.ndarray` [y, x]
-        What the variance plane should hold.
     """
 
     value: F64
@@ -166,10 +132,9 @@ class Expected:
     row: float
     column: float
     common: float
-    scatter: F64
 
     def minus(self, coefficient: float, other: Expected) -> Expected:
-        """Subtract another, independent product, times a coefficient; the variance plane does not know of it."""
+        """Subtract another, independent product, times a coefficient."""
         square = coefficient**2
         return Expected(
             self.value - coefficient * other.value,
@@ -177,7 +142,6 @@ class Expected:
             self.row + square * other.row,
             self.column + square * other.column,
             self.common + square * other.common,
-            self.scatter,
         )
 
     def mean_error(self, good: NDArray[np.bool_]) -> float:
@@ -214,7 +178,6 @@ def combined(pixels: Pixels, noise: FrameNoise, exposures: Sequence[Any], scales
         row=noise.row * square,
         column=noise.column * square,
         common=noise.common * square,
-        scatter=survivors(n) * frames,
     )
 
 

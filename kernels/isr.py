@@ -125,7 +125,7 @@ class Channel:
         self.number = number
         self.amplifier = calibrations.detector.amplifiers[number]
         self.gain = self.amplifier.gain if unit == "electron" else 1.0
-        self._config, self._calibrations = config, calibrations
+        self.config, self._calibrations = config, calibrations
         self._step = max(1, self.amplifier.data.ny // SAMPLED_ROWS)
         self._kept: tuple[tuple[int, int], F32, F32] | None = None
         region, data = serial_region(self.amplifier, config), self.amplifier.data
@@ -135,9 +135,33 @@ class Channel:
             self._factors = restoring(self._deferral, data.x0, data.nx)
         self._overscan = np.array([region.x0, region.x1] if region else [0, 0])
 
+    @property
+    def zeroed(self) -> bool:
+        """Whether the electronics' offset was subtracted, by an overscan or the bias: what is left is light."""
+        parallel = self.config.parallel and self.amplifier.parallel_overscan is not None
+        return bool(self._overscan.any()) or parallel or self._calibrations.bias is not None
+
+    @property
+    def darkened(self) -> bool:
+        """Whether a dark is subtracted."""
+        return self._calibrations.dark is not None
+
+    @property
+    def whole(self) -> bool:
+        """Whether corrected pixels of a frame lie whole converter steps apart."""
+        of = self._calibrations
+        straight = of.linearity is None and of.crosstalk is None and of.deferrals is None
+        return straight and self.config.serial != "meanclip"
+
+    @property
+    def level_pixels(self) -> tuple[int, int]:
+        """How many pixels the medians of serial and parallel overscan are of; 0 without."""
+        parallel = self.amplifier.parallel_overscan if self.config.parallel else None
+        return int(np.ptp(self._overscan)), parallel.ny if parallel else 0
+
     def levels(self, rows: NDArray[np.int32]) -> tuple[F32, F32]:
         """Serial overscan of each row; see `kernels.overscan.serial_levels`."""
-        return serial_levels(rows, self.amplifier, self._config)
+        return serial_levels(rows, self.amplifier, self.config)
 
     def calibration(self, first: int, last: int) -> tuple[F32, F32]:
         """Bias and dark of data rows ``[first, last)`` as they are read out; empty without.  The last ones are kept."""
@@ -171,23 +195,6 @@ class Channel:
             level = base.astype(np.float64) + rest
             load.sample(rows, picked, self._columns, self._overscan, level, out)
         return out
-
-    def variance(self, signal: F32) -> F32:
-        """Variance of corrected pixels: signal / g + (read noise / g)^2, with g = 1 in electrons.
-
-        Where neither overscan nor bias was subtracted the pixels still hold the
-        electronics' offset, which has no shot noise: the read noise alone counts.
-
-        Parameters
-        ----------
-        signal : `numpy.ndarray`, float32
-            In the job's unit.
-        """
-        per_electron = self.gain / self.amplifier.gain
-        noise = np.float32((self.amplifier.read_noise * per_electron) ** 2)
-        if not self._overscan.any() and self._calibrations.bias is None:
-            return np.full_like(signal, noise)
-        return np.maximum(signal, 0) * np.float32(per_electron) + noise
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,20 @@ class Product:
             raise DataError(path, f"is in {found} (CALUNIT), the frames it is to correct are in {unit}")
         return cls(path, header)
 
+    def has(self, hdu: str) -> bool:
+        """Whether there is such an HDU.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read.
+        """
+        try:
+            with fitsio.FITS(self.path) as fits:
+                return hdu in fits
+        except OSError as error:
+            raise DataError(self.path, str(error).splitlines()[0]) from error
+
     def read(self, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
         """Read a box of the assembled detector; see `read`."""
         return read(self.path, box, hdu)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,48 @@ from numpy.typing import NDArray
 from kernels import clip
 from kernels.cosmic import CosmicConfig, cosmic_rays
 from kernels.errors import JobError
+from kernels.estimator import Steps, table
 from kernels.isr import Block, Channel, Exposures
+from kernels.noise import Look, Noise, unlike, weights_of
+from kernels.weighted import propagate, weighted_mean
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I16 = NDArray[np.int16]
 
 #: Below this many inputs the scatter says little, and the variance is propagated.
 FEW_INPUTS = 5
+#: Frames are weighted where a plain mean would have this much more variance.
+WORTH = 0.02
+#: What VARIANCE may hold: the variance of IMAGE, or upstream's survivors' variance / count.
+DEFINITIONS = ("ESTIMATOR", "PLAIN")
+WEIGHTINGS = ("AUTO", "NONE")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A job's statistic, and whether its inputs are too few for their scatter to say anything."""
+    """A job's statistic, and what is to be known of its result.
+
+    Parameters
+    ----------
+    rule : `kernels.clip.Rule`
+        How inputs become one value.
+    kind : `str`
+        ``bias``, ``dark`` or ``flat``.
+    plain : `bool`
+        VARIANCE is that of the survivors / their count, and nothing else.
+    weigh : `bool`
+        Darks of unlike times are weighted.
+    """
 
     rule: clip.Rule
+    kind: str
+    plain: bool = False
+    weigh: bool = True
 
     @classmethod
     def from_plain(cls, config: Mapping[str, Any]) -> Statistics:
-        """Check and freeze ``statistic``, ``nsigma``, ``passes`` and ``ddof``.
+        """Check and freeze ``statistic``, ``nsigma``, ``passes``, ``ddof``, ``variance`` and ``weighting``.
 
         Raises
         ------
@@ -45,7 +70,17 @@ class Statistics:
             raise JobError(f"{name}: passes is {rule.passes}, it must be at least 1")
         if ddof not in (0, 1):
             raise JobError(f"{name}: ddof is {ddof}, it must be 0 or 1")
-        return cls(rule)
+        chosen = {}
+        for key, known in (("variance", DEFINITIONS), ("weighting", WEIGHTINGS)):
+            chosen[key] = config.get(key, known[0])
+            if chosen[key] not in known:
+                raise JobError(f"{key}: {chosen[key]!r} is none of {', '.join(known)}")
+        return cls(rule, config["type"], chosen["variance"] == "PLAIN", chosen["weighting"] == "AUTO")
+
+    def weighs(self, exposures: Exposures, weights: Sequence[float] | None) -> bool:
+        """Whether the frames are weighted by their noise."""
+        possible = self.kind == "dark" and self.weigh and weights is None
+        return possible and self.rule.statistic not in ("MEDIAN", "WEIGHTED") and unlike(exposures.scales[:, 0], WORTH)
 
 
 class Stacker:
@@ -63,6 +98,15 @@ class Stacker:
         Mask cosmic rays first.
     weights : sequence of `float`, optional
         By frame, of the statistic WEIGHTED; 1 each without.
+    seen : `Look`, optional
+        What a band of the amplifier shows, where it was looked at.
+
+    Attributes
+    ----------
+    noise : `Noise`
+        Of a frame.
+    weights : `numpy.ndarray` [frame], float64
+        Of the frames, sum 1.
     """
 
     def __init__(
@@ -72,16 +116,35 @@ class Stacker:
         statistics: Statistics,
         cosmic: CosmicConfig | None,
         weights: Sequence[float] | None,
+        seen: Look | None = None,
     ) -> None:
-        self._channel, self._rule, self._cosmic = channel, statistics.rule, cosmic
+        self._rule, self._plain, self._cosmic = statistics.rule, statistics.plain, cosmic
         self._scales = np.ascontiguousarray(exposures.scales[:, channel.number])[:, np.newaxis]
         self._offsets = np.ascontiguousarray(exposures.offsets[:, channel.number])[:, np.newaxis]
-        self._n = len(exposures.files)
-        self._weights = np.ones(self._n) if weights is None else np.asarray(weights, np.float64)
-        if len(self._weights) != self._n or not (self._weights > 0).all():
-            raise JobError(f"weights of {self._n} exposures are needed, all above 0; there are {list(self._weights)}")
-        self._few = self._n < FEW_INPUTS
-        self._planes: tuple[F32, F32, NDArray[np.int16]] | None = None
+        self._n = n = len(exposures.files)
+        self.noise = Noise.of(channel, statistics.kind != "bias")
+        if seen is not None and not channel.zeroed:
+            self.noise = replace(self.noise, offset=seen.offset(self.noise))
+        self._own = [self.noise if seen is None else seen.own(self.noise, k) for k in range(n)]
+        self._unlike = seen is not None and statistics.weighs(exposures, weights)
+        if seen is not None and self._unlike:
+            self.weights = weights_of(self.noise, seen, exposures, channel.number)
+        else:
+            self.weights = np.ones(n) if weights is None else np.asarray(weights, np.float64)
+        if len(self.weights) != n or not (self.weights > 0).all():
+            raise JobError(f"weights of {n} exposures are needed, all above 0; there are {list(self.weights)}")
+        self.weights = self.weights / self.weights.sum()
+        self._few = n < FEW_INPUTS
+        self._table = table(self._rule, n, self._steps(channel, exposures, seen))
+        self._planes: tuple[F32, F32, I16] | None = None
+
+    def _steps(self, channel: Channel, exposures: Exposures, seen: Look | None) -> Steps | None:
+        """How the inputs lie on the converter's steps, where they do."""
+        times = exposures.dark_times if channel.darkened else exposures.dark_times[:1]
+        if not channel.whole or any(np.ptp(values) > 0 for values in (self._scales, self._offsets, times)):
+            return None
+        signal = seen.typical * float(self._scales[0, 0]) if seen else 0.0
+        return Steps(self.noise.steps(signal), *channel.level_pixels)
 
     def reduce(self, block: Block) -> tuple[NDArray[Any], NDArray[Any]]:
         """Image and variance [row, column] of a block without its halo; its cube is used up.
@@ -91,36 +154,73 @@ class Stacker:
         cube, width = block.cube, block.cube.shape[1]
         if self._planes is None or self._planes[0].size != width:
             self._planes = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int16)
-        image, variance, count = self._planes
+        image, variance, _ = self._planes
         if self._cosmic:
             self._mask_cosmic_rays(block)
-        if self._rule.statistic == "WEIGHTED":
-            clip.weighted_mean(cube, self._n, self._weights, image, variance, count)
-            if self._few:
-                self._propagate_weighted(cube, variance)
+        values = cube.copy() if self._few else cube
+        limits = self._combine(cube, *self._planes)
+        if self._few and self._plain:
+            self._propagate(values, values[: self._n], limits, variance)
         elif self._few:
-            values, first = cube.copy(), np.empty(width, np.int16)
-            variances = self._variances(values)
-            clip.collapse(cube, self._n, self._rule, image, variance, count, first)
-            clip.propagate(values, variances, cube, self._n, self._rule, first, count, variance)
-        else:
-            clip.collapse(cube, self._n, self._rule, image, variance, count)
+            everything = np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)
+            self._propagate(values, image, everything, variance)
+        elif not self._plain:
+            self._of_equal(cube, image, variance)
         return block.image(image), block.image(variance)
 
-    def _unscaled(self, values: F32) -> F32:
-        """What the frames' pixels were before they were scaled: [frame, pixel], in the job's unit."""
-        return values * self._scales + self._offsets
+    def _combine(self, cube: F32, image: F32, variance: F32, count: I16) -> tuple[F32, F32]:
+        """Image and its variance by the inputs' scatter, and which inputs went in (only of few)."""
+        n, width = self._n, cube.shape[1]
+        factors = None if self._plain else self._table.scatter
+        if self._unlike:
+            self._combine_unlike(cube, image, variance, count)
+        elif self._rule.statistic == "WEIGHTED":
+            weighted_mean(cube, n, self.weights, image, variance, count)
+        elif self._few:
+            first = np.empty(width, np.int16)
+            clip.collapse(cube, n, self._rule, image, variance, count, first, factors)
+            return _limits(cube, first, count)
+        else:
+            clip.collapse(cube, n, self._rule, image, variance, count, factors=factors)
+        return np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)
 
-    def _variances(self, cube: F32) -> F32:
-        """Variance of each scaled input [frame, pixel]; +infinity where it is masked."""
-        return self._channel.variance(self._unscaled(cube[: self._n])) / self._scales**2
+    def _combine_unlike(self, cube: F32, image: F32, variance: F32, count: I16) -> None:
+        """Frames of unlike noise: clipped in units of each one's own, then averaged by their weights."""
+        n, root, first = self._n, np.sqrt(self.weights).astype(np.float32)[:, np.newaxis], np.empty_like(count)
+        ordered = cube.copy()
+        clip.median(ordered, n, image)
+        z = np.where(np.isfinite(cube[:n]), (cube[:n] - image) * root, np.float32(np.inf))
+        ordered[:n], ordered[n:] = z, np.inf
+        clip.collapse(ordered, n, self._rule, image, variance, count, first)
+        good = np.isfinite(ordered[:n]).sum(axis=0)
+        low, high = _limits(ordered, first, count)
+        cube[:n][(z < low) | (z > high)] = np.inf
+        weighted_mean(cube, n, self.weights, image, variance, count)
+        if not self._plain:
+            variance *= self._table.scatter[good]
 
-    def _propagate_weighted(self, cube: F32, variance: F32) -> None:
-        good = np.isfinite(cube[: self._n])
-        weights = np.where(good, self._weights[:, np.newaxis], 0.0)
-        squares = np.where(good, self._variances(cube), 0.0) * weights**2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            variance[:] = squares.sum(axis=0) / weights.sum(axis=0) ** 2
+    def _variances(self, signals: F32) -> F32:
+        """Variance of each scaled input [frame, pixel] of a scaled signal [(frame,) pixel]."""
+        return self.noise.variance(signals * self._scales + self._offsets) / self._scales**2
+
+    def _propagate(self, values: F32, signals: F32, limits: tuple[F32, F32], variance: F32) -> None:
+        """Of few inputs: what the noise model says of each."""
+        with np.errstate(invalid="ignore"):
+            variances = self._variances(signals)
+        factors = table(clip.Rule("MEDIAN"), self._n).spread if self._rule.statistic == "MEDIAN" else None
+        if not self._plain:
+            factors = self._table.spread
+        elif factors is None:
+            factors = np.ones(self._n + 1, np.float32)
+        propagate(values, variances, limits, self.weights, factors, variance)
+
+    def _of_equal(self, cube: F32, image: F32, variance: F32) -> None:
+        """Survivors that are all equal tell nothing of the scatter: the noise model says what it is."""
+        equal = np.flatnonzero(variance == 0)
+        if equal.size:
+            good = np.isfinite(cube[: self._n, equal]).sum(axis=0)
+            of_mean = (self._variances(image[equal]) * self.weights[:, np.newaxis] ** 2).sum(axis=0)
+            variance[equal] = self._table.equal[good] * of_mean * self._n / np.maximum(good, 1)
 
     def _mask_cosmic_rays(self, block: Block) -> None:
         """Sought on each frame's difference from the median of the frames, so that hot pixels are none."""
@@ -130,8 +230,15 @@ class Stacker:
         pixels, flat = block.pixels, typical[: block.rows * block.columns].reshape(block.rows, block.columns)
         for n, frame in enumerate(pixels):
             expected = flat * self._scales[n] + self._offsets[n]
-            sigma = np.sqrt(self._channel.variance(expected))
+            sigma = np.sqrt(self._own[n].variance(np.maximum(expected, np.float32(self.noise.offset))))
             with np.errstate(invalid="ignore"):
                 excess = frame * self._scales[n] + self._offsets[n] - expected
             excess[np.isinf(frame)] = np.nan
             frame[cosmic_rays(excess, sigma, self._cosmic)] = np.inf
+
+
+def _limits(ordered: F32, first: I16, count: I16) -> tuple[F32, F32]:
+    """Smallest and largest survivor [pixel] of a cube that was collapsed; nothing lies between them where none is."""
+    pixels, last = np.arange(ordered.shape[1]), np.maximum(first.astype(np.int64) + count - 1, 0)
+    low, high = ordered[first, pixels], ordered[last, pixels]
+    return np.where(count > 0, low, np.float32(np.inf)), np.where(count > 0, high, -np.float32(np.inf))

@@ -10,7 +10,21 @@ from typing import Any
 import fitsio
 import numpy as np
 
-from kernels import clip, combine, crosstalk, cti, defects, geometry, job, linearity, network, normalise, product, ptc
+from kernels import (
+    clip,
+    combine,
+    crosstalk,
+    cti,
+    defects,
+    geometry,
+    job,
+    linearity,
+    network,
+    normalise,
+    product,
+    ptc,
+    weighted,
+)
 from kernels.tables import identity
 
 NX, NY, PRESCAN, SERIAL, PARALLEL = 16, 24, 3, 9, 4
@@ -36,7 +50,7 @@ def _statistics(n: int) -> None:
         width = cube.shape[1]
         image, variance, count = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int16)
         clip.collapse(cube, n, clip.Rule(statistic), image, variance, count)
-        clip.weighted_mean(cube, n, np.ones(n), image, variance, count)
+        weighted.weighted_mean(cube, n, np.ones(n), image, variance, count)
 
 
 def _camera() -> dict[str, Any]:
