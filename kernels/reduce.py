@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import clip
-from kernels.cosmic import CosmicConfig, cosmic_rays
+from kernels.cosmic import CosmicConfig, believable, cosmic_rays
 from kernels.errors import JobError
 from kernels.isr import Block, Channel, Exposures
 
@@ -63,6 +63,13 @@ class Stacker:
         Mask cosmic rays first.
     weights : sequence of `float`, optional
         By frame, of the statistic WEIGHTED; 1 each without.
+
+    Attributes
+    ----------
+    rejected : `numpy.ndarray` [frame], int64
+        Pixels that were left out as cosmic rays, halo excluded.
+    used : `int`
+        Values that the image was made of.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class Stacker:
             raise JobError(f"weights of {self._n} exposures are needed, all above 0; there are {list(self._weights)}")
         self._few = self._n < FEW_INPUTS
         self._planes: tuple[F32, F32, NDArray[np.int16]] | None = None
+        self.rejected, self.used = np.zeros(self._n, np.int64), 0
 
     def reduce(self, block: Block) -> tuple[NDArray[Any], NDArray[Any]]:
         """Image and variance [row, column] of a block without its halo; its cube is used up.
@@ -105,6 +113,7 @@ class Stacker:
             clip.propagate(values, variances, cube, self._n, self._rule, first, count, variance)
         else:
             clip.collapse(cube, self._n, self._rule, image, variance, count)
+        self.used += int(block.image(count).sum(dtype=np.int64))
         return block.image(image), block.image(variance)
 
     def _unscaled(self, values: F32) -> F32:
@@ -134,4 +143,6 @@ class Stacker:
             with np.errstate(invalid="ignore"):
                 excess = frame * self._scales[n] + self._offsets[n] - expected
             excess[np.isinf(frame)] = np.nan
-            frame[cosmic_rays(excess, sigma, self._cosmic)] = np.inf
+            hits = cosmic_rays(excess, believable(excess, sigma), self._cosmic)
+            self.rejected[n] += np.count_nonzero(hits[block.core] & np.isfinite(frame[block.core]))
+            frame[hits] = np.inf
