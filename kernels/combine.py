@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -21,8 +21,9 @@ from kernels.geometry import Box, Detector
 from kernels.header import product_cards
 from kernels.isr import Exposures, Reader, oriented, target
 from kernels.job import File, Job, Task
+from kernels.load import SPAN
 from kernels.noise import Look, look
-from kernels.normalise import means_of, scales_of
+from kernels.normalise import LIT, means_of, scales_of
 from kernels.percentiles import percentiles
 from kernels.product import BAD, DARKENED, Card
 from kernels.publish import publish_all
@@ -76,10 +77,12 @@ class Patch:
     image, variance : `numpy.ndarray` [y, x], float32
         In the detector's orientation; NaN where no input is good.  Views of
         the assembled planes where this rank assembles the detector.
-    samples : `numpy.ndarray` [frame, sampled row, 3], float64
-        Median signal and noise variance, ADU and ADU^2.
-    saturated : `numpy.ndarray` [frame], int64
-        Saturated pixels.
+    samples : `numpy.ndarray` [frame, sampled row, SAMPLED], float64
+        What `kernels.load.sample` says.
+    saturated, rejected : `numpy.ndarray` [frame], int64
+        Saturated pixels, and such as were left out as cosmic rays.
+    used : `int`
+        Input values that the image was made of.
     taken : `Taken`
         How its frames were.
     """
@@ -90,7 +93,46 @@ class Patch:
     variance: F32
     samples: NDArray[np.float64]
     saturated: NDArray[np.int64]
+    rejected: NDArray[np.int64]
+    used: int
     taken: Taken
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What became of a detector's input pixels, as fractions.
+
+    Parameters
+    ----------
+    rejected : `numpy.ndarray` [exposure], float64
+        Left out as cosmic rays.
+    rejected_by_amplifier, unused : `numpy.ndarray` [amplifier], float64
+        The same, and all that the image was not made of: masked, rejected or clipped.
+    dead : `tuple` [`int`]
+        Amplifiers that are off in all exposures, or answer no light.
+    """
+
+    rejected: NDArray[np.float64]
+    rejected_by_amplifier: NDArray[np.float64]
+    unused: NDArray[np.float64]
+    dead: tuple[int, ...]
+
+
+def inputs_cards(detector: Detector, inputs: Inputs, cosmic: bool) -> list[Card]:
+    """Cards that say what became of the input pixels."""
+    names = " ".join(detector.amplifiers[k].name for k in inputs.dead) or "none"
+    cards: list[Card] = [("DEADAMPS", names, "off in all inputs, or without light")]
+    if cosmic:
+        cards += [
+            (f"CPP_INPUT_CR_{n}", round(float(f), 7), "rejected as cosmic rays") for n, f in enumerate(inputs.rejected)
+        ]
+    for k, amplifier in enumerate(detector.amplifiers):
+        if cosmic:
+            part = round(float(inputs.rejected_by_amplifier[k]), 7)
+            cards.append((f"AMP_{amplifier.name}_CR", part, "of the input pixels rejected as cosmic rays"))
+        part = round(float(inputs.unused[k]), 7)
+        cards.append((f"AMP_{amplifier.name}_UNUSED", part, "of the input pixels masked, rejected or clipped"))
+    return cards
 
 
 def cut(detector: Detector, groups: Sequence[Sequence[int]], files: Sequence[File], limit: int) -> list[Piece]:
@@ -205,7 +247,8 @@ class Combine(FrameKernel):
                 coefficients = Coefficients.of(exposures, channel.number, stacker.weights)
                 self._bias_and_dark(task).add(images[k][1], boxes[k], coefficients)
             taken = Taken(stacker.weights, stacker.noise.offset)
-            patches.append(Patch(channel.number, boxes[k], *images[k], rows.samples(k), rows.saturated[k], taken))
+            found = rows.samples(k), rows.saturated[k], stacker.rejected, stacker.used
+            patches.append(Patch(channel.number, boxes[k], *images[k], *found, taken))
         return patches
 
     def _bias_and_dark(self, task: Task) -> Subtracted:
@@ -247,13 +290,14 @@ class Combine(FrameKernel):
         """
         self.require_identity(task)
         name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
-        image, variance, mask = self._assemble(task, results)
-        bad = self._require_good(task, mask)
+        image, variance, mask, inputs = self._assemble(task, results)
+        bad = self._require_good(task, mask, inputs.dead)
         if radius := float(self._config.get("vignette_mm", 0.0)):
             mask[radius_mm(self.detector(task))[2] > radius] |= DARKENED
         scales = self._open(task).scales.astype(np.float64)
         cards = product_cards(self.job, task, self.camera, calibrations.detector, image, mask, scales)
         cards += self._definition(task, calibrations.detector)
+        cards += inputs_cards(calibrations.detector, inputs, bool(self._cosmic))
         files = {
             name: (task.outputs[name], partial(product.write, cards=cards, image=image, mask=mask, variance=variance))
         }
@@ -261,7 +305,9 @@ class Combine(FrameKernel):
             small = binned(image, binning, mask)
             files[name] = task.outputs[name], partial(product.write, cards=cards, image=small)
         published = publish_all(files, self.stamp, self._config.get("permissions", {}))
-        return {"inputs_used": len(task.inputs["raw"]), "bad_pixels": bad, **published}
+        off = [calibrations.detector.amplifiers[k].name for k in inputs.dead]
+        about = {"bad_pixels": bad, **({"dead_amplifiers": off} if off else {})}
+        return {"inputs_used": len(task.inputs["raw"]), **about, **published}
 
     def _definition(self, task: Task, detector: Detector) -> list[Card]:
         """What VARIANCE holds, and how the frames were weighted: means over the amplifiers."""
@@ -280,17 +326,22 @@ class Combine(FrameKernel):
         ]
         return cards
 
-    def _require_good(self, task: Task, mask: NDArray[np.int32]) -> int:
-        """Count the bad pixels; refuse a detector that hardly has others."""
+    def _require_good(self, task: Task, mask: NDArray[np.int32], dead: Collection[int]) -> int:
+        """Count the bad pixels; refuse a detector that hardly has others.
+
+        An amplifier that is off is all bad, and does not speak for the others.
+        """
         bad, most = int(np.count_nonzero(mask)), float(self._config.get("max_bad", 1.0))
-        if bad > most * mask.size:
+        off = sum(a.target.nx * a.target.ny for k, a in enumerate(self.detector(task).amplifiers) if k in dead)
+        share = (bad - off) / (mask.size - off) if off < mask.size else 1.0
+        if share > most:
             applied = [self.job.files[keys[0]].path for role, keys in task.inputs.items() if role != "raw"]
-            what = f"{100 * bad / mask.size:.1f} % of its pixels have no good value, maxBadFraction is {most:g}"
+            what = f"{100 * share:.1f} % of its pixels have no good value, maxBadFraction is {most:g}"
             where = ", ".join(applied) or "no calibration"
             raise DataError(f"detector {self.detector(task).name}", f"{what}; applied: {where}")
         return bad
 
-    def _assemble(self, task: Task, results: Iterable[list[Patch]]) -> tuple[F32, F32, NDArray[np.int32]]:
+    def _assemble(self, task: Task, results: Iterable[list[Patch]]) -> tuple[F32, F32, NDArray[np.int32], Inputs]:
         """Place the row blocks; fill what has no good input with the median of the rest and flag it BAD."""
         detector, calibrations = self.detector(task), self.calibrations(task)
         if self._lent:
@@ -303,6 +354,7 @@ class Combine(FrameKernel):
         if hollow:
             image[:], variance[:] = np.nan, np.nan
         found, self._taken = levels.Found(detector), {}
+        used = np.zeros(len(detector.amplifiers), np.int64)
         for patches in results:
             for patch in patches:
                 self._taken.setdefault(patch.amplifier, patch.taken)
@@ -312,12 +364,48 @@ class Combine(FrameKernel):
                 if calibrations.flags:
                     mask[at][calibrations.flagged(patch.box)] = BAD
                 hollow |= bool(np.isnan(patch.variance).any())
-                found.add(patch.amplifier, patch.samples, patch.saturated)
+                found.add(patch.amplifier, patch.samples, patch.saturated, patch.rejected)
+                used[patch.amplifier] += patch.used
         self._assembled = {}
-        levels.write(levels.path_of(self.job, task), found.rows(task.parameters["exposures"]))
+        inputs = self._tabulate(task, found, used)
+        if self._config["type"] == "flat" and (unlit := _hide_unlit(detector, image)):
+            hollow, inputs = True, replace(inputs, dead=tuple(sorted({*inputs.dead, *unlit})))
         if hollow:
             _fill(image, variance, mask)
-        return image, variance, mask
+        return image, variance, mask, inputs
+
+    def _tabulate(self, task: Task, found: levels.Found, used: NDArray[np.int64]) -> Inputs:
+        """Write the inputs table; refuse a frame that is there twice.
+
+        Raises
+        ------
+        DataError
+            Two frames have the same pixels.
+        """
+        detector, exposures, whole = self.detector(task), task.parameters["exposures"], found.frame()
+        rows = levels.table(detector, whole, exposures, levels.Light.of(self.job, task))
+        levels.write(levels.path_of(self.job, task), rows)
+        for row in rows:
+            path = self.raws(task)[exposures.index(row[0])].path
+            levels.require_different(path, row[0], row[-1], f"amplifier {row[2]} of {detector.name}")
+        pixels = np.array([a.data.nx * a.data.ny for a in detector.amplifiers])
+        rejected = np.array([whole[k][1][1] for k in range(len(pixels))])
+        return Inputs(
+            rejected.sum(axis=0) / pixels.sum(),
+            rejected.sum(axis=1) / pixels / len(exposures),
+            1 - used / pixels / len(exposures),
+            tuple(k for k in range(len(pixels)) if not whole[k][0][:, :, SPAN].any()),
+        )
+
+
+def _hide_unlit(detector: Detector, image: F32) -> list[int]:
+    """Make of amplifiers that answer no light what has no good input; name them."""
+    found = [percentiles(image, None, a.target, (50,)) for a in detector.amplifiers]
+    brightest = max((float(median) for (median,), good in found if good), default=0.0)
+    unlit = [k for k, ((median,), good) in enumerate(found) if good and median < LIT * brightest]
+    for k in unlit:
+        image[detector.amplifiers[k].target.slices] = np.nan
+    return unlit
 
 
 def _fill(image: F32, variance: F32, mask: NDArray[np.int32]) -> None:

@@ -16,6 +16,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+#: A row's noise over the expected one, from which on the expectation is wrong: this, and five errors of the ratio.
+MISTAKEN, ERRORS = 1.5, 5.0
+#: Pixels of a row that its noise is taken from at most.
+ENOUGH = 512
+
 
 @dataclass(frozen=True)
 class CosmicConfig:
@@ -70,6 +75,43 @@ def _flag(
                 for j in range(max(0, y - grow), min(ny, y + grow + 1)):
                     for i in range(max(0, x - grow), min(nx, x + grow + 1)):
                         flags[j, i] = True
+
+
+@njit(cache=True, nogil=True)
+def _believable(excess: NDArray[np.float32], sigma: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    ny, nx = excess.shape
+    step = max(1, nx // ENOUGH)
+    sizes = np.empty(-(-nx // step), np.float32)
+    for y in range(ny):
+        n = 0
+        for x in range(0, nx, step):
+            if math.isfinite(excess[y, x]):
+                sizes[n] = abs(excess[y, x]) / sigma[y, x]
+                n += 1
+        ratio = 1.4826 * np.median(sizes[:n]) if n else 0.0
+        factor = np.float32(ratio if n and ratio > MISTAKEN + ERRORS / math.sqrt(n) else 1.0)
+        for x in range(nx):
+            out[y, x] = sigma[y, x] * factor
+
+
+def believable(excess: NDArray[np.float32], sigma: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The noise that is expected; in rows that have far more, what they have.
+
+    The camera file's read noise may be far too low: then half of a dark would
+    count as cosmic rays. A row's noise is the median size of its differences.
+
+    Parameters
+    ----------
+    excess, sigma : `numpy.ndarray` [y, x], float32
+        See `cosmic_rays`; the excess is no number where a pixel is masked.
+
+    Returns
+    -------
+    sigma : `numpy.ndarray` [y, x], float32
+    """
+    out = np.empty_like(sigma)
+    _believable(excess, sigma, out)
+    return out
 
 
 def cosmic_rays(excess: NDArray[np.float32], sigma: NDArray[np.float32], config: CosmicConfig) -> NDArray[np.bool_]:

@@ -188,9 +188,9 @@ class Channel:
                 restore(frame, self._factors, deferral.drift, deferral.kept)
 
     def samples(self, rows: NDArray[np.int32], base: F32, rest: F32, first: int, core: slice) -> NDArray[np.float64]:
-        """Median signal, variance and level [frame, row, 3] of every n-th row of a core that begins at ``first``."""
+        """What `kernels.load.sample` says [frame, row, SAMPLED] of every n-th row of a core from ``first`` on."""
         picked = core.start + np.arange((self._step // 2 - first) % self._step, core.stop - core.start, self._step)
-        out = np.empty((len(rows), picked.size, 3))
+        out = np.empty((len(rows), picked.size, load.SAMPLED))
         if picked.size:
             level = base.astype(np.float64) + rest
             load.sample(rows, picked, self._columns, self._overscan, level, out)
@@ -207,8 +207,8 @@ class Frame:
         The amplifier.
     pixels : `numpy.ndarray` [y, x], float32
         In detector orientation and the job's unit; NaN where masked.
-    samples : `numpy.ndarray` [1, sampled row, 3], float64
-        Median signal, noise variance and level of every n-th row (ADU, ADU^2, ADU), in the order of the raw rows.
+    samples : `numpy.ndarray` [1, sampled row, SAMPLED], float64
+        What `kernels.load.sample` says of every n-th row, in the order of the raw rows.
     saturated : `numpy.ndarray` [1], int64
         Number of saturated pixels.
     """
@@ -416,7 +416,7 @@ class Rows:
         self.saturated = np.zeros((len(reader.channels), self._n), np.int64)
 
     def samples(self, a: int) -> NDArray[np.float64]:
-        """Median signal, variance and level [frame, sampled row, 3] of the group's amplifier ``a``, in ADU."""
+        """What `kernels.load.sample` says [frame, sampled row, SAMPLED] of the group's amplifier ``a``."""
         return np.concatenate(self._samples[a], axis=1)
 
     def blocks(self, first: int, last: int, step: int) -> Iterator[tuple[int, list[Block]]]:

@@ -17,7 +17,13 @@ F32 = NDArray[np.float32]
 
 #: Values that a loop takes at a time, so that the compiler makes it of whole vectors.
 _BATCH = 64
-_LAST = np.int32(2147483647)
+_FIRST, _LAST = np.int32(-2147483648), np.int32(2147483647)
+#: Pixels of a row from which on it is no chance that all have one value.
+LEAST = 16
+#: Pieces of a sampled row whose means are taken, and all that `sample` says of one.
+PIECES = 8
+SIGNAL, VARIANCE, LEVEL, SPAN, FIRST_PIECE = 0, 1, 2, 3, 4
+SAMPLED = FIRST_PIECE + PIECES
 
 
 @njit(cache=True, nogil=True)
@@ -111,12 +117,22 @@ def signal(
 
 
 @njit(cache=True, nogil=True)
+def _constant(raw):  # type: ignore[no-untyped-def]
+    """Whether a row says one and the same everywhere: its amplifier is off."""
+    count = np.int32(0)
+    if raw.size >= LEAST and raw[0] == raw[1]:
+        for x in range(raw.size):
+            count += np.int32(raw[x] == raw[0])
+    return count == raw.size
+
+
+@njit(cache=True, nogil=True)
 def finish(
     rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32, ceiling: int, headroom: float, mask: bool,
     bias: F32, dark: F32, seconds: F32, scales: F32, offsets: F32,
     cube: F32, bottom: int, top: int, saturated: NDArray[np.int64],
 ) -> None:  # fmt: skip
-    """Subtract the calibrations, scale, and mask what is saturated, in place.
+    """Subtract the calibrations, scale, and mask what is saturated, and rows without any noise, in place.
 
     Parameters
     ----------
@@ -160,6 +176,8 @@ def finish(
                 for x in range(width):
                     to[x] = (to[x] - offset) / scale
             hidden, full = limit if mask else _LAST, np.int32(0)
+            if raw[0] < limit and _constant(raw):  # a full one is the saturation's matter
+                hidden = _FIRST  # nothing is below it
             for x in range(width):
                 value = to[x]
                 full += np.int32(raw[x] >= limit)
@@ -170,11 +188,34 @@ def finish(
 
 
 @njit(cache=True, nogil=True)
+def _typical(steps, room):  # type: ignore[no-untyped-def]
+    """Median of sizes of whole numbers, within the unit that the middle one stands for."""
+    middle, _ = _medians(steps, room)
+    below, equal = 0, 0
+    for step in steps:
+        below += np.int32(step < middle)
+        equal += np.int32(step == middle)
+    part = (0.5 * steps.size - below) / equal
+    return part * 0.5 if middle == 0 else middle - 0.5 + part
+
+
+@njit(cache=True, nogil=True)
+def _pieces(row, level, out):  # type: ignore[no-untyped-def]
+    """Mean of each of `PIECES` pieces of a row, above its level."""
+    for k in range(PIECES):
+        low, high = row.size * k // PIECES, row.size * (k + 1) // PIECES
+        total = np.int64(0)
+        for x in range(low, high):
+            total += row[x]
+        out[k] = total / (high - low) - level if high > low else np.nan
+
+
+@njit(cache=True, nogil=True)
 def sample(
     rows: NDArray[np.int32], picked: NDArray[np.int64], data: NDArray[np.int64], overscan: NDArray[np.int64],
     levels: NDArray[np.float64], out: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Median signal and noise variance of some rows.
+    """Signal, noise and shape of some rows.
 
     Parameters
     ----------
@@ -187,24 +228,28 @@ def sample(
         noise taken from the differences of neighbours.
     levels : `numpy.ndarray` [frame, row], float64
         ADU.
-    out : `numpy.ndarray` [frame, picked, 3], float64
-        Filled: signal, ADU; variance, ADU^2; the row's level, ADU.
+    out : `numpy.ndarray` [frame, picked, SAMPLED], float64
+        Filled: median signal, ADU; variance, ADU^2; the row's level, ADU; its
+        largest less its smallest value, ADU; the mean signal of each of
+        `PIECES` pieces, ADU.
     """
     steps = np.empty(data[1] - data[0] - 1, np.int32)
     room, room_of_steps = _room(steps.size + 1), _room(steps.size)
     for k in range(rows.shape[0]):
         for p in range(picked.size):
-            row = rows[k, picked[p]]
-            low, high = _medians(row[data[0] : data[1]], room)
-            out[k, p, 0] = 0.5 * (float(low) + float(high)) - levels[k, picked[p]]
-            out[k, p, 2] = levels[k, picked[p]]
+            row, level, to = rows[k, picked[p]], levels[k, picked[p]], out[k, p]
+            signal = row[data[0] : data[1]]
+            low, high = _medians(signal, room)
+            to[SIGNAL] = 0.5 * (float(low) + float(high)) - level
+            to[LEVEL] = level
+            to[SPAN] = float(signal.max()) - float(signal.min())
+            _pieces(signal, level, to[FIRST_PIECE:])
             if overscan[1] > overscan[0]:
-                out[k, p, 1] = _variance(row[overscan[0] : overscan[1]])
+                to[VARIANCE] = _variance(row[overscan[0] : overscan[1]])
             else:
                 for x in range(steps.size):
                     steps[x] = abs(row[data[0] + x + 1] - row[data[0] + x])
-                low, high = _medians(steps, room_of_steps)
-                out[k, p, 1] = (1.4826 * 0.5 * (float(low) + float(high))) ** 2 / 2
+                to[VARIANCE] = (1.4826 * _typical(steps, room_of_steps)) ** 2 / 2
 
 
 @njit(cache=True, nogil=True)

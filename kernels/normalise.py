@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import gang
+from kernels import gang, levels
 from kernels.errors import DataError
 from kernels.framekernel import FrameKernel
 from kernels.geometry import Detector
@@ -21,6 +21,14 @@ from kernels.sample import clipped_mean
 
 #: An amplifier with less than this part of what is usual on its detector is dead.
 LIT = 0.01
+#: More saturated pixels of an amplifier than hot pixels and cosmic rays could make.
+SATURATED = 0.005
+
+
+def _lit(clipped: Sequence[tuple[float, float, int]]) -> list[bool]:
+    """Which amplifiers answer light, of their clipped means: one in a hundred of the brightest's is none."""
+    brightest = max(c[0] if c[2] else 0.0 for c in clipped)
+    return [not c[2] or brightest <= 0 or c[0] > LIT * brightest for c in clipped]
 
 
 def write_json(path: str, content: Any) -> None:
@@ -34,7 +42,8 @@ class Measure(FrameKernel):
     A piece is one exposure of one detector.  ``config``: ``isr``, ``nsigma``,
     ``passes``, ``permissions``; output ``flatMeasure``: JSON with ``mean`` and
     ``count`` [exposure][amplifier], and ``detector_mean`` and
-    ``detector_count`` [exposure], in the job's unit.
+    ``detector_count`` [exposure], in the job's unit.  An amplifier that
+    answers no light has no part in its detector's mean.
     """
 
     def __init__(self, job: Job) -> None:
@@ -50,15 +59,22 @@ class Measure(FrameKernel):
         detector, file = self.detector(task), self.raws(task)[piece]
         if self._type != detector.type:  # what no amplifier covers stays NaN
             self._type, self._image = detector.type, np.full(detector.size[::-1], np.nan, np.float32)
+        full, digests = [0.0] * len(detector.amplifiers), [""] * len(detector.amplifiers)
         for frame, bad in self.corrected(task, file, task.parameters["dark_times"][piece]):
-            at = frame.channel.amplifier.target.slices
+            k, at = frame.channel.number, frame.channel.amplifier.target.slices
             self._image[at] = frame.pixels
             if bad is not None:
                 self._image[at][bad] = np.nan
+            full[k] = float(frame.saturated[0]) / frame.pixels.size
+            digests[k] = (levels.digest(frame.samples[0]) or b"").hex()
         nsigma, passes = float(self.job.config["nsigma"]), int(self.job.config["passes"])
-        boxes = [*(a.target for a in detector.amplifiers), None]
-        clipped = [clipped_mean(self._image, box, nsigma, passes) for box in boxes]
-        return {"mean": [c[0] for c in clipped], "count": [c[2] for c in clipped]}
+        clipped = [clipped_mean(self._image, a.target, nsigma, passes) for a in detector.amplifiers]
+        for amplifier, lit in zip(detector.amplifiers, _lit(clipped), strict=True):
+            if not lit:
+                self._image[amplifier.target.slices] = np.nan
+        clipped.append(clipped_mean(self._image, None, nsigma, passes))
+        means, counts = [c[0] for c in clipped], [c[2] for c in clipped]
+        return {"mean": means, "count": counts, "saturated": full, "digest": digests}
 
     def finish(self, task: Task, results: Iterable[dict[str, list[Any]]]) -> dict[str, Any]:
         """Publish one detector's levels.
@@ -67,7 +83,7 @@ class Measure(FrameKernel):
         ------
         DataError
             An exposure has no light on this detector: its mean has no logarithm;
-            or is another detector's.
+            is another detector's, or the copy of another one.
         """
         assert task.detector is not None
         self.require_identity(task)
@@ -75,7 +91,10 @@ class Measure(FrameKernel):
         for n, result in enumerate(results):
             if not result["mean"][-1] > 0:
                 path = self.job.files[task.inputs["raw"][n]].path
-                raise DataError(path, f"its mean level is {result['mean'][-1]:.3g} {self.camera.unit}: not a flat")
+                level = f"its mean level is {result['mean'][-1]:.3g} {self.camera.unit}"
+                nothing = "none of its pixels is good: saturated, or of one value along every row"
+                raise DataError(path, f"{level if result['count'][-1] else nothing}: not a flat")
+        self._require_different(task, results)
         content = {
             "detector": task.detector,
             "unit": self.camera.unit,
@@ -89,7 +108,25 @@ class Measure(FrameKernel):
         output = publish(
             task.outputs["flatMeasure"], lambda p: write_json(p, content), self.stamp, self.job.config["permissions"]
         )
-        return {"flatMeasure": output, "inputs_used": len(results)}
+        return {"flatMeasure": output, "inputs_used": len(results), **self._saturated(task, results)}
+
+    def _require_different(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> None:
+        exposures, detector = task.parameters["exposures"], self.detector(task)
+        for k, amplifier in enumerate(detector.amplifiers):
+            alike = levels.first_alike([r["digest"][k] or None for r in results], exposures)
+            for file, exposure, same in zip(self.raws(task), exposures, alike, strict=True):
+                levels.require_different(file.path, exposure, same, f"amplifier {amplifier.name} of {detector.name}")
+
+    def _saturated(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
+        """What is to be told of saturated exposures, before anything is made of them."""
+        detector, notes = self.detector(task), []
+        for exposure, result in zip(task.parameters["exposures"], results, strict=True):
+            worst = int(np.argmax(result["saturated"]))
+            share, name = result["saturated"][worst], detector.amplifiers[worst].name
+            if share > SATURATED:
+                what = f"{100 * share:.1f} % of amplifier {name} of {detector.name} saturated"
+                notes.append(f"exposure {exposure}: {what}; --exclude {exposure} leaves it out")
+        return {"look_at": notes} if notes else {}
 
 
 def measure(job: Job, comm: Any) -> int:

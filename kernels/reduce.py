@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import clip
-from kernels.cosmic import CosmicConfig, cosmic_rays
+from kernels.cosmic import CosmicConfig, believable, cosmic_rays
 from kernels.errors import JobError
 from kernels.estimator import Steps, table
 from kernels.isr import Block, Channel, Exposures
@@ -107,6 +107,10 @@ class Stacker:
         Of a frame.
     weights : `numpy.ndarray` [frame], float64
         Of the frames, sum 1.
+    rejected : `numpy.ndarray` [frame], int64
+        Pixels that were left out as cosmic rays, halo excluded.
+    used : `int`
+        Values that the image was made of.
     """
 
     def __init__(
@@ -137,6 +141,7 @@ class Stacker:
         self._few = n < FEW_INPUTS
         self._table = table(self._rule, n, self._steps(channel, exposures, seen))
         self._planes: tuple[F32, F32, I16] | None = None
+        self.rejected, self.used = np.zeros(n, np.int64), 0
 
     def _steps(self, channel: Channel, exposures: Exposures, seen: Look | None) -> Steps | None:
         """How the inputs lie on the converter's steps, where they do."""
@@ -154,7 +159,7 @@ class Stacker:
         cube, width = block.cube, block.cube.shape[1]
         if self._planes is None or self._planes[0].size != width:
             self._planes = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int16)
-        image, variance, _ = self._planes
+        image, variance, count = self._planes
         if self._cosmic:
             self._mask_cosmic_rays(block)
         values = cube.copy() if self._few else cube
@@ -166,6 +171,7 @@ class Stacker:
             self._propagate(values, image, everything, variance)
         elif not self._plain:
             self._of_equal(cube, image, variance)
+        self.used += int(block.image(count).sum(dtype=np.int64))
         return block.image(image), block.image(variance)
 
     def _combine(self, cube: F32, image: F32, variance: F32, count: I16) -> tuple[F32, F32]:
@@ -234,7 +240,9 @@ class Stacker:
             with np.errstate(invalid="ignore"):
                 excess = frame * self._scales[n] + self._offsets[n] - expected
             excess[np.isinf(frame)] = np.nan
-            frame[cosmic_rays(excess, sigma, self._cosmic)] = np.inf
+            hits = cosmic_rays(excess, believable(excess, sigma), self._cosmic)
+            self.rejected[n] += np.count_nonzero(hits[block.core] & np.isfinite(frame[block.core]))
+            frame[hits] = np.inf
 
 
 def _limits(ordered: F32, first: I16, count: I16) -> tuple[F32, F32]:

@@ -320,7 +320,7 @@ def test_the_inputs_table_has_every_amplifier_of_every_exposure(lab: Any) -> Non
     with Path(path).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(int(r["exposure"]), r["amplifier"]) for r in rows] == [
-        (e, a["name"]) for a in lab.amplifiers for e in lab.parameters(N)["exposures"]
+        (e, a["name"]) for e in lab.parameters(N)["exposures"] for a in lab.amplifiers
     ]
     for row in rows:
         k = [a["name"] for a in lab.amplifiers].index(row["amplifier"])

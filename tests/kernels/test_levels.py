@@ -16,7 +16,7 @@ from kernels.geometry import Amplifier, Box, Detector
 from kernels.isr import Channel, Exposures, Reader
 from kernels.isrconfig import IsrConfig
 from kernels.job import File
-from kernels.levels import Found
+from kernels.levels import Found, Light
 from kernels.rates import Rates
 from kernels.raw import Frames
 from kernels.scratch import Scratch
@@ -92,7 +92,7 @@ def test_row_blocks_change_nothing(lab: Any, model: truth.Truth) -> None:
                 rows = reader.rows(exposures, first, last, halo)
                 assert sum(1 for _ in rows.blocks(first, last, step)) == -(-(last - first) // step)
                 found.add(k, rows.samples(0), rows.saturated[0])
-            return found.rows([1])
+            return found.rows([1], Light("flat", [5.0]))
 
         whole = table(1, 20, 0)
         assert len(whole) == 1
