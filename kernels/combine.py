@@ -60,8 +60,8 @@ class Patch:
         the assembled planes where this rank assembles the detector.
     samples : `numpy.ndarray` [frame, sampled row, 3], float64
         Median signal and noise variance, ADU and ADU^2.
-    saturated : `numpy.ndarray` [frame], int64
-        Saturated pixels.
+    saturated, blank : `numpy.ndarray` [frame], int64
+        Saturated pixels, and those that hold no value.
     """
 
     amplifier: int
@@ -70,6 +70,7 @@ class Patch:
     variance: F32
     samples: NDArray[np.float64]
     saturated: NDArray[np.int64]
+    blank: NDArray[np.int64]
 
 
 def cut(detector: Detector, groups: Sequence[Sequence[int]], files: Sequence[File], limit: int) -> list[Piece]:
@@ -175,7 +176,7 @@ class Combine(FrameKernel):
                 for plane, reduced in zip(planes, stacker.reduce(block), strict=True):
                     oriented(plane, channel.amplifier)[at] = reduced
         return [
-            Patch(channel.number, boxes[k], *images[k], rows.samples(k), rows.saturated[k])
+            Patch(channel.number, boxes[k], *images[k], rows.samples(k), rows.saturated[k], rows.blank[k])
             for k, channel in enumerate(reader.channels)
         ]
 
@@ -202,12 +203,13 @@ class Combine(FrameKernel):
         """
         self.require_identity(task)
         name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
-        image, variance, mask = self._assemble(task, results)
+        image, variance, mask, blank = self._assemble(task, results)
         bad = self._require_good(task, mask)
         if radius := float(self._config.get("vignette_mm", 0.0)):
             mask[radius_mm(self.detector(task))[2] > radius] |= DARKENED
         scales = self._open(task).scales.astype(np.float64)
         cards = product_cards(self.job, task, self.camera, calibrations.detector, image, mask, scales)
+        cards += [("NBLANK", blank, "pixels of the inputs that hold no value")] if blank else []
         files = {
             name: (task.outputs[name], partial(product.write, cards=cards, image=image, mask=mask, variance=variance))
         }
@@ -215,7 +217,7 @@ class Combine(FrameKernel):
             small = binned(image, binning, mask)
             files[name] = task.outputs[name], partial(product.write, cards=cards, image=small)
         published = publish_all(files, self.stamp, self._config.get("permissions", {}))
-        return {"inputs_used": len(task.inputs["raw"]), "bad_pixels": bad, **published}
+        return {"inputs_used": len(task.inputs["raw"]), "bad_pixels": bad, **({"blank_pixels": blank} if blank else {}), **published}
 
     def _require_good(self, task: Task, mask: NDArray[np.int32]) -> int:
         """Count the bad pixels; refuse a detector that hardly has others."""
@@ -227,8 +229,11 @@ class Combine(FrameKernel):
             raise DataError(f"detector {self.detector(task).name}", f"{what}; applied: {where}")
         return bad
 
-    def _assemble(self, task: Task, results: Iterable[list[Patch]]) -> tuple[F32, F32, NDArray[np.int32]]:
-        """Place the row blocks; fill what has no good input with the median of the rest and flag it BAD."""
+    def _assemble(self, task: Task, results: Iterable[list[Patch]]) -> tuple[F32, F32, NDArray[np.int32], int]:
+        """Place the row blocks; fill what has no good input with the median of the rest and flag it BAD.
+
+        The last that is returned is the number of pixels, of all inputs, that hold no value.
+        """
         detector, calibrations = self.detector(task), self.calibrations(task)
         if self._lent:
             self.scratch.drop("image", "variance")
@@ -248,12 +253,12 @@ class Combine(FrameKernel):
                 if calibrations.flags:
                     mask[at][calibrations.flagged(patch.box)] = BAD
                 hollow |= bool(np.isnan(patch.variance).any())
-                found.add(patch.amplifier, patch.samples, patch.saturated)
+                found.add(patch.amplifier, patch.samples, patch.saturated, patch.blank)
         self._assembled = {}
         levels.write(levels.path_of(self.job, task), found.rows(task.parameters["exposures"]))
         if hollow:
             _fill(image, variance, mask)
-        return image, variance, mask
+        return image, variance, mask, found.blank
 
 
 def _fill(image: F32, variance: F32, mask: NDArray[np.int32]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from kernels.geometry import Detector
 from kernels.job import Job, Task
 from kernels.publish import PublishError, reason, sync
 
-COLUMNS = ("exposure", "detector", "amplifier", "level", "noise", "saturated", "overscan")
+COLUMNS = ("exposure", "detector", "amplifier", "level", "noise", "saturated", "overscan", "blank")
 
 
 class Found:
@@ -28,31 +28,51 @@ class Found:
         self._detector = detector
         self._samples: dict[int, list[NDArray[np.float64]]] = {}
         self._saturated: dict[int, list[NDArray[np.int64]]] = {}
+        self._blank: dict[int, list[NDArray[np.int64]]] = {}
 
-    def add(self, amplifier: int, samples: NDArray[np.float64], saturated: NDArray[np.int64]) -> None:
+    def add(
+        self, amplifier: int, samples: NDArray[np.float64], saturated: NDArray[np.int64], blank: NDArray[np.int64]
+    ) -> None:
         """Add an amplifier's next rows.
 
         Parameters
         ----------
         samples : `numpy.ndarray` [frame, sampled row, 3], float64
             Median signal (ADU above overscan), noise variance (ADU^2) and level of the overscan (ADU).
-        saturated : `numpy.ndarray` [frame], int64
+        saturated, blank : `numpy.ndarray` [frame], int64
             Pixels.
         """
         self._samples.setdefault(amplifier, []).append(samples.copy())  # a piece is good until the next one
         self._saturated.setdefault(amplifier, []).append(saturated.copy())
+        self._blank.setdefault(amplifier, []).append(blank.copy())
+
+    @property
+    def blank(self) -> int:
+        """Pixels of all frames and amplifiers that hold no value."""
+        return sum(int(part.sum()) for parts in self._blank.values() for part in parts)
 
     def rows(self, exposures: Sequence[int]) -> list[list[object]]:
         """The table's rows (`COLUMNS`): medians of the signals, means of the variances, amplifier by amplifier."""
         table: list[list[object]] = []
         for k, parts in sorted(self._samples.items()):
             amplifier, samples = self._detector.amplifiers[k], np.concatenate(parts, axis=1)
-            level, noise = np.median(samples[:, :, 0], axis=1), np.sqrt(samples[:, :, 1].mean(axis=1))
-            share = np.sum(self._saturated[k], axis=0) / (amplifier.data.nx * amplifier.data.ny)
+            level, noise = _of_rows(np.median, samples[:, :, 0]), np.sqrt(_of_rows(np.mean, samples[:, :, 1]))
+            share, empty = (
+                np.sum(counts[k], axis=0) / (amplifier.data.nx * amplifier.data.ny)
+                for counts in (self._saturated, self._blank)
+            )
             overscan = np.median(samples[:, :, 2], axis=1)
-            for exposure, *values in zip(exposures, level, noise, share, overscan, strict=True):
+            for exposure, *values in zip(exposures, level, noise, share, overscan, empty, strict=True):
                 table.append([exposure, self._detector.id, amplifier.name, *(f"{value:.7g}" for value in values)])
         return table
+
+
+def _of_rows(average: Callable[..., Any], samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An average [frame] of samples [frame, row] less those that are no number; 0 where none is."""
+    good = np.isfinite(samples)
+    if good.all():
+        return np.asarray(average(samples, axis=1))
+    return np.array([average(row[some]) if some.any() else 0.0 for row, some in zip(samples, good, strict=True)])
 
 
 def path_of(job: Job, task: Task) -> str:
@@ -99,7 +119,7 @@ class Levels(FrameKernel):
         """The table's rows of one exposure."""
         found = Found(self.detector(task))
         for frame, _ in self.corrected(task, self.raws(task)[piece], 0.0):
-            found.add(frame.channel.number, frame.samples, frame.saturated)
+            found.add(frame.channel.number, frame.samples, frame.saturated, frame.blank)
         return found.rows([task.parameters["exposures"][piece]])
 
     def finish(self, task: Task, results: Iterable[list[list[object]]]) -> dict[str, Any]:
