@@ -29,7 +29,7 @@ DIGITISATION = 12**-0.5
 
 @dataclass(frozen=True)
 class Row:
-    """One amplifier of one exposure: level above overscan, noise, overscan's level in ADU; saturated fraction."""
+    """One amplifier of one exposure: level above overscan, noise, overscan's level in ADU; saturated and blank fraction."""
 
     exposure: int
     detector: int
@@ -38,6 +38,7 @@ class Row:
     noise: float
     saturated: float
     overscan: float = 0.0
+    blank: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def read(folder: Path) -> list[Row]:
                     float(r["noise"]),
                     float(r["saturated"]),
                     float(r.get("overscan", 0.0)),
+                    float(r.get("blank", 0.0)),
                 )
                 for r in csv.DictReader(file)
             ]
@@ -162,7 +164,7 @@ def judge(
     camera: Camera,
     night: Mapping[int, str] = MappingProxyType({}),
 ) -> list[Finding]:
-    """Name the exposures that are saturated, of another kind, or far from their peers.
+    """Name the exposures that are saturated or blank, of another kind, or far from their peers.
 
     Parameters
     ----------
@@ -199,11 +201,12 @@ def _has_overscan(camera: Camera) -> bool:
 def _saturated(rows: Sequence[Row]) -> list[Finding]:
     found = []
     for (exposure,), some in _grouped(rows, ("exposure",)).items():
-        full = [r for r in some if r.saturated > SATURATED]
-        if full:
-            worst = max(full, key=lambda r: r.saturated)
-            why = f"{100 * worst.saturated:.1f} % of amplifier {worst.amplifier} saturated"
-            found.append(Finding(int(str(exposure)), tuple(sorted({r.detector for r in full})), why))
+        for value in ("saturated", "blank"):
+            full = [r for r in some if getattr(r, value) > SATURATED]
+            if full:
+                worst = max(full, key=lambda r: float(getattr(r, value)))
+                why = f"{100 * getattr(worst, value):.1f} % of amplifier {worst.amplifier} {value}"
+                found.append(Finding(int(str(exposure)), tuple(sorted({r.detector for r in full})), why))
     return found
 
 

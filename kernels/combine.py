@@ -79,8 +79,8 @@ class Patch:
         the assembled planes where this rank assembles the detector.
     samples : `numpy.ndarray` [frame, sampled row, SAMPLED], float64
         What `kernels.load.sample` says.
-    saturated, rejected : `numpy.ndarray` [frame], int64
-        Saturated pixels, and such as were left out as cosmic rays.
+    saturated, blank, rejected : `numpy.ndarray` [frame], int64
+        Saturated pixels, those that hold no value, and such as were left out as cosmic rays.
     used : `int`
         Input values that the image was made of.
     taken : `Taken`
@@ -93,6 +93,7 @@ class Patch:
     variance: F32
     samples: NDArray[np.float64]
     saturated: NDArray[np.int64]
+    blank: NDArray[np.int64]
     rejected: NDArray[np.int64]
     used: int
     taken: Taken
@@ -110,12 +111,15 @@ class Inputs:
         The same, and all that the image was not made of: masked, rejected or clipped.
     dead : `tuple` [`int`]
         Amplifiers that are off in all exposures, or answer no light.
+    blank : `int`
+        Pixels of all inputs that hold no value.
     """
 
     rejected: NDArray[np.float64]
     rejected_by_amplifier: NDArray[np.float64]
     unused: NDArray[np.float64]
     dead: tuple[int, ...]
+    blank: int
 
 
 def inputs_cards(detector: Detector, inputs: Inputs, cosmic: bool) -> list[Card]:
@@ -132,7 +136,7 @@ def inputs_cards(detector: Detector, inputs: Inputs, cosmic: bool) -> list[Card]
             cards.append((f"AMP_{amplifier.name}_CR", part, "of the input pixels rejected as cosmic rays"))
         part = round(float(inputs.unused[k]), 7)
         cards.append((f"AMP_{amplifier.name}_UNUSED", part, "of the input pixels masked, rejected or clipped"))
-    return cards
+    return [*cards, ("NBLANK", inputs.blank, "pixels of the inputs that hold no value")] if inputs.blank else cards
 
 
 def cut(detector: Detector, groups: Sequence[Sequence[int]], files: Sequence[File], limit: int) -> list[Piece]:
@@ -247,8 +251,8 @@ class Combine(FrameKernel):
                 coefficients = Coefficients.of(exposures, channel.number, stacker.weights)
                 self._bias_and_dark(task).add(images[k][1], boxes[k], coefficients)
             taken = Taken(stacker.weights, stacker.noise.offset)
-            found = rows.samples(k), rows.saturated[k], stacker.rejected, stacker.used
-            patches.append(Patch(channel.number, boxes[k], *images[k], *found, taken))
+            counts = rows.saturated[k], rows.blank[k], stacker.rejected
+            patches.append(Patch(channel.number, boxes[k], *images[k], rows.samples(k), *counts, stacker.used, taken))
         return patches
 
     def _bias_and_dark(self, task: Task) -> Subtracted:
@@ -307,6 +311,7 @@ class Combine(FrameKernel):
         published = publish_all(files, self.stamp, self._config.get("permissions", {}))
         off = [calibrations.detector.amplifiers[k].name for k in inputs.dead]
         about = {"bad_pixels": bad, **({"dead_amplifiers": off} if off else {})}
+        about |= {"blank_pixels": inputs.blank} if inputs.blank else {}
         return {"inputs_used": len(task.inputs["raw"]), **about, **published}
 
     def _definition(self, task: Task, detector: Detector) -> list[Card]:
@@ -364,7 +369,7 @@ class Combine(FrameKernel):
                 if calibrations.flags:
                     mask[at][calibrations.flagged(patch.box)] = BAD
                 hollow |= bool(np.isnan(patch.variance).any())
-                found.add(patch.amplifier, patch.samples, patch.saturated, patch.rejected)
+                found.add(patch.amplifier, patch.samples, patch.saturated, patch.blank, patch.rejected)
                 used[patch.amplifier] += patch.used
         self._assembled = {}
         inputs = self._tabulate(task, found, used)
@@ -389,12 +394,13 @@ class Combine(FrameKernel):
             path = self.raws(task)[exposures.index(row[0])].path
             levels.require_different(path, row[0], row[-1], f"amplifier {row[2]} of {detector.name}")
         pixels = np.array([a.data.nx * a.data.ny for a in detector.amplifiers])
-        rejected = np.array([whole[k][1][1] for k in range(len(pixels))])
+        rejected = np.array([whole[k][1][levels.REJECTED] for k in range(len(pixels))])
         return Inputs(
             rejected.sum(axis=0) / pixels.sum(),
             rejected.sum(axis=1) / pixels / len(exposures),
             1 - used / pixels / len(exposures),
             tuple(k for k in range(len(pixels)) if not whole[k][0][:, :, SPAN].any()),
+            sum(int(whole[k][1][levels.BLANK].sum()) for k in range(len(pixels))),
         )
 
 

@@ -27,9 +27,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NamedTuple
 
-import fitsio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +37,7 @@ from kernels import geometry, truthfile
 from kernels.agreement import Statistics, overall, problems
 from kernels.errors import DataError, KernelError
 from kernels.expected import F64, Expected, Inputs, Pixels, expected, frame_noise
+from kernels.fitsfile import opened
 from kernels.geometry import Amplifier, Box, Camera, Detector
 from kernels.isrconfig import IsrConfig
 from kernels.job import Job, Task
@@ -84,7 +85,8 @@ class Pair:
 
 def _bad(path: str) -> int:
     """Value of the mask's BAD plane."""
-    header = fitsio.read_header(path, "MASK")
+    with opened(path) as fits:
+        header = fits["MASK"].read_header()
     if "MP_BAD" not in header:
         raise DataError(path, "MASK does not name its planes: no MP_BAD in its header")
     return 1 << int(header["MP_BAD"])
@@ -192,7 +194,7 @@ def _gathered(comm: Any, results: Mapping[int, Any]) -> list[Any]:
 
 
 def _write(path: str, result: Mapping[str, Any]) -> None:
-    temporary = Path(f"{path}.tmp")
+    temporary = Path(f"{path}.{os.getpid()}.{token_hex(4)}.tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n")
     os.replace(temporary, path)
 

@@ -35,10 +35,11 @@ class Correct(FrameKernel):
         image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         mask = np.full(shape, 1 << PLANES["NO_DATA"], np.int32)
         for frame, bad in self.corrected(task, self.raws(task)[0], float(task.parameters["dark_times"][0])):
-            saturated, at = ~np.isfinite(frame.pixels), frame.channel.amplifier.target.slices
-            image[at] = np.where(saturated, 0, frame.pixels)
+            masked, at = ~np.isfinite(frame.pixels), frame.channel.amplifier.target.slices
+            image[at] = np.where(masked, 0, frame.pixels)
             variance[at] = frame.channel.variance(image[at])
-            mask[at] = np.where(saturated, 1 << PLANES["SAT"], 0) | (0 if bad is None else np.where(bad, BAD, 0))
+            why = 1 << PLANES["SAT"] if frame.empty is None else np.where(frame.empty, BAD, 1 << PLANES["SAT"])
+            mask[at] = np.where(masked, why, 0) | (0 if bad is None else np.where(bad, BAD, 0))
         return image, mask, variance
 
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:

@@ -273,7 +273,8 @@ class Cti(FrameKernel):
         fits = []
         for k, amplifier in enumerate(detector.amplifiers):
             error = np.full(len(means), amplifier.read_noise / np.sqrt(amplifier.data.ny))
-            region, last = serial_region(amplifier, self.isr), amplifier.data.x1
+            region, last = serial_region(amplifier, self.isr), amplifier.read_order(amplifier.data).x1
+            region = region and amplifier.read_order(region)
             level = range(region.x0 - last + 1, region.x1 - last + 1) if region else ()
             found = fit(means[:, k, 0], means[:, k, 1:], error, last, self._ranges, level)
             fits.append(found if cti.possible(found.cti, found.drift, found.decay) else Fit())

@@ -54,6 +54,12 @@ class Amplifier:
         Where ``data`` lies on the assembled detector.
     flip_x, flip_y : `bool`
         Whether ``data`` is mirrored on its way there.
+    leftwards : `bool`
+        Whether its pixels are read towards lower columns: then the serial
+        overscan's first column is its highest.
+    signed : `bool`
+        Whether the upper half of an unsigned frame's range stands for negative
+        numbers.
     gain : `float`
         electron / ADU.
     read_noise : `float`
@@ -74,6 +80,12 @@ class Amplifier:
     gain: float
     read_noise: float
     saturation: float
+    leftwards: bool = False
+    signed: bool = False
+
+    def read_order(self, box: Box) -> Box:
+        """Columns of the raw frame in the order of the serial register: 0 is the first that is read."""
+        return Box(self.raw[0] - box.x1, box.y0, box.nx, box.ny) if self.leftwards else box
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,8 @@ def _amplifier(plain: Mapping[str, Any], detector: Mapping[str, Any], k: int) ->
         gain=float(detector["gains"][k]),
         read_noise=float(detector["read_noises"][k]),
         saturation=float("inf") if saturation is None else float(saturation),
+        leftwards=plain.get("leftwards", False),
+        signed=plain.get("signed", False),
     )
 
 

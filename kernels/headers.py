@@ -12,87 +12,107 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from kernels.errors import DataError
-from kernels.fitsblocks import BITPIX, Cards, Stream, walk
+from kernels.fitsblocks import BITPIX, Cards, Hdus, Stream, packing, walk
 from kernels.job import Job
 from kernels.publish import PublishError, reason, sync
+from kernels.raw import Frames
+from kernels.tiles import Odd, described
 
 
-def _describe(number: int, cards: Cards) -> dict[str, Any]:
-    compressed = cards.get("ZIMAGE") is True
-    if compressed and cards.get("ZBITPIX") not in BITPIX:
+def _describe(number: int, cards: Cards, pixels: str | tuple[int, float] | None) -> dict[str, Any]:
+    if cards.compressed and cards.get("ZBITPIX") not in BITPIX:
         raise DataError(cards.path, f"HDU {cards.text('EXTNAME') or number}: ZBITPIX is {cards.get('ZBITPIX')!r}")
     return {
         "hdu": number,
         "extname": cards.text("EXTNAME"),
-        "shape": cards.axes("Z" if compressed else ""),
-        "compressed": compressed,
+        "shape": cards.shape("Z" if cards.compressed else ""),
+        "compressed": cards.compressed,
         "datasec": cards.text("DATASEC"),
         "detsec": cards.text("DETSEC"),
+        "unreadable": pixels if isinstance(pixels, str) else None,
+        "beyond": list(pixels) if isinstance(pixels, tuple) else None,
     }
 
 
-def _container(packed: bool, hdus: Iterable[dict[str, Any]]) -> str:
-    if packed:
-        return "gzip"
-    return "tile-compressed" if any(h["compressed"] for h in hdus) else "plain"
+def _container(packed: str, hdus: Iterable[dict[str, Any]]) -> str:
+    return packed or ("tile-compressed" if any(h["compressed"] for h in hdus) else "plain")
 
 
-def read(path: str, keywords: Sequence[str]) -> dict[str, Any]:
+def _pixels(path: str, hdus: Hdus) -> dict[int, str | tuple[int, float]]:
+    """What is wrong with the pixels of images that are not whole numbers by rows: no task is to find it out."""
+    scanned = described(hdus)
+    if not any(isinstance(image, Odd) for image in scanned.images):
+        return {}
+    with Frames() as frames:
+        return frames.examine(path, scanned)
+
+
+def read(path: str, keywords: Sequence[str], sources: Sequence[str | int] = (0,)) -> dict[str, Any]:
     """Read a frame's headers and make sure that all of the file is there.
 
-    Gzip is known by its magic number; its stream is unpacked to the end, in
-    pieces of 1 MiB, and its checksum verified.  A single image packed by
-    fpack (ZSIMPLE) counts as the primary HDU that it was.
+    Packed files are known by their magic numbers; the stream is unpacked to the
+    end, in pieces of 1 MiB, and its checksum verified.  A single image packed by
+    fpack (ZSIMPLE) counts as the primary HDU that it was.  Images whose pixels
+    are not stored as whole numbers by rows are read.
 
     Parameters
     ----------
     keywords : sequence of `str`
-        Wanted from the primary header; those of ESO's hierarchy as
-        ``ESO DET OUT1 CONAD``.
+        Wanted; those of ESO's hierarchy as ``ESO DET OUT1 CONAD``.
+    sources : sequence of `str` or `int`
+        The HDUs whose headers are looked at; the first that has a keyword counts.
 
     Returns
     -------
     frame : `dict`
         ``path``; ``headers`` (keyword to value, those that it has); ``hdus``
         (``hdu``, ``extname``, ``shape`` [width, height], ``compressed``,
-        ``datasec``, ``detsec``); ``container`` (``plain``, ``gzip`` or
-        ``tile-compressed``); ``bytes``, the file's size.
+        ``datasec``, ``detsec``, ``unreadable`` (why its pixels cannot be read),
+        ``beyond`` ([how many pixels are beyond 32 bits, one of them])); ``container``
+        (``plain``, ``tile-compressed``, or how it is packed); ``bytes``, the
+        file's size; ``after``, bytes after the last HDU.
 
     Raises
     ------
     DataError
-        The file cannot be read, is not FITS, is truncated, has something
-        after its end, fails its checksum, or a wanted value is malformed.
+        The file cannot be read, is not FITS, is truncated, fails its checksum,
+        or a wanted value is malformed.
     """
     try:
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
+            size, packed = os.fstat(file.fileno()).st_size, packing(path, file)
             headers = walk(Stream(path, file, packed))
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
-    primary = headers[:1]
-    if len(headers) > 1 and headers[1].get("ZSIMPLE") is True:
-        primary, headers = headers[:2], headers[1:]
-    hdus = [_describe(number, cards) for number, cards in enumerate(headers)]
-    values = {k: next((c.get(k) for c in primary if c.has(k)), None) for k in keywords}
-    present = {k: v for k, v in values.items() if v is not None}
-    return {"path": path, "headers": present, "hdus": hdus, "container": _container(packed, hdus), "bytes": size}
+    pixels = _pixels(path, headers)
+    hdus = [_describe(number, cards, pixels.get(number)) for number, cards in enumerate(headers.headers)]
+    looked = [cards for source in sources for cards in headers.of(source)]
+    values = {k: next((c.get(k) for c in looked if c.has(k)), None) for k in keywords}
+    return {
+        "path": path,
+        "headers": {k: v for k, v in values.items() if v is not None},
+        "hdus": hdus,
+        "container": _container(packed, hdus),
+        "bytes": size,
+        "after": headers.beyond,
+    }
 
 
-def _attempt(path: str, keywords: Sequence[str]) -> dict[str, Any]:
+def _attempt(path: str, job: Job) -> dict[str, Any]:
     try:
-        return read(path, keywords)
+        return read(path, job.config["keywords"], job.config.get("headers", (0,)))
     except DataError as error:
         return {"path": path, "error": error.why}
+    except Exception as error:  # whatever is wrong with one file, the others can be read
+        return {"path": path, "error": f"cannot be read: {error!r}"}
 
 
 def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}.tmp")
     try:
         with temporary.open("w") as file:
             file.writelines(f"{json.dumps(line)}\n" for line in lines)
@@ -112,7 +132,8 @@ def execute(job: Job, comm: Any = None) -> int:
     ----------
     job : `kernels.job.Job`
         A task for each frame, ``inputs["raw"]`` its one file;
-        ``config["keywords"]`` are wanted, ``config["result"]`` is the path of
+        ``config["keywords"]`` are wanted, ``config["headers"]`` are `read`'s
+        ``sources``, ``config["result"]`` is the path of
         the JSON lines: one a task, in their order, as `read` returns or
         ``{"path", "error"}``.
     comm : mpi4py communicator, optional
@@ -130,7 +151,7 @@ def execute(job: Job, comm: Any = None) -> int:
     """
     rank, ranks = (comm.Get_rank(), comm.Get_size()) if comm else (0, 1)
     paths = [job.files[task.inputs["raw"][0]].path for task in job.tasks]
-    mine = [(n, _attempt(paths[n], job.config["keywords"])) for n in range(rank, len(paths), ranks)]
+    mine = [(n, _attempt(paths[n], job)) for n in range(rank, len(paths), ranks)]
     found = comm.gather(mine, root=0) if comm else [mine]
     if found is not None:
         numbered = sorted((item for share in found for item in share), key=lambda item: item[0])

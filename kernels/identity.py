@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kernels.errors import DataError
-from kernels.fitsblocks import Cards, Stream, opening
+from kernels.fitsblocks import Cards, Stream, opening, packing, walk
 from kernels.geometry import Detector
 
 _KEYWORD = re.compile(r"\{([^{}]+)\}")
 
 
-def _primary(path: str) -> list[Cards]:
+def _headers(path: str, sources: Sequence[str | int]) -> list[Cards]:
+    """The headers of the HDUs that keywords are read from; of the primary one no more of the file is read."""
     try:
         with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            return opening(Stream(path, file, packed))
+            stream = Stream(path, file, packing(path, file))
+            hdus = opening(stream) if list(sources) == [0] else walk(stream)
+            return [cards for source in sources for cards in hdus.of(source)]
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
 
@@ -40,14 +41,15 @@ def require(path: str, identity: Mapping[str, Any], detector: Detector) -> None:
     ----------
     identity : `dict`
         ``accept`` (keyword: values) of the camera, ``detector``: where its
-        name or number is found, in order of preference.
+        name or number is found, in order of preference; ``headers``: the
+        HDUs whose keywords count (the primary one by default).
 
     Raises
     ------
     DataError
         It is a frame of another camera or detector.
     """
-    headers = _primary(path)
+    headers = _headers(path, identity.get("headers", (0,)))
     for keyword, values in identity.get("accept", {}).items():
         found = _text(headers, keyword)
         if found is not None and found not in values:

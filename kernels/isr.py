@@ -132,7 +132,7 @@ class Channel:
         self._columns = np.array([data.x0, data.x1])
         self._deferral = calibrations.deferrals[number] if calibrations.deferrals else None
         if self._deferral:
-            self._factors = restoring(self._deferral, data.x0, data.nx)
+            self._factors = restoring(self._deferral, self.amplifier.read_order(data).x0, data.nx)
         self._overscan = np.array([region.x0, region.x1] if region else [0, 0])
 
     @property
@@ -159,9 +159,16 @@ class Channel:
         parallel = self.amplifier.parallel_overscan if self.config.parallel else None
         return int(np.ptp(self._overscan)), parallel.ny if parallel else 0
 
-    def levels(self, rows: NDArray[np.int32]) -> tuple[F32, F32]:
-        """Serial overscan of each row; see `kernels.overscan.serial_levels`."""
-        return serial_levels(rows, self.amplifier, self.config)
+    def levels(self, rows: NDArray[np.int32], blanks: Sequence[int]) -> tuple[F32, F32]:
+        """Serial overscan of each row; see `kernels.overscan.serial_levels`.
+
+        Of the frames ``blanks``, rows without any overscan become blank.
+        """
+        base, rest = serial_levels(rows, self.amplifier, self.config)
+        for k in blanks:
+            lost = np.isnan(base[k])
+            rows[k, lost], base[k, lost], rest[k, lost] = load.BLANK, 0, 0
+        return base, rest
 
     def calibration(self, first: int, last: int) -> tuple[F32, F32]:
         """Bias and dark of data rows ``[first, last)`` as they are read out; empty without.  The last ones are kept."""
@@ -185,7 +192,11 @@ class Channel:
         deferral = self._deferral
         if deferral:
             for frame in pixels:
-                restore(frame, self._factors, deferral.drift, deferral.kept)
+                restore(self.as_read(frame), self._factors, deferral.drift, deferral.kept)
+
+    def as_read(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Columns [..., x] in the order in which they are read, or back from it."""
+        return rows[..., ::-1] if self.amplifier.leftwards else rows
 
     def samples(self, rows: NDArray[np.int32], base: F32, rest: F32, first: int, core: slice) -> NDArray[np.float64]:
         """What `kernels.load.sample` says [frame, row, SAMPLED] of every n-th row of a core from ``first`` on."""
@@ -209,14 +220,30 @@ class Frame:
         In detector orientation and the job's unit; NaN where masked.
     samples : `numpy.ndarray` [1, sampled row, SAMPLED], float64
         What `kernels.load.sample` says of every n-th row, in the order of the raw rows.
-    saturated : `numpy.ndarray` [1], int64
-        Number of saturated pixels.
+    saturated, blank : `numpy.ndarray` [1], int64
+        Number of saturated pixels, and of those that hold no value.
+    empty : `numpy.ndarray` [y, x], bool, or `None`
+        Which these are; `None`: there are none.
     """
 
     channel: Channel
     pixels: F32
     samples: NDArray[np.float64]
     saturated: NDArray[np.int64]
+    blank: NDArray[np.int64]
+    empty: NDArray[np.bool_] | None = None
+
+
+def _empty(
+    shape: tuple[int, ...], places: Sequence[NDArray[np.intp]], amplifier: Amplifier, first: int
+) -> NDArray[np.bool_] | None:
+    """Which pixels of a frame's rows from ``first`` on are blank, in detector orientation; `None` where none is."""
+    if not any(map(len, places)):
+        return None
+    empty = np.zeros(shape, np.bool_)
+    for rows, columns in (np.transpose(some) for some in places):
+        empty[rows - first, columns] = True
+    return oriented(empty, amplifier)
 
 
 class Reader:
@@ -296,7 +323,14 @@ class Reader:
         for image in images:
             image[np.isinf(image)] = np.nan
         return [
-            Frame(channel, oriented(image, channel.amplifier), rows.samples(a), rows.saturated[a])
+            Frame(
+                channel,
+                oriented(image, channel.amplifier),
+                rows.samples(a),
+                rows.saturated[a],
+                rows.blank[a],
+                _empty(image.shape, rows.places[a], channel.amplifier, first),
+            )
             for a, (channel, image) in enumerate(zip(self.channels, images, strict=True))
         ]
 
@@ -311,16 +345,25 @@ class Reader:
             for slot, channel in enumerate(self.channels)
         ]
 
-    def signals(self, raws: Sequence[NDArray[np.int32]], levels: Sequence[tuple[F32, F32]]) -> list[F32] | None:
-        """All columns [frame, row, raw width] above their rows' levels, less crosstalk; `None` where there is none."""
+    def signals(
+        self,
+        raws: Sequence[NDArray[np.int32]],
+        levels: Sequence[tuple[F32, F32]],
+        blanks: Sequence[Sequence[int]],
+    ) -> list[F32] | None:
+        """All columns [frame, row, raw width] above their rows' levels, less crosstalk; `None` where there is none.
+
+        A blank pixel, of the frames ``blanks`` of its amplifier, leaves nothing in others.
+        """
         coefficients = self._calibrations.crosstalk
         if coefficients is None:
             return None
         frames, rows, width = raws[0].shape
         signal = np.empty((len(raws), frames * rows, width), np.float32)
         nothing = np.zeros((frames, width), np.float32)
-        for channel, raw, (base, rest), out in zip(self.channels, raws, levels, signal, strict=True):
+        for channel, raw, (base, rest), out, some in zip(self.channels, raws, levels, signal, blanks, strict=True):
             load.signal(raw, 0, width, base, rest, nothing, channel.gain, out.reshape(frames, -1))
+            load.without_blanks(raw, 0, width, some, out.reshape(raw.shape), 0)
         crosstalk.correct(signal, coefficients.c0, coefficients.c1)
         return list(signal.reshape(len(raws), frames, rows, width))
 
@@ -345,26 +388,26 @@ class Reader:
         JobError
             An overscan has less columns.
         """
-        box, found = self.channels[0].amplifier.data, []
+        box, found, raws = self.channels[0].amplifier.data, [], []
         for channel, stack in zip(self.channels, self.stacks([file], 0, self.height), strict=True):
-            width, last = channel.amplifier.raw[0], channel.amplifier.data.x1
+            amplifier = channel.amplifier
+            width, last = amplifier.raw[0], amplifier.read_order(amplifier.data).x1
             if width - last < columns:
-                raise JobError(
-                    f"amplifier {channel.amplifier.name} has {width - last} columns of overscan: not {columns}"
-                )
-            raw = self.scratch.array("trailing", (1, self.height, width), np.int32)
+                raise JobError(f"amplifier {amplifier.name} has {width - last} columns of overscan: not {columns}")
+            raw = np.empty((1, self.height, width), np.int32)
             stack.rows(box.y0, box.y1, raw)
-            image, nothing = (
-                np.empty((1, self.height * (1 + columns)), np.float32),
-                np.zeros((1, 1 + columns), np.float32),
-            )
-            load.signal(raw, last - 1, last + columns, *channel.levels(raw), nothing, channel.gain, image)
-            found.append(image)
-        signal = np.concatenate(found).reshape(len(found), self.height, 1 + columns)
+            level, wanted = channel.levels(raw, stack.blanks), amplifier.read_order(Box(last - 1, 0, 1 + columns, 1))
+            image, nothing = np.empty((1, self.height, 1 + columns), np.float32), np.zeros((1, 1 + columns), np.float32)
+            load.signal(raw, wanted.x0, wanted.x1, *level, nothing, channel.gain, image.reshape(1, -1))
+            load.without_blanks(raw, wanted.x0, wanted.x1, stack.blanks, image, 0)
+            found.append(np.ascontiguousarray(channel.as_read(image)))
+            raws.append(channel.as_read(raw[0, :, wanted.x0 : wanted.x1]) == load.BLANK)
+        signal = np.concatenate(found)
         if self._calibrations.crosstalk:
             crosstalk.correct(signal, self._calibrations.crosstalk.c0, self._calibrations.crosstalk.c1)
-        for channel, image in zip(self.channels, signal, strict=True):
-            channel.straighten(image[np.newaxis])
+        for channel, image, blank in zip(self.channels, signal, raws, strict=True):
+            channel.straighten(channel.as_read(image[np.newaxis]))
+            image[blank] = np.nan
         return list(signal)
 
     def column_levels(self, exposures: Exposures) -> list[F32]:
@@ -381,10 +424,12 @@ class Reader:
         for start in range(0, len(files), _SOME):
             some = files[start : start + _SOME]
             raws = [np.empty((len(some), box.ny, c.amplifier.raw[0]), np.int32) for c in self.channels]
-            for stack, raw in zip(self._stacks(some, box.y0, box.y1), raws, strict=True):
+            stacks = self._stacks(some, box.y0, box.y1)
+            for stack, raw in zip(stacks, raws, strict=True):
                 stack.rows(box.y0, box.y1, raw)
-            serial = [channel.levels(raw) for channel, raw in zip(self.channels, raws, strict=True)]
-            whole = self.signals(raws, serial)
+            blanks = [stack.blanks for stack in stacks]
+            serial = [channel.levels(*each) for channel, *each in zip(self.channels, raws, blanks, strict=True)]
+            whole = self.signals(raws, serial, blanks)
             for a, channel in enumerate(self.channels):
                 data = channel.amplifier.data
                 if whole is None:
@@ -393,6 +438,7 @@ class Reader:
                     load.signal(raws[a], data.x0, data.x1, *serial[a], nothing, 1.0, flat.reshape(len(some), -1))
                 else:
                     flat = whole[a][:, :, data.x0 : data.x1]
+                load.without_blanks(raws[a], data.x0, data.x1, blanks[a], flat, np.inf)
                 levels[a][start : start + _SOME] = column_levels(flat)
         return levels
 
@@ -402,8 +448,10 @@ class Rows:
 
     Attributes
     ----------
-    saturated : `numpy.ndarray` [amplifier, frame], int64
-        Saturated pixels, halo excluded.
+    saturated, blank : `numpy.ndarray` [amplifier, frame], int64
+        Saturated pixels, and those that hold no value, halo excluded.
+    places : `list` [`list` [`numpy.ndarray`]]
+        By amplifier, where pixels that hold no value lie in any frame [n, (data row, data column)].
     """
 
     def __init__(self, reader: Reader, exposures: Exposures, first: int, last: int, halo: int) -> None:
@@ -414,6 +462,8 @@ class Rows:
         self._stacks = reader.stacks(exposures.files, self._bottom, self._top)
         self._samples: list[list[NDArray[np.float64]]] = [[] for _ in reader.channels]
         self.saturated = np.zeros((len(reader.channels), self._n), np.int64)
+        self.blank = np.zeros_like(self.saturated)
+        self.places: list[list[NDArray[np.intp]]] = [[] for _ in reader.channels]
 
     def samples(self, a: int) -> NDArray[np.float64]:
         """What `kernels.load.sample` says [frame, sampled row, SAMPLED] of the group's amplifier ``a``."""
@@ -434,14 +484,15 @@ class Rows:
         bottom, top = max(self._bottom, first - self._halo), min(self._top, last + self._halo)
         core, channels = slice(first - bottom, last - bottom), self._reader.channels
         raws = self._decode(bottom, top)
-        levels = [channel.levels(rows) for channel, rows in zip(channels, raws, strict=True)]
+        blanks = [stack.blanks for stack in self._stacks]
+        levels = [channel.levels(*each) for channel, *each in zip(channels, raws, blanks, strict=True)]
         most = min(step + 2 * self._halo, self._top - self._bottom)
         blocks = []
         for a, channel in enumerate(channels):
             columns = channel.amplifier.data.nx
             cube = self._reader.scratch.cube(f"amplifier {a}", self._n, most * columns)
             blocks.append(Block(cube, self._n, top - bottom, columns, core))
-        self._signal(raws, levels, blocks)
+        self._signal(raws, levels, blanks, blocks)
         for a, channel in enumerate(channels):
             channel.straighten(blocks[a].pixels)
             self._finish(a, bottom, raws[a], levels[a], blocks[a])
@@ -463,16 +514,21 @@ class Rows:
         return raws
 
     def _signal(
-        self, raws: Sequence[NDArray[np.int32]], levels: Sequence[tuple[F32, F32]], blocks: Sequence[Block]
+        self,
+        raws: Sequence[NDArray[np.int32]],
+        levels: Sequence[tuple[F32, F32]],
+        blanks: Sequence[Sequence[int]],
+        blocks: Sequence[Block],
     ) -> None:
-        """Fill the cubes with the data columns above both overscans, in the job's unit."""
-        whole = self._reader.signals(raws, levels)
+        """Fill the cubes with the data columns above both overscans, in the job's unit; 0 where blank."""
+        whole = self._reader.signals(raws, levels, blanks)
         for a, (channel, block) in enumerate(zip(self._reader.channels, blocks, strict=True)):
             data, columns = channel.amplifier.data, self._columns[a]
             if whole is None:
                 load.signal(raws[a], data.x0, data.x1, *levels[a], columns, channel.gain, block.cube)
             else:
                 np.subtract(whole[a][:, :, data.x0 : data.x1], columns[:, np.newaxis], out=block.pixels)
+            load.without_blanks(raws[a], data.x0, data.x1, blanks[a], block.pixels, 0)
 
     def _finish(self, a: int, bottom: int, raw: NDArray[np.int32], levels: tuple[F32, F32], block: Block) -> None:
         """Bias, dark, scale and saturation of one amplifier's block."""
@@ -486,3 +542,9 @@ class Rows:
             bias, dark, exposures.dark_times, exposures.scales[:, k], exposures.offsets[:, k],
             block.cube, block.core.start, block.core.stop, self.saturated[a],
         )  # fmt: skip
+        for n in self._stacks[a].blanks:
+            data = amplifier.data
+            places = np.argwhere(raw[n, block.core, data.x0 : data.x1] == load.BLANK)
+            self.blank[a, n] += len(places)
+            self.saturated[a, n] -= len(places)
+            self.places[a].append(places + (bottom + block.core.start, 0))

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from kernels.publish import PublishError, reason, sync
 
 COLUMNS = (
     "exposure", "detector", "amplifier", "level", "noise", "saturated", "overscan",
-    "noise_error", "shape", "shape_error", "constant", "rejected", "same_as",
+    "noise_error", "shape", "shape_error", "constant", "rejected", "blank", "same_as",
 )  # fmt: skip
+#: What `Found.add` counts of each frame.
+SATURATED, BLANK, REJECTED = 0, 1, 2
 F64 = NDArray[np.float64]
 
 
@@ -97,7 +99,12 @@ class Found:
         self._counts: dict[int, list[NDArray[np.int64]]] = {}
 
     def add(
-        self, amplifier: int, samples: F64, saturated: NDArray[np.int64], rejected: NDArray[np.int64] | None = None
+        self,
+        amplifier: int,
+        samples: F64,
+        saturated: NDArray[np.int64],
+        blank: NDArray[np.int64],
+        rejected: NDArray[np.int64] | None = None,
     ) -> None:
         """Add an amplifier's next rows.
 
@@ -105,15 +112,17 @@ class Found:
         ----------
         samples : `numpy.ndarray` [frame, sampled row, SAMPLED], float64
             See `kernels.load.sample`.
-        saturated, rejected : `numpy.ndarray` [frame], int64
-            Pixels that are full, and such as were left out as cosmic rays.
+        saturated, blank, rejected : `numpy.ndarray` [frame], int64
+            Pixels that are full, that hold no value, and such as were left out as cosmic rays.
         """
         none = np.zeros(len(saturated), np.int64)
         self._samples.setdefault(amplifier, []).append(samples.copy())  # a piece is good until the next one
-        self._counts.setdefault(amplifier, []).append(np.stack([saturated, none if rejected is None else rejected]))
+        self._counts.setdefault(amplifier, []).append(
+            np.stack([saturated, blank, none if rejected is None else rejected])
+        )
 
     def frame(self) -> dict[int, tuple[F64, NDArray[np.int64]]]:
-        """By amplifier all samples, and the pixels that are saturated and rejected [2, frame]."""
+        """By amplifier all samples, and the pixels that are saturated, blank and rejected [3, frame]."""
         return {
             k: (np.concatenate(parts, axis=1), np.sum(self._counts[k], axis=0)) for k, parts in self._samples.items()
         }
@@ -143,19 +152,28 @@ def table(
     rows: list[list[Any]] = []
     for k, (samples, counts) in sorted(found.items()):
         amplifier = detector.amplifiers[k]
-        level, noise = np.median(samples[:, :, SIGNAL], axis=1), np.sqrt(samples[:, :, VARIANCE].mean(axis=1))
-        scatter = samples[:, :, VARIANCE].std(axis=1) / max(samples.shape[1], 1) ** 0.5
+        level = _of_rows(np.median, samples[:, :, SIGNAL])
+        noise = np.sqrt(_of_rows(np.mean, samples[:, :, VARIANCE]))
+        scatter = _of_rows(np.std, samples[:, :, VARIANCE]) / max(samples.shape[1], 1) ** 0.5
         error = np.divide(scatter, 2 * noise, out=np.zeros_like(noise), where=noise > 0)
         bent, of_cell = shape.deviations(shape.cells(samples[:, :, FIRST_PIECE:]), *light.by(level, amplifier))
-        full, rejected = counts / (amplifier.data.nx * amplifier.data.ny)
+        full, blank, rejected = counts / (amplifier.data.nx * amplifier.data.ny)
         alike = first_alike([digest(one) for one in samples], exposures)
         overscan, constant = np.median(samples[:, :, LEVEL], axis=1), (samples[:, :, SPAN] == 0).mean(axis=1)
-        columns = (level, noise, full, overscan, error, bent, of_cell, constant, rejected)
+        columns = (level, noise, full, overscan, error, bent, of_cell, constant, rejected, blank)
         for exposure, same, *values in zip(exposures, alike, *columns, strict=True):
             texts = (f"{value:.7g}" for value in values)
             rows.append([exposure, detector.id, amplifier.name, *texts, same])
     order = {exposure: n for n, exposure in enumerate(exposures)}
     return sorted(rows, key=lambda row: order[row[0]])
+
+
+def _of_rows(average: Callable[..., Any], samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An average [frame] of samples [frame, row] less those that are no number; 0 where none is."""
+    good = np.isfinite(samples)
+    if good.all():
+        return np.asarray(average(samples, axis=1))
+    return np.array([average(row[some]) if some.any() else 0.0 for row, some in zip(samples, good, strict=True)])
 
 
 def path_of(job: Job, task: Task) -> str:
@@ -203,7 +221,7 @@ class Levels(FrameKernel):
         """What `Found.frame` says of one exposure."""
         found = Found(self.detector(task))
         for frame, _ in self.corrected(task, self.raws(task)[piece], 0.0):
-            found.add(frame.channel.number, frame.samples, frame.saturated)
+            found.add(frame.channel.number, frame.samples, frame.saturated, frame.blank)
         return found.frame()
 
     def finish(self, task: Task, results: Iterable[dict[int, tuple[F64, NDArray[np.int64]]]]) -> dict[str, Any]:

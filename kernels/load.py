@@ -8,16 +8,19 @@ row blocks.  A level is kept as a whole number and a remainder: raw values (belo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 
-
+#: Raw value of a pixel that has none: the last in order, so that what sorts or compares leaves it behind.
+BLANK = np.int32(2147483647)
 #: Values that a loop takes at a time, so that the compiler makes it of whole vectors.
 _BATCH = 64
-_FIRST, _LAST = np.int32(-2147483648), np.int32(2147483647)
+_FIRST = np.int32(-2147483648)
 #: Pixels of a row from which on it is no chance that all have one value.
 LEAST = 16
 #: Pieces of a sampled row whose means are taken, and all that `sample` says of one.
@@ -29,7 +32,7 @@ SAMPLED = FIRST_PIECE + PIECES
 @njit(cache=True, nogil=True)
 def _room(n):  # type: ignore[no-untyped-def]
     """Where `_medians` puts ``n`` values."""
-    return np.full(-(-n // _BATCH) * _BATCH, _LAST, np.int32)
+    return np.full(-(-n // _BATCH) * _BATCH, BLANK, np.int32)
 
 
 @njit(cache=True, nogil=True)
@@ -45,12 +48,19 @@ def _at_most(values, limit):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _medians(values, room):  # type: ignore[no-untyped-def]
-    """Both middle values of some whole numbers, by bisection: nothing is moved."""
+    """Both middle values of some whole numbers that are not blank, by bisection: nothing is moved.
+
+    They are blank where all are.
+    """
     n, low, high = values.size, values[0], values[0]
     for x in range(n):
         value = values[x]
         room[x] = value
         low, high = min(low, value), max(high, value)
+    if high == BLANK:
+        if low == BLANK:
+            return low, high
+        n = _at_most(room, np.int32(BLANK - 1))
     half = (n - 1) // 2
     while low < high:
         middle = np.int32((np.int64(low) + np.int64(high)) >> 1)
@@ -60,8 +70,8 @@ def _medians(values, room):  # type: ignore[no-untyped-def]
             low = np.int32(middle + 1)
     if n % 2 or _at_most(room, low) > half + 1:
         return low, low
-    above = _LAST
-    for x in range(n):
+    above = BLANK
+    for x in range(values.size):
         if room[x] > low:
             above = min(above, room[x])
     return low, above
@@ -76,7 +86,7 @@ def median_levels(rows: NDArray[np.int32], first: int, last: int, base: F32, res
     rows : `numpy.ndarray` [frame, row, raw width], int32
         ADU.
     base, rest : `numpy.ndarray` [frame, row], float32
-        Filled: a whole number, and 0 or a multiple of a half.
+        Filled: a whole number, and 0 or a multiple of a half; NaN where all of the row's are blank.
     """
     frames, height, _ = rows.shape
     room = _room(last - first)
@@ -84,6 +94,8 @@ def median_levels(rows: NDArray[np.int32], first: int, last: int, base: F32, res
         for y in range(height):
             low, high = _medians(rows[k, y, first:last], room)
             base[k, y], rest[k, y] = low, np.float32(np.int64(high) - np.int64(low)) * np.float32(0.5)
+            if low == BLANK:
+                base[k, y] = np.nan
 
 
 @njit(cache=True, nogil=True)
@@ -151,11 +163,11 @@ def finish(
     seconds, scales, offsets : `numpy.ndarray` [frame], float32
         What the dark is multiplied by; pixels become (pixel - offset) / scale.
     cube : `numpy.ndarray` [>= frame, >= row * column], float32
-        As `signal` leaves it; masked pixels, and such as are no number, become +infinity.
+        As `signal` leaves it; masked and blank pixels, and such as are no number, become +infinity.
     bottom, top : `int`
         Saturated pixels of rows ``[bottom, top)`` are counted.
     saturated : `numpy.ndarray` [frame], int64
-        Added to.
+        Added to; blank pixels are counted with them.
     """
     frames, height, _ = rows.shape
     width, infinity = last - first, np.float32(np.inf)
@@ -175,7 +187,7 @@ def finish(
             if scale != 1 or offset != 0:
                 for x in range(width):
                     to[x] = (to[x] - offset) / scale
-            hidden, full = limit if mask else _LAST, np.int32(0)
+            hidden, full = limit if mask else BLANK, np.int32(0)
             if raw[0] < limit and _constant(raw):  # a full one is the saturation's matter
                 hidden = _FIRST  # nothing is below it
             for x in range(width):
@@ -191,6 +203,8 @@ def finish(
 def _typical(steps, room):  # type: ignore[no-untyped-def]
     """Median of sizes of whole numbers, within the unit that the middle one stands for."""
     middle, _ = _medians(steps, room)
+    if middle == BLANK:
+        return np.nan
     below, equal = 0, 0
     for step in steps:
         below += np.int32(step < middle)
@@ -204,10 +218,22 @@ def _pieces(row, level, out):  # type: ignore[no-untyped-def]
     """Mean of each of `PIECES` pieces of a row, above its level."""
     for k in range(PIECES):
         low, high = row.size * k // PIECES, row.size * (k + 1) // PIECES
-        total = np.int64(0)
+        total, number = np.int64(0), 0
         for x in range(low, high):
-            total += row[x]
-        out[k] = total / (high - low) - level if high > low else np.nan
+            if row[x] != BLANK:
+                total += row[x]
+                number += 1
+        out[k] = total / number - level if number else np.nan
+
+
+@njit(cache=True, nogil=True)
+def _span(row):  # type: ignore[no-untyped-def]
+    """Largest less smallest value of a row; 0 where all are blank."""
+    low, high = BLANK, _FIRST
+    for value in row:
+        if value != BLANK:
+            low, high = min(low, value), max(high, value)
+    return float(high) - float(low) if low <= high else 0.0
 
 
 @njit(cache=True, nogil=True)
@@ -231,7 +257,8 @@ def sample(
     out : `numpy.ndarray` [frame, picked, SAMPLED], float64
         Filled: median signal, ADU; variance, ADU^2; the row's level, ADU; its
         largest less its smallest value, ADU; the mean signal of each of
-        `PIECES` pieces, ADU.
+        `PIECES` pieces, ADU; of the pixels
+        that are not blank, NaN where there are none.
     """
     steps = np.empty(data[1] - data[0] - 1, np.int32)
     room, room_of_steps = _room(steps.size + 1), _room(steps.size)
@@ -240,23 +267,48 @@ def sample(
             row, level, to = rows[k, picked[p]], levels[k, picked[p]], out[k, p]
             signal = row[data[0] : data[1]]
             low, high = _medians(signal, room)
-            to[SIGNAL] = 0.5 * (float(low) + float(high)) - level
+            to[SIGNAL] = np.nan if low == BLANK else 0.5 * (float(low) + float(high)) - level
             to[LEVEL] = level
-            to[SPAN] = float(signal.max()) - float(signal.min())
+            to[SPAN] = _span(signal)
             _pieces(signal, level, to[FIRST_PIECE:])
             if overscan[1] > overscan[0]:
                 to[VARIANCE] = _variance(row[overscan[0] : overscan[1]])
             else:
                 for x in range(steps.size):
-                    steps[x] = abs(row[data[0] + x + 1] - row[data[0] + x])
+                    one, other = row[data[0] + x + 1], row[data[0] + x]
+                    steps[x] = BLANK if max(one, other) == BLANK else abs(one - other)
                 to[VARIANCE] = (1.4826 * _typical(steps, room_of_steps)) ** 2 / 2
 
 
 @njit(cache=True, nogil=True)
 def _variance(values):  # type: ignore[no-untyped-def]
-    origin, total, squares = float(values[0]), 0.0, 0.0
+    origin, total, squares, number = 0.0, 0.0, 0.0, 0
     for value in values:
-        d = float(value) - origin
-        total += d
-        squares += d * d
-    return max(squares - total * total / values.size, 0.0) / (values.size - 1)
+        if value != BLANK:
+            if not number:
+                origin = float(value)
+            d = float(value) - origin
+            total += d
+            squares += d * d
+            number += 1
+    return max(squares - total * total / number, 0.0) / (number - 1) if number > 1 else np.nan
+
+
+def without_blanks(
+    raw: NDArray[np.int32], first: int, last: int, frames: Sequence[int], out: F32, value: float
+) -> None:
+    """Give blank pixels of some frames a value.
+
+    Parameters
+    ----------
+    raw : `numpy.ndarray` [frame, row, raw width], int32
+        ADU.
+    first, last : `int`
+        Columns.
+    frames : sequence of `int`
+        Those that may have any.
+    out : `numpy.ndarray` [frame, row, last - first], float32
+        What was made of them.
+    """
+    for k in frames:
+        out[k][raw[k, :, first:last] == BLANK] = value

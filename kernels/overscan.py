@@ -15,7 +15,7 @@ F32 = NDArray[np.float32]
 
 
 def serial_region(amplifier: Amplifier, config: IsrConfig) -> Box | None:
-    """Columns that a row's level is taken from; the first ones carry deferred charge.
+    """Columns that a row's level is taken from; those that are read first carry deferred charge.
 
     Raises
     ------
@@ -30,7 +30,8 @@ def serial_region(amplifier: Amplifier, config: IsrConfig) -> Box | None:
             f"amplifier {amplifier.name}: a serial overscan of {box.nx} columns leaves less than two after "
             f"{config.skip_columns}; lower overscan.skipColumns"
         )
-    return Box(box.x0 + config.skip_columns, box.y0, box.nx - config.skip_columns, box.ny)
+    left = 0 if amplifier.leftwards else config.skip_columns
+    return Box(box.x0 + left, box.y0, box.nx - config.skip_columns, box.ny)
 
 
 def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConfig) -> tuple[F32, F32]:
@@ -45,7 +46,7 @@ def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConf
     -------
     base, rest : `numpy.ndarray` [frame, row], float32
         ADU; the level is their sum, which float32 could not hold.  0 where
-        there is no overscan.
+        there is no overscan, NaN where all of the row's is blank.
     """
     base, rest = np.zeros(rows.shape[:2], np.float32), np.zeros(rows.shape[:2], np.float32)
     region = serial_region(amplifier, config)
@@ -54,8 +55,10 @@ def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConf
     if config.serial == "median":
         load.median_levels(rows, region.x0, region.x1, base, rest)
         return base, rest
-    base[:] = rows[:, :, region.x0]
-    values = rows[:, :, region.x0 : region.x1] - rows[:, :, region.x0, np.newaxis]
+    columns = rows[:, :, region.x0 : region.x1]
+    origin = np.where(columns[:, :, 0] == load.BLANK, columns.min(axis=2), columns[:, :, 0])
+    base[:] = np.where(origin == load.BLANK, np.float32(np.nan), origin)
+    values = np.where(columns == load.BLANK, np.float32(np.inf), columns - origin[:, :, np.newaxis])
     cube = workspace(region.nx, base.size)
     cube[: region.nx, : base.size] = values.reshape(-1, region.nx).T
     width = cube.shape[1]
@@ -71,12 +74,12 @@ def column_levels(parallel: F32) -> F32:
     Parameters
     ----------
     parallel : `numpy.ndarray` [frame, row, column], float32
-        The parallel overscan above its rows' own levels.
+        The parallel overscan above its rows' own levels; +infinity where blank.
 
     Returns
     -------
     levels : `numpy.ndarray` [frame, column], float32
-        In the same unit.
+        In the same unit; no number where all of the column is blank.
     """
     frames, rows, columns = parallel.shape
     cube = workspace(rows, frames * columns)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kernels import fitswrite, seal
 from kernels.errors import DataError
+from kernels.fitsfile import opened
 from kernels.geometry import Box
 
 #: Bit numbers of the mask planes, afw's.
@@ -86,7 +87,8 @@ class Product:
             Unreadable, or in another unit than the frames that it is to correct.
         """
         try:
-            header = dict(fitsio.read_header(path, 0))
+            with opened(path) as fits:
+                header = dict(fits[0].read_header())
         except OSError as error:
             raise DataError(path, str(error).splitlines()[0]) from error
         found = str(header.get("CALUNIT", "nothing")).strip()
@@ -122,7 +124,7 @@ def read(path: str, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
         The HDU is missing, unreadable or too small.
     """
     try:
-        with fitsio.FITS(path) as fits:
+        with opened(path) as fits:
             shape = fits[hdu].get_info()["dims"]
             if shape[0] < box.y1 or shape[1] < box.x1:
                 raise DataError(path, f"{hdu} is {shape[1]} x {shape[0]} pixels: of another detector type")

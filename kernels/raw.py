@@ -5,50 +5,41 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 
-import fitsio
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels import oddimage
 from kernels.errors import DataError
+from kernels.fitsblocks import packing
+from kernels.fitsfile import Open, unpacked
 from kernels.geometry import Amplifier
 from kernels.job import File
 from kernels.rawstack import Buffer, Coded, Decoded, Stack
 from kernels.rice import SPARE
-from kernels.rowbytes import load, room
-from kernels.tiles import RowTiles, scan
+from kernels.rowbytes import check, load, room
+from kernels.tiles import Odd, RowTiles, Scanned, scan
 
-#: cfitsio's answer where DATASUM and data disagree (0 without DATASUM).
-WRONG = -1
-#: What fitsio raises for a file that it cannot make sense of.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SystemError, MemoryError)
 #: Files whose HDUs are remembered: a task's, and some more.
 REMEMBERED = 2000
 
 
-@dataclass
-class _Open:
-    """An open file and those of its HDUs that were found to be what they should be."""
-
-    fits: fitsio.FITS
-    hdus: dict[str | int, fitsio.hdu.ImageHDU] = field(default_factory=dict)
-
-
 class Frames:
-    """Rows of many frames; of those that cfitsio must read a bounded number is held open.
+    """Rows of many frames; of those that must be unpacked, or read by cfitsio, a bounded number is held.
 
     Parameters
     ----------
     limit : `int`
-        Files held open at most (a process has 1024 handles, not more).
+        Files, and images, held in memory at most (a process has 1024 handles, not more).
     """
 
     def __init__(self, limit: int = 64) -> None:
         self._limit = limit
-        self._open: OrderedDict[str, _Open] = OrderedDict()
-        self._tiles: dict[str, dict[str | int, RowTiles | None]] = {}
+        self._packed: dict[str, str] = {}
+        self._unpacked: OrderedDict[str, int] = OrderedDict()
+        self._alone: OrderedDict[tuple[str, int], Open] = OrderedDict()
+        self._scanned: dict[str, Scanned] = {}
         self._verified: set[tuple[str, int]] = set()
         self._buffers: defaultdict[int, Buffer] = defaultdict(Buffer)
 
@@ -56,8 +47,8 @@ class Frames:
         """Read raw rows ``[first, last)`` of an amplifier of many frames, for `Stack.rows` to decode.
 
         The compressed bytes go into the slot's buffer, which its next stack uses
-        again: it ends the life of the one before.  What is not Rice by rows,
-        cfitsio reads at once, and the stack holds its pixels.
+        again: it ends the life of the one before.  What is not whole numbers by
+        rows is read at once, and the stack holds its pixels.
 
         Raises
         ------
@@ -85,87 +76,131 @@ class Frames:
 
     def _stack(self, buffer: Buffer, files: Sequence[File], amplifier: Amplifier, first: int, last: int) -> Stack:
         described = [self._described(file, amplifier) for file in files]
-        found = [tiles for tiles in described if tiles]
+        found = [tiles for tiles in described if isinstance(tiles, RowTiles)]
         needed = sum(room(t, last - first) for t in found) + max((t.data_bytes for t in found), default=0)
         data, at = buffer.reserve(needed + SPARE), 0
         parts: list[Coded | Decoded] = []
         for file, tiles in zip(files, described, strict=True):
-            if tiles is None:
-                parts.append(Decoded(self._by_cfitsio(file, amplifier, first, last)))
+            if isinstance(tiles, Odd):
+                parts.append(Decoded(self._odd(file.path, tiles, amplifier.signed, first, last).pixels))
                 continue
-            starts, lengths, end = load(file.path, tiles, first, last, data, at, self._unverified(file, tiles))
+            handle, unverified = self._handle(file.path), self._unverified(file, tiles)
+            starts, lengths, end = load(file.path, tiles, first, last, data, at, unverified, handle)
             self._verified.add((file.path, tiles.table))
-            parts.append(Coded(file.path, tiles, starts, lengths))
+            parts.append(Coded(file.path, tiles, starts, lengths, tiles.half(amplifier.signed)))
             at = (end + 7) // 8 * 8
         return Stack(first, parts, data[: at + SPARE])
 
     def _unverified(self, file: File, tiles: RowTiles) -> bool:
         return tiles.datasum is not None and (file.path, tiles.table) not in self._verified
 
-    def _described(self, file: File, amplifier: Amplifier) -> RowTiles | None:
-        """How an amplifier's HDU is compressed; `None` where cfitsio must read it."""
-        if file.path not in self._tiles:
-            if len(self._tiles) >= REMEMBERED:
-                self._tiles.clear()
-                self._verified.clear()
-            self._tiles[file.path] = self._scan(file)
-        tiles = self._tiles[file.path].get(amplifier.hdu)
-        if tiles is not None:
-            _check_shape(file, amplifier, (tiles.width, tiles.height))
-        return tiles
+    def _described(self, file: File, amplifier: Amplifier) -> RowTiles | Odd:
+        """How an amplifier's HDU is stored."""
+        image = self.scanned(file)[amplifier.hdu]
+        if image is None:
+            raise DataError(file.path, f"HDU {amplifier.hdu} is no image")
+        shape = oddimage.shape(image.cards) if isinstance(image, Odd) else (image.width, image.height)
+        if tuple(shape) != amplifier.raw:
+            raise DataError(file.path, f"HDU {amplifier.hdu} is {tuple(shape)} pixels, the camera says {amplifier.raw}")
+        return image
 
-    def _scan(self, file: File) -> dict[str | int, RowTiles | None]:
+    def scanned(self, file: File) -> Scanned:
+        """The images of a file.
+
+        Raises
+        ------
+        DataError
+            It cannot be read, or has another size than is known of it.
+        """
+        if file.path not in self._scanned:
+            if len(self._scanned) >= REMEMBERED:
+                self.forget()
+            self._scanned[file.path] = self._scan(file)
+        return self._scanned[file.path]
+
+    def _scan(self, file: File) -> Scanned:
         try:
             size = os.stat(file.path).st_size
         except OSError as error:
             raise DataError(file.path, error.strerror or str(error)) from error
         if file.bytes not in (None, size):
             raise DataError(file.path, f"has {size} bytes, it had {file.bytes} when the run was planned")
-        return scan(file.path)
+        return scan(file.path, self._handle(file.path))
 
-    def _get(self, file: File) -> _Open:
-        if file.path in self._open:
-            self._open.move_to_end(file.path)
-            return self._open[file.path]
-        handle = _Open(fitsio.FITS(file.path, "r"))
-        self._open[file.path] = handle
-        if len(self._open) > self._limit:
-            self._open.popitem(last=False)[1].fits.close()
+    def _handle(self, path: str) -> int | None:
+        """What a file that is packed as a whole was unpacked to; `None` for others."""
+        if path in self._unpacked:
+            self._unpacked.move_to_end(path)
+            return self._unpacked[path]
+        if self._packed.get(path) == "":
+            return None
+        try:
+            with open(path, "rb") as file:
+                packed = self._packed[path] = packing(path, file)
+                if not packed:
+                    return None
+                self._unpacked[path] = handle = unpacked(path, file, packed)
+        except OSError as error:
+            raise DataError(path, error.strerror or str(error)) from error
+        if len(self._unpacked) > self._limit:
+            os.close(self._unpacked.popitem(last=False)[1])
         return handle
 
-    def _hdu(self, file: File, amplifier: Amplifier) -> fitsio.hdu.ImageHDU:
-        """An amplifier's HDU; its shape, and its data where there is a DATASUM, are checked once."""
-        opened, name = self._get(file), amplifier.hdu
-        if name not in opened.hdus:
-            hdu = _find(opened.fits, name)
-            _check_shape(file, amplifier, tuple(hdu.get_info()["dims"])[::-1])
-            if opened.fits._FITS.verify_checksum(hdu.get_extnum() + 1)["dataok"] == WRONG:
-                raise DataError(file.path, f"HDU {name}: corrupt, its data are not those of its DATASUM")
-            opened.hdus[name] = hdu
-        return opened.hdus[name]
+    def _odd(self, path: str, image: Odd, signed: bool, first: int, last: int) -> oddimage.Whole:
+        """Rows that are not read by the file's own; the data are checked once where there is a DATASUM."""
+        handle = self._handle(path)
+        if (path, image.table) not in self._verified:
+            check(path, image, handle)
+            self._verified.add((path, image.table))
+        if image.cards.compressed:
+            pixels = oddimage.decompressed(path, image, self._by_cfitsio(path, image, handle), first, last)
+        else:
+            pixels = oddimage.stored(path, image, first, last, handle)
+        found = oddimage.values(path, image, pixels, first, handle)
+        return oddimage.whole(path, image, found, oddimage.half(image.cards, signed))
 
-    def _by_cfitsio(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
-        try:
-            pixels = self._hdu(file, amplifier)[first:last, :]
-        except UNREADABLE as error:
-            raise DataError(file.path, f"HDU {amplifier.hdu}: {_first_line(error)}") from error
-        if pixels.dtype.kind == "f":
-            raise DataError(file.path, f"HDU {amplifier.hdu} holds {pixels.dtype}, a raw frame holds integers")
-        if not np.can_cast(pixels.dtype, np.int32) and pixels.size:
-            info, found = np.iinfo(np.int32), (int(pixels.min()), int(pixels.max()))
-            if found[0] < info.min or found[1] > info.max:
-                raise DataError(file.path, f"HDU {amplifier.hdu} holds {found[0]} to {found[1]}, beyond 32 bits")
-        return np.ascontiguousarray(pixels, dtype=np.int32)
+    def _by_cfitsio(self, path: str, image: Odd, handle: int | None) -> Open:
+        key = path, image.table
+        if key in self._alone:
+            self._alone.move_to_end(key)
+        else:
+            self._alone[key] = oddimage.whole_file(path, image, handle)
+            if len(self._alone) > self._limit:
+                self._alone.popitem(last=False)[1].close()
+        return self._alone[key]
+
+    def examine(self, path: str, scanned: Scanned) -> dict[int, str | tuple[int, float]]:
+        """Read all images of a file that are not whole numbers by rows.
+
+        Returns
+        -------
+        found : `dict`
+            By HDU why it cannot be read; or how many pixels are beyond 32 bits, and one of these.
+        """
+        found: dict[int, str | tuple[int, float]] = {}
+        for number, image in enumerate(scanned.images):
+            if isinstance(image, Odd) and image.width and image.height:
+                try:
+                    read = self._odd(path, image, False, 0, image.height)
+                except DataError as error:
+                    found[number] = error.why
+                    continue
+                if read.beyond:
+                    found[number] = read.beyond, read.example
+        return found
 
     def forget(self) -> None:
         """Forget what was learnt of the files: another detector's come."""
-        self._tiles.clear()
+        self._scanned.clear()
+        self._packed.clear()
         self._verified.clear()
 
     def close(self) -> None:
-        """Close every file."""
-        while self._open:
-            self._open.popitem()[1].fits.close()
+        """Let go of every file."""
+        while self._unpacked:
+            os.close(self._unpacked.popitem()[1])
+        while self._alone:
+            self._alone.popitem()[1].close()
 
     def __enter__(self) -> Frames:
         return self
@@ -174,21 +209,3 @@ class Frames:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _check_shape(file: File, amplifier: Amplifier, shape: tuple[int, ...]) -> None:
-    if shape != amplifier.raw:
-        raise DataError(file.path, f"HDU {amplifier.hdu} is {shape} pixels, the camera says {amplifier.raw}")
-
-
-def _find(fits: fitsio.FITS, name: str | int) -> fitsio.hdu.ImageHDU:
-    """An HDU by name or number; an fpacked primary image lies in the HDU after an empty primary."""
-    if isinstance(name, str):
-        return fits[name]
-    packed = not fits[0].has_data() and len(fits) > 1 and fits[1].read_header().get("ZSIMPLE", False)
-    return fits[name + 1 if packed else name]
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else repr(error)

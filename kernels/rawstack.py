@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from kernels.load import BLANK
 from kernels.rice import decode
 from kernels.rowbytes import corrupt_tile
 from kernels.tiles import RowTiles
@@ -56,21 +57,36 @@ def integers(data, starts, size, zero, out):  # type: ignore[no-untyped-def]
                 pixels[x] = (word >> 24) | ((word >> 8) & 0xFF00) | ((word << 8) & 0xFF0000) | (word << 24)
 
 
+@njit(cache=True, nogil=True)
+def settle(out, blank, half):  # type: ignore[no-untyped-def]
+    """Make pixels of the value ``blank`` blank, and negative those from ``half`` on, unless it is 0; in place."""
+    for row in range(out.shape[0]):
+        pixels = out[row]
+        for x in range(pixels.size):
+            value = pixels[x]
+            wrapped = value - np.int32(2 * half) if half and value >= half else value
+            pixels[x] = BLANK if value == blank else wrapped
+
+
 @dataclass(frozen=True)
 class Decoded:
-    """One frame's rows, ``pixels`` [row, x] (int32, ADU), as cfitsio read them."""
+    """One frame's rows, ``pixels`` [row, x] (int32, ADU, `kernels.load.BLANK` where blank), read already."""
 
     pixels: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Coded:
-    """One frame's rows: ``starts`` and ``lengths`` [row] (int64) of their tiles in the stack's bytes."""
+    """One frame's rows: ``starts`` and ``lengths`` [row] (int64) of their tiles in the stack's bytes.
+
+    Pixels from ``half`` on are negative numbers that have wrapped; 0: none are.
+    """
 
     path: str
     tiles: RowTiles
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    half: int = 0
 
 
 class _DecodedRun:
@@ -93,12 +109,21 @@ class _CodedRun:
         starts, lengths = self._starts[:, rows].ravel(), self._lengths[:, rows].ravel()
         if not tiles.block:
             integers(self._data, starts, tiles.bytes, tiles.zero, flat)
-            return
+        else:
+            self._decode(starts, lengths, first, flat, out.shape[1])
+        half = self._parts[0].half
+        if half or tiles.blank is not None:
+            settle(flat, int(BLANK) if tiles.blank is None else tiles.blank, half)
+
+    def _decode(
+        self, starts: NDArray[np.int64], lengths: NDArray[np.int64], first: int, flat: NDArray[np.int32], rows: int
+    ) -> None:
+        tiles = self._parts[0].tiles
         wrong = decode(self._data, starts, lengths, tiles.block, tiles.bytes, tiles.zero, flat)
         if wrong < 0 and tiles.bits < 8 * tiles.bytes:
             wrong = _outside(flat, tiles)
         if wrong >= 0:
-            frame, row = divmod(wrong, out.shape[1])
+            frame, row = divmod(wrong, rows)
             raise corrupt_tile(self._parts[frame].path, self._parts[frame].tiles, first + row)
 
 
@@ -110,11 +135,16 @@ def _outside(pixels: NDArray[np.int32], tiles: RowTiles) -> int:
     return int(rows[0]) if rows.size else -1
 
 
-def _kind(part: Coded | Decoded) -> tuple[int, ...]:
+def _kind(part: Coded | Decoded) -> tuple[int | None, ...]:
     """What frames must have in common to be decoded together."""
     if isinstance(part, Decoded):
         return ()
-    return part.tiles.width, part.tiles.bits, part.tiles.block, part.tiles.bytes, part.tiles.zero
+    tiles = part.tiles
+    return tiles.width, tiles.bits, tiles.block, tiles.bytes, tiles.zero, tiles.blank, part.half
+
+
+def _may_be_blank(part: Coded | Decoded) -> bool:
+    return part.tiles.blank is not None if isinstance(part, Coded) else bool((part.pixels == BLANK).any())
 
 
 def _runs(parts: Sequence[Coded | Decoded], data: NDArray[np.uint8]) -> Iterator[tuple[int, _Run]]:
@@ -136,10 +166,16 @@ class Stack:
         One for each frame.
     data : `numpy.ndarray` [byte], uint8
         The tiles, and `kernels.rice.SPARE` bytes behind them.
+
+    Attributes
+    ----------
+    blanks : `list` [`int`]
+        The frames that may have blank pixels; of most cameras none.
     """
 
     def __init__(self, first: int, parts: Sequence[Coded | Decoded], data: NDArray[np.uint8]) -> None:
         self._first, self._runs = first, list(_runs(parts, data))
+        self.blanks = [n for n, part in enumerate(parts) if _may_be_blank(part)]
 
     def rows(self, first: int, last: int, out: NDArray[np.int32]) -> None:
         """Decode raw rows ``[first, last)`` of every frame.
@@ -149,7 +185,7 @@ class Stack:
         first, last : `int`
             Rows of the raw frame, among those that the stack was made of.
         out : `numpy.ndarray` [frame, last - first, raw width], int32
-            Filled, ADU; C-contiguous.
+            Filled, ADU, `kernels.load.BLANK` where blank; C-contiguous.
 
         Raises
         ------

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from kernels.errors import DataError
-from kernels.fitsblocks import Stream, walk
-from kernels.tiles import RowTiles
+from kernels.fitsblocks import Stream, packing, same_sum, walk
+from kernels.seal import folded
+from kernels.tiles import Odd, RowTiles
 
 CHUNK = 1 << 22
 
@@ -22,21 +24,47 @@ class _Source:
     def __init__(self, path: str, handle: int) -> None:
         self.path, self._handle = path, handle
 
-    def read(self, data: NDArray[np.uint8], at: int) -> None:
-        """Fill ``data`` with the bytes from ``at`` on."""
+    def read(self, data: NDArray[np.uint8], at: int, padding: int = 0) -> None:
+        """Fill ``data`` with the bytes from ``at`` on; the last ``padding`` may not be there, and are 0."""
         done = 0
         while done < data.size:
             try:
                 count = os.preadv(self._handle, [data[done:].data], at + done)
             except OSError as error:
                 raise DataError(self.path, error.strerror or str(error)) from error
+            if not count and data.size - done <= padding:
+                data[done:] = 0
+                return
             if not count:
                 raise DataError(self.path, f"truncated: {data.size} bytes wanted at byte {at}, {done} found")
             done += count
 
 
+@contextmanager
+def _opened(path: str, handle: int | None) -> Iterator[_Source]:
+    """The file, or what it was unpacked to."""
+    if handle is not None:
+        yield _Source(path, handle)
+        return
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+    try:
+        yield _Source(path, handle)
+    finally:
+        os.close(handle)
+
+
 def load(
-    path: str, tiles: RowTiles, first: int, last: int, data: NDArray[np.uint8], at: int, whole: bool
+    path: str,
+    tiles: RowTiles,
+    first: int,
+    last: int,
+    data: NDArray[np.uint8],
+    at: int,
+    whole: bool,
+    handle: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Read the tiles of rows ``[first, last)``.
 
@@ -48,6 +76,8 @@ def load(
         Where to begin in it, a multiple of 8.
     whole : `bool`
         Read the whole HDU, and compare it with its DATASUM.
+    handle : `int`, optional
+        Of the file as it was unpacked.
 
     Returns
     -------
@@ -62,14 +92,49 @@ def load(
         The file cannot be read, its data are not those of its DATASUM, or a
         tile lies outside of its heap: file, HDU and row are named.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise DataError(path, error.strerror or str(error)) from error
-    try:
-        return _load(_Source(path, handle), tiles, first, last, data, at, whole)
-    finally:
-        os.close(handle)
+    with _opened(path, handle) as source:
+        return _load(source, tiles, first, last, data, at, whole)
+
+
+def part(path: str, at: int, count: int, handle: int | None = None) -> NDArray[np.uint8]:
+    """Bytes of a file, or of what it was unpacked to.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or ends before.
+    """
+    data = np.empty(count, np.uint8)
+    with _opened(path, handle) as source:
+        source.read(data, at)
+    return data
+
+
+def check(path: str, image: Odd, handle: int | None = None) -> None:
+    """Compare an image's data with their DATASUM, where there is one.
+
+    Raises
+    ------
+    DataError
+        They disagree, or the file cannot be read.
+    """
+    expected, total = image.cards.datasum(), 0
+    if expected is None:
+        return
+    size, used = image.cards.data_bytes(), image.cards.bytes()
+    with _opened(path, handle) as source:
+        for done in range(0, size, CHUNK):
+            data = np.empty(min(CHUNK, size - done), np.uint8)
+            source.read(data, image.table + done, max(0, done + data.size - used))
+            total += ones_complement_sum(data)
+    if not same_sum(folded(total), expected):
+        raise corrupt_data(path, image)
+
+
+def corrupt_data(path: str, image: RowTiles | Odd) -> DataError:
+    """The error for data that are not what the header says of them."""
+    said = "CHECKSUM" if isinstance(image, Odd) and not image.cards.text("DATASUM") else "DATASUM"
+    return DataError(path, f"HDU {image.hdu}: corrupt, its data are not those of its {said}")
 
 
 def room(tiles: RowTiles, rows: int) -> int:
@@ -84,9 +149,10 @@ def _load(
     heap = at + tiles.heap - tiles.table
     if whole:
         unit = data[at : at + tiles.data_bytes]
-        source.read(unit, tiles.table)
-        if ones_complement_sum(unit) != tiles.datasum:
-            raise DataError(source.path, f"HDU {tiles.hdu}: corrupt, its data are not those of its DATASUM")
+        source.read(unit, tiles.table, tiles.data_bytes - tiles.used)
+        assert tiles.datasum is not None
+        if not same_sum(ones_complement_sum(unit), tiles.datasum):
+            raise corrupt_data(source.path, tiles)
     starts, lengths = _places(source, tiles, first, last)
     begin, end = int(starts.min()), int((starts + lengths).max())
     if whole and last - first == tiles.height:
@@ -165,26 +231,14 @@ def verify(path: str, names: Collection[str]) -> None:
     """
     try:
         with open(path, "rb") as file:
-            for cards in walk(Stream(path, file, packed=False)):
-                said, name = cards.text("DATASUM") or "", cards.text("EXTNAME")
-                if name not in names or not said.isdecimal():
-                    continue
-                file.seek(cards.data_start)
-                total, left = 0, cards.data_bytes()
-                while left:
-                    total += ones_complement_sum(np.frombuffer(file.read(min(left, CHUNK)), np.uint8))
-                    left -= min(left, CHUNK)
-                if folded(total) != int(said):
-                    raise DataError(path, f"HDU {name}: corrupt, its data are not those of its DATASUM")
+            if packing(path, file):  # its own checksum is compared as it is unpacked
+                return
+            for cards in walk(Stream(path, file)).headers:
+                name = cards.text("EXTNAME") or ""
+                if name in names:
+                    check(path, Odd(name, 0, 0, cards))
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
-
-
-def folded(total: int) -> int:
-    """32-bit ones' complement sum from a plain one: what is carried over is added again."""
-    while total >> 32:
-        total = (total & 0xFFFFFFFF) + (total >> 32)
-    return total
 
 
 def ones_complement_sum(data: NDArray[np.uint8]) -> int:

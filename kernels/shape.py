@@ -26,7 +26,8 @@ def cells(pieces: F64) -> F64:
     cells : `numpy.ndarray` [frame, band, piece], float64
     """
     bands = np.array_split(np.arange(pieces.shape[1]), min(BANDS, pieces.shape[1]))
-    return np.stack([np.median(pieces[:, band], axis=1) for band in bands], axis=1)
+    median = np.median if np.isfinite(pieces).all() else np.nanmedian
+    return np.stack([median(pieces[:, band], axis=1) for band in bands], axis=1)
 
 
 def line(x: F64, y: F64) -> tuple[float, float]:
@@ -92,14 +93,14 @@ def deviations(cells: F64, light: Sequence[float] | F64, zero: bool) -> tuple[F6
         Noise of a cell, from the differences of neighbouring ones.
     """
     frames = len(cells)
+    if not np.isfinite(cells).all():  # a cell without any pixel
+        return np.zeros(frames), np.zeros(frames)
     flat = cells.reshape(frames, -1)
     pattern = flat - flat.mean(axis=1, keepdims=True)
     typical = np.median(pattern, axis=0)
     rest = pattern - factors(pattern, typical, np.asarray(light, np.float64), zero)[:, np.newaxis] * typical
     steps = np.diff(rest.reshape(cells.shape), axis=2)
     error = 1.4826 * np.median(np.abs(steps.reshape(frames, -1)), axis=1) / 2**0.5 if steps.size else np.zeros(frames)
-    if not np.isfinite(rest).all():
-        return np.zeros(frames), np.zeros(frames)
     main = np.linalg.svd(rest, full_matrices=False)[2][0]
     size = np.sqrt(np.maximum((rest**2).mean(axis=1) - error**2, 0.0))
     return np.where(rest @ main < 0, -size, size), error

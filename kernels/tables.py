@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import DataError
+from kernels.fitsfile import UNREADABLE, opened
 from kernels.geometry import Camera, Detector
 from kernels.product import Card
 from kernels.seal import written
 
 #: cfitsio's answer where DATASUM and data disagree (0 without DATASUM).
 WRONG = -1
-#: What fitsio raises for a file that it cannot make sense of.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SystemError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def read_table(
         no number.
     """
     try:
-        with fitsio.FITS(path) as fits:
+        with opened(path) as fits:
             header = dict(fits[0].read_header())
             check_identity(path, header, kind, camera, detector, unit)
             _check_sums(path, fits)

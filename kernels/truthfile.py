@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import DataError
+from kernels.fitsfile import opened
 from kernels.rates import Rates
 from kernels.seal import written
 from kernels.truth import F32, Truth, cosmic_rays
@@ -142,7 +143,7 @@ def read(path: str, physical_filter: str | None) -> Recorded:
         It cannot be read, or has no response in this filter.
     """
     try:
-        with fitsio.FITS(path) as fits:
+        with opened(path) as fits:
             amplifiers, exposures = fits["AMPLIFIERS"].read(), fits["EXPOSURES"].read()
             return Recorded(
                 structure=fits["STRUCTURE"].read(),

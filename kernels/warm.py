@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import fitsio
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels import (
     clip,
@@ -25,6 +26,7 @@ from kernels import (
     ptc,
     weighted,
 )
+from kernels.seal import written
 from kernels.tables import identity
 
 NX, NY, PRESCAN, SERIAL, PARALLEL = 16, 24, 3, 9, 4
@@ -77,14 +79,17 @@ def _raws(folder: Path, number: int) -> list[str]:
     rng, paths = np.random.default_rng(1), []
     for n in range(number):
         paths.append(str(folder / f"raw{n}.fits"))
-        with fitsio.FITS(paths[-1], "rw") as fits:
-            fits.write(None)
-            for k in range(2):
-                pixels = np.rint(rng.normal(1000, 5, (NY + PARALLEL, PRESCAN + NX + SERIAL))).astype(np.int32)
-                pixels[:NY, PRESCAN : PRESCAN + NX] += 500
-                packed = {"compress": "RICE", "tile_dims": (1, pixels.shape[1])} if n < number - 1 else {}
-                fits.write(pixels, extname=f"C{k}", **packed)
+        images = np.rint(rng.normal(1000, 5, (2, NY + PARALLEL, PRESCAN + NX + SERIAL))).astype(np.int32)
+        images[:, :NY, PRESCAN : PRESCAN + NX] += 500
+        Path(paths[-1]).write_bytes(written(partial(_write, images, last=n == number - 1)))
     return paths
+
+
+def _write(images: NDArray[np.int32], fits: Any, last: bool) -> None:
+    fits.write(None)
+    for k, pixels in enumerate(images):
+        packed = {"header": {"BLANK": -1}} if last else {"compress": "RICE", "tile_dims": (1, pixels.shape[1])}
+        fits.write(pixels, extname=f"C{k}", **packed)
 
 
 def _calibrations(folder: Path) -> dict[str, str]:

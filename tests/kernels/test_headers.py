@@ -130,17 +130,26 @@ def test_a_file_cut_anywhere_is_told(compress: str | None, tmp_path: Path) -> No
     write_segments(path, compress)
     whole = path.read_bytes()
     ends = _ends(path)
-    cuts = {n * BLOCK + d for n in range(len(whole) // BLOCK) for d in (1, BLOCK // 2, BLOCK)} - set(ends)
-    for cut in sorted(cuts):
+    cuts = {n * BLOCK + d for n in range(len(whole) // BLOCK) for d in (1, BLOCK // 2, BLOCK)}
+    cuts |= {data_end + d for data_end, _ in ends for d in (-1, 0, 1)}
+    for cut in sorted(cuts - {0, 1 + len(whole)}):
         path.write_bytes(whole[:cut])
+        fitting = [n for n, (data_end, end) in enumerate(ends) if data_end <= cut <= end]
+        if fitting:  # nothing but padding is lost of these HDUs, and all of the others
+            assert len(read(str(path), KEYWORDS)["hdus"]) == fitting[0] + 1
+            continue
         with pytest.raises(DataError, match=r"truncated|not a FITS file|after the last HDU"):
             read(str(path), KEYWORDS)
 
 
-def _ends(path: Path) -> list[int]:
-    """Where each HDU ends, by cfitsio: a file cut there is a whole file with fewer HDUs."""
-    with fitsio.FITS(str(path)) as file:
-        return [hdu.get_offsets()["data_end"] for hdu in file]
+def _ends(path: Path) -> list[tuple[int, int]]:
+    """Where each HDU's data, and its padding, end, by cfitsio and astropy."""
+    with fitsio.FITS(str(path)) as file, fits.open(path, disable_image_compression=True) as same:
+        sizes = [hdu.size for hdu in same]
+        offsets = [hdu.get_offsets() for hdu in file]
+        found = [(o["data_start"] + size, o["data_end"]) for o, size in zip(offsets, sizes, strict=True)]
+        end = path.read_bytes().index(b"END" + b" " * 77)
+        return [(end + 80, found[0][1]), *found[1:]]  # the primary HDU has no data
 
 
 @pytest.mark.parametrize(
@@ -159,12 +168,27 @@ def test_a_cut_is_told_with_its_bytes(keep: int, why: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("extra", [b"\0", b"garbage", b"\0" * BLOCK, b"x" * 3 * BLOCK])
-def test_something_after_the_end_is_told(extra: bytes, tmp_path: Path) -> None:
+def test_something_after_the_end_is_counted(extra: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "frame.fits"
+    write_segments(path, None)
+    before = read(str(path), KEYWORDS)
+    path.write_bytes(path.read_bytes() + extra)
+    assert read(str(path), KEYWORDS) == before | {"after": len(extra), "bytes": path.stat().st_size}
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [
+        (b"XTENS", "5 bytes after the last HDU, at byte {size}"),
+        (b"SIMPLE  =                    T", "another FITS file follows at byte {size}"),
+    ],
+)
+def test_what_follows_may_not_be_the_beginning_of_more(extra: bytes, why: str, tmp_path: Path) -> None:
     path = tmp_path / "frame.fits"
     write_segments(path, None)
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + extra)
-    with pytest.raises(DataError, match=f"after the last HDU, at byte {size}"):
+    with pytest.raises(DataError, match=why.format(size=size)):
         read(str(path), [])
 
 

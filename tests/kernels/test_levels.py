@@ -91,7 +91,7 @@ def test_row_blocks_change_nothing(lab: Any, model: truth.Truth) -> None:
             for first, last in pairwise(edges):
                 rows = reader.rows(exposures, first, last, halo)
                 assert sum(1 for _ in rows.blocks(first, last, step)) == -(-(last - first) // step)
-                found.add(k, rows.samples(0), rows.saturated[0])
+                found.add(k, rows.samples(0), rows.saturated[0], rows.blank[0])
             return found.rows([1], Light("flat", [5.0]))
 
         whole = table(1, 20, 0)

@@ -18,6 +18,7 @@ from kernels import rice
 from kernels.errors import DataError
 from kernels.geometry import Amplifier, Box
 from kernels.job import File
+from kernels.load import BLANK
 from kernels.raw import Frames
 
 Pixels = NDArray[Any]
@@ -269,7 +270,7 @@ VALUES = ["0", "1", "128", "-128", "32768", "-32768", "2147483648", "100", "2.0"
 @pytest.mark.parametrize(("bits", "size"), [*TYPES, (8, 0), (16, 0), (32, 0)])
 @pytest.mark.parametrize("card", CARDS)
 def test_cards_that_change_numbers_do_what_they_do_to_cfitsio(tmp_path: Path, bits: int, size: int, card: str) -> None:
-    """Whatever value they have: cfitsio's integers, or an error where it makes floats of them (0: not compressed)."""
+    """Whatever value they have: cfitsio's numbers where they are whole, else an error (0: not compressed)."""
     pixels = image(np.random.default_rng(3), min(bits // 8, size or 4), 17, 50, 3.0)
     pixels[2, 3] = 100
     path, read = tmp_path / "a.fits", 0
@@ -281,10 +282,14 @@ def test_cards_that_change_numbers_do_what_they_do_to_cfitsio(tmp_path: Path, bi
         else:
             uncompressed(path, pixels, bits, [f"{card:8}= {value:>20}"])
         try:
-            expected = fitsio.read(str(path), "A")
-        except OSError:
-            expected = np.zeros(0)
-        if expected.dtype.kind == "f" or int(expected.max()) > np.iinfo(np.int32).max:
+            expected = fitsio.read(str(path), "A").astype(np.float64)
+        except OSError:  # it takes the type of the result from the cards, and may find it too small
+            expected = pixels * (float(value) if card == "BSCALE" else 1) + (float(value) if card == "BZERO" else 0)
+            expected = expected + 0.5 if card in ("ZSCALE", "ZZERO") else expected
+        if card == "BLANK" or (card == "ZBLANK" and size):
+            expected[expected == float(value)] = BLANK
+        expected[(expected >= BLANK) | (expected < -(2.0**31))] = BLANK
+        if (expected % 1).any():
             with pytest.raises(DataError, match="a.fits: HDU A"):
                 ours(path, pixels.shape)
         else:
