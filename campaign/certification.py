@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from campaign.certify import CertifyReport, certify, chain, check_chain, overlap, validity_range
+from campaign.certify import CertifyReport, ChainReport, certify, chain, check_chain, overlap, validity_range
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, home_of
+from campaign.killpoints import reach
 
 if TYPE_CHECKING:
     from campaign.repository import Repository
@@ -162,9 +163,9 @@ def _certified_before(repository: Repository, wanted: Certification, number: int
     return CertifyReport(wanted.dataset_type, (links[0].run,), wanted.target, ids, links[0].begin, links[0].end)
 
 
-def _made(home: Home) -> dict[str, str]:
-    """When each RUN of this home was begun, ISO-8601."""
-    return {entry["output_run"]: str(entry["t"]) for entry in home.runs()}
+def _made(home: Home) -> dict[str, int]:
+    """Which of the home's runs each RUN is: its place in their list, whatever the clocks of those who made them."""
+    return {entry["output_run"]: number for number, entry in enumerate(home.runs(), 1)}
 
 
 def _require_newest(repository: Repository, wanted: Certification) -> None:
@@ -185,7 +186,7 @@ def _require_newest(repository: Repository, wanted: Certification) -> None:
     dates = validity_range(wanted.begin, wanted.end)
     for link in repository.associations(wanted.dataset_type, others):
         hidden = dict(link.data_id) in own and overlap((link.begin, link.end), dates)
-        if hidden and made.get(link.run, "") > made[source]:
+        if hidden and made.get(link.run, 0) > made[source]:
             raise SubmissionRefused(
                 f"{source} was made before {link.run}, which is found in {link.collection}: it would hide that",
                 where=wanted.chain,
@@ -210,6 +211,39 @@ def _plain(report: CertifyReport) -> dict[str, Any]:
     return asdict(report) | {"data_ids": [dict(d) for d in report.data_ids]}
 
 
+def _certified(
+    repository: Repository, wanted: Certification, again: bool
+) -> tuple[CertifyReport, ChainReport | None, bool]:
+    """Certify and chain; also tell whether all of it was so before.  One decision: see `Repository.deciding`."""
+    asked: Sequence[Mapping[str, Any]] = ()
+    if not wanted.search_all_inputs:
+        asked = expected(repository, wanted.home, wanted.source, wanted.dataset_type)
+    how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
+    report = _certified_before(repository, wanted, len(asked))
+    set_already = report is not None and _chained(repository, wanted)
+    if report and set_already and again:
+        return report, None, True
+    if report and _noted(wanted, report) and not again:
+        report = None  # it is refused, and says why
+    to_chain = wanted.chain if not (report and set_already) else None
+    if to_chain:  # before anything is changed
+        check_chain(repository, wanted.chain, [wanted.target], **how)
+        _require_newest(repository, wanted)
+    reach("certify-decided")
+    report = report or certify(
+        repository,
+        source=wanted.source,
+        target=wanted.target,
+        dataset_type=wanted.dataset_type,
+        begin=wanted.begin,
+        end=wanted.end,
+        search_all_inputs=wanted.search_all_inputs,
+        expected=asked,
+    )
+    reach("certified")
+    return report, chain(repository, to_chain, [wanted.target], **how) if to_chain else None, False
+
+
 def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     """Certify and chain.
 
@@ -226,33 +260,10 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     """
     from campaign.repository import open_repository
 
-    with open_repository(wanted.repository, writeable=True) as repository:
-        asked: Sequence[Mapping[str, Any]] = ()
-        if not wanted.search_all_inputs:
-            asked = expected(repository, wanted.home, wanted.source, wanted.dataset_type)
-        how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
-        report = _certified_before(repository, wanted, len(asked))
-        set_already = report is not None and _chained(repository, wanted)
-        if report and set_already and again:
-            return {"certified": _plain(report), "chain": None}
-        if report and _noted(wanted, report) and not again:
-            report = None  # it is refused, and says why
-        if wanted.chain and not (report and set_already):  # before anything is changed
-            check_chain(repository, wanted.chain, [wanted.target], **how)
-            _require_newest(repository, wanted)
-        report = report or certify(
-            repository,
-            source=wanted.source,
-            target=wanted.target,
-            dataset_type=wanted.dataset_type,
-            begin=wanted.begin,
-            end=wanted.end,
-            search_all_inputs=wanted.search_all_inputs,
-            expected=asked,
-        )
-        chained = None
-        if wanted.chain and not set_already:
-            chained = chain(repository, wanted.chain, [wanted.target], **how)
+    with open_repository(wanted.repository, writeable=True) as repository, repository.deciding():
+        report, chained, known = _certified(repository, wanted, again)
+    if known:
+        return {"certified": _plain(report), "chain": None}
     wanted.home.record(
         "certify",
         wanted.ticket,

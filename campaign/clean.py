@@ -1,28 +1,32 @@
-"""What a ticket has left behind that was not certified, and its removal.
+"""What a ticket has left behind that nobody uses, and its removal.
 
-In this order, each of which may be done again: the RUN with its files, then
-what sites still have of it, then the submit folder, and last the line in the
-list of runs; a clean that was killed is gone on with by another.
+Each run is one decision: under the repository's lock, so that nobody certifies
+or restarts it meanwhile, it is asked again whether it is used, its claim is
+taken, and its RUN is removed with its files.  Then go what sites still have of
+it, the submit folder, and last the line in the list of runs.  Each of these may
+be done again: a clean that was killed is gone on with by another.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from campaign import claim, status
 from campaign import order as orders
-from campaign.errors import CampaignError, UsageError
+from campaign.errors import CampaignError, SubmissionRefused, UsageError
 from campaign.home import Home
+from campaign.killpoints import reach
 from campaign.members import transport
 from campaign.repository import Repository
 from campaign.sites import load
 from campaign.template_vocabulary import is_collection
 from campaign.transport import remove
+from campaign.uses import Use, Uses
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Remains:
         Its products, and its submit folder.
     kept : `str`
         Why it is not to be removed; empty where it is.
+    firm : `bool`
+        It is kept even where it is named to be removed.
+    forced : `bool`
+        It is named to be removed though it is used.
+    journal : `int`
+        Bytes of its driver's journal: whether it was gone on with since.
     """
 
     run: str
@@ -47,23 +57,51 @@ class Remains:
     state: str
     bytes: int
     kept: str
+    firm: bool
+    forced: bool
+    journal: int
 
 
-def remains(ticket: str, repository: Repository, home: Home) -> list[Remains]:
+def remains(ticket: str, repository: Repository, home: Home, forced: Sequence[str] = ()) -> list[Remains]:
     """List the runs of a ticket, oldest first.
+
+    Parameters
+    ----------
+    forced : sequence of `str`
+        Runs, by id, unique beginning of it, or output RUN, that are removed though a campaign uses them, or
+        something was made from them.
 
     Raises
     ------
     UsageError
-        It has none.
+        It has none, or none of a name.
+    SubmissionRefused
+        One that is named is certified, or is being made.
     """
     listed = [entry for entry in home.runs() if entry["ticket"] == ticket]
     found = [*listed, *_unlisted(ticket, repository, {entry["output_run"] for entry in listed})]
     if not found:
         known = ", ".join(sorted({entry["ticket"] for entry in home.runs()})) or "none"
         raise UsageError(f"no run of ticket {ticket!r}", where=str(home.runs_file), do=f"tickets: {known}")
-    certified = repository.certified({entry["output_run"] for entry in found})
-    return [_remains(entry, repository, certified.get(entry["output_run"], ())) for entry in found]
+    uses = Uses(repository, home).of(found)
+    named = {_named(name, ticket, found) for name in forced}
+    for entry in found:
+        use = uses.get(entry["output_run"])
+        if entry["run"] in named and use is not None and use.firm:
+            raise SubmissionRefused(f"{entry['output_run']} is not removed: {use.text}", do="nothing was removed")
+        if entry["run"] in named:
+            uses.pop(entry["output_run"], None)
+    return [_remains(entry, repository, uses.get(entry["output_run"]), entry["run"] in named) for entry in found]
+
+
+def _named(name: str, ticket: str, found: Sequence[Mapping[str, Any]]) -> str:
+    """The id of the run that is meant."""
+    exact = [one["run"] for one in found if name in (one["run"], one["output_run"])]
+    fit = exact or [one["run"] for one in found if name and one["run"].startswith(name)]
+    if len(fit) != 1:
+        what = f"{name!r} fits {len(fit)} runs of {ticket}" if fit else f"no run {name!r} of {ticket}"
+        raise UsageError(what, do=f"campaign clean {ticket} lists them")
+    return str(fit[0])
 
 
 def _unlisted(ticket: str, repository: Repository, known: set[str]) -> Iterator[Mapping[str, str]]:
@@ -74,15 +112,28 @@ def _unlisted(ticket: str, repository: Repository, known: set[str]) -> Iterator[
             yield {"run": run, "output": name.rpartition("/")[0], "output_run": name, "submit_path": folder}
 
 
-def _remains(entry: Mapping[str, Any], repository: Repository, certified: tuple[str, ...]) -> Remains:
+def _remains(entry: Mapping[str, Any], repository: Repository, use: Use | None, forced: bool) -> Remains:
     folder = Path(entry["submit_path"])
-    owner = claim.read(folder)
-    kept = f"certified in {', '.join(certified)}" if certified else ""
-    if owner is not None and owner.alive is not False:
-        kept = f"made by {owner.text}"
-    output = entry.get("output") or entry["output_run"].rpartition("/")[0]
     size = _bytes(Path(repository.root) / entry["output_run"]) + _bytes(folder)
-    return Remains(entry["run"], output, entry["output_run"], str(folder), status.state_of(folder), size, kept)
+    return Remains(
+        run=entry["run"],
+        output=entry["output"],
+        output_run=entry["output_run"],
+        submit_path=str(folder),
+        state=status.state_of(folder),
+        bytes=size,
+        kept=use.text if use else "",
+        firm=use is not None and use.firm,
+        forced=forced,
+        journal=_journal(folder),
+    )
+
+
+def _journal(folder: Path) -> int:
+    try:
+        return os.stat(folder / "journal" / "driver.jsonl").st_size
+    except OSError:
+        return 0
 
 
 def _bytes(folder: Path) -> int:
@@ -90,17 +141,55 @@ def _bytes(folder: Path) -> int:
     return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
 
 
-def clean(one: Remains, repository: Repository, home: Home) -> None:
-    """Remove what a run has left."""
+def clean(one: Remains, repository: Repository, home: Home, uses: Uses) -> str:
+    """Remove what a run has left.
+
+    Parameters
+    ----------
+    uses : `~campaign.uses.Uses`
+        Asked again: what is used by now is kept.
+
+    Returns
+    -------
+    kept : `str`
+        Why it was not removed after all; empty where it was.
+    """
     folder = Path(one.submit_path)
-    repository.remove_run(one.output_run)
-    _remove_chain(one, repository)
-    _prune(Path(repository.root) / one.output_run, one.output_run)
+    with repository.deciding():
+        if kept := _used(one, uses):
+            return kept
+        if folder.is_dir():
+            try:
+                claim.take(folder)
+            except SubmissionRefused as error:
+                return error.what
+        reach("clean-decided")
+        repository.remove_run(one.output_run)
+        _remove_chain(one, repository)
+        _prune(Path(repository.root) / one.output_run, one.output_run)
+    reach("clean-removed")
+    aside = folder.with_name(f".{folder.name}.cleaned")
     if folder.is_dir():
         _clean_sites(one, folder, home)
-        shutil.rmtree(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)  # at once: nobody finds half of it
+    if aside.is_dir():
+        shutil.rmtree(aside)
         _prune(folder, one.output_run)
+    reach("clean-unlisted")
     home.remove_run(one.run)
+    return ""
+
+
+def _used(one: Remains, uses: Uses) -> str:
+    """Why a run is kept by now; empty where it is not."""
+    folder = Path(one.submit_path)
+    use = uses.of([asdict(one)]).get(one.output_run)
+    if use is not None and (use.firm or not one.forced):
+        return use.text
+    if _journal(folder) != one.journal:
+        return "somebody has gone on with it since it was listed"
+    return ""
 
 
 def _remove_chain(one: Remains, repository: Repository) -> None:

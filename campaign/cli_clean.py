@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +12,8 @@ from campaign.cli import as_json, cli
 
 if TYPE_CHECKING:
     from campaign.clean import Remains
+    from campaign.home import Home
+    from campaign.repository import Repository
 
 MIB = 2**20
 
@@ -20,11 +22,17 @@ MIB = 2**20
 @click.argument("ticket")
 @click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
 @click.option("--yes", is_flag=True, help="Remove it; else it is only shown.")
+@click.option(
+    "--force",
+    "forced",
+    multiple=True,
+    metavar="RUN",
+    help="Remove RUN too, though a campaign uses it or something was made from it (repeat).",
+)
 @as_json
-def clean(ticket: str, repo: str | None, yes: bool, as_json: bool) -> None:
-    """Show, or remove, the runs of TICKET that are not certified: RUNs, scratch at sites, submit folders."""
+def clean(ticket: str, repo: str | None, yes: bool, forced: tuple[str, ...], as_json: bool) -> None:
+    """Show, or remove, the runs of TICKET that nobody uses: RUNs, scratch at sites, submit folders."""
     from campaign import console
-    from campaign.clean import clean as remove
     from campaign.clean import remains
     from campaign.errors import UsageError
     from campaign.home import home_of
@@ -34,17 +42,36 @@ def clean(ticket: str, repo: str | None, yes: bool, as_json: bool) -> None:
         raise UsageError("no repository is named", do="give --repo, or export REPO")
     home = home_of(repo, os.environ)
     with open_repository(repo, writeable=yes) as repository:
-        found = remains(ticket, repository, home)
-        gone = [one for one in found if not one.kept]
-        for one in gone if yes else ():
-            console.say(f"removing {one.output_run}")
-            remove(one, repository, home)
-    if yes and gone:
-        home.record("clean", ticket, {"runs": [asdict(one) for one in gone]})
+        found = remains(ticket, repository, home, forced)
+        if yes:
+            found = _removed(ticket, found, repository, home)
     if as_json:
         console.emit({"ticket": ticket, "removed": yes, "runs": [asdict(one) for one in found]})
     else:
         _show(found, yes)
+
+
+def _removed(ticket: str, found: list[Remains], repository: Repository, home: Home) -> list[Remains]:
+    """Remove what is not kept; what was kept after all says why."""
+    from campaign import console
+    from campaign.clean import clean
+    from campaign.uses import Uses
+
+    uses, left = Uses(repository, home), []
+    gone: list[Remains] = []
+    try:
+        for one in found:
+            kept = one.kept or clean(one, repository, home, uses)
+            left.append(replace(one, kept=kept))
+            if not kept:
+                gone.append(one)
+                console.say(f"removed {one.output_run}")
+            elif kept != one.kept:
+                console.say(f"kept {one.output_run}: {kept}")
+    finally:
+        if gone:
+            home.record("clean", ticket, {"runs": [asdict(one) for one in gone]})
+    return left
 
 
 def _show(found: list[Remains], removed: bool) -> None:
@@ -56,8 +83,11 @@ def _show(found: list[Remains], removed: bool) -> None:
     ]
     console.table(("output RUN", "state", "MiB", ""), rows)
     gone = [one for one in found if not one.kept]
+    kept = [one for one in found if one.kept and not one.firm]
     size = sum(one.bytes for one in gone) / MIB
     if removed:
         print(f"removed {len(gone)} runs, {size:.1f} MiB")
     else:
         print(f"{len(gone)} runs, {size:.1f} MiB; campaign clean --yes removes them" if gone else "nothing to remove")
+    if kept and not removed:
+        print(f"{len(kept)} are kept because they are used; --force RUN removes one of them too")

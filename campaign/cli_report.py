@@ -79,10 +79,11 @@ def doctor(warm: bool, kill_points: bool, as_json: bool) -> None:
 
 def _show_kill_points(as_json: bool) -> None:
     from campaign import console
-    from campaign.killpoints import DRIVER, KERNEL
+    from campaign.killpoints import DECISIONS, DRIVER, KERNEL
 
+    known = {"driver": DRIVER, "kernel": KERNEL, "decision": DECISIONS}
     if as_json:
-        console.emit({"driver": DRIVER, "kernel": KERNEL})
+        console.emit(known)
         return
-    rows = [("driver", *row) for row in DRIVER.items()] + [("kernel", *row) for row in KERNEL.items()]
+    rows = [(process, *row) for process, points in known.items() for row in points.items()]
     console.table(("process", "point", "what is true there"), rows)

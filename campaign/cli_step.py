@@ -397,7 +397,7 @@ def chain(repo: str, parent: str, children: tuple[str, ...], mode: str, yes: boo
     from campaign.home import home_of
     from campaign.repository import open_repository
 
-    with open_repository(repo, writeable=True) as repository:
+    with open_repository(repo, writeable=True) as repository, repository.deciding():
         report = chain(repository, parent, children, mode=mode, yes=yes, deploy=deploy)
     home_of(str(Path(repo)), os.environ).record("chain", ticket_of(parent), asdict(report))
     if as_json:

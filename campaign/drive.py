@@ -149,7 +149,8 @@ def drive(
         behind = update(books.home, plan.run)
         made = ingest(repository, plan, outcome)
         reach("products-ingested")
-        chain = repository.chain_output(plan.output, plan.output_run, plan.inputs) if made else ()
+        with repository.deciding():  # a chain that is left without a RUN goes with its last one
+            chain = repository.chain_output(plan.output, plan.output_run, plan.inputs) if made else ()
         reach("output-chained")
         state = "drained" if outcome.drained else "done" if outcome.done else "failed"
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ nothing else of the project.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ import numpy as np
 from lsst.daf.butler import FormatterV2, Location
 from lsst.resources import ResourcePath
 
+#: Keys of what a calibration was made from.
+SOURCE = r"CALIB_\w+_RUN"
 STRUCTURAL = frozenset({"SIMPLE", "BITPIX", "NAXIS", "EXTEND", "CHECKSUM", "DATASUM", "COMMENT", "HISTORY"})
 
 
@@ -79,6 +82,16 @@ class RawFrame:
 def _header(hdu: Any) -> dict[str, Any]:
     cards = hdu.read_header()
     return {key: cards[key] for key in cards if key and key not in STRUCTURAL}
+
+
+def sources(path: str) -> set[str]:
+    """The RUNs that the header of a calibration names as those that it was made from; none where it is no FITS file."""
+    try:
+        with fitsio.FITS(path) as fits:
+            cards = _header(fits[0])
+    except OSError:
+        return set()
+    return {str(value) for key, value in cards.items() if re.fullmatch(SOURCE, key)}
 
 
 class CalibImageFormatter(FormatterV2):

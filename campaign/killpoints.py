@@ -1,13 +1,19 @@
 """Places where ``CAMPAIGN_KILL_AT=<point>[:n]`` kills the driver, the n-th time it passes: for tests of recovery.
 
 Kernels have their own (``kernels/killpoints.py``), which work alike; both are listed here.
+
+``CAMPAIGN_HOLD_AT=<point>[:n]@<file>`` holds it there instead: it makes the
+file, and goes on when somebody has removed it.  So two commands meet where a
+test wants them to.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
+from pathlib import Path
 
 #: Of a kernel, in the order of the commit protocol; a test compares them with the kernels' own.
 KERNEL = {
@@ -19,8 +25,8 @@ KERNEL = {
 }
 #: Of the driver, in the order in which a run passes them.
 DRIVER = {
-    "folder-made": "the submit folder is there, and nothing in it",
-    "claim-written": "it says who makes the run",
+    "folder-made": "the submit folder is there under another name, and says who makes the run",
+    "claim-written": "it has its name",
     "plan-written": "the plan is there, the output RUN is not registered",
     "run-registered": "the output RUN is ours, the run is not in the list of runs",
     "run-listed": "the run is in the list, its journal is not begun",
@@ -38,14 +44,40 @@ DRIVER = {
     "output-chained": "the output chain has the run, the journal does not say that it is over",
     "run-ended": "the journal says that the run is over, the history does not",
 }
-VARIABLE = "CAMPAIGN_KILL_AT"
-_passed: Counter[str] = Counter()
+#: Of what decides on runs, certifies, makes repositories.
+DECISIONS = {
+    "folder-named": "a submission has its folder's name, and has not made it",
+    "clean-decided": "a run is to be removed, its output RUN is there, nobody else decides meanwhile",
+    "clean-removed": "its output RUN is gone, others may decide, its folder is there",
+    "clean-unlisted": "its folder is gone, the list of runs has it",
+    "certify-decided": "what is certified is decided, nothing is certified, nobody else decides meanwhile",
+    "certified": "it is certified, and not chained",
+    "restart-claimed": "a restart has the claim, what is not done is not forgotten",
+    "repository-made": "a new repository is whole, under another name",
+    "repository-database": "its database has its name, its configuration has not",
+    "repository-named": "it has its name, no instrument is registered",
+    "instrument-recorded": "the instrument is registered, its collections are not",
+}
+VARIABLE, HOLD = "CAMPAIGN_KILL_AT", "CAMPAIGN_HOLD_AT"
+POLL_S = 0.01
+_passed: Counter[tuple[str, str]] = Counter()
+
+
+def _reached(variable: str, point: str) -> str | None:
+    """What follows the point in a variable that names it, where it is passed for the time that is meant."""
+    text, _, rest = os.environ.get(variable, "").partition("@")
+    wanted, _, times = text.partition(":")
+    if wanted != point:
+        return None
+    _passed[variable, point] += 1
+    return rest if _passed[variable, point] == int(times or 1) else None
 
 
 def reach(point: str) -> None:
-    """Die here by SIGKILL, where the environment says so."""
-    wanted, _, times = os.environ.get(VARIABLE, "").partition(":")
-    if wanted == point:
-        _passed[point] += 1
-        if _passed[point] == int(times or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+    """Die here by SIGKILL, or wait, where the environment says so."""
+    if _reached(VARIABLE, point) is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if file := _reached(HOLD, point):
+        Path(file).touch()
+        while os.path.exists(file):
+            time.sleep(POLL_S)

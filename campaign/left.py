@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,22 @@ class Left:
     home : `Home`
         Where it is listed.
     standing : `Standing`
+    verified : `bool`
+        Every product was read.
+    journals : `dict`
+        How long its journals were, byte, by name: whether somebody has gone on with it since.
     """
 
     plan: Plan
     order: Order
     home: Home
     standing: Standing
+    verified: bool = False
+    journals: Mapping[str, int] = field(default_factory=dict)
+
+    def again(self) -> Left:
+        """The same run as it stands now; to be asked by who has its claim."""
+        return self if self.journals == _sizes(self.plan.folder) else look(self.plan.folder, self.verified)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -88,6 +99,11 @@ def look(folder: Path, verify: bool = False) -> Left:
     ConfigurationError
         Nothing was planned in that folder.
     """
+    sizes = _sizes(folder)
     order, plan = orders.read(folder), load_plan(folder / PLAN)
     environment = {**os.environ, **order.variables}
-    return Left(plan, order, home_of(plan.repository, environment), standing(plan, order, verify))
+    return Left(plan, order, home_of(plan.repository, environment), standing(plan, order, verify), verify, sizes)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.glob("journal/*.jsonl")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from campaign.errors import ConfigurationError
 from campaign.jobs import JobTask, write_text
 
 VERSION = 1
+#: A card that names the RUN of what a product is made from.
+SOURCE = re.compile(r"CALIB_\w+_RUN")
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,13 @@ class Plan:
     def wanted(self, dataset_type: str) -> list[Mapping[str, Any]]:
         """Data IDs of a dataset type that the plan asks for."""
         return [o.data_id for task in self.tasks for o in task.outputs if o.type == dataset_type]
+
+    @property
+    def made_from(self) -> set[str]:
+        """The RUNs of the calibrations that its products are made from."""
+        shared = {id(task.job.provenance): task.job.provenance for task in self.tasks}
+        cards = {str(v) for some in shared.values() for key, v in some.items() if SOURCE.fullmatch(key)}
+        return cards | {str(row["run"]) for row in self.calibrations}
 
     def write(self) -> None:
         """Write ``plan.json`` into the run's folder, and what is asked of it most often as ``groups.json``."""

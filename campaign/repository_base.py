@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lsst.daf.butler import (
@@ -20,9 +23,12 @@ from lsst.daf.butler.dimensions import DimensionDataAttacher
 from lsst.resources import ResourcePath
 
 from campaign.errors import ConfigurationError
+from campaign.locks import alone
 from campaign.repository_errors import similar
 from campaign.repository_records import DATASET_TYPES
 
+#: In a repository's folder: who decides on it.
+LOCK = "campaign.lock"
 DataId = Mapping[str, Any]
 Values = tuple[int | str, ...]
 
@@ -62,6 +68,24 @@ class Base:
         self._butler = butler
         self._database = database
         self.waiting = False  # somebody else's lock is being waited for, see `campaign.repository_wait`
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Be the only one, of all processes of all machines, who decides what is removed and what certified.
+
+        What is decided is to be asked of the Butler in here, and done in here.
+        Others wait; a holder that is killed holds nothing any more.
+
+        Raises
+        ------
+        ConfigurationError
+            The repository's folder cannot be written, or its file system has no locks.
+        """
+        if not os.path.isdir(self.root):  # somewhere else: there is no file to lock
+            yield
+            return
+        with alone(Path(self.root) / LOCK, f"the repository {self.root}"):
+            yield
 
     def close(self) -> None:
         """Let go of the database."""

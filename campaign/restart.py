@@ -11,6 +11,7 @@ from campaign.drive import Books, Submission, drive
 from campaign.errors import SubmissionRefused
 from campaign.events import DriverJournal, Event
 from campaign.ingest import camera_of
+from campaign.killpoints import reach
 from campaign.left import PLAN, Left
 from campaign.outcome import Outcome
 from campaign.plan import Plan
@@ -45,17 +46,20 @@ def restart(
     SubmissionRefused
         Somebody makes it, or may do so; or finished tasks would be made otherwise today.
     """
-    plan = left.plan
-    claim.take(plan.folder)
-    control.take_back(plan.folder)
-    if left.standing.stale and not redo_stale:
-        raise _outdated(left)
-    step = left.order.step(plan.output_run, plan.submit_path)
-    submit.register(left.home, repository, plan, step.config.name, left.order.nonce)
-    again = {**left.standing.damaged, **left.standing.stale}
-    published = left.standing.outcome.published.keys()
-    _prune(plan, repository, published - again.keys())  # refuses before anything is changed
-    _withdraw(plan, left.standing.outcome, again)
+    with repository.deciding():
+        claim.take(left.plan.folder)
+        left = left.again()
+        plan = left.plan
+        control.take_back(plan.folder)
+        if left.standing.stale and not redo_stale:
+            raise _outdated(left)
+        reach("restart-claimed")
+        step = left.order.step(plan.output_run, plan.submit_path)
+        submit.register(left.home, repository, plan, step.config.name, left.order.nonce)
+        again = {**left.standing.damaged, **left.standing.stale}
+        published = left.standing.outcome.published.keys()
+        _prune(plan, repository, published - again.keys())  # refuses before anything is changed
+        _withdraw(plan, left.standing.outcome, again)
     if left.standing.reasons:
         plan = _planned_again(left, step, repository)
     books = Books(left.home, repository, camera_of(left.home, plan.instrument), step.ticket_chain)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,10 +69,20 @@ def prepare(step: Step, repository: Repository, options: Options, run: str | Non
     many = slots(site, options.ranks)
     if many > 1 and (site is None or site.scheduler is None):
         mpiexec()
-    frozen, camera = _frozen(step, repository, options, many, run or run_id())
+    name = run or run_id()
+    frozen, camera = _frozen(_own_folder(step, name) if run is None else step, repository, options, many, name)
     seen = expected(step.home, frozen.instrument, works(frozen))
     plan = with_resources(step.config, with_ranks(frozen, site, options.ranks, seen), seen)
     return replace(plan, notes=[*notes, *plan.notes]), camera
+
+
+def _own_folder(step: Step, run: str) -> Step:
+    """Have a folder that is named by the time carry what tells the run from others of the same second."""
+    path, time = step.config.submit_path, step.config.timestamp
+    if not time or not path.endswith(time):
+        return step
+    mine = {**step.config.command_line, "submitPath": f"{path}-{run.rpartition('-')[2]}"}
+    return replace(step, config=replace(step.config, command_line=mine))
 
 
 def _frozen(step: Step, repository: Repository, options: Options, ranks: int, run: str) -> tuple[Plan, Camera]:
@@ -113,7 +124,10 @@ def journal_done(folder: Path) -> bool:
 
 @contextmanager
 def _folder(plan: Plan) -> Iterator[None]:
-    """Make the run's folder, of this run alone; take it away where the run does not come about.
+    """Make the run's folder, claimed and of this run alone; take it away where the run does not come about.
+
+    It is made under a name of its own, with its claim, and then renamed: nobody
+    ever finds it without its owner, and of two who want one name one gets it.
 
     Raises
     ------
@@ -122,31 +136,69 @@ def _folder(plan: Plan) -> Iterator[None]:
     """
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     _clear_stillborn(plan.folder)
+    reach("folder-named")
+    aside = _aside(plan.folder, plan.run)
+    aside.mkdir()
+    claim.write(aside)
+    reach("folder-made")
     try:
-        plan.folder.mkdir()
-    except FileExistsError as error:
+        aside.rename(plan.folder)  # over an empty folder, too
+    except OSError as error:
+        shutil.rmtree(aside)
+        if not os.path.lexists(plan.folder):
+            raise
+        owner = claim.read(plan.folder)
+        who = f" by {owner.text}" if owner is not None and owner.alive is not False else ""
         raise SubmissionRefused(
-            "the submit folder exists already, it belongs to another submission",
+            f"the submit folder exists already, it is claimed{who}" if who else "the submit folder exists already",
             where=plan.submit_path,
-            do=f"campaign restart {plan.submit_path} goes on with that one; or give another submitPath, or let the "
+            do=f"campaign restart {plan.submit_path} goes on with that run; or give another submitPath, or let the "
             "default name one a run",
         ) from error
-    reach("folder-made")
     try:
         yield
     except BaseException:
-        shutil.rmtree(plan.folder)
+        _give_back(plan)
         raise
+
+
+def _aside(folder: Path, run: str) -> Path:
+    """Where a folder is made, or taken to pieces, before it has its name, or after."""
+    return folder.with_name(f".{folder.name}.{run}")
+
+
+def _give_back(plan: Plan) -> None:
+    """Take the folder of a run away that did not come about; if it is this process's still."""
+    with suppress(SubmissionRefused), claim.held(plan.folder):
+        owner = claim.read(plan.folder)
+        if owner is not None and owner == claim.mine_again(owner):
+            plan.folder.rename(_aside(plan.folder, plan.run))
+    shutil.rmtree(_aside(plan.folder, plan.run), ignore_errors=True)
 
 
 def _clear_stillborn(folder: Path) -> None:
     """Remove the folder of a submitter that was killed before it had a plan."""
-    if not folder.is_dir() or (folder / "plan.json").exists():
+    for aside in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        if _is_stillborn(aside):
+            shutil.rmtree(aside, ignore_errors=True)
+    if not _is_stillborn(folder):
         return
-    owner, names = claim.read(folder), {path.name for path in folder.iterdir()}
+    with suppress(SubmissionRefused, OSError), claim.held(folder):
+        if _is_stillborn(folder):  # still, now that nobody else decides
+            aside = _aside(folder, f"{os.getpid()}.stillborn")
+            folder.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_stillborn(folder: Path) -> bool:
+    """Whether a folder is of a submitter that is gone, and holds nothing but what lies there before a plan does."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return False
+    owner = claim.read(folder)
     ours = {name for name in names if name.startswith(".") or name in WRITTEN}
-    if names == ours and (owner is None or owner.alive is False):
-        shutil.rmtree(folder, ignore_errors=True)
+    return bool(names) and names == ours and owner is not None and owner.alive is False
 
 
 def create(step: Step, repository: Repository, plan: Plan, order: Order | None = None) -> None:
@@ -164,19 +216,34 @@ def create(step: Step, repository: Repository, plan: Plan, order: Order | None =
     """
     require_places(step, plan)
     with _folder(plan):
-        claim.write(plan.folder)
         reach("claim-written")
         write_inputs(step, plan)
         if order is not None:
             order.write(plan.folder)
         plan.write()
         reach("plan-written")
-        register(step.home, repository, plan, step.config.name, order.nonce if order else "")
+        with repository.deciding():
+            _require_sources(repository, plan)
+            register(step.home, repository, plan, step.config.name, order.nonce if order else "")
+
+
+def _require_sources(repository: Repository, plan: Plan) -> None:
+    """See that what a run is to be made from is there still; from when the run is registered it is kept for it.
+
+    Raises
+    ------
+    SubmissionRefused
+        Somebody has removed it since it was planned.
+    """
+    if gone := repository.missing_collections(sorted(plan.made_from)):
+        what = f"{', '.join(gone)}, of which calibrations were to be applied, was removed just now"
+        raise SubmissionRefused(what, where=repository.root, do="give the same command again: it plans anew")
 
 
 def write_inputs(step: Step, plan: Plan) -> None:
     """Keep all that the run was decided from: configuration, variables, versions."""
-    text = yaml.safe_dump(json.loads(json.dumps(step.config.values)), sort_keys=False, width=120)
+    values = {**step.config.values, "submitPath": plan.submit_path}
+    text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, width=120)
     write_text(plan.folder / "config.yaml", text)
     environment = {
         "variables": dict(step.config.variables),
@@ -232,6 +299,7 @@ def register(home: Home, repository: Repository, plan: Plan, template: str, nonc
         "detectors": [d["detector"] for d in plan.wanted(plan.product)],
         "submit_path": plan.submit_path,
         "nonce": nonce,
+        "made_from": sorted(plan.made_from),
     }
     home.add_run(entry)
     reach("run-listed")
