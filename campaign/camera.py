@@ -23,6 +23,7 @@ from campaign.cameracheck import problems
 from campaign.errors import ConfigurationError
 from campaign.headertable import Translation, suggest
 from campaign.section import Section, cut, shrink
+from campaign.template_yaml import load_plain
 from campaign.validation import sentences
 from templates import ROOT
 
@@ -336,6 +337,7 @@ def load(name_or_path: str | Path) -> Camera:
             f"no camera {str(name_or_path)!r}", do=f"{suggest(str(name_or_path), names)}, or give the path of a file"
         )
     try:
-        return build(yaml.load(path.read_text(), Loader=yaml.CSafeLoader), str(path))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        plain = load_plain(path)
+    except (ValueError, OSError) as error:
         raise ConfigurationError(f"not a camera file: {error}", where=str(path)) from error
+    return build(plain, str(path))

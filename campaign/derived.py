@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
 from campaign.camera import Camera
 from campaign.corrections import require_known
 from campaign.errors import ConfigurationError, SubmissionRefused
@@ -17,6 +15,7 @@ from campaign.inputs import listed
 from campaign.jobs import JobTask
 from campaign.pipeline import Pipeline, PipelineTask
 from campaign.plan import Group, Output, Plan, PlanTask
+from campaign.template_yaml import load_plain
 
 if TYPE_CHECKING:
     from campaign.repository import Dataset, Repository
@@ -194,8 +193,8 @@ def read_boxes(path: str, camera: Camera) -> dict[str, list[list[int]]]:
         holds what is no box.
     """
     try:
-        plain = yaml.load(Path(path).read_text(), Loader=yaml.CSafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        plain = load_plain(Path(path))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"the boxes drawn by hand cannot be read: {error}", where=path) from error
     names = {detector.name for detector in camera.by_id.values()}
     for name, drawn in plain.items() if isinstance(plain, dict) else [(path, None)]:

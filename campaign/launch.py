@@ -23,7 +23,7 @@ PR_SET_PDEATHSIG = 1
 NO_ROOM = 1 << 16
 #: One thread a rank: ranks are the parallelism.
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
-#: The ranks of a gang share a machine: without this each of them listens to all of them, at an address of the network's.
+#: The ranks of a gang share a machine: without this each of them listens at an address of the network's.
 SHARED_MEMORY = {"UCX_TLS": "self,sm"}
 #: In the environment of every process of a job: its name.
 JOB = "CAMPAIGN_JOB"

@@ -27,10 +27,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from campaign import envfile
+from campaign import envfile, template_yaml
 from campaign.certification import Certification, begin_of, by_template, request
 from campaign.certify import validity_range
 from campaign.errors import CampaignError, ConfigurationError
@@ -76,8 +75,8 @@ class Certify(_Model):
     @field_validator("begin", "end", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
-        """What YAML takes for a date is a text."""
-        return None if value is None else _text(value)
+        """A date may have a blank before its time."""
+        return None if value is None else str(_text(value)).replace(" ", "T", 1)
 
 
 class PlanStep(_Model):
@@ -283,13 +282,16 @@ def read(path: Path) -> PlanFile:
         It cannot be read; with everything that is wrong with it.
     """
     try:
-        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        tree = template_yaml.load(path)
+        plain = template_yaml.plain(tree)
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"the plan cannot be read: {error}", where=str(path)) from error
     if not isinstance(plain, dict):
         what = "is empty" if plain is None else f"holds a {type(plain).__name__}"
         do = "write description:, variables: and steps:; docs/plans.md has an example"
         raise ConfigurationError(f"the plan {what}: its sections were expected", where=str(path), do=do)
+    if isinstance(plain.get("variables"), dict):
+        plain["variables"] = template_yaml.plain(tree.value["variables"], as_text=True)
     try:
         file = PlanFile.model_validate(plain)
     except ValidationError as error:

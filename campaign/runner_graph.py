@@ -34,8 +34,9 @@ POLL_SECONDS = 0.05
 #: Quanta a Dask task: chunking beats every other way of scheduling small work.
 CHUNK = 20
 #: What every cluster of a run is made with, beside `slurm.secure.SETTINGS`: the scheduler does not hold tasks back, and
-#: does not leave the only copy of what the driver's own worker has made on one that may be lost.  It gives up a chunk after as many losses as tell a
-#: chunk which of its quanta kill workers; one that it gives up for what others did is tried again in another round.
+#: does not leave the only copy of what the driver's own worker has made on one that may be lost.  It gives up a chunk
+#: after as many losses as tell a chunk which of its quanta kill workers; one that it gives up for what others did is
+#: tried again in another round.
 SETTINGS = {
     "distributed.scheduler.worker-saturation": "inf",
     "distributed.scheduler.allowed-failures": chunk.DEATHS + 1,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-import yaml
 
 from campaign import lines
 from campaign.home import SPOKEN, Home
 from campaign.state_tables import CAMPAIGNS, STEPS, replace_rows
+from campaign.template_yaml import load_plain
 
 #: Where an event says why.
 NOTES = ("reason", "error", "target", "log")
@@ -88,8 +88,8 @@ def _row(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _steps(folder: Path) -> int:
     try:
-        return len(yaml.load((folder / "plan.yaml").read_text(), Loader=yaml.CSafeLoader)["steps"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return len(load_plain(folder / "plan.yaml")["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 

@@ -13,6 +13,7 @@ from campaign.template_yaml import Entry
 
 REQUIRED: Final = ("pipelineYaml", "payloadName", "butlerConfig", "inCollection")
 _SECTIONS: Final = ("payload", "cluster", "pipetask", "site", "environment")
+_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _SWITCHES: Final = {"true": True, "false": False}
 
 
@@ -74,6 +75,8 @@ def _converted(value: Any, kind: str) -> Any:
     if kind == "switch":
         return value if isinstance(value, bool) else _SWITCHES[text.lower()]
     if isinstance(value, bool):
+        raise ValueError(value)
+    if isinstance(value, str) and not _NUMBER.fullmatch(text):  # 0640 and 1_000 are not the same number to everybody
         raise ValueError(value)
     number = int(text) if kind == "integer" else float(text)
     if not 0 <= number < 2**53:

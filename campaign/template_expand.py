@@ -32,6 +32,11 @@ def _is_late(key: str) -> bool:
     return any(keys.get(part, {}).get("late", False) for part in key.split("."))
 
 
+def _is_text(key: str) -> bool:
+    """Whether a key is read as text: 1.10 and true are no number and no switch there."""
+    return key.startswith("environment.") or vocabulary().keys.get(key.rpartition(".")[2], {}).get("kind") == "text"
+
+
 class Expander:
     """Expands strings against the merged tree.
 
@@ -87,7 +92,9 @@ class Expander:
             }
         if isinstance(entry.value, list):
             return [self.tree(below, key, own) for below in entry.value]
-        return self.string(entry, key, own or {}) if isinstance(entry.value, str) else entry.value
+        if isinstance(entry.value, str):
+            return self.string(entry, key, own or {})
+        return entry.text if entry.written and _is_text(key) else entry.value
 
     def string(self, entry: Entry, key: str, own: Section) -> str:
         """Expand one string, once: the next time it is known."""
@@ -175,4 +182,4 @@ class Expander:
             return ""
         # What stands outside the section is expanded as it stands there, whoever asks first.
         scope = own if name in own else {}
-        return self.string(entry, name, scope) if isinstance(entry.value, str) else str(entry.value)
+        return self.string(entry, name, scope) if isinstance(entry.value, str) else entry.written or str(entry.value)

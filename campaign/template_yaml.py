@@ -1,13 +1,19 @@
-"""YAML with line numbers, from files that are not trusted.
+"""YAML with line numbers, from files that are not trusted: all YAML that is read goes through here.
 
-Templates, pipelines and what they include are read by PyYAML's safe loader as
-a tree of nodes and turned into plain values here, so that every value keeps its
-line, a key given twice is an error, and an alias bomb is stopped by what it
-would expand to, not by what it is written as.
+PyYAML's safe loader gives a tree of nodes, which is turned into plain values
+here: every value keeps its line, a key given twice is an error, an alias bomb
+is stopped by what it would expand to, not by what it is written as, and there
+are no tags.
+
+What YAML 1.1 reads as another number, date or switch than a person who wrote it
+(0640 is 416 there, 12:30:00 is 45000, ``no`` is false) stays text as written.
+Whoever wants a number or a switch of it converts it, or refuses it with its
+line.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +28,24 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 """Levels of nesting."""
 MAX_VALUES = 100_000
-"""Values in a file, aliases expanded."""
+"""Values in a template, pipeline or site file, aliases expanded."""
+MAX_FILE_BYTES, MAX_FILE_VALUES = 1 << 24, 2_000_000
+"""The same of a camera, a plan, or defects drawn by hand: of thousands of amplifiers, or boxes."""
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 _BUILT = {_TAG + kind for kind in ("int", "float", "bool", "null")}
 _TEXT = {_TAG + kind for kind in ("str", "timestamp", "value")}
+_BRANCHES = {_TAG + kind for kind in ("map", "seq")}
+#: What everybody reads alike: decimal and hexadecimal numbers, true and false, nothing.
+_PLAIN = {
+    _TAG + "int": re.compile(r"[-+]?(?:0|[1-9][0-9]*|0x[0-9a-fA-F]+)"),
+    _TAG + "float": re.compile(
+        r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|nan)", re.IGNORECASE
+    ),
+    _TAG + "bool": re.compile(r"true|false", re.IGNORECASE),
+    _TAG + "null": re.compile(r"~|null|", re.IGNORECASE),
+}
 
 Scalar: TypeAlias = "str | int | float | bool | None"
 
@@ -44,19 +62,27 @@ class Entry:
         ``file:line``, or what else it comes from.
     final : `bool`
         Not to be expanded: it does not come from a template.
+    written : `str`
+        How a number or a switch stands there: 1.10 is no 1.1 where a text is wanted.
     """
 
     value: Any
     where: str
     final: bool = False
+    written: str = ""
+
+    @property
+    def text(self) -> str:
+        """A scalar as it is written; nothing is an empty text."""
+        return self.written or ("" if self.value is None else str(self.value))
 
 
 class _Stop(Exception):
     """Reading cannot go on."""
 
 
-def read_text(path: Path) -> str:
-    """Read a file of at most `MAX_BYTES` as UTF-8, whatever the locale.
+def read_text(path: Path, most: int = MAX_BYTES) -> str:
+    """Read a file of at most ``most`` bytes as UTF-8, whatever the locale.
 
     Raises
     ------
@@ -66,14 +92,44 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         raise OSError("is not a file" if path.exists() else "does not exist")
     with path.open("rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB")
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"is larger than {most >> 20} MiB")
     return content.decode("utf-8-sig")
 
 
-def parse(text: str, name: str, problems: list[Problem]) -> Entry | None:
-    """Turn a document into a tree; its outermost level must be a mapping.
+def load(path: Path) -> Entry:
+    """Read a file that is no template; an empty one holds `None`.
+
+    Raises
+    ------
+    OSError, ValueError
+        It cannot be read, is too large, not UTF-8, not YAML, beyond the limits, or has keys twice, or tags: with the
+        lines.
+    """
+    text, problems = read_text(path, MAX_FILE_BYTES), list[Problem]()
+    tree = parse(text, path.name, problems, MAX_FILE_VALUES, yaml.Node)
+    if problems:
+        raise ValueError("\n  ".join(map(str, problems)))
+    return tree or Entry(None, str(path))
+
+
+def load_plain(path: Path) -> Any:
+    """Read a file as plain values: dictionaries whose keys are text, lists, text, numbers, switches, `None`.
+
+    See `load` for what is raised.
+    """
+    return plain(load(path))
+
+
+def parse(
+    text: str,
+    name: str,
+    problems: list[Problem],
+    most: int = MAX_VALUES,
+    outermost: type[yaml.Node] = yaml.MappingNode,
+) -> Entry | None:
+    """Turn a document into a tree; its outermost level must be a mapping, if nothing else is said.
 
     Parameters
     ----------
@@ -83,6 +139,10 @@ def parse(text: str, name: str, problems: list[Problem]) -> Entry | None:
         The file's name for ``file:line``.
     problems : `list` [`Problem`]
         Grows by what is wrong.
+    most : `int`
+        Values that it may have, aliases expanded.
+    outermost : `type`
+        Of the node that holds all others.
 
     Returns
     -------
@@ -94,9 +154,11 @@ def parse(text: str, name: str, problems: list[Problem]) -> Entry | None:
         loader = yaml.CSafeLoader(text)
         try:
             node = loader.get_single_node()
-            if not isinstance(node, yaml.MappingNode):
+            if node is None and outermost is yaml.Node:
+                return None
+            if not isinstance(node, outermost):
                 raise _Stop("holds no keys")
-            return _Tree(loader, name, problems).entry(node)
+            return _Tree(loader, name, problems, most).entry(node)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -121,11 +183,11 @@ def _limit_depth(text: str) -> None:
 class _Tree:
     """Conversion of nodes; `left` counts down over everything that is made, aliases included."""
 
-    def __init__(self, loader: yaml.CSafeLoader, name: str, problems: list[Problem]) -> None:
+    def __init__(self, loader: yaml.CSafeLoader, name: str, problems: list[Problem], most: int) -> None:
         self.loader = loader
         self.name = name
         self.problems = problems
-        self.left = MAX_VALUES
+        self.left = self.most = most
         self.depth = 0
 
     def entry(self, node: yaml.Node) -> Entry:
@@ -133,7 +195,9 @@ class _Tree:
         self.left -= 1
         self.depth += 1
         if self.left < 0 or self.depth > MAX_DEPTH:
-            raise _Stop(f"aliases expand to more than {MAX_VALUES} values or {MAX_DEPTH} levels")
+            raise _Stop(f"aliases expand to more than {self.most} values or {MAX_DEPTH} levels")
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _BRANCHES:
+            self.refuse(node, where)
         if isinstance(node, yaml.MappingNode):
             value: Any = self.mapping(node)
         elif isinstance(node, yaml.SequenceNode):
@@ -141,7 +205,7 @@ class _Tree:
         else:
             value = self.scalar(node, where)
         self.depth -= 1
-        return Entry(value, where)
+        return Entry(value, where, written="" if isinstance(value, str | dict | list) or value is None else node.value)
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Entry]:
         own: dict[str, Entry] = {}
@@ -158,7 +222,8 @@ class _Tree:
             elif key in own:
                 self.problems.append(Problem(f"{key}: given twice, first in {own[key].where}", where, "keep one"))
             else:
-                own[key] = Entry(self.entry(value_node).value, where)
+                entry = self.entry(value_node)
+                own[key] = Entry(entry.value, where, written=entry.written)
         return {**merged, **own}
 
     def merges(self, node: yaml.Node) -> Iterator[dict[str, Entry]]:
@@ -171,8 +236,7 @@ class _Tree:
                 self.problems.append(Problem("<<: is not a mapping", entry.where))
 
     def scalar(self, node: yaml.Node, where: str) -> Scalar:
-        # 1:30:00 is a number to base 60 in YAML 1.1 and a date an object: both stay as written.
-        if node.tag in _TEXT or (node.tag in _BUILT and ":" in node.value):
+        if node.tag in _TEXT or (node.tag in _BUILT and self.ambiguous(node)):
             return str(node.value)
         if node.tag in _BUILT:
             try:
@@ -181,8 +245,17 @@ class _Tree:
             except (ValueError, OverflowError) as error:
                 self.problems.append(Problem(f"{node.value[:40]!r} is no number: {error}", where))
                 return None
-        self.problems.append(Problem(f"the tag {node.tag!r} is not supported", where, "write a plain value"))
+        self.refuse(node, where)
         return None
+
+    def refuse(self, node: yaml.Node, where: str) -> None:
+        self.problems.append(Problem(f"the tag {node.tag!r} is not supported", where, "write a plain value"))
+
+    def ambiguous(self, node: yaml.ScalarNode) -> bool:
+        """Whether a number, or a switch, is one by YAML 1.1 alone, and not because its tag says so."""
+        if _PLAIN[node.tag].fullmatch(node.value):
+            return False
+        return bool(self.loader.resolve(yaml.ScalarNode, node.value, (True, False)) == node.tag)
 
 
 def merge(low: dict[str, Entry], high: dict[str, Entry]) -> dict[str, Entry]:
@@ -198,8 +271,10 @@ def merge(low: dict[str, Entry], high: dict[str, Entry]) -> dict[str, Entry]:
     return result
 
 
-def plain(entry: Entry) -> Any:
-    """Strip the places off a tree."""
+def plain(entry: Entry, as_text: bool = False) -> Any:
+    """Strip the places off a tree; ``as_text`` gives scalars as they are written."""
     if isinstance(entry.value, dict):
-        return {key: plain(value) for key, value in entry.value.items()}
-    return [plain(value) for value in entry.value] if isinstance(entry.value, list) else entry.value
+        return {key: plain(value, as_text) for key, value in entry.value.items()}
+    if isinstance(entry.value, list):
+        return [plain(value, as_text) for value in entry.value]
+    return entry.text if as_text else entry.value

@@ -126,7 +126,7 @@ BAD = {
     "key twice": ("name: usdf\nrelease: '1'\nrelease: '2'", "3: release: given twice"),
     "not YAML": ("name: [", "not YAML"),
     "text for a fraction": ("name: usdf\nfraction: a lot", "2: fraction: 'a lot' is not right\n  -> allowed: is not"),
-    "yes for a fraction": ("name: usdf\nfraction: yes", "2: fraction: True is not right"),
+    "yes for a fraction": ("name: usdf\nfraction: yes", "2: fraction: 'yes' is not right"),
     "fraction above one": ("name: usdf\nfraction: 1.5", "2: fraction: 1.5 is not right"),
     "no number for a fraction": ("name: usdf\nfraction: .nan", "2: fraction: nan is not right"),
     "sum of 0.9": (
@@ -146,7 +146,7 @@ BAD = {
     "text for memory": ("name: usdf\nscheduler: {memory: 4G}", "scheduler.memory: '4G' is not right"),
     "text for a number": ("name: usdf\nscheduler: {max_array: '10'}", "scheduler.max_array: '10' is not right"),
     "a variable that is none": ("name: usdf\nenvironment: {A-B: x}", "environment.A-B: 'A-B' is not right"),
-    "yes for a variable": ("name: usdf\nenvironment: {A: yes}", "environment.A: True is not right"),
+    "true for a variable": ("name: usdf\nenvironment: {A: true}", "environment.A: True is not right"),
     "relative path": ("name: usdf\nscratch: here/there", "2: scratch: 'here/there' is not right"),
     "unset variable": ("name: usdf\nscratch: $NOWHERE/x", "2: scratch: $NOWHERE is not set\n  -> export NOWHERE"),
     "ssh without a host": ("name: usdf\ntransport: ssh", "2: host: transport ssh needs one"),

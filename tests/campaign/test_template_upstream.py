@@ -325,6 +325,6 @@ def test_included_environment_may_extend_what_is_not_set(tmp_path: Path) -> None
     path = write(tmp_path, "bps_sky")
     path.write_text(f"{path.read_text()}includeConfigs:\n  - ${{HERE}}/cache.yaml\n")
     step = resolve(str(path), ENVIRONMENT | {"SELECTION_SKY": "exposure=1", "HERE": str(tmp_path)})
-    assert step.values["environment"] == {"A_PATH": "/stack/cp_pipe/config:", "THREADS": False}
+    assert step.values["environment"] == {"A_PATH": "/stack/cp_pipe/config:", "THREADS": "False"}
     assert step.origins["environment.A_PATH"] == "cache.yaml:2"
     assert step.warnings == ("cache.yaml:2: the variable A_PATH is not set: nothing is put in its place",)
