@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 plan_options = options(
     click.argument("plan_name", metavar="PLAN"),
-    click.option("--env", "env_file", type=click.Path(dir_okay=False), help="Variables over the plan's, from FILE."),
+    click.option(
+        "--env",
+        "env_file",
+        type=click.Path(dir_okay=False),
+        help="Variables over the plan's and the shell's, from FILE.",
+    ),
 )
 campaign_option = click.option("--campaign", "name", help="Which one, where several wait at such a step.")
 looked_option = click.option(
