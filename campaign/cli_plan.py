@@ -15,8 +15,8 @@ from campaign.cli import as_json, cli, options
 if TYPE_CHECKING:
     from campaign.home import Home
     from campaign.plans import Campaign
+    from campaign.plans_books import Books
     from campaign.plans_decide import Gate
-    from campaign.plans_state import Books
 
 plan_options = options(
     click.argument("plan_name", metavar="PLAN"),

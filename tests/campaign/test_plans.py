@@ -16,11 +16,12 @@ from campaign.cli import environment
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home
 from campaign.plans import Campaign, load, locate, read
+from campaign.plans_books import Books
 from campaign.plans_decide import waiting_gate
 from campaign.plans_draw import Row, svg
 from campaign.plans_run import Chosen, chosen_steps
 from campaign.plans_simulation import exposures, problems
-from campaign.plans_state import Books, StepState, keep_plan, next_rerun
+from campaign.plans_state import StepState, keep_plan, next_rerun
 from campaign.reads import differences, draw, reads
 from campaign.svg import columns
 from tests.conftest import ROOT, typed
