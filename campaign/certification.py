@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from campaign.certify import CertifyReport, certify, chain, check_chain, overlap, validity_range
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, home_of
+from campaign.wording import command
 
 if TYPE_CHECKING:
     from campaign.repository import Repository
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certification:
-    """One certification: from which collection into which, for when, and into which chain."""
+    """One certification: from which collection into which, for when, and into which chain.
+
+    ``template`` is whose output the source is; empty where an operator named it.
+    """
 
     repository: str
     home: Home
@@ -32,6 +36,7 @@ class Certification:
     mode: str
     yes: bool
     deploy: bool
+    template: str = ""
 
 
 def by_template(
@@ -131,6 +136,7 @@ def request(
         mode=chosen["mode"],
         yes=chosen["yes"],
         deploy=chosen["deploy"],
+        template="" if chosen["source"] else template or "",
         **names,
     )
 
@@ -143,6 +149,23 @@ def expected(repository: Repository, home: Home, source: str, dataset_type: str)
         run = children[0] if children else source
     entries = [e for e in home.runs() if e["output_run"] == run and e["product"] == dataset_type]
     return [{"detector": d} for d in entries[-1]["detectors"]] if entries else []
+
+
+def _require_made(repository: Repository, wanted: Certification) -> None:
+    """Say of a template that was not submitted yet, or whose run has made nothing, that it is so."""
+    if not wanted.template or repository.collection_type(wanted.source):
+        return
+    runs = [entry for entry in wanted.home.runs() if entry["output"] == wanted.source]
+    if runs:
+        run = runs[-1]["run"]
+        raise ConfigurationError(
+            f"nothing is made yet of {wanted.template}: run {run} has published nothing into {wanted.source}",
+            do=f"{command('status', run)} shows how it stands",
+        )
+    raise ConfigurationError(
+        f"nothing is submitted yet of {wanted.template}: there is no {wanted.source}",
+        do=f"{command('submit', wanted.template)}; or set RERUN to the one that was submitted",
+    )
 
 
 def _certified_before(repository: Repository, wanted: Certification, number: int) -> CertifyReport | None:
@@ -218,6 +241,7 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     from campaign.repository import open_repository
 
     with open_repository(wanted.repository, writeable=True) as repository:
+        _require_made(repository, wanted)
         asked: Sequence[Mapping[str, Any]] = ()
         if not wanted.search_all_inputs:
             asked = expected(repository, wanted.home, wanted.source, wanted.dataset_type)

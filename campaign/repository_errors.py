@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,17 +24,30 @@ from lsst.daf.butler.registry import (
 )
 
 from campaign.errors import CampaignError, ConfigurationError, TransientError
+from campaign.repository_records import DATASET_TYPES
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Parts of the names of collections that say what they hold.
+_NAMED = re.compile(rf"({'|'.join((*DATASET_TYPES, 'defect'))})(?:Gen)?(?:-(\w+))?(?:\..*)?")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+def _kind(name: str) -> tuple[str, str] | None:
+    """The kind and band that a collection of calibrations is named for, as ``.../flatGen-r.20250207a`` is."""
+    parts = name.split("/")
+    found = (
+        next((match for part in reversed(parts) if (match := _NAMED.fullmatch(part))), None) if len(parts) > 1 else None
+    )
+    return (found[1], found[2] or "") if found else None
+
+
 def similar(name: str, known: Iterable[str]) -> str:
     """Say which of the known names are meant, or list the first of them."""
-    names = sorted(known)
+    kind = _kind(name)
+    names = [other for other in sorted(known) if not (kind and _kind(other) and _kind(other) != kind)]
     near = get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return f"did you mean {', '.join(near)}?"

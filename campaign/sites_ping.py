@@ -138,13 +138,19 @@ def _scheduler(site: Site, scheduler: Scheduler) -> Proof:
 
     chosen = ["-p", scheduler.partition] if scheduler.partition else []
     try:
-        said = call(scheduler.access, ["sinfo", "-h", *chosen, "-o", "%P %a %D"], patience=0).split()
+        said = call(scheduler.access, ["sinfo", "-h", *chosen, "-o", "%P %R %a"], patience=0)
     except SlurmError as error:
         do = f"`campaign sites up {site.name}` starts a cluster here; else set scheduler.conf, or log in where Slurm is"
         raise _Failed("scheduler", str(error), do) from error
-    if not said:
+    known = [words for line in said.splitlines() if len(words := line.split()) == 3]
+    if not known:
         raise _Failed("scheduler", f"no partition {scheduler.partition}", "set scheduler.partition")
-    return Proof("scheduler", True, f"partition {said[0]} is {said[1]}")
+    return Proof("scheduler", True, "partition {} is {}".format(*_default(known)))
+
+
+def _default(partitions: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Name and state of the partition that jobs go to: the one that sinfo marks with a star, else the first."""
+    return next((words for words in partitions if words[0] != words[1]), partitions[0])[1:]
 
 
 def _scratch(site: Site) -> Proof:

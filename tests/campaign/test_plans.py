@@ -69,7 +69,11 @@ def loaded(path: Path, env: Path | None = None, **shell: str) -> Campaign:
         ({**STEPS, "dark": {"template": "bps_drak"}}, "step dark: there is no template 'bps_drak.yaml'"),
         ({**STEPS, "dark": {"template": "bps_dark", "gates": True}}, "steps dark gates is no known key"),
         ({**STEPS, "dark": {"needs": ["bias"]}}, "steps dark template is missing"),
-        ({**STEPS, "x": {"template": "bps_flat_q"}}, "step x: there is no template 'bps_flat_q.yaml'"),
+        (
+            {**STEPS, "x": {"template": "bps_flat_q"}},
+            "step x: there is no template 'bps_flat_q.yaml'\n    -> bps_flat is one for each band: "
+            "bps_flat_u, bps_flat_g, bps_flat_r, bps_flat_i, bps_flat_z, bps_flat_y",
+        ),
         ({**STEPS, "x": {"template": "bps_flat_g"}}, "step x: the variable SELECTION_FLAT_g is not set"),
         ({**STEPS, "dark": {"template": "bps_dark", "certify": {"chain": "append"}}}, "'prepend' or 'redefine'"),
     ],
