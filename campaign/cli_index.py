@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from campaign.cli import as_json, cli
+from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.home import Home
@@ -212,7 +213,7 @@ def _show(found: Progress) -> None:
     if found.made_by:
         print(f"made by     {found.made_by}")
     if any(group["failed"] for group in found.groups):
-        print(f"failures    campaign errors {found.run}")
+        print(f"failures    {command('errors', found.run)}")
 
 
 @cli.command()
@@ -307,4 +308,4 @@ def recover(repo: str | None, as_json: bool) -> None:
     if as_json:
         console.emit(found)
     else:
-        print(f"{found['events']} events of {found['runs']} runs")
+        print(f"{count(found['events'], 'event')} of {count(found['runs'], 'run')}")

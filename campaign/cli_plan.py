@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from campaign.cli import as_json, cli, options
+from campaign.wording import count
 
 if TYPE_CHECKING:
     from campaign.home import Home
@@ -84,13 +85,13 @@ def run_plan(
     given = {"--sites": sites, "--site": site, "--ranks": ranks}
     arguments = [word for key, value in given.items() if value for word in (key, str(value))]
     chosen = Chosen(first, last, yes, jobs, changed, tuple(arguments))
-    console.say(f"campaign {campaign.name}: {len(campaign.steps)} steps, books in {books.folder}")
+    console.say(f"campaign {campaign.name}: {count(len(campaign.steps), 'step')}, books in {books.folder}")
     states = Driver(campaign, home, books, chosen, console.say).run()
     if as_json:
         console.emit({"campaign": campaign.name, "steps": plain(campaign, {n: Row(s) for n, s in states.items()})})
     else:
         done = sum(state.state == "done" for state in states.values())
-        console.say(f"{done} of {len(states)} steps are done")
+        console.say(f"{done} of {count(len(states), 'step')} {'is' if done == 1 else 'are'} done")
 
 
 @cli.command("plan")

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from campaign.events import Event
+from campaign.wording import count
 
 
 def emit(document: Any) -> None:
@@ -136,7 +137,7 @@ class Progress:
         if self._json:
             print(json.dumps(asdict(event), separators=(",", ":")), flush=True)
         if event.event == "started" and not event.task and not self._quiet:
-            say(f"run {event.run}: {self._total} tasks, journal and logs in {event.detail['submit_path']}")
+            say(f"run {event.run}: {count(self._total, 'task')}, journal and logs in {event.detail['submit_path']}")
         if event.event not in ("published", "failed", "lost") or not event.task:
             return
         self._done += event.event == "published"

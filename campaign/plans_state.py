@@ -168,7 +168,7 @@ def _run_state(folder: Path) -> tuple[State, str]:
     owner, state = claim.read(folder), state_of(folder)
     if state == "running" or (owner is not None and owner.alive is not False):
         unseen = owner is not None and owner.alive is None
-        return "running", f"it is made by {owner.text}: {claim.advice(owner)}" if owner and unseen else ""
+        return "running", f"it is made by {owner.text}: {claim.advice(owner, folder)}" if owner and unseen else ""
     ends: Mapping[str, State] = {"done": "made", "failed": "failed"}
     return ends.get(state, "left"), ""
 
