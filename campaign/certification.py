@@ -11,6 +11,7 @@ from campaign.certify import CertifyReport, ChainReport, certify, chain, check_c
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, home_of
 from campaign.killpoints import reach
+from campaign.wording import command
 
 if TYPE_CHECKING:
     from campaign.repository import Repository
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certification:
-    """One certification: from which collection into which, for when, and into which chain."""
+    """One certification: from which collection into which, for when, and into which chain.
+
+    ``template`` is whose output the source is; empty where an operator named it.
+    """
 
     repository: str
     home: Home
@@ -33,6 +37,7 @@ class Certification:
     mode: str
     yes: bool
     deploy: bool
+    template: str = ""
 
 
 def by_template(
@@ -132,6 +137,7 @@ def request(
         mode=chosen["mode"],
         yes=chosen["yes"],
         deploy=chosen["deploy"],
+        template="" if chosen["source"] else template or "",
         **names,
     )
 
@@ -144,6 +150,23 @@ def expected(repository: Repository, home: Home, source: str, dataset_type: str)
         run = children[0] if children else source
     entries = [e for e in home.runs() if e["output_run"] == run and e["product"] == dataset_type]
     return [{"detector": d} for d in entries[-1]["detectors"]] if entries else []
+
+
+def _require_made(repository: Repository, wanted: Certification) -> None:
+    """Say of a template that was not submitted yet, or whose run has made nothing, that it is so."""
+    if not wanted.template or repository.collection_type(wanted.source):
+        return
+    runs = [entry for entry in wanted.home.runs() if entry["output"] == wanted.source]
+    if runs:
+        run = runs[-1]["run"]
+        raise ConfigurationError(
+            f"nothing is made yet of {wanted.template}: run {run} has published nothing into {wanted.source}",
+            do=f"{command('status', run)} shows how it stands",
+        )
+    raise ConfigurationError(
+        f"nothing is submitted yet of {wanted.template}: there is no {wanted.source}",
+        do=f"{command('submit', wanted.template)}; or set RERUN to the one that was submitted",
+    )
 
 
 def _certified_before(repository: Repository, wanted: Certification, number: int) -> CertifyReport | None:
@@ -215,6 +238,7 @@ def _certified(
     repository: Repository, wanted: Certification, again: bool
 ) -> tuple[CertifyReport, ChainReport | None, bool]:
     """Certify and chain; also tell whether all of it was so before.  One decision: see `Repository.deciding`."""
+    _require_made(repository, wanted)
     asked: Sequence[Mapping[str, Any]] = ()
     if not wanted.search_all_inputs:
         asked = expected(repository, wanted.home, wanted.source, wanted.dataset_type)

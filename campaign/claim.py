@@ -15,6 +15,7 @@ from pathlib import Path
 from campaign.errors import SubmissionRefused
 from campaign.home import now
 from campaign.jobs import write_text
+from campaign.wording import command
 
 NAME = "claim.json"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -146,7 +147,7 @@ def take(folder: Path) -> None:
     with held(folder):
         known = read(folder)
         if known is not None and known.alive is not False and known != mine_again(known):
-            raise SubmissionRefused(_refusal(known), where=str(folder), do=advice(known))
+            raise SubmissionRefused(_refusal(known), where=str(folder), do=advice(known, folder))
         write(folder)
 
 
@@ -165,12 +166,12 @@ def _refusal(known: Claim) -> str:
     return f"the run was claimed by {known.text}, and this machine cannot see whether that process lives"
 
 
-def advice(known: Claim) -> str:
+def advice(known: Claim, folder: Path) -> str:
     """What to do about an owner that is not proven gone."""
     if known == UNKNOWN:
         return f"where it is certain that nobody makes the run, remove {NAME}"
     if known.alive:
-        return "campaign status --watch follows it; campaign cancel ends it"
+        return f"campaign status --watch follows it; {command('cancel', folder)} ends it"
     return f"give the command on {known.host}; where that machine is gone for good, remove {NAME}"
 
 

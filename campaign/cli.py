@@ -18,8 +18,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFECT = 70
 INTERRUPTED = 130
 UNHEARD = 141
-#: What a file of variables adds to: the machine's, and where this program's own files are.
-KEPT = ("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "CAMPAIGN_HOME", "CAMPAIGN_SITES")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -54,19 +52,19 @@ site_ranks = click.option(
     help="MPI ranks of a gang, and workers of quanta.",
 )
 env_file = click.option(
-    "--env", "env_file", type=click.Path(dir_okay=False), help="Take the variables from FILE, not from the shell."
+    "--env", "env_file", type=click.Path(dir_okay=False), help="Variables over the shell's, from FILE."
 )
 
 
 def environment(env_file: str | None) -> dict[str, str]:
-    """The operator's variables: the shell's, or a file's on top of nothing but what it names."""
+    """The operator's variables: the shell's, and over them a file's, as if the shell had read it."""
     from pathlib import Path
 
     from campaign.envfile import read
 
     if env_file is None:
         return dict(os.environ)
-    return read(Path(env_file), {k: v for k, v in os.environ.items() if k in KEPT})
+    return read(Path(env_file), os.environ)
 
 
 def _disk(error: OSError) -> CampaignError:

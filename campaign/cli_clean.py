@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from campaign.cli import as_json, cli
+from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.clean import Remains
@@ -48,7 +49,7 @@ def clean(ticket: str, repo: str | None, yes: bool, forced: tuple[str, ...], as_
     if as_json:
         console.emit({"ticket": ticket, "removed": yes, "runs": [asdict(one) for one in found]})
     else:
-        _show(found, yes)
+        _show(found, ticket, yes)
 
 
 def _removed(ticket: str, found: list[Remains], repository: Repository, home: Home) -> list[Remains]:
@@ -74,7 +75,7 @@ def _removed(ticket: str, found: list[Remains], repository: Repository, home: Ho
     return left
 
 
-def _show(found: list[Remains], removed: bool) -> None:
+def _show(found: list[Remains], ticket: str, removed: bool) -> None:
     from campaign import console
 
     rows = [
@@ -86,8 +87,10 @@ def _show(found: list[Remains], removed: bool) -> None:
     kept = [one for one in found if one.kept and not one.firm]
     size = sum(one.bytes for one in gone) / MIB
     if removed:
-        print(f"removed {len(gone)} runs, {size:.1f} MiB")
+        print(f"removed {count(len(gone), 'run')}, {size:.1f} MiB")
     else:
-        print(f"{len(gone)} runs, {size:.1f} MiB; campaign clean --yes removes them" if gone else "nothing to remove")
+        do = f"{command('clean', ticket, '--yes')} removes {'it' if len(gone) == 1 else 'them'}"
+        print(f"{count(len(gone), 'run')}, {size:.1f} MiB; {do}" if gone else "nothing to remove")
     if kept and not removed:
-        print(f"{len(kept)} are kept because they are used; --force RUN removes one of them too")
+        do = command("clean", ticket, "--force", "RUN")
+        print(f"{count(len(kept), 'run')} kept, being used; {do} removes one of them too")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from campaign.cli import as_json, cli, ranks
+from campaign.wording import count
 
 if TYPE_CHECKING:
     from campaign.ingest import Report, SummaryRow
@@ -83,7 +84,8 @@ def simulate(
     if as_json:
         console.emit({"repository": str(places.repository), "truth": str(places.truth), "raws": raws})
         return
-    console.say(f"{raws} raws of {len(chosen)} detectors in {places.repository}; their truth is in {places.truth}")
+    many = f"{count(raws, 'raw')} of {count(len(chosen), 'detector')}"
+    console.say(f"{many} in {places.repository}; their truth is in {places.truth}")
 
 
 def _simulate_plan(

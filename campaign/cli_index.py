@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from campaign.cli import as_json, cli
+from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.home import Home
@@ -214,7 +215,7 @@ def _show(found: Progress) -> None:
     if found.made_by:
         print(f"made by     {found.made_by}")
     if any(group["failed"] for group in found.groups):
-        print(f"failures    campaign errors {found.run}")
+        print(f"failures    {command('errors', found.run)}")
 
 
 @cli.command()
@@ -312,5 +313,5 @@ def recover(repo: str | None, as_json: bool) -> None:
     if as_json:
         console.emit({**found, "left_out": [asdict(one) for one in left_out()]})
         return
-    lost = f"; {len(left_out())} damaged lines are left out" if left_out() else ""
-    print(f"{found['events']} events of {found['runs']} runs{lost}")
+    lost = f"; {count(len(left_out()), 'damaged line')} left out" if left_out() else ""
+    print(f"{count(found['events'], 'event')} of {count(found['runs'], 'run')}{lost}")

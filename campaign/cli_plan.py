@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING
 import click
 
 from campaign.cli import as_json, cli, options
+from campaign.wording import count
 
 if TYPE_CHECKING:
     from campaign.home import Home
     from campaign.plans import Campaign
+    from campaign.plans_books import Books
     from campaign.plans_decide import Gate
-    from campaign.plans_state import Books
 
 plan_options = options(
     click.argument("plan_name", metavar="PLAN"),
-    click.option("--env", "env_file", type=click.Path(dir_okay=False), help="Variables over the plan's, from FILE."),
+    click.option(
+        "--env",
+        "env_file",
+        type=click.Path(dir_okay=False),
+        help="Variables over the plan's and the shell's, from FILE.",
+    ),
 )
 campaign_option = click.option("--campaign", "name", help="Which one, where several wait at such a step.")
 looked_option = click.option(
@@ -79,13 +85,13 @@ def run_plan(
     given = {"--sites": sites, "--site": site, "--ranks": ranks}
     arguments = [word for key, value in given.items() if value for word in (key, str(value))]
     chosen = Chosen(first, last, yes, jobs, changed, tuple(arguments))
-    console.say(f"campaign {campaign.name}: {len(campaign.steps)} steps, books in {books.folder}")
+    console.say(f"campaign {campaign.name}: {count(len(campaign.steps), 'step')}, books in {books.folder}")
     states = Driver(campaign, home, books, chosen, console.say).run()
     if as_json:
         console.emit({"campaign": campaign.name, "steps": plain(campaign, {n: Row(s) for n, s in states.items()})})
     else:
         done = sum(state.state == "done" for state in states.values())
-        console.say(f"{done} of {len(states)} steps are done")
+        console.say(f"{done} of {count(len(states), 'step')} {'is' if done == 1 else 'are'} done")
 
 
 @cli.command("plan")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from campaign.cli import as_json, cli
+from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.drive import Submission
@@ -87,7 +88,7 @@ def _show_left(left: Left, as_json: bool) -> None:
     if plain["made_by"]:
         print(f"made by     {plain['made_by']}")
     many = sum(group["left"] for group in plain["groups"])
-    console.say(f"{many} tasks are left" if many else "nothing is left to be done")
+    console.say(f"{count(many, 'task')} {'is' if many == 1 else 'are'} left" if many else "nothing is left to be done")
 
 
 def _ask(run: str, repo: str | None, what: Callable[[Path], None], say: str) -> None:
@@ -98,7 +99,7 @@ def _ask(run: str, repo: str | None, what: Callable[[Path], None], say: str) -> 
     owner = claim.read(folder)
     if owner is None or owner.alive is False:
         raise SubmissionRefused(
-            "nobody makes this run", where=str(folder), do=f"campaign restart {run} goes on with it"
+            "nobody makes this run", where=str(folder), do=f"{command('restart', run)} goes on with it"
         )
     what(folder)
     console.say(say.format(owner=owner.text))
@@ -139,4 +140,4 @@ def cancel(run: str, repo: str | None, drain: bool, as_json: bool) -> None:
     if as_json:
         console.emit(found)
     else:
-        print(f"{found['state']:10s}  {found['run']}; campaign restart {found['run']} goes on with it")
+        print(f"{found['state']:10s}  {found['run']}; {command('restart', found['run'])} goes on with it")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from campaign.cli import as_json, cli, env_file, environment, options, site_ranks
+from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.step import Options
@@ -154,11 +155,11 @@ def _show_check(found: Any) -> None:
     for problem in found.problems:
         console.say(f"problem: {problem}")
     many = len(found.problems)
-    console.say(f"{many} problem{'s' * (many > 1)}" if many else "nothing stands in the way of submit")
+    console.say(count(many, "problem") if many else "nothing stands in the way of submit")
 
 
 def _cost_row(c: Any, asked: Mapping[str, int]) -> tuple[object, ...]:
-    by = f"{c.seen} run{'s' * (c.seen > 1)}" if c.seen else "geometry"
+    by = count(c.seen, "run") if c.seen else "geometry"
     memory = asked.get("memory_mib", "")
     return c.label, c.tasks, c.ranks, f"{c.cpu_seconds:.0f}", c.rank_mib, memory, f"{c.output_mib:.0f}", by
 
@@ -257,7 +258,7 @@ def _detached(step: Any, plan: Any, how: str, as_json: bool) -> None:
         console.emit(found)
     else:
         print(f"run         {found['run']}, made by {found['made_by']}")
-        print(f"follow it   campaign status {found['run']} --watch")
+        print(f"follow it   {command('status', found['run'], '--watch')}")
 
 
 def show_end(done: Any, as_json: bool) -> None:
@@ -284,7 +285,7 @@ def show_end(done: Any, as_json: bool) -> None:
         raise Drained(
             f"drained: {len(done.outcome.published)} of {len(plan.tasks)} tasks are made, nothing is left running",
             where=plan.run,
-            do=f"campaign restart {plan.run} goes on with it",
+            do=f"{command('restart', plan.run)} goes on with it",
         )
     if not done.outcome.done:
         first = next(iter(done.outcome.failed.items()), ("", ""))
@@ -292,7 +293,7 @@ def show_end(done: Any, as_json: bool) -> None:
         raise TasksFailed(
             f"{lost} of {len(plan.tasks)} tasks were not made; the first: {first[0]}: {first[1]}",
             where=plan.run,
-            do=f"campaign errors {plan.run} says more; logs are in {plan.submit_path}/logs",
+            do=f"{command('errors', plan.run)} says more; logs are in {plan.submit_path}/logs",
         )
 
 

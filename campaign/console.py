@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from campaign.events import Event
+from campaign.wording import count
 
 
 def emit(document: Any) -> None:
@@ -37,15 +39,55 @@ def warn(texts: Iterable[str]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """Print a table on standard output; as wide as it is when nobody's terminal says otherwise."""
-    from rich.console import Console
-    from rich.table import Table
+    """Print a table on standard output; no cell is cut or broken, so that names can be copied.
 
-    shown = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    On a terminal that is too narrow for it the widest columns stand below
+    their rows; where nobody's terminal says otherwise it is as wide as it is.
+    """
+    import click
+
+    wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = laid_out(columns, [[_cell(cell) for cell in row] for row in rows], wide)
+    if title:
+        print(title)
+    head, *others = lines
+    print(click.style(head, bold=True) if sys.stdout.isatty() else head)
+    for line in others:
+        print(line)
+    sys.stdout.flush()
+
+
+def _cell(value: object) -> str:
+    """One line of text."""
+    return " ".join(str(value).splitlines())
+
+
+def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], wide: int | None) -> list[str]:
+    """The lines of a table: its heading, then its rows.
+
+    Parameters
+    ----------
+    wide : `int` or `None`
+        Columns of the terminal; `None` for as many as it takes.
+    """
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, (name, *(row[n] for row in rows)))) for n, name in enumerate(columns)]
+    beside, below = list(range(len(columns))), list[int]()
+    while wide is not None and len(beside) > 1 and sum(widths[n] + 2 for n in beside) - 2 > wide:
+        widest = max(beside[1:], key=widths.__getitem__)  # the first names the row
+        beside.remove(widest)
+        below.append(widest)
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(cells[n] + " " * (widths[n] - cell_len(cells[n])) for n in beside).rstrip()
+
+    label = max((cell_len(columns[n]) for n in below), default=0)
+    found = [line(columns)]
     for row in rows:
-        shown.add_row(*(str(cell) for cell in row))
-    wide = None if sys.stdout.isatty() else 200
-    Console(width=wide, highlight=False, soft_wrap=False).print(shown)
+        found.append(line(row))
+        found += [f"    {columns[n]:{label}s}  {row[n]}".rstrip() for n in sorted(below) if row[n]]
+    return found
 
 
 class Progress:
@@ -95,7 +137,7 @@ class Progress:
         if self._json:
             print(json.dumps(asdict(event), separators=(",", ":")), flush=True)
         if event.event == "started" and not event.task and not self._quiet:
-            say(f"run {event.run}: {self._total} tasks, journal and logs in {event.detail['submit_path']}")
+            say(f"run {event.run}: {count(self._total, 'task')}, journal and logs in {event.detail['submit_path']}")
         if event.event not in ("published", "failed", "lost") or not event.task:
             return
         self._done += event.event == "published"

@@ -215,7 +215,7 @@ class Finder:
                 refs[name] = self._one_a_detector(name, kind, found, self._inputs)
             else:
                 absent.append(name)
-                notes.append(self._note(name, kind))
+        notes += self._left_out({name: wanted[name] for name in absent})
         types = {name: self._type(name, KINDS[name]) for name in refs}
         return Corrections(refs, tuple(absent), tuple(notes), types, instead)
 
@@ -238,14 +238,21 @@ class Finder:
         """The dataset type that the pipeline wants for it."""
         return self._isr.inputs[kind.connection or name]
 
-    def _note(self, name: str, kind: Kind) -> str:
-        there = self._repository.associations(self._type(name, kind), self._there)
-        what = f"no {name} of the inputs is for these exposures and detectors" if there else f"no {name} in the inputs"
-        return (
-            f"{kind.switch}: {what}, left out"
-            if kind.switch
-            else f"{what}: gains and read noises are the camera file's"
-        )
+    def _left_out(self, kinds: Mapping[str, Kind]) -> list[str]:
+        """Say of the kinds that there are none of, in one line, and of those that do not fit, in another."""
+        fits = [
+            name for name, kind in kinds.items() if self._repository.associations(self._type(name, kind), self._there)
+        ]
+        texts = []
+        for names, where in (
+            ([name for name in kinds if name not in fits], "in the inputs"),
+            (fits, "of the inputs is for these exposures and detectors"),
+        ):
+            switched = {name: kinds[name].switch for name in names if kinds[name].switch}
+            left = [f"left out ({', '.join(switched.values())})"] if switched else []
+            left += ["gains and read noises are the camera file's"] if len(switched) < len(names) else []
+            texts += [f"no {', '.join(names)} {where}: {'; '.join(left)}"] if names else []
+        return texts
 
     def _one_a_detector(self, name: str, kind: Kind, found: Found, there: Sequence[str]) -> dict[int, CalibrationRef]:
         self._require_all(name, kind, found, there)

@@ -24,6 +24,7 @@ from campaign.plan import Plan
 from campaign.simulation import Nights, Places, default_filters, exposures, simulate
 from campaign.step import Options, load
 from campaign.submit import prepare
+from campaign.wording import count
 
 if TYPE_CHECKING:
     from campaign.repository import Repository
@@ -153,7 +154,8 @@ def _step(template: str, environment: Mapping[str, str], repository: Repository,
         raise VerificationFailed(found.problems[0], where=f"check {template}")
     step = load(template, environment, options)
     plan, camera = prepare(step, repository, options)
-    say(f"{template}: {found.raws} raws of {len(found.detectors)} detectors, {len(plan.tasks)} tasks")
+    many = f"{count(found.raws, 'raw')} of {count(len(found.detectors), 'detector')}"
+    say(f"{template}: {many}, {count(len(plan.tasks), 'task')}")
     done = submit(step, repository, plan, camera, lambda event: None, order=Order.of(step, options))
     if not done.outcome.done:
         task, why = next(iter(done.outcome.failed.items()))

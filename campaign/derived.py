@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from campaign.camera import Camera
 from campaign.corrections import require_known
 from campaign.errors import ConfigurationError, SubmissionRefused
+from campaign.freeze import kind_of
 from campaign.home import versions
 from campaign.inputs import listed
 from campaign.jobs import JobTask
@@ -33,8 +34,14 @@ Inputs = Mapping[str, Mapping[int, Sequence["Dataset"]]]
 
 
 def is_derived(pipeline: Pipeline) -> bool:
-    """Whether a pipeline combines no frames."""
-    return any(task.kernel == "defects" for task in pipeline.tasks.values())
+    """Whether a pipeline combines no frames.
+
+    Raises
+    ------
+    ConfigurationError
+        It makes nothing, or several products.
+    """
+    return not kind_of(pipeline)
 
 
 def _measures(pipeline: Pipeline) -> dict[str, PipelineTask]:

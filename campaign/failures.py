@@ -11,6 +11,7 @@ from typing import Any
 
 from campaign.home import Home
 from campaign.state import Index, asked
+from campaign.wording import command
 
 #: Of a log that is shown.
 LAST = 10
@@ -90,7 +91,7 @@ def _failure(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Fai
         exposures=ranges(known[0] for known in ids if len(known) > 1),
         log=str(log) if log else "",
         last=log.read_text(errors="replace").splitlines()[-LAST:] if log else [],
-        again=f"campaign rerun '{tasks[0]}' --run {entry['run']}",
+        again=command("rerun", tasks[0], "--run", entry["run"]),
     )
 
 

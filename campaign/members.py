@@ -26,6 +26,7 @@ from campaign.siteplan import Place
 from campaign.sites import Site, check_release, find, load
 from campaign.sites import plain as plain_site
 from campaign.transport import Local, Ssh, Transport, end
+from campaign.wording import command
 
 if TYPE_CHECKING:
     from campaign.order import Order
@@ -94,7 +95,7 @@ def _answer(member: Member) -> dict[str, str]:
     """
     name, python = member.place.name, member.transport.python[0]
     settings = json.dumps(member.place.settings).encode()
-    do = f"campaign sites ping {name} looks closer; leave it out of --sites to go without"
+    do = f"{command('sites', 'ping', name)} looks closer; leave it out of --sites to go without"
     with tempfile.TemporaryFile() as log:
         try:
             process = member.transport.start([*member.transport.python, "-m", "campaign", "site-run", "probe"], log)

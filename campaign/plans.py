@@ -3,7 +3,7 @@
 A plan is a YAML file::
 
     description: what it is for
-    variables:                  # what an operator would export; --env, then the shell, override them
+    variables:                  # what an operator would export; the shell, then --env, override them
       INSTRUMENT: LSSTComCam
       SELECTION_BIAS: "instrument='$INSTRUMENT' and exposure.observation_type='bias'"
     steps:
@@ -325,7 +325,7 @@ def _sorted(file: PlanFile) -> tuple[str, ...]:
 
 
 def variables(file: PlanFile, path: Path, env_file: Path | None, shell: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a campaign: the plan's, over them a file's, over them the shell's.
+    """The variables of a campaign: the plan's, over them the shell's, over them a file's, as if the shell had read it.
 
     ``$NAME`` in a value of the plan is what NAME is in the end.
 
@@ -337,7 +337,7 @@ def variables(file: PlanFile, path: Path, env_file: Path | None, shell: Mapping[
     over = dict(shell)
     if env_file is not None:
         plain = {name: value for name, value in file.variables.items() if "$" not in value}
-        over = {**envfile.read(env_file, {**plain, **shell}), **shell}
+        over = envfile.read(env_file, {**plain, **shell})
     values = {**file.variables, **{k: v for k, v in over.items() if k in file.variables}}
     raw = {k for k in file.variables if k not in over}
     found, problems = {**over, **values}, []

@@ -13,7 +13,8 @@ from campaign.errors import CampaignError, SubmissionRefused, UsageError
 from campaign.home import Home
 from campaign.inputs import listed
 from campaign.plan import load as load_plan
-from campaign.plans_state import WORDS, Books, Standing, StepState, standing
+from campaign.plans_books import Books
+from campaign.plans_state import WORDS, Standing, StepState, standing
 from campaign.problems import suggest
 from campaign.wording import command, count
 

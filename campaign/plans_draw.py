@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from campaign import svg as drawing
 from campaign.plans import Campaign
 from campaign.plans_state import WORDS, State, StepState
+from campaign.wording import count
 
 HEAD = 44
 #: Fill and border by state.
@@ -71,7 +72,7 @@ def to_come(rows: Mapping[str, Row]) -> str:
     """What is left to do, for a person; empty where nothing is."""
     ahead = [row for row in rows.values() if row.ahead]
     cpu = sum(row.cpu_seconds or 0.0 for row in ahead)
-    return f"{len(ahead)} steps to come, about {cpu:.0f} s of CPU" if ahead else ""
+    return f"{count(len(ahead), 'step')} to come, about {cpu:.0f} s of CPU" if ahead else ""
 
 
 def svg(campaign: Campaign, rows: Mapping[str, Row]) -> str:

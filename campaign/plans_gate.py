@@ -14,6 +14,7 @@ from campaign.ingest import camera_of
 from campaign.plan import load
 from campaign.plans_decide import decision
 from campaign.plans_state import StepState
+from campaign.wording import count
 
 
 def _levels(rows: Sequence[levels.Row]) -> dict[int, float]:
@@ -36,16 +37,19 @@ def gate_text(state: StepState, home: Home) -> list[str]:
     texts = [f"{state.name:14s} waits for a person to look: {', '.join(f'{n} {label}' for label, n in kinds.items())}"]
     if any(bad.values()):
         most = max(bad, key=bad.__getitem__)
-        texts.append(f"    bad pixels  {sum(bad.values())} in {len(bad)} detectors, most in {most}: {bad[most]}")
+        texts.append(
+            f"    bad pixels  {sum(bad.values())} in {count(len(bad), 'detector')}, most in {most}: {bad[most]}"
+        )
     if rows := levels.read(folder / "inputs"):
         exposures = _levels(rows)
         low, high = min(exposures.values()), max(exposures.values())
         noise = median(row.noise for row in rows)
-        texts.append(
-            f"    inputs      {len(exposures)} exposures, levels {low:.4g} to {high:.4g} ADU, noise {noise:.3g} ADU"
-        )
+        many = count(len(exposures), "exposure")
+        texts.append(f"    inputs      {many}, levels {low:.4g} to {high:.4g} ADU, noise {noise:.3g} ADU")
     for found in judge(plan, camera_of(home, plan.instrument)) if plan.kind else ():
-        texts.append(f"    look at     exposure {found.exposure}: {found.why} ({len(found.detectors)} detectors)")
+        texts.append(
+            f"    look at     exposure {found.exposure}: {found.why} ({count(len(found.detectors), 'detector')})"
+        )
     texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
     for word, what in (("then", "accept"), ("or", "reject")):
         texts.append(f"    {word:11s} {decision(what, state.name, state.run)}")

@@ -12,8 +12,9 @@ from campaign.events import read as read_events
 from campaign.home import Home
 from campaign.plan import load
 from campaign.plans import Campaign
+from campaign.plans_books import Books
 from campaign.plans_draw import Row
-from campaign.plans_state import Books, StepState, look
+from campaign.plans_state import StepState, look
 from campaign.step import Step
 
 if TYPE_CHECKING:

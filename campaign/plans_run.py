@@ -24,9 +24,10 @@ from campaign.home import Home, typed_line
 from campaign.order import NONCE
 from campaign.order import read as read_order
 from campaign.plans import Campaign, PlanStep
+from campaign.plans_books import Books
 from campaign.plans_decide import Gate, require_products
 from campaign.plans_gate import gate_text
-from campaign.plans_state import WORDS, Books, StepState, keep_plan, look
+from campaign.plans_state import WORDS, StepState, keep_plan, look
 from campaign.problems import suggest
 from campaign.wording import count
 
@@ -113,6 +114,8 @@ class Driver:
             text = self.campaign.path.read_text(encoding="utf-8")
             keep_plan(self.books, text, self.campaign.chosen_variables, self.chosen.changed)
             self._require_before(wanted)
+            detail = {"campaign": self.campaign.name, "plan": str(self.campaign.path), "steps": wanted}
+            self.home.record("run", self.campaign.environment["TICKET"], detail)
             try:
                 states = self._drive(wanted)
             except KeyboardInterrupt:

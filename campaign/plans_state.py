@@ -7,23 +7,19 @@ is looked up where the run is.
 
 from __future__ import annotations
 
-import fcntl
-import getpass
 import json
 import re
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from campaign import claim
 from campaign.errors import SubmissionRefused, UsageError
-from campaign.home import SPOKEN, Home, append_line, now
+from campaign.home import Home
 from campaign.jobs import write_text
-from campaign.lines import lacking, leave_out, numbered
 from campaign.plans import Campaign, kept
+from campaign.plans_books import PLAN, VARIABLES, Books, folder_of
 from campaign.status import state_of
 from campaign.template_config import StepConfig
 from campaign.template_vocabulary import objection
@@ -41,17 +37,6 @@ WORDS: Mapping[State, str] = {
     "done": "done",
     "blocked": "waits for a step that failed",
 }
-#: What a line must say beside, by event.
-SAID: Mapping[str, tuple[str, ...]] = {
-    "begun": ("rerun",),
-    "gate": ("run",),
-    "accepted": ("run", "user", "reason"),
-    "rejected": ("run", "rerun"),
-    "made": ("run",),
-    "certified": ("run", "target"),
-}
-#: What a campaign's folder keeps of how it was begun.
-PLAN, VARIABLES = "plan.yaml", "variables.json"
 _RERUN = re.compile(r"^(.*?)([a-y])$")
 
 
@@ -67,82 +52,6 @@ def next_rerun(rerun: str) -> str:
     if not found:
         raise UsageError(f"RERUN {rerun} does not end in a letter from a to y", do="give the next one with --rerun")
     return found[1] + chr(ord(found[2]) + 1)
-
-
-@dataclass(frozen=True)
-class Books:
-    """A campaign's folder."""
-
-    folder: Path
-
-    @property
-    def journal(self) -> Path:
-        """One line a decision."""
-        return self.folder / "journal.jsonl"
-
-    def write(self, event: str, step: str = "", **detail: Any) -> None:
-        """Add a line; several commands may do so at once."""
-        who = {"user": getpass.getuser(), "host": socket.gethostname()}
-        append_line(self.journal, {"t": now(), "event": event, "step": step, **who, **detail})
-
-    def lines(self) -> list[dict[str, Any]]:
-        """All of them, oldest first; a line that is damaged is left out, see `campaign.lines`."""
-        found = []
-        for number, line in numbered(self.journal):
-            needs = {**SPOKEN, **dict.fromkeys(SAID.get(str(line.get("event")), ()), str)}
-            if wrong := lacking(line, needs):
-                leave_out(str(self.journal), number, wrong)
-            else:
-                found.append(line)
-        return found
-
-    def variables(self) -> dict[str, str]:
-        """The variables that it was begun with; none where they were not kept, or cannot be read."""
-        try:
-            found = json.loads((self.folder / VARIABLES).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def driven(self) -> bool:
-        """Whether somebody drives it, as far as this machine can tell."""
-        owner = claim.read(self.folder)
-        return owner is not None and owner.alive is not False
-
-    @contextmanager
-    def deciding(self) -> Iterator[None]:
-        """Be the only one who decides at a gate."""
-        with (self.folder / "decision.lock").open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-
-    @contextmanager
-    def driving(self) -> Iterator[None]:
-        """Be the only one who drives the campaign.
-
-        Raises
-        ------
-        SubmissionRefused
-            Somebody else does.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "driver.lock").open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                owner = claim.read(self.folder)
-                who = f" by {owner.text}" if owner else ""
-                raise SubmissionRefused(
-                    f"the campaign is being run{who}", where=str(self.folder), do="campaign plan shows where it is"
-                ) from error
-            claim.write(self.folder)
-            yield
-
-
-def folder_of(home: Home, name: str) -> Path:
-    """Where a campaign keeps its books."""
-    return home.path / "campaigns" / name
 
 
 def books_of(home: Home, campaign: Campaign) -> Books:
@@ -259,7 +168,7 @@ def _run_state(folder: Path) -> tuple[State, str]:
     owner, state = claim.read(folder), state_of(folder)
     if state == "running" or (owner is not None and owner.alive is not False):
         unseen = owner is not None and owner.alive is None
-        return "running", f"it is made by {owner.text}: {claim.advice(owner)}" if owner and unseen else ""
+        return "running", f"it is made by {owner.text}: {claim.advice(owner, folder)}" if owner and unseen else ""
     ends: Mapping[str, State] = {"done": "made", "failed": "failed"}
     return ends.get(state, "left"), ""
 

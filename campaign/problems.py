@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from campaign.errors import ConfigurationError
+from campaign.wording import count
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Problems(ConfigurationError):
 
     def __init__(self, subject: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(problems, key=_place))
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        super().__init__("\n  ".join([count, *map(str, self.problems)]), where=subject)
+        many = count(len(problems), "problem")
+        super().__init__("\n  ".join([many, *map(str, self.problems)]), where=subject)
 
 
 def _place(problem: Problem) -> tuple[str, int]:

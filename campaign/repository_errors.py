@@ -25,10 +25,13 @@ from lsst.daf.butler.registry import (
 )
 
 from campaign.errors import CampaignError, ConfigurationError, TransientError
+from campaign.repository_records import DATASET_TYPES
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Parts of the names of collections that say what they hold.
+_NAMED = re.compile(rf"({'|'.join((*DATASET_TYPES, 'defect'))})(?:Gen)?(?:-(\w+))?(?:\..*)?")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 #: What the Butler raises for a repository whose tables, or whose ways to read them, are of another of its versions.
@@ -39,9 +42,19 @@ UPDATE = "install a release of lsst-daf-butler that reads it, or bring a copy up
 COMPARE = "compare butler.yaml with another repository's, or bring it and the database back from a backup"
 
 
+def _kind(name: str) -> tuple[str, str] | None:
+    """The kind and band that a collection of calibrations is named for, as ``.../flatGen-r.20250207a`` is."""
+    parts = name.split("/")
+    found = (
+        next((match for part in reversed(parts) if (match := _NAMED.fullmatch(part))), None) if len(parts) > 1 else None
+    )
+    return (found[1], found[2] or "") if found else None
+
+
 def similar(name: str, known: Iterable[str]) -> str:
     """Say which of the known names are meant, or list the first of them."""
-    names = sorted(known)
+    kind = _kind(name)
+    names = [other for other in sorted(known) if not (kind and _kind(other) and _kind(other) != kind)]
     near = get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return f"did you mean {', '.join(near)}?"

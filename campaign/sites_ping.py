@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from slurm.scripts import Scheduler
 
 #: What sinfo says of a partition: its name, with a star where it is the default one, its state, its nodes.
-_PARTITION = re.compile(r"(\S+?)\*? ([a-z]+) \d+")
+_PARTITION = re.compile(r"(\S+) (\S+) ([a-z]+)")
 MEMORY_MIB = 300
 RANKS = 2
 Said: TypeAlias = dict[str, Any]
@@ -141,15 +141,19 @@ def _scheduler(site: Site, scheduler: Scheduler) -> Proof:
 
     chosen = ["-p", scheduler.partition] if scheduler.partition else []
     try:
-        said = call(scheduler.access, ["sinfo", "-h", *chosen, "-o", "%P %a %D"], patience=0)
+        said = call(scheduler.access, ["sinfo", "-h", *chosen, "-o", "%P %R %a"], patience=0)
     except SlurmError as error:
         do = f"`campaign sites up {site.name}` starts a cluster here; else set scheduler.conf, or log in where Slurm is"
         raise _Failed("scheduler", str(error), do) from error
-    partitions = shaped(said, _PARTITION)
-    if not partitions:
+    known = [found.groups() for found in shaped(said, _PARTITION)]
+    if not known:
         raise _Failed("scheduler", f"no partition {scheduler.partition}", "set scheduler.partition")
-    name, state = partitions[0].groups()
-    return Proof("scheduler", True, f"partition {name} is {state}")
+    return Proof("scheduler", True, "partition {} is {}".format(*_default(known)))
+
+
+def _default(partitions: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Name and state of the partition that jobs go to: the one that sinfo marks with a star, else the first."""
+    return next((words for words in partitions if words[0] != words[1]), partitions[0])[1:]
 
 
 def _scratch(site: Site) -> Proof:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from campaign.plan import Plan
     from campaign.repository import Repository
 
-_ID: Final = re.compile(r"CALIB_([A-Z]+)(?:_(\d+))?_ID")
-_NONE: Final = re.compile(r"CALIB_([A-Z]+)")
+#: Cards of what a product was made from; of several of a kind all but the first have a number, ``CALIB_FLAT_1_ID``.
+_ID: Final = re.compile(r"CALIB_(.+)_ID")
+_NONE: Final = re.compile(r"CALIB_(.+)")
 #: By detector and kind: dataset ids and RUNs.
 Uses = dict[int, dict[str, set[tuple[str, str]]]]
 #: That there is none.
@@ -87,15 +88,24 @@ def _products(plan: Plan) -> list[JobTask]:
 def _had(plan: Plan) -> Uses:
     """What a product was made from; but for what an operator named."""
     found: Uses = {}
+    known = {str(row["type"]).upper() for row in plan.calibrations}
     for job in _products(plan):
         assert job.detector is not None
         kinds, cards = found.setdefault(job.detector, defaultdict(set)), job.provenance
         for key, value in cards.items():
-            if (match := _ID.fullmatch(key)) and f"CALIB_{match[1]}_NAMED" not in cards:
-                kinds[match[1].lower()].add((str(value), str(cards.get(f"{key.removesuffix('_ID')}_RUN", ""))))
+            if match := _ID.fullmatch(key):
+                kind = _kind(match[1], known)
+                if f"CALIB_{kind}_NAMED" not in cards:
+                    kinds[kind.lower()].add((str(value), str(cards.get(f"CALIB_{match[1]}_RUN", ""))))
             elif (match := _NONE.fullmatch(key)) and value == "none":
                 kinds[match[1].lower()].add(NONE)
     return found
+
+
+def _kind(name: str, known: Set[str]) -> str:
+    """The kind in a card's name, which may end in the number of one of several."""
+    kind, _, number = name.rpartition("_")
+    return kind if kind and number.isdigit() and name not in known else name
 
 
 def _found_certified(plan: Plan, repository: Repository, there: Sequence[str], kinds: Sequence[str]) -> Uses:

@@ -23,6 +23,7 @@ from campaign.pipeline import Pipeline
 from campaign.problems import suggest
 from campaign.selection import check_expression, instruments
 from campaign.template import StepConfig, resolve
+from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.repository import Repository
@@ -152,7 +153,7 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
         raise ConfigurationError(
             f"the selection finds no raw frame in {listed(present)}\n    {query}",
             where=step.query_place,
-            do=f"campaign ingest {repository.root} --camera {instrument} --summary shows what there is",
+            do=f"{command('ingest', repository.root, '--camera', instrument, '--summary')} shows what there is",
         )
     others = {e.instrument for e in selection.exposures} - {instrument}
     if others:
@@ -165,7 +166,7 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
     left = without(for_purpose(selection, camera, query), options.exclude)
     if not left.raws:
         raise ConfigurationError(
-            f"nothing is left of {len(selection.raws)} raws of {len(selection.exposures)} exposures",
+            f"nothing is left of {count(len(selection.raws), 'raw')} of {count(len(selection.exposures), 'exposure')}",
             where=step.query_place,
             do="leave fewer out with --exclude, or name the detectors that are wanted (science ones are by default)",
         )

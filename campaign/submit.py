@@ -33,6 +33,7 @@ from campaign.order import NAME, Order, fingerprint
 from campaign.plan import Plan, undisturbed
 from campaign.step import Options, Step, in_unit, require_writeable, select
 from campaign.usage import expected, works
+from campaign.wording import command
 
 if TYPE_CHECKING:
     from campaign.camera import Camera
@@ -108,9 +109,9 @@ def taken(home: Home, repository: Repository, output_run: str, how: str) -> Subm
         return SubmissionRefused(what, where=repository.root, do=do)
     owner = claim.read(Path(folder))
     if owner is not None and owner.alive is not False:
-        what, do = f"{what}: run {run} is being made by {owner.text}", f"campaign status {run} --watch follows it"
+        what, do = f"{what}: run {run} is being made by {owner.text}", f"{command('status', run, '--watch')} follows it"
     elif run not in {entry["run"] for entry in home.runs()} or not journal_done(Path(folder)):
-        what, do = f"{what}: run {run} was left unfinished", f"campaign restart {folder} goes on with it, or {do}"
+        what, do = f"{what}: run {run} was left unfinished", f"{command('restart', folder)} goes on with it, or {do}"
     else:
         what = f"{what}: run {run} made it"
     return SubmissionRefused(what, where=repository.root, do=do)
@@ -152,7 +153,7 @@ def _folder(plan: Plan) -> Iterator[None]:
         raise SubmissionRefused(
             f"the submit folder exists already, it is claimed{who}" if who else "the submit folder exists already",
             where=plan.submit_path,
-            do=f"campaign restart {plan.submit_path} goes on with that run; or give another submitPath, or let the "
+            do=f"{command('restart', plan.submit_path)} goes on with that run; or give another submitPath, or let the "
             "default name one a run",
         ) from error
     try:

@@ -16,7 +16,8 @@ from templates import ROOT
 INCLUDE: Final = "includeConfigs"
 MOST_FILES: Final = 200
 """Files that a template may include, each as often as it is included."""
-_BAND: Final = re.compile(r"(?P<stem>.+)_(?P<band>[ugrizy])")
+BANDS: Final = "ugrizy"
+_BAND: Final = re.compile(rf"(?P<stem>.+)_(?P<band>[{BANDS}])")
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,25 @@ def _served(path: Path) -> Source | None:
     return None
 
 
+def _other_band(path: Path) -> str:
+    """Say for which bands a template is, where it is asked for another; empty where it is none of a band."""
+    stem, sign, _ = path.stem.rpartition("_")
+    shared = path.with_name(f"{stem}{path.suffix}.j2")
+    if not sign or not _for_bands(shared):
+        return ""
+    return f"{stem} is one for each band: {', '.join(f'{stem}_{band}' for band in BANDS)}"
+
+
+def _for_bands(path: Path) -> bool:
+    return path.is_file() and path.suffix == ".j2" and "band" in path.read_text(encoding="utf-8", errors="replace")
+
+
 def names(folder: Path) -> list[str]:
     """List the templates of a folder by the names that they answer to."""
     found = []
     for path in sorted(folder.glob("bps_*.yaml*")):
-        shared = path.suffix == ".j2" and "band" in path.read_text(encoding="utf-8", errors="replace")
         stem = path.name.removesuffix(".j2").removesuffix(".yaml")
-        found += [f"{stem}_{band}.yaml" for band in "ugrizy"] if shared else [f"{stem}.yaml"]
+        found += [f"{stem}_{band}.yaml" for band in BANDS] if _for_bands(path) else [f"{stem}.yaml"]
     return found
 
 
@@ -88,6 +101,8 @@ def locate(path_or_name: str, environment: Mapping[str, str]) -> Source | Proble
         source = _served(place / path)
         if source:
             return source
+    if wrong := next((text for place in places if (text := _other_band(place / path))), ""):
+        return Problem(f"there is no template {path.name!r}", "" if len(places) > 1 else path_or_name, wrong)
     if len(places) > 1:
         known = [name for place in places for name in names(place)]
         return Problem(f"there is no template {path.name!r}", "", suggest(path.name, known))

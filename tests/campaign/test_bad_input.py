@@ -243,7 +243,7 @@ def test_an_unknown_template(site: Site, template: str, said: str) -> None:
         ("export A=1\n\nfoo bar\n", ":3: 'foo' is not NAME=value"),
         ("A='x \\\ny'\nB=$(date)\n", ":3: 'B=$(date)' is not NAME=value"),
         ("A=$NOWHERE/x\n", ":1: $NOWHERE is used before it is set"),
-        ('A="x\n', ": a quote is not closed"),
+        ('A="x\n', ":1: a quote is not closed"),
     ],
 )
 def test_a_file_of_variables(site: Site, tmp_path: Path, lines: str, said: str) -> None:

@@ -206,7 +206,7 @@ def test_check_shows_what_is_applied(site: Site) -> None:
     assert [(c["type"], c["collection"], c["detectors"]) for c in found["calibrations"]] == [
         (kind, f"{SITE}/{kind}.a", [0, 1]) for kind in ("linearizer", "crosstalk", "defects", "ptc")
     ]
-    assert [n for n in found["notes"] if "no raw" not in n] == ["doDeferredCharge: no cti in the inputs, left out"]
+    assert [n for n in found["notes"] if "no raw" not in n] == ["no cti in the inputs: left out (doDeferredCharge)"]
     said = site.flat("check", CALIB_COLLECTIONS=SITE).out
     what = f"crosstalk of {SITE}/crosstalkGen.a for 2 detectors, in {SITE}/crosstalk.a"
     assert f"applied     {what}, valid 2024-01-01T00:00:00 to open TAI" in said
@@ -216,8 +216,11 @@ def test_without_any_they_are_left_out(site: Site) -> None:
     """And the jobs say so."""
     found = json.loads(site.flat("check", "--json").out)
     assert found["calibrations"] == [] and found["problems"] == []
-    assert "no ptc in the inputs: gains and read noises are the camera file's" in found["notes"]
-    assert "doCrosstalk: no crosstalk in the inputs, left out" in found["notes"]
+    switches = "doLinearize, doCrosstalk, doDefect, doDeferredCharge"
+    assert [note for note in found["notes"] if "no raw" not in note] == [
+        "no linearizer, crosstalk, defects, cti, ptc in the inputs: "
+        f"left out ({switches}); gains and read noises are the camera file's"
+    ]
     plan = json.loads(site.flat("submit", "--dry-run", "--json").out)
     isr = plan["groups"][0]["config"]["isr"]
     off = ("ptc", "crosstalk", "linearity", "defects")
@@ -245,7 +248,7 @@ def test_one_that_some_have_and_others_have_not(site: Site) -> None:
 def test_one_that_is_for_other_dates(site: Site) -> None:
     target = certify(site, "linearizer", DETECTORS, "later", "2030-01-01T00:00:00")
     found = json.loads(site.flat("check", "--json", CALIB_COLLECTIONS=target).out)
-    assert "doLinearize: no linearizer of the inputs is for these exposures and detectors, left out" in found["notes"]
+    assert "no linearizer of the inputs is for these exposures and detectors: left out (doLinearize)" in found["notes"]
     assert found["problems"] == []
 
 

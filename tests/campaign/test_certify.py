@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from lsst.daf.butler import Butler
 
+from campaign.certification import request, run
 from campaign.certify import certify, chain, check_chain
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, UsageError
 from campaign.repository import Repository, create, open_repository
@@ -181,6 +182,43 @@ def test_one_clear_line_and_nothing_changed(repository: Repository, changes: dic
         certified(repository, **changes)
     assert "\n" not in caught.value.what
     assert repository.collections() == before
+
+
+def test_a_template_that_was_not_submitted_yet(repository: Repository, tmp_path: Path) -> None:
+    """Nothing of another kind is proposed; once it was submitted, that its run has made nothing."""
+    environment = {
+        **{"INSTRUMENT": CAMERA, "TICKET": "DM-1", "TAG": "TAG", "RERUN": "20250207a", "CERT_RERUN": "20250207a"},
+        **{"START_DATE": BEGIN, "REPO": repository.root, "SCRATCH": str(tmp_path), "USER_CALIB_PREFIX": ""},
+        **{"RAW_COLLECTION": "raw", "CALIB_COLLECTIONS": "", "SELECTION_DARK": "1=1", "SELECTION_FLAT_r": "1=1"},
+    }
+    chosen = {
+        **dict.fromkeys(("repo", "source", "target", "dataset_type", "chain_name", "begin_date", "end_date")),
+        **dict.fromkeys(("search_all_inputs", "no_chain", "yes", "deploy"), False),
+        "mode": "prepend",
+    }
+    for template, name in (("bps_dark", "darkGen.20250207a"), ("bps_flat_r", "flatGen-r.20250207a")):
+        wanted = request(template, environment, chosen)
+        with pytest.raises(ConfigurationError) as caught:
+            run(wanted)
+        assert f"nothing is submitted yet of {template}: there is no {TICKET}/TAG/{name}" in str(caught.value)
+        assert f"-> campaign submit {template}" in str(caught.value) and "biasGen" not in str(caught.value)
+    wanted.home.add_run({"run": "r-1", "output": f"{TICKET}/TAG/{name}", "output_run": "x", "product": "flat"})
+    with pytest.raises(ConfigurationError, match="run r-1 has published nothing.*\n  -> campaign status r-1"):
+        run(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        (f"{TICKET}/TAG/darkGen.20250207a", ""), (f"{TICKET}/TAG/biasGne.20250207a", f"did you mean {GENERATED}"),
+        (f"{TICKET}/TAG/biasGen.20250207b", f"did you mean {GENERATED}"), (f"{TICKET}/TAG/flatGen-r.20250207a", ""),
+        (f"{CAMERA}/calib/DM-2", f"did you mean {TICKET}"),
+    ],
+)  # fmt: skip
+def test_no_collection_of_another_kind_is_proposed(repository: Repository, name: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        repository.require_collections([name])
+    assert (meant in str(caught.value)) if meant else "biasGen" not in str(caught.value)
 
 
 def test_certified_calibrations_are_no_source(repository: Repository) -> None:

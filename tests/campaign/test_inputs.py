@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,45 @@ def test_a_camera_is_not_called_like_a_path(name: str) -> None:
         camera.build({**COMCAM.model_dump(), "name": name}, "evil.yaml")
 
 
-def test_home_is_expanded_in_a_file_of_variables(tmp_path: Path) -> None:
+#: What stands behind ``A=``, and what a shell has then.
+ASSIGNED = [
+    ("~/repo", "/people/me/repo"), ("a~/b", "a~/b"), ('"~/x"', "~/x"), ("a:~/b", "a:/people/me/b"), ("'~'", "~"),
+    ("$X", "ex"), ("${X}y", "exy"), ('"$X y"', "ex y"), ("'$X'", "$X"), (r"\$X", "$X"), (r'"\$X"', "$X"),
+    (r"'\$X'", r"\$X"), (r'"\a\"\\"', r"\a" + '"\\'), (r"\a\'", "a'"), ("a'b'\"c\"", "abc"), ("'$(date)`'", "$(date)`"),
+    ("a#b # c", "a#b"), ("a\\\nb", "ab"), ('"a\\\n b"', "a b"), ("'a\\\nb'", "a\\\nb"), ("", ""), ('"a\nb"', "a\nb"),
+    ("1; B=2", "1"), ("$", "$"), ('"a$"', "a$"), ("$X$X", "exex"), ("'a\r\nb'", "a\r\nb"), ("é漢", "é漢"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value"), ASSIGNED)
+def test_a_file_of_variables_is_read_as_a_shell_reads_it(tmp_path: Path, text: str, value: str) -> None:
+    path, base = tmp_path / "env.sh", {"HOME": "/people/me", "X": "ex"}
+    path.write_bytes(f"A={text}\nC=3 D=$C; export C=4 E=$C HOME; export A\n".encode())
+    found = envfile.read(path, base)
+    assert (found["A"], found["D"], found["C"], found["E"]) == (value, "3", "4", "3")
+    line = ["sh", "-c", '. "$0"; printf "%s|" "$A" "$D" "$C" "$E"', str(path)]
+    assert subprocess.run(line, env=base, capture_output=True, check=True).stdout.decode() == f"{value}|3|4|3|"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A=$(date)", ":2: 'A=$(date)' is not NAME=value"), ("A=`date`", "is for a shell to run"),
+        ("A=${X:-y}", "for a shell to work out"), ("A=$1", "for a shell to work out"), ("A=a|b", "| is for a shell"),
+        ("A=1 X", ":2: 'X' is not NAME=value"), ("export A B", "'B' is not NAME=value"), ("A=$Y", "$Y is used before"),
+        ("A='x", ":2: a quote is not closed"), ('A="x\\', ":2: a quote is not closed"), ("A='\0'", "NUL"),
+        ("A=" + "x" * 140_000, "longer than the 131072 bytes"),
+    ],
+)  # fmt: skip
+def test_what_a_file_of_variables_cannot_hold(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "env.sh"
-    path.write_text("export REPO=~/repo OTHER=a~/b\n")
-    found = envfile.read(path, {"HOME": "/people/me"})
-    assert (found["REPO"], found["OTHER"]) == ("/people/me/repo", "a~/b")
+    path.write_text(f"X=1\n{text}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        envfile.read(path, {"A": ""})
+    assert words in str(caught.value)
+
+
+def test_a_file_of_variables_whose_lines_end_as_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "env.sh"
+    path.write_bytes(b"export A=1\r\nB='x\r\ny'\r\n")
+    assert envfile.read(path, {}) == {"A": "1", "B": "x\ny"}

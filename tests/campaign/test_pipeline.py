@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from campaign.derived import is_derived
 from campaign.errors import ConfigurationError
+from campaign.freeze import kind_of, product_of
 from campaign.pipeline import Pipeline, PipelineErrors, load
 from campaign.tasks import TASKS
 from templates import ROOT
@@ -129,6 +131,31 @@ def test_kinds() -> None:
         "Mosaic8": ("mosaic", "serial"),
         "Mosaic64": ("mosaic", "serial"),
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "of", "product"),
+    [
+        ("Bias", "bias", "bias"), ("Dark", "dark", "dark"), ("Flat", "flat", "flat"), ("Cti", "flat", "cti"),
+        ("Defects", "", "defects"),
+    ],
+)  # fmt: skip
+def test_what_a_pipeline_makes_and_of_which_frames(kind: str, of: str, product: str) -> None:
+    pipeline = packaged(kind)
+    assert (kind_of(pipeline), product_of(pipeline), is_derived(pipeline)) == (of, product, of == "")
+
+
+def test_a_pipeline_makes_one_product(tmp_path: Path) -> None:
+    both = "imports: [{location: $CP_PIPE_DIR/pipelines/any/cpBias.yaml}, {location: $CP_PIPE_DIR/pipelines/any/%s}]"
+    for other, label in (("cpDark.yaml", "cpDarkCombine"), ("cpDefects.yaml", "cpDefects")):
+        pipeline = load(make(tmp_path, both % other), "X", {"CP_PIPE_DIR": f"{ROOT}/cp_pipe"})
+        with pytest.raises(ConfigurationError, match=f"2 tasks make a product each.*: cpBiasCombine, {label}"):
+            kind_of(pipeline)
+        with pytest.raises(ConfigurationError, match="2 tasks make a product each"):
+            is_derived(pipeline)
+    none = load(make(tmp_path, both % "cpDark.yaml") + "#cpBiasIsr,cpDarkIsr", "X", {"CP_PIPE_DIR": f"{ROOT}/cp_pipe"})
+    with pytest.raises(ConfigurationError, match="no task makes a product"):
+        product_of(none)
 
 
 def test_any_instrument_without_its_own_pipeline() -> None:

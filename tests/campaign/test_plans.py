@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ET
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
 
+from campaign.cli import environment
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home
 from campaign.plans import Campaign, load, locate, read
+from campaign.plans_books import Books
 from campaign.plans_decide import waiting_gate
 from campaign.plans_draw import Row, svg
 from campaign.plans_run import Chosen, chosen_steps
 from campaign.plans_simulation import exposures, problems
-from campaign.plans_state import Books, StepState, keep_plan, next_rerun
+from campaign.plans_state import StepState, keep_plan, next_rerun
 from campaign.reads import differences, draw, reads
 from campaign.svg import columns
 from tests.conftest import ROOT, typed
@@ -65,7 +69,11 @@ def loaded(path: Path, env: Path | None = None, **shell: str) -> Campaign:
         ({**STEPS, "dark": {"template": "bps_drak"}}, "step dark: there is no template 'bps_drak.yaml'"),
         ({**STEPS, "dark": {"template": "bps_dark", "gates": True}}, "steps dark gates is no known key"),
         ({**STEPS, "dark": {"needs": ["bias"]}}, "steps dark template is missing"),
-        ({**STEPS, "x": {"template": "bps_flat_q"}}, "step x: there is no template 'bps_flat_q.yaml'"),
+        (
+            {**STEPS, "x": {"template": "bps_flat_q"}},
+            "step x: there is no template 'bps_flat_q.yaml'\n    -> bps_flat is one for each band: "
+            "bps_flat_u, bps_flat_g, bps_flat_r, bps_flat_i, bps_flat_z, bps_flat_y",
+        ),
         ({**STEPS, "x": {"template": "bps_flat_g"}}, "step x: the variable SELECTION_FLAT_g is not set"),
         ({**STEPS, "dark": {"template": "bps_dark", "certify": {"chain": "append"}}}, "'prepend' or 'redefine'"),
     ],
@@ -108,23 +116,24 @@ def test_what_is_wrong_with_the_variables(name: str, value: str, words: str, tmp
     assert words in str(caught.value)
 
 
-def test_a_file_goes_over_the_plan_and_the_shell_over_both(tmp_path: Path) -> None:
+def test_the_shell_goes_over_the_plan_and_a_file_over_both(tmp_path: Path) -> None:
+    """As if the shell had read the file; for a submission, a check and a certification too."""
     env = tmp_path / "env.sh"
     lines = ["TAG=filed", "TICKET=DM-7", "SELECTION_DARK=\"instrument='$INSTRUMENT' and \\\n  exposure.id > 1\""]
+    lines += ["REPO=/repo/$INSTRUMENT", "SCRATCH=$SCRATCH/x", r"OTHER='\$INSTRUMENT'\$INSTRUMENT"]
     env.write_text("".join(f"export {line}\n" for line in lines))
-    campaign = loaded(written(tmp_path), env, TICKET="DM-9", INSTRUMENT="LATISS")
-    assert (campaign.environment["TAG"], campaign.environment["TICKET"]) == ("filed", "DM-9")
+    shell = {**SHELL, "TICKET": "DM-9", "INSTRUMENT": "LATISS", "CERT_RERUN": "shell"}
+    campaign = load(str(written(tmp_path)), env, shell)
+    with patch.dict(os.environ, shell, clear=True):
+        submission = environment(str(env))
+    for found in (campaign.environment, submission):
+        assert (found["TAG"], found["TICKET"], found["CERT_RERUN"]) == ("filed", "DM-7", "shell")
+        assert (found["REPO"], found["SCRATCH"]) == ("/repo/LATISS", "/nowhere/scratch/x")
+        assert found["SELECTION_DARK"] == "instrument='LATISS' and   exposure.id > 1"
+        assert found["OTHER"] == r"\$INSTRUMENT$INSTRUMENT"
     assert campaign.environment["SELECTION_BIAS"].startswith("instrument='LATISS'")
-    assert campaign.name == "mine.DM-9.filed.20250207a"
-    assert campaign.config("dark", "20250207c").output.endswith("DM-9/filed/darkGen.20250207c")
-
-
-def test_the_shell_names_the_repository_whatever_a_file_says(tmp_path: Path) -> None:
-    env = tmp_path / "env.sh"
-    env.write_text("export REPO=/repo/main\nexport SELECTION_BIAS=\"instrument='$INSTRUMENT'\"\n")
-    campaign = loaded(written(tmp_path), env, INSTRUMENT="LATISS")
-    assert campaign.environment["REPO"] == SHELL["REPO"]
-    assert campaign.environment["SELECTION_BIAS"] == "instrument='LATISS'"
+    assert campaign.name == "mine.DM-7.filed.20250207a"
+    assert campaign.config("dark", "20250207c").output.endswith("DM-7/filed/darkGen.20250207c")
 
 
 def test_a_certification_is_looked_at_before_anything_runs(tmp_path: Path) -> None:
@@ -149,7 +158,9 @@ def test_a_certification_is_looked_at_before_anything_runs(tmp_path: Path) -> No
 
 def test_the_technotes_exports_are_taken_as_they_are(tmp_path: Path) -> None:
     plan = load("dmtn-222", None, SHELL)
-    other = load("dmtn-222", EXPORTS, {**SHELL, "TAG": "mine"})
+    own = tmp_path / "exports.sh"
+    own.write_text(EXPORTS.read_text() + "export TAG=mine\n")
+    other = load("dmtn-222", own, SHELL)
     for name in plan.file.variables:
         if name not in ("TAG", "CALIB_COLLECTIONS"):
             assert other.environment[name].split() == plan.environment[name].split(), name

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import getpass
 import json
+import shlex
 import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -17,11 +20,13 @@ import pytest
 
 from campaign import claim
 from campaign.errors import CampaignError, UsageError
-from campaign.home import Home
+from campaign.history import history
+from campaign.home import Home, typed_line
 from campaign.plans import Campaign
+from campaign.plans_books import Books
 from campaign.plans_decide import gates_of, shown, standings, token, waiting_gate
 from campaign.plans_run import Chosen, Driver
-from campaign.plans_state import Books, StepState, following, keep_plan, look
+from campaign.plans_state import StepState, following, keep_plan, look
 from tests.campaign.test_plans import STEPS, VARIABLES, loaded, written
 
 GATED = {"bias": {**STEPS["bias"], "gate": True}, "dark": STEPS["dark"]}
@@ -70,7 +75,7 @@ def made(tmp_path: Path) -> Made:
 def clock(minutes: int) -> Iterator[None]:
     """Have everything that is written meanwhile bear the time of a machine whose clock is wrong."""
     wrong = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    with patch("campaign.home.now", return_value=wrong), patch("campaign.plans_state.now", return_value=wrong):
+    with patch("campaign.home.now", return_value=wrong), patch("campaign.plans_books.now", return_value=wrong):
         yield
 
 
@@ -247,6 +252,34 @@ def test_what_was_shown_is_accepted_and_nothing_else(tmp_path: Path) -> None:
     for wrong in (token(both), "", "0123-4567"):
         with pytest.raises(UsageError):
             shown(made.home, wrong)
+
+
+def test_the_record_of_a_ticket_has_decisions_and_commands_that_can_be_given(made: Made) -> None:
+    """Of a submission by a plan the variables too, and whose decision it was."""
+    made.begin()
+    folder = made.run("bias", "r-1", "done")
+    typed_as = ["/somewhere/campaign/__main__.py", "submit", "bps_bias", "--set", "outputRun={output}/a b"]
+    with patch.object(sys, "argv", typed_as):
+        made.home.record("submit", "DM-1", {"run": "r-1", "submit_path": str(folder)})
+    lines = made.home.history_file.read_text()
+    made.home.history_file.write_text(lines + lines.replace('"line":"campaign ', '"line":"__main__.py '))
+    made.home.record("submit", "DM-2", {"run": "r-9"})
+    with patch.object(sys, "argv", ["campaign", "accept", "bias", "--reason", "it's flat"]):
+        made.books.write("accepted", "bias", run="r-1", reason="it's flat", line=typed_line())
+    made.books.write("rejected", "bias", run="r-1", reason="no, dark", rerun="20250207b")  # an earlier release's
+    text = history(made.home, "DM-1")
+    who = f"By {getpass.getuser()} on {socket.gethostname()}"
+    blocks = [block.strip() for block in text.split("```")[1::2]]
+    given = [shlex.split(block) for block in blocks]
+    submitted = ["RERUN=20250207a", "campaign", *typed_as[1:]]
+    assert given[1:] == [
+        submitted, submitted, ["campaign", "accept", "bias", "--reason", "it's flat"],
+        ["campaign", "reject", "bias", "--run", "r-1", "--reason", "no, dark"],
+    ]  # fmt: skip
+    assert f"SELECTION_BIAS={VARIABLES['SELECTION_BIAS']}".replace("$INSTRUMENT", "LSSTComCam") in given[0]
+    assert f"{who}, for step bias of campaign {made.campaign.name}:" in text
+    assert "- reason: it's flat" in text and "- made next as RERUN: 20250207b" in text and "r-9" not in text
+    assert text.count(f"{who}:") == 2
 
 
 def test_plan_and_variables_stay_what_they_were(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from campaign.errors import ConfigurationError
 from campaign.events import Event
 from campaign.failures import failures, ranges
 from campaign.home import Home
-from campaign.plans_state import Books
+from campaign.plans_books import Books
 from campaign.progress import progress
 from campaign.state import Index, opened, place, update
 from campaign.state_campaigns import Spoken

@@ -24,8 +24,9 @@ import yaml
 from campaign.camera import load as load_camera
 from campaign.home import Home
 from campaign.plans import load, locate
+from campaign.plans_books import Books
 from campaign.plans_run import Chosen, Driver
-from campaign.plans_state import Books, look
+from campaign.plans_state import look
 from campaign.repository import open_repository
 from kernels import geometry
 from kernels.defects import Defects
