@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +178,7 @@ class TestRedone:
 class TestControl:
     """Pause, resume, drain, cancel, detach."""
 
-    def started(self, killed: Killed, *more: str) -> Any:
+    def started(self, killed: Killed, *more: str, how: Mapping[str, Any] | None = None) -> Any:
         """A run that is being made, paused before its first job."""
         killed.folder.parent.mkdir(parents=True, exist_ok=True)
         chosen = {
@@ -184,7 +187,7 @@ class TestControl:
             "submitPath": str(killed.folder),
         }
         settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
-        return killed.operator.start("submit", "bps_bias", "--ranks", "2", *settings, *more)
+        return killed.operator.start("submit", "bps_bias", "--ranks", "2", *settings, *more, how=how)
 
     def test_pause_resume_cancel_and_restart(self, killed: Killed) -> None:
         with self.started(killed) as process:
@@ -216,6 +219,35 @@ class TestControl:
         assert "draining: nothing more is started" in said
         assert f"drained: 0 of {TASKS} tasks are made" in said or "drained: " in said
         assert f"campaign restart {json.loads((killed.folder / 'plan.json').read_text())['run']}" in said
+        assert killed.restart() == 0, killed.err
+        killed.require_whole(TASKS)
+
+    @pytest.mark.parametrize("nohup", [False, True])
+    def test_a_terminal_is_closed(self, killed: Killed, nohup: bool) -> None:
+        """The run drains, and what is made is recorded; where that is ignored, it goes on to its end."""
+        ours, theirs = pty.openpty()
+
+        def own_terminal() -> None:
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+
+        how = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "text": False}
+        more: dict[str, Any] = {"start_new_session": True, "preexec_fn": own_terminal}
+        with self.started(killed, how={**how, **more}) as process:
+            os.close(theirs)
+            wait_for(lambda: (killed.folder / claim.NAME).exists())
+            (killed.folder / "pause").touch()
+            wait_for(lambda: events(killed, "started", ""))
+            time.sleep(0.3)  # until signals are heard, which follows that line
+            os.close(ours)
+            if nohup:
+                time.sleep(0.3)
+                (killed.folder / "pause").unlink()
+            assert process.wait(PATIENCE_S) == (0 if nohup else 130)
+        last = events(killed, "done" if nohup else "failed", "")[-1]
+        assert last.detail["state"] == ("done" if nohup else "drained")
+        assert not (killed.folder / claim.NAME).exists()
+        assert killed.left_running() == []
         assert killed.restart() == 0, killed.err
         killed.require_whole(TASKS)
 
