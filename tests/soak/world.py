@@ -22,6 +22,7 @@ from typing import Any
 
 from campaign.demo import variables
 from campaign.simulation import Places
+from tests.campaign import loopback
 
 TICKET = "DM-00000"
 CHAIN = f"LSSTComCam/calib/{TICKET}"
@@ -29,7 +30,22 @@ CHAIN = f"LSSTComCam/calib/{TICKET}"
 MARK = "SOAK_WORLD"
 #: What a command may take on a busy machine, second; more is a command that waits for ever.
 PATIENCE_S = 240.0
-NUMBERS = ("--bias", "3", "--dark", "3", "--flat", "0", "--scale", "64", "--detector", "0", "--detector", "1", "--seed", "3")
+NUMBERS = (
+    "--bias",
+    "3",
+    "--dark",
+    "3",
+    "--flat",
+    "0",
+    "--scale",
+    "64",
+    "--detector",
+    "0",
+    "--detector",
+    "1",
+    "--seed",
+    "3",
+)
 PLAN = f"""\
 description: A bias, and with it a dark.
 variables:
@@ -222,7 +238,25 @@ def make(base: Path, more: Mapping[str, str] | None = None) -> World:
     shutil.copy(world.base / "source" / "campaign" / "cameras" / "LSSTComCam.yaml", world.camera)
     world.plan.write_text(PLAN + DARK)
     world.one.write_text(PLAN)
-    for name, fraction in {"usdf": 0.5, "frdf": 0.25, "ukdf": 0.25}.items():
-        text = f'name: {name}\nfraction: {fraction}\nscheduler: none\nscratch: "{world.here / "sites" / name}"\n'
-        (world.base / "sites" / f"{name}.yaml").write_text(text)
+    write_sites(world, "sites", "")
     return world
+
+
+def write_sites(world: World, folder: str, more: str) -> None:
+    """Three sites of this machine; ``more`` says how they are reached."""
+    (world.base / folder).mkdir(exist_ok=True)
+    for name, fraction in {"usdf": 0.5, "frdf": 0.25, "ukdf": 0.25}.items():
+        text = f'name: {name}\nfraction: {fraction}\nscheduler: none\nscratch: "{world.here / "sites" / name}"\n{more}'
+        (world.base / folder / f"{name}.yaml").write_text(text)
+
+
+def over_ssh(world: World, server: loopback.Server) -> None:
+    """The same sites, each reached by ssh."""
+    lines = [
+        "transport: ssh",
+        f"host: {server.host}",
+        f"ssh_options: {json.dumps(list(server.options))}",
+        f"python: {json.dumps(sys.executable)}",
+        f"environment: {{{MARK}: {json.dumps(str(world.base))}}}",
+    ]
+    write_sites(world, "sites-ssh", "\n".join(lines) + "\n")
