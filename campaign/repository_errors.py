@@ -22,7 +22,7 @@ from lsst.daf.butler.registry import (
     MissingCollectionError,
 )
 
-from campaign.errors import CampaignError, ConfigurationError, TransientError
+from campaign.errors import AGAIN, CampaignError, ConfigurationError, TransientError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def denied(path: str) -> ConfigurationError:
 def _from_os(error: OSError, root: str) -> CampaignError:
     place = str(error.filename or root)
     if error.errno in _FULL:
-        return TransientError(f"the disk of {place} is full", do="make room, then give the same command again")
+        return TransientError(f"the disk of {place} is full", do=f"make room, then {AGAIN}")
     if error.errno in _DENIED:
         return denied(place)
     return ConfigurationError(f"{error.strerror or error}", where=place)
@@ -65,7 +65,7 @@ def _from_database(error: BaseException, root: str) -> CampaignError:
         return denied(root)
     if "check constraint" in text.lower():
         return ConfigurationError(f"the repository's database refuses a value: {text}", where=root)
-    return TransientError(f"the repository's database says: {text}", where=root, do="give the same command again")
+    return TransientError(f"the repository's database says: {text}", where=root, do=AGAIN)
 
 
 def _translate(error: Exception, root: str) -> CampaignError | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import fcntl
 import json
 import os
@@ -15,10 +16,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from campaign import claim
+from campaign.errors import AGAIN, TransientError
 from campaign.events import read
 from tests.faults.conftest import CALIB, Operator
 from tests.faults.test_kill_points import TASKS, Killed
@@ -265,6 +268,24 @@ class TestControl:
         assert killed._ended("cancel", str(killed.folder), "--json", kill="") == 0, killed.err
         assert json.loads(killed.out)["state"] == "cancelled"
         assert killed.left_running() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "do"),
+    [
+        (TransientError("the server is gone", do=AGAIN), ""),
+        (OSError(errno.ENOSPC, "No space left on device", "a.jsonl"), "make room, then "),
+    ],
+    ids=["database", "disk"],
+)
+def test_what_fails_once_a_run_is_claimed_is_gone_on_with(killed: Killed, error: Exception, do: str) -> None:
+    """The same command again would make another run."""
+    with patch("campaign.repository.Repository.ingest_products", side_effect=error):
+        assert killed.submit() == 75, killed.err
+    run = json.loads((killed.folder / "plan.json").read_text())["run"]
+    assert f"-> {do}campaign restart {run} goes on with it, what is made stays" in killed.err
+    assert killed.restart() == 0, killed.err
+    killed.require_whole(TASKS)
 
 
 @pytest.mark.parametrize("command", [("restart", "--check"), ("status",)])

@@ -79,6 +79,7 @@ def test_the_server_is_ended_while_a_run_is_made(here: World, server: postgres.S
     process = here.start(*SUBMIT, TAG=tag)
     where = folder(here, tag)
     (where / "pause").touch()
+    run = wait_for(lambda: [one["run"] for one in here.runs() if one["submit_path"] == str(where)])[0]
     wait_for(lambda: (where / "journal" / "driver.jsonl").exists())
     server.stop()
     if back:
@@ -87,7 +88,7 @@ def test_the_server_is_ended_while_a_run_is_made(here: World, server: postgres.S
     answer = here.ended(process, *SUBMIT)
     if not back:
         assert answer.code == TRANSIENT, answer
-        assert "campaign restart" in answer.err, answer
+        assert f"campaign restart {run}" in answer.err, answer
         server.start()
     if answer.code:
         assert answer.code == TRANSIENT, answer
