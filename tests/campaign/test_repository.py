@@ -229,7 +229,7 @@ def test_register_instrument_again_adds_only_what_is_new(repository: Repository,
 
 
 def test_a_registration_that_was_killed_is_finished_by_the_next(repository: Repository) -> None:
-    repository.define_chain(f"{CAMERA}/defaults", [])
+    repository._butler.collections.redefine_chain(f"{CAMERA}/defaults", [])
     repository.register_instrument(CAMERA, "toy.Camera", DETECTORS, FILTERS)
     assert repository.chain(f"{CAMERA}/defaults") == (RAWS, f"{CAMERA}/calib")
 
