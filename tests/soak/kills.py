@@ -87,6 +87,7 @@ def draw(chance: random.Random, victims: Sequence[str], points: Sequence[str], s
 #: Kill points of a driver on this machine, and of kernels.
 HERE = tuple(p for p in (*DRIVER, *KERNEL) if p not in ("job-queued", "share-committed", "quanta-submitted"))
 QUANTA = (*HERE, "quanta-submitted", "quanta-submitted")
+JOBS = (*HERE, "job-queued", "job-queued")
 SITES = (*HERE, "share-committed", "share-committed")
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.soak.kills import HERE, QUANTA, SITES
+from tests.soak.kills import HERE, JOBS, QUANTA, SITES
 from tests.soak.world import CHAIN, NUMBERS, TICKET, Answer, World
 
 #: Words of a command.
@@ -34,8 +34,8 @@ class Scenario:
         Kill points that it passes.
     weight : `int`
         How many kills it gets, beside the others.
-    ssh : `bool`
-        Its sites are reached by ssh.
+    sites : `str`
+        How its sites are reached: ``ssh``, ``slurm``, or as processes of this machine.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Scenario:
     victims: Sequence[str] = ("driver",)
     points: Sequence[str] = field(default=())
     weight: int = 1
-    ssh: bool = False
+    sites: str = ""
 
     def variables(self, world: World) -> dict[str, str]:
         """Further ones."""
-        return {"CAMPAIGN_SITES": str(world.base / "sites-ssh")} if self.ssh else {}
+        return {"CAMPAIGN_SITES": str(world.base / f"sites-{self.sites}")} if self.sites else {}
 
 
 def done(answer: Answer) -> None:
@@ -187,6 +187,7 @@ def _ingest(world: World) -> Words:
 
 
 GANG = ("mpiexec", "rank")
+RANKS = ("rank",)
 SSH = ("ssh", "sshd", "site-run", "tar", "rank")
 LOCAL = ("--sites", "usdf,frdf,ukdf")
 SCENARIOS = (
@@ -202,5 +203,6 @@ SCENARIOS = (
     Scenario("ingest-more", half, _ingest, repeated, GANG, weight=2),
     Scenario("simulate", nothing, lambda w: ("simulate", str(w.repo), *NUMBERS), repeated, GANG),
     Scenario("sites", ingested, lambda w: (*SUBMIT, *LOCAL), restarted, ("site-run", "tar", *GANG), SITES, weight=3),
-    Scenario("ssh", ingested, lambda w: (*SUBMIT, *LOCAL), restarted, SSH, SITES, weight=2, ssh=True),
+    Scenario("ssh", ingested, lambda w: (*SUBMIT, *LOCAL), restarted, SSH, SITES, weight=2, sites="ssh"),
+    Scenario("slurm", ingested, lambda w: (*SUBMIT, "--site", "slurm"), restarted, RANKS, JOBS, 2, "slurm"),
 )

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from slurm import development
 from tests.campaign import loopback
+from tests.conftest import guarded
 from tests.soak import invariants, scenarios, world
 from tests.soak.kills import Kill, draw, hurt
 from tests.soak.scenarios import SCENARIOS, Scenario
@@ -31,11 +33,14 @@ IDLE_S = 0.3
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A world, with an sshd where there is one."""
+    """A world, with sshd and Slurm where there are."""
     made = world.make(tmp_path_factory.mktemp("kills"))
     with ExitStack() as servers:
         if not loopback.lacking():
             world.over_ssh(made, servers.enter_context(loopback.server(made.base / "sshd")))
+        if not development.missing():
+            servers.enter_context(guarded(made.base / "cluster"))
+            world.by_slurm(made, development.up(made.base / "cluster", "soak", nodes=1, cpus=2))
         yield made
 
 
@@ -86,8 +91,8 @@ def measured(here: World, one: Scenario, truth: invariants.Pixels) -> tuple[floa
 
 @pytest.mark.parametrize("one", SCENARIOS, ids=lambda one: one.name)
 def test_kills(here: World, one: Scenario, truth: invariants.Pixels) -> None:
-    if one.ssh and (why := loopback.lacking()):
-        pytest.skip(why)
+    if one.sites and not (here.base / f"sites-{one.sites}").exists():
+        pytest.skip(f"no {one.sites} on this machine (make {one.sites}-deps)")
     seconds, wanted = measured(here, one, truth)
     tries, failures = -(-KILLS * one.weight // sum(s.weight for s in SCENARIOS)), list[str]()
     print(f"\n{one.name}: {seconds:.1f} s; {tries} kills from seed {SEED}")
