@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from campaign import console
-from campaign.errors import CampaignError, ConfigurationError, TransientError
+from campaign.errors import CampaignError, of_system
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFECT = 70
@@ -67,14 +66,6 @@ def environment(env_file: str | None) -> dict[str, str]:
     return read(Path(env_file), os.environ)
 
 
-def _disk(error: OSError) -> CampaignError:
-    """Say what the system said of a file of ours."""
-    what, where = error.strerror or str(error), str(error.filename or "")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TransientError(what, where=where, do="make room, then give the same command again")
-    return ConfigurationError(f"{what} (uid {os.geteuid()})", where=where, do="look at the place, or choose another")
-
-
 def _defect(error: Exception) -> str:
     """Keep the traceback of an error that nobody foresaw, and say where."""
     import tempfile
@@ -116,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.deafen()
         code = UNHEARD
     except OSError as error:
-        disk = _disk(error)
+        disk = of_system(error)
         print(f"error: {disk}", file=sys.stderr)
         code = disk.exit_code
     except Exception as error:

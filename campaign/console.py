@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from campaign.events import Event
 from campaign.wording import count
@@ -27,9 +30,30 @@ def say(text: str) -> None:
 
 def deafen() -> None:
     """Let output go nowhere, once its reader has gone."""
+    _deafen((sys.stdout, sys.stderr))
+
+
+def deafen_terminals() -> None:
+    """Let what goes to a terminal go nowhere; one that was closed does not say any more that it was one."""
+    _deafen(stream for stream in (sys.stdout, sys.stderr) if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode))
+
+
+def _deafen(streams: Iterable[TextIO]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Have nothing fail because nobody listens any more: a pipe's reader has gone, or a terminal was closed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        deafen()
 
 
 def warn(texts: Iterable[str]) -> None:
@@ -123,15 +147,14 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        with unheard():
+            if self._bar:
+                self._bar.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event; a run does not end because nobody listens any more."""
-        try:
+        with unheard():
             self._show(event)
-        except BrokenPipeError:
-            deafen()
 
     def _show(self, event: Event) -> None:
         if self._json:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from campaign.console import deafen_terminals
+
 #: Start nothing until it is taken back; start nothing any more; end what runs.
 PAUSE, DRAIN, CANCEL = "pause", "drain", "cancel"
 
@@ -32,7 +34,10 @@ def asked(folder: Path, what: str) -> bool:
 
 @contextmanager
 def signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Have ^C, or a SIGTERM, drain the run of a folder, and a second one end it."""
+    """Have ^C, or a SIGTERM, drain the run of a folder, and a second one end it.
+
+    A terminal that is closed drains it, too, unless whoever started it has that ignored (``nohup``).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -43,7 +48,14 @@ def signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         ask(folder, DRAIN)
         say("draining: nothing more is started, what runs comes to its end; once more ends it at once")
 
-    before = {one: signal.signal(one, drain) for one in (signal.SIGINT, signal.SIGTERM)}
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        deafen_terminals()
+        ask(folder, DRAIN)  # once more does not end it: shell and kernel send one each
+
+    heard = {signal.SIGINT: drain, signal.SIGTERM: drain}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        heard[signal.SIGHUP] = hang_up
+    before = {one: signal.signal(one, handler) for one, handler in heard.items()}
     try:
         yield
     finally:

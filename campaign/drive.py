@@ -9,13 +9,14 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign import claim, control, levels, usage
-from campaign.errors import CampaignError
+from campaign.errors import AGAIN, FULL, CampaignError, TransientError, of_system
 from campaign.events import DriverJournal, Event
 from campaign.events import read as read_events
 from campaign.home import Home
@@ -135,6 +136,26 @@ def drive(
     KeyboardInterrupt
         It was ended; nothing of it is left running.
     """
+    with _resumable(plan):
+        return _drive(plan, books, listener, run, resumed)
+
+
+@contextmanager
+def _resumable(plan: Plan) -> Iterator[None]:
+    """Have what the infrastructure fails at be gone on with: the same command again would make another run."""
+    again = f"campaign restart {plan.run} goes on with it, what is made stays"
+    try:
+        yield
+    except TransientError as error:
+        before = error.do.partition(AGAIN)[0] if AGAIN in error.do else ""
+        raise TransientError(error.what, where=error.where, do=before + again) from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise of_system(error, again) from error
+
+
+def _drive(plan: Plan, books: Books, listener: Callable[[Event], None], run: Run, resumed: bool) -> Submission:
     repository = books.repository
     made_chain = repository.require_inputs(plan.inputs, books.ticket_chain)
     driver = DriverJournal(plan.journal, plan.run)

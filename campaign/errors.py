@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,3 +85,16 @@ class TransientError(CampaignError):
     """The infrastructure failed; the same command may work later."""
 
     exit_code = 75
+
+
+#: What the system says of a disk that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+AGAIN = "give the same command again"
+
+
+def of_system(error: OSError, again: str = AGAIN) -> CampaignError:
+    """Say what the system said of a file of ours."""
+    what, where = error.strerror or str(error), str(error.filename or "")
+    if error.errno in FULL:
+        return TransientError(what, where=where, do=f"make room, then {again}")
+    return ConfigurationError(f"{what} (uid {os.geteuid()})", where=where, do="look at the place, or choose another")

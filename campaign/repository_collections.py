@@ -116,9 +116,12 @@ class Collections(Base):
 
     @writes
     def ensure_chain(self, name: str, children: Sequence[str] = ()) -> bool:
-        """Make a CHAINED collection where there is none; `True` if that made it."""
+        """Make a CHAINED collection where there is none; `True` if that made it.
+
+        An empty one that is to have children was left by somebody who was killed between the two.
+        """
         made = self._register(name, CollectionType.CHAINED)
-        if made and children:
+        if children and (made or not self.chain(name)):
             self._butler.collections.redefine_chain(name, list(children))
         return made
 

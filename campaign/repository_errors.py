@@ -24,7 +24,7 @@ from lsst.daf.butler.registry import (
     MissingCollectionError,
 )
 
-from campaign.errors import CampaignError, ConfigurationError, TransientError
+from campaign.errors import AGAIN, CampaignError, ConfigurationError, TransientError
 from campaign.repository_records import DATASET_TYPES
 
 P = ParamSpec("P")
@@ -77,7 +77,7 @@ def other(why: str, root: str) -> ConfigurationError:
 def _from_os(error: OSError, root: str) -> CampaignError:
     place = str(error.filename or root)
     if error.errno in _FULL:
-        return TransientError(f"the disk of {place} is full", do="make room, then give the same command again")
+        return TransientError(f"the disk of {place} is full", do=f"make room, then {AGAIN}")
     if error.errno in _DENIED:
         return denied(place)
     return ConfigurationError(f"{error.strerror or error}", where=place)
@@ -95,7 +95,7 @@ def _from_database(error: BaseException, root: str) -> CampaignError:
         return ConfigurationError(f"the repository's database refuses a value: {text}", where=root)
     if _LACKS.search(text):
         return other(text, root)
-    return TransientError(f"the repository's database says: {text}", where=root, do="give the same command again")
+    return TransientError(f"the repository's database says: {text}", where=root, do=AGAIN)
 
 
 def _translate(error: Exception, root: str) -> CampaignError | None:

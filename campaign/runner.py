@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,7 @@ class Runner:
         group, attempt, chunks = self._groups[label], self._next(label), self.chunks[label]
         ready = {task.name for task in self._take(label)}
         if attempt > 1:
-            clear(o.path for chunk in chunks for task in chunk if task.name in ready for o in task.outputs)
+            clear(_files(group, [task for chunk in chunks for task in chunk if task.name in ready]))
         paths = []
         for number, chunk in enumerate(chunks):
             some = [task for task in chunk if task.name in ready]
@@ -279,7 +279,7 @@ class Runner:
         """Run a gang or a serial job; say why it died, if it did."""
         label, attempt, budget = group.label, self._next(group.label), self.budget(group.label)
         if attempt > 1:
-            clear(output.path for task in ready for output in task.outputs)
+            clear(_files(group, ready))
         path, log = self._file(group, ready, attempt, "", group.ranks), self._log(label, attempt)
         reach("job-written")
         job = f"{self.stem}-{label}-{attempt}"
@@ -370,6 +370,13 @@ class Runner:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self.ending:
             time.sleep(POLL_SECONDS)
+
+
+def _files(group: Group, tasks: Sequence[PlanTask]) -> Iterator[str]:
+    """What tasks write: products, and their inputs tables, as `kernels.levels` names these."""
+    yield from (output.path for task in tasks for output in task.outputs)
+    if table := group.config.get("inputs_table"):
+        yield from (f"{table}/{task.name.replace(':', '_')}.csv" for task in tasks)
 
 
 def _seen(camera: Mapping[str, Any], tasks: Sequence[PlanTask]) -> Mapping[str, Any]:

@@ -273,6 +273,12 @@ def test_register_instrument_again_adds_only_what_is_new(repository: Repository,
         assert [d.id for d in butler.query_dimension_records("detector", instrument=CAMERA)] == [0, 1, 2, 7]
 
 
+def test_a_registration_that_was_killed_is_finished_by_the_next(repository: Repository) -> None:
+    repository._butler.collections.redefine_chain(f"{CAMERA}/defaults", [])
+    repository.register_instrument(CAMERA, "toy.Camera", DETECTORS, FILTERS)
+    assert repository.chain(f"{CAMERA}/defaults") == (RAWS, f"{CAMERA}/calib")
+
+
 def test_another_meaning_of_a_detector_or_filter_is_refused(repository: Repository) -> None:
     with pytest.raises(ConfigurationError, match="detector 0 of ToyCam has full name 'R22_S00'"):
         repository.register_instrument(CAMERA, "toy.Camera", [(0, "R99", "R22", "S", "SCIENCE")], FILTERS)

@@ -79,7 +79,7 @@ class Operator:
         """Start a command as a process of its own."""
         line = [sys.executable, "-P", "-m", "campaign", *arguments]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(line, env={**os.environ, **self.variables, **more}, **pipes, **(how or {}))
+        return subprocess.Popen(line, env={**os.environ, **self.variables, **more}, **{**pipes, **(how or {})})
 
     def raw(self, number: int, detector: int) -> Path:
         """A raw by its place in the order of exposures."""

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import ast
+import errno
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from campaign import claim
+from campaign.errors import AGAIN, TransientError
 from campaign.events import read
 from tests.faults.conftest import CALIB, Operator
 from tests.faults.test_kill_points import TASKS, Killed
@@ -175,7 +181,7 @@ class TestRedone:
 class TestControl:
     """Pause, resume, drain, cancel, detach."""
 
-    def started(self, killed: Killed, *more: str) -> Any:
+    def started(self, killed: Killed, *more: str, how: Mapping[str, Any] | None = None) -> Any:
         """A run that is being made, paused before its first job."""
         killed.folder.parent.mkdir(parents=True, exist_ok=True)
         chosen = {
@@ -184,7 +190,7 @@ class TestControl:
             "submitPath": str(killed.folder),
         }
         settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
-        return killed.operator.start("submit", "bps_bias", "--ranks", "2", *settings, *more)
+        return killed.operator.start("submit", "bps_bias", "--ranks", "2", *settings, *more, how=how)
 
     def test_pause_resume_cancel_and_restart(self, killed: Killed) -> None:
         with self.started(killed) as process:
@@ -219,6 +225,35 @@ class TestControl:
         assert killed.restart() == 0, killed.err
         killed.require_whole(TASKS)
 
+    @pytest.mark.parametrize("nohup", [False, True])
+    def test_a_terminal_is_closed(self, killed: Killed, nohup: bool) -> None:
+        """The run drains, and what is made is recorded; where that is ignored, it goes on to its end."""
+        ours, theirs = pty.openpty()
+
+        def own_terminal() -> None:
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+
+        how = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "text": False}
+        more: dict[str, Any] = {"start_new_session": True, "preexec_fn": own_terminal}
+        with self.started(killed, how={**how, **more}) as process:
+            os.close(theirs)
+            wait_for(lambda: (killed.folder / claim.NAME).exists())
+            (killed.folder / "pause").touch()
+            wait_for(lambda: events(killed, "started", ""))
+            time.sleep(0.3)  # until signals are heard, which follows that line
+            os.close(ours)
+            if nohup:
+                time.sleep(0.3)
+                (killed.folder / "pause").unlink()
+            assert process.wait(PATIENCE_S) == (0 if nohup else 130)
+        last = events(killed, "done" if nohup else "failed", "")[-1]
+        assert last.detail["state"] == ("done" if nohup else "drained")
+        assert not (killed.folder / claim.NAME).exists()
+        assert killed.left_running() == []
+        assert killed.restart() == 0, killed.err
+        killed.require_whole(TASKS)
+
     def test_a_run_in_the_background(self, killed: Killed) -> None:
         with self.started(killed, "--detach") as process:
             out, said = process.communicate(timeout=PATIENCE_S)
@@ -233,6 +268,24 @@ class TestControl:
         assert killed._ended("cancel", str(killed.folder), "--json", kill="") == 0, killed.err
         assert json.loads(killed.out)["state"] == "cancelled"
         assert killed.left_running() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "do"),
+    [
+        (TransientError("the server is gone", do=AGAIN), ""),
+        (OSError(errno.ENOSPC, "No space left on device", "a.jsonl"), "make room, then "),
+    ],
+    ids=["database", "disk"],
+)
+def test_what_fails_once_a_run_is_claimed_is_gone_on_with(killed: Killed, error: Exception, do: str) -> None:
+    """The same command again would make another run."""
+    with patch("campaign.repository.Repository.ingest_products", side_effect=error):
+        assert killed.submit() == 75, killed.err
+    run = json.loads((killed.folder / "plan.json").read_text())["run"]
+    assert f"-> {do}campaign restart {run} goes on with it, what is made stays" in killed.err
+    assert killed.restart() == 0, killed.err
+    killed.require_whole(TASKS)
 
 
 @pytest.mark.parametrize("command", [("restart", "--check"), ("status",)])

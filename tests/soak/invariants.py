@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -81,6 +80,7 @@ def broken(world: World, truth: Pixels, before: dict[str, str], patience: float 
         What was certified before anything was done.
     """
     found = [f"still running: {line[:200]}" for line in world.left_running(patience).values()]
+    found += [f"still queued: {name}" for name in world.jobs()]
     found += _temporary(world)
     if not (world.repo / "gen3.sqlite3").exists():
         return [*found, "there is no repository"]
@@ -153,13 +153,25 @@ def _recorded(world: World, file: Path) -> bool:
         return bool(database.execute(query, (str(file.relative_to(world.repo)),)).fetchone())
 
 
+def counts(world: World) -> list[tuple[str, int]]:
+    """How many datasets there are of each type."""
+    query = """
+        select dataset_type.name, count(*) from dataset join dataset_type on dataset_type.id = dataset.dataset_type_id
+        group by 1 order by 1"""
+    with closing(_database(world)) as database:
+        return [(str(name), int(number)) for name, number in database.execute(query)]
+
+
 def state(world: World) -> dict[str, Any]:
     """What a command was to bring about, but for names that have a time in them."""
     with closing(_database(world)) as database:
-        kinds = database.execute("select dataset_type_id, count(*) from dataset group by 1 order by 1").fetchall()
         names = [name for (name,) in database.execute("select name from collection where type in (3, 4)")]
-    done = [one for one in sorted(certified(world).values())]
-    return {"datasets": kinds, "collections": sorted(names), "chain": chain(world), "certified": len(done)}
+    return {
+        "datasets": counts(world),
+        "collections": sorted(names),
+        "chain": chain(world),
+        "certified": len(certified(world)),
+    }
 
 
 def nonsense(answer: Answer) -> list[str]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from campaign.killpoints import DRIVER, KERNEL
 from tests.soak.world import World
@@ -23,6 +24,7 @@ VICTIMS: Mapping[str, tuple[str, ...]] = {
     "dask helper": ("resource_tracker",),
     "site-run": ("site-run",),
     "ssh": ("ssh -T",),
+    "sshd": (),
     "step": ("-m campaign submit", "-m campaign restart"),
     "tar": ("tar --create",),
 }
@@ -45,7 +47,7 @@ class Kill:
     sign : `int`
         The signal.
     moment : `float`
-        Second after the command was begun.
+        Second after the command was begun, or, of another victim than its driver, after the first such one was seen.
     point : `str`
         A kill point, in place of all that; empty for none.
     """
@@ -71,8 +73,11 @@ def draw(chance: random.Random, victims: Sequence[str], points: Sequence[str], s
     seconds, idle : `float`
         How long the command takes, and of it how long nothing but imports is done.
     """
-    moment = chance.uniform(idle, max(seconds, idle + 0.1))
     victim = chance.choice(("driver", chance.choice(victims)))
+    if victim == "driver":
+        moment = chance.uniform(idle, max(seconds, idle + 0.1))
+    else:
+        moment = chance.uniform(0, chance.choice((0.05, 0.3, 1.0, seconds / 2)))
     sign = chance.choice(SIGNALS)
     point = chance.choice(points) if points and chance.randrange(AT_A_POINT) == 0 else ""
     times = chance.choice((1, 1, 2, 3)) if point.startswith(SEVERAL) else 1
@@ -82,20 +87,24 @@ def draw(chance: random.Random, victims: Sequence[str], points: Sequence[str], s
 #: Kill points of a driver on this machine, and of kernels.
 HERE = tuple(p for p in (*DRIVER, *KERNEL) if p not in ("job-queued", "share-committed", "quanta-submitted"))
 QUANTA = (*HERE, "quanta-submitted", "quanta-submitted")
+JOBS = (*HERE, "job-queued", "job-queued")
 SITES = (*HERE, "share-committed", "share-committed")
 
 
 def hurt(world: World, process: subprocess.Popen[str], kill: Kill) -> str:
     """Do it; say whom it has hit, and when: nobody, where the command was quicker."""
-    begun = time.monotonic()
     if kill.point:
         return kill.point
+    begun = wanted = time.monotonic()
+    seen = kill.victim == "driver"
     while process.poll() is None:
-        after = time.monotonic() - begun
-        if after >= kill.moment and (pid := _victim(world, process.pid, kill.victim)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, kill.sign)
-                return f"{kill.victim} (process {pid}) after {after:.2f} s"
+        now = time.monotonic()
+        if (not seen or now >= wanted + kill.moment) and (pid := _victim(world, process.pid, kill.victim)):
+            if seen:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, kill.sign)
+                    return f"{kill.victim} (process {pid}) after {now - begun:.2f} s"
+            seen, wanted = True, now
         time.sleep(POLL_S)
     return "nobody"
 
@@ -103,6 +112,23 @@ def hurt(world: World, process: subprocess.Popen[str], kill: Kill) -> str:
 def _victim(world: World, driver: int, kind: str) -> int:
     if kind == "driver":
         return driver
+    if kind == "sshd":
+        return random.choice(_connections(world) or [0])
     words = VICTIMS[kind]
     found = [pid for pid, line in world.running().items() if pid != driver and any(w in line for w in words)]
     return random.choice(found) if found else 0
+
+
+def _connections(world: World) -> list[int]:
+    """The processes of the world's sshd that each have a connection."""
+    servers, parents = [], dict[int, int]()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if (
+                    f"{world.base}/".encode() in (entry / "cmdline").read_bytes()
+                    and b"sshd" in (entry / "cmdline").read_bytes().split(b"\0")[0]
+                ):
+                    servers.append(int(entry.name))
+    return [pid for pid, parent in parents.items() if parent in servers]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.soak.kills import HERE, QUANTA, SITES
+from tests.soak.kills import HERE, JOBS, QUANTA, SITES
 from tests.soak.world import CHAIN, NUMBERS, TICKET, Answer, World
 
 #: Words of a command.
@@ -32,10 +32,10 @@ class Scenario:
         See `tests.soak.kills.VICTIMS`.
     points : sequence of `str`
         Kill points that it passes.
-    more : `dict`
-        Further variables.
     weight : `int`
         How many kills it gets, beside the others.
+    sites : `str`
+        How its sites are reached: ``ssh``, ``slurm``, or as processes of this machine.
     """
 
     name: str
@@ -44,8 +44,12 @@ class Scenario:
     again: Again
     victims: Sequence[str] = ("driver",)
     points: Sequence[str] = field(default=())
-    more: Mapping[str, str] = field(default_factory=dict)
     weight: int = 1
+    sites: str = ""
+
+    def variables(self, world: World) -> dict[str, str]:
+        """Further ones."""
+        return {"CAMPAIGN_SITES": str(world.base / f"sites-{self.sites}")} if self.sites else {}
 
 
 def done(answer: Answer) -> None:
@@ -167,11 +171,6 @@ def repeated(world: World, first: Answer) -> list[Words]:
     return [] if first.code == 0 else [first.words]
 
 
-def cleared(world: World, first: Answer) -> list[Words]:
-    """The same command, in place of which an operator may have removed what is there."""
-    return repeated(world, first)
-
-
 def accepted(world: World, first: Answer) -> list[Words]:
     """The same, where it was not recorded; and the campaign goes on."""
     again = [] if "accepted" in events(world) else [first.words]
@@ -188,6 +187,8 @@ def _ingest(world: World) -> Words:
 
 
 GANG = ("mpiexec", "rank")
+RANKS = ("rank",)
+SSH = ("ssh", "sshd", "site-run", "tar", "rank")
 LOCAL = ("--sites", "usdf,frdf,ukdf")
 SCENARIOS = (
     Scenario("submit", ingested, lambda w: SUBMIT, restarted, GANG, HERE, weight=3),
@@ -202,4 +203,6 @@ SCENARIOS = (
     Scenario("ingest-more", half, _ingest, repeated, GANG, weight=2),
     Scenario("simulate", nothing, lambda w: ("simulate", str(w.repo), *NUMBERS), repeated, GANG),
     Scenario("sites", ingested, lambda w: (*SUBMIT, *LOCAL), restarted, ("site-run", "tar", *GANG), SITES, weight=3),
+    Scenario("ssh", ingested, lambda w: (*SUBMIT, *LOCAL), restarted, SSH, SITES, weight=2, sites="ssh"),
+    Scenario("slurm", ingested, lambda w: (*SUBMIT, "--site", "slurm"), restarted, RANKS, JOBS, 2, "slurm"),
 )

@@ -9,10 +9,15 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from slurm import development
+from tests.campaign import loopback
+from tests.conftest import guarded
 from tests.soak import invariants, scenarios, world
 from tests.soak.kills import Kill, draw, hurt
 from tests.soak.scenarios import SCENARIOS, Scenario
@@ -27,8 +32,16 @@ IDLE_S = 0.3
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return world.make(tmp_path_factory.mktemp("kills"))
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world, with sshd and Slurm where there are."""
+    made = world.make(tmp_path_factory.mktemp("kills"))
+    with ExitStack() as servers:
+        if not loopback.lacking():
+            world.over_ssh(made, servers.enter_context(loopback.server(made.base / "sshd")))
+        if not development.missing():
+            servers.enter_context(guarded(made.base / "cluster"))
+            world.by_slurm(made, development.up(made.base / "cluster", "soak", nodes=1, cpus=2))
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +60,7 @@ def tried(
     """Hurt a command, do what its operator would; who was hit, and what does not hold."""
     one.stage(here)
     before = invariants.certified(here) if (here.repo / "gen3.sqlite3").exists() else {}
-    words, more = one.words(here), dict(one.more)
+    words, more = one.words(here), one.variables(here)
     process = here.start(*words, **more, **({"CAMPAIGN_KILL_AT": kill.point} if kill.point else {}))
     hit = hurt(here, process, kill)
     first = here.ended(process, *words)
@@ -67,17 +80,19 @@ def measured(here: World, one: Scenario, truth: invariants.Pixels) -> tuple[floa
     """How long a command takes that nobody hurts, and what it brings about; all holds then."""
     one.stage(here)
     begun = time.monotonic()
-    answer: Answer = here.run(*one.words(here), **one.more)
+    answer: Answer = here.run(*one.words(here), **one.variables(here))
     seconds = time.monotonic() - begun
     assert answer.code == 0, answer
     for again in one.again(here, answer):
-        scenarios.done(here.run(*again, **one.more))
+        scenarios.done(here.run(*again, **one.variables(here)))
     assert invariants.broken(here, truth, {}) == []
     return seconds, invariants.state(here)
 
 
 @pytest.mark.parametrize("one", SCENARIOS, ids=lambda one: one.name)
 def test_kills(here: World, one: Scenario, truth: invariants.Pixels) -> None:
+    if one.sites and not (here.base / f"sites-{one.sites}").exists():
+        pytest.skip(f"no {one.sites} on this machine (make {one.sites}-deps)")
     seconds, wanted = measured(here, one, truth)
     tries, failures = -(-KILLS * one.weight // sum(s.weight for s in SCENARIOS)), list[str]()
     print(f"\n{one.name}: {seconds:.1f} s; {tries} kills from seed {SEED}")

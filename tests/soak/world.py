@@ -18,10 +18,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from campaign.demo import variables
 from campaign.simulation import Places
+from slurm.commands import queue
+from tests.campaign import loopback
+
+if TYPE_CHECKING:
+    from slurm.development import Cluster
 
 TICKET = "DM-00000"
 CHAIN = f"LSSTComCam/calib/{TICKET}"
@@ -29,7 +34,9 @@ CHAIN = f"LSSTComCam/calib/{TICKET}"
 MARK = "SOAK_WORLD"
 #: What a command may take on a busy machine, second; more is a command that waits for ever.
 PATIENCE_S = 240.0
-NUMBERS = ("--bias", "3", "--dark", "3", "--flat", "0", "--scale", "64", "--detector", "0", "--detector", "1", "--seed", "3")
+TINY = ("--scale", "64", "--seed", "3", "--detector", "0", "--detector", "1", "--flat", "0")
+NUMBERS = (*TINY, "--bias", "3", "--dark", "3")
+LATER = (*TINY, "--bias", "0", "--dark", "1", "--day-obs", "20241210")
 PLAN = f"""\
 description: A bias, and with it a dark.
 variables:
@@ -72,10 +79,15 @@ class World:
     ----------
     base : `Path`
         Holds the world, the stages, and raws that no try changes.
+    more : `dict`
+        Further variables of its operator.
+    jobs : callable
+        Names of the jobs that its Slurm has, where it has one.
     """
 
     base: Path
     more: dict[str, str] = field(default_factory=dict)
+    jobs: Callable[[], list[str]] = list
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _said: dict[int, Path] = field(default_factory=dict)
 
@@ -92,6 +104,11 @@ class World:
     def raws(self) -> Path:
         """Frames of three biases and three darks."""
         return self.base / "source-raw"
+
+    @property
+    def later(self) -> Path:
+        """Frames of one more dark."""
+        return self.base / "later-raw"
 
     @property
     def plan(self) -> Path:
@@ -217,12 +234,42 @@ def make(base: Path, more: Mapping[str, str] | None = None) -> World:
     for name in ("tmp", "sites", "said"):
         (world.base / name).mkdir()
     world.clear()
-    done = world.run("simulate", str(world.base / "source"), *NUMBERS)
-    assert done.code == 0, done
+    for name, numbers in (("source", NUMBERS), ("later", LATER)):
+        done = world.run("simulate", str(world.base / name), *numbers)
+        assert done.code == 0, done
     shutil.copy(world.base / "source" / "campaign" / "cameras" / "LSSTComCam.yaml", world.camera)
     world.plan.write_text(PLAN + DARK)
     world.one.write_text(PLAN)
-    for name, fraction in {"usdf": 0.5, "frdf": 0.25, "ukdf": 0.25}.items():
-        text = f'name: {name}\nfraction: {fraction}\nscheduler: none\nscratch: "{world.here / "sites" / name}"\n'
-        (world.base / "sites" / f"{name}.yaml").write_text(text)
+    write_sites(world, "sites", "")
     return world
+
+
+def write_sites(world: World, folder: str, more: str) -> None:
+    """Three sites of this machine; ``more`` says how they are reached."""
+    (world.base / folder).mkdir(exist_ok=True)
+    for name, fraction in {"usdf": 0.5, "frdf": 0.25, "ukdf": 0.25}.items():
+        text = f'name: {name}\nfraction: {fraction}\nscheduler: none\nscratch: "{world.here / "sites" / name}"\n{more}'
+        (world.base / folder / f"{name}.yaml").write_text(text)
+
+
+def by_slurm(world: World, cluster: Cluster) -> None:
+    """A site with a Slurm of its own."""
+    folder = world.base / "sites-slurm"
+    folder.mkdir()
+    lines = ["name: slurm", "fraction: 1", f'scratch: "{world.here / "scratch"}"']
+    lines += [f'environment: {{{MARK}: "{world.base}"}}']
+    lines += [f'scheduler: {{conf: "{cluster.conf}", interface: lo, node_cores: 2}}']
+    (folder / "slurm.yaml").write_text("\n".join(lines) + "\n")
+    world.jobs = lambda: [one.name for one in queue(cluster.access) if one.living]
+
+
+def over_ssh(world: World, server: loopback.Server) -> None:
+    """The same sites, each reached by ssh."""
+    lines = [
+        "transport: ssh",
+        f"host: {server.host}",
+        f"ssh_options: {json.dumps(list(server.options))}",
+        f"python: {json.dumps(sys.executable)}",
+        f"environment: {{{MARK}: {json.dumps(str(world.base))}}}",
+    ]
+    write_sites(world, "sites-ssh", "\n".join(lines) + "\n")
