@@ -21,6 +21,16 @@ from kernels.sample import clipped_mean
 
 #: An amplifier with less than this part of what is usual on its detector is dead.
 LIT = 0.01
+#: Exposures are measured again, on the pixels that are good in all of them, where these leave out more than this
+#: fraction of a detector, or of an amplifier: what fewer change is lost in the noise.
+MATTERS = 1e-4, 1e-3
+#: Less than this fraction of a detector says nothing of an exposure's level.
+ENOUGH = 0.05
+
+
+def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What `numpy.packbits` packed."""
+    return np.unpackbits(bits, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
 
 
 def write_json(path: str, content: Any) -> None:
@@ -34,7 +44,9 @@ class Measure(FrameKernel):
     A piece is one exposure of one detector.  ``config``: ``isr``, ``nsigma``,
     ``passes``, ``permissions``; output ``flatMeasure``: JSON with ``mean`` and
     ``count`` [exposure][amplifier], and ``detector_mean`` and
-    ``detector_count`` [exposure], in the job's unit.
+    ``detector_count`` [exposure], in the job's unit; ``left_out``, the number
+    of pixels that some exposure lacks (saturated, blank), and no exposure is
+    measured on.
     """
 
     def __init__(self, job: Job) -> None:
@@ -45,29 +57,88 @@ class Measure(FrameKernel):
         """Cost of each exposure: the bytes that are read."""
         return [float(file.bytes or 1) for file in self.raws(task)]
 
-    def compute(self, task: Task, piece: int) -> dict[str, list[float] | list[int]]:
-        """Clipped means of one exposure: the amplifiers', and last the detector's."""
-        detector, file = self.detector(task), self.raws(task)[piece]
+    def compute(self, task: Task, piece: int) -> dict[str, Any]:
+        """Clipped means of one exposure: the amplifiers', and last the detector's; and which pixels it lacks."""
+        lacks = self._fill(task, piece)
+        return self._measured(task) | {"lacks": np.packbits(np.isnan(self._image)) if lacks else None}
+
+    def _fill(self, task: Task, piece: int) -> bool:
+        """Assemble an exposure, NaN where bad; whether it lacks more than what the calibrations flag."""
+        detector, file, lacks = self.detector(task), self.raws(task)[piece], False
         if self._type != detector.type:  # what no amplifier covers stays NaN
             self._type, self._image = detector.type, np.full(detector.size[::-1], np.nan, np.float32)
         for frame, bad in self.corrected(task, file, task.parameters["dark_times"][piece]):
             at = frame.channel.amplifier.target.slices
             self._image[at] = frame.pixels
             if bad is not None:
+                self._image[at][bad] = 0.0
+            lacks |= bool(np.isnan(self._image[at]).any())
+            if bad is not None:
                 self._image[at][bad] = np.nan
+        return lacks
+
+    def _measured(self, task: Task) -> dict[str, Any]:
         nsigma, passes = float(self.job.config["nsigma"]), int(self.job.config["passes"])
-        boxes = [*(a.target for a in detector.amplifiers), None]
+        boxes = [*(a.target for a in self.detector(task).amplifiers), None]
         clipped = [clipped_mean(self._image, box, nsigma, passes) for box in boxes]
         return {"mean": [c[0] for c in clipped], "count": [c[2] for c in clipped]}
 
-    def finish(self, task: Task, results: Iterable[dict[str, list[Any]]]) -> dict[str, Any]:
+    def _flagged_pixels(self, task: Task) -> NDArray[np.bool_]:
+        """Pixels [y, x] that every exposure lacks: flagged, or covered by no amplifier."""
+        detector, calibrations = self.detector(task), self.calibrations(task)
+        never = np.ones(detector.size[::-1], np.bool_)
+        for amplifier in detector.amplifiers:
+            never[amplifier.target.slices] = calibrations.flagged(amplifier.target) if calibrations.flags else False
+        return never
+
+    def _alike(self, task: Task, results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+        """Means of the exposures over the pixels that all of them have, and how many of these some lack.
+
+        An exposure that is saturated where others are not would be measured on its fainter part alone, and its
+        scale be too low.
+
+        Raises
+        ------
+        DataError
+            Hardly any pixel is good in all.
+        """
+        shape, lacking = self.detector(task).size[::-1], [r.pop("lacks") for r in results]
+        if all(bits is None for bits in lacking):
+            return results, 0
+        never = self._flagged_pixels(task)
+        nothing = np.packbits(never)
+        packed = [nothing if bits is None else bits for bits in lacking]
+        some = _unpacked(np.bitwise_or.reduce(packed, axis=0), shape)
+        left_out, usable = int(np.count_nonzero(some & ~never)), int(np.count_nonzero(~never))
+        self._require_some(task, packed, usable, usable - left_out)
+        boxes = [amplifier.target.slices for amplifier in self.detector(task).amplifiers]
+        for n, bits in enumerate(packed):
+            more = some & ~_unpacked(bits, shape)
+            if more.mean() > MATTERS[0] or max(more[at].mean() for at in boxes) > MATTERS[1]:
+                self._fill(task, n)
+                self._image[some] = np.nan
+                results[n] = self._measured(task)
+        return results, left_out
+
+    def _require_some(self, task: Task, packed: Sequence[NDArray[np.uint8]], usable: int, left: int) -> None:
+        """Refuse exposures that have hardly a good pixel in common, and name the one that lacks most."""
+        if left < ENOUGH * usable:
+            lacks = [int(np.bitwise_count(bits).sum()) for bits in packed]
+            n = int(np.argmax(lacks))
+            what = f"{100 * lacks[n] / usable:.0f} % of its pixels are saturated or blank"
+            exposure = f"exposure {task.parameters['exposures'][n]}"
+            raise DataError(
+                self.raws(task)[n].path, f"{exposure}: {what}, hardly any is good in all exposures; leave it out"
+            )
+
+    def finish(self, task: Task, results: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Publish one detector's levels.
 
         Raises
         ------
         DataError
             An exposure has no light on this detector: its mean has no logarithm;
-            or is another detector's.
+            or is another detector's, or leaves no pixel that is good in all.
         """
         assert task.detector is not None
         self.require_identity(task)
@@ -76,6 +147,7 @@ class Measure(FrameKernel):
             if not result["mean"][-1] > 0:
                 path = self.job.files[task.inputs["raw"][n]].path
                 raise DataError(path, f"its mean level is {result['mean'][-1]:.3g} {self.camera.unit}: not a flat")
+        results, left_out = self._alike(task, results)
         content = {
             "detector": task.detector,
             "unit": self.camera.unit,
@@ -85,11 +157,12 @@ class Measure(FrameKernel):
             "count": [r["count"][:-1] for r in results],
             "detector_mean": [r["mean"][-1] for r in results],
             "detector_count": [r["count"][-1] for r in results],
+            "left_out": left_out,
         }
         output = publish(
             task.outputs["flatMeasure"], lambda p: write_json(p, content), self.stamp, self.job.config["permissions"]
         )
-        return {"flatMeasure": output, "inputs_used": len(results)}
+        return {"flatMeasure": output, "inputs_used": len(results), "pixels_left_out": left_out}
 
 
 def measure(job: Job, comm: Any) -> int:
