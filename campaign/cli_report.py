@@ -26,7 +26,17 @@ def demo(directory: Path | None, ranks: int, as_json: bool) -> None:
     if as_json:
         console.emit({"products": made.products})
     else:
-        columns = ("product", "detectors", "good pixels", "rms(z)", "|z| > 5", "max |mean z|", "variance", "defects showing", "s")
+        columns = (
+            "product",
+            "detectors",
+            "good pixels",
+            "rms(z)",
+            "|z| > 5",
+            "max |mean z|",
+            "variance",
+            "defects showing",
+            "s",
+        )
         rows = [
             (
                 p["name"],

@@ -145,6 +145,10 @@ _COMBINE_FIELDS: Final = {
     "combine": Field("MEANCLIP", ("MEANCLIP", "MEDIAN", "MEAN"), "statistic"),
     "clip": Field(3.0, kernel="nsigma", least=0.1),
     "nIter": Field(3, kernel="passes", least=1),
+    # Ours: VARIANCE is the variance of IMAGE, or upstream's of the survivors over their number.
+    "varianceDefinition": Field("ESTIMATOR", ("ESTIMATOR", "PLAIN"), "variance"),
+    # Ours: darks of unlike times are weighted by their noise.
+    "inputWeights": Field("AUTO", ("AUTO", "NONE"), "weighting"),
     "maxVisitsToCalcErrorFromInputVariance": Field(5, (5,)),
     # What is left out is what the signature removal and the cosmic-ray task flag; these are upstream's words for it.
     "mask": Field(["SAT", "DETECTED", "INTRP"], _MASKS),

@@ -363,7 +363,7 @@ def _reduce(flat, stride, rows, n, rule, factors, image, variance, count, first)
 
 
 def plain_factors(rule: Rule, n: int) -> F32:
-    """Factors [n + 1] of the plain definition of the variance: survivors' variance / count, of the median times pi / 2."""
+    """Factors [n + 1] of the plain definition: survivors' variance / count, of the median times pi / 2."""
     return np.full(n + 1, OF_MEDIAN if rule.statistic == "MEDIAN" else 1.0, np.float32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,13 @@ import numpy as np
 from kernels import gang, product
 from kernels.framekernel import FrameKernel
 from kernels.geometry import Amplifier, Detector
+from kernels.header import corrections
+from kernels.isr import Exposures
 from kernels.job import Job, Task
+from kernels.noise import Noise, look
 from kernels.product import BAD, PLANES, Card
 from kernels.publish import publish
+from kernels.subtracted import Coefficients, Subtracted
 
 
 class Correct(FrameKernel):
@@ -31,16 +36,31 @@ class Correct(FrameKernel):
 
     def compute(self, task: Task, piece: int) -> Any:
         """Image, mask and variance [y, x] of the assembled detector."""
-        shape = self.detector(task).size[::-1]
+        shape, dark_time = self.detector(task).size[::-1], float(task.parameters["dark_times"][0])
         image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         mask = np.full(shape, 1 << PLANES["NO_DATA"], np.int32)
-        for frame, bad in self.corrected(task, self.raws(task)[0], float(task.parameters["dark_times"][0])):
-            masked, at = ~np.isfinite(frame.pixels), frame.channel.amplifier.target.slices
+        noises, subtracted = self._noises(task, dark_time), Subtracted(self.calibrations(task), task.provenance)
+        for frame, bad in self.corrected(task, self.raws(task)[0], dark_time):
+            box = frame.channel.amplifier.target
+            masked, at = ~np.isfinite(frame.pixels), box.slices
             image[at] = np.where(masked, 0, frame.pixels)
-            variance[at] = frame.channel.variance(image[at])
+            variance[at] = noises[frame.channel.number].variance(image[at])
+            subtracted.add(variance[at], box, Coefficients(1.0, dark_time))
             why = 1 << PLANES["SAT"] if frame.empty is None else np.where(frame.empty, BAD, 1 << PLANES["SAT"])
             mask[at] = np.where(masked, why, 0) | (0 if bad is None else np.where(bad, BAD, 0))
         return image, mask, variance
+
+    def _noises(self, task: Task, dark_time: float) -> dict[int, Noise]:
+        """Each amplifier's noise; where the electronics' offset is still in the frame it is estimated from it."""
+        found, light = {}, dark_time > 0
+        for reader in self.readers(task):
+            whole = Exposures.plain(self.raws(task), [dark_time], len(self.detector(task).amplifiers))
+            offset = light and not all(channel.zeroed for channel in reader.channels)
+            seen = look(reader, whole) if offset else [None] * len(reader.channels)
+            for channel, band in zip(reader.channels, seen, strict=True):
+                noise = Noise.of(channel, light)
+                found[channel.number] = replace(noise, offset=band.offset(noise)) if band else noise
+        return found
 
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
         """Publish the corrected frame."""
@@ -64,7 +84,7 @@ class Correct(FrameKernel):
             ("DARKTIME", float(parameters["dark_times"][0]), "s"),
             ("BUNIT", unit, "unit of IMAGE; VARIANCE is its square"),
             ("CALUNIT", unit, "unit of the frame"),
-            *((f"ISR_{key.upper()}", value, "") for key, value in self.job.config["isr"].items()),
+            *corrections(detector, self.job.config["isr"]),
             *(card for amplifier in detector.amplifiers for card in _amplifier_cards(amplifier)),
             *((key, value, "") for key, value in task.provenance.items()),
         ]

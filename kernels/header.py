@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,28 @@ def _versions() -> list[Card]:
     return cards
 
 
-def _definition(job: Job) -> list[Card]:
+def _end(dates: Sequence[str], seconds: Sequence[float]) -> str:
+    """When the last of some exposures ended; of dates as precise as theirs."""
+    begins = [datetime.fromisoformat(date) for date in dates]
+    last = max(begin + timedelta(seconds=float(s)) for begin, s in zip(begins, seconds, strict=True))
+    return last.isoformat(timespec="milliseconds" if any("." in date for date in dates) or last.microsecond else "auto")
+
+
+def corrections(detector: Detector, isr: Mapping[str, Any]) -> list[Card]:
+    """The settings of the signature removal, as far as this detector has what they are about."""
+    done, amplifiers = dict(isr), detector.amplifiers
+    if not any(a.serial_overscan for a in amplifiers):
+        done |= {"serial": "none"}
+    if not any(a.parallel_overscan for a in amplifiers):
+        done |= {"parallel": False}
+    if done.get("serial") == "none":
+        done.pop("skip_columns", None)
+    if not done.get("crosstalk"):
+        done.pop("quadratic", None)
+    return [(f"ISR_{key.upper()}", value, "") for key, value in done.items()]
+
+
+def _definition(job: Job, detector: Detector) -> list[Card]:
     config = job.config
     cards: list[Card] = [("STATISTC", config["statistic"], "statistic across exposures")]
     if config["statistic"] == "MEANCLIP":
@@ -51,8 +74,7 @@ def _definition(job: Job) -> list[Card]:
             ("CLIPDISP", "std", "of what is kept"),
             ("CLIPDDOF", int(config.get("ddof", 1)), "delta degrees of freedom of std"),
         ]
-    isr = config["isr"]
-    cards += [(f"ISR_{key.upper()}", value, "") for key, value in isr.items()]
+    cards += corrections(detector, config["isr"])
     if config.get("cosmic"):
         cosmic = vars(CosmicConfig(**config["cosmic"]))
         cards += [(f"CR_{key.upper()}", value, "") for key, value in cosmic.items()]
@@ -107,7 +129,7 @@ def product_cards(
     scales : `numpy.ndarray` [exposure, amplifier], float64
         What the inputs were divided by.
     """
-    kind, dates = job.config["type"], sorted(task.parameters["dates"])
+    kind, dates = job.config["type"], task.parameters["dates"]
     seconds = 0.0 if kind == "bias" else 1.0
     cards: list[Card] = [
         ("OBSTYPE", kind, "calibration product"),
@@ -120,12 +142,12 @@ def product_cards(
         ("DARKTIME", seconds, "s"),
         ("TIMESYS", "TAI", ""),
         ("DATE", datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", ""), "UTC, creation"),
-        ("DATE-BEG", dates[0], "first input"),
-        ("DATE-END", dates[-1], "last input"),
+        ("DATE-BEG", min(dates), "begin of the first input"),
+        ("DATE-END", _end(dates, task.parameters["exposure_times"]), "end of the last input"),
         ("NINPUTS", len(task.inputs["raw"]), "exposures"),
         ("RUNID", job.run, ""),
         ("RUNTASK", task.task, ""),
     ]
-    cards += _definition(job) + _inputs(task, scales)
+    cards += _definition(job, detector) + _inputs(task, scales)
     cards += [(key, value, "") for key, value in task.provenance.items()]
     return cards + _amplifiers(detector, image, mask) + _versions()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,8 @@ class Look:
     levels : `numpy.ndarray` [frame], float64
         Median of the unscaled ones, job's unit.
     variances : `numpy.ndarray` [frame], float64
-        Of the unscaled pixels about the median of all frames: each frame's own noise; NaN where none is good.
+        Of the unscaled pixels about the median of all frames (a single frame: about their neighbours): each frame's
+        own noise; NaN where none is good.
     """
 
     typical: float
@@ -93,13 +94,13 @@ class Look:
     def offset(self, noise: Noise) -> float:
         """Signal that has no shot noise, where nothing was subtracted that would have taken it away.
 
-        Of a single frame, or of frames without a good pixel, nothing is known: 0.
+        Of frames without a good pixel nothing is known: 0.
         """
         known = np.isfinite(self.variances)
         if not known.any() or not noise.per_unit:
             return 0.0
         light = np.maximum(self.variances[known] - noise.still, 0.0) / noise.per_unit
-        return float(max(np.mean(self.levels[known] - light), 0.0))
+        return max(float(np.mean(self.levels[known] - light)), 0.0)
 
     def own(self, noise: Noise, n: int) -> Noise:
         """The noise of frame ``n`` as the band shows it; the model's where it shows nothing."""
@@ -141,27 +142,28 @@ def _looked(pixels: F32, exposures: Exposures, number: int) -> Look:
     median = np.empty(cube.shape[1], np.float32)
     clip.median(cube, n, median)
     centre = median[: pixels[0].size].reshape(shape)
-    share = 1 - 2 / n + float(table(clip.Rule("MEDIAN"), n).spread[n]) / n if n > 1 else np.nan
+    share = 1 - 2 / n + float(table(clip.Rule("MEDIAN"), n).spread[n]) / n if n > 1 else 2.0
     levels, variances = np.full(n, np.nan), np.full(n, np.nan)
     for k, frame in enumerate(pixels):
         good = np.isfinite(frame)
         if good.any():
-            levels[k] = float(np.median(frame[good])) * scales[k] + offsets[k]
-            residual = np.where(good, frame - centre, np.float32(np.nan)) * np.float32(scales[k])
+            levels[k] = np.median(frame[good]) * scales[k] + offsets[k]
+            pixel = np.where(good, frame, np.float32(np.nan))
+            residual = (pixel - centre if n > 1 else np.diff(pixel)) * np.float32(scales[k])
             variances[k] = clipped_mean(residual)[1] ** 2 / (_WITHIN * share)
     some = np.isfinite(centre)
     return Look(float(np.median(centre[some])) if some.any() else 0.0, levels, variances)
 
 
 def weights_of(noise: Noise, seen: Look, exposures: Exposures, number: int) -> F64:
-    """Weights [frame] of frames of unlike noise: 1 / variance of their scaled pixels at the amplifier's level; sum 1."""
+    """Weights [frame], sum 1, of frames of unlike noise: 1 / variance of a scaled pixel at the amplifier's level."""
     scales, offsets = exposures.scales[:, number].astype(np.float64), exposures.offsets[:, number].astype(np.float64)
     light = np.maximum(seen.typical * scales + offsets - noise.offset, 0.0)
     each = scales**2 / (noise.still + noise.per_unit * light)
     return np.asarray(each / each.sum())
 
 
-def unlike(scales: Sequence[float] | F64, more: float) -> bool:
+def unlike(scales: NDArray[np.floating[Any]], more: float) -> bool:
     """Whether an unweighted mean of frames that are divided by ``scales`` is worse than a weighted one by ``more``."""
     s = np.asarray(scales, np.float64)
     return bool(np.mean(s**2) * np.mean(1 / s**2) > 1 + more)

@@ -29,6 +29,16 @@ def _lit(clipped: Sequence[tuple[float, float, int]]) -> list[bool]:
     """Which amplifiers answer light, of their clipped means: one in a hundred of the brightest's is none."""
     brightest = max(c[0] if c[2] else 0.0 for c in clipped)
     return [not c[2] or brightest <= 0 or c[0] > LIT * brightest for c in clipped]
+#: Exposures are measured again, on the pixels that are good in all of them, where these leave out more than this
+#: fraction of a detector, or of an amplifier: what fewer change is lost in the noise.
+MATTERS = 1e-4, 1e-3
+#: Less than this fraction of a detector says nothing of an exposure's level.
+ENOUGH = 0.05
+
+
+def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What `numpy.packbits` packed."""
+    return np.unpackbits(bits, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
 
 
 def write_json(path: str, content: Any) -> None:
@@ -42,8 +52,10 @@ class Measure(FrameKernel):
     A piece is one exposure of one detector.  ``config``: ``isr``, ``nsigma``,
     ``passes``, ``permissions``; output ``flatMeasure``: JSON with ``mean`` and
     ``count`` [exposure][amplifier], and ``detector_mean`` and
-    ``detector_count`` [exposure], in the job's unit.  An amplifier that
-    answers no light has no part in its detector's mean.
+    ``detector_count`` [exposure], in the job's unit; ``left_out``, the number
+    of pixels that some exposure lacks (saturated, blank), and no exposure is
+    measured on.  An amplifier that answers no light has no part in its
+    detector's mean.
     """
 
     def __init__(self, job: Job) -> None:
@@ -54,9 +66,18 @@ class Measure(FrameKernel):
         """Cost of each exposure: the bytes that are read."""
         return [float(file.bytes or 1) for file in self.raws(task)]
 
-    def compute(self, task: Task, piece: int) -> dict[str, list[float] | list[int]]:
-        """Clipped means of one exposure: the amplifiers', and last the detector's."""
-        detector, file = self.detector(task), self.raws(task)[piece]
+    def compute(self, task: Task, piece: int) -> dict[str, Any]:
+        """Clipped means of one exposure: the amplifiers', and last the detector's; and which pixels it lacks."""
+        filled = self._fill(task, piece)
+        return filled | self._measured(task)
+
+    def _fill(self, task: Task, piece: int) -> dict[str, Any]:
+        """Assemble an exposure, NaN where bad.
+
+        Gives which pixels it lacks beyond those that the calibrations flag, packed, or `None`; and by amplifier the
+        saturated fraction and a checksum of what was sampled.
+        """
+        detector, file, lacks = self.detector(task), self.raws(task)[piece], False
         if self._type != detector.type:  # what no amplifier covers stays NaN
             self._type, self._image = detector.type, np.full(detector.size[::-1], np.nan, np.float32)
         full, digests = [0.0] * len(detector.amplifiers), [""] * len(detector.amplifiers)
@@ -64,26 +85,85 @@ class Measure(FrameKernel):
             k, at = frame.channel.number, frame.channel.amplifier.target.slices
             self._image[at] = frame.pixels
             if bad is not None:
+                self._image[at][bad] = 0.0
+            lacks |= bool(np.isnan(self._image[at]).any())
+            if bad is not None:
                 self._image[at][bad] = np.nan
             full[k] = float(frame.saturated[0]) / frame.pixels.size
             digests[k] = (levels.digest(frame.samples[0]) or b"").hex()
+        return {
+            "lacks": np.packbits(np.isnan(self._image)) if lacks else None,
+            "saturated": full,
+            "digest": digests,
+        }
+
+    def _measured(self, task: Task) -> dict[str, Any]:
         nsigma, passes = float(self.job.config["nsigma"]), int(self.job.config["passes"])
-        clipped = [clipped_mean(self._image, a.target, nsigma, passes) for a in detector.amplifiers]
-        for amplifier, lit in zip(detector.amplifiers, _lit(clipped), strict=True):
+        amplifiers = self.detector(task).amplifiers
+        clipped = [clipped_mean(self._image, a.target, nsigma, passes) for a in amplifiers]
+        for amplifier, lit in zip(amplifiers, _lit(clipped), strict=True):
             if not lit:
                 self._image[amplifier.target.slices] = np.nan
         clipped.append(clipped_mean(self._image, None, nsigma, passes))
-        means, counts = [c[0] for c in clipped], [c[2] for c in clipped]
-        return {"mean": means, "count": counts, "saturated": full, "digest": digests}
+        return {"mean": [c[0] for c in clipped], "count": [c[2] for c in clipped]}
 
-    def finish(self, task: Task, results: Iterable[dict[str, list[Any]]]) -> dict[str, Any]:
+    def _flagged_pixels(self, task: Task) -> NDArray[np.bool_]:
+        """Pixels [y, x] that every exposure lacks: flagged, or covered by no amplifier."""
+        detector, calibrations = self.detector(task), self.calibrations(task)
+        never = np.ones(detector.size[::-1], np.bool_)
+        for amplifier in detector.amplifiers:
+            never[amplifier.target.slices] = calibrations.flagged(amplifier.target) if calibrations.flags else False
+        return never
+
+    def _alike(self, task: Task, results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+        """Means of the exposures over the pixels that all of them have, and how many of these some lack.
+
+        An exposure that is saturated where others are not would be measured on its fainter part alone, and its
+        scale be too low.
+
+        Raises
+        ------
+        DataError
+            Hardly any pixel is good in all.
+        """
+        shape, lacking = self.detector(task).size[::-1], [r.pop("lacks") for r in results]
+        if all(bits is None for bits in lacking):
+            return results, 0
+        never = self._flagged_pixels(task)
+        nothing = np.packbits(never)
+        packed = [nothing if bits is None else bits for bits in lacking]
+        some = _unpacked(np.bitwise_or.reduce(packed, axis=0), shape)
+        left_out, usable = int(np.count_nonzero(some & ~never)), int(np.count_nonzero(~never))
+        self._require_some(task, packed, usable, usable - left_out)
+        boxes = [amplifier.target.slices for amplifier in self.detector(task).amplifiers]
+        for n, bits in enumerate(packed):
+            more = some & ~_unpacked(bits, shape)
+            if more.mean() > MATTERS[0] or max(more[at].mean() for at in boxes) > MATTERS[1]:
+                self._fill(task, n)
+                self._image[some] = np.nan
+                results[n] = results[n] | self._measured(task)
+        return results, left_out
+
+    def _require_some(self, task: Task, packed: Sequence[NDArray[np.uint8]], usable: int, left: int) -> None:
+        """Refuse exposures that have hardly a good pixel in common, and name the one that lacks most."""
+        if left < ENOUGH * usable:
+            lacks = [int(np.bitwise_count(bits).sum()) for bits in packed]
+            n = int(np.argmax(lacks))
+            what = f"{100 * lacks[n] / usable:.0f} % of its pixels are saturated or blank"
+            exposure = f"exposure {task.parameters['exposures'][n]}"
+            raise DataError(
+                self.raws(task)[n].path, f"{exposure}: {what}, hardly any is good in all exposures; leave it out"
+            )
+
+    def finish(self, task: Task, results: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Publish one detector's levels.
 
         Raises
         ------
         DataError
             An exposure has no light on this detector: its mean has no logarithm;
-            is another detector's, or the copy of another one.
+            is another detector's, or the copy of another one; or leaves no pixel
+            that is good in all.
         """
         assert task.detector is not None
         self.require_identity(task)
@@ -95,6 +175,7 @@ class Measure(FrameKernel):
                 nothing = "none of its pixels is good: saturated, or of one value along every row"
                 raise DataError(path, f"{level if result['count'][-1] else nothing}: not a flat")
         self._require_different(task, results)
+        results, left_out = self._alike(task, results)
         content = {
             "detector": task.detector,
             "unit": self.camera.unit,
@@ -104,11 +185,12 @@ class Measure(FrameKernel):
             "count": [r["count"][:-1] for r in results],
             "detector_mean": [r["mean"][-1] for r in results],
             "detector_count": [r["count"][-1] for r in results],
+            "left_out": left_out,
         }
         output = publish(
             task.outputs["flatMeasure"], lambda p: write_json(p, content), self.stamp, self.job.config["permissions"]
         )
-        return {"flatMeasure": output, "inputs_used": len(results), **self._saturated(task, results)}
+        return {"flatMeasure": output, "inputs_used": len(results), "pixels_left_out": left_out, **self._saturated(task, results)}
 
     def _require_different(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> None:
         exposures, detector = task.parameters["exposures"], self.detector(task)

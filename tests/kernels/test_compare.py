@@ -21,6 +21,8 @@ from kernels import compare, expected, geometry, job, product, simulate
 from kernels.isrconfig import IsrConfig
 
 N = 10
+#: Variance of the clipped mean of ten inputs over the expected variance of the survivors / their number.
+CLIPPED = 1.2435
 IDS = {"bias": range(1, 1 + N), "dark": range(101, 101 + N), "flat": range(201, 201 + N)}
 SECONDS = {"bias": 0.4, "dark": 30.0, "flat": 5.0}
 NX, NY = 64, 128
@@ -148,14 +150,20 @@ def combine_all(raws: Path, parallel: bool) -> Products:
 
     def combined(inputs: list[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         image, variance, n = meanclip(np.array(inputs))
-        return image, variance / n
+        return image, CLIPPED * variance / n
 
-    made: Products = {"bias": {d: combined(frames["bias"][d]) for d in (0, 1)}}
+    made: Products = {"bias": {d: combined(frames["bias"][d]) for d in (0, 1)}, "dark": {}, "flat": {}}
     bias = {d: made["bias"][d][0] for d in (0, 1)}
-    made["dark"] = {d: combined([(f - bias[d]) / SECONDS["dark"] for f in frames["dark"][d]]) for d in (0, 1)}
-    flats = {d: [f - bias[d] - made["dark"][d][0] * SECONDS["flat"] for f in frames["flat"][d]] for d in (0, 1)}
+    darks = {d: combined([(f - bias[d]) / SECONDS["dark"] for f in frames["dark"][d]]) for d in (0, 1)}
+    flats = {d: [f - bias[d] - darks[d][0] * SECONDS["flat"] for f in frames["flat"][d]] for d in (0, 1)}
     scales = exposure_scales(flats)
-    made["flat"] = {d: combined([f / s for f, s in zip(flats[d], scales, strict=True)]) for d in (0, 1)}
+    of_bias, of_dark = np.mean(1 / scales), np.mean(SECONDS["flat"] / scales)
+    for d in (0, 1):
+        own, of_frames = made["bias"][d][1], darks[d][1]
+        made["dark"][d] = darks[d][0], of_frames + own / SECONDS["dark"] ** 2
+        image, variance = combined([f / s for f, s in zip(flats[d], scales, strict=True)])
+        left = of_bias - of_dark / SECONDS["dark"]
+        made["flat"][d] = image, variance + of_dark**2 * of_frames + left**2 * own
     return made
 
 
@@ -280,11 +288,17 @@ def test_a_pixel_without_value_must_be_flagged(serial: Products, against_truth: 
     assert "bias-0.fits: 1 pixels are not finite and not flagged BAD" in result["problems"][0]
 
 
+def test_a_variance_of_the_survivors_alone_is_caught(serial: Products, against_truth: Compare) -> None:
+    plain = {d: (image, variance / CLIPPED) for d, (image, variance) in serial["bias"].items()}
+    (problem,) = against_truth("bias", {"bias": plain})["problems"]
+    assert re.match(r"VARIANCE is 0\.8\d\d of the variance of IMAGE, not 0\.97 to 1\.03", problem)
+
+
 def test_common_noise_counts_in_the_mean() -> None:
     """The predicted error of an amplifier's mean is that of simulated products with row and column errors."""
     rng, shape = np.random.default_rng(1), (30, 20)
     own, row, column, common = 1.0, 0.5, 0.7, 0.2
-    e = expected.Expected(np.zeros(shape), np.full(shape, own + row + column), row, column, common, np.zeros(shape))
+    e = expected.Expected(np.zeros(shape), np.full(shape, own + row + column), row, column, common)
     good = rng.random(shape) < 0.8
     draws = (
         rng.standard_normal((4000, *shape))
@@ -315,4 +329,4 @@ def test_the_clip_costs_what_the_table_says() -> None:
     values = np.random.default_rng(3).standard_normal((10, 300_000))
     mean, variance, n = meanclip(values)
     assert mean.std() * np.sqrt(10) == pytest.approx(expected.inefficiency(10), abs=4e-3)
-    assert np.mean(variance / n) * 10 == pytest.approx(expected.survivors(10), abs=4e-3)
+    assert mean.var() / np.mean(variance / n) == pytest.approx(CLIPPED, rel=0.01)

@@ -204,6 +204,39 @@ def test_an_exposure_without_light_is_named(lab: Any) -> None:
     assert not (lab.folder / "measure0.json").exists()
 
 
+@pytest.mark.parametrize("level", ["DETECTOR", "AMP"])
+def test_an_exposure_that_is_saturated_in_part_is_measured_where_all_are_good(lab: Any, level: str) -> None:
+    """The brighter half of a vignetted field is full in one exposure of three, whose unsaturated part is fainter."""
+    flats = Flats(lab, detectors=(0,))
+    flats.levels = np.array([9611.0, 9700.0, 9611 * 2.64])
+    field = np.where(np.arange(lab.size[0]) % 24 < 18, 0.6, 1.4)[None, :] * np.ones((lab.size[1], 1))
+    rng = np.random.default_rng(3)
+    flats.raws[0] = [lab.expose(rng, rng.poisson(level * field)) for level in flats.levels]
+    for raw in flats.raws[0][2]:
+        raw[:20, 4:28][raw[:20, 4:28] > 1000 + 20000] = 65535
+    full = sum(int((raw[:20, 4:28] == 65535).sum()) for raw in flats.raws[0][2])
+    assert full > 0.19 * field.size
+    plain = flats.measure(exposures=EXPOSURES[:3], dark_times=[0.0] * 3)
+    assert lab.serial(plain) == 0
+    assert lab.journal(plain)[-1]["detail"]["pixels_left_out"] == full
+    assert lab.serial(flats.normalise(level)) == 0
+    scale = np.array(json.loads((lab.folder / f"scales-{level}.json").read_text())["exposure_scale"])
+    np.testing.assert_allclose(scale / scale[0], flats.levels / flats.levels[0], rtol=5e-3)
+
+
+def test_exposures_without_a_common_good_pixel_are_refused(lab: Any) -> None:
+    flats = Flats(lab, detectors=(0,))
+    for raw in flats.raws[0][3]:
+        raw[:20, 5:28] = 65535
+    plain = flats.measure()
+    assert lab.serial(plain) == 1
+    error = lab.journal(plain)[-1]["detail"]["error"]
+    assert error == (
+        f"{lab.folder / '0-3.fits'}: exposure 14: 96 % of its pixels are saturated or blank, "
+        "hardly any is good in all exposures; leave it out"
+    )
+
+
 def test_mixed_units_are_refused(flats: Flats) -> None:
     lab = flats.lab
     assert lab.serial(flats.measure()) == 0

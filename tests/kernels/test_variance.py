@@ -78,7 +78,13 @@ class Detector:
         return path
 
     def combine(
-        self, kind: str, raws: list[str], scales: list[float], times: list[float], applied: dict[str, str], **config: Any
+        self,
+        kind: str,
+        raws: list[str],
+        scales: list[float],
+        times: list[float],
+        applied: dict[str, str],
+        **config: Any,
     ) -> str:
         """Make a product; its path."""
         n, name = len(raws), f"{kind}{next(self._number)}"
