@@ -44,7 +44,7 @@ def gate_text(state: StepState, home: Home) -> list[str]:
             f"    inputs      {len(exposures)} exposures, levels {low:.4g} to {high:.4g} ADU, noise {noise:.3g} ADU"
         )
     for found in judge(plan, camera_of(home, plan.instrument)) if plan.kind else ():
-        texts.append(f"    look at     exposure {found.exposure}: {found.why} ({len(found.detectors)} detectors)")
+        texts.append(f"    look at     {found.subject}: {found.why} ({len(found.detectors)} detectors)")
     texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
     for word, what in (("then", "accept"), ("or", "reject")):
         texts.append(f"    {word:11s} campaign {what} {state.name} --run {state.run} --reason '...'")
