@@ -39,6 +39,8 @@ CONSTANT = 0.01
 UNLIT = 0.01
 #: What a group's gap is at least, in errors.
 GAP = 6.0
+#: The range of a group that its values' errors explain, in errors.
+KNOWN = 4.0
 #: Amplifiers that are named at most.
 SHOWN = 4
 SAMPLED_ROWS = 64
@@ -159,6 +161,7 @@ def groups(values: Sequence[float], gap: float) -> list[list[int]]:
         edges = [0, *sorted(steps[:cuts]), len(line)]
         parts = [order[a:b] for a, b in pairwise(edges)]
         widest = max(values[p[-1]] - values[p[0]] for p in parts)
+        widest = max(widest - KNOWN, widest / 3)
         narrowest = min(line[k] - line[k - 1] for k in steps[:cuts])
         if min(map(len, parts)) > 1 and narrowest > gap and narrowest > parted(len(line)) * widest:
             return parts
