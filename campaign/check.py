@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import levels
+from campaign import judging, levels
 from campaign.cost import Cost, estimate
 from campaign.derived import is_derived
 from campaign.errors import CampaignError, SubmissionRefused
@@ -145,14 +145,15 @@ def _describe(found: Check, selection: Selection) -> None:
 def measure_levels(selection: Selection, product: str, camera: Camera, ranks: int) -> list[levels.Finding]:
     """Measure every selected raw's level and noise, without making anything of them."""
     files = {f"{r.exposure}:{r.detector}": {"path": r.path} for r in selection.raws}
-    tasks = []
+    tasks, times = [], {e.id: e.exposure_time for e in selection.exposures}
     for detector in selection.detectors:
         own = [r.exposure for r in selection.raws if r.detector == detector]
         inputs = {"raw": [f"{e}:{detector}" for e in own]}
-        tasks.append(JobTask(f"levels:{detector}", detector, inputs, parameters={"exposures": own}))
+        about = {"exposures": own, "exposure_times": [times[e] for e in own]}
+        tasks.append(JobTask(f"levels:{detector}", detector, inputs, parameters=about))
     with tempfile.TemporaryDirectory(prefix="campaign-levels-") as name:
         folder = Path(name)
-        config = {"isr": {}, "inputs_table": str(folder / "inputs")}
+        config = {"isr": {}, "type": product, "inputs_table": str(folder / "inputs")}
         job = JobFile(
             "levels",
             "check",
@@ -168,5 +169,4 @@ def measure_levels(selection: Selection, product: str, camera: Camera, ranks: in
             if event.event == "failed":
                 raise SubmissionRefused(str(event.detail["error"]), where=event.task)
         rows = levels.read(folder / "inputs")
-    times = {e.id: e.exposure_time for e in selection.exposures}
-    return levels.judge(rows, product, times, camera, levels.nights({e.id: e.begin for e in selection.exposures}))
+    return judging.judge(rows, product, times, camera, levels.nights({e.id: e.begin for e in selection.exposures}))

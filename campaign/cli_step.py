@@ -176,12 +176,8 @@ def _show_findings(findings: Any, say: Callable[[str], None] = print) -> None:
     if findings is None:
         return
     for finding in findings:
-        some = finding.detectors
-        many = f"{len(some)} detectors" if len(some) > 1 else f"detector {some[0]}"
-        say(
-            f"look at     exposure {finding.exposure}: {finding.why} ({many});"
-            f" --exclude {finding.exposure} leaves it out"
-        )
+        leave = "" if finding.exposure is None else f"; --exclude {finding.exposure} leaves it out"
+        say(f"look at     {finding.subject}: {finding.why} ({finding.where}){leave}")
     if not findings:
         say("levels      no exposure stands out")
 

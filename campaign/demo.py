@@ -161,7 +161,7 @@ def _step(template: str, environment: Mapping[str, str], repository: Repository,
         task, why = next(iter(done.outcome.failed.items()))
         raise TasksFailed(why, where=task, do=f"logs are in {plan.submit_path}/logs")
     if done.findings:
-        raise VerificationFailed(f"exposure {done.findings[0].exposure}: {done.findings[0].why}", where=template)
+        raise VerificationFailed(f"{done.findings[0].subject}: {done.findings[0].why}", where=template)
     return done
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import claim, control, levels, usage
+from campaign import claim, control, judging, levels, usage
 from campaign.errors import AGAIN, FULL, CampaignError, TransientError, of_system
 from campaign.events import DriverJournal, Event
 from campaign.events import read as read_events
@@ -97,7 +97,7 @@ def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
     frames = [task.job.parameters for task in plan.tasks if "exposures" in task.job.parameters]
     times = {e: t for p in frames for e, t in zip(p["exposures"], p["exposure_times"], strict=True)}
     dates = {e: t for p in frames for e, t in zip(p["exposures"], p["dates"], strict=True)}
-    return levels.judge(rows, plan.kind, times, camera, levels.nights(dates))
+    return judging.judge(rows, plan.kind, times, camera, levels.nights(dates))
 
 
 def run_here(plan: Plan, listener: Callable[[Event], None]) -> Outcome:

@@ -1,35 +1,51 @@
-"""The inputs table, judged: which exposures are not like the others."""
+"""The inputs table, and what single rows of it say: saturated, of another kind, its bias level has jumped."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-from collections import ChainMap, Counter
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
-from types import MappingProxyType
+from typing import ClassVar
 
 from campaign.camera import Camera
 
-NSIGMA = 5.0
 #: More saturated pixels than hot pixels and cosmic rays could make.
 SATURATED = 0.005
 #: A bias or dark above, a flat below this many read noises is another kind of frame.
 LIT = 100.0
 #: Noises that an overscan may be off from those of most exposures.
 JUMP = 20.0
-#: Precision of a level, in noises: medians of 64 rows.
-PRECISION = 0.05
 #: Noise of digitisation, ADU: an amplifier that says nothing has no less.
 DIGITISATION = 12**-0.5
 
 
 @dataclass(frozen=True)
 class Row:
-    """One amplifier of one exposure: level above overscan, noise, overscan's level in ADU; saturated and blank fraction."""
+    """One amplifier of one exposure, as ``docs/products.md`` has it.
+
+    Parameters
+    ----------
+    level, overscan : `float`
+        Above the overscan, and of it, ADU.
+    noise, noise_error : `float`
+        And its standard error, ADU.
+    saturated, rejected, blank : `float`
+        Of its pixels; rejected as cosmic rays; without a value.
+    shape, shape_error : `float`
+        Deviation from the shape of the others, and the noise of a cell, ADU.
+    constant : `float`
+        Of its rows: all pixels have one value.
+    same_as : `int`
+        An exposure before it that has the same pixels; 0 where there is none.
+    """
+
+    #: The columns that are numbers.
+    NUMBERS: ClassVar[tuple[str, ...]]
 
     exposure: int
     detector: int
@@ -38,16 +54,45 @@ class Row:
     noise: float
     saturated: float
     overscan: float = 0.0
+    noise_error: float = 0.0
+    shape: float = 0.0
+    shape_error: float = 0.0
+    constant: float = 0.0
+    rejected: float = 0.0
     blank: float = 0.0
+    same_as: int = 0
+
+
+Row.NUMBERS = tuple(f.name for f in fields(Row) if f.name not in ("exposure", "detector", "amplifier"))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An exposure that an operator should look at, and why."""
+    """An exposure that an operator should look at, and why; or, without one, what concerns them all.
 
-    exposure: int
+    Parameters
+    ----------
+    amplifiers : `tuple` [`str`]
+        Where it is not the whole detectors.
+    """
+
+    exposure: int | None
     detectors: tuple[int, ...]
     why: str
+    amplifiers: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """What is to be looked at."""
+        if self.exposure is not None:
+            return f"exposure {self.exposure}"
+        return "all exposures"
+
+    @property
+    def where(self) -> str:
+        """Detectors, for a message."""
+        many = len(self.detectors)
+        return f"{many} detectors" if many != 1 else f"detector {self.detectors[0]}"
 
 
 def read(folder: Path) -> list[Row]:
@@ -55,27 +100,22 @@ def read(folder: Path) -> list[Row]:
     rows = []
     for path in sorted(folder.glob("*.csv")):
         with path.open(newline="") as file:
-            rows += [
-                Row(
-                    int(r["exposure"]),
-                    int(r["detector"]),
-                    r["amplifier"],
-                    float(r["level"]),
-                    float(r["noise"]),
-                    float(r["saturated"]),
-                    float(r.get("overscan", 0.0)),
-                    float(r.get("blank", 0.0)),
-                )
-                for r in csv.DictReader(file)
-            ]
+            rows += [_row(r) for r in csv.DictReader(file)]
     return rows
+
+
+def _row(cells: Mapping[str, str]) -> Row:
+    """A line of the table; columns that a table of an older version lacks are 0."""
+    numbers = {name: float(cells[name]) for name in Row.NUMBERS if name in cells}
+    numbers["same_as"] = int(numbers.get("same_as", 0))
+    return Row(int(cells["exposure"]), int(cells["detector"]), cells["amplifier"], **numbers)  # type: ignore[arg-type]
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
     """Write one table of all detectors, by exposure."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(Row.__dataclass_fields__)
+        writer.writerow(f.name for f in fields(Row))
         writer.writerows(vars(r).values() for r in sorted(rows, key=lambda r: (r.exposure, r.detector, r.amplifier)))
 
 
@@ -107,36 +147,12 @@ def at_one_time(rows: Sequence[Row], times: Mapping[int, float]) -> list[Row]:
     return moved
 
 
-def deviations(rows: Sequence[Row], value: str) -> dict[tuple[int, int], float]:
-    """How far each (exposure, detector) is from its peers, in their own scatter.
-
-    Each amplifier is compared with the same one of the other exposures, about
-    their median and by their median absolute deviation (with a floor, so that
-    equal peers do not make everything an outlier); a detector's deviation is
-    the median of its amplifiers'.
-
-    Parameters
-    ----------
-    value : `str`
-        ``level`` or ``noise``.
-    """
-    found: dict[tuple[int, int], list[float]] = {}
-    for peers in _grouped(rows, ("detector", "amplifier")).values():
-        values = [getattr(r, value) for r in peers]
-        centre = median(values)
-        spread = 1.4826 * median(abs(v - centre) for v in values)
-        for row, v in zip(peers, values, strict=True):
-            far = (v - centre) / max(spread, PRECISION * max(row.noise, DIGITISATION))
-            found.setdefault((row.exposure, row.detector), []).append(far)
-    return {key: median(several) for key, several in found.items()}
-
-
 def nights(dates: Mapping[int, str]) -> dict[int, str]:
     """The night of each exposure, from when it began (ISO-8601): a night begins at noon."""
     return {e: str((datetime.fromisoformat(t) - timedelta(hours=12)).date()) for e, t in dates.items()}
 
 
-def _jumps(rows: Sequence[Row], night: Mapping[int, str]) -> list[Finding]:
+def jumps(rows: Sequence[Row], night: Mapping[int, str]) -> list[Finding]:
     """Exposures whose overscans are far from those of the night with the most exposures."""
     by_night = Counter(night[e] for e in {row.exposure for row in rows} if e in night)
     if not by_night:
@@ -157,48 +173,12 @@ def _jumps(rows: Sequence[Row], night: Mapping[int, str]) -> list[Finding]:
     return findings
 
 
-def judge(
-    rows: Sequence[Row],
-    product: str,
-    times: Mapping[int, float],
-    camera: Camera,
-    night: Mapping[int, str] = MappingProxyType({}),
-) -> list[Finding]:
-    """Name the exposures that are saturated or blank, of another kind, or far from their peers.
-
-    Parameters
-    ----------
-    rows : sequence of `Row`
-    product : `str`
-        ``bias``, ``dark`` or ``flat``.
-    times : `dict`
-        Exposure time of each exposure, second.
-    camera : `Camera`
-        Tells which amplifiers have an overscan: without, a level holds the bias.
-    night : `dict`, optional
-        Of each exposure; with it, those whose bias level has jumped are told.
-    """
-    findings = _saturated(rows) + _mistyped(rows, product, camera) + _jumps(rows, night)
-    named = {f.exposure for f in findings}
-    comparable = at_one_time(rows, times) if product == "dark" else rows
-    alike: dict[float, list[Row]] = {}  # a noise grows with the exposure time, and not in any simple way
-    for row in rows:
-        alike.setdefault(times[row.exposure], []).append(row)
-    noises = [deviations(some, "noise") for some in alike.values()]
-    for value, all_of_it in (("level", deviations(comparable, "level")), ("noise", dict(ChainMap(*noises)))):
-        far = {k: d for k, d in all_of_it.items() if abs(d) > NSIGMA and k[0] not in named}
-        for exposure in sorted({e for e, _ in far}):
-            of_it = {d: far[e, d] for e, d in far if e == exposure}
-            worst = max(of_it.values(), key=abs)
-            findings.append(Finding(exposure, tuple(sorted(of_it)), f"{value} {worst:+.0f} sigma from its peers"))
-    return sorted(findings, key=lambda f: f.exposure)
-
-
 def _has_overscan(camera: Camera) -> bool:
     return all(a.serial_overscan is not None for kind in camera.types.values() for a in kind.amplifiers)
 
 
-def _saturated(rows: Sequence[Row]) -> list[Finding]:
+def saturated(rows: Sequence[Row]) -> list[Finding]:
+    """Exposures with more saturated pixels than hot pixels and cosmic rays could make."""
     found = []
     for (exposure,), some in _grouped(rows, ("exposure",)).items():
         for value in ("saturated", "blank"):
@@ -210,7 +190,7 @@ def _saturated(rows: Sequence[Row]) -> list[Finding]:
     return found
 
 
-def _mistyped(rows: Sequence[Row], product: str, camera: Camera) -> list[Finding]:
+def mistyped(rows: Sequence[Row], product: str, camera: Camera) -> list[Finding]:
     """A lit dark or bias, a dark flat: told by the level alone, where an overscan gives it a zero."""
     if not _has_overscan(camera):
         return []

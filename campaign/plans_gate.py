@@ -47,9 +47,7 @@ def gate_text(state: StepState, home: Home) -> list[str]:
         many = count(len(exposures), "exposure")
         texts.append(f"    inputs      {many}, levels {low:.4g} to {high:.4g} ADU, noise {noise:.3g} ADU")
     for found in judge(plan, camera_of(home, plan.instrument)) if plan.kind else ():
-        texts.append(
-            f"    look at     exposure {found.exposure}: {found.why} ({count(len(found.detectors), 'detector')})"
-        )
+        texts.append(f"    look at     {found.subject}: {found.why} ({count(len(found.detectors), 'detector')})")
     texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
     for word, what in (("then", "accept"), ("or", "reject")):
         texts.append(f"    {word:11s} {decision(what, state.name, state.run)}")

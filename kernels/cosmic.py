@@ -16,10 +16,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-#: A row's noise over the expected one, from which on the expectation is wrong: this, and five errors of the ratio.
-MISTAKEN, ERRORS = 1.5, 5.0
-#: Pixels of a row that its noise is taken from at most.
-ENOUGH = 512
+#: A row's noise over the expected one, from which on the expectation is wrong: this, and three errors of the ratio.
+MISTAKEN, ERRORS = 1.25, 3.0
+#: Pixels of a row of all frames that its noise is taken from, at most about so many.
+ENOUGH = 1024
+#: Part of the differences that lie within so many noises.
+WITHIN, SIGMAS = 0.8, 1.2816
 
 
 @dataclass(frozen=True)
@@ -77,41 +79,32 @@ def _flag(
                         flags[j, i] = True
 
 
-@njit(cache=True, nogil=True)
-def _believable(excess: NDArray[np.float32], sigma: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    ny, nx = excess.shape
-    step = max(1, nx // ENOUGH)
-    sizes = np.empty(-(-nx // step), np.float32)
-    for y in range(ny):
-        n = 0
-        for x in range(0, nx, step):
-            if math.isfinite(excess[y, x]):
-                sizes[n] = abs(excess[y, x]) / sigma[y, x]
-                n += 1
-        ratio = 1.4826 * np.median(sizes[:n]) if n else 0.0
-        factor = np.float32(ratio if n and ratio > MISTAKEN + ERRORS / math.sqrt(n) else 1.0)
-        for x in range(nx):
-            out[y, x] = sigma[y, x] * factor
-
-
-def believable(excess: NDArray[np.float32], sigma: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The noise that is expected; in rows that have far more, what they have.
+def mistaken(sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """By how much the noise of a row is larger than expected; 1 where it agrees.
 
     The camera file's read noise may be far too low: then half of a dark would
-    count as cosmic rays. A row's noise is the median size of its differences.
+    count as cosmic rays. The noise is what 80 % of the differences lie within,
+    of all frames, or of one frame alone where that is still larger.
 
     Parameters
     ----------
-    excess, sigma : `numpy.ndarray` [y, x], float32
-        See `cosmic_rays`; the excess is no number where a pixel is masked.
+    sizes : `numpy.ndarray` [row, frame, sample], float32
+        Differences of some pixels from the median of the frames over their
+        expected noise, without sign; NaN where a pixel is masked.
 
     Returns
     -------
-    sigma : `numpy.ndarray` [y, x], float32
+    factors : `numpy.ndarray` [row, frame], float32
     """
-    out = np.empty_like(sigma)
-    _believable(excess, sigma, out)
-    return out
+    factors = np.ones(sizes.shape[:2], np.float32)
+    for part in (sizes.reshape(len(sizes), 1, -1), sizes):
+        ordered = np.sort(part, axis=2)  # what is no number comes last
+        good = np.isfinite(ordered).sum(axis=2)
+        at = np.minimum((WITHIN * good).astype(np.intp), part.shape[2] - 1)
+        ratio = np.take_along_axis(ordered, at[:, :, np.newaxis], axis=2)[:, :, 0] / SIGMAS
+        far = (good > 0) & (ratio > MISTAKEN + ERRORS / np.sqrt(np.maximum(good, 1)))
+        factors = np.where(far, np.maximum(factors, ratio), factors).astype(np.float32)
+    return factors
 
 
 def cosmic_rays(excess: NDArray[np.float32], sigma: NDArray[np.float32], config: CosmicConfig) -> NDArray[np.bool_]:

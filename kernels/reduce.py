@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import clip
-from kernels.cosmic import CosmicConfig, believable, cosmic_rays
+from kernels.cosmic import ENOUGH, CosmicConfig, cosmic_rays, mistaken
 from kernels.errors import JobError
 from kernels.estimator import Steps, table
 from kernels.isr import Block, Channel, Exposures
@@ -234,15 +234,26 @@ class Stacker:
         sorted_, typical = block.cube.copy(), np.empty(block.cube.shape[1], np.float32)
         clip.median(sorted_, self._n, typical)
         pixels, flat = block.pixels, typical[: block.rows * block.columns].reshape(block.rows, block.columns)
+        step = max(1, self._n * block.columns // ENOUGH)
+        sizes = np.empty((block.rows, self._n, -(-block.columns // step)), np.float32)
         for n, frame in enumerate(pixels):
-            expected = flat * self._scales[n] + self._offsets[n]
-            sigma = np.sqrt(self._own[n].variance(np.maximum(expected, np.float32(self.noise.offset))))
-            with np.errstate(invalid="ignore"):
-                excess = frame * self._scales[n] + self._offsets[n] - expected
-            excess[np.isinf(frame)] = np.nan
-            hits = cosmic_rays(excess, believable(excess, sigma), self._cosmic)
+            excess, sigma = self._excess(n, frame[:, ::step], flat[:, ::step])
+            sizes[:, n] = np.abs(excess) / sigma
+        factors = mistaken(sizes)
+        for n, frame in enumerate(pixels):
+            excess, sigma = self._excess(n, frame, flat)
+            hits = cosmic_rays(excess, sigma * factors[:, n, np.newaxis], self._cosmic)
             self.rejected[n] += np.count_nonzero(hits[block.core] & np.isfinite(frame[block.core]))
             frame[hits] = np.inf
+
+    def _excess(self, n: int, frame: F32, flat: F32) -> tuple[F32, F32]:
+        """A frame's difference from the median of the frames, and the noise of it; NaN where it is masked."""
+        expected = flat * self._scales[n] + self._offsets[n]
+        sigma = np.sqrt(self._own[n].variance(np.maximum(expected, np.float32(self.noise.offset))))
+        with np.errstate(invalid="ignore"):
+            excess = frame * self._scales[n] + self._offsets[n] - expected
+        excess[np.isinf(frame)] = np.nan
+        return excess, sigma
 
 
 def _limits(ordered: F32, first: I16, count: I16) -> tuple[F32, F32]:

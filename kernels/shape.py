@@ -103,4 +103,4 @@ def deviations(cells: F64, light: Sequence[float] | F64, zero: bool) -> tuple[F6
     error = 1.4826 * np.median(np.abs(steps.reshape(frames, -1)), axis=1) / 2**0.5 if steps.size else np.zeros(frames)
     main = np.linalg.svd(rest, full_matrices=False)[2][0]
     size = np.sqrt(np.maximum((rest**2).mean(axis=1) - error**2, 0.0))
-    return np.where(rest @ main < 0, -size, size), error
+    return np.where((rest @ main < 0) & (size > 0), -size, size), error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from campaign import camera, envfile, levels
+from campaign import camera, envfile, judging, levels
 from campaign.errors import ConfigurationError
 from campaign.inputs import absent, for_purpose, names_detectors
 from campaign.repository_records import Raw, Selection
@@ -45,14 +45,20 @@ def test_a_detector_without_any_raw_is_named() -> None:
     assert absent(selection(list(range(9))), COMCAM, "") == []
 
 
+def named(found: list[levels.Finding]) -> list[levels.Finding]:
+    """Those about an exposure: the noises here are not those of the camera file, and that is said too."""
+    return [f for f in found if f.exposure is not None]
+
+
 def test_a_dead_amplifier_does_not_hide_the_odd_exposure() -> None:
     rows = [
         levels.Row(exposure, 0, name, 0.0 if name == "C00" else level, 0.0 if name == "C00" else 5.0, 0.0)
         for exposure, level in enumerate([0.1, -0.1, 0.0, 0.2, 900.0])
         for name in ("C00", "C01", "C02")
     ]
-    found = levels.judge(rows, "bias", dict.fromkeys(range(5), 0.0), COMCAM)
-    assert [f.exposure for f in found] == [4]
+    found = judging.judge(rows, "bias", dict.fromkeys(range(5), 0.0), COMCAM)
+    assert [f.exposure for f in found] == [4, None]  # the last: a noise of 0 is not the camera file's
+    assert found[1].amplifiers[0] == "C00"
     assert "lit bias" in found[0].why
 
 
@@ -64,7 +70,7 @@ def test_a_night_whose_bias_level_has_jumped_is_told_with_its_exposures(jump: fl
         levels.Row(n, detector, f"C0{k}", 0.0, 4.0, 0.0, 20000.0 + 1000 * k + n + jump * (n > 3))
         for n in range(7) for detector in (0, 4) for k in range(3)
     ]  # fmt: skip
-    found = levels.judge(rows, "bias", dict.fromkeys(range(7), 0.0), COMCAM, levels.nights(dates))
+    found = named(judging.judge(rows, "bias", dict.fromkeys(range(7), 0.0), COMCAM, levels.nights(dates)))
     assert [f.exposure for f in found] == ([4, 5, 6] if told else [])
     if told:
         assert found[0].detectors == (0, 4)
@@ -79,7 +85,7 @@ def test_one_exposure_whose_bias_level_has_jumped_is_told() -> None:
         for n in range(5) for k in range(3)
     ]  # fmt: skip
     dates = {n: f"2024-12-06T2{n % 4}:00:00" for n in range(5)}
-    (found,) = levels.judge(rows, "bias", dict.fromkeys(range(5), 0.0), COMCAM, levels.nights(dates))
+    (found,) = named(judging.judge(rows, "bias", dict.fromkeys(range(5), 0.0), COMCAM, levels.nights(dates)))
     assert found.exposure == 2 and "+75 noises" in found.why
 
 
