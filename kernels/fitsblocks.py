@@ -245,6 +245,11 @@ class Cards:
         """Whether it holds an image, or could: a primary HDU, IMAGE, or tiles."""
         return self.compressed or self.text("XTENSION") in (None, "IMAGE")
 
+    @property
+    def summed_by(self) -> str:
+        """The card that `datasum` goes by."""
+        return "DATASUM" if self.text("DATASUM") else "CHECKSUM"
+
     def datasum(self) -> int | None:
         """The sum that the data must have; `None` where the header does not say.
 
