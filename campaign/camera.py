@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
+import pydantic
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
-    PositiveFloat,
-    PositiveInt,
     StringConstraints,
     ValidationError,
 )
@@ -22,6 +21,8 @@ from pydantic import (
 from campaign.cameracheck import problems
 from campaign.errors import ConfigurationError
 from campaign.headertable import Translation, suggest
+from campaign.jobs import write_text
+from campaign.numbers import typed
 from campaign.section import Section, cut, shrink
 from campaign.template_yaml import load_plain
 from campaign.validation import sentences
@@ -36,6 +37,11 @@ def _parsed(value: Any) -> Any:
 
 Box = Annotated[Section, BeforeValidator(_parsed), PlainSerializer(str)]
 
+
+#: What pydantic alone would take from texts, too.
+Real = Annotated[float, BeforeValidator(typed)]
+PositiveFloat = Annotated[pydantic.PositiveFloat, BeforeValidator(typed)]
+PositiveInt = Annotated[pydantic.PositiveInt, BeforeValidator(typed)]
 
 #: Names become parts of paths and collections.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -67,6 +73,9 @@ class Amplifier(_Model):
     target : `Section`
         Where ``data`` lies on the assembled detector; a range written
         backwards mirrors it on its way there.
+    read_from : `str`, optional
+        The side of the frame that is read first, ``left`` or ``right``; by
+        default the one where the serial overscan is not.
     """
 
     name: str
@@ -76,6 +85,14 @@ class Amplifier(_Model):
     serial_overscan: Box | None = None
     parallel_overscan: Box | None = None
     target: Box
+    read_from: Literal["left", "right"] | None = None
+
+    @property
+    def leftwards(self) -> bool:
+        """Whether columns are read from right to left, so that the serial overscan's first is its highest."""
+        if self.read_from is None:
+            return self.serial_overscan is not None and self.serial_overscan.x0 < self.data.x0
+        return self.read_from == "right"
 
     @property
     def overscans(self) -> dict[str, Section]:
@@ -95,12 +112,16 @@ class CcdType(_Model):
         Largest raw value that the electronics can write, ADU.
     saturation : `float`, optional
         electron; for the detectors that have no figures of their own.
+    signed : `bool`
+        Whether the upper half of an unsigned frame's range stands for negative
+        numbers.
     """
 
     size: tuple[PositiveInt, PositiveInt]
     pixel_um: PositiveFloat
     adc_max: PositiveInt
     saturation: PositiveFloat | None = None
+    signed: bool = False
     amplifiers: tuple[Amplifier, ...]
 
 
@@ -126,8 +147,8 @@ class Detector(_Model):
     type: str
     serial: str = ""
     purpose: Literal["SCIENCE", "GUIDER", "WAVEFRONT"] = "SCIENCE"
-    position_mm: tuple[float, float] = (0.0, 0.0)
-    yaw_deg: float = 0.0
+    position_mm: tuple[Real, Real] = (0.0, 0.0)
+    yaw_deg: Real = 0.0
     gains: tuple[PositiveFloat, ...]
     read_noises: tuple[PositiveFloat, ...]
     saturations: tuple[PositiveFloat, ...] | None = None
@@ -213,9 +234,7 @@ class Camera(_Model):
 
     def dump(self, path: str | Path) -> None:
         """Write a camera file that loads back equal."""
-        temporary = Path(f"{path}.tmp")
-        temporary.write_text(self.text())
-        temporary.replace(path)
+        write_text(Path(path), self.text())
 
     def text(self) -> str:
         """The camera file's text: one filter, amplifier and detector a line."""
@@ -257,6 +276,8 @@ def _plain_type(kind: CcdType) -> dict[str, Any]:
                 "target": a.target.box,
                 "flip_x": a.target.flip_x,
                 "flip_y": a.target.flip_y,
+                **({"leftwards": True} if a.leftwards else {}),
+                **({"signed": True} if kind.signed else {}),
             }
             for a in kind.amplifiers
         ],
@@ -287,13 +308,14 @@ def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
         t, frame = a.target, cut(Section(0, 0, *a.raw), a.data, n)
         target = Section(xs[t.x0], ys[t.y0], xs[t.x1] - xs[t.x0], ys[t.y1] - ys[t.y0], t.flip_x, t.flip_y)
         boxes = {name: cut(box, a.data, n) for name, box in {"data": a.data, **a.overscans}.items()}
-        amplifiers.append({"name": a.name, "hdu": a.hdu, "raw": (frame.nx, frame.ny), "target": target, **boxes})
+        amplifiers.append({"name": a.name, "hdu": a.hdu, "raw": (frame.nx, frame.ny), "target": target, "read_from": a.read_from, **boxes})
     size = (max(xs.values()), max(ys.values()))
     return {
         "size": size,
         "pixel_um": kind.pixel_um * n,
         "adc_max": kind.adc_max,
         "saturation": kind.saturation,
+        "signed": kind.signed,
         "amplifiers": amplifiers,
     }
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from campaign.simulation import Places
 
 
+#: Files of which notes are shown.
+NOTES = 10
+
+
 @cli.command()
 @click.argument("repo", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--plan", "plan_name", metavar="PLAN", help="What a plan's simulation lists, and nothing else.")
@@ -183,13 +187,13 @@ def ingest(
             counts = {"new": len(report.new), "refused": len(report.refused)}
             home.record("ingest", os.environ.get("TICKET", ""), {"camera": camera.name, **counts})
     rows: list[SummaryRow] = []
-    if summary:
+    if summary and not (report.refused and not (root / "butler.yaml").exists()):  # nothing went in, nothing is there
         from campaign.repository import open_repository
 
         with open_repository(str(root)) as repository:
             rows = summarise(repository, camera.name, camera, ranks)
     if as_json:
-        console.emit({**vars(report), "refused": dict(report.refused), "summary": [vars(row) for row in rows]})
+        console.emit({**vars(report), "refused": dict(report.refused), "notes": dict(report.notes), "summary": [vars(row) for row in rows]})
     else:
         _show_ingest(report, rows, bool(files))
     if report.refused:
@@ -201,6 +205,10 @@ def _show_ingest(report: Report, rows: Sequence[SummaryRow], asked: bool) -> Non
 
     for path, why in report.refused.items():
         console.say(f"refused: {path}: {why}")
+    for path, text in list(report.notes.items())[:NOTES]:
+        console.say(f"note: {path}: {text}")
+    if len(report.notes) > NOTES:
+        console.say(f"note: {len(report.notes) - NOTES} more files have notes (--json lists all)")
     if asked:
         console.say(f"{len(report.new)} ingested, {len(report.existing)} were there, {len(report.refused)} refused")
     if rows:

@@ -56,7 +56,7 @@ def read(path: Path, base: Mapping[str, str]) -> dict[str, str]:
         The file cannot be read, a line is no assignment, a variable is unset.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # an editor may have put a mark before it
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"cannot be read: {why}", where=str(path)) from error

@@ -6,9 +6,15 @@ nothing else of the project.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import fitsio
@@ -19,6 +25,43 @@ from lsst.resources import ResourcePath
 #: Keys of what a calibration was made from.
 SOURCE = r"CALIB_\w+_RUN"
 STRUCTURAL = frozenset({"SIMPLE", "BITPIX", "NAXIS", "EXTEND", "CHECKSUM", "DATASUM", "COMMENT", "HISTORY"})
+
+
+#: How files are packed as a whole, by their first bytes.
+_PACKED: Mapping[bytes, Callable[[bytes], bytes]] = {
+    b"\x1f\x8b": gzip.decompress,
+    b"BZh": bz2.decompress,
+    b"\xfd7zXZ\x00": lzma.decompress,
+}
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[fitsio.FITS]:
+    """Open a file for cfitsio by its handle: of a path, it would take brackets, ``+n``, ``$`` and more for orders."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        start = os.pread(handle, 8, 0)
+        unpack = next((unpack for magic, unpack in _PACKED.items() if start.startswith(magic)), None)
+        if unpack:
+            data, unpacked = unpack(Path(path).read_bytes()), os.memfd_create("fits", os.MFD_CLOEXEC)
+            os.close(handle)
+            handle = unpacked
+            with open(handle, "wb", closefd=False) as file:
+                file.write(data)
+        with fitsio.FITS(f"/proc/self/fd/{handle}") as fits:
+            yield fits
+    finally:
+        os.close(handle)
+
+
+def _write(path: str, write: Callable[[fitsio.FITS], None]) -> None:
+    """Have a file written in memory, and put it where it belongs."""
+    fits = fitsio.FITS("mem://", "rw")
+    try:
+        write(fits)
+        Path(path).write_bytes(fits.read_raw())
+    finally:
+        fits.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +147,7 @@ class CalibImageFormatter(FormatterV2):
 
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> CalibImage:
         """Read the file; see the base class."""
-        with fitsio.FITS(path) as fits:
+        with _opened(path) as fits:
             names = {hdu.get_extname() for hdu in fits}
             mask, variance = (fits[name].read() if name in names else None for name in ("MASK", "VARIANCE"))
             return CalibImage(fits["IMAGE"].read(), mask, variance, _header(fits[0]))
@@ -116,11 +159,14 @@ class CalibImageFormatter(FormatterV2):
             "MASK": (in_memory_dataset.mask, np.int32),
             "VARIANCE": (in_memory_dataset.variance, np.float32),
         }
-        with fitsio.FITS(uri.ospath, "rw", clobber=True) as fits:
+
+        def write(fits: fitsio.FITS) -> None:
             fits.write(None, header=dict(in_memory_dataset.header))
             for name, (plane, dtype) in planes.items():
                 if plane is not None:
                     fits.write(np.asarray(plane, dtype), extname=name)
+
+        _write(uri.ospath, write)
 
 
 class CalibTableFormatter(FormatterV2):
@@ -133,7 +179,7 @@ class CalibTableFormatter(FormatterV2):
 
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> CalibTable:
         """Read the file; see the base class."""
-        with fitsio.FITS(path) as fits:
+        with _opened(path) as fits:
             table = fits[str(fits[0].read_header()["OBSTYPE"]).strip().upper()]
             cards, names = table.read_header(), table.get_colnames()
             units = {name: str(cards.get(f"TUNIT{n}") or "").strip() for n, name in enumerate(names, 1)}
@@ -143,12 +189,15 @@ class CalibTableFormatter(FormatterV2):
     def write_local_file(self, in_memory_dataset: CalibTable, uri: ResourcePath) -> None:
         """Write the file; see the base class."""
         rows, kind = in_memory_dataset.rows, str(in_memory_dataset.header["OBSTYPE"]).strip().upper()
-        with fitsio.FITS(uri.ospath, "rw", clobber=True) as fits:
+
+        def write(fits: fitsio.FITS) -> None:
             fits.write(None, header=dict(in_memory_dataset.header))
             units = [in_memory_dataset.units.get(name, "") for name in rows.dtype.names or ()]
             fits.create_table_hdu(rows, extname=kind, units=units)
             if len(rows):
                 fits[-1].write(rows)
+
+        _write(uri.ospath, write)
 
 
 class RawFrameFormatter(FormatterV2):
@@ -164,7 +213,7 @@ class RawFrameFormatter(FormatterV2):
 
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> RawFrame:
         """Read the file; see the base class."""
-        with fitsio.FITS(path) as fits:
+        with _opened(path) as fits:
             images = {
                 hdu.get_extname() or number: hdu.read()
                 for number, hdu in enumerate(fits)

@@ -25,8 +25,12 @@ Field = Literal[
     "detector",
 ]
 
+#: An HDU, by number or EXTNAME.
+Hdu = int | str
+
 _NEEDED: dict[str, tuple[Field, ...]] = {
     "timestamp": ("observation_type", "exposure_time", "begin"),
+    "numbered": ("observation_type", "exposure_time", "begin", "seq_num"),
     "lsst": ("observation_type", "exposure_time", "begin", "day_obs", "seq_num", "controller"),
 }
 
@@ -41,6 +45,18 @@ def pattern(text: str) -> re.Pattern[str]:
 def parts(source: str) -> tuple[str, ...]:
     """Keywords of a source: itself, or those in braces."""
     return tuple(re.findall(r"\{([^{}]+)\}", source)) or (source,)
+
+
+def normal(source: str) -> str:
+    """A source with its keywords as headers are asked for them: in capitals, ESO's without the word HIERARCH."""
+
+    def keyword(text: str) -> str:
+        words = text.upper().split()
+        return " ".join(words[1:] if words[:1] == ["HIERARCH"] else words)
+
+    if "{" not in source:
+        return keyword(source)
+    return re.sub(r"\{([^{}]+)\}", lambda match: f"{{{keyword(match[1])}}}", source)
 
 
 def suggest(value: str, known: Iterable[str]) -> str:
@@ -83,7 +99,9 @@ class Translation(BaseModel):
     clock : `str`
         Time scale of ``begin`` in the header.
     exposure_ids : `str`
-        ``lsst`` (`lsst_id`) or ``timestamp`` (`timestamp_id`).
+        ``lsst`` (`lsst_id`), ``timestamp`` (`timestamp_id`) or ``numbered`` (`numbered_id`).
+    headers : `tuple` [`int` or `str`]
+        The HDUs whose keywords are read; the first that has a keyword counts.
     datasec : `bool`
         Whether the header's DATASEC must be the camera file's.
     keywords : `dict`
@@ -102,12 +120,30 @@ class Translation(BaseModel):
 
     accept: dict[str, tuple[str, ...]]
     clock: Literal["tai", "utc"]
-    exposure_ids: Literal["lsst", "timestamp"]
+    exposure_ids: Literal["lsst", "timestamp", "numbered"]
+    headers: tuple[Hdu, ...] = (0,)
     datasec: bool = False
     keywords: dict[Field, tuple[str, ...]]
     types: tuple[TypeRule, ...]
     filters: dict[str, str] = {}
     no_filter: str = "unknown"
+
+    @field_validator("accept", mode="after")
+    @classmethod
+    def _normal_accept(cls, accept: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {normal(keyword): values for keyword, values in accept.items()}
+
+    @field_validator("keywords", mode="after")
+    @classmethod
+    def _normal_keywords(cls, keywords: dict[Field, tuple[str, ...]]) -> dict[Field, tuple[str, ...]]:
+        return {field: tuple(map(normal, sources)) for field, sources in keywords.items()}
+
+    @field_validator("headers", mode="after")
+    @classmethod
+    def _some_headers(cls, headers: tuple[Hdu, ...]) -> tuple[Hdu, ...]:
+        if not headers or any(isinstance(hdu, int) and hdu < 0 for hdu in headers):
+            raise ValueError("HDUs by number, from 0, or by name were expected")
+        return headers
 
     @model_validator(mode="after")
     def _complete(self) -> Translation:
@@ -120,7 +156,11 @@ class Translation(BaseModel):
     def identity(self) -> dict[str, Any]:
         """How a kernel tells whose frame a file holds; see ``kernels.identity``."""
         accept = {keyword: list(values) for keyword, values in self.accept.items()}
-        return {"accept": accept, "detector": list(self.keywords.get("detector", ()))}
+        return {
+            "accept": accept,
+            "detector": list(self.keywords.get("detector", ())),
+            **({"headers": list(self.headers)} if self.headers != (0,) else {}),
+        }
 
     def wanted(self) -> list[str]:
         """Header keywords that the table speaks of, each once."""

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What an ingest did; ``refused`` by path, why."""
+    """What an ingest did; ``refused`` by path, why; ``notes`` by path, what else there is to know."""
 
     new: tuple[str, ...]
     existing: tuple[str, ...]
     refused: Mapping[str, str]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def camera_of(home: Home, name_or_path: str) -> Camera:
@@ -99,7 +100,9 @@ def expand(paths: Sequence[str]) -> list[str]:
     return list(files)
 
 
-def read_headers(paths: Sequence[str], keywords: Sequence[str], ranks: int) -> list[dict[str, Any]]:
+def read_headers(
+    paths: Sequence[str], keywords: Sequence[str], ranks: int, headers: Sequence[int | str] = (0,)
+) -> list[dict[str, Any]]:
     """Have a kernel read headers and check that the files are whole; one answer a file, in order."""
     with tempfile.TemporaryDirectory(prefix="campaign-headers-") as folder:
         result = Path(folder) / "headers.jsonl"
@@ -110,7 +113,7 @@ def read_headers(paths: Sequence[str], keywords: Sequence[str], ranks: int) -> l
             ranks=min(ranks, len(paths)),
             journal=f"{folder}/journal/headers",
             camera={},
-            config={"keywords": list(keywords), "result": str(result)},
+            config={"keywords": list(keywords), "headers": list(headers), "result": str(result)},
             files=files,
             tasks=[JobTask(f"headers:{n}", inputs={"raw": [n]}) for n in files],
         )
@@ -124,14 +127,21 @@ def observe(
 ) -> tuple[list[Observation], dict[str, str]]:
     """Translate frames; those that cannot be read or translated come with the reason."""
     observations, refused = [], {}
-    for found in read_headers(paths, camera.translation.wanted(), ranks):
+    for found in read_headers(paths, camera.translation.wanted(), ranks, camera.translation.headers):
         if "error" in found:
             refused[found["path"]] = found["error"]
             continue
         try:
-            observations.append(translate(camera, found["path"], found["headers"], found["hdus"], overrides))
+            found["path"].encode()
+            observations.append(
+                translate(camera, found["path"], found["headers"], found["hdus"], overrides, found["after"])
+            )
         except TranslationError as error:
             refused[found["path"]] = error.what + (f" ({error.do})" if error.do else "")
+        except UnicodeEncodeError:
+            refused[found["path"]] = "its name is not UTF-8: a repository cannot hold it (rename it)"
+        except Exception as error:  # whatever is wrong with one frame, the others go in
+            refused[found["path"]] = f"its header cannot be translated: {error!r}"
     return observations, refused
 
 
@@ -147,7 +157,9 @@ def ingest(
         return Report((), (), refused)
     with prepare(root, home, camera) as repository:
         report = repository.ingest_raws(observations, transfer)
-    return Report(report.new, report.existing, {**refused, **{r.path: r.why for r in report.refused}})
+    went_in = {*report.new, *report.existing}
+    notes = {o.path: "; ".join(o.notes) for o in observations if o.notes and o.path in went_in}
+    return Report(report.new, report.existing, {**refused, **{r.path: r.why for r in report.refused}}, notes)
 
 
 # The summary

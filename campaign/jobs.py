@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from campaign.errors import naming
@@ -56,7 +57,7 @@ class JobFile:
 
 def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write a text file under a temporary name, see it on disk, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}.tmp")  # of one host's process, one thread's
     try:
         with naming(path), temporary.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -31,6 +31,10 @@ class Observation:
         second; `None` where the header has none.
     begin : `str`
         ISO-8601, TAI.
+    notes : `tuple` [`str`]
+        What an operator should know of the frame.
+    id_from : `str`
+        What the exposure's id is made of, and what to do where that is not enough.
     """
 
     path: str
@@ -47,3 +51,5 @@ class Observation:
     exposure_time: float
     dark_time: float | None
     begin: str
+    notes: tuple[str, ...] = ()
+    id_from: str = ""

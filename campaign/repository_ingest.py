@@ -67,6 +67,10 @@ def _same_file(path: str, there: str) -> bool:
     return os.path.realpath(path) == os.path.realpath(there) or filecmp.cmp(path, there, shallow=False)
 
 
+def _id_from(observation: Observation) -> str:
+    return f"; the id is made of {observation.id_from}" if observation.id_from else ""
+
+
 class Sorting:
     """Sort the observations of one instrument into new, existing and refused.
 
@@ -100,7 +104,10 @@ class Sorting:
         self._detectors, self._filters = detectors, filters
         self._known, self._there, self._limits = known, there, limits
         for observation in observations:
-            why = self._unfit(observation) or self._conflict(observation) or self._place(observation)
+            try:
+                why = self._unfit(observation) or self._conflict(observation) or self._place(observation)
+            except (ValueError, ArithmeticError, TypeError, LookupError) as error:
+                why = f"it cannot be recorded: {error!r}"
             if why:
                 self.refused.append(Refused(observation.path, why))
 
@@ -130,7 +137,7 @@ class Sorting:
                 what = name.replace("_", " ")
                 there = f"exposure {observation.exposure} is there with {what} {record[name]!r}"
                 advice = "a repository keeps what it was told first; another one takes them with the right options"
-                return f"{there}, this file has {mine!r} ({advice})"
+                return f"{there}, this file has {mine!r} ({advice}){_id_from(observation)}"
         return None
 
     def _place(self, observation: Observation) -> str | None:
@@ -148,4 +155,5 @@ class Sorting:
                 return None
         except OSError as error:
             return f"it is there already as {there}, which cannot be compared: {error.strerror}"
-        return f"exposure {observation.exposure}, detector {observation.detector} is there already as {there}"
+        what = f"exposure {observation.exposure}, detector {observation.detector} is there already as {there}"
+        return f"{what}, which is another file{_id_from(observation)}"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-_SECTION = re.compile(r"\[(\d+):(\d+),(\d+):(\d+)\]")
+_SECTION = re.compile(r"\[(\d+):(\d+),(\d+):(\d+)\]", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from campaign import numbers
 from campaign.problems import Problem, near, suggest
 from campaign.selection import splits
 from campaign.template_vocabulary import COMMAND_LINE, is_collection, vocabulary
@@ -78,7 +79,7 @@ def _converted(value: Any, kind: str) -> Any:
         raise ValueError(value)
     if isinstance(value, str) and not _NUMBER.fullmatch(text):  # 0640 and 1_000 are not the same number to everybody
         raise ValueError(value)
-    number = int(text) if kind == "integer" else float(text)
+    number = numbers.whole(text) if kind == "integer" else numbers.real(text)
     if not 0 <= number < 2**53:
         raise ValueError(value)
     return number

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from campaign import numbers
 from campaign.camera import Camera, Detector
 from campaign.errors import ConfigurationError
 from campaign.headertable import Field, Translation, parts, pattern, suggest
@@ -17,6 +18,15 @@ from campaign.observation import Observation
 
 _LAST_SHIFTED_DAY = 20231004
 """Until this day_obs the camera's own controller numbered its exposures from 1 each day, beside the observatory's."""
+
+
+LONGEST = 1e8
+"""No exposure lasts longer, second."""
+YEARS = (1971, 2098)
+"""What the Butler's timespans hold, whatever the zone and the time scale."""
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}")
+_DAYS_OFF = 2
+"""A day_obs that is further from the begin of the exposure is told."""
 
 
 class TranslationError(ConfigurationError):
@@ -64,16 +74,18 @@ class _Header:
     def seconds(self, field: Field) -> float:
         text = self.need(field)
         try:
-            value = float(text)
+            value = numbers.real(text)
         except ValueError:
             value = math.nan
         if not 0 <= value < math.inf:
             raise self.error(f"{self.name(field)} is {text!r}, not a number of seconds")
+        if value > LONGEST:
+            raise self.error(f"{self.name(field)} is {text} seconds: no exposure lasts {value / 3.15576e7:.3g} years")
         return value
 
     def integer(self, field: Field) -> int:
         text = self.need(field)
-        if not re.fullmatch(r"\d{1,18}", text):
+        if not re.fullmatch(r"[0-9]{1,18}", text):
             raise self.error(f"{self.name(field)} is {text!r}, not a whole number")
         return int(text)
 
@@ -84,8 +96,10 @@ class _Header:
             value = datetime.fromisoformat(text)
         except ValueError:
             value = None
-        if value is None or "T" not in text:
+        if value is None or not _TIME.match(text):
             raise self.error(f"{self.name('begin')} is {text!r}, not a date and time like 2024-12-08T21:03:12.345")
+        if not YEARS[0] <= value.year <= YEARS[1]:
+            raise self.error(f"{self.name('begin')} is {text!r}: a repository holds the years {YEARS[0]} to {YEARS[1]}")
         return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
 
 
@@ -114,6 +128,14 @@ def timestamp_id(begin: datetime) -> int:
     It depends on the frame alone, so that frames added later renumber nothing.
     """
     return int(f"{begin:%y%m%d%H%M%S}{begin.microsecond // 1000:03d}")
+
+
+def numbered_id(begin: datetime, seq_num: int) -> int:
+    """Exposure id of a camera that numbers its frames: YYMMDDhhmmss and the number's last three digits.
+
+    So may more exposures begin within a second, or with a clock that stands still: a thousand.
+    """
+    return int(f"{begin:%y%m%d%H%M%S}{seq_num % 1000:03d}")
 
 
 def timestamp_seq_num(begin: datetime) -> int:
@@ -185,6 +207,10 @@ def _identify(header: _Header, override: int | None, begin: datetime) -> tuple[i
     if header.table.exposure_ids == "timestamp":
         day_obs = int(f"{begin - timedelta(hours=12):%Y%m%d}") if override is None else override
         return timestamp_id(begin), day_obs, timestamp_seq_num(begin)
+    if header.table.exposure_ids == "numbered":
+        day_obs = int(f"{begin - timedelta(hours=12):%Y%m%d}") if override is None else override
+        seq_num = header.integer("seq_num")
+        return numbered_id(begin, seq_num), day_obs, seq_num
     day_obs = header.integer("day_obs") if override is None else override
     seq_num = header.integer("seq_num")
     try:
@@ -193,31 +219,66 @@ def _identify(header: _Header, override: int | None, begin: datetime) -> tuple[i
         raise header.error(str(error)) from error
 
 
-def _check_day(header: _Header, day_obs: int) -> None:
+def _check_day(header: _Header, day_obs: int, begin: datetime, given: bool) -> list[str]:
+    """Notes on a day that is not that of the exposure's begin; one that the operator has ``given`` is right."""
     try:
-        datetime.strptime(f"{day_obs:08d}", "%Y%m%d")
+        day = datetime.strptime(f"{day_obs:08d}", "%Y%m%d")
     except ValueError as error:
         raise header.error(f"day_obs {day_obs} is not a date like 20241208") from error
+    off = (day - (begin - timedelta(hours=12))) / timedelta(days=1)
+    if given or abs(off) <= _DAYS_OFF:
+        return []
+    return [f"{header.name('day_obs')} is {day_obs}, {abs(off):.0f} days off {header.name('begin')} {begin:%Y-%m-%d}"]
+
+
+def _id_from(header: _Header) -> str:
+    """What an exposure's id is made of."""
+    if header.table.exposure_ids == "lsst":
+        return f"{header.name('day_obs')} and {header.name('seq_num')}"
+    begin = header.name("begin")
+    if header.table.exposure_ids == "numbered":
+        return f"{begin} to the second and the last three digits of {header.name('seq_num')}"
+    advice = "exposure_ids: numbered in the camera file lets a frame number enter it"
+    return f"{begin} to the millisecond; {advice}"
 
 
 def _size(shape: Sequence[int]) -> str:
     return f"{'x'.join(map(str, shape))} pixels" if shape else "no image"
 
 
-def _check_frame(header: _Header, hdus: Sequence[Mapping[str, Any]], detector: Detector, camera: Camera) -> None:
-    """Compare the HDUs with the amplifiers of the detector."""
-    by_key = {h["hdu"]: h for h in hdus} | {h["extname"].upper(): h for h in hdus if h["extname"]}
+def _named(hdu: Mapping[str, Any], key: str | int) -> bool:
+    """Whether an HDU is what a camera file means: its number, or its EXTNAME in whatever case."""
+    return bool(hdu["hdu"] == key if isinstance(key, int) else (hdu["extname"] or "").upper() == key.strip().upper())
+
+
+def _check_frame(
+    header: _Header, hdus: Sequence[Mapping[str, Any]], detector: Detector, camera: Camera
+) -> list[str]:
+    """Compare the HDUs with the amplifiers of the detector; give notes on their pixels."""
+    notes: dict[str, None] = {}
     whose = f"{camera.name} {detector.name} (type {detector.type}, scale {camera.scale})"
     for amplifier in camera.types[detector.type].amplifiers:
         key = amplifier.hdu
-        hdu = by_key.get(key.upper() if isinstance(key, str) else key)
-        if hdu is None:
+        found = [h for h in hdus if _named(h, key)]
+        if not found:
             raise header.error(f"there is no HDU {key}, which holds amplifier {amplifier.name} of {whose}")
+        if len(found) > 1:
+            which = ", ".join(str(h["hdu"]) for h in found)
+            raise header.error(f"HDUs {which} are all called {key}", "give the HDU's number in the camera file")
+        hdu = found[0]
         if tuple(hdu["shape"]) != amplifier.raw:
             raise header.error(f"HDU {key} is {_size(hdu['shape'])}, {whose} has {_size(amplifier.raw)}")
         datasec = hdu["datasec"]
         if header.table.datasec and datasec is not None and datasec.replace(" ", "") != str(amplifier.data):
             raise header.error(f"HDU {key} has DATASEC {datasec}, {whose} has {amplifier.data}")
+        if hdu.get("unreadable"):
+            raise header.error(hdu["unreadable"])
+        if hdu.get("beyond") and not camera.types[detector.type].signed:
+            number, value = hdu["beyond"]
+            wrapped = 1 << 31 <= value < 1 << 32
+            advice = "; if these are negative, say signed: true in the camera file" if wrapped else ""
+            notes[f"HDU {key}: {number} pixels beyond 32 bits ({value:.10g}) are masked{advice}"] = None
+    return list(notes)
 
 
 def translate(
@@ -226,6 +287,7 @@ def translate(
     headers: Mapping[str, Any],
     hdus: Sequence[Mapping[str, Any]],
     overrides: Overrides = Overrides(),
+    after: int = 0,
 ) -> Observation:
     """Say what a raw frame is.
 
@@ -235,7 +297,11 @@ def translate(
         Primary header: keyword to value, at least those of
         `Translation.wanted` that the frame has.
     hdus : `list` [`dict`]
-        ``{"hdu", "extname", "shape": [width, height], "datasec"}`` of each.
+        ``{"hdu", "extname", "shape": [width, height], "datasec"}`` of each,
+        and where its pixels have been looked at ``unreadable`` and ``beyond``
+        (see ``kernels.headers.read``).
+    after : `int`
+        Bytes after the last HDU.
 
     Raises
     ------
@@ -246,10 +312,11 @@ def translate(
     header = _Header(path, headers, camera.translation)
     _accept(header, camera.name)
     detector = _detector(header, camera)
-    _check_frame(header, hdus, detector, camera)
+    notes = _check_frame(header, hdus, detector, camera)
+    notes += [f"{after} bytes after its last HDU are not read"] if after else []
     begin = header.time()
     exposure, day_obs, seq_num = _identify(header, overrides.day_obs, begin)
-    _check_day(header, day_obs)
+    notes += _check_day(header, day_obs, begin, given=overrides.day_obs is not None)
     return Observation(
         path=path,
         instrument=camera.name,
@@ -265,4 +332,6 @@ def translate(
         exposure_time=header.seconds("exposure_time"),
         dark_time=None if header.text("dark_time") is None else header.seconds("dark_time"),
         begin=_tai(begin, camera.translation.clock),
+        notes=tuple(notes),
+        id_from=_id_from(header),
     )

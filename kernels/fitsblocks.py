@@ -146,16 +146,21 @@ class Cards:
     def add(self, block: bytes) -> None:
         """Read the cards of one more block; NULs count as blanks."""
         self._blocks.append(block)
-        text = block.replace(b"\0", b" ").decode("latin-1")
+        text, texts = (block.replace(b"\0", b" ") if b"\0" in block else block).decode("latin-1"), self._texts
         for k in range(0, len(text), CARD):
+            name = text[k : k + 8]
+            if text[k + 8 : k + 10] == "= ":
+                key, value = name.rstrip(), text[k + 10 : k + CARD]
+                if key in texts or "&" in value or not key.isupper():
+                    self._put(key, value)
+                else:
+                    texts[key], self._open = value, ""
+                continue
             card = text[k : k + CARD]
-            name = card[:8]
             if name == "END     " and not card.strip("END "):
                 self.ended = True
                 return
-            if card[8:10] == "= ":
-                self._put(name.rstrip(), card[10:])
-            elif name == "HIERARCH" and "=" in card and card[8] == " ":
+            if name == "HIERARCH" and "=" in card and card[8] == " ":
                 key, value = card[9:].split("=", 1)
                 self._put(" ".join(key.split()), value)
             elif name == "CONTINUE" and self._open:
@@ -239,6 +244,11 @@ class Cards:
     def is_image(self) -> bool:
         """Whether it holds an image, or could: a primary HDU, IMAGE, or tiles."""
         return self.compressed or self.text("XTENSION") in (None, "IMAGE")
+
+    @property
+    def summed_by(self) -> str:
+        """The card that `datasum` goes by."""
+        return "DATASUM" if self.text("DATASUM") else "CHECKSUM"
 
     def datasum(self) -> int | None:
         """The sum that the data must have; `None` where the header does not say.

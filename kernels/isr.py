@@ -280,7 +280,9 @@ class Reader:
         self._columns: tuple[Exposures, list[F32]] | None = None
         self._images: list[F32] = []
         self.height = self.channels[0].amplifier.data.ny
-        sizes = {(a.raw, a.data.y0, a.data.ny, a.parallel_overscan) for a in (c.amplifier for c in self.channels)}
+        amplifiers = [c.amplifier for c in self.channels]
+        boxes = [(a.raw, a.data, a.parallel_overscan or Box(0, 0, 0, 0)) for a in amplifiers]
+        sizes = {(raw, data.y0, data.ny, parallel.y0, parallel.ny) for raw, data, parallel in boxes}
         if len(sizes) > 1:
             name = calibrations.detector.name
             raise JobError(f"{name}: crosstalk needs amplifiers of one size; set doCrosstalk: false for it")
@@ -364,8 +366,11 @@ class Reader:
         for channel, raw, (base, rest), out, some in zip(self.channels, raws, levels, signal, blanks, strict=True):
             load.signal(raw, 0, width, base, rest, nothing, channel.gain, out.reshape(frames, -1))
             load.without_blanks(raw, 0, width, some, out.reshape(raw.shape), 0)
+            if channel.amplifier.leftwards:  # pixels that are read at the same time disturb each other
+                out[:] = channel.as_read(out).copy()
         crosstalk.correct(signal, coefficients.c0, coefficients.c1)
-        return list(signal.reshape(len(raws), frames, rows, width))
+        whole = signal.reshape(len(raws), frames, rows, width)
+        return [channel.as_read(out) for channel, out in zip(self.channels, whole, strict=True)]
 
     def trailing(self, file: File, columns: int) -> list[F32]:
         """Each amplifier's last data column, and ``columns`` of the overscan behind it.

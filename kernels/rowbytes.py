@@ -133,7 +133,7 @@ def check(path: str, image: Odd, handle: int | None = None) -> None:
 
 def corrupt_data(path: str, image: RowTiles | Odd) -> DataError:
     """The error for data that are not what the header says of them."""
-    said = "CHECKSUM" if isinstance(image, Odd) and not image.cards.text("DATASUM") else "DATASUM"
+    said = image.cards.summed_by if isinstance(image, Odd) else image.said
     return DataError(path, f"HDU {image.hdu}: corrupt, its data are not those of its {said}")
 
 

@@ -62,6 +62,8 @@ class RowTiles:
         Checksum of these (FITS standard 4.0, appendix J).
     blank : `int` or `None`
         Value of pixels that have none, as the image's numbers are read.
+    said : `str`
+        The card that says the checksum.
     """
 
     hdu: str
@@ -79,6 +81,7 @@ class RowTiles:
     used: int
     datasum: int | None
     blank: int | None
+    said: str
 
     @property
     def longest(self) -> int:
@@ -154,6 +157,7 @@ def plain_rows(hdu: str, cards: Cards) -> RowTiles | None:
         used=cards.bytes(),
         datasum=cards.datasum(),
         blank=_blank(cards),
+        said=cards.summed_by,
     )
 
 
@@ -197,6 +201,7 @@ def row_tiles(hdu: str, cards: Cards) -> RowTiles | None:
         used=cards.bytes(),
         datasum=cards.datasum(),
         blank=_blank(cards),
+        said=cards.summed_by,
     )
 
 

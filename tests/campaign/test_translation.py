@@ -63,6 +63,7 @@ def real(path: Path, name: str, overrides: Overrides = AS_IT_IS) -> Observation:
 
 def test_a_header_becomes_an_observation() -> None:
     assert say() == Observation(
+        id_from="DAYOBS and SEQNUM",
         path="/raw/f.fits",
         instrument="LSSTComCam",
         exposure=2024120800696,

@@ -149,7 +149,7 @@ def _ends(path: Path) -> list[tuple[int, int]]:
         offsets = [hdu.get_offsets() for hdu in file]
         found = [(o["data_start"] + size, o["data_end"]) for o, size in zip(offsets, sizes, strict=True)]
         end = path.read_bytes().index(b"END" + b" " * 77)
-        return [(end + 80, found[0][1]), *found[1:]]  # the primary HDU has no data
+        return [(end + 8, found[0][1]), *found[1:]]  # the primary HDU has no data
 
 
 @pytest.mark.parametrize(

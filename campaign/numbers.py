@@ -1,0 +1,54 @@
+"""Numbers as people write them in headers, variables and camera files: ASCII digits, and nothing that only Python knows.
+
+Python takes ``1_0`` for ten, digits of any script, ``nan`` and ``infinity``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([EeDd][+-]?[0-9]+)?")
+
+
+def whole(text: str) -> int:
+    """Read a whole number.
+
+    Raises
+    ------
+    ValueError
+        It is none, or longer than any.
+    """
+    if not _WHOLE.fullmatch(text.strip()) or len(text) > 40:
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def real(text: str) -> float:
+    """Read a number; an exponent may be FITS's ``D``.
+
+    Raises
+    ------
+    ValueError
+        It is none, or too large.
+    """
+    text = text.strip()
+    value = float(text.upper().replace("D", "E")) if _REAL.fullmatch(text) else math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a number")
+    return value
+
+
+def typed(value: Any) -> Any:
+    """Refuse what pydantic would take for a number, and nobody else; give the rest back.
+
+    Raises
+    ------
+    ValueError
+        A text that is no number, or a switch.
+    """
+    if isinstance(value, bool):
+        raise ValueError("a number was expected")
+    return real(value) if isinstance(value, str) else value
