@@ -108,9 +108,12 @@ class Collections(Base):
 
     @writes
     def ensure_chain(self, name: str, children: Sequence[str] = ()) -> bool:
-        """Make a CHAINED collection where there is none; `True` if that made it."""
+        """Make a CHAINED collection where there is none; `True` if that made it.
+
+        One that is empty, and is to have children, was left by somebody who was killed between the two.
+        """
         made = self._register(name, CollectionType.CHAINED)
-        if made and children:
+        if children and not self.chain(name):
             self._butler.collections.redefine_chain(name, list(children))
         return made
 
