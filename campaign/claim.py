@@ -124,12 +124,13 @@ def held(folder: Path) -> Iterator[None]:
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if _same(lock.fileno(), path):  # else the folder was taken away, or another one was put in its place
+            if is_at(lock.fileno(), path):  # else the folder was taken away, or another one was put in its place
                 yield
                 return
 
 
-def _same(handle: int, path: Path) -> bool:
+def is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is the one of a name still."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:

@@ -61,13 +61,13 @@ def keep_camera(home: Home, camera: Camera) -> None:
 
 
 def prepare(root: str, home: Home, camera: Camera) -> Repository:
-    """Open the repository, made where there is none, with the camera's instrument registered."""
-    from campaign.repository import create, open_repository
+    """Open the repository, made where there is none, with the camera's instrument registered; it may be repeated."""
+    from campaign.repository import obtain
 
-    new = not (Path(root) / "butler.yaml").exists()
-    repository = create(root) if new else open_repository(root, writeable=True)
-    keep_camera(home, camera)
-    register(repository, camera)
+    repository = obtain(root)
+    with repository.deciding():  # of two who begin, one does
+        keep_camera(home, camera)
+        register(repository, camera)
     return repository
 
 

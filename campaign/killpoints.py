@@ -57,6 +57,7 @@ DECISIONS = {
     "repository-database": "its database has its name, its configuration has not",
     "repository-named": "it has its name, no instrument is registered",
     "instrument-recorded": "the instrument is registered, its collections are not",
+    "raws-sorted": "it is decided which raws are new, none is recorded",
 }
 VARIABLE, HOLD = "CAMPAIGN_KILL_AT", "CAMPAIGN_HOLD_AT"
 POLL_S = 0.01

@@ -53,7 +53,9 @@ def alone(path: Path, what: str) -> Iterator[None]:
             return
         handle = _opened(path)
         try:
-            _lock(handle, path, what)
+            while not _lock(handle, path, what):  # another file was put in its place meanwhile
+                os.close(handle)
+                handle = _opened(path)
             _depth[key] += 1
             try:
                 yield
@@ -86,7 +88,8 @@ def _existing(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _lock(handle: int, path: Path, what: str) -> None:
+def _lock(handle: int, path: Path, what: str) -> bool:
+    """Lock an open file; whether it is the one of its name still."""
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,6 +107,7 @@ def _lock(handle: int, path: Path, what: str) -> None:
     with suppress(OSError):  # it is for others to read
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(claim.mine())).encode(), 0)
+    return claim.is_at(handle, path)
 
 
 @contextmanager

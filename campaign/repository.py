@@ -7,7 +7,8 @@ of a `Dataset`, and every error is one of `campaign.errors`.
 from __future__ import annotations
 
 from campaign.repository_clean import Cleaning
-from campaign.repository_open import connect, make
+from campaign.repository_make import ensure, make
+from campaign.repository_open import connect
 from campaign.repository_products import Products
 from campaign.repository_raws import Raws
 from campaign.repository_records import (
@@ -34,6 +35,7 @@ __all__ = [
     "Repository",
     "Selection",
     "create",
+    "obtain",
     "open_repository",
 ]
 
@@ -70,4 +72,16 @@ def create(root: str) -> Repository:
         The place cannot be written.
     """
     make(str(root))
+    return open_repository(root, writeable=True)
+
+
+def obtain(root: str) -> Repository:
+    """Open a repository for writing, made where there is none, or where somebody who was killed has left half of one.
+
+    Raises
+    ------
+    ConfigurationError
+        The place cannot be written; there is one that cannot be opened, and holds something.
+    """
+    ensure(str(root))
     return open_repository(root, writeable=True)

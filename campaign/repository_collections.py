@@ -118,10 +118,10 @@ class Collections(Base):
     def ensure_chain(self, name: str, children: Sequence[str] = ()) -> bool:
         """Make a CHAINED collection where there is none; `True` if that made it.
 
-        An empty one that is to have children was left by somebody who was killed between the two.
+        One that is empty, and is to have children, was left by somebody who was killed between the two.
         """
         made = self._register(name, CollectionType.CHAINED)
-        if children and (made or not self.chain(name)):
+        if children and not self.chain(name):
             self._butler.collections.redefine_chain(name, list(children))
         return made
 

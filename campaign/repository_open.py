@@ -1,4 +1,4 @@
-"""Making and opening a Butler repository."""
+"""Opening a Butler repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lsst.daf.butler import Butler, ButlerConfig, Config, DimensionUniverse
 from lsst.resources import ResourcePath
 
 import templates
-from campaign.errors import ConfigurationError, UsageError
+from campaign.errors import ConfigurationError
 from campaign.repository_errors import denied, opening, other, told
 from campaign.repository_records import DATASET_TYPES
 from campaign.repository_wait import patiently
@@ -44,29 +44,6 @@ def folder_uri(path: str) -> ResourcePath:
     if odd:
         raise ConfigurationError(f"the path of a Butler repository cannot hold {' '.join(odd)}", where=path)
     return ResourcePath(file_uri(path), forceDirectory=True)
-
-
-def make(root: str) -> None:
-    """Make an empty repository from the seed, or leave nothing of it behind.
-
-    Raises
-    ------
-    UsageError
-        There is one already.
-    ConfigurationError
-        The place cannot be written.
-    """
-    folder = Path(root)
-    if (folder / "butler.yaml").exists():
-        raise UsageError(f"{root} is a Butler repository already")
-    absent = [file for file in (folder / "butler.yaml", folder / "gen3.sqlite3") if not file.exists()]
-    try:
-        with told(root):
-            Butler.makeRepo(folder_uri(root), config=Config(str(SEED)))
-    except BaseException:
-        for file in absent:
-            file.unlink(missing_ok=True)
-        raise
 
 
 def _overlay(config: ButlerConfig) -> None:

@@ -12,9 +12,10 @@ from lsst.daf.butler import DatasetRef, DimensionRecord, FileDataset, InvalidQue
 from lsst.daf.butler.queries import Query
 
 from campaign.errors import ConfigurationError
+from campaign.killpoints import reach
 from campaign.observation import Observation
 from campaign.repository_collections import Collections
-from campaign.repository_errors import answers, similar
+from campaign.repository_errors import ConflictingDefinitionError, answers, similar
 from campaign.repository_ingest import Sorting, insert_exposures
 from campaign.repository_open import analyse, file_uri
 from campaign.repository_records import ExposureRecord, IngestReport, Raw, Selection, to_iso
@@ -114,6 +115,7 @@ class Raws(Collections):
             insert("detector", *rows, skip_existing=True)
             bands = [{"instrument": name, "name": f, "band": band} for f, band in filters]
             insert("physical_filter", *bands, skip_existing=True)
+        reach("instrument-recorded")
         self.claim_run(f"{name}/raw/all")
         self.ensure_chain(f"{name}/calib")
         self.ensure_chain(f"{name}/defaults", [f"{name}/raw/all", f"{name}/calib"])
@@ -148,12 +150,20 @@ class Raws(Collections):
         ConfigurationError
             An instrument is not registered, or the place cannot be written.
         """
+        try:
+            return self._ingest_raws(observations, transfer)
+        except ConflictingDefinitionError:  # somebody has put some of them in since it was looked
+            self._butler.registry.refresh()
+            return self._ingest_raws(observations, transfer)
+
+    def _ingest_raws(self, observations: Sequence[Observation], transfer: str) -> IngestReport:
         by_instrument: dict[str, list[Observation]] = {}
         for observation in observations:
             by_instrument.setdefault(observation.instrument, []).append(observation)
         self._ensure_types(["raw"])
         sortings = {instrument: self._sort(instrument, some) for instrument, some in by_instrument.items()}
         files = [file for instrument, sorting in sortings.items() for file in self._files(instrument, sorting)]
+        reach("raws-sorted")
         with self._butler.transaction():
             insert_exposures(self._butler, [row for sorting in sortings.values() for row in sorting.rows.values()])
             self._butler.ingest(*files, transfer=transfer, record_validation_info=False)

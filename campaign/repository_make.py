@@ -1,0 +1,179 @@
+"""Making a Butler repository: whole, or not at all.
+
+It is made under another name within its folder, by one process at a time, and
+then renamed: the database first, last ``butler.yaml``, by which a repository is
+known.  What somebody who was killed has left is recognised by holding nothing,
+and made again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import yaml
+from lsst.daf.butler import Butler, ButlerConfig, Config
+
+from campaign.console import say
+from campaign.errors import CampaignError, ConfigurationError, TransientError, UsageError
+from campaign.killpoints import reach
+from campaign.locks import alone
+from campaign.repository_base import LOCK
+from campaign.repository_errors import told
+from campaign.repository_open import SEED, connect, file_uri, folder_uri, sqlite_file
+
+CONFIG, DATABASE = "butler.yaml", "gen3.sqlite3"
+#: Where it is made, below its folder.
+ASIDE = "campaign-making"  # the Butler takes what follows a point for a format
+#: What may lie in the folder of a repository that holds nothing.
+OURS = (CONFIG, DATABASE, "campaign", LOCK, ASIDE)
+#: Beside a database, what SQLite keeps of a transaction.
+JOURNALS = ("", "-journal", "-wal", "-shm")
+
+
+def make(root: str) -> None:
+    """Make an empty repository from the seed, or leave nothing of it behind.
+
+    Raises
+    ------
+    UsageError
+        There is one already.
+    ConfigurationError
+        The place cannot be written.
+    """
+    folder_uri(root)
+    with _alone(Path(root)) as folder:
+        if (folder / CONFIG).exists() and not _is_half_made(folder):
+            raise UsageError(f"{root} is a Butler repository already")
+        _make(folder)
+
+
+def ensure(root: str) -> None:
+    """Make an empty repository where there is none, or one that was left half-made.
+
+    Raises
+    ------
+    ConfigurationError
+        The place cannot be written, or holds a database without its repository.
+    """
+    folder_uri(root)
+    folder = Path(root)
+    if (folder / CONFIG).exists() and not _is_half_made(folder):
+        return
+    with _alone(folder):
+        if not (folder / CONFIG).exists() or _is_half_made(folder):
+            _make(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """Be the only one who makes a repository there; a folder that was made for it goes where that fails."""
+    with told(str(folder)):
+        made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with alone(folder / LOCK, f"the repository {folder}"):
+            yield folder
+    except BaseException:
+        if made and {path.name for path in folder.iterdir()} <= {LOCK}:
+            with suppress(OSError):
+                (folder / LOCK).unlink(missing_ok=True)
+                folder.rmdir()
+        raise
+
+
+def _make(folder: Path) -> None:
+    """Make it; its lock is held."""
+    aside, seed = folder / ASIDE, _seed(folder)
+    shutil.rmtree(aside, ignore_errors=True)  # nobody works there: who did is gone
+    try:
+        with told(str(folder)):
+            Butler.makeRepo(folder_uri(str(aside)), config=seed)
+            with Butler.from_config(file_uri(str(aside)), writeable=True):  # makes the tables of the datastore
+                pass
+            reach("repository-made")
+            if (aside / DATABASE).exists():
+                _require_nothing(folder / DATABASE)
+                for end in JOURNALS:
+                    (folder / f"{DATABASE}{end}").unlink(missing_ok=True)
+                _renamed(aside / DATABASE, folder / DATABASE)
+            reach("repository-database")
+            _renamed(aside / CONFIG, folder / CONFIG)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    reach("repository-named")
+
+
+def _renamed(file: Path, name: Path) -> None:
+    """Give a file that is whole its name, on disk."""
+    for path in (file, file.parent):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    file.replace(name)
+
+
+def _seed(folder: Path) -> Config:
+    """What the repository is made from: ours, or what somebody else began it with."""
+    try:
+        there = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        there = None
+    return Config(there if isinstance(there, dict) and there else str(SEED))
+
+
+def _require_nothing(database: Path) -> None:
+    """Refuse to put a new database in the place of one that holds something."""
+    if database.is_file() and not _is_empty(database):
+        raise ConfigurationError(
+            f"{database} holds a repository's records, and {CONFIG} is not there",
+            where=str(database.parent),
+            do=f"bring {CONFIG} back, or make the repository elsewhere",
+        )
+    if database.exists() and not database.is_file():
+        raise TransientError("unable to open database file: it is no file", where=str(database))
+
+
+def _is_empty(database: Path) -> bool:
+    """Whether a database has no collection, and no dataset type; one that cannot be read may have some."""
+    try:
+        with closing(sqlite3.connect(f"{file_uri(str(database))}?mode=rw", uri=True)) as connection:
+            there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            known = [name for name in ("collection", "dataset_type", "instrument") if name in there]
+            return not any(connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for name in known)
+    except sqlite3.Error:
+        return False
+
+
+def _is_half_made(folder: Path) -> bool:
+    """Whether a repository was begun, cannot be opened, and holds nothing: no collection, and no file of its own."""
+    ours = {*OURS, *(f"{DATABASE}{end}" for end in JOURNALS)}
+    others = [path for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".")]
+    if others or not _holds_nothing(folder):
+        return False
+    try:
+        with closing(connect(str(folder), writeable=False)[0]):
+            return False
+    except TransientError:  # a server that does not answer, a database that is locked
+        return False
+    except CampaignError:
+        pass
+    except Exception as error:  # the Butler's own, of a schema that is not whole
+        say(f"the repository cannot be opened: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+    say(f"{folder}: a repository was begun there and left half-made; it is made again")
+    return True
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether a repository's database, as far as it is a file, is absent or empty."""
+    try:
+        database = sqlite_file(ButlerConfig(folder_uri(str(folder))), str(folder))
+    except Exception:  # no configuration, or a part of one
+        database = str(folder / DATABASE)
+    return database is None or not os.path.exists(database) or _is_empty(Path(database))
