@@ -251,7 +251,7 @@ def _certified(
         report = None  # it is refused, and says why
     to_chain = wanted.chain if not (report and set_already) else None
     if to_chain:  # before anything is changed
-        check_chain(repository, wanted.chain, [wanted.target], **how)
+        check_chain(repository, to_chain, [wanted.target], **how)
         _require_newest(repository, wanted)
     reach("certify-decided")
     report = report or certify(

@@ -14,7 +14,7 @@ from lsst.resources import ResourcePath
 
 import templates
 from campaign.errors import ConfigurationError
-from campaign.repository_errors import denied, opening, other, told
+from campaign.repository_errors import denied, opening, other
 from campaign.repository_records import DATASET_TYPES
 from campaign.repository_wait import patiently
 
