@@ -221,7 +221,7 @@ class Camera(_Model):
         return "".join(_lines(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)))
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """One line of YAML; a bare scalar comes without the document's end mark."""
     text = yaml.dump(value, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=True, width=100000)
     return text.removesuffix("\n").removesuffix("\n...")
@@ -230,14 +230,14 @@ def _flow(value: Any) -> str:
 def _lines(plain: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """Block style for what nests, a line for each item of a list of tables."""
     for key, value in plain.items():
-        head = f"{indent}{_flow(key)}:"
+        head = f"{indent}{flow(key)}:"
         if isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
             yield f"{head}\n"
             yield from _lines(value, f"{indent}  ")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            yield "\n".join([head, *(f"{indent}  - {_flow(item)}" for item in value), ""])
+            yield "\n".join([head, *(f"{indent}  - {flow(item)}" for item in value), ""])
         else:
-            yield f"{head} {_flow(value)}\n"
+            yield f"{head} {flow(value)}\n"
 
 
 def _plain_type(kind: CcdType) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Errors that a kernel can raise for a reason that the operator can act on."""
 
-
 #: How a job ends that could not go on, by what that is put down to; 0: done, 1: tasks failed.  The driver has the
 #: same numbers.
 EXIT_CODES = {"configuration": 3, "data": 65, "code": 70, "disk": 74}
