@@ -19,11 +19,14 @@ from pydantic import (
     ValidationError,
 )
 
-from campaign.cameracheck import problems
+from campaign.cameracheck import place_of, problems
 from campaign.errors import ConfigurationError
 from campaign.headertable import Translation, suggest
+from campaign.problems import Problem
 from campaign.section import Section, cut, shrink
-from campaign.validation import sentences
+from campaign.template_yaml import Entry, parse, read_text
+from campaign.template_yaml import plain as plain_of
+from campaign.validation import line_of, sentences
 from templates import ROOT
 
 FOLDER = ROOT / "cameras"
@@ -297,8 +300,13 @@ def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
     }
 
 
-def build(plain: Any, where: str) -> Camera:
+def build(plain: Any, where: str, tree: Entry | None = None) -> Camera:
     """Check a camera's plain data and freeze it.
+
+    Parameters
+    ----------
+    tree : `Entry`, optional
+        The same with the lines of its file.
 
     Raises
     ------
@@ -308,8 +316,9 @@ def build(plain: Any, where: str) -> Camera:
     try:
         camera = Camera.model_validate(plain)
         found = list(problems(camera))
+        found = [f"{line_of(tree, place_of(text, plain))}: {text}" for text in found] if tree else found
     except ValidationError as error:
-        found = sentences(error, plain)
+        found = sentences(error, plain, Camera, tree)
     if found:
         raise ConfigurationError("\n  - ".join([f"problems in the camera file: {len(found)}", *found]), where=where)
     return camera
@@ -335,7 +344,11 @@ def load(name_or_path: str | Path) -> Camera:
         raise ConfigurationError(
             f"no camera {str(name_or_path)!r}", do=f"{suggest(str(name_or_path), names)}, or give the path of a file"
         )
+    found: list[Problem] = []
     try:
-        return build(yaml.load(path.read_text(), Loader=yaml.CSafeLoader), str(path))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        tree = parse(read_text(path), str(path), found)
+    except (ValueError, OSError) as error:
         raise ConfigurationError(f"not a camera file: {error}", where=str(path)) from error
+    if tree is None or found:
+        raise ConfigurationError("\n  - ".join(["not a camera file:", *map(str, found)]), where=str(path))
+    return build(plain_of(tree), str(path), tree)
