@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from campaign.pictures import limits
+from campaign.pictures import limits, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,9 +57,7 @@ def draw(kind: CcdType, found: Mapping[str, Any], path: Path, title: str) -> Non
     if right:
         _closely(right[0].subplots(len(borders), 1, squeeze=False).flat, borders)
         right[0].suptitle("levels at the data section's borders, ADU", fontsize=9)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
-    figure.savefig(temporary)
-    temporary.replace(path)
+    save(figure, path)
 
 
 def _legend() -> list[Any]:
