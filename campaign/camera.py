@@ -18,14 +18,16 @@ from pydantic import (
     ValidationError,
 )
 
-from campaign.cameracheck import problems
+from campaign.cameracheck import place_of, problems
 from campaign.errors import ConfigurationError
 from campaign.headertable import Translation, suggest
 from campaign.jobs import write_text
 from campaign.numbers import typed
+from campaign.problems import Problem
 from campaign.section import Section, cut, shrink
-from campaign.template_yaml import load_plain
-from campaign.validation import sentences
+from campaign.template_yaml import Entry, parse, read_text
+from campaign.template_yaml import plain as plain_of
+from campaign.validation import line_of, sentences
 from templates import ROOT
 
 FOLDER = ROOT / "cameras"
@@ -241,7 +243,7 @@ class Camera(_Model):
         return "".join(_lines(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)))
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """One line of YAML; a bare scalar comes without the document's end mark."""
     text = yaml.dump(value, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=True, width=100000)
     return text.removesuffix("\n").removesuffix("\n...")
@@ -250,14 +252,14 @@ def _flow(value: Any) -> str:
 def _lines(plain: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """Block style for what nests, a line for each item of a list of tables."""
     for key, value in plain.items():
-        head = f"{indent}{_flow(key)}:"
+        head = f"{indent}{flow(key)}:"
         if isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
             yield f"{head}\n"
             yield from _lines(value, f"{indent}  ")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            yield "\n".join([head, *(f"{indent}  - {_flow(item)}" for item in value), ""])
+            yield "\n".join([head, *(f"{indent}  - {flow(item)}" for item in value), ""])
         else:
-            yield f"{head} {_flow(value)}\n"
+            yield f"{head} {flow(value)}\n"
 
 
 def _plain_type(kind: CcdType) -> dict[str, Any]:
@@ -320,8 +322,13 @@ def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
     }
 
 
-def build(plain: Any, where: str) -> Camera:
+def build(plain: Any, where: str, tree: Entry | None = None) -> Camera:
     """Check a camera's plain data and freeze it.
+
+    Parameters
+    ----------
+    tree : `Entry`, optional
+        The same with the lines of its file.
 
     Raises
     ------
@@ -331,8 +338,9 @@ def build(plain: Any, where: str) -> Camera:
     try:
         camera = Camera.model_validate(plain)
         found = list(problems(camera))
+        found = [f"{line_of(tree, place_of(text, plain))}: {text}" for text in found] if tree else found
     except ValidationError as error:
-        found = sentences(error, plain)
+        found = sentences(error, plain, Camera, tree)
     if found:
         raise ConfigurationError("\n  - ".join([f"problems in the camera file: {len(found)}", *found]), where=where)
     return camera
@@ -358,8 +366,11 @@ def load(name_or_path: str | Path) -> Camera:
         raise ConfigurationError(
             f"no camera {str(name_or_path)!r}", do=f"{suggest(str(name_or_path), names)}, or give the path of a file"
         )
+    found: list[Problem] = []
     try:
-        plain = load_plain(path)
+        tree = parse(read_text(path), str(path), found)
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"not a camera file: {error}", where=str(path)) from error
-    return build(plain, str(path))
+    if tree is None or found:
+        raise ConfigurationError("\n  - ".join(["not a camera file:", *map(str, found)]), where=str(path))
+    return build(plain_of(tree), str(path), tree)

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from campaign.camera import Amplifier, Camera, CcdType, Detector
+
+
+#: How a problem begins that is about a part of the file.
+_PART: Final = re.compile(r"type (?P<type>[^,:]+)(?:, amplifier (?P<amplifier>[^:]+))?:|detector (?P<detector>-?\d+) ")
+
+
+def place_of(text: str, plain: Any) -> list[str | int]:
+    """Keys and numbers that lead to what a problem is about."""
+    found = _PART.match(text)
+    if text.startswith("translation"):
+        return ["translation"]
+    if not found:
+        return ["filters"] if "filters" in text else ["detectors"] if "detectors" in text else []
+    if found["detector"]:
+        numbers = [d.get("id") for d in plain["detectors"]]
+        return ["detectors", numbers.index(int(found["detector"]))]
+    names = [a.get("name") for a in plain["types"][found["type"]]["amplifiers"]]
+    more: list[str | int] = ["amplifiers", names.index(found["amplifier"])] if found["amplifier"] in names else []
+    return ["types", found["type"], *more]
 
 
 def _twice(values: Iterable[Any]) -> list[Any]:

@@ -80,6 +80,7 @@ def _defect(error: Exception) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
     for commands in (
+        "camera",
         "data",
         "step",
         "run",

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+#: What biases, darks and flats are made of, by name.
+CALIBRATIONS = ("bias", "dark", "flat")
 Field = Literal[
     "observation_type",
     "observation_reason",
@@ -76,6 +78,15 @@ class TypeRule(BaseModel):
 
     type: str
     when: dict[Field, str]
+
+    @field_validator("type")
+    @classmethod
+    def _meant(cls, name: str) -> str:
+        """Types are anybody's, but one that is nearly a calibration's is a slip: no bias would ever be found."""
+        close = difflib.get_close_matches(name.lower(), CALIBRATIONS, n=1, cutoff=0.75)
+        if close and name not in CALIBRATIONS and not name.endswith(CALIBRATIONS):
+            raise ValueError(f"is no type of frame that a calibration is made of: did you mean {close[0]}?")
+        return name
 
     @field_validator("when")
     @classmethod

@@ -295,7 +295,7 @@ def read(path: Path) -> PlanFile:
     try:
         file = PlanFile.model_validate(plain)
     except ValidationError as error:
-        raise PlanErrors(str(path), [Problem(text) for text in sentences(error, plain)]) from error
+        raise PlanErrors(str(path), [Problem(text) for text in sentences(error, plain, PlanFile)]) from error
     if found := list(_misordered(file)):
         raise PlanErrors(str(path), found)
     return file

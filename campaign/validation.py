@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+
+from campaign.problems import suggest
+from campaign.template_yaml import Entry
+
+#: What a value must be, by the beginning of pydantic's name for its not being so.
+_MUST = {
+    "int_": "must be a whole number",
+    "float_": "must be a number",
+    "finite_number": "must be a number",
+    "decimal_": "must be a number",
+    "bool_": "must be true or false",
+    "string_type": "must be text: put it in quotes",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be keys with values",
+    "model_type": "must be keys with values",
+    "model_attributes_type": "must be keys with values",
+}
+#: Of a limit: what is said before it, and under which name pydantic has it.
+_LIMITS = {
+    "greater_than": ("must be greater than", "gt"),
+    "greater_than_equal": ("must be at least", "ge"),
+    "less_than": ("must be less than", "lt"),
+    "less_than_equal": ("must be at most", "le"),
+    "too_short": ("has too few values: at least", "min_length"),
+    "too_long": ("has too many values: at most", "max_length"),
+    "literal_error": ("must be", "expected"),
+}
+#: A name's pattern begins like this; see `campaign.camera.Name`.
+_NAME = "[A-Za-z0-9][A-Za-z0-9_.+-]*"
 
 
 def _place(loc: Sequence[str | int], plain: Any) -> str:
@@ -20,21 +50,76 @@ def _place(loc: Sequence[str | int], plain: Any) -> str:
     return " ".join(words)
 
 
-def _sentence(error: Mapping[str, Any], plain: Any) -> str:
-    place = _place(error["loc"], plain) or "the file"
+def line_of(tree: Entry, loc: Sequence[str | int]) -> str:
+    """File and line of a value, or of what it would stand in."""
+    where = tree.where
+    for key in loc:
+        try:
+            tree = tree.value[key]
+        except (LookupError, TypeError):
+            break
+        where = tree.where
+    return where
+
+
+def _siblings(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """Keys that may stand where a place's last one does; none where any may."""
+    kinds: list[Any] = [model]
+    for key in loc:
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        fields = {name: field for kind in models for name, field in kind.model_fields.items()}
+        if key is loc[-1]:
+            return sorted(fields)
+        kinds = _parts(fields[key].annotation) if key in fields else [part for kind in kinds for part in get_args(kind)]
+        kinds = [part for kind in kinds for part in (kind, *get_args(kind))]
+    return []
+
+
+def _parts(annotation: Any) -> list[Any]:
+    return [annotation, *(part for one in get_args(annotation) for part in _parts(one))]
+
+
+def _must(error: Mapping[str, Any]) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _LIMITS:
+        words, key = _LIMITS[kind]
+        return f"{words} {context[key]}"
+    if kind == "string_pattern_mismatch" and _NAME in str(context.get("pattern")):
+        return "must be letters, digits and _ . + -, a letter or digit first"
+    words = next((words for start, words in _MUST.items() if kind.startswith(start)), "")
+    return words or str(error["msg"]).removeprefix("Value error, ")
+
+
+def _sentence(error: Mapping[str, Any], plain: Any, model: type[BaseModel] | None) -> str:
+    loc = [key for key in error["loc"] if key != "[key]"]
+    place = _place(loc, plain) or "the file"
     if error["type"] == "missing":
         return f"{place} is missing"
     if error["type"] == "extra_forbidden":
-        return f"{place} is no known key"
-    return f"{place}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r:.60})"
+        known = _siblings(model, loc) if model else []
+        return f"{place} is no known key" + (f": {suggest(str(loc[-1]), known)}" if known else "")
+    if "[key]" in error["loc"] and error["type"] == "literal_error":
+        known = [word.strip().strip("'") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+        return f"{place} is no known key: {suggest(str(loc[-1]), known)}"
+    return f"{place}: {_must(error)} (found {error['input']!r:.60})"
 
 
-def sentences(error: ValidationError, plain: Any) -> list[str]:
+def sentences(
+    error: ValidationError, plain: Any, model: type[BaseModel] | None = None, tree: Entry | None = None
+) -> list[str]:
     """Say of every error where in the file it is, and why.
 
     Parameters
     ----------
     plain
         What the file holds.
+    model : type, optional
+        Of the whole file: what an unknown key was meant to be is looked for in it.
+    tree : `Entry`, optional
+        The file with its lines.
     """
-    return [_sentence(e, plain) for e in error.errors()]
+    found = []
+    for one in error.errors():
+        where = f"{line_of(tree, [key for key in one['loc'] if key != '[key]'])}: " if tree else ""
+        found.append(where + _sentence(one, plain, model))
+    return found

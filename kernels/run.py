@@ -37,6 +37,7 @@ KERNELS = {
     "levels": "kernels.levels:execute",
     "mosaic": "kernels.mosaic:execute",
     "pairs": "kernels.pairs:execute",
+    "sections": "kernels.sections:execute",
     "simulate": "kernels.simulate:execute",
     "truth_products": "kernels.truthproducts:execute",
 }

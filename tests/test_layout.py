@@ -30,7 +30,7 @@ PLACES = {
     "fitsio": ("kernels.*", "campaign.formatter"),
     "jinja2": ("campaign.template*", "campaign.report*", "slurm.*"),
     "lsst": ("campaign.repository*", "campaign.formatter"),
-    "matplotlib": ("campaign.pictures", "campaign.report*"),
+    "matplotlib": ("campaign.pictures*", "campaign.report*"),
     "mpi4py": ("kernels.run",),
     "numba": ("kernels.*",),
     "numpy": ("kernels.*", "campaign.*"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -329,3 +330,47 @@ def test_what_is_no_camera_file_is_said(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="camera file") as caught:
         cameras.load(path)
     assert caught.value.where == str(path)
+
+
+SLIPS = [
+    ("unit: adu", "unit: ADU", "unit: must be 'electron' or 'adu' (found 'ADU')"),
+    ("INSTRUME: [SBIG STL-1001 3 CCD Camera]", "INSTRUME: SBIG", "translation accept INSTRUME: must be a list"),
+    ("observation_type: [IMAGETYP]", "obs_type: [IMAGETYP]", "translation keywords obs_type is no known key: known:"),
+    ("observation_type: bias frame", "observationtype: x", "is no known key: did you mean observation_type?"),
+    ("{type: bias,", "{type: bais,", "did you mean bias? (found 'bais')"),
+    ("{type: flat,", "{type: Flats,", "did you mean flat? (found 'Flats')"),
+    ("pixel_um: 24.0", "pixel_um: wide", "types KAF1001E pixel_um: must be a number (found 'wide')"),
+    ("size: [1024, 1024]", "size: [1024, 1024.5]", "types KAF1001E size 1: must be a whole number (found 1024.5)"),
+    ("data: '[1:", "serial_overscn: '[1:9,1:9]', data: '[1:", "no known key: did you mean serial_overscan?"),
+    ("data: '[1:1024,", "data: '[1:1023,", "type KAF1001E, amplifier A: data [1:1023,1:1024] is 1023x1024"),
+    ("gains: [1.943]", "gains: [1.943, 2]", "detector 0 KAF1001E: 2 gains for the 1 amplifiers"),
+    ("name: STL1001E", "name: my camera", "name: must be letters, digits and _ . + -"),
+    ("clock: utc", "clock: utc\n  clock: tai", "clock: given twice"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "wrong", "words"), SLIPS)
+def test_a_slip_is_told_in_the_files_own_words_with_its_line(
+    right: str, wrong: str, words: str, tmp_path: Path
+) -> None:
+    text = (cameras.FOLDER / "STL1001E.yaml").read_text()
+    assert text.count(right) == 1
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace(right, wrong))
+    line = 1 + text[: text.index(right)].count("\n") + wrong.count("\n")
+    with pytest.raises(ConfigurationError) as caught:
+        cameras.load(path)
+    assert re.search(rf"{re.escape(str(path))}:{line}: .*{re.escape(words)}", str(caught.value)), str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bias", "sflat", "skyflat", "science", "fe55", "focus", "darkflat"])
+def test_a_type_of_ones_own_is_taken(name: str, tmp_path: Path) -> None:
+    text = (cameras.FOLDER / "STL1001E.yaml").read_text().replace("type: science", f"type: {name}")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert cameras.load(tmp_path / "mine.yaml").translation.types[-1].type == name
+
+
+def test_a_bottomless_file_ends_nothing_but_itself(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("a: " + "[" * 50000)
+    with pytest.raises(ConfigurationError, match="nested deeper than"):
+        cameras.load(tmp_path / "deep.yaml")
