@@ -61,6 +61,8 @@ def _from_database(error: BaseException, root: str) -> CampaignError:
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, sqlite3.DatabaseError) and ("not a database" in text or "malformed" in text):
         return ConfigurationError(f"the repository's database is corrupt: {text}", where=root)
+    if "no such table" in text or ("relation" in text and "does not exist" in text):
+        return ConfigurationError(f"the repository's database is not whole: {text}", where=root)
     if "readonly" in text or "read-only" in text:
         return denied(root)
     if "check constraint" in text.lower():

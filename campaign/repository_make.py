@@ -24,7 +24,7 @@ from campaign.killpoints import reach
 from campaign.locks import alone
 from campaign.repository_base import LOCK
 from campaign.repository_errors import told
-from campaign.repository_open import SEED, connect, file_uri, folder_uri, sqlite_file
+from campaign.repository_open import SEED, SQLITE, connect, file_uri, folder_uri, sqlite_file
 
 CONFIG, DATABASE = "butler.yaml", "gen3.sqlite3"
 #: Where it is made, below its folder.
@@ -88,11 +88,10 @@ def _alone(folder: Path) -> Iterator[Path]:
 
 def _make(folder: Path) -> None:
     """Make it; its lock is held."""
-    aside, seed = folder / ASIDE, _seed(folder)
-    shutil.rmtree(aside, ignore_errors=True)  # nobody works there: who did is gone
+    aside = folder / ASIDE
     try:
         with told(str(folder)):
-            Butler.makeRepo(folder_uri(str(aside)), config=seed)
+            _make_aside(folder, aside)
             with Butler.from_config(file_uri(str(aside)), writeable=True):  # makes the tables of the datastore
                 pass
             reach("repository-made")
@@ -119,13 +118,23 @@ def _renamed(file: Path, name: Path) -> None:
     file.replace(name)
 
 
-def _seed(folder: Path) -> Config:
-    """What the repository is made from: ours, or what somebody else began it with."""
+def _make_aside(folder: Path, aside: Path) -> None:
+    """Make it under another name, from what somebody else began it with, or, where that is nothing whole, from ours."""
+    shutil.rmtree(aside, ignore_errors=True)  # nobody works there: who did is gone
     try:
         there = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         there = None
-    return Config(there if isinstance(there, dict) and there else str(SEED))
+    if isinstance(there, dict) and there:
+        try:
+            Butler.makeRepo(folder_uri(str(aside)), config=Config(there))
+            return
+        except (ImportError, KeyError, TypeError, ValueError, AttributeError):  # of half a configuration
+            shutil.rmtree(aside, ignore_errors=True)
+            registry = there.get("registry")
+            if isinstance(registry, dict) and not str(registry.get("db", SQLITE)).startswith(SQLITE):
+                raise
+    Butler.makeRepo(folder_uri(str(aside)), config=Config(str(SEED)))
 
 
 def _require_nothing(database: Path) -> None:
