@@ -21,12 +21,15 @@ from lsst.daf.butler.registry import (
     DatasetTypeError,
     MissingCollectionError,
 )
+from lsst.daf.butler.registry.interfaces import SchemaAlreadyDefinedError
 
 from campaign.errors import CampaignError, ConfigurationError, TransientError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Of a database that lacks tables.
+NOT_WHOLE = "the repository's database is not whole"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -62,7 +65,7 @@ def _from_database(error: BaseException, root: str) -> CampaignError:
     if isinstance(error, sqlite3.DatabaseError) and ("not a database" in text or "malformed" in text):
         return ConfigurationError(f"the repository's database is corrupt: {text}", where=root)
     if "no such table" in text or ("relation" in text and "does not exist" in text):
-        return ConfigurationError(f"the repository's database is not whole: {text}", where=root)
+        return ConfigurationError(f"{NOT_WHOLE}: {text}", where=root)
     if "readonly" in text or "read-only" in text:
         return denied(root)
     if "check constraint" in text.lower():
@@ -76,6 +79,12 @@ def _translate(error: Exception, root: str) -> CampaignError | None:
         return _from_database(driver, root)
     if isinstance(error, OSError):
         return _from_os(error, root)
+    if isinstance(error, SchemaAlreadyDefinedError):
+        return ConfigurationError(
+            f"its database has tables already, of something else or of a repository that was left half-made: {error}",
+            where=root,
+            do="see that nothing needs them, and drop them; or name another namespace or database in butler.yaml",
+        )
     if isinstance(error, yaml.YAMLError):
         return ConfigurationError(f"its butler.yaml is not readable YAML: {str(error).splitlines()[0]}", where=root)
     if isinstance(error, (ButlerUserError, CollectionError, DataIdError, DatasetTypeError, ConflictingDefinitionError)):
@@ -109,6 +118,7 @@ def answers(method: Callable[P, T]) -> Callable[P, T]:
 
 
 __all__ = [
+    "NOT_WHOLE",
     "CollectionTypeError",
     "ConflictingDefinitionError",
     "MissingCollectionError",

@@ -19,11 +19,11 @@ import yaml
 from lsst.daf.butler import Butler, ButlerConfig, Config
 
 from campaign.console import say
-from campaign.errors import CampaignError, ConfigurationError, TransientError, UsageError
+from campaign.errors import ConfigurationError, TransientError, UsageError
 from campaign.killpoints import reach
 from campaign.locks import alone
 from campaign.repository_base import LOCK
-from campaign.repository_errors import told
+from campaign.repository_errors import NOT_WHOLE, told
 from campaign.repository_open import SEED, SQLITE, connect, file_uri, folder_uri, sqlite_file
 
 CONFIG, DATABASE = "butler.yaml", "gen3.sqlite3"
@@ -65,8 +65,11 @@ def ensure(root: str) -> None:
     if (folder / CONFIG).exists() and not _is_half_made(folder):
         return
     with _alone(folder):
-        if not (folder / CONFIG).exists() or _is_half_made(folder):
-            _make(folder)
+        if (half := (folder / CONFIG).exists()) and not _is_half_made(folder):
+            return
+        if half:
+            say(f"{folder}: a repository was begun there and left half-made; it is made again")
+        _make(folder)
 
 
 @contextmanager
@@ -164,25 +167,35 @@ def _is_half_made(folder: Path) -> bool:
     """Whether a repository was begun, cannot be opened, and holds nothing: no collection, and no file of its own."""
     ours = {*OURS, *(f"{DATABASE}{end}" for end in JOURNALS)}
     others = [path for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".")]
-    if others or not _holds_nothing(folder):
+    server = _is_on_a_server(folder)
+    if others or not (server or _holds_nothing(folder)):
         return False
     try:
         with closing(connect(str(folder), writeable=False)[0]):
             return False
     except TransientError:  # a server that does not answer, a database that is locked
         return False
-    except CampaignError:
-        pass
-    except Exception as error:  # the Butler's own, of a schema that is not whole
-        say(f"the repository cannot be opened: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
-    say(f"{folder}: a repository was begun there and left half-made; it is made again")
+    except ConfigurationError as error:
+        if server and NOT_WHOLE not in error.what:
+            return False
+    except Exception:  # the Butler's own, of half a configuration
+        if server:
+            return False
     return True
 
 
-def _holds_nothing(folder: Path) -> bool:
-    """Whether a repository's database, as far as it is a file, is absent or empty."""
+def _is_on_a_server(folder: Path) -> bool:
+    """Whether a repository's database is no file."""
     try:
-        database = sqlite_file(ButlerConfig(folder_uri(str(folder))), str(folder))
+        return sqlite_file(ButlerConfig(folder_uri(str(folder))), str(folder)) is None
+    except Exception:  # no configuration, or a part of one
+        return False
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether a repository's database is a file that is absent or empty."""
+    try:
+        database = sqlite_file(ButlerConfig(folder_uri(str(folder))), str(folder)) or ""
     except Exception:  # no configuration, or a part of one
         database = str(folder / DATABASE)
-    return database is None or not os.path.exists(database) or _is_empty(Path(database))
+    return not os.path.exists(database) or _is_empty(Path(database))

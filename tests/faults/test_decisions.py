@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,19 +13,21 @@ from typing import Any
 
 import fitsio
 import pytest
+import sqlalchemy
+import yaml
 
 from campaign import claim
-from campaign.certification import Certification, expected
+from campaign.camera import load as load_camera
+from campaign.certification import Certification
 from campaign.certification import run as certify
 from campaign.clean import Remains, clean, remains
-from campaign.errors import SubmissionRefused, UsageError
+from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.events import DriverJournal
 from campaign.home import Home
 from campaign.ingest import prepare
-from campaign.camera import load as load_camera
 from campaign.plan import Plan
 from campaign.plans_state import Books
-from campaign.repository import Repository, create, open_repository
+from campaign.repository import create, open_repository
 from campaign.repository_base import LOCK
 from campaign.submit import _folder
 from campaign.uses import Uses
@@ -84,7 +87,9 @@ class Ticket:
         """Why each was kept; empty for those that went."""
         with open_repository(str(self.root), writeable=True) as repository:
             uses = Uses(repository, self.home)
-            return [one.kept or clean(one, repository, self.home, uses) for one in remains("DM-1", repository, self.home)]
+            return [
+                one.kept or clean(one, repository, self.home, uses) for one in remains("DM-1", repository, self.home)
+            ]
 
     def left(self) -> str:
         """The runs whose products are there, with their folders and their lines."""
@@ -302,9 +307,8 @@ def test_who_fails_takes_away_what_is_its_own_alone(plan: Plan) -> None:
     assert claim.read(plan.folder) == claim.Claim(**other)
 
 
-@pytest.mark.parametrize("point", ["folder-made"])
-def test_a_folder_of_somebody_who_was_killed_is_taken(plan: Plan, meeting: Meeting, point: str) -> None:
-    assert meeting.start(lambda: claimed(plan, "killed"), kill=point).go() == -signal.SIGKILL
+def test_a_folder_of_somebody_who_was_killed_is_taken(plan: Plan, meeting: Meeting) -> None:
+    assert meeting.start(lambda: claimed(plan, "killed"), kill="folder-made").go() == -signal.SIGKILL
     claimed(plan, "next")
     assert [path.name for path in plan.folder.parent.iterdir()] == ["run"]
 
@@ -312,6 +316,8 @@ def test_a_folder_of_somebody_who_was_killed_is_taken(plan: Plan, meeting: Meeti
 # A new repository
 
 POINTS = ("repository-made", "repository-database", "repository-named", "instrument-recorded")
+#: One each time, all of them in soak.
+SOME = [p if p in POINTS[1::2] else pytest.param(p, marks=pytest.mark.soak) for p in POINTS]
 
 
 def prepared(root: Path) -> None:
@@ -326,7 +332,7 @@ def require_whole(root: Path) -> None:
     assert sorted(path.name for path in root.iterdir()) == ["butler.yaml", "campaign", LOCK, "gen3.sqlite3"]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", SOME)
 def test_a_repository_whose_maker_is_killed_is_made_again(tmp_path: Path, meeting: Meeting, point: str) -> None:
     root = tmp_path / "new"
     assert meeting.start(lambda: prepared(root), kill=point).go() == -signal.SIGKILL
@@ -356,20 +362,34 @@ def test_half_a_repository_of_the_butlers_own_making_is_made_again(tmp_path: Pat
     if what == "an empty database":
         (root / "gen3.sqlite3").touch()
     if what == "some tables":
-        import sqlite3
-
         with sqlite3.connect(root / "gen3.sqlite3") as database:
             database.execute("DROP TABLE butler_attributes")
     require_whole(root)
 
 
-def test_a_repository_that_holds_something_is_never_made_again(ticket: Ticket) -> None:
-    database = ticket.root / "gen3.sqlite3"
-    for hurt in (lambda: database.rename(f"{database}.away"), lambda: (ticket.root / "butler.yaml").unlink()):
-        before = {path: path.stat().st_size for path in ticket.root.rglob("*") if path.is_file()}
-        hurt()
-        with pytest.raises(Exception, match="is not there"):
-            prepared(ticket.root)
-        Path(f"{database}.away").rename(database) if not database.exists() else None
-        left = {path: path.stat().st_size for path in ticket.root.rglob("*") if path.is_file()}
-        assert set(before) - set(left) <= {ticket.root / "butler.yaml"}
+def test_a_repository_on_a_server_that_was_only_named_is_made(tmp_path: Path, postgresql: str) -> None:
+    url = postgresql.replace("postgresql:", "postgresql+psycopg2:")
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("CREATE EXTENSION btree_gist"))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "butler.yaml").write_text(yaml.safe_dump({"registry": {"db": url}}))
+    prepared(tmp_path / "one")
+    with open_repository(str(tmp_path / "one")) as repository:
+        assert repository.chain("LATISS/defaults") == ("LATISS/raw/all", "LATISS/calib")
+    with engine.begin() as connection:  # and one of which half the tables are there is nobody's to throw away
+        connection.execute(sqlalchemy.text("DROP TABLE butler_attributes CASCADE"))
+    engine.dispose()
+    with pytest.raises(ConfigurationError, match="its database has tables already"):
+        prepared(tmp_path / "two")
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["butler.yaml", LOCK]
+
+
+@pytest.mark.parametrize("lost", ["gen3.sqlite3", "butler.yaml"])
+def test_a_repository_that_holds_something_is_never_made_again(ticket: Ticket, lost: str) -> None:
+    (ticket.root / lost).rename(ticket.scratch / lost)
+    before = {path: path.stat().st_size for path in ticket.root.rglob("*") if path.name != LOCK}
+    with pytest.raises(ConfigurationError, match="is not there"):
+        prepared(ticket.root)
+    assert {path: path.stat().st_size for path in ticket.root.rglob("*") if path.name != LOCK} == before
