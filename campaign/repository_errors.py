@@ -23,6 +23,7 @@ from lsst.daf.butler.registry import (
     DatasetTypeError,
     MissingCollectionError,
 )
+from lsst.daf.butler.registry.interfaces import SchemaAlreadyDefinedError
 
 from campaign.errors import AGAIN, CampaignError, ConfigurationError, TransientError
 from campaign.repository_records import DATASET_TYPES
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 #: Parts of the names of collections that say what they hold.
 _NAMED = re.compile(rf"({'|'.join((*DATASET_TYPES, 'defect'))})(?:Gen)?(?:-(\w+))?(?:\..*)?")
+#: Of a database that lacks tables.
+NOT_WHOLE = "the repository's database is not whole"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 #: What the Butler raises for a repository whose tables, or whose ways to read them, are of another of its versions.
@@ -94,7 +97,7 @@ def _from_database(error: BaseException, root: str) -> CampaignError:
     if "check constraint" in text.lower():
         return ConfigurationError(f"the repository's database refuses a value: {text}", where=root)
     if _LACKS.search(text):
-        return other(text, root)
+        return ConfigurationError(f"{NOT_WHOLE}, or of another daf_butler: {text}", where=root, do=UPDATE)
     return TransientError(f"the repository's database says: {text}", where=root, do=AGAIN)
 
 
@@ -106,6 +109,12 @@ def _translate(error: Exception, root: str) -> CampaignError | None:
         return _from_os(error, root)
     if type(error).__name__ in _VERSIONS:
         return other(_sentence(error), root)
+    if isinstance(error, SchemaAlreadyDefinedError):
+        return ConfigurationError(
+            f"its database has tables already, of something else or of a repository that was left half-made: {error}",
+            where=root,
+            do="see that nothing needs them, and drop them; or name another namespace or database in butler.yaml",
+        )
     if isinstance(error, yaml.YAMLError):
         return ConfigurationError(f"its butler.yaml is not readable YAML: {str(error).splitlines()[0]}", where=root)
     if isinstance(error, (ButlerUserError, CollectionError, DataIdError, DatasetTypeError, ConflictingDefinitionError)):
@@ -162,6 +171,7 @@ def answers(method: Callable[P, T]) -> Callable[P, T]:
 
 
 __all__ = [
+    "NOT_WHOLE",
     "CollectionTypeError",
     "ConflictingDefinitionError",
     "MissingCollectionError",

@@ -19,12 +19,12 @@ import yaml
 from lsst.daf.butler import Butler, ButlerConfig, Config
 
 from campaign.console import say
-from campaign.errors import CampaignError, ConfigurationError, TransientError, UsageError
+from campaign.errors import ConfigurationError, TransientError, UsageError
 from campaign.killpoints import reach
 from campaign.locks import alone
 from campaign.repository_base import LOCK
-from campaign.repository_errors import told
-from campaign.repository_open import SEED, connect, file_uri, folder_uri, sqlite_file
+from campaign.repository_errors import NOT_WHOLE, told
+from campaign.repository_open import SEED, SQLITE, connect, file_uri, folder_uri, sqlite_file
 
 CONFIG, DATABASE = "butler.yaml", "gen3.sqlite3"
 #: Where it is made, below its folder.
@@ -65,8 +65,11 @@ def ensure(root: str) -> None:
     if (folder / CONFIG).exists() and not _is_half_made(folder):
         return
     with _alone(folder):
-        if not (folder / CONFIG).exists() or _is_half_made(folder):
-            _make(folder)
+        if (half := (folder / CONFIG).exists()) and not _is_half_made(folder):
+            return
+        if half:
+            say(f"{folder}: a repository was begun there and left half-made; it is made again")
+        _make(folder)
 
 
 @contextmanager
@@ -88,11 +91,10 @@ def _alone(folder: Path) -> Iterator[Path]:
 
 def _make(folder: Path) -> None:
     """Make it; its lock is held."""
-    aside, seed = folder / ASIDE, _seed(folder)
-    shutil.rmtree(aside, ignore_errors=True)  # nobody works there: who did is gone
+    aside = folder / ASIDE
     try:
         with told(str(folder)):
-            Butler.makeRepo(folder_uri(str(aside)), config=seed)
+            _make_aside(folder, aside)
             with Butler.from_config(file_uri(str(aside)), writeable=True):  # makes the tables of the datastore
                 pass
             reach("repository-made")
@@ -119,13 +121,23 @@ def _renamed(file: Path, name: Path) -> None:
     file.replace(name)
 
 
-def _seed(folder: Path) -> Config:
-    """What the repository is made from: ours, or what somebody else began it with."""
+def _make_aside(folder: Path, aside: Path) -> None:
+    """Make it under another name, from what somebody else began it with, or, where that is nothing whole, from ours."""
+    shutil.rmtree(aside, ignore_errors=True)  # nobody works there: who did is gone
     try:
         there = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         there = None
-    return Config(there if isinstance(there, dict) and there else str(SEED))
+    if isinstance(there, dict) and there:
+        try:
+            Butler.makeRepo(folder_uri(str(aside)), config=Config(there))
+            return
+        except (ImportError, KeyError, TypeError, ValueError, AttributeError):  # of half a configuration
+            shutil.rmtree(aside, ignore_errors=True)
+            registry = there.get("registry")
+            if isinstance(registry, dict) and not str(registry.get("db", SQLITE)).startswith(SQLITE):
+                raise
+    Butler.makeRepo(folder_uri(str(aside)), config=Config(str(SEED)))
 
 
 def _require_nothing(database: Path) -> None:
@@ -155,25 +167,35 @@ def _is_half_made(folder: Path) -> bool:
     """Whether a repository was begun, cannot be opened, and holds nothing: no collection, and no file of its own."""
     ours = {*OURS, *(f"{DATABASE}{end}" for end in JOURNALS)}
     others = [path for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".")]
-    if others or not _holds_nothing(folder):
+    server = _is_on_a_server(folder)
+    if others or not (server or _holds_nothing(folder)):
         return False
     try:
         with closing(connect(str(folder), writeable=False)[0]):
             return False
     except TransientError:  # a server that does not answer, a database that is locked
         return False
-    except CampaignError:
-        pass
-    except Exception as error:  # the Butler's own, of a schema that is not whole
-        say(f"the repository cannot be opened: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
-    say(f"{folder}: a repository was begun there and left half-made; it is made again")
+    except ConfigurationError as error:
+        if server and NOT_WHOLE not in error.what:
+            return False
+    except Exception:  # the Butler's own, of half a configuration
+        if server:
+            return False
     return True
 
 
-def _holds_nothing(folder: Path) -> bool:
-    """Whether a repository's database, as far as it is a file, is absent or empty."""
+def _is_on_a_server(folder: Path) -> bool:
+    """Whether a repository's database is no file."""
     try:
-        database = sqlite_file(ButlerConfig(folder_uri(str(folder))), str(folder))
+        return sqlite_file(ButlerConfig(folder_uri(str(folder))), str(folder)) is None
+    except Exception:  # no configuration, or a part of one
+        return False
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether a repository's database is a file that is absent or empty."""
+    try:
+        database = sqlite_file(ButlerConfig(folder_uri(str(folder))), str(folder)) or ""
     except Exception:  # no configuration, or a part of one
         database = str(folder / DATABASE)
-    return database is None or not os.path.exists(database) or _is_empty(Path(database))
+    return not os.path.exists(database) or _is_empty(Path(database))

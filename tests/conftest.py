@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -153,3 +156,27 @@ def cluster(slurm_here: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("clusters") / "shared"
     with guarded(folder):
         yield development.up(folder, "shared")
+
+
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    """A server of its own, under a user without rights: PostgreSQL does not run as root."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found or os.geteuid() or "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+        pytest.skip("no PostgreSQL, or not root (make postgresql-deps)")
+    folder, tools = Path(tempfile.mkdtemp(prefix="campaign-pg-", dir="/tmp")), found[-1].parent
+    shutil.chown(folder, "postgres")
+
+    def tool(name: str, *arguments: str) -> None:
+        line = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", str(tools / name), *arguments]
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+
+    data = str(folder / "data")
+    try:
+        tool("initdb", "-D", data, "-A", "trust", "-N")
+        tool("pg_ctl", "-D", data, "-w", "-o", f"-k {folder} -c listen_addresses='' -F", "start")
+        yield f"postgresql://postgres@/postgres?host={folder}"
+    finally:
+        with suppress(subprocess.CalledProcessError):
+            tool("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 import random
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+import socket
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,15 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from campaign.errors import ConfigurationError
-from campaign.events import Event
+from campaign import claim
+from campaign.errors import ConfigurationError, SubmissionRefused, TransientError
+from campaign.events import DriverJournal, Event, Journals
 from campaign.failures import failures, ranges
 from campaign.home import Home
+from campaign.lines import left_out
 from campaign.plans_books import Books
+from campaign.plans_state import keep_plan
 from campaign.progress import progress
 from campaign.state import Index, opened, place, update
 from campaign.state_campaigns import Spoken
-from campaign.status import status
+from campaign.status import state_of, status
 
 LABELS = ("isr", "combine")
 TASKS = [f"isr:{e},{d}" for e in range(3) for d in range(2)] + [f"combine:{d}" for d in range(2)]
@@ -85,30 +83,6 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
-
-
-@pytest.fixture
-def postgresql() -> Iterator[str]:
-    """A server of its own, under a user without rights: PostgreSQL does not run as root."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found or os.geteuid() or "postgres" not in {user.pw_name for user in pwd.getpwall()}:
-        pytest.skip("no PostgreSQL, or not root (make postgresql-deps)")
-    folder, tools = Path(tempfile.mkdtemp(prefix="campaign-pg-", dir="/tmp")), found[-1].parent
-    shutil.chown(folder, "postgres")
-
-    def tool(name: str, *arguments: str) -> None:
-        line = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", str(tools / name), *arguments]
-        subprocess.run(line, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
-
-    data = str(folder / "data")
-    try:
-        tool("initdb", "-D", data, "-A", "trust", "-N")
-        tool("pg_ctl", "-D", data, "-w", "-o", f"-k {folder} -c listen_addresses='' -F", "start")
-        yield f"postgresql://postgres@/postgres?host={folder}"
-    finally:
-        with suppress(subprocess.CalledProcessError):
-            tool("pg_ctl", "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(folder)
 
 
 def test_postgresql_gives_the_same_answers(run: Run, postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,3 +241,127 @@ def test_readers_do_not_block_the_writer(run: Run) -> None:
                 assert writing.refresh() == 1
             assert len(cursor.fetchall()) == 1
     assert isinstance(reading, Index)
+
+
+# What is damaged
+
+NULS = b"\0" * 4096
+
+
+def hurt(path: Path, *texts: bytes) -> None:
+    """Add what a power cut, a full disk or a stranger may have left."""
+    with path.open("ab") as file:
+        for text in texts:
+            file.write(text)
+
+
+def test_a_damaged_line_of_the_list_of_runs_costs_that_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run.home.runs_file
+    hurt(file, b"5\n", NULS + b"\n", b"[1]\n", b'{"run": "r-2"}\n', b"\xff\xfe\n", b'{"t": "2026", "run": "r-')
+    names = ("template", "ticket", "output", "output_run", "product", "submit_path")
+    run.home.add_run({"run": "r-3", **dict.fromkeys(names, "y")})  # is not glued to the one that is cut
+    hurt(file, NULS)  # and what a power cut leaves before a record is no part of it
+    run.home.add_run({"run": "r-4", **dict.fromkeys(names, "y")})
+    assert [one["run"] for one in run.home.runs()] == ["r-1", "r-3", "r-4"]
+    assert run.home.find_run("r-3")["output"] == "y"
+    assert [one.run for one in status(run.home)[0]] == ["r-1", "r-3", "r-4"]
+    said = capsys.readouterr().err
+    for number, why in ((2, "no JSON object"), (4, "no JSON object"), (5, "lacks 't'")):
+        assert f"left out: {file}, line {number}: it {'is ' if why[0] == 'n' else ''}{why}" in said
+    assert len(said.splitlines()) == 6  # once, however often it is read, and of many not all
+    assert next(one.why for one in left_out() if (one.file, one.line) == (str(file), 7)) == "it is cut"
+    assert {one.line for one in left_out() if one.file == str(file)} >= {2, 3, 4, 5, 6, 7}
+
+
+DAMAGED = {
+    "NULs": NULS + b"\n",
+    "a number": b"5\n",
+    "an attempt that is none": json.dumps({**asdict(event(TASKS[1], "failed", 1)), "attempt": "z"}).encode() + b"\n",
+    "a detail that is none": json.dumps({**asdict(event(TASKS[1], "failed", 1)), "detail": []}).encode() + b"\n",
+    "an order beyond the index": json.dumps(asdict(event(TASKS[1], "failed", 10**30))).encode() + b"\n",
+    "bytes": b"\xff" * 40 + b"\n",
+    "deep": b"[" * 100_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_line_of_a_journal_costs_that_line(run: Run, what: str) -> None:
+    run.write([event(TASKS[0], "published", 1)])
+    hurt(run.folder / "journal" / "driver.jsonl", DAMAGED[what])
+    run.write([event(TASKS[2], "published", 1)])
+    assert run.states()["isr"] == {"waiting": 4, "published": 2}
+    assert left_out()[-1].file == str(run.folder / "journal" / "driver.jsonl")
+    assert left_out()[-1].line == 2
+    with opened(run.home) as index:
+        index.clear()
+    assert run.states()["isr"] == {"waiting": 4, "published": 2}
+    assert state_of(run.folder) == "lost"
+
+
+def test_a_driver_ends_a_line_that_was_cut(run: Run) -> None:
+    hurt(run.folder / "journal" / "driver.jsonl", b'{"v":1,"t":"20')
+    journal = DriverJournal(run.folder / "journal", "r-1")
+    hurt(run.folder / "journal" / "driver.jsonl", b'{"v":1,"t":"20')  # as a disk that was full for a moment
+    journal.write("started", {})
+    (found,) = Journals(run.folder / "journal").new()
+    assert found.event == "started"
+
+
+@pytest.mark.parametrize("text", ["5", "{", '[{"label": "isr"}, 7]', "\0\0"])
+def test_damaged_groups_cost_the_columns_of_that_run(run: Run, text: str) -> None:
+    (run.folder / "groups.json").write_text(text)
+    run.write([event(TASKS[0], "published", 1)])
+    (one,) = status(run.home)[0]
+    assert (one.run, one.published) == ("r-1", 1)
+
+
+def test_a_damaged_line_of_a_campaign_costs_that_line(run: Run) -> None:
+    journal = run.say("gate", "bias", run="r-7", rerun="a")
+    hurt(journal, b"5\n", b'{"t": "2026", "event": "begun", "step": "bias"}\n', b'{"event": "ga')
+    run.say("begun", "dark", rerun="a")
+    (one,) = run.campaigns()
+    assert one.of("begun") == ["bias", "dark"]
+    assert [line["event"] for line in Books(journal.parent).lines()] == ["gate", "begun"]
+    (journal.parent / "variables.json").write_text("5")
+    with pytest.raises(SubmissionRefused, match=r"variables\.json, which is damaged"):
+        keep_plan(Books(journal.parent), (journal.parent / "plan.yaml").read_text(), {}, changed=False)
+
+
+@pytest.mark.parametrize("content", [b"garbage " * 2000, b"", None])
+def test_a_damaged_index_is_made_again(run: Run, content: bytes | None, capsys: pytest.CaptureFixture[str]) -> None:
+    run.write([event(TASKS[0], "published", 1), event(TASKS[1], "failed", 1)])
+    known = run.answers()
+    file = run.home.path / "index.db"
+    if content is None:  # its first page is whole
+        content = file.read_bytes()[:4096] + b"\xff" * 40960
+    for end in ("-wal", "-shm"):
+        file.with_name(file.name + end).unlink(missing_ok=True)
+    file.write_bytes(content)
+    assert run.answers() == known
+    assert ("it is made again from the journals" in capsys.readouterr().err) == bool(content)
+
+
+def test_a_server_that_does_not_answer_is_transient(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("CAMPAIGN_DB", f"postgresql://me:secret@127.0.0.1:{free.getsockname()[1]}/db")
+        with pytest.raises(TransientError, match="does not answer") as caught:
+            status(run.home)
+        assert caught.value.exit_code == 75
+        assert "secret" not in str(caught.value)
+        assert "does not answer" in update(run.home, "r-1")
+    monkeypatch.setenv("CAMPAIGN_DB", "nonsense://x")
+    with pytest.raises(ConfigurationError, match="CAMPAIGN_DB cannot be used"):
+        status(run.home)
+
+
+def test_a_damaged_claim_is_somebodys(tmp_path: Path) -> None:
+    assert claim.read(tmp_path) is None
+    for text in ("5", "{", "{}", '{"pid": "x"}'):
+        (tmp_path / claim.NAME).write_text(text)
+        assert claim.read(tmp_path) == claim.UNKNOWN
+        with pytest.raises(
+            SubmissionRefused, match=r"claimed by somebody whom a damaged claim does not name"
+        ) as caught:
+            claim.take(tmp_path)
+        assert f"remove {claim.NAME}" in caught.value.do
