@@ -70,10 +70,19 @@ def folder(wanted: Path | None) -> Path:
     """
     if wanted is None:
         names = ["campaign-demo", *(f"campaign-demo-{n}" for n in range(2, 1000))]
-        wanted = next(path for path in map(Path, names) if not path.exists())
+        wanted = next(path for path in map(Path, names) if _is_new(path))
     if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
         raise UsageError(f"{wanted} is not an empty folder", do="give a new one")
     return wanted.absolute()
+
+
+def _is_new(path: Path) -> bool:
+    """Make a folder; whether that made it."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def variables(places: Places) -> dict[str, str]:

@@ -53,6 +53,7 @@ DECISIONS = {
     "certify-decided": "what is certified is decided, nothing is certified, nobody else decides meanwhile",
     "certified": "it is certified, and not chained",
     "restart-claimed": "a restart has the claim, what is not done is not forgotten",
+    "simulation-begun": "a simulation has its folders for itself, and has written nothing",
     "repository-made": "a new repository is whole, under another name",
     "repository-database": "its database has its name, its configuration has not",
     "repository-named": "it has its name, no instrument is registered",

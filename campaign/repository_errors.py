@@ -97,7 +97,9 @@ def _from_database(error: BaseException, root: str) -> CampaignError:
     if "check constraint" in text.lower():
         return ConfigurationError(f"the repository's database refuses a value: {text}", where=root)
     if _LACKS.search(text):
-        return ConfigurationError(f"{NOT_WHOLE}, or of another daf_butler: {text}", where=root, do=UPDATE)
+        ours = version("lsst-daf-butler")
+        what = f"{NOT_WHOLE}, or made with another daf_butler than {ours}: {text}"
+        return ConfigurationError(what, where=root, do=UPDATE)
     return TransientError(f"the repository's database says: {text}", where=root, do=AGAIN)
 
 

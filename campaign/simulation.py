@@ -17,7 +17,9 @@ from campaign.events import read as read_events
 from campaign.home import Home
 from campaign.ingest import observe, prepare
 from campaign.jobs import JobFile, JobTask, write_text
+from campaign.killpoints import reach
 from campaign.launch import run_job
+from campaign.locks import alone
 from campaign.translation import Overrides
 
 PREFIX = {"LSSTCam": "MC", "LSSTComCam": "CC", "LATISS": "AT"}
@@ -200,8 +202,21 @@ def simulate(
         A frame could not be written.
     """
     _check(camera, shots, detectors, places)
+    places.repository.parent.mkdir(parents=True, exist_ok=True)
+    lock = places.repository.with_name(f".{places.repository.name}.simulate.lock")
+    with alone(lock, f"the simulation into {places.repository}"):  # who comes second finds them taken
+        try:
+            _check(camera, shots, detectors, places)
+            return _made(places, home, camera, shots, seed, detectors, ranks, rates)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _made(places: Places, *how: Any) -> int:
+    """Simulate into folders that are of this process alone; what fails leaves nothing of them."""
+    reach("simulation-begun")
     try:
-        return _simulate(places, home, camera, shots, seed, detectors, ranks, rates)
+        return _simulate(places, *how)
     except BaseException:
         for path in (places.repository, places.raw, places.truth):
             shutil.rmtree(path, ignore_errors=True)

@@ -135,7 +135,13 @@ class Uses:
             try:
                 kept = json.loads((books.folder / "variables.json").read_text(encoding="utf-8"))
                 known = dict(zip(IDENTITY, name.rsplit(".", len(IDENTITY))[1:], strict=False))
-                shell = {**os.environ, **known, **{str(key): str(value) for key, value in kept.items()}}
+                # Scratch space is in no collection's name; whoever asks need not have it.
+                shell = {
+                    "SCRATCH": str(books.folder),
+                    **os.environ,
+                    **known,
+                    **{str(key): str(value) for key, value in kept.items()},
+                }
                 self._campaigns[name] = load_campaign(str(books.folder / "plan.yaml"), None, shell)
             except (OSError, ValueError, AttributeError, CampaignError):
                 self._campaigns[name] = None

@@ -27,6 +27,7 @@ from campaign.plans_books import Books
 from campaign.plans_decide import gates_of, shown, standings, token, waiting_gate
 from campaign.plans_run import Chosen, Driver
 from campaign.plans_state import StepState, following, keep_plan, look
+from campaign.uses import Uses
 from tests.campaign.test_plans import STEPS, VARIABLES, loaded, written
 
 GATED = {"bias": {**STEPS["bias"], "gate": True}, "dark": STEPS["dark"]}
@@ -312,3 +313,35 @@ def test_a_line_of_statistics_that_cannot_be_read_keeps_nobody_from_work(tmp_pat
         file.write('{"label": \n')
     home.add_usage({"label": "b"})
     assert [line["label"] for line in home.usage()] == ["a", "b"]
+
+
+class Bare:
+    """Of a repository what is asked here: nothing is certified."""
+
+    def certified(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def made_from(self, run: str) -> set[str]:
+        return set()
+
+
+def test_a_campaigns_runs_are_used_by_it(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*VARIABLES, "REPO"):
+        monkeypatch.delenv(name, raising=False)  # another shell's
+
+    def used() -> dict[str, str]:
+        found = Uses(Bare(), made.home).of(made.home.runs())  # type: ignore[arg-type]
+        return {run.rpartition("/")[2]: use.text for run, use in found.items()}
+
+    keep_plan(made.books, made.campaign.path.read_text(), made.campaign.chosen_variables, changed=False)
+    begin(made)
+    made.run("bias", "r-1", "failed")
+    made.run("dark", "r-2", "done")  # somebody's
+    name = made.campaign.name
+    assert used() == {"r-1": f"step bias of campaign {name}, which failed"}
+    made.books.write("rejected", "bias", run="r-1", rerun="20250207b")
+    begin(made, rerun="20250207b")
+    made.run("bias", "r-3", "done", "20250207b")  # no driver has seen it yet
+    assert used() == {"r-3": f"waited for at the gate bias of campaign {name}"}
+    made.books.write("accepted", "bias", run="r-3", reason="flat")
+    assert used() == {"r-3": f"step bias of campaign {name}, which is made, to be certified"}

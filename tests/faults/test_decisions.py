@@ -24,12 +24,14 @@ from campaign.clean import Remains, clean, remains
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.events import DriverJournal
 from campaign.home import Home
-from campaign.ingest import prepare
+from campaign.ingest import ingest, prepare
 from campaign.plan import Plan
 from campaign.plans_state import Books
 from campaign.repository import create, open_repository
 from campaign.repository_base import LOCK
+from campaign.simulation import Nights, Places, exposures, simulate
 from campaign.submit import _folder
+from campaign.translation import Overrides
 from campaign.uses import Uses
 from tests.campaign import plans
 from tests.campaign.test_certify import CAMERA, TICKET, publish
@@ -37,6 +39,11 @@ from tests.faults.meeting import Meeting
 
 OUTPUT = f"{TICKET}/TAG/biasGen.a"
 CHAIN = f"{TICKET}/chain"
+
+
+def first(*values: str) -> list[Any]:
+    """The first each time, all of them in soak."""
+    return [values[0], *(pytest.param(value, marks=pytest.mark.soak) for value in values[1:])]
 
 
 @pytest.fixture
@@ -161,7 +168,7 @@ def test_what_is_being_removed_is_not_restarted(ticket: Ticket, meeting: Meeting
         claim.take(ticket.folder("a"))
 
 
-@pytest.mark.parametrize("point", ["clean-decided", "clean-removed", "clean-unlisted"])
+@pytest.mark.parametrize("point", first("clean-removed", "clean-decided", "clean-unlisted"))
 def test_a_clean_that_was_killed_is_given_again(ticket: Ticket, meeting: Meeting, point: str) -> None:
     assert meeting.start(ticket.clean, kill=point).go() == -signal.SIGKILL
     assert ticket.clean() == [""] * 3
@@ -315,9 +322,7 @@ def test_a_folder_of_somebody_who_was_killed_is_taken(plan: Plan, meeting: Meeti
 
 # A new repository
 
-POINTS = ("repository-made", "repository-database", "repository-named", "instrument-recorded")
-#: One each time, all of them in soak.
-SOME = [p if p in POINTS[1::2] else pytest.param(p, marks=pytest.mark.soak) for p in POINTS]
+POINTS = ("repository-database", "repository-made", "repository-named", "instrument-recorded")
 
 
 def prepared(root: Path) -> None:
@@ -332,7 +337,7 @@ def require_whole(root: Path) -> None:
     assert sorted(path.name for path in root.iterdir()) == ["butler.yaml", "campaign", LOCK, "gen3.sqlite3"]
 
 
-@pytest.mark.parametrize("point", SOME)
+@pytest.mark.parametrize("point", first(*POINTS))
 def test_a_repository_whose_maker_is_killed_is_made_again(tmp_path: Path, meeting: Meeting, point: str) -> None:
     root = tmp_path / "new"
     assert meeting.start(lambda: prepared(root), kill=point).go() == -signal.SIGKILL
@@ -350,7 +355,7 @@ def test_of_three_who_make_a_repository_one_does(tmp_path: Path, meeting: Meetin
     require_whole(root)
 
 
-@pytest.mark.parametrize("what", ["no database", "an empty database", "some tables", "half a configuration"])
+@pytest.mark.parametrize("what", first("some tables", "no database", "an empty database", "half a configuration"))
 def test_half_a_repository_of_the_butlers_own_making_is_made_again(tmp_path: Path, what: str) -> None:
     root = tmp_path / "new"
     create(str(root)).close()
@@ -367,6 +372,7 @@ def test_half_a_repository_of_the_butlers_own_making_is_made_again(tmp_path: Pat
     require_whole(root)
 
 
+@pytest.mark.soak
 def test_a_repository_on_a_server_that_was_only_named_is_made(tmp_path: Path, postgresql: str) -> None:
     url = postgresql.replace("postgresql:", "postgresql+psycopg2:")
     engine = sqlalchemy.create_engine(url)
@@ -393,3 +399,37 @@ def test_a_repository_that_holds_something_is_never_made_again(ticket: Ticket, l
     with pytest.raises(ConfigurationError, match="is not there"):
         prepared(ticket.root)
     assert {path: path.stat().st_size for path in ticket.root.rglob("*") if path.name != LOCK} == before
+
+
+@pytest.mark.soak
+def test_a_simulation_leaves_anothers_folders_alone(tmp_path: Path, meeting: Meeting) -> None:
+    places, camera = Places(tmp_path / "repo"), load_camera("LATISS").scaled(32)
+    shots = exposures(camera, Nights(1, 0, 0, days=(20241206,)))
+
+    def simulated() -> None:
+        simulate(places, Home(places.repository / "campaign"), camera, shots, 1, [0], 1)
+
+    one = meeting.start(simulated, hold="simulation-begun")
+    one.come()
+    other = meeting.start(simulated)
+    other.blocked(tmp_path / ".repo.simulate.lock")
+    assert (one.go(), other.go()) == (0, 2)
+    with open_repository(str(places.repository)) as repository:
+        assert len(repository.select(["LATISS/raw/all"], "instrument='LATISS'").raws) == 1
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.soak
+def test_raws_that_two_put_in_at_once_are_there_once(tmp_path: Path, meeting: Meeting) -> None:
+    places, camera = Places(tmp_path / "repo"), load_camera("LATISS").scaled(32)
+    simulate(places, Home(places.repository / "campaign"), camera, exposures(camera, Nights(2, 0, 0)), 1, [0], 1)
+    raws, new = [str(places.raw)], tmp_path / "new"
+
+    def ingested() -> None:
+        report = ingest(str(new), Home(new / "campaign"), raws, camera, Overrides(), "direct", 1)
+        assert (len(report.new) + len(report.existing), report.refused) == (2, {})
+
+    one = meeting.start(ingested, hold="raws-sorted")
+    one.come()
+    ingested()
+    assert one.go() == 0, one.said.read_text()
