@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from campaign.errors import naming
+from campaign.errors import ConfigurationError, naming
 from campaign.home import now
 
 VERSION = 1
@@ -47,6 +48,8 @@ class Journals:
     def __init__(self, folder: Path, known: Mapping[str, int] | None = None) -> None:
         self._folder = folder
         self._offsets: dict[str, int] = {str(folder / name): offset for name, offset in (known or {}).items()}
+        #: By file, lines of another version than this one's: they are no events here.
+        self.foreign: Counter[str] = Counter()
 
     def _offset(self, path: str) -> int:
         return self._offsets.get(path, 0)
@@ -80,7 +83,23 @@ class Journals:
             whole = text[: text.rfind(b"\n") + 1]
             self._offsets[path] = offset + len(whole)
             for plain in json.loads(b"[" + b",".join(whole.splitlines()) + b"]"):  # in one go: a third of the time
-                yield Event(**plain)
+                if plain.get("v") == VERSION:
+                    yield Event(**plain)
+                else:
+                    self.foreign[path] += 1
+
+    def require_all_known(self) -> None:
+        """Refuse to go on with a run of which another version knows more.
+
+        Raises
+        ------
+        ConfigurationError
+            There were lines of another version.
+        """
+        if self.foreign:
+            path, many = next(iter(self.foreign.items()))
+            do = "another release of drp-campaign has made this run: go on with it by that one"
+            raise ConfigurationError(f"{many} lines are not of version {VERSION}", where=path, do=do)
 
 
 def _after(path: str, offset: int) -> tuple[int, bytes]:

@@ -285,7 +285,25 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None
     store(content, folder / member.name, parts[1])
 
 
-def store(source: IO[bytes], path: Path, wanted: str) -> int:
+def copy(source: IO[bytes], to: IO[bytes], most: int | None, where: str) -> tuple[int, str]:
+    """Copy what comes; give its size in bytes, and its SHA-256.
+
+    Raises
+    ------
+    TransientError
+        It is more than ``most`` bytes.
+    """
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(CHUNK):
+        size += len(chunk)
+        if most is not None and size > most:
+            raise TransientError(f"more than the {most} bytes that were to come", where=where)
+        digest.update(chunk)
+        to.write(chunk)
+    return size, digest.hexdigest()
+
+
+def store(source: IO[bytes], path: Path, wanted: str, most: int | None = None) -> int:
     """Write a file under a temporary name, compare its SHA-256, then rename it; give its size in bytes.
 
     Raises
@@ -295,16 +313,13 @@ def store(source: IO[bytes], path: Path, wanted: str) -> int:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    digest, size = hashlib.sha256(), 0
     try:
         with naming(path), temporary.open("wb") as file:
-            while chunk := source.read(CHUNK):
-                digest.update(chunk)
-                size += file.write(chunk)
+            size, found = copy(source, file, most, str(path))
             file.flush()
             os.fsync(file.fileno())
-        if digest.hexdigest() != wanted:
-            raise TransientError(f"SHA-256 is {digest.hexdigest()}, not {wanted}: damaged on its way", where=str(path))
+        if found != wanted:
+            raise TransientError(f"SHA-256 is {found}, not {wanted}: damaged on its way", where=str(path))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
