@@ -90,6 +90,12 @@ def _defect(error: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
+    with console.guarded():
+        code = _run(arguments)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     for commands in (
         "data",
         "step",
@@ -124,4 +130,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         print(f"error: {_defect(error)}", file=sys.stderr)
         code = DEFECT
-    sys.exit(code or 0)
+    return int(code or 0)
