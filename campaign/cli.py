@@ -18,6 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFECT = 70
 INTERRUPTED = 130
 UNHEARD = 141
+#: What others may not do to a run's folders, whatever the umask is: who writes there has the operator's jobs do things.
+CLOSED = 0o002
 #: What a file of variables adds to: the machine's, and where this program's own files are.
 KEPT = ("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "CAMPAIGN_HOME", "CAMPAIGN_SITES")
 
@@ -90,6 +92,7 @@ def _defect(error: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
+    os.umask(os.umask(CLOSED) | CLOSED)
     with console.guarded():
         code = _run(arguments)
     sys.exit(code)

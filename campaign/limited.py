@@ -1,9 +1,10 @@
-"""JSON from elsewhere, and streams that may be of any length: read within limits, or refused."""
+"""JSON and tars from elsewhere, and streams that may be of any length: read within limits, or refused."""
 
 from __future__ import annotations
 
 import json
 import os
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from typing import IO, Any, NoReturn
 MAX_DEPTH = 64
 #: Of a log that somebody else fills, byte.
 MAX_LOG = 8 << 20
+#: Names and the like of one member of a tar, byte.
+MAX_HEADER = 1 << 16
 CHUNK = 1 << 16
 CUT = b"\n[the rest was not kept]\n"
 #: What a process that has ended may have left somebody else to hold its standard error for, second.
@@ -83,3 +86,15 @@ def _copy(source: IO[bytes], log: IO[bytes], most: int) -> None:
                 log.write(CUT if len(chunk) > left else b"")
                 log.flush()
                 left -= len(chunk)
+
+
+class Member(tarfile.TarInfo):
+    """A member of a tar of somebody else's: what stands before the file itself is read into memory, and limited."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Member:
+        """See `tarfile.TarInfo.frombuf`."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.type not in tarfile.REGULAR_TYPES and member.size > MAX_HEADER:
+            raise tarfile.ReadError("a name, or what else is said of a file, is too long")
+        return member

@@ -25,7 +25,7 @@ from typing import IO, Protocol
 
 from campaign.errors import ConfigurationError, TransientError
 from campaign.launch import environment
-from campaign.limited import into_log
+from campaign.limited import Member, into_log
 
 #: ``[user@]host``, or an alias of ssh's own configuration.
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:-]*", re.ASCII)
@@ -34,8 +34,6 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 REMOVE_S = 60.0
 #: What a site says when it is asked, byte.
 MAX_ANSWER = 1 << 20
-#: Names and the like of one member of a tar, byte.
-MAX_HEADER = 1 << 16
 SSH = (
     *("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"),
     *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"),
@@ -221,18 +219,6 @@ def _said(process: subprocess.Popen[bytes], question: bytes, seconds: float) -> 
     return answer
 
 
-class _Member(tarfile.TarInfo):
-    """A member of a tar of somebody else's: what stands before the file itself is read into memory, and limited."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
-        """See `tarfile.TarInfo.frombuf`."""
-        member = super().frombuf(buf, encoding, errors)
-        if member.type not in tarfile.REGULAR_TYPES and member.size > MAX_HEADER:
-            raise tarfile.ReadError("a name, or what else is said of a file, is too long")
-        return member
-
-
 def fetch(
     transport: Transport, folder: str, names: Sequence[str], take: Callable[[str, IO[bytes]], None], log: Path
 ) -> None:
@@ -263,7 +249,7 @@ def fetch(
         try:
             process.stdin.write(b"".join(os.fsencode(name) + b"\0" for name in names))
             process.stdin.close()
-            with tarfile.open(fileobj=process.stdout, mode="r|", tarinfo=_Member) as tar:
+            with tarfile.open(fileobj=process.stdout, mode="r|", tarinfo=Member) as tar:
                 for member in tar:
                     content = tar.extractfile(member) if member.isreg() else None
                     if content is not None:

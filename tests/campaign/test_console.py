@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from campaign import console
 from campaign.errors import ConfigurationError
 from campaign.events import Event
-from tests.conftest import said
+from tests.conftest import said, typed
 
 ROOT = Path(console.__file__).parents[1]
 
@@ -25,7 +26,7 @@ ROOT = Path(console.__file__).parents[1]
         ("a\u202eb\u2066c\u200b\ufeff", r"a\u202eb\u2066c\u200b\ufeff"),
         ("caf\udce9", r"caf\udce9"),
         ("a\n\tb", "a\n\tb"),
-        ("Größe α 星", "Größe α 星"),
+        ("Größe 星", "Größe 星"),
     ],
 )
 def test_what_a_terminal_would_obey_is_shown(text: str, shown: str) -> None:
@@ -73,3 +74,12 @@ def test_closed_streams_are_as_no_terminal(tmp_path: Path, closed: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert file.read_bytes() == b"end"
+
+
+def test_folders_are_not_for_everybody_to_write() -> None:
+    before = os.umask(0)
+    try:
+        typed("sites", environment={})
+        assert os.umask(0) == 0o002
+    finally:
+        os.umask(before)
