@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +20,7 @@ import pytest
 
 from campaign import release, sites
 from campaign.errors import SubmissionRefused, UsageError
-from campaign.events import Event, read
+from campaign.events import DriverJournal, Event, read
 from campaign.federation import Federation, Member
 from campaign.limited import MAX_LOG
 from campaign.members import choose, require_release
@@ -123,6 +123,27 @@ def test_three_sites_make_the_bits_of_one(tmp_path: Path, alone: dict[str, bytes
     assert len(list((plan.folder / "inputs").glob("*.csv"))) == DETECTORS
     assert sorted(p.name for p in (plan.folder / "sites").iterdir()) == sorted(FRACTIONS)
     assert not list(tmp_path.glob("archive/site */*/*/products"))  # they are home
+
+
+def test_what_was_withdrawn_after_a_site_was_lost_is_made_again_at_the_archive(tmp_path: Path) -> None:
+    """A loss has raised the token; what the archive makes counts from then on too."""
+
+    def serial(folder: Path) -> Group:
+        return replace(gang(folder), kind="serial")
+
+    plan = make(tmp_path / "archive", serial)
+    assert federate(plan)[0].done
+    before = pixels(plan)
+    tasks = [task.name for task in plan.tasks]
+    DriverJournal(plan.journal, plan.run, token=2).write_all("withdrawn", dict.fromkeys(tasks, {"why": "a test"}), 1)
+    for path in (tmp_path / "archive").parent.glob("products/*"):
+        path.unlink()
+    members = [member(plan.folder.parent, name) for name in FRACTIONS]
+    raw = str(plan.folder.parent.parent / "raw")
+    outcome = Federation(plan, members, raw, {}, lambda event: None, lambda text: None).run()
+    assert outcome.done, outcome
+    assert outcome.published.keys() == set(tasks)
+    assert pixels(plan) == before
 
 
 @dataclass(frozen=True)

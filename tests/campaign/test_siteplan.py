@@ -170,7 +170,7 @@ TASK = ("plan", "groups", 0, "tasks", 0)
         (("plan", "groups", 0, "label"), ["combine"]),
         (("plan", "groups", 0, "ranks"), "many"),
         (("plan", "groups", 0, "ranks"), 0),
-        (("plan", "groups", 0, "tasks"), {}),
+        (("plan", "groups", 0, "tasks"), 5),
         (("plan", "groups", 0, "resources"), {"memory_mib": "x"}),
         (("plan", "groups", 0, "more"), 1),
         ((*TASK, "job", "task"), "combine:../../x"),
