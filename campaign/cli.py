@@ -17,6 +17,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFECT = 70
 INTERRUPTED = 130
 UNHEARD = 141
+#: What others may not do to a run's folders, whatever the umask is: who writes there has the operator's jobs do things.
+CLOSED = 0o002
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,6 +81,13 @@ def _defect(error: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
+    os.umask(os.umask(CLOSED) | CLOSED)
+    with console.guarded():
+        code = _run(arguments)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     for commands in (
         "camera",
         "data",
@@ -114,4 +123,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         print(f"error: {_defect(error)}", file=sys.stderr)
         code = DEFECT
-    sys.exit(code or 0)
+    return int(code or 0)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import click
 
 from campaign.cli import cli
+
+#: Of what `probe` is told, byte.
+MAX_SETTINGS = 1 << 20
 
 
 def _outlive_nobody() -> None:
@@ -15,6 +19,17 @@ def _outlive_nobody() -> None:
     while os.read(0, 4096):
         continue
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def _settings(text: bytes) -> dict[str, Any]:
+    """A site's settings, as `campaign.sites.plain` gave them."""
+    from campaign.errors import ConfigurationError
+    from campaign.limited import from_json
+
+    try:
+        return dict(from_json(text))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"not the settings of a site: {error}", where="standard input") from error
 
 
 @cli.command("site-run")
@@ -40,7 +55,7 @@ def site_run(plan: str) -> None:
     from campaign.sites import from_plain
 
     if plan == "probe":
-        backend_of(from_plain(json.load(sys.stdin)), 1).probe()
+        backend_of(from_plain(_settings(sys.stdin.buffer.read(MAX_SETTINGS))), 1).probe()
         print(json.dumps(about()))
         return
     if plan == "-":

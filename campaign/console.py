@@ -1,21 +1,99 @@
-"""What an operator sees: a progress bar on a terminal, plain lines in a log, JSON lines for a program."""
+"""What an operator sees: a progress bar on a terminal, plain lines in a log, JSON lines for a program.
+
+Names of files, header cards and words of sites come from elsewhere.  What they
+could tell a terminal to do is shown, and not done: `guarded` sees to it for all
+that is printed, and the tables and bars here for what they hold.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, TextIO
 
 from campaign.events import Event
 from campaign.wording import count
+
+#: What moves a cursor, colours, reverses or hides text, or is no text: C0 (but for tab and line end), C1, the marks of
+#: direction, breaks and blanks of no width, and halves of characters, as which Python reads bytes that are none.
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+
+
+def visible(text: str, lines: bool = True) -> str:
+    """A text of somebody's as it may be printed: control characters as Python writes them.
+
+    Parameters
+    ----------
+    lines : `bool`
+        Leave line ends and tabs as they are; a name, or a cell of a table, has none.
+    """
+    text = _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return text if lines else text.replace("\n", "\\n").replace("\t", "\\t")
+
+
+class _Guarded:
+    """A standard stream that prints no control characters."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Print a text."""
+        self.stream.write(visible(text))
+        return len(text)
+
+    def writelines(self, texts: Iterable[str]) -> None:
+        """Print texts."""
+        for text in texts:
+            self.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Have standard output and standard error print no control characters; those that were closed lead nowhere.
+
+    Else the next file that is opened would be one of them.
+    """
+    for number in range(3):
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    kept = sys.stdin, sys.stdout, sys.stderr
+    sys.stdin = kept[0] or os.fdopen(0, closefd=False)
+    sys.stdout, sys.stderr = (
+        _Guarded(stream or os.fdopen(number, "w", closefd=False)) for number, stream in enumerate(kept[1:], 1)
+    )
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        sys.stdin, sys.stdout, sys.stderr = kept
+
+
+def rich_console(stream: Any, **options: Any) -> Any:
+    """Rich's console on a standard stream: it colours by itself, and takes nothing in a text for a word of its own."""
+    from rich.console import Console
+
+    return Console(
+        file=getattr(stream, "stream", stream), markup=False, emoji=False, highlight=False, soft_wrap=False, **options
+    )
 
 
 def emit(document: Any) -> None:
@@ -25,7 +103,7 @@ def emit(document: Any) -> None:
 
 def say(text: str) -> None:
     """Print a line of progress or explanation: on standard error, so that output stays clean."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def deafen() -> None:
@@ -73,7 +151,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
     wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = laid_out(columns, [[_cell(cell) for cell in row] for row in rows], wide)
     if title:
-        print(title)
+        print(visible(title, lines=False))
     head, *others = lines
     print(click.style(head, bold=True) if sys.stdout.isatty() else head)
     for line in others:
@@ -82,8 +160,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
 
 
 def _cell(value: object) -> str:
-    """One line of text."""
-    return " ".join(str(value).splitlines())
+    """One line of text, with nothing in it that a terminal would obey."""
+    return visible(str(value), lines=False)
 
 
 def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], wide: int | None) -> list[str]:
@@ -134,12 +212,12 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and not self._json and not self._quiet:
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            name = TextColumn("{task.description}", markup=False)
+            columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Bar(*columns, console=rich_console(sys.stderr), transient=True)
             self._bar.start()
             self._task = self._bar.add_task("tasks", total=self._total)
         return self
@@ -167,9 +245,9 @@ class Progress:
         if self._quiet or self._json:
             return
         if event.event != "published":
-            say(f"{event.task} {event.event}: {event.detail['error']}")
+            say(f"{event.task} {event.event}: {visible(str(event.detail['error']), lines=False)}")
         if self._bar:
-            self._bar.update(self._task, completed=self._done, description=event.task)
+            self._bar.update(self._task, completed=self._done, description=visible(event.task, lines=False))
         elif event.event == "published":
             seconds = f", {event.detail['cpu_s']:.1f} s CPU" if "cpu_s" in event.detail else ""
             say(f"[{self._done}/{self._total}] {event.task} published{seconds}")

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from campaign import launch
+from campaign.console import rich_console, visible
 from campaign.errors import ConfigurationError
 
 DISTRIBUTION = "drp-campaign"
@@ -91,7 +92,6 @@ def show(findings: Sequence[Finding], as_json: bool = False) -> None:
     if as_json:
         print(json.dumps({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -101,8 +101,8 @@ def show(findings: Sequence[Finding], as_json: bool = False) -> None:
     for finding in findings:
         text = f"{finding.value}\n-> {finding.advice}" if finding.advice else finding.value
         mark = Text("ok", "green") if finding.ok else Text("NO", "bold red")
-        table.add_row(mark, Text(finding.name), Text(text))
-    Console().print(table)
+        table.add_row(mark, Text(visible(finding.name)), Text(visible(text)))
+    rich_console(sys.stdout).print(table)
 
 
 def _machine() -> Finding:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from campaign.errors import ConfigurationError
 from campaign.problems import near
+from campaign.template_yaml import read_text
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
@@ -56,9 +57,9 @@ def read(path: Path, base: Mapping[str, str]) -> dict[str, str]:
         The file cannot be read, a line is no assignment, a variable is unset.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # an editor may have put a mark before it
+        text = read_text(path)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
+        why = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"cannot be read: {why}", where=str(path)) from error
     if "\r\n" in text and text.count("\n") == text.count("\r\n"):  # written where lines end so
         text = text.replace("\r\n", "\n")

@@ -31,7 +31,8 @@ class CampaignError(Exception):
         self.do = do
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
+        place = self.where.replace("\n", "\\n")  # a name may have a line end, and look like another error
+        text = f"{place}: {self.what}" if place else self.what
         return f"{text}\n  -> {self.do}" if self.do else text
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from campaign import lines
+from campaign.errors import ConfigurationError, naming
 from campaign.home import now
 
 VERSION = 1
@@ -57,6 +59,8 @@ class Journals:
     def __init__(self, folder: Path, known: Mapping[str, int] | None = None) -> None:
         self._folder = folder
         self._offsets: dict[str, int] = {str(folder / name): offset for name, offset in (known or {}).items()}
+        #: By file, lines of another version than this one's: they are no events here.
+        self.foreign: Counter[str] = Counter()
 
     def _offset(self, path: str) -> int:
         return self._offsets.get(path, 0)
@@ -95,31 +99,48 @@ class Journals:
                 found = [Event(**plain) for plain in json.loads(b"[" + b",".join(whole.splitlines()) + b"]")]
             except (ValueError, TypeError, RecursionError):
                 found = []
-            yield from found if found and all(map(_sound, found)) else _one_by_one(path, offset, whole)
+            yield from found if found and all(map(_sound, found)) else self._one_by_one(path, offset, whole)
+
+    def _one_by_one(self, path: str, offset: int, text: bytes) -> Iterator[Event]:
+        """The events among some lines of a file; one is damaged, or another version's: see `campaign.lines.leave_out`."""
+        with open(path, "rb") as file:
+            before = file.read(offset).count(b"\n")
+        for number, line in enumerate(text.splitlines(), before + 1):
+            plain = lines.parse(line)
+            if isinstance(plain, dict) and type(plain.get("v")) is int and plain["v"] != VERSION:
+                self.foreign[path] += 1
+                lines.leave_out(path, number, f"it is of version {plain['v']}, not {VERSION}")
+                continue
+            wrong = plain if isinstance(plain, str) else lines.lacking(plain, NEEDS)
+            event = Event(**{key: plain[key] for key in NEEDS}) if isinstance(plain, dict) and not wrong else None
+            if event is not None and _sound(event):
+                yield event
+            elif line.strip():
+                lines.leave_out(path, number, wrong or "its attempt or token is no number of one")
+
+    def require_all_known(self) -> None:
+        """Refuse to go on with a run of which another version knows more.
+
+        Raises
+        ------
+        ConfigurationError
+            There were lines of another version.
+        """
+        if self.foreign:
+            path, many = next(iter(self.foreign.items()))
+            do = "another release of drp-campaign has made this run: go on with it by that one"
+            raise ConfigurationError(f"{many} lines are not of version {VERSION}", where=path, do=do)
 
 
 def _sound(event: Event) -> bool:
     """Whether what is folded is of the types that it must be of, and within what the index holds."""
     order = (event.attempt, event.token)
     return (
-        all(type(number) is int and 0 <= number < MOST for number in order)
+        event.v == VERSION
+        and all(type(number) is int and 0 <= number < MOST for number in order)
         and type(event.detail) is dict
         and type(event.t) is type(event.task) is type(event.event) is type(event.site) is str
     )
-
-
-def _one_by_one(path: str, offset: int, text: bytes) -> Iterator[Event]:
-    """The events among some lines of a file, of which one is damaged; see `campaign.lines.leave_out`."""
-    with open(path, "rb") as file:
-        before = file.read(offset).count(b"\n")
-    for number, line in enumerate(text.splitlines(), before + 1):
-        plain = lines.parse(line)
-        wrong = plain if isinstance(plain, str) else lines.lacking(plain, NEEDS)
-        event = Event(**{key: plain[key] for key in NEEDS}) if isinstance(plain, dict) and not wrong else None
-        if event is not None and _sound(event):
-            yield event
-        elif line.strip():
-            lines.leave_out(path, number, wrong or "its attempt or token is no number of one")
 
 
 def _after(path: str, offset: int) -> tuple[int, bytes]:

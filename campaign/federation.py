@@ -127,6 +127,7 @@ class Federation:
             self.outcome.fold(event)
             if event.event == "published":
                 recorded[event.task] = event.site
+        self._journals.require_all_known()
         if not self.outcome.jobs:
             return {}
         for task in [*self.outcome.failed, *self.outcome.skipped]:
@@ -161,7 +162,8 @@ class Federation:
         runs = [self._start(number, site, tasks) for site, tasks in self._by_place(names).items() if site != ARCHIVE]
         try:
             if own := self._by_place(names).get(ARCHIVE):
-                Runner(replace(self._plan, groups=part(self._plan, own)), lambda event: None).run()
+                here = replace(self._plan, groups=part(self._plan, own))
+                Runner(here, lambda event: None, token=self._ledger.token).run()
             living = len(runs)
             while living:
                 ended = self._next()

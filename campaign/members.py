@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,13 +17,14 @@ from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.events import Event
 from campaign.federation import Federation, Member, shares
 from campaign.home import Home
+from campaign.limited import from_json
 from campaign.outcome import Outcome
 from campaign.partition import DEFAULT
 from campaign.plan import Plan
 from campaign.siteplan import Place
 from campaign.sites import Site, check_release, find, load
 from campaign.sites import plain as plain_site
-from campaign.transport import Local, Ssh, Transport, end
+from campaign.transport import Local, Ssh, Transport, ask
 from campaign.wording import command
 
 if TYPE_CHECKING:
@@ -96,19 +95,16 @@ def _answer(member: Member) -> dict[str, str]:
     name, python = member.place.name, member.transport.python[0]
     settings = json.dumps(member.place.settings).encode()
     do = f"{command('sites', 'ping', name)} looks closer; leave it out of --sites to go without"
-    with tempfile.TemporaryFile() as log:
-        try:
-            process = member.transport.start([*member.transport.python, "-m", "campaign", "site-run", "probe"], log)
-        except OSError as error:
-            raise SubmissionRefused(f"site {name}: its python {python}: {error.strerror}", do=do) from error
-        try:
-            said, _ = process.communicate(settings, timeout=ANSWER_SECONDS)
-            return {str(k): str(v) for k, v in json.loads(said.splitlines()[-1]).items()}
-        except (OSError, ValueError, LookupError, AttributeError, subprocess.TimeoutExpired) as error:
-            end(process)
-            log.seek(0)
-            why = _complaint(log.read().decode(errors="replace").splitlines()) or str(error)
-            raise SubmissionRefused(f"site {name} does not say what release it has: {why}", do=do) from error
+    words = [*member.transport.python, "-m", "campaign", "site-run", "probe"]
+    try:
+        said, complaints = ask(member.transport, words, settings, ANSWER_SECONDS)
+    except OSError as error:
+        raise SubmissionRefused(f"site {name}: its python {python}: {error.strerror}", do=do) from error
+    try:
+        return {str(k): str(v) for k, v in from_json(said.splitlines()[-1]).items()}
+    except (ValueError, LookupError, AttributeError) as error:
+        why = _complaint(complaints) or str(error)
+        raise SubmissionRefused(f"site {name} does not say what release it has: {why}", do=do) from error
 
 
 def _complaint(lines: Sequence[str]) -> str:

@@ -153,6 +153,7 @@ class Runner:
         """Learn what was done before, end what nobody waits for any more, and try again what had failed."""
         for event in self._journals.new(closely=True):
             self.outcome.fold(event)
+        self._journals.require_all_known()
         for task in [*self.outcome.failed, *self.outcome.skipped]:
             self.outcome.forget(task)
         wanted = {group.label for group in self._plan.groups if self.left(group)}

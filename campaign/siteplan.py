@@ -15,9 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from campaign.errors import ConfigurationError, SubmissionRefused, TransientError, naming
 from campaign.events import Event
 from campaign.jobs import JobTask, write_text
+from campaign.limited import Member, from_json
 from campaign.partition import part
 from campaign.plan import Group, Plan, PlanTask, from_plain
 
@@ -30,6 +33,10 @@ CHUNK = 1 << 20
 #: A blank line says so often that a site's run lives, second.
 HEARTBEAT_S = 2.0
 _WORD = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+-]|\.(?!\.))*", re.ASCII)
+#: Of a task's name, what follows its label.
+_REST = re.compile(r"[A-Za-z0-9_.+,-]*", re.ASCII)
+#: Of a site plan, byte: a whole camera's with a thousand exposures takes some tens of MiB.
+MAX_PLAN = 1 << 29
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
 #: Where an input is: below the site's raw root, in the bundle, or made by the same site plan.
 ROOTS = ("raw", "files", "made")
@@ -68,9 +75,18 @@ class SitePlan:
     v: int = VERSION
 
     def __post_init__(self) -> None:
-        for what, text in (("site", self.site), ("name", self.name), ("run", self.plan.run)):
+        labels = [("label", group.label) for group in self.plan.groups]
+        for what, text in (("site", self.site), ("name", self.name), ("run", self.plan.run), *labels):
             if not _WORD.fullmatch(text):
-                raise ConfigurationError(f"{text!r} cannot be the {what} of a site plan")
+                raise ConfigurationError(f"{text!r:.80} cannot be the {what} of a site plan")
+        for group in self.plan.groups:
+            _inside(*_texts(group.config), *(output.path for task in group.tasks for output in task.outputs))
+            for task in group.tasks:
+                label, _, rest = task.name.partition(":")
+                if label != group.label or not _REST.fullmatch(rest):
+                    raise ConfigurationError(f"{task.name!r:.80} cannot be a task of {group.label}")
+            if group.ranks < 1:
+                raise ConfigurationError(f"{group.label}: {group.ranks} ranks")
         for key, file in self.plan.files.items():
             if file.get("root") not in ROOTS:
                 raise ConfigurationError(f"input {key} is of {file.get('root')!r}, not of {', '.join(ROOTS)}")
@@ -94,15 +110,24 @@ class SitePlan:
         return json.dumps({**vars(self), "plan": self.plan.plain()}, indent=1)
 
 
-def _inside(path: str) -> None:
+def _inside(*paths: str) -> None:
     """Refuse a path that leads out of its folder."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts:
-        raise ConfigurationError(f"{path!r} leads out of its folder", where="site plan")
+    for path in paths:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+            raise ConfigurationError(f"{path!r:.200} leads out of its folder", where="site plan")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a group's settings: any may come to be a path."""
+    if isinstance(value, str) and value:
+        yield value
+    for below in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from _texts(below)
 
 
 def parse(text: str | bytes, where: str) -> SitePlan:
-    """Read a site plan.
+    """Read a site plan; everything in it is of the type that it should be, and no path leads elsewhere.
 
     Raises
     ------
@@ -110,12 +135,23 @@ def parse(text: str | bytes, where: str) -> SitePlan:
         It is none, or of another version.
     """
     try:
-        plain = json.loads(text)
+        plain = from_json(text)
         if plain["v"] != VERSION:
-            raise ConfigurationError(f"site plan version {plain['v']}, this is for version {VERSION}", where=where)
-        return SitePlan(**{**plain, "plan": from_plain(plain["plan"], where)})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"not a site plan: {error!r}", where=where) from error
+            raise ConfigurationError(f"site plan version {plain['v']!r:.20}, this is for {VERSION}", where=where)
+        plan = from_plain(plain["plan"], where)
+        groups = [{**vars(group), "tasks": [_taken_apart(task) for task in group.tasks]} for group in plan.groups]
+        checked: SitePlan = TypeAdapter(SitePlan).validate_python({**plain, "plan": {**vars(plan), "groups": groups}})
+        return checked
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(f"not a site plan: {place:.200}: {first['msg']}", where=where) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"not a site plan: {error!r:.200}", where=where) from error
+
+
+def _taken_apart(task: PlanTask) -> dict[str, Any]:
+    return {"job": vars(task.job), "outputs": [vars(output) for output in task.outputs], "needs": task.needs}
 
 
 # The archive's side
@@ -262,12 +298,14 @@ def receive(source: IO[bytes]) -> SitePlan:
         It was cut short, or damaged on its way.
     """
     try:
-        with tarfile.open(fileobj=source, mode="r|") as tar:
+        with tarfile.open(fileobj=source, mode="r|", tarinfo=Member) as tar:
             members = iter(tar)
             first = next(members, None)
             content = tar.extractfile(first) if first is not None and first.name == PLAN else None
             if content is None:
                 raise ConfigurationError(f"a bundle begins with {PLAN}, this one does not")
+            if first is None or first.size > MAX_PLAN:
+                raise ConfigurationError(f"a site plan of more than {MAX_PLAN >> 20} MiB")
             site_plan = parse(content.read(), PLAN)
             for member in members:
                 _unpack(tar, member, site_plan.run_folder)
@@ -285,7 +323,25 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None
     store(content, folder / member.name, parts[1])
 
 
-def store(source: IO[bytes], path: Path, wanted: str) -> int:
+def copy(source: IO[bytes], to: IO[bytes], most: int | None, where: str) -> tuple[int, str]:
+    """Copy what comes; give its size in bytes, and its SHA-256.
+
+    Raises
+    ------
+    TransientError
+        It is more than ``most`` bytes.
+    """
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(CHUNK):
+        size += len(chunk)
+        if most is not None and size > most:
+            raise TransientError(f"more than the {most} bytes that were to come", where=where)
+        digest.update(chunk)
+        to.write(chunk)
+    return size, digest.hexdigest()
+
+
+def store(source: IO[bytes], path: Path, wanted: str, most: int | None = None) -> int:
     """Write a file under a temporary name, compare its SHA-256, then rename it; give its size in bytes.
 
     Raises
@@ -295,16 +351,13 @@ def store(source: IO[bytes], path: Path, wanted: str) -> int:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    digest, size = hashlib.sha256(), 0
     try:
         with naming(path), temporary.open("wb") as file:
-            while chunk := source.read(CHUNK):
-                digest.update(chunk)
-                size += file.write(chunk)
+            size, found = copy(source, file, most, str(path))
             file.flush()
             os.fsync(file.fileno())
-        if digest.hexdigest() != wanted:
-            raise TransientError(f"SHA-256 is {digest.hexdigest()}, not {wanted}: damaged on its way", where=str(path))
+        if found != wanted:
+            raise TransientError(f"SHA-256 is {found}, not {wanted}: damaged on its way", where=str(path))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

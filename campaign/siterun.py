@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import json
 import os
 import queue
+import subprocess
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +19,23 @@ from typing import IO, Any
 from campaign.errors import CampaignError, SubmissionRefused, TransientError, naming
 from campaign.events import Event
 from campaign.killpoints import reach
+from campaign.limited import MAX_LOG, into_log
 from campaign.plan import Group, Plan, PlanTask
-from campaign.siteplan import SitePlan, local_name, send, store
+from campaign.said import MAX_LINE, MAX_NOISE, Nonsense
+from campaign.said import event as said
+from campaign.siteplan import SitePlan, copy, local_name, send, store
 from campaign.transport import Transport, end, fetch, remove
 
 #: Fetched with one command.
 BATCH = 200
 #: Before products that did not come whole are fetched again, second.
 PAUSES_S = (0.5, 5.0)
+#: Events that a site may say: so many, and so many a task; one that is tried again and again says some twenty.
+EVENTS, EVENTS_A_TASK = 20_000, 200
+#: A task's inputs table, and what a site wrote for whoever looks closely: a file of it, and all of it; byte.
+MAX_TABLE, MAX_RECORD, MAX_RECORDS = 1 << 25, 1 << 27, 1 << 29
+#: Of file systems that have no hard links.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class Ledger:
@@ -42,6 +53,11 @@ class Ledger:
         self._tasks = {task.name: (group, task) for group in plan.groups for task in group.tasks}
         self._token = token
         self.lock = threading.RLock()
+
+    @property
+    def token(self) -> int:
+        """What is granted now is granted under: what was withdrawn under an older one counts again."""
+        return self._token
 
     def grant(self, tasks: Sequence[str], site: str) -> int:
         """Give tasks to a site; return the token that it has them under."""
@@ -113,9 +129,11 @@ class SiteRun(threading.Thread):
         self._share, self._travelling, self._transport = share, travelling, transport
         self._plan, self._ledger, self._ended, self._silence = plan, ledger, ended, silence
         self._told = False
-        self._closing = threading.Event()
-        self._lines: queue.Queue[bytes | None] = queue.Queue()
-        self._tasks = set(self.tasks)
+        self._closing, self._deaf = threading.Event(), threading.Event()
+        self._lines: queue.Queue[bytes | None] = queue.Queue(2 * BATCH)
+        self._tasks = {task.name: [output.type for output in task.outputs] for task in share.plan.tasks}
+        self._labels = {"workers", *(group.label for group in share.plan.groups)}
+        self._noise, self._heard = 0, 0
         stem = f"{share.site}.{share.name}"
         self.log = plan.folder / "logs" / f"site-{stem}.log"
         self._journal = plan.journal / f"site-{stem}.jsonl"
@@ -145,8 +163,11 @@ class SiteRun(threading.Thread):
     def _run(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [*self._transport.python, "-m", "campaign", "site-run", "-"]
-        with self.log.open("ab") as log:
-            process = self._transport.start(command, log)
+        with into_log(self.log) as log:
+            self._follow(self._transport.start(command, log))
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> None:
+        """Feed the site's run, listen to it, and take its products home, until it or this thread is to end."""
         feeder = threading.Thread(target=self._feed, args=(process.stdin,), daemon=True)
         reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
         feeder.start()
@@ -160,6 +181,7 @@ class SiteRun(threading.Thread):
                     remove(self._transport, f"{self._share.folder}/products", self.log)
                 self._tell("" if whole else self._reason(code))
         finally:
+            self._deaf.set()
             end(process)
             feeder.join()
             reader.join()
@@ -173,9 +195,18 @@ class SiteRun(threading.Thread):
 
     def _read(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(ValueError):  # closed meanwhile
-            for line in pipe:
-                self._lines.put(line)
-        self._lines.put(None)
+            while line := pipe.readline(MAX_LINE + 1):
+                if not self._put(line):
+                    return
+        self._put(None)
+
+    def _put(self, line: bytes | None) -> bool:
+        """Hand a line on, as quickly as lines are taken; `False` where nobody takes them any more."""
+        while not self._deaf.is_set():
+            with contextlib.suppress(queue.Full):
+                self._lines.put(line, timeout=0.2)
+                return True
+        return False
 
     def _listen(self) -> bool:
         """Take in what the site says, until its end; `False` where nobody wants to hear it any more."""
@@ -197,18 +228,32 @@ class SiteRun(threading.Thread):
         return False
 
     def _event(self, line: bytes | None) -> Event | None:
-        """An event out of a line; what is none (a login's greetings, say) goes into the log."""
+        """An event out of a line; what is none (a login's greetings, say) goes into the log.
+
+        Raises
+        ------
+        TransientError
+            What it says makes no sense, or does not end: nothing that it says is believed any more.
+        """
         if line is None or not line.strip():
             return None
         try:
-            event = Event(**json.loads(line))
-        except (ValueError, TypeError):
+            if len(line) > MAX_LINE:
+                raise Nonsense(f"a line of more than {MAX_LINE >> 10} KiB")
+            event = said(line, self._tasks, self._labels)
+            self._heard += 1
+            if self._heard > EVENTS + EVENTS_A_TASK * len(self._tasks):
+                raise Nonsense(f"{self._heard} events of {len(self._tasks)} tasks")
+        except Nonsense as error:
+            raise TransientError(f"it talks nonsense: {error}") from error
+        except ValueError:
+            self._noise += len(line)
+            if self._noise > MAX_NOISE:
+                raise TransientError(f"it talks nonsense: more than {MAX_NOISE >> 20} MiB that are no events") from None
             with self.log.open("ab") as log:
-                log.write(line)
+                log.write(line if log.tell() < MAX_LOG else b"")
             return None
-        if event.task not in self._tasks and not _of_share(event):
-            return None
-        return replace(event, run=self._plan.run, site=self.site, token=self.token)
+        return event and replace(event, run=self._plan.run, site=self.site, token=self.token)
 
     def _take(self, events: Sequence[Event]) -> None:
         """Journal events, those of products once the products are here."""
@@ -244,23 +289,27 @@ class SiteRun(threading.Thread):
 
     def _fetch(self, events: Sequence[Event], arrived: dict[str, Path]) -> None:
         """Bring products home, beside their final places: ``arrived`` is filled, a path here by its name there."""
-        wanted: dict[str, tuple[Path, str]] = {}
+        wanted: dict[str, tuple[Path, str, int]] = {}
         for event in events:
             group, task = self._ledger.about(event.task)
             for output in task.outputs:
                 there = local_name(task.name, output.type, output.path)
-                wanted[there] = _beside(output.path, self.token), str(event.detail[output.type]["sha256"])
+                about = event.detail[output.type]
+                wanted[there] = _beside(output.path, self.token), about["sha256"], about["bytes"]
             if "inputs_table" in group.config:
-                wanted[_table(task)] = self._plan.folder / _table(task), ""
+                wanted[_table(task)] = self._plan.folder / _table(task), "", MAX_TABLE
 
         def take(name: str, content: IO[bytes]) -> None:
-            path, sha256 = wanted[name]
+            if name not in wanted:
+                raise TransientError(f"the site sent {name!r}, which was not asked for", where=self.site)
+            path, sha256, most = wanted[name]
             if sha256:
-                store(content, path, sha256)
+                store(content, path, sha256, most)
                 arrived[name] = path
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content.read())
+                with path.open("wb") as file:
+                    copy(content, file, most, str(path))
 
         for pause in PAUSES_S:
             try:
@@ -293,7 +342,7 @@ class SiteRun(threading.Thread):
         """Whether every task has ended, one way or the other."""
         with self._journal.open(encoding="utf-8") as file:
             ended = {e["task"] for e in map(json.loads, file) if e["event"] in ("published", "failed", "lost")}
-        return self._tasks <= ended
+        return self._tasks.keys() <= ended
 
     def _reason(self, code: int) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
@@ -304,15 +353,18 @@ class SiteRun(threading.Thread):
     def _bring_records(self) -> None:
         """Fetch the site's own journal, jobs and logs, for whoever wants to look closely."""
         folder = self._plan.folder / "sites" / self.site / self._share.name
+        left = MAX_RECORDS
 
         def take(name: str, content: IO[bytes]) -> None:
+            nonlocal left
             path = folder / name
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise TransientError(f"the site sent {name!r}, which was not asked for", where=self.site)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.read())
+            with path.open("wb") as file:
+                left -= copy(content, file, min(left, MAX_RECORD), str(path))[0]
 
-        with contextlib.suppress(TransientError):  # a run that was refused has none
+        with contextlib.suppress(TransientError, OSError):  # a run that was refused has none; names may be odd
             fetch(self._transport, str(self._share.folder), ["journal", "jobs", "logs"], take, self.log)
 
 
@@ -336,16 +388,23 @@ def _beside(path: str, token: int) -> Path:
 
 
 def _commit(temporary: Path, final: Path, permissions: Mapping[str, Any]) -> None:
-    """Give a product its final name, which must be free; see ``kernels.publish``."""
+    """Give a product its final name, which must be free, with a hard link or without; see ``kernels.publish``."""
     if group := permissions.get("group"):
         os.chown(temporary, -1, grp.getgrnam(group).gr_gid)
     if mode := permissions.get("mode"):
         os.chmod(temporary, int(str(mode), 8))
+    taken = SubmissionRefused("exists already; a product is never overwritten", where=str(final))
     try:
         os.link(temporary, final)
+        temporary.unlink()
     except FileExistsError as error:
-        raise SubmissionRefused("exists already; a product is never overwritten", where=str(final)) from error
-    temporary.unlink()
+        raise taken from error
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if final.exists():
+            raise taken from error
+        temporary.rename(final)
     handle = os.open(final.parent, os.O_RDONLY)
     try:
         os.fsync(handle)

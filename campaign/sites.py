@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, versions
@@ -76,14 +78,25 @@ def plain(site: Site) -> dict[str, Any]:
 
 
 def from_plain(values: Mapping[str, Any]) -> Site:
-    """Make a site of what `plain` gave."""
-    from slurm.scripts import Scheduler
+    """Make a site of what `plain` gave.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not what `plain` gives.
+    """
+    from slurm.scripts import Scheduler, ScriptError
 
     def whole(kind: Callable[..., Any], given: Mapping[str, Any]) -> Any:
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
-    scheduler = values["scheduler"]
-    return cast(Site, whole(Site, {**values, "scheduler": scheduler and whole(Scheduler, scheduler)}))
+    try:
+        scheduler = values["scheduler"]
+        made = whole(Site, {**values, "scheduler": scheduler and whole(Scheduler, scheduler)})
+        return TypeAdapter(Site).validate_python(asdict(made))
+    except (ValidationError, ScriptError, LookupError, TypeError, ValueError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigurationError(f"not the settings of a site: {why:.300}") from error
 
 
 def clusters_folder(home: Home) -> Path:

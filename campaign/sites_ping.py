@@ -7,7 +7,6 @@ import re
 import secrets
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from campaign.errors import CampaignError
 from campaign.launch import environment as kernel_environment
+from campaign.limited import from_json
 from campaign.release import about, differences
 from campaign.sites import Site, from_plain, plain
 from campaign.sites_probe import configuration, write_test
-from campaign.transport import Ssh, end
+from campaign.transport import Ssh, ask
 
 if TYPE_CHECKING:
     from slurm.scripts import Scheduler
@@ -299,20 +299,17 @@ def _prove_there(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
     there = replace(site, transport="local", host="", ssh_options=())
     question = json.dumps({"site": plain(there), "wait": patience.seconds}).encode()
     transport = Ssh(site.host, site.environment, site.python, site.ssh_options)
-    with tempfile.TemporaryFile() as log:
-        process = transport.start([*transport.python, "-m", "campaign.sites_ping"], log)
-        try:
-            text, _ = process.communicate(question, timeout=patience.seconds + 60)
-            answer = json.loads(text.splitlines()[-1])
-            return [Proof("host", True, site.host), *(Proof(**p) for p in answer["proofs"])], answer["said"]
-        except subprocess.TimeoutExpired:
-            end(process)
-            why = f"no answer in {patience.seconds + 60:g} s"
-        except (OSError, ValueError, IndexError):
-            end(process)
-            log.seek(0)
-            lines = log.read().decode(errors="replace").strip().splitlines()
-            why = (lines or [f"it said nothing (exit code {process.returncode})"])[-1]
+    try:
+        text, complaints = ask(
+            transport, [*transport.python, "-m", "campaign.sites_ping"], question, patience.seconds + 60
+        )
+    except OSError as error:
+        text, complaints = b"", [str(error)]
+    try:
+        answer = from_json(text.splitlines()[-1])
+        return [Proof("host", True, site.host), *(Proof(**p) for p in answer["proofs"])], dict(answer["said"])
+    except (ValueError, LookupError, TypeError):
+        why = next((line for line in reversed(complaints) if line.strip()), "it said nothing")
     do = f"see whether `ssh {site.host} {site.python} -m campaign sites` works, without a password"
     return [Proof("host", False, f"{site.host}: {why}", do)], {}
 

@@ -29,7 +29,7 @@ MAX_DEPTH = 32
 """Levels of nesting."""
 MAX_VALUES = 100_000
 """Values in a template, pipeline or site file, aliases expanded."""
-MAX_FILE_BYTES, MAX_FILE_VALUES = 1 << 24, 2_000_000
+MAX_FILE_BYTES, MAX_FILE_VALUES = 1 << 24, 400_000
 """The same of a camera, a plan, or defects drawn by hand: of thousands of amplifiers, or boxes."""
 
 _TAG = "tag:yaml.org,2002:"
@@ -251,7 +251,7 @@ class _Tree:
     def refuse(self, node: yaml.Node, where: str) -> None:
         self.problems.append(Problem(f"the tag {node.tag!r} is not supported", where, "write a plain value"))
 
-    def ambiguous(self, node: yaml.ScalarNode) -> bool:
+    def ambiguous(self, node: yaml.Node) -> bool:
         """Whether a number, or a switch, is one by YAML 1.1 alone, and not because its tag says so."""
         if _PLAIN[node.tag].fullmatch(node.value):
             return False

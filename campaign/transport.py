@@ -16,6 +16,8 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +25,15 @@ from typing import IO, Protocol
 
 from campaign.errors import ConfigurationError, TransientError
 from campaign.launch import environment
+from campaign.limited import Member, into_log
 
 #: ``[user@]host``, or an alias of ssh's own configuration.
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:-]*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 #: What a site is given to remove what is no longer wanted, second.
 REMOVE_S = 60.0
+#: What a site says when it is asked, byte.
+MAX_ANSWER = 1 << 20
 SSH = (
     *("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"),
     *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"),
@@ -145,14 +150,73 @@ def end(process: subprocess.Popen[bytes], patience: float = 15.0) -> None:
 
 def remove(transport: Transport, folder: str, log: Path) -> None:
     """Remove a folder of a site that is not wanted any more; what cannot be removed does no harm."""
-    with log.open("ab") as errors:
+    with into_log(log) as errors:
         process = transport.start(["rm", "-r", "-f", "--", folder], errors)
         assert process.stdout
         try:
-            process.communicate(timeout=REMOVE_S)
-        except subprocess.TimeoutExpired:
+            _said(process, b"", REMOVE_S)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            pass
+        finally:
             end(process)
             process.stdout.close()
+
+
+def ask(transport: Transport, arguments: Sequence[str], question: bytes, seconds: float) -> tuple[bytes, list[str]]:
+    """Have a command of a site answer a question on its standard input.
+
+    Returns
+    -------
+    answer : `bytes`
+        All that it says on standard output; none where it takes too long, or says too much.
+    complaints : `list` [`str`]
+        The lines of its standard error, and at the end why there is no answer.
+
+    Raises
+    ------
+    OSError
+        It cannot be started.
+    """
+    answer, why = b"", list[str]()
+    with tempfile.TemporaryDirectory(prefix="campaign-ask-") as folder:
+        log = Path(folder) / "log"
+        with into_log(log, MAX_ANSWER) as errors:
+            process = transport.start(arguments, errors)
+            assert process.stdout
+            try:
+                answer = _said(process, question, seconds)
+            except subprocess.TimeoutExpired:
+                why = [f"no answer in {seconds:g} s"]
+            except (OSError, ValueError) as error:
+                why = [str(error)]
+            finally:
+                end(process)
+                process.stdout.close()
+        return answer, [*log.read_text(errors="replace").splitlines(), *why]
+
+
+def _said(process: subprocess.Popen[bytes], question: bytes, seconds: float) -> bytes:
+    """What a process says, having been told something; raises `ValueError` where it is too much."""
+    parts: list[bytes] = []
+
+    def talk() -> None:
+        assert process.stdin and process.stdout
+        with contextlib.suppress(OSError, ValueError):  # it ended, or was
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(question)
+                process.stdin.close()
+            parts.append(process.stdout.read(MAX_ANSWER + 1))
+
+    thread = threading.Thread(target=talk, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise subprocess.TimeoutExpired(process.args, seconds)
+    answer = b"".join(parts)
+    if len(answer) > MAX_ANSWER:
+        raise ValueError(f"it says more than {MAX_ANSWER >> 20} MiB")
+    process.wait(seconds)
+    return answer
 
 
 def fetch(
@@ -167,7 +231,8 @@ def fetch(
     names : sequence of `str`
         Paths below it.
     take : callable
-        Called with each file's name and its content.
+        Called with each file's name and its content; it must take no more of that than it can use.  Links, devices
+        and the like are not looked at.
     log : `Path`
         Takes what the site says on standard error.
 
@@ -178,20 +243,21 @@ def fetch(
     """
     command = ["tar", "--create", "--file=-", "--format=pax", f"--directory={folder}", "--null"]
     command += ["--verbatim-files-from", "--files-from=-"]
-    with log.open("ab") as errors:
+    with into_log(log) as errors:
         process = transport.start(command, errors)
         assert process.stdin and process.stdout
         try:
             process.stdin.write(b"".join(os.fsencode(name) + b"\0" for name in names))
             process.stdin.close()
-            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+            with tarfile.open(fileobj=process.stdout, mode="r|", tarinfo=Member) as tar:
                 for member in tar:
                     content = tar.extractfile(member) if member.isreg() else None
                     if content is not None:
                         take(member.name, content)
-            process.stdout.read()
+            while process.stdout.read(MAX_ANSWER):  # what pads it
+                continue
             code = process.wait()
-        except (tarfile.TarError, BrokenPipeError) as error:
+        except (tarfile.TarError, BrokenPipeError, ValueError, EOFError) as error:
             raise TransientError(f"products did not come back whole: {error}", where=folder, do=f"see {log}") from error
         finally:
             end(process)

@@ -19,6 +19,8 @@ from kernels.errors import KernelError
 from kernels.killpoints import reach
 
 CHUNK = 1 << 22
+#: Of file systems that have no hard links.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 #: Writes a whole file; returns its SHA-256 where it knows it, having written every byte.
 Writer = Callable[[str], str | None]
@@ -62,7 +64,7 @@ def _commit(temporary: Path, final: Path) -> None:
     except FileExistsError as error:
         raise PublishError(f"{final}: exists already; a product is never overwritten") from error
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+        if error.errno not in NO_LINKS:
             raise
         if final.exists():  # a file system without hard links
             raise PublishError(f"{final}: exists already; a product is never overwritten") from error

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -20,8 +20,9 @@ import pytest
 
 from campaign import release, sites
 from campaign.errors import SubmissionRefused, UsageError
-from campaign.events import Event, read
+from campaign.events import DriverJournal, Event, read
 from campaign.federation import Federation, Member
+from campaign.limited import MAX_LOG
 from campaign.members import choose, require_release
 from campaign.outcome import Outcome
 from campaign.plan import Group, Plan
@@ -36,6 +37,14 @@ from tests.conftest import ROOT, Demo
 FRACTIONS = {"usdf": 0.25, "frdf": 0.5, "ukdf": 0.25}
 DETECTORS = 8
 EXPOSURES = 4
+SAID: Mapping[str, object] = {
+    "v": 1,
+    "t": "2026-11-20T22:41:39.742Z",
+    "task": "combine:1",
+    "attempt": 1,
+    "site": "x",
+    "token": 1,
+}
 
 
 def make(folder: Path, *groups: Callable[[Path], Group]) -> Plan:
@@ -114,6 +123,62 @@ def test_three_sites_make_the_bits_of_one(tmp_path: Path, alone: dict[str, bytes
     assert len(list((plan.folder / "inputs").glob("*.csv"))) == DETECTORS
     assert sorted(p.name for p in (plan.folder / "sites").iterdir()) == sorted(FRACTIONS)
     assert not list(tmp_path.glob("archive/site */*/*/products"))  # they are home
+
+
+def test_what_was_withdrawn_after_a_site_was_lost_is_made_again_at_the_archive(tmp_path: Path) -> None:
+    """A loss has raised the token; what the archive makes counts from then on too."""
+
+    def serial(folder: Path) -> Group:
+        return replace(gang(folder), kind="serial")
+
+    plan = make(tmp_path / "archive", serial)
+    assert federate(plan)[0].done
+    before = pixels(plan)
+    tasks = [task.name for task in plan.tasks]
+    DriverJournal(plan.journal, plan.run, token=2).write_all("withdrawn", dict.fromkeys(tasks, {"why": "a test"}), 1)
+    for path in (tmp_path / "archive").parent.glob("products/*"):
+        path.unlink()
+    members = [member(plan.folder.parent, name) for name in FRACTIONS]
+    raw = str(plan.folder.parent.parent / "raw")
+    outcome = Federation(plan, members, raw, {}, lambda event: None, lambda text: None).run()
+    assert outcome.done, outcome
+    assert outcome.published.keys() == set(tasks)
+    assert pixels(plan) == before
+
+
+@dataclass(frozen=True)
+class Talking(Local):
+    """A site that says what a script prints, in place of its run."""
+
+    script: str = ""
+
+    def start(self, arguments: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the script."""
+        return super().start([sys.executable, "-c", self.script] if "site-run" in arguments else arguments, log)
+
+
+ENDLESS = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
+NOISY = "import sys\nwhile True: print('good morning' * 90); print('bad morning' * 9999, file=sys.stderr)"
+FALSE = "import json, time; print(json.dumps({!r}), flush=True); time.sleep(60)"
+
+
+def test_sites_that_talk_nonsense_are_lost_and_the_others_go_on(tmp_path: Path, alone: dict[str, bytes]) -> None:
+    plan = make(tmp_path / "archive", gang)
+    said = {**SAID, "run": plan.run, "detail": {}, "event": "failed"}
+    talking = {"frdf": Talking(script=ENDLESS), "usdf": Talking(script=NOISY)}
+    outcome, events = federate(plan, talking)
+    assert outcome.done, outcome
+    assert {site for site, _ in holders(events).values()} == {"ukdf"}
+    lost = {e.task: e.detail["error"] for e in events if e.event == "lost"}
+    assert lost["frdf"].startswith("it talks nonsense: a line of more than 256 KiB")
+    assert lost["usdf"].startswith("it talks nonsense: more than 1 MiB that are no events")
+    assert all(path.stat().st_size < 2 * MAX_LOG for path in (plan.folder / "logs").iterdir())
+
+    again = make(tmp_path / "again", gang)
+    outcome, events = federate(again, {"frdf": Talking(script=FALSE.format(said))})
+    assert outcome.done, outcome
+    (lost_,) = [e.detail["error"] for e in events if e.event == "lost"]
+    assert lost_.startswith("it talks nonsense: an event failed whose error is not right: Field required;")
 
 
 @dataclass(frozen=True)

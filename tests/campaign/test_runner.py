@@ -17,6 +17,7 @@ import pytest
 
 from campaign import chunk, control
 from campaign.backend import Death, Local
+from campaign.errors import TransientError
 from campaign.events import Event, read
 from campaign.outcome import Outcome
 from campaign.plan import Group, Plan
@@ -180,6 +181,19 @@ def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(outcome.failed) == DETECTORS
     assert all("does not say" in why for why in outcome.failed.values())
     assert len(tried) == 1 + INFRASTRUCTURE
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what multiprocessing leaves of them
+def test_workers_that_do_not_start_are_the_machines_fault(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every process of Python's that is started from here ends at once."""
+    (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(7)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(TransientError, match="Dask does not start: .*") as caught:
+        Runner(plan, lambda event: None).run()
+    assert caught.value.exit_code == 75
+    assert not list(plan.folder.glob(".keys-*"))
 
 
 def test_a_run_that_is_paused_and_drained_is_gone_on_with(plan: Plan) -> None:

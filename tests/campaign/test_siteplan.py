@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from campaign import siteplan, sites
+from campaign import siteplan, siterun, sites
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, TransientError
 from campaign.events import Event
 from campaign.plan import Plan
 from campaign.siteplan import Place, SitePlan, Writer
+from slurm.scripts import Scheduler
 from tests.campaign import plans
 
 DETECTORS = 3
@@ -143,6 +147,87 @@ def test_a_plan_that_is_none_is_refused(share: SitePlan, spoil: Callable[[str], 
     assert spoil(share.text()) != share.text()
     with pytest.raises(ConfigurationError):
         siteplan.parse(spoil(share.text()), "a plan")
+
+
+def put(plain: Any, keys: Sequence[str | int], value: Any) -> None:
+    for key in keys[:-1]:
+        plain = plain[key]
+    plain[keys[-1]] = value
+
+
+DEEP: Any = json.loads("[" * 900 + "]" * 900)
+TASK = ("plan", "groups", 0, "tasks", 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("plan", "groups", 0, "config", "inputs_table"), "/tmp/x"),
+        (("plan", "groups", 0, "config", "inputs_table"), "a/../../x"),
+        (("plan", "groups", 0, "config", "isr"), {"deep": ["/etc/passwd"]}),
+        (("plan", "groups", 0, "config"), 5),
+        (("plan", "groups", 0, "label"), "../../x"),
+        (("plan", "groups", 0, "label"), ["combine"]),
+        (("plan", "groups", 0, "ranks"), "many"),
+        (("plan", "groups", 0, "ranks"), 0),
+        (("plan", "groups", 0, "tasks"), 5),
+        (("plan", "groups", 0, "resources"), {"memory_mib": "x"}),
+        (("plan", "groups", 0, "more"), 1),
+        ((*TASK, "job", "task"), "combine:../../x"),
+        ((*TASK, "job", "task"), "isr:0"),
+        ((*TASK, "job", "detector"), {}),
+        ((*TASK, "job", "inputs"), {"raw": "1:2"}),
+        ((*TASK, "job", "provenance"), 5),
+        ((*TASK, "outputs", 0, "path"), "/tmp/x"),
+        ((*TASK, "outputs", 0, "path"), 5),
+        ((*TASK, "needs"), None),
+        (("plan", "run"), "../r"),
+        (("plan", "files", "1:2"), []),
+        (("plan", "files", "1:2", "root"), "etc"),
+        (("plan", "camera"), DEEP),
+        (("plan",), []),
+        (("token",), "1x"),
+        (("scratch",), None),
+        (("slots",), [1]),
+        (("settings",), 5),
+    ],
+    ids=lambda value: "/".join(map(str, value)) if isinstance(value, tuple) else repr(value)[:20],
+)
+def test_a_plan_in_which_one_thing_is_wrong_is_refused(share: SitePlan, keys: Sequence[str | int], value: Any) -> None:
+    plain = json.loads(share.text())
+    put(plain, keys, value)
+    with pytest.raises(ConfigurationError):
+        siteplan.parse(json.dumps(plain), "a plan")
+
+
+@pytest.mark.parametrize("settings", [{}, {"name": 5}, {"scheduler": 5}, {"scheduler": {"x": 1}}, {"more": 1}])
+def test_settings_of_a_site_that_are_none_are_refused(settings: dict[str, Any]) -> None:
+    good = sites.plain(sites.Site("usdf", scheduler=Scheduler(partition="main", extra=("--exclusive",))))
+    assert sites.plain(sites.from_plain(json.loads(json.dumps(good)))) == good
+    with pytest.raises(ConfigurationError):
+        sites.from_plain({**good, **settings} if settings else {})
+
+
+def test_what_stands_before_a_file_in_a_tar_is_limited() -> None:
+    """A name of a gigabyte would be read into memory."""
+    about = tarfile.TarInfo("x")
+    about.type, about.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+    with pytest.raises(CampaignError, match="cut short or damaged"):
+        siteplan.receive(io.BytesIO(about.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)))
+
+
+def test_a_product_gets_its_name_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    for name, content in (("a", b"1"), ("b", b"2")):
+        (tmp_path / name).write_bytes(content)
+    siterun._commit(tmp_path / "a", tmp_path / "final", {})
+    assert (tmp_path / "final").read_bytes() == b"1" and not (tmp_path / "a").exists()
+    with pytest.raises(SubmissionRefused, match="never overwritten"):
+        siterun._commit(tmp_path / "b", tmp_path / "final", {})
+    assert (tmp_path / "final").read_bytes() == b"1"
 
 
 def test_a_raw_outside_the_raw_root_is_refused(plan: Plan, tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""JSON and tars from elsewhere, and streams that may be of any length: read within limits, or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+#: Levels of nesting; what is written here has no more than ten.
+MAX_DEPTH = 64
+#: Of a log that somebody else fills, byte.
+MAX_LOG = 8 << 20
+#: Names and the like of one member of a tar, byte.
+MAX_HEADER = 1 << 16
+CHUNK = 1 << 16
+CUT = b"\n[the rest was not kept]\n"
+#: What a process that has ended may have left somebody else to hold its standard error for, second.
+PATIENCE_S = 1.0
+
+
+def from_json(text: str | bytes, depth: int = MAX_DEPTH) -> Any:
+    """Read a JSON document.
+
+    Raises
+    ------
+    ValueError
+        It is none, is nested deeper than ``depth``, or has numbers that are none.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {depth} levels") from None
+    level, left = [value], depth
+    while level:
+        if left < 0:
+            raise ValueError(f"nested deeper than {depth} levels")
+        left -= 1
+        level = [below for one in level for below in _below(one)]
+    return value
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON's")
+
+
+def _below(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+@contextmanager
+def into_log(path: Path, most: int = MAX_LOG) -> Iterator[IO[bytes]]:
+    """A file to write to, for a process of somebody else's: what comes is appended to a log, up to a size of it.
+
+    Parameters
+    ----------
+    path : `Path`
+        The log.
+    most : `int`
+        Size of it, byte; what comes after that goes nowhere, and the log says so.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source, sink = os.pipe()
+    with os.fdopen(source, "rb", buffering=0) as reading, path.open("ab") as log:
+        thread = threading.Thread(target=_copy, args=(reading, log, most), daemon=True)
+        thread.start()
+        try:
+            with os.fdopen(sink, "wb", buffering=0) as writing:
+                yield writing
+        finally:
+            thread.join(PATIENCE_S)  # a connection of ssh's that stays for the next command holds the other end
+
+
+def _copy(source: IO[bytes], log: IO[bytes], most: int) -> None:
+    left = most - log.seek(0, os.SEEK_END)
+    with suppress(OSError, ValueError):  # closed meanwhile
+        while chunk := source.read(CHUNK):
+            if left > 0:
+                log.write(chunk[:left])
+                log.write(CUT if len(chunk) > left else b"")
+                log.flush()
+                left -= len(chunk)
+
+
+class Member(tarfile.TarInfo):
+    """A member of a tar of somebody else's: what stands before the file itself is read into memory, and limited."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Member:
+        """See `tarfile.TarInfo.frombuf`."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.type not in tarfile.REGULAR_TYPES and member.size > MAX_HEADER:
+            raise tarfile.ReadError("a name, or what else is said of a file, is too long")
+        return member
