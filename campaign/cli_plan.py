@@ -91,7 +91,7 @@ def run_plan(
         console.emit({"campaign": campaign.name, "steps": plain(campaign, {n: Row(s) for n, s in states.items()})})
     else:
         done = sum(state.state == "done" for state in states.values())
-        console.say(f"{done} of {count(len(states), 'step')} {'is' if done == 1 else 'are'} done")
+        console.say(f"{done} of {count(len(states), 'step')} {'is' if 1 in (done, len(states)) else 'are'} done")
 
 
 @cli.command("plan")

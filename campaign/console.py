@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -30,6 +32,17 @@ def deafen() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
+
+
+def deafen_closed() -> None:
+    """Let output to a terminal that was closed go nowhere; what goes into files goes on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            number = stream.fileno()
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 def warn(texts: Iterable[str]) -> None:
