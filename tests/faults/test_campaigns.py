@@ -92,7 +92,7 @@ def test_a_driver_is_ended_and_a_person_decides_without_it(operator: Operator, t
     refuse_what_is_gone(operator, planned, run)
     done = operator.run("accept", "--all-shown", shown["shown"], "--reason", "it's flat")
     assert done.code == 0, done.err
-    assert f"nobody drives one.DM-00000.{TAG}" in done.err
+    assert f"nobody drives {shown['waiting'][0]['campaign']} now: {shlex.join(['campaign', *planned.line])}" in done.err
     for words in (("bias",), ("bias", "--run", run["run"][:-1])):
         said = operator.run("accept", *words, "--reason", "again")
         assert said.code == 2 and "accepted by" in said.err and "it's flat" in said.err
