@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +91,7 @@ def run_plan(
         console.emit({"campaign": campaign.name, "steps": plain(campaign, {n: Row(s) for n, s in states.items()})})
     else:
         done = sum(state.state == "done" for state in states.values())
-        console.say(f"{done} of {count(len(states), 'step')} {'is' if done == 1 else 'are'} done")
+        console.say(f"{done} of {count(len(states), 'step')} {'is' if 1 in (done, len(states)) else 'are'} done")
 
 
 @cli.command("plan")
@@ -161,15 +161,21 @@ def _require_products(home: Home, gates: Sequence[Gate], repo: str | None) -> No
                     require_products(gate, home, repository)
 
 
-def _say_decided(gates: Sequence[Gate], words: str) -> None:
+def _say_decided(home: Home, gates: Sequence[Gate], words: str) -> None:
     """Say what was decided, and what goes on with it."""
     from campaign import console
+    from campaign.errors import CampaignError
 
     for gate in gates:
         console.say(f"{gate.step} of {gate.campaign} is {words}, run {gate.run}")
     for name, books in {gate.campaign: gate.books for gate in gates}.items():
-        if not books.driven:
-            console.say(f"nobody drives {name} now: campaign run PLAN goes on with it")
+        if books.driven:
+            continue
+        begun: dict[str, str] = {}
+        with suppress(CampaignError):  # it is decided, whatever the record looks like
+            runs = [entry for entry in home.history() if entry["command"] == "run"]
+            begun = {entry["detail"]["campaign"]: entry["line"] for entry in runs}
+        console.say(f"nobody drives {name} now: {begun.get(name, 'campaign run PLAN')} goes on with it")
 
 
 @cli.command()
@@ -193,7 +199,7 @@ def accept(
         _require_products(home, gates, repo)
         for gate in gates:
             gate.books.write("accepted", gate.step, run=gate.run, reason=reason, line=typed_line())
-    _say_decided(gates, "accepted")
+    _say_decided(home, gates, "accepted")
 
 
 @cli.command()
@@ -213,7 +219,7 @@ def reject(step: str, reason: str, rerun: str | None, run: str | None, name: str
         (gate,) = gates
         found = following(home, gate.books, gate.run, gate.state.rerun, rerun)
         gate.books.write("rejected", step, run=gate.run, reason=reason, rerun=found, line=typed_line())
-    _say_decided(gates, f"rejected; it and what needs it are made next as RERUN {found}")
+    _say_decided(home, gates, f"rejected; it and what needs it are made next as RERUN {found}")
 
 
 @cli.command("reads")

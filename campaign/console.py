@@ -111,11 +111,6 @@ def deafen() -> None:
     _deafen((sys.stdout, sys.stderr))
 
 
-def deafen_terminals() -> None:
-    """Let what goes to a terminal go nowhere; one that was closed does not say any more that it was one."""
-    _deafen(stream for stream in (sys.stdout, sys.stderr) if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode))
-
-
 def _deafen(streams: Iterable[TextIO]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
@@ -132,6 +127,17 @@ def unheard() -> Iterator[None]:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise
         deafen()
+
+
+def deafen_closed() -> None:
+    """Let output to a terminal that was closed go nowhere; what goes into files goes on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            number = stream.fileno()
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 def warn(texts: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from campaign.console import deafen_terminals
+from campaign import console
 
 #: Start nothing until it is taken back; start nothing any more; end what runs.
 PAUSE, DRAIN, CANCEL = "pause", "drain", "cancel"
@@ -33,34 +33,50 @@ def asked(folder: Path, what: str) -> bool:
 
 
 @contextmanager
-def signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Have ^C, or a SIGTERM, drain the run of a folder, and a second one end it.
+def heard(act: Callable[[], None]) -> Iterator[None]:
+    """Have something done at ^C, at a SIGTERM, and once where the terminal is closed, unless that is ignored (nohup).
 
-    A terminal that is closed drains it, too, unless whoever started it has that ignored (``nohup``).
+    Parameters
+    ----------
+    act : callable
+        Called in the main thread, between any two of its steps.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    closed = False
 
-    def drain(number: int, frame: FrameType | None) -> None:
+    def answer(number: int, frame: FrameType | None) -> None:
+        nonlocal closed
+        if number == signal.SIGHUP:  # of the terminal, and of its shell again: the same thing twice
+            if closed:
+                return
+            closed = True
+            console.deafen_closed()
+        act()
+
+    signs = [signal.SIGINT, signal.SIGTERM]
+    signs += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    before = {one: signal.signal(one, answer) for one in signs}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, signal.SIG_IGN if closed and one == signal.SIGHUP else handler)
+
+
+@contextmanager
+def signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Have ^C, a SIGTERM or a terminal that is closed drain the run of a folder, and a second one end it."""
+
+    def drain() -> None:
         if asked(folder, DRAIN):
             raise KeyboardInterrupt
         ask(folder, DRAIN)
         say("draining: nothing more is started, what runs comes to its end; once more ends it at once")
 
-    def hang_up(number: int, frame: FrameType | None) -> None:
-        deafen_terminals()
-        ask(folder, DRAIN)  # once more does not end it: shell and kernel send one each
-
-    heard = {signal.SIGINT: drain, signal.SIGTERM: drain}
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        heard[signal.SIGHUP] = hang_up
-    before = {one: signal.signal(one, handler) for one, handler in heard.items()}
-    try:
+    with heard(drain):
         yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def to_terminal(text: str) -> None:

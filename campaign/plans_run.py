@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from campaign import claim
+from campaign import claim, control
 from campaign.certification import run as certify
-from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, TasksFailed, UsageError
+from campaign.errors import CampaignError, ConfigurationError, Drained, SubmissionRefused, TasksFailed, UsageError
 from campaign.home import Home, typed_line
 from campaign.order import NONCE
 from campaign.order import read as read_order
@@ -96,6 +96,8 @@ class Driver:
     _tried: set[str] = field(default_factory=set)
     _refused: set[str] = field(default_factory=set)
     _told: set[tuple[str, str]] = field(default_factory=set)
+    _asked: int = 0
+    _ending: bool = False
 
     def run(self) -> dict[str, StepState]:
         """Drive; returns what every step has come to.
@@ -108,6 +110,8 @@ class Driver:
             Another driver does; the plan has changed; or what the first step needs is not done.
         TasksFailed
             A step failed; those that do not need it were made.
+        Drained
+            The operator ended it; what was begun here has come to its end.
         """
         wanted = chosen_steps(self.campaign, self.chosen)
         with self.books.driving():
@@ -116,11 +120,14 @@ class Driver:
             self._require_before(wanted)
             detail = {"campaign": self.campaign.name, "plan": str(self.campaign.path), "steps": wanted}
             self.home.record("run", self.campaign.environment["TICKET"], detail)
-            try:
-                states = self._drive(wanted)
-            except KeyboardInterrupt:
-                self._end()
-                raise
+            with control.heard(self._hear):
+                try:
+                    states = self._drive(wanted)
+                except KeyboardInterrupt:
+                    self._asked = max(self._asked, 1)
+                if self._asked:
+                    self._end()
+                    raise self._ended_by_operator()
         lost = [name for name in wanted if states[name].state != "done"]
         if lost:
             first = states[lost[0]]
@@ -144,7 +151,7 @@ class Driver:
 
     def _drive(self, wanted: list[str]) -> dict[str, StepState]:
         looked, written, states = 0.0, -1.0, dict[str, StepState]()
-        while True:
+        while not self._asked:
             changed = self._reap()
             latest = self.books.journal.stat().st_mtime if self.books.journal.exists() else 0.0
             if changed or latest != written or time.monotonic() - looked > LOOK_S:
@@ -157,6 +164,7 @@ class Driver:
                 if not self._children and all(self._ended(states[name], states) for name in wanted):
                     return states
             time.sleep(POLL_S)
+        return states
 
     def _ended(self, state: StepState, states: Mapping[str, StepState]) -> bool:
         """Whether nothing more can become of a step here; a gate can be opened, another's driver can end."""
@@ -181,6 +189,8 @@ class Driver:
         """Do what can be done now; whether something has changed by it."""
         for name in wanted:
             state = states[name]
+            if self._asked:
+                return False
             if name in self._children:
                 continue
             self._tell(state)
@@ -289,19 +299,36 @@ class Driver:
             self.say(f"{name:14s} failed: {why}")
         return bool(ended)
 
+    def _hear(self) -> None:
+        """At ^C, SIGTERM, SIGHUP: begin nothing more; again: do not wait for what this process is at, either."""
+        self._asked += 1
+        if self._asked == 1:
+            self.say("draining: no step is begun any more, those that run drain; once more ends them at once")
+        elif not self._ending:
+            raise KeyboardInterrupt
+
     def _end(self) -> None:
         """Have everything that was begun here come to its end: asked once it drains, asked again it stops."""
+        told, self._ending = 0, True
         while self._children:
-            for child in self._children.values():
-                if child.poll() is None:
-                    os.kill(child.pid, signal.SIGINT)
-            self.say(f"waiting for {', '.join(self._children)} to end; Ctrl-C stops them")
-            try:
-                while self._children:
-                    self._reap()
-                    time.sleep(POLL_S)
-            except KeyboardInterrupt:
-                continue
+            if told < self._asked:
+                told += 1
+                for child in self._children.values():
+                    if child.poll() is None:
+                        os.kill(child.pid, signal.SIGINT)
+                self.say(f"waiting for {', '.join(self._children)} to end")
+            self._reap()
+            time.sleep(POLL_S)
+
+    def _ended_by_operator(self) -> Drained:
+        states = self._look()
+        done = sum(state.state == "done" for state in states.values())
+        return Drained(
+            f"drained: {done} of {count(len(states), 'step')} {'is' if 1 in (done, len(states)) else 'are'} done, "
+            "nothing that was begun here is left running",
+            where=self.campaign.name,
+            do=f"{typed_line()} goes on with it",
+        )
 
     # A step's product
 

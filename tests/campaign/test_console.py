@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import shlex
 import subprocess
 import sys
+import termios
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -48,6 +51,34 @@ def test_a_terminal_of_80_columns() -> None:
     os.close(mine)
     assert process.returncode == 0
     assert RUN in text and OUTPUT in text and "…" not in text and "\x1b[1m" in text
+
+
+CLOSED = """
+import os, sys, time
+from campaign import control
+heard = []
+with control.heard(lambda: heard.append(1)):
+    print("ready", flush=True)
+    while not heard:
+        time.sleep(0.01)
+    for stream in (sys.stdout, sys.stderr):
+        print("nobody listens", file=stream, flush=True)
+open(sys.argv[1], "w").write(f"{len(heard)}")
+"""
+
+
+def test_a_terminal_that_is_closed_ends_nothing_at_once(tmp_path: Path) -> None:
+    """What is said into it goes nowhere."""
+    mine, its = pty.openpty()
+    line = [sys.executable, "-P", "-c", CLOSED, str(tmp_path / "heard")]
+    streams = {"stdin": its, "stdout": its, "stderr": its}
+    own = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+    with subprocess.Popen(line, **streams, **own) as process:
+        os.close(its)
+        assert b"ready" in os.read(mine, 100)
+        os.close(mine)
+        assert process.wait(60) == 0
+    assert (tmp_path / "heard").read_text() == "1"
 
 
 @settings(max_examples=50, deadline=None)

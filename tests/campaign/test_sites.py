@@ -20,6 +20,7 @@ from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, versions
 from campaign.sites import Site, check_release, find, from_plain, load, plain
 from campaign.sites_file import SchedulerSettings, SiteSettings
+from campaign.sites_ping import _default
 from campaign.sites_probe import configuration
 from slurm.development import Cluster
 from slurm.scripts import Scheduler
@@ -502,3 +503,15 @@ def test_the_digest_of_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert configuration() == first
     (tmp_path / "a.yaml").rename(tmp_path / "b.yaml")
     assert configuration() != first
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("short short up\ndebug* debug up\n", ("debug", "up")),
+        ("short short up\nlong long down\n", ("short", "up")),
+        ("a*b a*b up\n", ("a*b", "up")),
+    ],
+)
+def test_the_partition_that_jobs_go_to_is_named_without_sinfos_star(lines: str, found: tuple[str, str]) -> None:
+    assert tuple(_default([line.split() for line in lines.splitlines()])) == found

@@ -202,7 +202,7 @@ def test_failures_that_are_alike_are_told_once(run: Run) -> None:
     (one,) = failures(run.home, run.entry)
     assert len(one.tasks) == 6
     assert (one.cause, one.detectors, one.exposures) == ("data", "0-1", "0-2")
-    assert one.again == "campaign rerun 'isr:0,0' --run r-1"
+    assert one.again == "campaign rerun isr:0,0 --run r-1"
 
 
 @pytest.mark.parametrize(

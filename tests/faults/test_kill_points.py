@@ -16,6 +16,7 @@ import fitsio
 import pytest
 
 from campaign.events import read
+from campaign.home import Home
 from campaign.killpoints import DRIVER, KERNEL
 from campaign.repository import open_repository
 from kernels import killpoints
@@ -117,7 +118,7 @@ def killed(operator: Operator, request: pytest.FixtureRequest) -> Killed:
 @TURNS
 @pytest.mark.parametrize("point", HERE)
 def test_item_07_a_driver_killed_at_a_commit_point(killed: Killed, point: str, turn: int) -> None:
-    assert killed.submit(point) == -signal.SIGKILL, killed.err
+    assert killed.submit(point, CAMPAIGN_NONCE="n") == -signal.SIGKILL, killed.err
     if point in NOTHING_PLANNED:
         assert killed.restart() == {"folder-made": 2, "claim-written": 3}[point]
         assert "no run" in killed.err
@@ -128,6 +129,8 @@ def test_item_07_a_driver_killed_at_a_commit_point(killed: Killed, point: str, t
             (killed.folder / "inputs" / ".cpBiasCombine_0.csv.1.tmp").touch()
         assert killed.restart() == 0, killed.err
     killed.require_whole(TASKS)
+    (run,) = (r for r in Home(killed.operator.repo / "campaign").runs() if r["output_run"] == killed.run_collection)
+    assert run["nonce"] == ("" if point in NOTHING_PLANNED else "n")  # it is the campaign's step's still
 
 
 @TURNS

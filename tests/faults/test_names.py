@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,10 @@ from campaign.demo import variables
 from campaign.envfile import read as read_variables
 from campaign.errors import ConfigurationError
 from campaign.repository import open_repository
+from campaign.selection import join_lines
 from campaign.simulation import Places
-from campaign.template import resolve
+from campaign.template import StepConfig, resolve
+from campaign.template_vocabulary import input_collections
 from tests.faults.conftest import NUMBERS, Operator
 
 #: What a shell, a YAML parser, an SQL database, Jinja and a format string would make something of.
@@ -120,19 +124,33 @@ def test_item_28_any_value_in_a_file_of_variables(tmp_path: Path, value: str) ->
     from_a_file(tmp_path, value)
 
 
+#: By variable, what its value becomes a part of; `str.startswith` and the like compare the two.
+BECOMES: dict[str, Callable[[StepConfig, str], bool]] = {
+    **dict.fromkeys(("INSTRUMENT", "TICKET", "TAG", "RERUN"), lambda step, value: value in step.output),
+    "REPO": lambda step, value: step.butler_config == value,
+    "SCRATCH": lambda step, value: step.submit_path.startswith(f"{value}/submit/"),
+    "SELECTION_BIAS": lambda step, value: step.data_query == join_lines(value),
+    "CALIB_COLLECTIONS": lambda step, value: input_collections(value) == list(step.in_collections[2:]),
+    "USER": lambda step, value: step.operator == (value or getpass.getuser()),
+}
+#: Keys that an objection names in place of the variable, which is in their values.
+KEYS = {"SCRATCH": "submitPath", "CALIB_COLLECTIONS": "inCollection"}
+
+
 def resolved(operator: Operator, name: str, value: str) -> None:
-    environment = {**operator.variables, name: value}
+    environment = {**operator.variables, "LOGNAME": "", name: value}
     try:
         step = resolve("bps_bias", environment)
     except ConfigurationError as error:
-        assert name in str(error) or ascii(value)[1:-1] in str(error) or "submitPath" in str(error)
+        assert name in str(error) or KEYS.get(name, name) in str(error)
     else:
-        assert step.variables.get(name, value) == value
+        assert name == "USER" or step.variables[name] == value
+        assert BECOMES[name](step, value)
         plain = json.loads(json.dumps(step.values))
         assert yaml.safe_load(yaml.safe_dump(plain, sort_keys=False, width=120)) == plain
 
 
-NAMES = ("INSTRUMENT", "TICKET", "TAG", "RERUN", "REPO", "SCRATCH", "SELECTION_BIAS", "CALIB_COLLECTIONS", "USER")
+NAMES = tuple(BECOMES)
 
 
 @SOME
