@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from campaign.errors import CampaignError
+from campaign.errors import AGAIN, CampaignError, TransientError
 from campaign.killpoints import reach
 from campaign.launch import JOB, cause, cores, end_named, launch
 
 if TYPE_CHECKING:
     from campaign.sites import Site
 
+#: A cluster of this machine's workers is started as often, at most.
+STARTS = 3
 #: How a process, or mpiexec for its ranks, says that it was killed.
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, signal.SIGKILL)
 #: What a job asks for: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job; a key may be missing.
@@ -226,16 +228,8 @@ class Local:
     @contextmanager
     def cluster(self, workers: int, resources: Resources, logs: Path, name: str, say: Say) -> Iterator[Workers]:
         """A LocalCluster; see `Backend.cluster`."""
-        from distributed import LocalCluster
-
         os.environ[JOB] = name  # workers, also those that come later, have it from here
-        with LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            resources={"quantum": 1},
-        ) as cluster:
+        with _local_cluster(workers) as cluster:
             yield Workers(cluster.scheduler_address)
 
     def drain(self) -> None:
@@ -245,6 +239,30 @@ class Local:
         """Kill what other threads wait for."""
         for process in list(self._living):
             process.kill()
+
+
+def _local_cluster(workers: int, tries: int = STARTS) -> Any:
+    """Start a LocalCluster; a worker that is lost while it starts takes the whole with it, and it is tried again.
+
+    Raises
+    ------
+    TransientError
+        It does not start.
+    """
+    import distributed
+
+    try:
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            resources={"quantum": 1},
+        )
+    except (RuntimeError, OSError) as error:
+        if tries == 1:
+            raise TransientError(f"Dask's workers do not start: {error.__cause__ or error}", do=AGAIN) from error
+    return _local_cluster(workers, tries - 1)
 
 
 def backend_of(site: Site | None, slots: int) -> Backend:
