@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from campaign import chunk
 from campaign.backend import Refused, Workers
 from campaign.chunk import Answer
+from campaign.errors import AGAIN, TransientError
 from campaign.plan import Group, PlanTask
 
 if TYPE_CHECKING:
@@ -139,7 +140,12 @@ def run(runner: Runner, groups: Sequence[Group]) -> None:
     left, number = list(groups), itertools.count()
     while left:
         if any(group.kind == "quantum" for group in left):
-            left = _on_workers(runner, left, number)
+            try:
+                left = _on_workers(runner, left, number)
+            except OSError as error:
+                if error.errno is not None:  # of a file
+                    raise
+                raise TransientError(f"the Dask cluster does not answer: {error}", do=AGAIN) from error
         else:
             _here_alone(runner, left)
             return

@@ -74,6 +74,15 @@ def test_a_worker_is_lost_while_the_cluster_starts(tmp_path: Path, monkeypatch: 
     assert len(begun) == min(lost + 1, STARTS)
 
 
+def test_a_cluster_that_does_not_answer_is_infrastructure(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deaf(*arguments: Any) -> Any:
+        raise TimeoutError("Timed out trying to connect")
+
+    monkeypatch.setattr("campaign.runner_graph._on_workers", deaf)
+    with pytest.raises(TransientError, match="the Dask cluster does not answer: Timed out"):
+        Runner(plan, lambda event: None).run()
+
+
 class Reaper:
     """Kills the process of a task, as soon and as often as it starts."""
 
