@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from campaign.errors import CampaignError, ConfigurationError
+from campaign.errors import AGAIN, CampaignError, ConfigurationError, TransientError
 from campaign.killpoints import reach
 from campaign.launch import JOB, cause, cores, end_named, launch
 
 if TYPE_CHECKING:
     from campaign.sites import Site
 
+#: A cluster of this machine's workers is started as often, at most.
+STARTS = 3
 #: How a process, or mpiexec for its ranks, says that it was killed.
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, signal.SIGKILL)
 #: What a job asks for: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job; a key may be missing.
@@ -234,25 +236,11 @@ class Local:
         self, workers: int, resources: Resources, logs: Path, name: str, say: Say, keys: Path
     ) -> Iterator[Workers]:
         """A LocalCluster; see `Backend.cluster`."""
-        from distributed import LocalCluster
-
-        from slurm import secure
-
         os.environ[JOB] = name  # workers, also those that come later, have it from here
+        # Workers import from their folder: by default it lies where others could have made it.
         with (
-            # Workers import from their folder: by default it lies where others could have made it.
             tempfile.TemporaryDirectory(prefix="campaign-workers-", ignore_cleanup_errors=True) as folder,
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                protocol=secure.PROTOCOL,
-                security=secure.security(keys),
-                scheduler_kwargs={"dashboard": False, "dashboard_address": secure.DASHBOARD},
-                worker_dashboard_address=None,
-                local_directory=folder,
-                resources={"quantum": 1},
-            ) as cluster,
+            _local_cluster(workers, keys, folder) as cluster,
         ):
             yield Workers(cluster.scheduler_address)
 
@@ -280,6 +268,36 @@ def require_dask() -> None:
     except ValueError as error:
         do = "mend the file, or unset DASK_CONFIG; Dask reads it, though nothing of it counts for a run"
         raise ConfigurationError(f"Dask does not start: {error}", where="Dask's configuration", do=do) from error
+
+
+def _local_cluster(workers: int, keys: Path, folder: str, tries: int = STARTS) -> Any:
+    """Start a LocalCluster; a worker that is lost while it starts takes the whole with it, and it is tried again.
+
+    Raises
+    ------
+    TransientError
+        It does not start.
+    """
+    import distributed
+
+    from slurm import secure
+
+    try:
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            protocol=secure.PROTOCOL,
+            security=secure.security(keys),
+            scheduler_kwargs={"dashboard": False, "dashboard_address": secure.DASHBOARD},
+            worker_dashboard_address=None,
+            local_directory=folder,
+            resources={"quantum": 1},
+        )
+    except (RuntimeError, OSError) as error:
+        if tries == 1:
+            raise TransientError(f"Dask's workers do not start: {error.__cause__ or error}", do=AGAIN) from error
+    return _local_cluster(workers, keys, folder, tries - 1)
 
 
 def backend_of(site: Site | None, slots: int) -> Backend:

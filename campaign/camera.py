@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 import pydantic
+import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,

@@ -18,10 +18,12 @@ from typing import Any
 
 from campaign import claim, status
 from campaign import order as orders
+from campaign.chunk import clear
 from campaign.errors import CampaignError, SubmissionRefused, UsageError
 from campaign.home import Home
 from campaign.killpoints import reach
 from campaign.members import transport
+from campaign.plan import load as load_plan
 from campaign.repository import Repository
 from campaign.sites import load
 from campaign.template_vocabulary import is_collection
@@ -165,6 +167,7 @@ def clean(one: Remains, repository: Repository, home: Home, uses: Uses) -> str:
                 return error.what
         reach("clean-decided")
         repository.remove_run(one.output_run)
+        _clear_unrecorded(one, folder, repository)
         _remove_chain(one, repository)
         _prune(Path(repository.root) / one.output_run, one.output_run)
     reach("clean-removed")
@@ -190,6 +193,17 @@ def _used(one: Remains, uses: Uses) -> str:
     if _journal(folder) != one.journal:
         return "somebody has gone on with it since it was listed"
     return ""
+
+
+def _clear_unrecorded(one: Remains, folder: Path, repository: Repository) -> None:
+    """Remove products that the journal alone knows, or nobody: their driver was killed before it recorded them."""
+    try:
+        plan = load_plan(folder / "plan.json")
+    except CampaignError:  # it has made nothing
+        return
+    place = Path(repository.root) / one.output_run
+    paths = (output.path for task in plan.tasks for output in task.outputs)
+    clear(path for path in paths if Path(os.path.normpath(path)).is_relative_to(place))
 
 
 def _remove_chain(one: Remains, repository: Repository) -> None:

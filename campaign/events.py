@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign import lines
-from campaign.errors import ConfigurationError, naming
+from campaign.errors import ConfigurationError
 from campaign.home import now
 
 VERSION = 1

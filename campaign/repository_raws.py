@@ -24,6 +24,8 @@ from campaign.repository_wait import writes
 Detector = tuple[int, str, str, str, str]
 DETECTOR_FIELDS = ("id", "full_name", "raft", "name_in_raft", "purpose")
 BULK = 1000
+#: Files that others ingest at the same time are looked for as often.
+TURNS = 5
 
 
 def _size(path: str) -> int | None:
@@ -161,7 +163,21 @@ class Raws(Collections):
         for observation in observations:
             by_instrument.setdefault(observation.instrument, []).append(observation)
         self._ensure_types(["raw"])
-        sortings = {instrument: self._sort(instrument, some) for instrument, some in by_instrument.items()}
+        for turn in range(TURNS):
+            sortings = {instrument: self._sort(instrument, some) for instrument, some in by_instrument.items()}
+            try:
+                self._insert(sortings, transfer)
+                break
+            except ConflictingDefinitionError:  # another has ingested some of them meanwhile
+                if turn + 1 == TURNS:
+                    raise
+        new = tuple(observation.path for sorting in sortings.values() for observation in sorting.new.values())
+        existing = tuple(path for sorting in sortings.values() for path in sorting.existing)
+        refused = tuple(refusal for sorting in sortings.values() for refusal in sorting.refused)
+        return IngestReport(new, existing, refused)
+
+    def _insert(self, sortings: Mapping[str, Sorting], transfer: str) -> None:
+        """Add what is new of each instrument, all of it or nothing."""
         files = [file for instrument, sorting in sortings.items() for file in self._files(instrument, sorting)]
         reach("raws-sorted")
         with self._butler.transaction():
@@ -169,10 +185,6 @@ class Raws(Collections):
             self._butler.ingest(*files, transfer=transfer, record_validation_info=False)
         if self._database and len(files) >= BULK:
             analyse(self._database)
-        new = tuple(observation.path for sorting in sortings.values() for observation in sorting.new.values())
-        existing = tuple(path for sorting in sortings.values() for path in sorting.existing)
-        refused = tuple(refusal for sorting in sortings.values() for refusal in sorting.refused)
-        return IngestReport(new, existing, refused)
 
     def _sort(self, instrument: str, observations: Sequence[Observation]) -> Sorting:
         self.require_instrument(instrument)

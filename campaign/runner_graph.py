@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from campaign import chunk
 from campaign.backend import Refused, Workers, require_dask
 from campaign.chunk import Answer
-from campaign.errors import CampaignError, TransientError
+from campaign.errors import AGAIN, CampaignError, TransientError
 from campaign.plan import Group, PlanTask
 from slurm import secure
 
@@ -141,7 +141,12 @@ def run(runner: Runner, groups: Sequence[Group]) -> None:
     left, number = list(groups), itertools.count()
     while left:
         if any(group.kind == "quantum" for group in left):
-            left = _on_workers(runner, left, number)
+            try:
+                left = _on_workers(runner, left, number)
+            except OSError as error:
+                if error.errno is not None:  # of a file
+                    raise
+                raise TransientError(f"the Dask cluster does not answer: {error}", do=AGAIN) from error
         else:
             _here_alone(runner, left)
             return

@@ -356,6 +356,26 @@ def test_ingest_takes_what_fits_and_names_what_does_not(
     assert repository.ingest_raws([good], transfer).existing == (good.path,)
 
 
+@pytest.mark.parametrize("transfer", ["direct", "copy"])
+def test_the_same_files_are_ingested_by_two_at_once(
+    repository: Repository, root: Path, tmp_path: Path, transfer: str
+) -> None:
+    """Who comes second, once it has looked what is there, finds that they are there already."""
+    some = [observation(tmp_path, 7, detector) for detector in range(3)]
+    files = repository._files
+
+    def late(*arguments: Any) -> Any:
+        repository._files = files  # type: ignore[method-assign]
+        with open_repository(str(root), writeable=True) as other:
+            assert len(other.ingest_raws(some[:2], transfer).new) == 2
+        return files(*arguments)
+
+    repository._files = late  # type: ignore[method-assign]
+    report = repository.ingest_raws(some, transfer)
+    assert (report.new, report.existing) == ((some[2].path,), tuple(one.path for one in some[:2]))
+    assert {raw.exposure for raw in repository.select([RAWS], EVERYTHING).raws} >= {some[0].exposure}
+
+
 def test_ingest_keeps_odd_file_names(repository: Repository, tmp_path: Path) -> None:
     names = ["EFOSC.2022-01-26T19:02:38.210.fits.gz", "a#b%20c?.FIT.gz"]
     frames = [observation(tmp_path, 40 + n, 0) for n in range(len(names))]

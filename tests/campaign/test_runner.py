@@ -7,18 +7,22 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import distributed
 import fitsio
 import numpy as np
 import pytest
 
 from campaign import chunk, control
-from campaign.backend import Death, Local
+from campaign.backend import STARTS, Death, Local, Workers
 from campaign.errors import TransientError
 from campaign.events import Event, read
+from campaign.launch import JOB
 from campaign.outcome import Outcome
 from campaign.plan import Group, Plan
 from campaign.retry import INFRASTRUCTURE
@@ -50,6 +54,39 @@ def test_chunks_are_of_one_detector_where_they_can_be(plan: Plan) -> None:
     assert [len(part) for part in parts] == [CHUNK, 8 * DETECTORS - CHUNK]
     assert sorted(t.name for part in parts for t in part) == sorted(t.name for t in plan.groups[0].tasks)
     assert [t.job.detector for t in parts[0]][:8] == [0] * 8
+
+
+@contextmanager
+def _cluster(folder: Path) -> Iterator[Workers]:
+    with secure.keys(folder) as keys, Local().cluster(1, {}, folder, "r-1-workers", print, keys) as workers:
+        yield workers
+
+
+@pytest.mark.parametrize("lost", [1, STARTS])
+def test_a_worker_is_lost_while_the_cluster_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    real, begun = distributed.LocalCluster, list[int]()
+
+    def start(**how: Any) -> Any:
+        begun.append(1)
+        if len(begun) <= lost:
+            raise RuntimeError("Nanny failed to start.") from RuntimeError("worker process")
+        return real(**how)
+
+    monkeypatch.setattr(distributed, "LocalCluster", start)
+    monkeypatch.delenv(JOB, raising=False)
+    told: Any = pytest.raises(TransientError, match="workers do not start: worker process")
+    with told if lost == STARTS else nullcontext(), _cluster(tmp_path) as workers:
+        assert "//127.0.0.1:" in workers.address
+    assert len(begun) == min(lost + 1, STARTS)
+
+
+def test_a_cluster_that_does_not_answer_is_infrastructure(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deaf(*arguments: Any) -> Any:
+        raise TimeoutError("Timed out trying to connect")
+
+    monkeypatch.setattr("campaign.runner_graph._on_workers", deaf)
+    with pytest.raises(TransientError, match="the Dask cluster does not answer: Timed out"):
+        Runner(plan, lambda event: None).run()
 
 
 class Reaper:

@@ -57,16 +57,19 @@ def test_what_was_not_certified_goes(operator: Operator) -> None:
     assert operator.submit("bad", TICKET=name).code == 0  # as if it had never been
 
 
-@pytest.mark.parametrize("point", ["run-registered", "run-listed"])
+@pytest.mark.parametrize("point", ["run-registered", "job-ended"])
 def test_what_a_killed_submission_has_left_goes(operator: Operator, point: str) -> None:
-    name, _, folders = ticket(operator, f"DM-0008{len(point)}")
+    """Products, too, that the journal alone knows."""
+    name, products, folders = ticket(operator, f"DM-0008{len(point)}")
     more = {"TICKET": name, "TAG": "t", "CAMPAIGN_KILL_AT": point}
     with operator.start("submit", "bps_bias", "--ranks", "1", **more) as process:
         process.communicate()
     assert process.returncode == -signal.SIGKILL
+    assert bool(list(products.rglob("*.fits"))) == (point == "job-ended")
     (one,) = shown(operator, name, "--yes")["runs"]
     assert (one["state"], one["kept"]) == ("lost", "")
     assert not list(folders.rglob("plan.json"))
+    assert not products.exists()
     assert "no run of ticket" in operator.refuse(2, "clean", name)
 
 

@@ -225,7 +225,7 @@ class TestControl:
         assert killed.restart() == 0, killed.err
         killed.require_whole(TASKS)
 
-    @pytest.mark.parametrize("nohup", [False, True])
+    @pytest.mark.parametrize("nohup", [False, pytest.param(True, marks=pytest.mark.soak)])
     def test_a_terminal_is_closed(self, killed: Killed, nohup: bool) -> None:
         """The run drains, and what is made is recorded; where that is ignored, it goes on to its end."""
         ours, theirs = pty.openpty()
@@ -274,7 +274,7 @@ class TestControl:
     ("error", "do"),
     [
         (TransientError("the server is gone", do=AGAIN), ""),
-        (OSError(errno.ENOSPC, "No space left on device", "a.jsonl"), "make room, then "),
+        pytest.param(OSError(errno.ENOSPC, "No space", "a.jsonl"), "make room, then ", marks=pytest.mark.soak),
     ],
     ids=["database", "disk"],
 )
