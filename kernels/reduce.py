@@ -163,8 +163,7 @@ class Stacker:
         if self._few and self._plain:
             self._propagate(values, values[: self._n], within, variance)
         elif self._few:
-            everything = np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)
-            self._propagate(values, image, everything, variance)
+            self._propagate(values, image, _everything(width), variance)
         elif not self._plain:
             self._of_equal(cube, image, variance)
         return block.image(image), block.image(variance)
@@ -184,7 +183,7 @@ class Stacker:
             return limits(cube, first, count)
         else:
             clip.collapse(cube, n, self._rule, image, variance, count, factors=factors)
-        return np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)
+        return _everything(width if self._few else 0)
 
     def _variances(self, signals: F32) -> F32:
         """Variance of each scaled input [frame, pixel] of a scaled signal [(frame,) pixel]."""
@@ -203,8 +202,8 @@ class Stacker:
 
     def _of_equal(self, cube: F32, image: F32, variance: F32) -> None:
         """Survivors that are all equal tell nothing of the scatter: the noise model says what it is."""
-        equal = np.flatnonzero(variance == 0)
-        if equal.size:
+        if np.any(none := variance == 0):
+            equal = np.flatnonzero(none)
             good = np.isfinite(cube[: self._n, equal]).sum(axis=0)
             of_mean = (self._variances(image[equal]) * self.weights[:, np.newaxis] ** 2).sum(axis=0)
             variance[equal] = self._table.equal[good] * of_mean * self._n / np.maximum(good, 1)
@@ -222,3 +221,8 @@ class Stacker:
                 excess = frame * self._scales[n] + self._offsets[n] - expected
             excess[np.isinf(frame)] = np.nan
             frame[cosmic_rays(excess, sigma, self._cosmic)] = np.inf
+
+
+def _everything(width: int) -> tuple[F32, F32]:
+    """Limits that leave nothing out."""
+    return np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)
