@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 from campaign.camera import Camera
@@ -121,6 +122,9 @@ class Measured:
     each: bool
 
 
+#: Mean t^2 times mean 1 / t^2 from which on the kernel weights darks (`kernels.reduce.WORTH`).
+UNLIKE = 1.02
+
 #: By ``exposureScaling``.
 MEASURED = {
     "InputList": Measured("flat_normalise", "flatNormalization", False),
@@ -160,6 +164,7 @@ class Freezer:
         step, request = self._request.step, self._request
         self._check_mask()
         self._notes += self._corrections.notes
+        self._notes += self._notes_on_darks()
         self._files |= self._corrections.files
         gone = absent(request.selection, request.camera, step.data_query)
         if gone:
@@ -225,6 +230,25 @@ class Freezer:
         ).find()
 
     @property
+    def _bias_stays(self) -> bool:
+        """Whether a dark is made of frames that still hold the bias."""
+        return self._kind == "dark" and self._maker.kernel == "combine" and "bias" not in self._corrections.refs
+
+    def _notes_on_darks(self) -> list[str]:
+        notes = []
+        if self._bias_stays:
+            notes.append(
+                "no bias is subtracted from these darks: what a bias holds is in the dark, divided by its time"
+            )
+        config = self._maker.config
+        if self._kind == "dark" and config.get("inputWeights") == "AUTO" and config["combine"] != "MEDIAN":
+            times = [self._dark_times[e] for e in self._exposures]
+            if min(times) > 0 and fmean(t**2 for t in times) * fmean(t**-2 for t in times) > UNLIKE:
+                span = f"{min(times):g} to {max(times):g} s"
+                notes.append(f"dark times are {span}: exposures are weighted by their noise")
+        return notes
+
+    @property
     def _settings(self) -> dict[str, Any]:
         """What the kernels are told of the signature removal."""
         return {**self._isr.settings, **self._corrections.settings}
@@ -284,6 +308,8 @@ class Freezer:
             "GAINS_FROM": self._gains_from,
         }
         cards |= self._corrections.cards(detector)
+        if self._bias_stays:
+            cards["CALIB_BIAS"] = "none"
         if detector is not None:
             gone = [e for e, d in self._request.selection.missing if d == detector]
             cards["MISSING"] = " ".join(map(str, gone)) or "none"

@@ -282,11 +282,21 @@ def _sigmaclip(flat, stride, parts, at, nsigma, ddof, state, lead):  # type: ign
     """Clip about the median of the survivors until nothing changes."""
     state[_LOW : _LOW + LANES] = -_LARGEST
     state[_HIGH : _HIGH + LANES] = _LARGEST
-    before = np.zeros(LANES, np.int64)
+    state[_NUMBER : _NUMBER + LANES] = 0
+    before, kept = np.zeros(LANES, np.int64), state.copy()
     changed = True
     while changed:
         changed = False
+        bounds = state.copy()
         _clip_vector(flat, at, stride, parts, np.float32(0), 1, state)
+        for i in range(LANES):
+            if state[_NUMBER + i] == 0:  # no spread left: what there was stays
+                for row in (_MEAN, _VARIANCE, _NUMBER, _LOW, _HIGH):
+                    state[row + i] = kept[row + i]
+            else:
+                for row in (_MEAN, _VARIANCE, _NUMBER):
+                    kept[row + i] = state[row + i]
+                kept[_LOW + i], kept[_HIGH + i] = bounds[_LOW + i], bounds[_HIGH + i]
         _first(flat, stride, at, state, lead)
         for i in range(LANES):
             number = int(state[_NUMBER + i])

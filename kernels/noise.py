@@ -83,8 +83,8 @@ class Look:
     levels : `numpy.ndarray` [frame], float64
         Median of the unscaled ones, job's unit.
     variances : `numpy.ndarray` [frame], float64
-        Of the unscaled pixels about the median of all frames (a single frame: about their neighbours): each frame's
-        own noise; NaN where none is good.
+        Of the unscaled pixels about the median of the other frames (a single frame: about their neighbours): each
+        frame's own noise; NaN where none is good.
     """
 
     typical: float
@@ -135,24 +135,40 @@ def look(reader: Reader, exposures: Exposures) -> list[Look]:
 
 def _looked(pixels: F32, exposures: Exposures, number: int) -> Look:
     """See `look`; pixels [frame, row, column], scaled, +infinity where masked."""
-    n, shape = len(pixels), pixels.shape[1:]
     scales, offsets = exposures.scales[:, number].astype(np.float64), exposures.offsets[:, number].astype(np.float64)
-    cube = workspace(n, pixels[0].size)
-    cube[:n, : pixels[0].size] = pixels.reshape(n, -1)
-    median = np.empty(cube.shape[1], np.float32)
-    clip.median(cube, n, median)
-    centre = median[: pixels[0].size].reshape(shape)
-    share = 1 - 2 / n + float(table(clip.Rule("MEDIAN"), n).spread[n]) / n if n > 1 else 2.0
-    levels, variances = np.full(n, np.nan), np.full(n, np.nan)
+    levels, variances = np.full(len(pixels), np.nan), np.full(len(pixels), np.nan)
     for k, frame in enumerate(pixels):
         good = np.isfinite(frame)
         if good.any():
             levels[k] = np.median(frame[good]) * scales[k] + offsets[k]
-            pixel = np.where(good, frame, np.float32(np.nan))
-            residual = (pixel - centre if n > 1 else np.diff(pixel)) * np.float32(scales[k])
-            variances[k] = clipped_mean(residual)[1] ** 2 / (_WITHIN * share)
+            residual, share = _residual(pixels, scales, k)
+            variances[k] = (clipped_mean(residual)[1] * scales[k]) ** 2 / (_WITHIN * share)
+    centre = _median(pixels)
     some = np.isfinite(centre)
     return Look(float(np.median(centre[some])) if some.any() else 0.0, levels, variances)
+
+
+def _median(pixels: F32) -> F32:
+    """Median [row, column] of frames; NaN where none is good."""
+    n, size = len(pixels), pixels[0].size
+    cube = workspace(n, size)
+    cube[:n, :size] = pixels.reshape(n, -1)
+    median = np.empty(cube.shape[1], np.float32)
+    clip.median(cube, n, median)
+    return median[:size].reshape(pixels.shape[1:])
+
+
+def _residual(pixels: F32, scales: F64, k: int) -> tuple[F32, float]:
+    """A frame less the median of the others, and its variance over that of the frame alone, were there no light.
+
+    A single frame has its neighbours only.
+    """
+    frame, others = np.where(np.isfinite(pixels[k]), pixels[k], np.float32(np.nan)), np.delete(scales, k)
+    if not others.size:
+        return np.ascontiguousarray(np.diff(frame)), 2.0
+    n = others.size
+    of_median = float(table(clip.Rule("MEDIAN"), n).spread[n])
+    return frame - _median(np.delete(pixels, k, axis=0)), 1 + of_median * n * float((scales[k] / others.sum()) ** 2)
 
 
 def weights_of(noise: Noise, seen: Look, exposures: Exposures, number: int) -> F64:

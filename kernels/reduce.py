@@ -15,7 +15,7 @@ from kernels.errors import JobError
 from kernels.estimator import Steps, table
 from kernels.isr import Block, Channel, Exposures
 from kernels.noise import Look, Noise, unlike, weights_of
-from kernels.weighted import propagate, weighted_mean
+from kernels.weighted import clipped_weighted_mean, limits, propagate, weighted_mean
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -75,7 +75,7 @@ class Statistics:
             chosen[key] = config.get(key, known[0])
             if chosen[key] not in known:
                 raise JobError(f"{key}: {chosen[key]!r} is none of {', '.join(known)}")
-        return cls(rule, config["type"], chosen["variance"] == "PLAIN", chosen["weighting"] == "AUTO")
+        return cls(rule, config.get("type", "flat"), chosen["variance"] == "PLAIN", chosen["weighting"] == "AUTO")
 
     def weighs(self, exposures: Exposures, weights: Sequence[float] | None) -> bool:
         """Whether the frames are weighted by their noise."""
@@ -139,7 +139,8 @@ class Stacker:
             raise JobError(f"weights of {n} exposures are needed, all above 0; there are {list(self.weights)}")
         self.weights = self.weights / self.weights.sum()
         self._few = n < FEW_INPUTS
-        self._table = table(self._rule, n, self._steps(channel, exposures, seen))
+        of_unlike = tuple(self.weights.tolist()) if self._unlike else ()
+        self._table = table(self._rule, n, self._steps(channel, exposures, seen), of_unlike)
         self._planes: tuple[F32, F32, I16] | None = None
         self.rejected, self.used = np.zeros(n, np.int64), 0
 
@@ -163,12 +164,11 @@ class Stacker:
         if self._cosmic:
             self._mask_cosmic_rays(block)
         values = cube.copy() if self._few else cube
-        limits = self._combine(cube, *self._planes)
+        within = self._combine(cube, *self._planes)
         if self._few and self._plain:
-            self._propagate(values, values[: self._n], limits, variance)
+            self._propagate(values, values[: self._n], within, variance)
         elif self._few:
-            everything = np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)
-            self._propagate(values, image, everything, variance)
+            self._propagate(values, image, _everything(width), variance)
         elif not self._plain:
             self._of_equal(cube, image, variance)
         self.used += int(block.image(count).sum(dtype=np.int64))
@@ -179,37 +179,23 @@ class Stacker:
         n, width = self._n, cube.shape[1]
         factors = None if self._plain else self._table.scatter
         if self._unlike:
-            self._combine_unlike(cube, image, variance, count)
+            good = clipped_weighted_mean(cube, n, self._rule, self.weights, image, variance, count)
+            variance *= 1 if factors is None else factors[good]
         elif self._rule.statistic == "WEIGHTED":
             weighted_mean(cube, n, self.weights, image, variance, count)
         elif self._few:
             first = np.empty(width, np.int16)
             clip.collapse(cube, n, self._rule, image, variance, count, first, factors)
-            return _limits(cube, first, count)
+            return limits(cube, first, count)
         else:
             clip.collapse(cube, n, self._rule, image, variance, count, factors=factors)
-        return np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)
-
-    def _combine_unlike(self, cube: F32, image: F32, variance: F32, count: I16) -> None:
-        """Frames of unlike noise: clipped in units of each one's own, then averaged by their weights."""
-        n, root, first = self._n, np.sqrt(self.weights).astype(np.float32)[:, np.newaxis], np.empty_like(count)
-        ordered = cube.copy()
-        clip.median(ordered, n, image)
-        z = np.where(np.isfinite(cube[:n]), (cube[:n] - image) * root, np.float32(np.inf))
-        ordered[:n], ordered[n:] = z, np.inf
-        clip.collapse(ordered, n, self._rule, image, variance, count, first)
-        good = np.isfinite(ordered[:n]).sum(axis=0)
-        low, high = _limits(ordered, first, count)
-        cube[:n][(z < low) | (z > high)] = np.inf
-        weighted_mean(cube, n, self.weights, image, variance, count)
-        if not self._plain:
-            variance *= self._table.scatter[good]
+        return _everything(width if self._few else 0)
 
     def _variances(self, signals: F32) -> F32:
         """Variance of each scaled input [frame, pixel] of a scaled signal [(frame,) pixel]."""
         return self.noise.variance(signals * self._scales + self._offsets) / self._scales**2
 
-    def _propagate(self, values: F32, signals: F32, limits: tuple[F32, F32], variance: F32) -> None:
+    def _propagate(self, values: F32, signals: F32, within: tuple[F32, F32], variance: F32) -> None:
         """Of few inputs: what the noise model says of each."""
         with np.errstate(invalid="ignore"):
             variances = self._variances(signals)
@@ -218,12 +204,12 @@ class Stacker:
             factors = self._table.spread
         elif factors is None:
             factors = np.ones(self._n + 1, np.float32)
-        propagate(values, variances, limits, self.weights, factors, variance)
+        propagate(values, variances, within, self.weights, factors, variance)
 
     def _of_equal(self, cube: F32, image: F32, variance: F32) -> None:
         """Survivors that are all equal tell nothing of the scatter: the noise model says what it is."""
-        equal = np.flatnonzero(variance == 0)
-        if equal.size:
+        if np.any(none := variance == 0):
+            equal = np.flatnonzero(none)
             good = np.isfinite(cube[: self._n, equal]).sum(axis=0)
             of_mean = (self._variances(image[equal]) * self.weights[:, np.newaxis] ** 2).sum(axis=0)
             variance[equal] = self._table.equal[good] * of_mean * self._n / np.maximum(good, 1)
@@ -256,8 +242,6 @@ class Stacker:
         return excess, sigma
 
 
-def _limits(ordered: F32, first: I16, count: I16) -> tuple[F32, F32]:
-    """Smallest and largest survivor [pixel] of a cube that was collapsed; nothing lies between them where none is."""
-    pixels, last = np.arange(ordered.shape[1]), np.maximum(first.astype(np.int64) + count - 1, 0)
-    low, high = ordered[first, pixels], ordered[last, pixels]
-    return np.where(count > 0, low, np.float32(np.inf)), np.where(count > 0, high, -np.float32(np.inf))
+def _everything(width: int) -> tuple[F32, F32]:
+    """Limits that leave nothing out."""
+    return np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)

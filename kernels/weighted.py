@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from kernels import clip
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
@@ -69,6 +71,47 @@ def weighted_mean(cube: F32, n: int, weights: F64, image: F32, variance: F32, co
     _weigh(cube, n, weights, image, variance, count)
 
 
+def limits(ordered: F32, first: NDArray[np.int16], count: NDArray[np.int16]) -> tuple[F32, F32]:
+    """Smallest and largest survivor [pixel] of a cube that was collapsed; nothing lies between them where none is."""
+    pixels, last = np.arange(ordered.shape[1]), np.maximum(first.astype(np.int64) + count - 1, 0)
+    low, high = ordered[first, pixels], ordered[last, pixels]
+    return np.where(count > 0, low, np.float32(np.inf)), np.where(count > 0, high, -np.float32(np.inf))
+
+
+def clipped_weighted_mean(
+    cube: F32, n: int, rule: clip.Rule, weights: F64, image: F32, variance: F32, count: NDArray[np.int16]
+) -> NDArray[np.int64]:
+    """Weighted mean of what a rule keeps of inputs whose variances go with 1 / weight.
+
+    The rule looks at the differences from the median, each in units of its input's noise.
+
+    Parameters
+    ----------
+    cube : `numpy.ndarray` [row, width], float32
+        See `kernels.clip.collapse`; what does not survive becomes +infinity.
+    rule : `kernels.clip.Rule`
+        MEANCLIP, SIGMACLIP or MEAN.
+    weights, image, variance, count
+        As of `weighted_mean`.
+
+    Returns
+    -------
+    good : `numpy.ndarray` [width], int64
+        Number of inputs that were good.
+    """
+    root, first, ordered = np.sqrt(weights).astype(np.float32)[:, np.newaxis], np.empty_like(count), cube.copy()
+    clip.median(ordered, n, image)
+    good = np.isfinite(cube[:n])
+    with np.errstate(invalid="ignore"):
+        z = np.where(good, (cube[:n] - image) * root, np.float32(np.inf))
+    ordered[:n], ordered[n:] = z, np.inf
+    clip.collapse(ordered, n, rule, image, variance, count, first)
+    low, high = limits(ordered, first, count)
+    cube[:n][(z < low) | (z > high)] = np.inf
+    weighted_mean(cube, n, weights, image, variance, count)
+    return good.sum(axis=0)
+
+
 @njit(cache=True, nogil=True)
 def _propagate(values, variances, low, high, weights, factors, out):  # type: ignore[no-untyped-def]
     for p in range(out.size):
@@ -82,7 +125,7 @@ def _propagate(values, variances, low, high, weights, factors, out):  # type: ig
 
 
 def propagate(
-    values: F32, variances: F32, limits: tuple[F32, F32], weights: F64, factors: NDArray[np.float32], out: F32
+    values: F32, variances: F32, within: tuple[F32, F32], weights: F64, factors: NDArray[np.float32], out: F32
 ) -> None:
     """Variance of a (weighted) mean from those of its inputs: factor x sum(w^2 v) / sum(w)^2.
 
@@ -92,7 +135,7 @@ def propagate(
         The cube as it was before anything sorted it; +infinity where masked.
     variances : `numpy.ndarray` [n, width], float32
         Of each input.
-    limits : `tuple` of `numpy.ndarray` [width], float32
+    within : `tuple` of `numpy.ndarray` [width], float32
         Inputs within ``low <= x <= high`` count.
     weights : `numpy.ndarray` [n], float64
         1 each of a plain mean.
@@ -102,6 +145,6 @@ def propagate(
         Filled where any counts.
     """
     width = values.shape[1]
-    if variances.shape != (weights.size, width) or any(a.shape != (width,) for a in (*limits, out)):
+    if variances.shape != (weights.size, width) or any(a.shape != (width,) for a in (*within, out)):
         raise ValueError(f"variances {variances.shape} are not those of {weights.size} inputs of {width} pixels")
-    _propagate(values, variances, *limits, weights, factors, out)
+    _propagate(values, variances, *within, weights, factors, out)

@@ -28,6 +28,7 @@ from campaign.plan import Group, Plan
 from campaign.retry import INFRASTRUCTURE
 from campaign.runner import Runner
 from campaign.runner_graph import CHUNK, chunked
+from slurm import secure
 from tests.campaign import plans
 
 DETECTORS = 3
