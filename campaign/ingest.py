@@ -99,8 +99,8 @@ def expand(paths: Sequence[str]) -> list[str]:
     return list(files)
 
 
-def read_headers(paths: Sequence[str], keywords: Sequence[str], ranks: int) -> list[dict[str, Any]]:
-    """Have a kernel read headers and check that the files are whole; one answer a file, in order."""
+def read_headers(paths: Sequence[str], keywords: Sequence[str], ranks: int, whole: bool = True) -> list[dict[str, Any]]:
+    """Have a kernel read headers, and check that the files are ``whole``; one answer a file, in order."""
     with tempfile.TemporaryDirectory(prefix="campaign-headers-") as folder:
         result = Path(folder) / "headers.jsonl"
         files = {str(n): {"path": path} for n, path in enumerate(paths)}
@@ -110,7 +110,7 @@ def read_headers(paths: Sequence[str], keywords: Sequence[str], ranks: int) -> l
             ranks=min(ranks, len(paths)),
             journal=f"{folder}/journal/headers",
             camera={},
-            config={"keywords": list(keywords), "result": str(result)},
+            config={"keywords": list(keywords), "result": str(result), "whole": whole},
             files=files,
             tasks=[JobTask(f"headers:{n}", inputs={"raw": [n]}) for n in files],
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.errors import DataError, KernelError
-from kernels.fitsblocks import BITPIX, Cards, Stream, walk
+from kernels.fitsblocks import BITPIX, Cards, Stream, opening, walk
 from kernels.job import Job
 from kernels.publish import reason, sync
 
@@ -84,9 +84,28 @@ def read(path: str, keywords: Sequence[str]) -> dict[str, Any]:
     return {"path": path, "headers": present, "hdus": hdus, "container": _container(packed, hdus), "bytes": size}
 
 
-def _attempt(path: str, keywords: Sequence[str]) -> dict[str, Any]:
+def primary(path: str, keywords: Sequence[str]) -> dict[str, Any]:
+    """Read the primary header alone: ``path`` and ``headers``, as `read` has them.
+
+    Raises
+    ------
+    DataError
+        The header cannot be read.
+    """
     try:
-        return read(path, keywords)
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            cards = opening(Stream(path, file, packed))
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+    values = {k: next((c.get(k) for c in cards if c.has(k)), None) for k in keywords}
+    return {"path": path, "headers": {k: v for k, v in values.items() if v is not None}}
+
+
+def _attempt(path: str, keywords: Sequence[str], whole: bool) -> dict[str, Any]:
+    try:
+        return read(path, keywords) if whole else primary(path, keywords)
     except DataError as error:
         return {"path": path, "error": error.why}
 
@@ -113,8 +132,8 @@ def execute(job: Job, comm: Any = None) -> int:
     job : `kernels.job.Job`
         A task for each frame, ``inputs["raw"]`` its one file;
         ``config["keywords"]`` are wanted, ``config["result"]`` is the path of
-        the JSON lines: one a task, in their order, as `read` returns or
-        ``{"path", "error"}``.
+        the JSON lines: one a task, in their order, as `read` returns (or
+        `primary`, where ``config["whole"]`` is false) or ``{"path", "error"}``.
     comm : mpi4py communicator, optional
         The ranks share the frames; rank 0 writes.
 
@@ -130,7 +149,8 @@ def execute(job: Job, comm: Any = None) -> int:
     """
     rank, ranks = (comm.Get_rank(), comm.Get_size()) if comm else (0, 1)
     paths = [job.files[task.inputs["raw"][0]].path for task in job.tasks]
-    mine = [(n, _attempt(paths[n], job.config["keywords"])) for n in range(rank, len(paths), ranks)]
+    keywords, whole = job.config["keywords"], bool(job.config.get("whole", True))
+    mine = [(n, _attempt(paths[n], keywords, whole)) for n in range(rank, len(paths), ranks)]
     found = comm.gather(mine, root=0) if comm else [mine]
     if found is not None:
         numbered = sorted((item for share in found for item in share), key=lambda item: item[0])
