@@ -103,6 +103,8 @@ class Progress:
             return
         if event.event != "published":
             say(f"{event.task} {event.event}: {event.detail['error']}")
+        for text in event.detail.get("look_at", ()):  # what is told before it is combined
+            say(f"look at     {text}")
         if self._bar:
             self._bar.update(self._task, completed=self._done, description=event.task)
         elif event.event == "published":
