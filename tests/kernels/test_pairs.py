@@ -113,7 +113,7 @@ def test_flats_of_rising_times_give_the_gain(lab: Any) -> None:
     pattern = 1 + 0.02 * rng.normal(size=(26, 40))
     raws = [
         lab.write(f"{n}.fits", [
-            np.rint(bias + rng.normal(0, noise, (26, 40)) + rng.poisson(1000.0 * (n + 4) * pattern * gain) / gain)
+            (bias + 0.5 + rng.normal(0, noise, (26, 40)) + rng.poisson(900.0 * (n + 4) * pattern * gain) / gain).astype(int)
             for _ in lab.amplifiers
         ])
         for n in range(24)
