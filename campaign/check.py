@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import judging, levels
+from campaign import agreement, judging, levels
 from campaign.cost import Cost, estimate
 from campaign.derived import is_derived
 from campaign.errors import CampaignError, SubmissionRefused
@@ -101,6 +101,9 @@ def _look_at_frames(
     _describe(found, selection)
     for text in selection_problems(selection, product, options.allow_missing) if product else ():
         found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
+    if found.problems:  # else the plan says it
+        for text in agreement.read(camera, selection, options.ranks or cores()).problems:
+            found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
     if with_levels and product and not selection.unreachable:
         with found.noting():
             found.levels = measure_levels(selection, product, in_unit(camera, step.pipeline), options.ranks or cores())

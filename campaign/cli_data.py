@@ -14,8 +14,9 @@ from campaign.cli import as_json, cli, ranks
 from campaign.wording import count
 
 if TYPE_CHECKING:
-    from campaign.ingest import Report, SummaryRow
+    from campaign.ingest import Report
     from campaign.simulation import Places
+    from campaign.summary import SummaryRow
 
 
 #: Files of which notes are shown.
@@ -148,6 +149,7 @@ def _rate(text: str) -> tuple[str, Any]:
     help="Leave the files where they are, or copy them in.",
 )
 @click.option("--summary", is_flag=True, help="Show what the repository holds, with read noise and gain from pairs.")
+@click.option("--amplifiers", is_flag=True, help="Of the summary, every amplifier's figures beside the camera file's.")
 @ranks
 @as_json
 def ingest(
@@ -159,6 +161,7 @@ def ingest(
     day_obs: int | None,
     transfer: str,
     summary: bool,
+    amplifiers: bool,
     ranks: int,
     as_json: bool,
 ) -> None:
@@ -167,13 +170,18 @@ def ingest(
     A file that cannot be read or translated is named with the reason, the
     others go in, and the exit code is 1.  The same files again change nothing.
     """
+    from dataclasses import asdict
+
     from campaign import console
     from campaign.errors import UsageError
     from campaign.home import home_of_new
-    from campaign.ingest import Report, camera_of, summarise
+    from campaign.ingest import Report, camera_of
     from campaign.ingest import ingest as ingest_files
+    from campaign.summary import disagreements, summarise
     from campaign.translation import Overrides
 
+    if amplifiers and not summary:
+        raise UsageError("--amplifiers is of the summary", do="give --summary too")
     if not files and not summary:
         raise UsageError("no file to ingest", do="name files or folders, or ask for --summary")
     root = repo.absolute()
@@ -193,15 +201,17 @@ def ingest(
         with open_repository(str(root)) as repository:
             rows = summarise(repository, camera.name, camera, ranks)
     if as_json:
-        console.emit({**vars(report), "refused": dict(report.refused), "notes": dict(report.notes), "summary": [vars(row) for row in rows]})
+        found = {"summary": [asdict(row) for row in rows], "disagreements": disagreements(rows)}
+        console.emit({**vars(report), "refused": dict(report.refused), "notes": dict(report.notes), **found})
     else:
-        _show_ingest(report, rows, bool(files))
+        _show_ingest(report, rows, bool(files), amplifiers)
     if report.refused:
         raise SystemExit(1)
 
 
-def _show_ingest(report: Report, rows: Sequence[SummaryRow], asked: bool) -> None:
+def _show_ingest(report: Report, rows: Sequence[SummaryRow], asked: bool, amplifiers: bool) -> None:
     from campaign import console
+    from campaign.summary import disagreements
 
     for path, why in report.refused.items():
         console.say(f"refused: {path}: {why}")
@@ -214,12 +224,26 @@ def _show_ingest(report: Report, rows: Sequence[SummaryRow], asked: bool) -> Non
     if rows:
         columns = ("type", "day_obs", "filter", "band", "exposures", "raws", "seconds", "read noise/ADU", "gain e-/ADU")
         console.table(columns, [_summary_cells(row) for row in rows])
+    if amplifiers:
+        columns = ("type", "day_obs", "filter", "detector", "amplifier", "pairs",
+                   "read noise/ADU", "camera file", "gain e-/ADU", "camera file")  # fmt: skip
+        console.table(columns, [cells for row in rows for cells in _amplifier_cells(row)])
+    for text in disagreements(rows):
+        console.say(f"note: {text}")
 
 
 def _summary_cells(row: SummaryRow) -> tuple[object, ...]:
     times = ", ".join(f"{t:g}" for t in row.exposure_times)
     figures = (_figure(row.read_noise), _figure(row.gain))
     return row.type, row.day_obs, row.physical_filter, row.band, row.exposures, row.raws, times, *figures
+
+
+def _amplifier_cells(row: SummaryRow) -> list[tuple[object, ...]]:
+    return [
+        (row.type, row.day_obs, row.physical_filter, m.detector, m.amplifier, m.pairs,
+         *map(_figure, (m.read_noise, m.file_read_noise, m.gain, m.file_gain)))
+        for m in row.amplifiers
+    ]  # fmt: skip
 
 
 def _figure(value: float | None) -> str:

@@ -252,6 +252,8 @@ class Progress:
             return
         if event.event != "published":
             say(f"{event.task} {event.event}: {visible(str(event.detail['error']), lines=False)}")
+        for text in event.detail.get("look_at", ()):  # what is told before it is combined
+            say(f"look at     {visible(str(text), lines=False)}")
         if self._bar:
             self._bar.update(self._task, completed=self._done, description=visible(event.task, lines=False))
         elif event.event == "published":

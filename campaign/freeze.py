@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from statistics import fmean
@@ -44,6 +44,8 @@ class Request:
         By kind, the collection that the operator wants a calibration from.
     permissions : `dict`
         The site's ``mode`` and ``group`` for published files.
+    cards : `dict`
+        More for the products' headers: the camera's settings.
     """
 
     step: StepConfig
@@ -54,6 +56,7 @@ class Request:
     excluded: Sequence[int]
     named: Mapping[str, str]
     permissions: Mapping[str, Any]
+    cards: Mapping[str, Any] = field(default_factory=dict)
 
 
 def only(pipeline: Pipeline, kernel: str) -> PipelineTask:
@@ -307,6 +310,7 @@ class Freezer:
             "EXCLUDED": " ".join(map(str, sorted(self._request.excluded))) or "none",
             "GAINS_FROM": self._gains_from,
         }
+        cards |= self._request.cards
         cards |= self._corrections.cards(detector)
         if self._bias_stays:
             cards["CALIB_BIAS"] = "none"

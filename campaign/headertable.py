@@ -6,9 +6,10 @@ import difflib
 import re
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from annotated_types import Len
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, StringConstraints, field_validator, model_validator
 
 #: What biases, darks and flats are made of, by name.
 CALIBRATIONS = ("bias", "dark", "flat")
@@ -99,6 +100,23 @@ class TypeRule(BaseModel):
         return when
 
 
+class Setting(BaseModel):
+    """A setting of the camera that all frames of a step must share.
+
+    Parameters
+    ----------
+    keywords : `tuple` [`str`]
+        Where it is found, in order of preference, as in `Translation`.
+    within : `float`
+        By how much two frames may differ; texts must be equal.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    keywords: Annotated[tuple[str, ...], Len(min_length=1)]
+    within: NonNegativeFloat = 0.0
+
+
 class Translation(BaseModel):
     """How the header of a camera's raw frames is read.
 
@@ -125,6 +143,8 @@ class Translation(BaseModel):
         Header values of the filter that are not the physical filter's name.
     no_filter : `str`
         The physical filter where the header has none.
+    agree : `dict` [`str`, `Setting`]
+        Settings that the frames of a step must share.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -138,6 +158,7 @@ class Translation(BaseModel):
     types: tuple[TypeRule, ...]
     filters: dict[str, str] = {}
     no_filter: str = "unknown"
+    agree: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Setting] = {}
 
     @field_validator("accept", mode="after")
     @classmethod

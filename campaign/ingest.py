@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from campaign.camera import Camera, load
@@ -21,7 +19,6 @@ from campaign.translation import Overrides, TranslationError, translate
 
 if TYPE_CHECKING:
     from campaign.repository import Repository
-    from campaign.repository_records import ExposureRecord, Raw
 
 
 @dataclass(frozen=True)
@@ -101,9 +98,13 @@ def expand(paths: Sequence[str]) -> list[str]:
 
 
 def read_headers(
-    paths: Sequence[str], keywords: Sequence[str], ranks: int, headers: Sequence[int | str] = (0,)
+    paths: Sequence[str],
+    keywords: Sequence[str],
+    ranks: int,
+    headers: Sequence[int | str] = (0,),
+    whole: bool = True,
 ) -> list[dict[str, Any]]:
-    """Have a kernel read headers and check that the files are whole; one answer a file, in order."""
+    """Have a kernel read headers, and check that the files are ``whole``; one answer a file, in order."""
     with tempfile.TemporaryDirectory(prefix="campaign-headers-") as folder:
         result = Path(folder) / "headers.jsonl"
         files = {str(n): {"path": path} for n, path in enumerate(paths)}
@@ -113,7 +114,7 @@ def read_headers(
             ranks=min(ranks, len(paths)),
             journal=f"{folder}/journal/headers",
             camera={},
-            config={"keywords": list(keywords), "headers": list(headers), "result": str(result)},
+            config={"keywords": list(keywords), "headers": list(headers), "result": str(result), "whole": whole},
             files=files,
             tasks=[JobTask(f"headers:{n}", inputs={"raw": [n]}) for n in files],
         )
@@ -160,128 +161,3 @@ def ingest(
     went_in = {*report.new, *report.existing}
     notes = {o.path: "; ".join(o.notes) for o in observations if o.notes and o.path in went_in}
     return Report(report.new, report.existing, {**refused, **{r.path: r.why for r in report.refused}}, notes)
-
-
-# The summary
-
-#: Exposure times that differ by less are equal, second: a shutter's word is that good.
-EQUAL = 5e-3
-
-
-@dataclass(frozen=True)
-class SummaryRow:
-    """Frames of one kind on one day; noise (ADU) and gain (electron / ADU) from pairs, where there are any."""
-
-    type: str
-    day_obs: int
-    physical_filter: str
-    band: str
-    exposures: int
-    raws: int
-    exposure_times: tuple[float, ...]
-    read_noise: float | None = None
-    gain: float | None = None
-
-
-def summarise(repository: Repository, instrument: str, camera: Camera, ranks: int) -> list[SummaryRow]:
-    """Count exposures by type, day and filter; measure read noise and gain from pairs of biases and flats."""
-    selection = repository.select([f"{instrument}/raw/all"], f"instrument='{instrument}'")
-    raws = Counter(r.exposure for r in selection.raws)
-    groups: dict[tuple[str, int, str], list[ExposureRecord]] = defaultdict(list)
-    for exposure in selection.exposures:
-        groups[exposure.type, exposure.day_obs, exposure.physical_filter].append(exposure)
-    paths: dict[int, list[Raw]] = defaultdict(list)
-    for raw in selection.raws:
-        paths[raw.exposure].append(raw)
-    measured = _measure_pairs(groups, paths, camera, ranks)
-    return [
-        SummaryRow(
-            *key,
-            some[0].band,
-            len(some),
-            sum(raws[e.id] for e in some),
-            tuple(sorted({e.exposure_time for e in some})),
-            *measured.get(key, (None, None)),
-        )
-        for key, some in sorted(groups.items())
-    ]
-
-
-def _pairs(exposures: Sequence[ExposureRecord]) -> list[tuple[ExposureRecord, ExposureRecord]]:
-    """Consecutive exposures of equal exposure time."""
-    ordered = sorted(exposures, key=lambda e: e.id)
-    pairs = zip(ordered[::2], ordered[1::2], strict=False)
-    return [(a, b) for a, b in pairs if abs(a.exposure_time - b.exposure_time) <= EQUAL]
-
-
-def _measure_pairs(
-    groups: Mapping[tuple[str, int, str], Sequence[ExposureRecord]],
-    raws: Mapping[int, Sequence[Raw]],
-    camera: Camera,
-    ranks: int,
-) -> dict[tuple[str, int, str], tuple[float | None, float | None]]:
-    """Read noise by group of biases and gain by group of flats: medians over pairs, detectors, amplifiers."""
-    wanted = {key: _pairs(some) for key, some in groups.items() if key[0] in ("bias", "flat")}
-    keys = [(key, a, b) for key, pairs in wanted.items() for a, b in pairs]
-    if not keys:
-        return {}
-    answers = _run_pairs(keys, raws, camera, ranks)
-    bias = [row for row in answers if row["type"] == "bias"]
-    offset = {(r["detector"], r["amplifier"]): r["mean"] for r in bias}
-    noise = {(r["detector"], r["amplifier"]): r["variance"] for r in bias}
-    found: dict[tuple[str, int, str], tuple[float | None, float | None]] = {}
-    for key in wanted:
-        rows = [r for r in answers if tuple(r["group"]) == key]
-        if key[0] == "bias" and rows:
-            found[key] = (median(r["noise"] for r in rows), None)
-        gains = [_gain(r, offset, noise) for r in rows] if key[0] == "flat" else []
-        good = [g for g in gains if g is not None]
-        if good:
-            found[key] = (None, median(good))
-    return found
-
-
-def _gain(
-    row: Mapping[str, Any], offset: Mapping[tuple[int, str], float], noise: Mapping[tuple[int, str], float]
-) -> float | None:
-    """Mean-variance gain of one amplifier of one pair; the bias level and noise come from the biases."""
-    key = (row["detector"], row["amplifier"])
-    if key not in noise:
-        return None
-    signal, variance = row["mean"] - offset[key], row["variance"] - noise[key]
-    return signal / variance if variance > 0 and signal > 0 else None
-
-
-def _run_pairs(
-    keys: Sequence[tuple[tuple[str, int, str], ExposureRecord, ExposureRecord]],
-    raws: Mapping[int, Sequence[Raw]],
-    camera: Camera,
-    ranks: int,
-) -> list[dict[str, Any]]:
-    files: dict[str, dict[str, str]] = {}
-    tasks = []
-    for group, a, b in keys:
-        first = {r.detector: r for r in raws[a.id]}
-        second = {r.detector: r for r in raws[b.id]}
-        for detector in sorted(first.keys() & second.keys()):
-            names = [f"{e.id}:{detector}" for e in (a, b)]
-            files |= {
-                name: {"path": r.path} for name, r in zip(names, (first[detector], second[detector]), strict=True)
-            }
-            task = JobTask(f"pairs:{a.id},{detector}", detector, {"raw": names}, parameters={"group": list(group)})
-            tasks.append(task)
-    with tempfile.TemporaryDirectory(prefix="campaign-pairs-") as folder:
-        result = Path(folder) / "pairs.json"
-        job = JobFile(
-            kernel="pairs",
-            run="summary",
-            ranks=min(ranks, len(tasks)),
-            journal=f"{folder}/journal/pairs",
-            camera=camera.plain({t.detector for t in tasks if t.detector is not None}),
-            config={"result": str(result), "isr": {}},
-            files=files,
-            tasks=tasks,
-        )
-        run_job(job.write(Path(folder) / "pairs.json.job"), job.ranks, Path(folder) / "pairs.log")
-        rows: list[dict[str, Any]] = json.loads(result.read_text())
-        return rows

@@ -243,9 +243,11 @@ def _shape(table: Table, product: str, live: NDArray[np.bool_]) -> Series:
     values = np.where(live, table.values["shape"], np.nan)
     level = np.abs(_median(table.values["level"], 0))
     floor = OF_FLAT * level if product == "flat" else PRECISION * _median(table.values["noise"], 0)
-    error = np.maximum(np.hypot(floor, OF_CELL * _median(table.values["shape_error"], 0)), PRECISION * DIGITISATION)
+    # The longest of some darks has the noisiest cells: each frame counts by its own.
+    cell = np.fmax(table.values["shape_error"], _median(table.values["shape_error"], 0))
+    error = np.maximum(np.hypot(floor, OF_CELL * cell), PRECISION * DIGITISATION)
     far = (values - _median(values, 0)) / error
-    return Series("shape", far, far, error)
+    return Series("shape", far, far, _median(error, 0))
 
 
 def _scanned(table: Table, camera: Camera) -> NDArray[np.bool_]:

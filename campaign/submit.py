@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from campaign import claim, release
+from campaign import agreement, claim, release
 from campaign.allocation import site_of, slots, with_ranks, with_resources
 from campaign.backend import require_dask
 from campaign.cost import estimate
@@ -93,12 +93,15 @@ def _frozen(step: Step, repository: Repository, options: Options, ranks: int, ru
         return Deriver(step, repository, camera, ranks, run, options.named).freeze(), camera
     camera, selection = select(step, repository, options)
     require(selection, kind_of(step.pipeline), options.allow_missing, step.query_place)
+    settings = agreement.read(camera, selection, ranks)
+    agreement.require(settings, step.query_place)
     camera = in_unit(camera, step.pipeline)
     chosen = (list(options.exclude), options.named)
-    request = Request(step.config, step.pipeline, camera, selection, ranks, *chosen, step.permissions)
+    request = Request(step.config, step.pipeline, camera, selection, ranks, *chosen, step.permissions, settings.cards)
     plan = freeze(request, repository, run)
-    lacking = [text for text in [missing(selection)] if text]
-    return replace(plan, notes=[*lacking, *plan.notes]), camera
+    notes = [text for text in [missing(selection)] if text]
+    notes += [*settings.notes, *agreement.against(camera, settings, plan), *plan.notes]
+    return replace(plan, notes=notes), camera
 
 
 def taken(home: Home, repository: Repository, output_run: str, how: str) -> SubmissionRefused:

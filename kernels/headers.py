@@ -16,7 +16,7 @@ from secrets import token_hex
 from typing import Any
 
 from kernels.errors import DataError
-from kernels.fitsblocks import BITPIX, Cards, Hdus, Stream, packing, walk
+from kernels.fitsblocks import BITPIX, Cards, Hdus, Stream, opening, packing, walk
 from kernels.job import Job
 from kernels.publish import PublishError, reason, sync
 from kernels.raw import Frames
@@ -102,9 +102,31 @@ def read(path: str, keywords: Sequence[str], sources: Sequence[str | int] = (0,)
     }
 
 
-def _attempt(path: str, job: Job) -> dict[str, Any]:
+def primary(path: str, keywords: Sequence[str]) -> dict[str, Any]:
+    """Read the primary header alone: ``path`` and ``headers``, as `read` has them.
+
+    Raises
+    ------
+    DataError
+        The header cannot be read.
+    """
     try:
-        return read(path, job.config["keywords"], job.config.get("headers", (0,)))
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            cards = opening(Stream(path, file, packed)).primary
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+    values = {k: next((c.get(k) for c in cards if c.has(k)), None) for k in keywords}
+    return {"path": path, "headers": {k: v for k, v in values.items() if v is not None}}
+
+
+def _attempt(path: str, job: Job) -> dict[str, Any]:
+    keywords, sources = job.config["keywords"], job.config.get("headers", (0,))
+    try:
+        if job.config.get("whole", True) or tuple(sources) != (0,):
+            return read(path, keywords, sources)
+        return primary(path, keywords)
     except DataError as error:
         return {"path": path, "error": error.why}
     except Exception as error:  # whatever is wrong with one file, the others can be read
@@ -134,8 +156,8 @@ def execute(job: Job, comm: Any = None) -> int:
         A task for each frame, ``inputs["raw"]`` its one file;
         ``config["keywords"]`` are wanted, ``config["headers"]`` are `read`'s
         ``sources``, ``config["result"]`` is the path of
-        the JSON lines: one a task, in their order, as `read` returns or
-        ``{"path", "error"}``.
+        the JSON lines: one a task, in their order, as `read` returns (or
+        `primary`, where ``config["whole"]`` is false) or ``{"path", "error"}``.
     comm : mpi4py communicator, optional
         The ranks share the frames; rank 0 writes.
 

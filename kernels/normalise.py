@@ -200,15 +200,16 @@ class Measure(FrameKernel):
                 levels.require_different(file.path, exposure, same, f"amplifier {amplifier.name} of {detector.name}")
 
     def _saturated(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
-        """What is to be told of saturated exposures, before anything is made of them."""
-        detector, notes = self.detector(task), []
-        for exposure, result in zip(task.parameters["exposures"], results, strict=True):
-            worst = int(np.argmax(result["saturated"]))
-            share, name = result["saturated"][worst], detector.amplifiers[worst].name
-            if share > SATURATED:
-                what = f"{100 * share:.1f} % of amplifier {name} of {detector.name} saturated"
-                notes.append(f"exposure {exposure}: {what}; --exclude {exposure} leaves it out")
-        return {"look_at": notes} if notes else {}
+        """What is to be told of saturated exposures, before anything is made of them: one text, of the worst."""
+        exposures, detector = task.parameters["exposures"], self.detector(task)
+        shares = np.array([r["saturated"] for r in results])
+        many = int((shares.max(axis=1) > SATURATED).sum())
+        if not many:
+            return {}
+        n, k = np.unravel_index(int(np.argmax(shares)), shares.shape)
+        what = f"{100 * shares[n, k]:.1f} % of amplifier {detector.amplifiers[k].name} of {detector.name} saturated"
+        more = f", more than {100 * SATURATED:g} % in {many} exposures" if many > 1 else ""
+        return {"look_at": [f"exposure {exposures[n]}: {what}{more}; --exclude {exposures[n]} leaves it out"]}
 
 
 def measure(job: Job, comm: Any) -> int:

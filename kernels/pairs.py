@@ -1,9 +1,10 @@
-"""Mean and noise from pairs of equal frames: the difference knows nothing of what both share."""
+"""Mean and noise from pairs of like frames: the difference knows nothing of what both share."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,64 +26,92 @@ SIDE = 512
 NSIGMA, PASSES = 5.0, 3
 
 
-def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
-    """Mean level and half the variance of the difference, by amplifier.
+#: Of two frames of light the fainter has at least this part of the other's.
+ALIKE = 0.5
 
-    The pair is scaled to its common mean first, so that a lamp that changed a
-    little does not count as noise.
+
+def matched(levels: Sequence[float], light: bool) -> list[tuple[int, int]]:
+    """Pair frames of nearly equal level: sorted by it, an odd one left where that costs least.
+
+    Parameters
+    ----------
+    levels : sequence of `float`
+        ADU, above the bias where there is ``light``.
+
+    Returns
+    -------
+    pairs : `list` [(`int`, `int`)]
+        Indices, the fainter one first.
+    """
+    usable = [k for k, level in enumerate(levels) if np.isfinite(level) and (level > 0 or not light)]
+    order = sorted(usable, key=levels.__getitem__)
+    line = [levels[k] for k in order]
+
+    def cost(some: Sequence[int]) -> float:
+        return sum(line[b] - line[a] for a, b in zip(some[::2], some[1::2], strict=True))
+
+    ranks = list(range(len(order)))
+    if len(ranks) % 2:
+        ranks = min((ranks[:k] + ranks[k + 1 :] for k in ranks[::2]), key=cost)
+    pairs = [(order[a], order[b]) for a, b in zip(ranks[::2], ranks[1::2], strict=True)]
+    return [(a, b) for a, b in pairs if not light or levels[a] >= ALIKE * levels[b]]
+
+
+def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
+    """Levels of the frames of a group, and the variance of the differences of those that are nearly equal.
+
+    A pair of flats is scaled to its common mean first, so that a lamp that
+    changed, or another time, does not count as noise.
 
     Returns
     -------
     rows : `list` [`dict`]
-        ``detector``, ``amplifier``, ``mean`` (ADU, over the overscan where
-        there is one), ``variance`` (ADU^2) and ``noise`` (ADU, less what the
-        overscan's own noise adds to it), and the task's ``group``.
+        A pair and amplifier: ``detector``, ``amplifier``, ``means`` (of both,
+        ADU, over the overscan where there is one, and less the task's
+        ``offsets``), ``variance`` (half of that of the difference, ADU^2) and
+        ``noise`` (ADU, less what the overscan's own noise adds to it), and the
+        task's ``group``.
     """
     camera = geometry.camera(job.camera)
     assert task.detector is not None
     detector, isr, rows = camera.detectors[task.detector], IsrConfig.from_plain(job.config["isr"]), []
+    group = task.parameters["group"]
+    light, offsets = group[0] == "flat", task.parameters.get("offsets", {})
     for k, amplifier in enumerate(detector.amplifiers):
         reader = Reader(frames, Scratch(), [k], isr, "adu", Calibrations(detector))
         nx, ny, region = amplifier.data.nx, amplifier.data.ny, serial_region(amplifier, isr)
         extra = np.pi / 2 / region.nx if region else 0.0  # what the median of a row's overscan adds
         bottom, top = max(0, (ny - SIDE) // 2), min(ny, (ny + SIDE) // 2)
         columns = slice(max(0, (nx - SIDE) // 2), min(nx, (nx + SIDE) // 2))
-        first, second = (
-            reader.frame(job.files[key], 0.0, bottom, top)[0].pixels[:, columns].astype(np.float64)
-            for key in task.inputs["raw"]
-        )
-        means = [clipped_mean(f.astype(np.float32), None, NSIGMA, PASSES)[0] for f in (first, second)]
-        mean = sum(means) / 2
-        light = task.parameters["group"][0] == "flat" and mean > 0
-        difference = (first * mean / means[0] - second * mean / means[1]) if light else first - second
-        _, sigma, _ = clipped_mean(difference.astype(np.float32), None, NSIGMA, PASSES)
-        rows.append(
-            {
-                "detector": detector.id,
-                "amplifier": amplifier.name,
-                "mean": mean,
-                "variance": sigma**2 / 2,
-                "noise": sigma / (2 * (1 + extra)) ** 0.5,
-            }
-        )
-    kind = {"group": task.parameters["group"], "type": task.parameters["group"][0]}
-    return [row | kind for row in rows]
+        offset = float(offsets.get(amplifier.name, 0.0))
+        images = []
+        for key in task.inputs["raw"]:
+            with suppress(KernelError):  # a summary shows what can be measured
+                images.append(reader.frame(job.files[key], 0.0, bottom, top)[0].pixels[:, columns] - np.float32(offset))
+        means = [clipped_mean(image, None, NSIGMA, PASSES)[0] for image in images]
+        for a, b in matched(means, light):
+            first, second, mean = images[a].astype(np.float64), images[b].astype(np.float64), (means[a] + means[b]) / 2
+            difference = first * (mean / means[a]) - second * (mean / means[b]) if light else first - second
+            sigma = clipped_mean(difference.astype(np.float32), None, NSIGMA, PASSES)[1]
+            rows.append(
+                {
+                    "detector": detector.id,
+                    "amplifier": amplifier.name,
+                    "means": [means[a], means[b]],
+                    "variance": sigma**2 / 2,
+                    "noise": sigma / (2 * (1 + extra)) ** 0.5,
+                }
+            )
+    return [row | {"group": group, "type": group[0]} for row in rows]
 
 
 def _share(job: Job, tasks: Sequence[Task]) -> list[dict[str, Any]]:
     with Frames() as frames:
-        return [row for task in tasks for row in _attempt(job, task, frames)]
-
-
-def _attempt(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
-    try:
-        return measure(job, task, frames)
-    except KernelError:  # a summary shows what can be measured
-        return []
+        return [row for task in tasks for row in measure(job, task, frames)]
 
 
 def execute(job: Job, comm: Any) -> int:
-    """Measure every task's pair; rank 0 writes all rows to ``config["result"]`` (JSON)."""
+    """Measure every task's frames; rank 0 writes all rows to ``config["result"]`` (JSON)."""
     rank, size = (comm.rank, comm.size) if comm else (0, 1)
     mine = _share(job, job.tasks[rank::size])
     found = comm.gather(mine, root=0) if comm else [mine]

@@ -213,6 +213,7 @@ def _primary(detector: Detector, parameters: Mapping[str, Any], common: Mapping[
         "HEADVER": 2,
         "CCDGAIN": 1.0,
         "CCDNOISE": 10.0,
+        "CCDTEMP": -100.0,
         "TELESCOP": "LSST",
         "OBSID": parameters["obs_id"],
         "TELCODE": telescope,

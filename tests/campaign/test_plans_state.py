@@ -334,13 +334,13 @@ def test_a_campaigns_runs_are_used_by_it(made: Made, monkeypatch: pytest.MonkeyP
         return {run.rpartition("/")[2]: use.text for run, use in found.items()}
 
     keep_plan(made.books, made.campaign.path.read_text(), made.campaign.chosen_variables, changed=False)
-    begin(made)
+    made.begin()
     made.run("bias", "r-1", "failed")
     made.run("dark", "r-2", "done")  # somebody's
     name = made.campaign.name
     assert used() == {"r-1": f"step bias of campaign {name}, which failed"}
     made.books.write("rejected", "bias", run="r-1", rerun="20250207b")
-    begin(made, rerun="20250207b")
+    made.begin(rerun="20250207b")
     made.run("bias", "r-3", "done", "20250207b")  # no driver has seen it yet
     assert used() == {"r-3": f"waited for at the gate bias of campaign {name}"}
     made.books.write("accepted", "bias", run="r-3", reason="flat")
