@@ -52,6 +52,7 @@ DECISIONS = {
     "clean-unlisted": "its folder is gone, the list of runs has it",
     "certify-decided": "what is certified is decided, nothing is certified, nobody else decides meanwhile",
     "certified": "it is certified, and not chained",
+    "restart-looked": "a restart has looked at what is done, and has not the claim",
     "restart-claimed": "a restart has the claim, what is not done is not forgotten",
     "simulation-begun": "a simulation has its folders for itself, and has written nothing",
     "repository-made": "a new repository is whole, under another name",

@@ -46,6 +46,7 @@ def restart(
     SubmissionRefused
         Somebody makes it, or may do so; or finished tasks would be made otherwise today.
     """
+    reach("restart-looked")
     with repository.deciding():
         claim.take(left.plan.folder)
         left = left.again()

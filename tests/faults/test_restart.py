@@ -79,6 +79,20 @@ class TestOneAtATime:
         assert "this machine cannot see whether that process lives" in killed.err
         assert "on elsewhere" in killed.err
 
+    @pytest.mark.soak
+    def test_a_restart_asks_again_once_it_has_the_claim(self, killed: Killed, tmp_path: Path) -> None:
+        """Another has made everything since it looked: nothing of that is made again, or forgotten."""
+        assert killed.submit("job-ended") == -signal.SIGKILL
+        held = tmp_path / "held"
+        more = {"CAMPAIGN_HOLD_AT": f"restart-looked@{held}"}
+        with killed.operator.start("restart", str(killed.folder), **more) as late:
+            wait_for(held.exists)
+            assert killed.restart() == 0, killed.err
+            held.unlink()
+            _, said = late.communicate(timeout=120)
+        assert late.returncode == 0, said
+        killed.require_whole(TASKS)
+
     def test_a_process_that_has_come_to_the_number_is_another(self, killed: Killed) -> None:
         assert killed.submit("job-submitting") == -signal.SIGKILL
         claim.write(killed.folder)
