@@ -191,7 +191,14 @@ def ingest(
         with open_repository(str(root)) as repository:
             rows = summarise(repository, camera.name, camera, ranks)
     if as_json:
-        console.emit({**vars(report), "refused": dict(report.refused), "notes": dict(report.notes), "summary": [vars(row) for row in rows]})
+        console.emit(
+            {
+                **vars(report),
+                "refused": dict(report.refused),
+                "notes": dict(report.notes),
+                "summary": [vars(row) for row in rows],
+            }
+        )
     else:
         _show_ingest(report, rows, bool(files))
     if report.refused:

@@ -29,7 +29,7 @@ DIGITISATION = 12**-0.5
 
 @dataclass(frozen=True)
 class Row:
-    """One amplifier of one exposure: level above overscan, noise, overscan's level in ADU; saturated and blank fraction."""
+    """One amplifier of one exposure: level above overscan, noise, overscan in ADU; saturated and blank fraction."""
 
     exposure: int
     detector: int

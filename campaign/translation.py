@@ -251,9 +251,7 @@ def _named(hdu: Mapping[str, Any], key: str | int) -> bool:
     return bool(hdu["hdu"] == key if isinstance(key, int) else (hdu["extname"] or "").upper() == key.strip().upper())
 
 
-def _check_frame(
-    header: _Header, hdus: Sequence[Mapping[str, Any]], detector: Detector, camera: Camera
-) -> list[str]:
+def _check_frame(header: _Header, hdus: Sequence[Mapping[str, Any]], detector: Detector, camera: Camera) -> list[str]:
     """Compare the HDUs with the amplifiers of the detector; give notes on their pixels."""
     notes: dict[str, None] = {}
     whose = f"{camera.name} {detector.name} (type {detector.type}, scale {camera.scale})"

@@ -217,7 +217,12 @@ class Combine(FrameKernel):
             small = binned(image, binning, mask)
             files[name] = task.outputs[name], partial(product.write, cards=cards, image=small)
         published = publish_all(files, self.stamp, self._config.get("permissions", {}))
-        return {"inputs_used": len(task.inputs["raw"]), "bad_pixels": bad, **({"blank_pixels": blank} if blank else {}), **published}
+        return {
+            "inputs_used": len(task.inputs["raw"]),
+            "bad_pixels": bad,
+            **({"blank_pixels": blank} if blank else {}),
+            **published,
+        }
 
     def _require_good(self, task: Task, mask: NDArray[np.int32]) -> int:
         """Count the bad pixels; refuse a detector that hardly has others."""

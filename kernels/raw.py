@@ -101,9 +101,7 @@ class Frames:
             raise DataError(file.path, f"HDU {amplifier.hdu} is no image")
         shape = oddimage.shape(image.cards) if isinstance(image, Odd) else (image.width, image.height)
         if tuple(shape) != amplifier.raw:
-            raise DataError(
-                file.path, f"HDU {amplifier.hdu} is {tuple(shape)} pixels, the camera says {amplifier.raw}"
-            )
+            raise DataError(file.path, f"HDU {amplifier.hdu} is {tuple(shape)} pixels, the camera says {amplifier.raw}")
         return image
 
     def scanned(self, file: File) -> Scanned:

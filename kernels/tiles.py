@@ -88,7 +88,6 @@ class RowTiles:
         """Bytes of a tile at most: no encoder needs more than the pixels themselves and a byte a block."""
         return self.bytes * (self.width + 1) + -(-self.width // max(1, self.block)) + 8
 
-
     def half(self, signed: bool) -> int:
         """Where negative numbers begin that have wrapped to the upper half of an unsigned type; 0: there are none."""
         span = 1 << (self.bits - 1)
@@ -117,7 +116,9 @@ def blanks(cards: Cards) -> list[int]:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int | None):
-            raise DataError(cards.path, f"HDU {cards.text('EXTNAME') or cards.hdu}: {key} is {value!r}, not a whole number")
+            raise DataError(
+                cards.path, f"HDU {cards.text('EXTNAME') or cards.hdu}: {key} is {value!r}, not a whole number"
+            )
         if value is not None and value not in found:
             found.append(value)
     return found

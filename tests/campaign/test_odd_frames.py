@@ -1,4 +1,4 @@
-"""Frames as a small observatory may have them, from ingest to a flat: odd files, odd paths, a clock that stands still."""
+"""Frames as a small observatory may have them, from ingest to a flat: odd files and paths, a clock that stops."""
 
 from __future__ import annotations
 
@@ -52,7 +52,13 @@ def camera(exposure_ids: str) -> dict[str, Any]:
 
 def cards(number: int, kind: str = "bias", **changes: Any) -> dict[str, Any]:
     """A frame's keywords."""
-    said = {"EXTNAME": "Amp", "INSTRUME": "Odd", "FRAMENO": number, "DATE-OBS": BEGIN, "EXPTIME": 0.0 + (kind == "flat")}
+    said = {
+        "EXTNAME": "Amp",
+        "INSTRUME": "Odd",
+        "FRAMENO": number,
+        "DATE-OBS": BEGIN,
+        "EXPTIME": 0.0 + (kind == "flat"),
+    }
     eso = {"HIERARCH": f" ESO DPR TYPE = '{kind}'"}
     return said | eso | ({"FILTER": FILTER} if kind == "flat" else {}) | changes
 
@@ -75,7 +81,7 @@ def packed(number: int, values: Pixels) -> bytes:
     said = [fitsforms.card(key, value) for key, value in cards(number).items()]
     header = made[BLOCK:at].replace(fitsforms.card("EXTNAME", "A"), b"")
     data = made[-(-(at + 80) // BLOCK) * BLOCK :]
-    whole = [header[k : k + 80] for k in range(0, len(header), 80) if not header[k : k + 7] == b"EXTNAME"]
+    whole = [header[k : k + 80] for k in range(0, len(header), 80) if header[k : k + 7] != b"EXTNAME"]
     return EMPTY + fitsforms.header([*whole, *said]) + data
 
 
@@ -125,7 +131,10 @@ BAD = {
     "too long": (plain(24, pixels(1), EXPTIME=1e30), "EXPTIME is 1e+30 seconds: no exposure lasts 3.17e+22 years"),
     "underscore": (plain(25, pixels(1), EXPTIME="1_0"), "EXPTIME is '1_0', not a number of seconds"),
     "infinite": (plain(26, pixels(1), EXPTIME="inf"), "EXPTIME is 'inf', not a number of seconds"),
-    "fractions": (plain(27, pixels(1) + np.float64(0.5), -32), "HDU Amp holds float32, and 960 of 960 pixels are no whole"),
+    "fractions": (
+        plain(27, pixels(1) + np.float64(0.5), -32),
+        "HDU Amp holds float32, and 960 of 960 pixels are no whole",
+    ),
     "row short": (plain(28, pixels(1))[: -(-2 * HEIGHT * WIDTH // BLOCK) * -BLOCK + 100], "truncated in its data"),
     "name twice": (plain(29, pixels(1)) + plain(29, pixels(1))[BLOCK:], "HDU AMP: HDUs 1, 2 have that name"),
     "compress": (b"\x1f\x9d\x90" + bytes(100), "unpack it with uncompress"),
@@ -182,7 +191,9 @@ def test_products_are_made_of_them_and_read_back(night: Night) -> None:
     np.testing.assert_allclose(image, np.nanmean(signal(night.biases), axis=0), rtol=1e-5, atol=2e-3)
     assert not mask.any() and blank == 1
     done("certify", "bps_bias", "--env", night.variables)
-    done("submit", "bps_flat_g", "--env", night.variables, "--set", "extraQgraphOptions=--config cpFlatIsr:doDark=false")
+    done(
+        "submit", "bps_flat_g", "--env", night.variables, "--set", "extraQgraphOptions=--config cpFlatIsr:doDark=false"
+    )
     flat = made(night, "flat")
     assert "[" in str(flat.parent)
     butler = Butler.from_config(str(night.repository), instrument="Odd", collections=["Odd/calib/T-1/a/flatGen-g.r"])

@@ -187,7 +187,11 @@ def test_many_files_are_read_with_few_handles(tmp_path: Path) -> None:
         for n in [*range(6), *range(6)]:
             rows = frames.rows(File(str(tmp_path / f"{n}.fits")), amplifier(0), 0, 3)
             np.testing.assert_array_equal(rows, pixels()[:3] + n)
-            held = [name for p in Path("/proc/self/fd").iterdir() if p.is_symlink() and "memfd:fits" in (name := os.readlink(p))]
+            held = [
+                name
+                for p in Path("/proc/self/fd").iterdir()
+                if p.is_symlink() and "memfd:fits" in (name := os.readlink(p))
+            ]
             assert 0 < len(held) <= 2
 
 
