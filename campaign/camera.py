@@ -310,7 +310,16 @@ def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
         t, frame = a.target, cut(Section(0, 0, *a.raw), a.data, n)
         target = Section(xs[t.x0], ys[t.y0], xs[t.x1] - xs[t.x0], ys[t.y1] - ys[t.y0], t.flip_x, t.flip_y)
         boxes = {name: cut(box, a.data, n) for name, box in {"data": a.data, **a.overscans}.items()}
-        amplifiers.append({"name": a.name, "hdu": a.hdu, "raw": (frame.nx, frame.ny), "target": target, "read_from": a.read_from, **boxes})
+        amplifiers.append(
+            {
+                "name": a.name,
+                "hdu": a.hdu,
+                "raw": (frame.nx, frame.ny),
+                "target": target,
+                "read_from": a.read_from,
+                **boxes,
+            }
+        )
     size = (max(xs.values()), max(ys.values()))
     return {
         "size": size,

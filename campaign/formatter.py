@@ -27,6 +27,7 @@ SOURCE = r"CALIB_\w+_RUN"
 STRUCTURAL = frozenset({"SIMPLE", "BITPIX", "NAXIS", "EXTEND", "CHECKSUM", "DATASUM", "COMMENT", "HISTORY"})
 
 
+_BLOCK = 2880
 #: How files are packed as a whole, by their first bytes.
 _PACKED: Mapping[bytes, Callable[[bytes], bytes]] = {
     b"\x1f\x8b": gzip.decompress,
@@ -37,17 +38,23 @@ _PACKED: Mapping[bytes, Callable[[bytes], bytes]] = {
 
 @contextmanager
 def _opened(path: str) -> Iterator[fitsio.FITS]:
-    """Open a file for cfitsio by its handle: of a path, it would take brackets, ``+n``, ``$`` and more for orders."""
+    """Open a file for cfitsio by its handle: of a path, it would take brackets, ``+n``, ``$`` and more for orders.
+
+    What is packed as a whole, or ends within a block, cfitsio gets as it should be, from memory.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         start = os.pread(handle, 8, 0)
         unpack = next((unpack for magic, unpack in _PACKED.items() if start.startswith(magic)), None)
-        if unpack:
-            data, unpacked = unpack(Path(path).read_bytes()), os.memfd_create("fits", os.MFD_CLOEXEC)
+        if unpack or os.fstat(handle).st_size % _BLOCK:
+            data = Path(path).read_bytes()
+            data = unpack(data) if unpack else data
+            whole = os.memfd_create("fits", os.MFD_CLOEXEC)
             os.close(handle)
-            handle = unpacked
+            handle = whole
             with open(handle, "wb", closefd=False) as file:
                 file.write(data)
+                file.write(bytes(-len(data) % _BLOCK))
         with fitsio.FITS(f"/proc/self/fd/{handle}") as fits:
             yield fits
     finally:

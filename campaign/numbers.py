@@ -1,4 +1,4 @@
-"""Numbers as people write them in headers, variables and camera files: ASCII digits, and nothing that only Python knows.
+"""Numbers as people write them in headers, variables and camera files: in ASCII digits, not in Python.
 
 Python takes ``1_0`` for ten, digits of any script, ``nan`` and ``infinity``.
 """

@@ -225,10 +225,10 @@ def _check_day(header: _Header, day_obs: int, begin: datetime, given: bool) -> l
         day = datetime.strptime(f"{day_obs:08d}", "%Y%m%d")
     except ValueError as error:
         raise header.error(f"day_obs {day_obs} is not a date like 20241208") from error
-    off = (day - (begin - timedelta(hours=12))) / timedelta(days=1)
-    if given or abs(off) <= _DAYS_OFF:
+    off = abs((day.date() - (begin - timedelta(hours=12)).date()).days)
+    if given or off <= _DAYS_OFF:
         return []
-    return [f"{header.name('day_obs')} is {day_obs}, {abs(off):.0f} days off {header.name('begin')} {begin:%Y-%m-%d}"]
+    return [f"{header.name('day_obs')} is {day_obs}, {off} days off {header.name('begin')} {begin:%Y-%m-%d}"]
 
 
 def _id_from(header: _Header) -> str:
@@ -251,9 +251,7 @@ def _named(hdu: Mapping[str, Any], key: str | int) -> bool:
     return bool(hdu["hdu"] == key if isinstance(key, int) else (hdu["extname"] or "").upper() == key.strip().upper())
 
 
-def _check_frame(
-    header: _Header, hdus: Sequence[Mapping[str, Any]], detector: Detector, camera: Camera
-) -> list[str]:
+def _check_frame(header: _Header, hdus: Sequence[Mapping[str, Any]], detector: Detector, camera: Camera) -> list[str]:
     """Compare the HDUs with the amplifiers of the detector; give notes on their pixels."""
     notes: dict[str, None] = {}
     whose = f"{camera.name} {detector.name} (type {detector.type}, scale {camera.scale})"

@@ -31,6 +31,7 @@ from kernels.overscan import serial_region
 from kernels.product import Card
 from kernels.publish import publish
 from kernels.sample import clipped_mean
+from kernels.trailing import trailing
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -229,7 +230,7 @@ def tails(reader: Reader, file: File, columns: int) -> list[F64]:
         The file cannot be read.
     """
     means = []
-    for channel, image in zip(reader.channels, reader.trailing(file, columns), strict=True):
+    for channel, image in zip(reader.channels, trailing(reader, file, columns), strict=True):
         electrons = image if channel.gain != 1.0 else image * np.float32(channel.amplifier.gain)
         each = [clipped_mean(np.ascontiguousarray(electrons[:, x : x + 1]))[0] for x in range(electrons.shape[1])]
         means.append(np.array(each))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import crosstalk, linearity, load
+from kernels.blanks import empty, oriented, places, without_blanks
 from kernels.calibrations import Calibrations
 from kernels.deferred import restore, restoring
 from kernels.errors import JobError
@@ -46,11 +47,6 @@ def target(amplifier: Amplifier, first: int, last: int) -> Box:
     box = amplifier.target
     y0 = amplifier.data.ny - last if amplifier.flip_y else first
     return Box(box.x0, box.y0 + y0, box.nx, last - first)
-
-
-def oriented(image: NDArray[Any], amplifier: Amplifier) -> NDArray[Any]:
-    """Mirror rows [y, x] between read-out and detector orientation (its own inverse)."""
-    return image[:: -1 if amplifier.flip_y else 1, :: -1 if amplifier.flip_x else 1]
 
 
 @dataclass(frozen=True)
@@ -234,18 +230,6 @@ class Frame:
     empty: NDArray[np.bool_] | None = None
 
 
-def _empty(
-    shape: tuple[int, ...], places: Sequence[NDArray[np.intp]], amplifier: Amplifier, first: int
-) -> NDArray[np.bool_] | None:
-    """Which pixels of a frame's rows from ``first`` on are blank, in detector orientation; `None` where none is."""
-    if not any(map(len, places)):
-        return None
-    empty = np.zeros(shape, np.bool_)
-    for rows, columns in (np.transpose(some) for some in places):
-        empty[rows - first, columns] = True
-    return oriented(empty, amplifier)
-
-
 class Reader:
     """Reads and corrects a group of amplifiers of a detector: a single one, or all where there is crosstalk.
 
@@ -274,7 +258,7 @@ class Reader:
         unit: str,
         calibrations: Calibrations,
     ) -> None:
-        self._frames, self.scratch, self.config, self._calibrations = frames, scratch, config, calibrations
+        self._frames, self.scratch, self.config, self.calibrations = frames, scratch, config, calibrations
         self.channels = [Channel(k, config, unit, calibrations) for k in numbers]
         self.ceiling = calibrations.detector.adc_max
         self._columns: tuple[Exposures, list[F32]] | None = None
@@ -313,7 +297,7 @@ class Reader:
             The file cannot be read.
         """
         top = self.height if last is None else last
-        amplifiers = len(self._calibrations.detector.amplifiers)
+        amplifiers = len(self.calibrations.detector.amplifiers)
         rows = self.rows(Exposures.plain([file], [dark_time], amplifiers), first, top)
         shapes = [(top - first, c.amplifier.data.nx) for c in self.channels]
         if [image.shape for image in self._images] != shapes:
@@ -331,7 +315,7 @@ class Reader:
                 rows.samples(a),
                 rows.saturated[a],
                 rows.blank[a],
-                _empty(image.shape, rows.places[a], channel.amplifier, first),
+                empty(image.shape, rows.places[a], channel.amplifier, first),
             )
             for a, (channel, image) in enumerate(zip(self.channels, images, strict=True))
         ]
@@ -357,7 +341,7 @@ class Reader:
 
         A blank pixel, of the frames ``blanks`` of its amplifier, leaves nothing in others.
         """
-        coefficients = self._calibrations.crosstalk
+        coefficients = self.calibrations.crosstalk
         if coefficients is None:
             return None
         frames, rows, width = raws[0].shape
@@ -365,55 +349,12 @@ class Reader:
         nothing = np.zeros((frames, width), np.float32)
         for channel, raw, (base, rest), out, some in zip(self.channels, raws, levels, signal, blanks, strict=True):
             load.signal(raw, 0, width, base, rest, nothing, channel.gain, out.reshape(frames, -1))
-            load.without_blanks(raw, 0, width, some, out.reshape(raw.shape), 0)
+            without_blanks(raw, 0, width, some, out.reshape(raw.shape), 0)
             if channel.amplifier.leftwards:  # pixels that are read at the same time disturb each other
                 out[:] = channel.as_read(out).copy()
         crosstalk.correct(signal, coefficients.c0, coefficients.c1)
         whole = signal.reshape(len(raws), frames, rows, width)
         return [channel.as_read(out) for channel, out in zip(self.channels, whole, strict=True)]
-
-    def trailing(self, file: File, columns: int) -> list[F32]:
-        """Each amplifier's last data column, and ``columns`` of the overscan behind it.
-
-        Parameters
-        ----------
-        columns : `int`
-            At most as many as there are.
-
-        Returns
-        -------
-        images : `list` of `numpy.ndarray` [data row, 1 + column], float32
-            In read-out order and the job's unit, corrected from serial overscan
-            to linearity; the column levels are not subtracted.
-
-        Raises
-        ------
-        DataError
-            The file cannot be read.
-        JobError
-            An overscan has less columns.
-        """
-        box, found, raws = self.channels[0].amplifier.data, [], []
-        for channel, stack in zip(self.channels, self.stacks([file], 0, self.height), strict=True):
-            amplifier = channel.amplifier
-            width, last = amplifier.raw[0], amplifier.read_order(amplifier.data).x1
-            if width - last < columns:
-                raise JobError(f"amplifier {amplifier.name} has {width - last} columns of overscan: not {columns}")
-            raw = np.empty((1, self.height, width), np.int32)
-            stack.rows(box.y0, box.y1, raw)
-            level, wanted = channel.levels(raw, stack.blanks), amplifier.read_order(Box(last - 1, 0, 1 + columns, 1))
-            image, nothing = np.empty((1, self.height, 1 + columns), np.float32), np.zeros((1, 1 + columns), np.float32)
-            load.signal(raw, wanted.x0, wanted.x1, *level, nothing, channel.gain, image.reshape(1, -1))
-            load.without_blanks(raw, wanted.x0, wanted.x1, stack.blanks, image, 0)
-            found.append(np.ascontiguousarray(channel.as_read(image)))
-            raws.append(channel.as_read(raw[0, :, wanted.x0 : wanted.x1]) == load.BLANK)
-        signal = np.concatenate(found)
-        if self._calibrations.crosstalk:
-            crosstalk.correct(signal, self._calibrations.crosstalk.c0, self._calibrations.crosstalk.c1)
-        for channel, image, blank in zip(self.channels, signal, raws, strict=True):
-            channel.straighten(channel.as_read(image[np.newaxis]))
-            image[blank] = np.nan
-        return list(signal)
 
     def column_levels(self, exposures: Exposures) -> list[F32]:
         """Parallel overscan [frame, data column], by amplifier: ADU, or the job's unit with crosstalk."""
@@ -433,7 +374,7 @@ class Reader:
             for stack, raw in zip(stacks, raws, strict=True):
                 stack.rows(box.y0, box.y1, raw)
             blanks = [stack.blanks for stack in stacks]
-            serial = [channel.levels(*each) for channel, *each in zip(self.channels, raws, blanks, strict=True)]
+            serial = [c.levels(raw, some) for c, raw, some in zip(self.channels, raws, blanks, strict=True)]
             whole = self.signals(raws, serial, blanks)
             for a, channel in enumerate(self.channels):
                 data = channel.amplifier.data
@@ -443,7 +384,7 @@ class Reader:
                     load.signal(raws[a], data.x0, data.x1, *serial[a], nothing, 1.0, flat.reshape(len(some), -1))
                 else:
                     flat = whole[a][:, :, data.x0 : data.x1]
-                load.without_blanks(raws[a], data.x0, data.x1, blanks[a], flat, np.inf)
+                without_blanks(raws[a], data.x0, data.x1, blanks[a], flat, np.inf)
                 levels[a][start : start + _SOME] = column_levels(flat)
         return levels
 
@@ -490,7 +431,7 @@ class Rows:
         core, channels = slice(first - bottom, last - bottom), self._reader.channels
         raws = self._decode(bottom, top)
         blanks = [stack.blanks for stack in self._stacks]
-        levels = [channel.levels(*each) for channel, *each in zip(channels, raws, blanks, strict=True)]
+        levels = [c.levels(raw, some) for c, raw, some in zip(channels, raws, blanks, strict=True)]
         most = min(step + 2 * self._halo, self._top - self._bottom)
         blocks = []
         for a, channel in enumerate(channels):
@@ -533,7 +474,7 @@ class Rows:
                 load.signal(raws[a], data.x0, data.x1, *levels[a], columns, channel.gain, block.cube)
             else:
                 np.subtract(whole[a][:, :, data.x0 : data.x1], columns[:, np.newaxis], out=block.pixels)
-            load.without_blanks(raws[a], data.x0, data.x1, blanks[a], block.pixels, 0)
+            without_blanks(raws[a], data.x0, data.x1, blanks[a], block.pixels, 0)
 
     def _finish(self, a: int, bottom: int, raw: NDArray[np.int32], levels: tuple[F32, F32], block: Block) -> None:
         """Bias, dark, scale and saturation of one amplifier's block."""
@@ -547,9 +488,9 @@ class Rows:
             bias, dark, exposures.dark_times, exposures.scales[:, k], exposures.offsets[:, k],
             block.cube, block.core.start, block.core.stop, self.saturated[a],
         )  # fmt: skip
+        data = amplifier.data
         for n in self._stacks[a].blanks:
-            data = amplifier.data
-            places = np.argwhere(raw[n, block.core, data.x0 : data.x1] == load.BLANK)
-            self.blank[a, n] += len(places)
-            self.saturated[a, n] -= len(places)
-            self.places[a].append(places + (bottom + block.core.start, 0))
+            at = places(raw[n, block.core, data.x0 : data.x1], bottom + block.core.start)
+            self.blank[a, n] += len(at)
+            self.saturated[a, n] -= len(at)
+            self.places[a].append(at)

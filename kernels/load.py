@@ -8,8 +8,6 @@ row blocks.  A level is kept as a whole number and a remainder: raw values (belo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -292,23 +290,3 @@ def _variance(values):  # type: ignore[no-untyped-def]
             squares += d * d
             number += 1
     return max(squares - total * total / number, 0.0) / (number - 1) if number > 1 else np.nan
-
-
-def without_blanks(
-    raw: NDArray[np.int32], first: int, last: int, frames: Sequence[int], out: F32, value: float
-) -> None:
-    """Give blank pixels of some frames a value.
-
-    Parameters
-    ----------
-    raw : `numpy.ndarray` [frame, row, raw width], int32
-        ADU.
-    first, last : `int`
-        Columns.
-    frames : sequence of `int`
-        Those that may have any.
-    out : `numpy.ndarray` [frame, row, last - first], float32
-        What was made of them.
-    """
-    for k in frames:
-        out[k][raw[k, :, first:last] == BLANK] = value

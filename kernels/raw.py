@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from types import TracebackType
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,7 @@ class Frames:
         self._scanned: dict[str, Scanned] = {}
         self._verified: set[tuple[str, int]] = set()
         self._buffers: defaultdict[int, Buffer] = defaultdict(Buffer)
+        self._finalizer = finalize(self, _let_go, self._unpacked, self._alone)  # of kernels, which close nothing
 
     def stack(self, files: Sequence[File], amplifier: Amplifier, first: int, last: int, slot: int = 0) -> Stack:
         """Read raw rows ``[first, last)`` of an amplifier of many frames, for `Stack.rows` to decode.
@@ -197,10 +199,7 @@ class Frames:
 
     def close(self) -> None:
         """Let go of every file."""
-        while self._unpacked:
-            os.close(self._unpacked.popitem()[1])
-        while self._alone:
-            self._alone.popitem()[1].close()
+        _let_go(self._unpacked, self._alone)
 
     def __enter__(self) -> Frames:
         return self
@@ -209,3 +208,10 @@ class Frames:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _let_go(unpacked: OrderedDict[str, int], alone: OrderedDict[tuple[str, int], Open]) -> None:
+    while unpacked:
+        os.close(unpacked.popitem()[1])
+    while alone:
+        alone.popitem()[1].close()

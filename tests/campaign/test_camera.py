@@ -7,6 +7,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -374,3 +375,29 @@ def test_a_bottomless_file_ends_nothing_but_itself(tmp_path: Path) -> None:
     (tmp_path / "deep.yaml").write_text("a: " + "[" * 50000)
     with pytest.raises(ConfigurationError, match="nested deeper than"):
         cameras.load(tmp_path / "deep.yaml")
+
+
+def test_many_write_one_file_at_once(tmp_path: Path) -> None:
+    made, path = cameras.build(small(), "small"), tmp_path / "small.yaml"
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: made.dump(path), range(60)))
+    assert cameras.load(path) == made
+    assert [p.name for p in tmp_path.iterdir()] == ["small.yaml"]
+
+
+@pytest.mark.parametrize("value", ["1_0", "nan", "inf", "\u0661", "0x10", True])
+def test_numbers_are_not_pythons(value: Any) -> None:
+    plain = small()
+    plain["detectors"][0]["gains"][1] = value
+    with pytest.raises(ConfigurationError, match="gains"):
+        cameras.build(plain, "small")
+
+
+def test_keywords_are_known_as_headers_have_them() -> None:
+    plain = small()
+    plain["translation"]["accept"] = {"hierarch eso ins name": ["Small"]}
+    plain["translation"]["keywords"]["obs_id"] = ["{HIERARCH ESO DET ID}-{frame}", "Origname"]
+    table = cameras.build(plain, "small").translation
+    assert table.wanted()[:1] == ["ESO INS NAME"]
+    assert table.wanted()[-3:] == ["ESO DET ID", "FRAME", "ORIGNAME"]
+    assert table.keywords["obs_id"][0] == "{ESO DET ID}-{FRAME}"

@@ -267,3 +267,60 @@ def test_a_frame_at_another_scale_is_refused() -> None:
 
 def test_every_keyword_of_the_table_is_asked_for() -> None:
     assert set(COMCAM.translation.wanted()) == set(HEADER) | {"TESTTYPE", "REASON", "PROGRAM"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"EXPTIME": "1_0"}, "EXPTIME is '1_0', not a number of seconds"),
+        ({"EXPTIME": "nan"}, "EXPTIME is 'nan', not a number of seconds"),
+        ({"EXPTIME": "\u0661\u0660"}, "not a number of seconds"),
+        ({"EXPTIME": 1e30}, "no exposure lasts"),
+        ({"DARKTIME": 1e30}, "no exposure lasts"),
+        ({"SEQNUM": "\u0661"}, "not a whole number"),
+        ({"SEQNUM": "1_0"}, "not a whole number"),
+        ({"DATE_OBS": "0001-01-01T00:00:00"}, "a repository holds the years 1971 to 2098"),
+        ({"DATE_OBS": "9999-12-31T23:59:59.9"}, "a repository holds the years 1971 to 2098"),
+        ({"DATE_OBS": "2024-W49-7T21:00"}, "not a date and time"),
+        ({"DATE_OBS": "20241209T010203"}, "not a date and time"),
+    ],
+)
+def test_numbers_and_times_that_only_python_takes_are_refused(changes: dict[str, Any], what: str) -> None:
+    with pytest.raises(TranslationError, match=what):
+        say(**changes)
+
+
+def test_a_number_with_fits_own_exponent_is_one() -> None:
+    assert say(EXPTIME="1.5D1").exposure_time == 15.0
+
+
+@pytest.mark.parametrize(
+    ("day", "given", "notes"),
+    [
+        ("20241208", None, ()),
+        ("20241210", None, ()),
+        ("20141208", None, ("DAYOBS is 20141208, 3653 days off DATE-OBS 2024-12-09",)),
+        ("20241208", 20141208, ()),
+    ],
+)
+def test_a_day_that_is_not_the_exposures_is_told(day: str, given: int | None, notes: tuple[str, ...]) -> None:
+    assert say(Overrides(day_obs=given), DAYOBS=day).notes == notes
+
+
+def test_what_is_odd_about_the_pixels_is_told_or_refused() -> None:
+    """Beyond 32 bits: a note; of an unreadable HDU, or of a name that is there twice, nothing can be made."""
+    boxes = hdus(COMCAM)
+    boxes[3]["beyond"] = [2, 4294950308.0]
+    told = translate(COMCAM, "/raw/f.fits", HEADER, boxes, after=5)
+    what = "HDU Segment12: 2 pixels beyond 32 bits (4294950308) are masked"
+    assert told.notes == (
+        f"{what}; if these are negative, say signed: true in the camera file",
+        "5 bytes after its last HDU are not read",
+    )
+    boxes[4]["unreadable"] = "HDU Segment13 holds float32"
+    with pytest.raises(TranslationError, match="HDU Segment13 holds float32"):
+        translate(COMCAM, "/raw/f.fits", HEADER, boxes)
+    boxes[4] = {**boxes[4], "unreadable": None, "extname": "SEGMENT12"}
+    with pytest.raises(TranslationError, match="HDUs 3, 4 are all called Segment12") as caught:
+        translate(COMCAM, "/raw/f.fits", HEADER, boxes)
+    assert caught.value.do == "give the HDU's number in the camera file"

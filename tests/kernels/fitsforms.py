@@ -184,7 +184,9 @@ def wrong(name: str, data: bytes, why: str, **more: Any) -> Form:
 def with_blank(bits: int, zero: int, blank: int) -> bytes:
     """A plain image of which pixels hold BLANK."""
     values = holed()
-    return plain(bits, np.where(values == BLANK, blank, values - zero), {"BLANK": blank, **({"BZERO": zero} if zero else {})})
+    return plain(
+        bits, np.where(values == BLANK, blank, values - zero), {"BLANK": blank, **({"BZERO": zero} if zero else {})}
+    )
 
 
 def _uncompressed() -> bytes:
@@ -210,7 +212,9 @@ def _uncompressed() -> bytes:
 
 def _extensions(*names: str) -> bytes:
     """An empty primary HDU and images, each one more than the one before."""
-    parts = [header(extension(16, SHAPE, {"EXTNAME": name})) + padded(stored(image() + n)) for n, name in enumerate(names)]
+    parts = [
+        header(extension(16, SHAPE, {"EXTNAME": name})) + padded(stored(image() + n)) for n, name in enumerate(names)
+    ]
     return EMPTY + b"".join(parts)
 
 
@@ -248,18 +252,37 @@ AFTER = [
 ]
 
 HEADERS = [
-    Form("end-with-nuls", header(primary(16, SHAPE), b"END".ljust(CARD, b"\0")) + padded(stored(image())), image(), astropy=None),
+    Form(
+        "end-with-nuls",
+        header(primary(16, SHAPE), b"END".ljust(CARD, b"\0")) + padded(stored(image())),
+        image(),
+        astropy=None,
+    ),
     Form("nuls-for-blanks", _nul_header(), image(), astropy=None),
     Form("a-third-axis", header(primary(16, (1, *SHAPE))) + padded(stored(image())), image()),
     Form("a-fourth-axis", header(primary(16, (1, 1, *SHAPE))) + padded(stored(image())), image()),
-    wrong("two-planes", header(primary(16, (2, *SHAPE))) + padded(stored(image()) * 2), r"HDU 0 is \(48, 20, 2\) pixels"),
+    wrong(
+        "two-planes", header(primary(16, (2, *SHAPE))) + padded(stored(image()) * 2), r"HDU 0 is \(48, 20, 2\) pixels"
+    ),
     Form("comment-in-latin-1", plain(more={"OBSERVER": "= 'me'      / Universit\xe4t"}), image()),
     Form("blank-cards", plain(more={"": " ", "COMMENT": " nothing", "HISTORY": " none"}), image()),
     Form("many-cards", plain(more={f"KEY{n}": n for n in range(90)}), image()),
     Form("exponent-d", plain(more={"BZERO": "= 0.0D0", "BSCALE": "= 1.D+00"}), image()),
-    Form("inherit", EMPTY + header(extension(16, SHAPE, {"INHERIT": True})) + padded(stored(image())), image(), hdu=1, astropy=1),
+    Form(
+        "inherit",
+        EMPTY + header(extension(16, SHAPE, {"INHERIT": True})) + padded(stored(image())),
+        image(),
+        hdu=1,
+        astropy=1,
+    ),
     Form("primary-and-more", _SMALL + _extensions("B")[BLOCK:], image()),
-    Form("an-image-behind-tables", EMPTY + _table() + header(extension(16, SHAPE)) + padded(stored(image())), image(), hdu=2, astropy=2),
+    Form(
+        "an-image-behind-tables",
+        EMPTY + _table() + header(extension(16, SHAPE)) + padded(stored(image())),
+        image(),
+        hdu=2,
+        astropy=2,
+    ),
     Form("tables-behind-an-image", _SMALL + _table(), image()),
     wrong("a-table-for-an-image", EMPTY + _table(), "HDU 1 is no image", hdu=1),
     wrong("random-groups", header(primary(16, (HEIGHT, 0), {"GROUPS": True, "PCOUNT": 0, "GCOUNT": 1})), "HDU 0 is"),
@@ -291,7 +314,11 @@ BLANKS = [
     Form("blank-unsigned-16", with_blank(16, 32768, -32768), holed()),
     Form("blank-32", with_blank(32, 0, -(1 << 31)), holed()),
     Form("blank-64", with_blank(64, 0, -1), holed()),
-    Form("blank-8", plain(8, np.where(holed() == BLANK, 255, image() % 128), {"BLANK": 255}), np.where(holed() == BLANK, BLANK, image() % 128)),
+    Form(
+        "blank-8",
+        plain(8, np.where(holed() == BLANK, 255, image() % 128), {"BLANK": 255}),
+        np.where(holed() == BLANK, BLANK, image() % 128),
+    ),
     Form("blank-gzip", gzip.compress(with_blank(16, 0, -32768)), holed()),
     Form("blank-of-no-pixel", plain(more={"BLANK": -1}), image()),
     Form("blank-of-a-float-is-none", plain(-32, image(), {"BLANK": int(image()[0, 0])}), image(), astropy=None),
@@ -314,28 +341,90 @@ COMPRESSED = [
     Form("rice-by-rows", tiles(), image(), hdu="A", astropy=1),
     Form("rice-of-a-cube", tiles(ZNAXIS=3, ZNAXIS3=1, ZTILE3=1), image(), hdu="A", astropy=None),
     Form("rice-with-a-gap", tiles(gap=64), image(), hdu="A", astropy=1),
-    Form("rice-with-blank", tiles({"BLANK": _FIRST}), np.where(image() == _FIRST, BLANK, image()), hdu="A", astropy=None),
-    Form("rice-with-zblank", tiles({"ZBLANK": _FIRST}), np.where(image() == _FIRST, BLANK, image()), hdu="A", astropy=None),
     Form(
-        "rice-with-a-column-of-zblank", tiles(columns={"ZBLANK": ("1J", _of_tiles({7: _FIRST}))}),
-        np.where((image() == _FIRST) & (np.arange(HEIGHT)[:, np.newaxis] == 7), BLANK, image()), hdu="A", astropy=None,
-    ),  # fmt: skip
+        "rice-with-blank", tiles({"BLANK": _FIRST}), np.where(image() == _FIRST, BLANK, image()), hdu="A", astropy=None
+    ),
+    Form(
+        "rice-with-zblank",
+        tiles({"ZBLANK": _FIRST}),
+        np.where(image() == _FIRST, BLANK, image()),
+        hdu="A",
+        astropy=None,
+    ),
+    Form(
+        "rice-with-a-column-of-zblank",
+        tiles(columns={"ZBLANK": ("1J", _of_tiles({7: _FIRST}))}),
+        np.where((image() == _FIRST) & (np.arange(HEIGHT)[:, np.newaxis] == 7), BLANK, image()),
+        hdu="A",
+        astropy=None,
+    ),
     Form("uncompressed-tiles", _uncompressed(), image(), hdu="A", astropy=1),
     Form("fpacked-primary", tiles({"ZSIMPLE": True, "EXTNAME": "COMPRESSED_IMAGE"}), image(), hdu=0, astropy=1),
     *(
-        Form(f"{kind}-of-{shape[0]}x{shape[1]}", by_astropy(_holes(0), {}, compression_type=kind, tile_shape=shape), _holes(0).astype(np.int64), hdu="A", astropy=1)
+        Form(
+            f"{kind}-of-{shape[0]}x{shape[1]}",
+            by_astropy(_holes(0), {}, compression_type=kind, tile_shape=shape),
+            _holes(0).astype(np.int64),
+            hdu="A",
+            astropy=1,
+        )
         for kind, shape in (
-            ("RICE_1", SHAPE), ("RICE_1", (7, 13)), ("GZIP_1", (1, WIDTH)), ("GZIP_2", (4, WIDTH)), ("GZIP_2", (5, 9)),
-            ("PLIO_1", (1, WIDTH)), ("HCOMPRESS_1", (10, 24)),
+            ("RICE_1", SHAPE),
+            ("RICE_1", (7, 13)),
+            ("GZIP_1", (1, WIDTH)),
+            ("GZIP_2", (4, WIDTH)),
+            ("GZIP_2", (5, 9)),
+            ("PLIO_1", (1, WIDTH)),
+            ("HCOMPRESS_1", (10, 24)),
         )
     ),
-    wrong("not-compressed-tiles", by_astropy(_holes(0), {}, compression_type="NOCOMPRESS"), "unknown compression algorithm", hdu="A"),
-    Form("gzip-tiles-with-blank", by_astropy(_holes(-99), {"BLANK": -99}, compression_type="GZIP_1"), holed(), hdu="A", astropy=None),
-    Form("gzip-tiles-unsigned", by_astropy(image().astype("u2"), {}, compression_type="GZIP_1"), image(), hdu="A", astropy=1),
-    Form("gzip-tiles-unsigned-32", by_astropy(image().astype("u4"), {}, compression_type="GZIP_1"), image(), hdu="A", astropy=1),
-    Form("floats-without-loss", by_astropy(_unlike(holed(), "f4"), {}, compression_type="GZIP_2", quantize_level=0.0), holed(), hdu="A", astropy=1),
-    wrong("floats-with-a-loss", by_astropy(_FRACTION.astype("f4"), {}, compression_type="RICE_1", quantize_level=16.0, quantize_method=1), "float32, quantised with a loss, and .* no whole numbers", hdu="A"),
-    Form("whole-floats-in-steps-of-1", by_astropy(_unlike(image(), "f4"), {}, compression_type="RICE_1", quantize_level=-1.0, quantize_method=-1), image(), hdu="A", astropy=1),
+    wrong(
+        "not-compressed-tiles",
+        by_astropy(_holes(0), {}, compression_type="NOCOMPRESS"),
+        "unknown compression algorithm",
+        hdu="A",
+    ),
+    Form(
+        "gzip-tiles-with-blank",
+        by_astropy(_holes(-99), {"BLANK": -99}, compression_type="GZIP_1"),
+        holed(),
+        hdu="A",
+        astropy=None,
+    ),
+    Form(
+        "gzip-tiles-unsigned",
+        by_astropy(image().astype("u2"), {}, compression_type="GZIP_1"),
+        image(),
+        hdu="A",
+        astropy=1,
+    ),
+    Form(
+        "gzip-tiles-unsigned-32",
+        by_astropy(image().astype("u4"), {}, compression_type="GZIP_1"),
+        image(),
+        hdu="A",
+        astropy=1,
+    ),
+    Form(
+        "floats-without-loss",
+        by_astropy(_unlike(holed(), "f4"), {}, compression_type="GZIP_2", quantize_level=0.0),
+        holed(),
+        hdu="A",
+        astropy=1,
+    ),
+    wrong(
+        "floats-with-a-loss",
+        by_astropy(_FRACTION.astype("f4"), {}, compression_type="RICE_1", quantize_level=16.0, quantize_method=1),
+        "float32, quantised with a loss, and .* no whole numbers",
+        hdu="A",
+    ),
+    Form(
+        "whole-floats-in-steps-of-1",
+        by_astropy(_unlike(image(), "f4"), {}, compression_type="RICE_1", quantize_level=-1.0, quantize_method=-1),
+        image(),
+        hdu="A",
+        astropy=1,
+    ),
 ]
 
 
@@ -353,7 +442,13 @@ PACKED = [
     Form("gzip-padded", gzip.compress(_SMALL) + bytes(512), image(), astropy=None),
     wrong("gzip-cut", gzip.compress(_SMALL)[:-20], "corrupt"),
     Form("gzip-of-rice", gzip.compress(tiles()), image(), hdu="A", astropy=None),
-    Form("gzip-of-tiles-by-gzip", gzip.compress(by_astropy(_holes(0), {}, compression_type="GZIP_1")), _holes(0).astype(np.int64), hdu="A", astropy=None),
+    Form(
+        "gzip-of-tiles-by-gzip",
+        gzip.compress(by_astropy(_holes(0), {}, compression_type="GZIP_1")),
+        _holes(0).astype(np.int64),
+        hdu="A",
+        astropy=None,
+    ),
     Form("bzip2", bz2.compress(_SMALL), image(), astropy=None),
     Form("xz", lzma.compress(_SMALL), image(), astropy=None),
     wrong("compress", b"\x1f\x9d\x90" + _SMALL, r"compress \(.Z\): unpack it with uncompress", file="a.fits.Z"),
@@ -369,7 +464,11 @@ SUMS = [
     Form("no-datasum", sealed(_SMALL, name=b"DATASAM "), image()),
     wrong("no-datasum-and-a-bit-flipped", sealed(_SMALL, flip=True, name=b"DATASAM "), "corrupt"),
     wrong("datasum-of-a-damaged-name", sealed(_SMALL).replace(b"DATASUM ", b"DATASUL "), "corrupt"),
-    Form("datasum-without-quotes", plain(more={"DATASUM": int(np.frombuffer(_SMALL[BLOCK:], ">u4").sum() % 0xFFFFFFFF)}), image()),
+    Form(
+        "datasum-without-quotes",
+        plain(more={"DATASUM": int(np.frombuffer(_SMALL[BLOCK:], ">u4").sum() % 0xFFFFFFFF)}),
+        image(),
+    ),
     Form("datasum-unknown", plain(more={"DATASUM": "", "CHECKSUM": ""}), image()),
     Form("checksum-not-made", plain(more={"CHECKSUM": "0" * 16}), image()),
     wrong("datasum-0", plain(more={"DATASUM": "0"}), "corrupt"),
@@ -399,4 +498,3 @@ def write(form: Form, folder: Path) -> Path:
     path = folder / (form.file or f"{form.name}.fits")
     path.write_bytes(form.data)
     return path
-

@@ -1,4 +1,4 @@
-"""Amplifiers read from the other side: a mirrored frame gives the same bits, for all that goes by the order of reading."""
+"""Amplifiers read from the other side: a mirrored frame gives the same bits, whatever is corrected."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from kernels.job import File
 from kernels.overscan import serial_region
 from kernels.raw import Frames
 from kernels.scratch import Scratch
+from kernels.trailing import trailing
 
 
 def mirrored(plain: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +39,9 @@ def test_a_mirrored_frame_gives_the_same_product(lab: Any) -> None:
     for frame in frames:
         for a, raw in zip(lab.amplifiers, frame, strict=True):
             raw[:, a["serial_overscan"][0] : a["serial_overscan"][0] + 3] += 400
-    crosstalk.write(mixed, camera, camera.detectors[1], 1e-3 * np.arange(16).reshape(4, 4) * (1 - np.eye(4)), np.zeros((4, 4)))
+    crosstalk.write(
+        mixed, camera, camera.detectors[1], 1e-3 * np.arange(16).reshape(4, 4) * (1 - np.eye(4)), np.zeros((4, 4))
+    )
     usual = lab.amplifiers
     for name, turned in (("none", ()), ("some", (0, 3)), ("all", range(4))):
         lab.amplifiers = [mirrored(a) if k in turned else a for k, a in enumerate(usual)]
@@ -71,7 +74,7 @@ def test_the_columns_behind_the_last_are_those_read_next(lab: Any) -> None:
         calibrations = Calibrations(detector, deferrals=deferrals)
         with Frames() as frames:
             reader = Reader(frames, Scratch(), range(4), config, "electron", calibrations)
-            found.append(np.array(reader.trailing(File(path), 5)))
+            found.append(np.array(trailing(reader, File(path), 5)))
         a = detector.amplifiers[0]
         region = serial_region(a, config)
         assert region is not None
