@@ -102,7 +102,7 @@ class Journals:
             yield from found if found and all(map(_sound, found)) else self._one_by_one(path, offset, whole)
 
     def _one_by_one(self, path: str, offset: int, text: bytes) -> Iterator[Event]:
-        """The events among some lines of a file; one is damaged, or another version's: see `campaign.lines.leave_out`."""
+        """The events among some lines of a file, one of them damaged or another version's; see `campaign.lines`."""
         with open(path, "rb") as file:
             before = file.read(offset).count(b"\n")
         for number, line in enumerate(text.splitlines(), before + 1):

@@ -112,9 +112,7 @@ def primary(path: str, keywords: Sequence[str]) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            cards = opening(Stream(path, file, packed)).primary
+            cards = opening(Stream(path, file, packing(path, file))).primary
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
     values = {k: next((c.get(k) for c in cards if c.has(k)), None) for k in keywords}

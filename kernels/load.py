@@ -203,7 +203,7 @@ def _typical(steps, room):  # type: ignore[no-untyped-def]
     middle, _ = _medians(steps, room)
     if middle == BLANK:
         return np.nan
-    below, equal = 0, 0
+    below = equal = np.int32(0)
     for step in steps:
         below += np.int32(step < middle)
         equal += np.int32(step == middle)

@@ -29,6 +29,8 @@ def _lit(clipped: Sequence[tuple[float, float, int]]) -> list[bool]:
     """Which amplifiers answer light, of their clipped means: one in a hundred of the brightest's is none."""
     brightest = max(c[0] if c[2] else 0.0 for c in clipped)
     return [not c[2] or brightest <= 0 or c[0] > LIT * brightest for c in clipped]
+
+
 #: Exposures are measured again, on the pixels that are good in all of them, where these leave out more than this
 #: fraction of a detector, or of an amplifier: what fewer change is lost in the noise.
 MATTERS = 1e-4, 1e-3
@@ -190,7 +192,12 @@ class Measure(FrameKernel):
         output = publish(
             task.outputs["flatMeasure"], lambda p: write_json(p, content), self.stamp, self.job.config["permissions"]
         )
-        return {"flatMeasure": output, "inputs_used": len(results), "pixels_left_out": left_out, **self._saturated(task, results)}
+        return {
+            "flatMeasure": output,
+            "inputs_used": len(results),
+            "pixels_left_out": left_out,
+            **self._saturated(task, results),
+        }
 
     def _require_different(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> None:
         exposures, detector = task.parameters["exposures"], self.detector(task)
