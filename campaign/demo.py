@@ -14,6 +14,7 @@ from campaign.camera import load as load_camera
 from campaign.certification import request as certification_request
 from campaign.certification import run as certify
 from campaign.check import check
+from campaign.console import patience
 from campaign.drive import Submission, submit
 from campaign.errors import TasksFailed, UsageError, VerificationFailed
 from campaign.home import home_of_new
@@ -153,7 +154,8 @@ def _step(template: str, environment: Mapping[str, str], repository: Repository,
     step = load(template, environment, options)
     plan, camera = prepare(step, repository, options)
     say(f"{template}: {found.raws} raws of {len(found.detectors)} detectors, {len(plan.tasks)} tasks")
-    done = submit(step, repository, plan, camera, lambda event: None, order=Order.of(step, options))
+    with patience(lambda: f"{template}: {len(plan.tasks)} tasks are made"):
+        done = submit(step, repository, plan, camera, lambda event: None, order=Order.of(step, options))
     if not done.outcome.done:
         task, why = next(iter(done.outcome.failed.items()))
         raise TasksFailed(why, where=task, do=f"logs are in {plan.submit_path}/logs")

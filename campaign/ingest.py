@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from campaign.camera import Camera, load
+from campaign.console import patience
 from campaign.errors import ConfigurationError, UsageError
 from campaign.home import Home
 from campaign.jobs import JobFile, JobTask
@@ -115,7 +116,8 @@ def read_headers(paths: Sequence[str], keywords: Sequence[str], ranks: int) -> l
             tasks=[JobTask(f"headers:{n}", inputs={"raw": [n]}) for n in files],
         )
         path = job.write(Path(folder) / "headers.json")
-        run_job(path, job.ranks, Path(folder) / "headers.log")
+        with patience(lambda: f"reading the headers of {len(paths)} files"):
+            run_job(path, job.ranks, Path(folder) / "headers.log")
         return [json.loads(line) for line in result.read_text().splitlines()]
 
 
@@ -145,7 +147,10 @@ def ingest(
     observations, refused = observe(expand(paths), camera, overrides, ranks)
     if not observations:
         return Report((), (), refused)
-    with prepare(root, home, camera) as repository:
+    with (
+        patience(lambda: f"recording {len(observations)} frames in the repository"),
+        prepare(root, home, camera) as repository,
+    ):
         report = repository.ingest_raws(observations, transfer)
     return Report(report.new, report.existing, {**refused, **{r.path: r.why for r in report.refused}})
 
@@ -270,6 +275,7 @@ def _run_pairs(
             files=files,
             tasks=tasks,
         )
-        run_job(job.write(Path(folder) / "pairs.json.job"), job.ranks, Path(folder) / "pairs.log")
+        with patience(lambda: f"measuring {len(tasks)} pairs of frames"):
+            run_job(job.write(Path(folder) / "pairs.json.job"), job.ranks, Path(folder) / "pairs.log")
         rows: list[dict[str, Any]] = json.loads(result.read_text())
         return rows
