@@ -117,7 +117,13 @@ def test_a_frame_that_the_file_does_not_read_is_a_misfit(small: Path) -> None:
     assert code == 3 and "none of 1 frames can be read by this camera file" in err
 
 
-@pytest.mark.parametrize(X)
+@pytest.mark.parametrize(
+    ("camera", "pattern", "judged"),
+    [
+        ("EFOSC2", "*.fits.gz", True),
+        pytest.param("STL1001E", "[bf]*0000000[0-2]*.gz", True, marks=pytest.mark.soak),
+    ],
+)
 def test_the_packaged_files_fit_real_frames(
     frames: Any, camera: str, pattern: str, judged: bool, tmp_path: Path
 ) -> None:
