@@ -85,19 +85,19 @@ def up(names: tuple[str, ...], nodes: int, cpus: int, memory: int, as_json: bool
     """Start development clusters on this machine for the sites NAMES (default: those that share the processing).
 
     Private ones: no system service, no root.  Each has an empty repository and scratch under
-    $CAMPAIGN_HOME/clusters/<site>, and any later shell finds it.
+    $CAMPAIGN_HOME/clusters/<site>, by default in the user's data directory: any later shell finds it, whatever REPO is.
     """
     from campaign import console
     from campaign.errors import UsageError
     from campaign.sites import clusters_folder, has_own_cluster
     from campaign.sites_up import up
 
-    home, known = _loaded()
+    _, known = _loaded()
     chosen = _chosen(known, names)
     if own := [site.name for site in chosen if has_own_cluster(site)]:
         do = "a cluster here stands in for a site whose scheduler.conf and host are empty"
         raise UsageError(f"the site file of {own[0]} says where its jobs go", do=do)
-    clusters = up(clusters_folder(home), [site.name for site in chosen], nodes, cpus, memory)
+    clusters = up(clusters_folder(os.environ), [site.name for site in chosen], nodes, cpus, memory)
     if as_json:
         console.emit({"clusters": [{**asdict(cluster), "conf": cluster.conf} for cluster in clusters]})
         return
@@ -113,12 +113,11 @@ def down(names: tuple[str, ...], as_json: bool) -> None:
     """Stop development clusters and their jobs (default: all that there are); their files stay."""
     from campaign import console
     from campaign.errors import UsageError
-    from campaign.home import home_of
     from campaign.problems import suggest
     from campaign.sites import clusters_folder
     from campaign.sites_up import down
 
-    folder = clusters_folder(home_of(os.environ.get("REPO"), os.environ))
+    folder = clusters_folder(os.environ)
     there = sorted(lock.parent.name for lock in folder.glob("*/cluster.lock"))
     if strangers := set(names) - set(there):
         name = min(strangers)

@@ -14,8 +14,10 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, TextIO
@@ -94,6 +96,9 @@ def rich_console(stream: Any, **options: Any) -> Any:
     return Console(
         file=getattr(stream, "stream", stream), markup=False, emoji=False, highlight=False, soft_wrap=False, **options
     )
+
+#: Between two signs of life of a command that has nothing else to say, second.
+EVERY_S = 30.0
 
 
 def emit(document: Any) -> None:
@@ -198,6 +203,28 @@ def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], wide: int | 
     return found
 
 
+@contextmanager
+def patience(what: Callable[[], str], quiet: bool = False) -> Iterator[None]:
+    """Say now and then that something long goes on, and how far it is: a log that is silent looks like a hang."""
+    if quiet:
+        yield
+        return
+    began, over = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not over.wait(EVERY_S):
+            with suppress(OSError):  # nobody listens any more, or what is counted is not there yet
+                say(f"{what()} ({time.monotonic() - began:.0f} s)")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 class Progress:
     """Shows a run's events as they come; a context manager.
 
@@ -215,6 +242,8 @@ class Progress:
         self._total, self._json, self._quiet = total, as_json, quiet
         self._done = 0
         self._bar: Any = None
+        self._running: dict[str, None] = {}
+        self._patience = ExitStack()
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and not self._json and not self._quiet:
@@ -226,11 +255,18 @@ class Progress:
             self._bar = Bar(*columns, console=rich_console(sys.stderr), transient=True)
             self._bar.start()
             self._task = self._bar.add_task("tasks", total=self._total)
+        else:
+            self._patience.enter_context(patience(self._standing, self._json or self._quiet))
         return self
+
+    def _standing(self) -> str:
+        first, *more = [*list(self._running), "nothing just now"]
+        return f"[{self._done}/{self._total}] {first}{f' and {len(more) - 1} more' if len(more) > 1 else ''} in hand"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._patience.close()
         with unheard():
             if self._bar:
                 self._bar.stop()
@@ -245,8 +281,11 @@ class Progress:
             print(json.dumps(asdict(event), separators=(",", ":")), flush=True)
         if event.event == "started" and not event.task and not self._quiet:
             say(f"run {event.run}: {count(self._total, 'task')}, journal and logs in {event.detail['submit_path']}")
+        if event.event == "started" and event.task:
+            self._running[event.task] = None
         if event.event not in ("published", "failed", "lost") or not event.task:
             return
+        self._running.pop(event.task, None)
         self._done += event.event == "published"
         if self._quiet or self._json:
             return

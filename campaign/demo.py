@@ -14,6 +14,7 @@ from campaign.camera import load as load_camera
 from campaign.certification import request as certification_request
 from campaign.certification import run as certify
 from campaign.check import check
+from campaign.console import patience
 from campaign.drive import Submission, submit
 from campaign.errors import TasksFailed, UsageError, VerificationFailed
 from campaign.home import home_of_new
@@ -165,7 +166,8 @@ def _step(template: str, environment: Mapping[str, str], repository: Repository,
     plan, camera = prepare(step, repository, options)
     many = f"{count(found.raws, 'raw')} of {count(len(found.detectors), 'detector')}"
     say(f"{template}: {many}, {count(len(plan.tasks), 'task')}")
-    done = submit(step, repository, plan, camera, lambda event: None, order=Order.of(step, options))
+    with patience(lambda: f"{template}: {count(len(plan.tasks), 'task')} in hand"):
+        done = submit(step, repository, plan, camera, lambda event: None, order=Order.of(step, options))
     if not done.outcome.done:
         task, why = next(iter(done.outcome.failed.items()))
         raise TasksFailed(why, where=task, do=f"logs are in {plan.submit_path}/logs")

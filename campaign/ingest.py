@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign.camera import Camera, load
+from campaign.console import patience
 from campaign.errors import ConfigurationError, UsageError
 from campaign.home import Home
 from campaign.jobs import JobFile, JobTask
@@ -119,7 +120,8 @@ def read_headers(
             tasks=[JobTask(f"headers:{n}", inputs={"raw": [n]}) for n in files],
         )
         path = job.write(Path(folder) / "headers.json")
-        run_job(path, job.ranks, Path(folder) / "headers.log")
+        with patience(lambda: f"reading the headers of {len(paths)} files"):
+            run_job(path, job.ranks, Path(folder) / "headers.log")
         return [json.loads(line) for line in result.read_text().splitlines()]
 
 
@@ -156,7 +158,10 @@ def ingest(
     observations, refused = observe(expand(paths), camera, overrides, ranks)
     if not observations:
         return Report((), (), refused)
-    with prepare(root, home, camera) as repository:
+    with (
+        patience(lambda: f"recording {len(observations)} frames in the repository"),
+        prepare(root, home, camera) as repository,
+    ):
         report = repository.ingest_raws(observations, transfer)
     went_in = {*report.new, *report.existing}
     notes = {o.path: "; ".join(o.notes) for o in observations if o.notes and o.path in went_in}

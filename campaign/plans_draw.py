@@ -79,13 +79,14 @@ def svg(campaign: Campaign, rows: Mapping[str, Row]) -> str:
     """The same as a picture: an arrow from what is needed to what needs it."""
     needs = {name: campaign.steps[name].needs for name in campaign.order}
     boxes = {name: _box(rows[name], campaign.steps[name].gate) for name in campaign.order}
-    width, height = drawing.size(needs)
+    laid = drawing.layout(needs, boxes, HEAD)
+    wide = max(laid.width, round(drawing.wide(campaign.file.description)) + 2 * drawing.MARGIN)
     heading = [
         drawing.text(drawing.MARGIN, 28, campaign.name, 'font-size="15" font-weight="bold"'),
         drawing.text(drawing.MARGIN, 46, campaign.file.description),
     ]
     elements = [*heading, *drawing.graph(needs, boxes, HEAD)]
-    return drawing.document(width, height + HEAD, f"{campaign.name}: {campaign.file.description}", elements)
+    return drawing.document(wide, laid.height + HEAD, f"{campaign.name}: {campaign.file.description}", elements)
 
 
 def _box(row: Row, gate: bool) -> drawing.Box:

@@ -14,7 +14,7 @@ from campaign.home import Home
 from campaign.jobs import JobFile, JobTask
 from campaign.launch import run_job
 from campaign.plans_simulation import Simulation, exposures, problems
-from campaign.simulation import Places, require_simulated, simulate
+from campaign.simulation import Places, making, require_simulated, simulate
 
 if TYPE_CHECKING:
     from campaign.repository import Repository
@@ -55,8 +55,9 @@ def simulate_plan(
     require_simulated(camera)
     detectors = tuple(sorted(set(instead[1]))) or simulation.detectors or camera.detector_ids("SCIENCE")
     shots, wanted = exposures(simulation, camera.name)
-    raws = simulate(places, home, camera, shots, simulation.seed, detectors, ranks, simulation.rates)
-    certify_truth(places, camera, simulation, detectors, ranks)
+    with making(places):
+        raws = simulate(places, home, camera, shots, simulation.seed, detectors, ranks, simulation.rates)
+        certify_truth(places, camera, simulation, detectors, ranks)
     return raws, wanted
 
 

@@ -16,6 +16,12 @@ from campaign.pipeline import Pipeline
 from templates import ROOT
 
 PIPELINES: Final = ROOT / "cp_pipe" / "pipelines"
+#: Fill and border of a product that is made as the figure says, and of one that is not.
+PLAIN: Final = ("#f4f4f4", "#9a9a9a")
+ODD: Final = ("#fff3b0", "#b7791f")
+ARROW: Final = (
+    "An arrow leads to what is made from a product; below each name is all that it reads, also by way of others."
+)
 #: DMTN-222 (2025-04), figure 2: what each calibration depends on.
 FIGURE_2: Final[Mapping[str, tuple[str, ...]]] = {
     "bias": (),
@@ -86,20 +92,26 @@ def differences(real: Mapping[str, tuple[str, ...]]) -> list[Difference]:
 
 def draw(instrument: str, real: Mapping[str, tuple[str, ...]]) -> str:
     """Both, one above the other, and the differences as text below; each box of the first lists all that it reads."""
-    (width, upper), (other, lower) = svg.size(_direct(real)), svg.size(FIGURE_2)
     odd = {d.product for d in differences(real)}
-    head = 30
-    elements = [
-        svg.text(svg.MARGIN, 22, f"What {instrument}'s pipelines read", 'font-size="15" font-weight="bold"'),
-        *svg.graph(_direct(real), {name: _box(name, real[name], name in odd) for name in real}, head),
-        svg.text(svg.MARGIN, head + upper + 22, "DMTN-222, figure 2", 'font-size="15" font-weight="bold"'),
-        *svg.graph(FIGURE_2, {name: _box(name, (), name in odd) for name in FIGURE_2}, 2 * head + upper),
-    ]
-    below = 2 * head + upper + lower
+    ours = {name: _box(name, real[name], name in odd) for name in real}
+    theirs = {name: _box(name, (), name in odd) for name in FIGURE_2}
+    head, direct = 30, _direct(real)
+    upper, lower = svg.layout(direct, ours), svg.layout(FIGURE_2, theirs)
+    titles = [f"What {instrument}'s pipelines read", "DMTN-222, figure 2"]
+    style, below = 'font-size="15" font-weight="bold"', 2 * head + upper.height + lower.height
     lines = [d.text for d in differences(real)]
-    elements += [svg.text(svg.MARGIN, below + 18 * k, line) for k, line in enumerate(lines)]
+    elements = [
+        svg.text(svg.MARGIN, 22, titles[0], style),
+        *svg.graph(direct, ours, head),
+        svg.text(svg.MARGIN, head + upper.height + 22, titles[1], style),
+        *svg.graph(FIGURE_2, theirs, 2 * head + upper.height),
+        *svg.legend([(*PLAIN, "as in the figure, or not in it"), (*ODD, "differs")], below),
+        svg.text(svg.MARGIN, below + 20, ARROW),
+        *(svg.text(svg.MARGIN, below + 44 + 18 * k, line) for k, line in enumerate(lines)),
+    ]
+    width = max(upper.width, lower.width, *(round(svg.wide(line)) + 2 * svg.MARGIN for line in (ARROW, *lines)))
     title = f"What {instrument}'s calibrations are made from"
-    return svg.document(max(width, other), below + 18 * len(lines) + svg.MARGIN, title, elements)
+    return svg.document(width, below + 44 + 18 * len(lines) + svg.MARGIN, title, elements)
 
 
 def _direct(real: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -111,10 +123,9 @@ def _direct(real: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
 
 
 def _box(name: str, needs: tuple[str, ...], odd: bool) -> svg.Box:
-    lines = textwrap.wrap(", ".join(needs), 26, max_lines=2, placeholder=" ...")
+    lines = textwrap.wrap(", ".join(needs), 24)
     hint = f"{name} reads {', '.join(needs) or 'nothing'}"
-    colours = ("#fff3b0", "#b7791f") if odd else ("#f4f4f4", "#9a9a9a")
-    return svg.Box(name, lines, *colours, hint=hint)
+    return svg.Box(name, lines, *(ODD if odd else PLAIN), hint=hint)
 
 
 def plain(real: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:

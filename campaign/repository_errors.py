@@ -137,8 +137,7 @@ def opening(root: str) -> Iterator[None]:
     try:
         with told(root):
             yield
-    except CampaignError as error:
-        error.where = error.where or root
+    except CampaignError:
         raise
     except Exception as error:
         raise ConfigurationError(

@@ -5,26 +5,31 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from campaign import claim
 from campaign.camera import Camera
-from campaign.errors import ConfigurationError, TasksFailed, UsageError
+from campaign.console import patience, say
+from campaign.errors import ConfigurationError, SubmissionRefused, TasksFailed, UsageError
 from campaign.events import read as read_events
-from campaign.home import Home
+from campaign.home import Home, home_of_new
 from campaign.ingest import observe, prepare
 from campaign.jobs import JobFile, JobTask, write_text
-from campaign.killpoints import reach
 from campaign.launch import run_job
-from campaign.locks import alone
 from campaign.translation import Overrides
 
 PREFIX = {"LSSTCam": "MC", "LSSTComCam": "CC", "LATISS": "AT"}
 HEADER = {"LSSTCam": "lsstCam", "LSSTComCam": "COMCAM", "LATISS": "LATISS"}
 READOUT = 3.0
+#: What says in the truth's folder that not everything is there yet.
+CLAIM = {claim.NAME, f"{claim.NAME}.lock"}
+#: How the files of an empty repository begin.
+REPOSITORY = ("butler.yaml", "gen3.sqlite3")
 MJD_EPOCH = datetime(1858, 11, 17)
 
 
@@ -78,6 +83,11 @@ class Places:
     def __post_init__(self) -> None:
         object.__setattr__(self, "raw", self.repository.with_name(self.repository.name + "-raw"))
         object.__setattr__(self, "truth", self.repository.with_name(self.repository.name + "-truth"))
+
+    @property
+    def all(self) -> tuple[Path, Path, Path]:
+        """Every folder."""
+        return self.repository, self.raw, self.truth
 
 
 def _shots(plan: Nights, night: int) -> Iterator[tuple[str, str | None, float]]:
@@ -150,7 +160,7 @@ def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
     return found
 
 
-def _check(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], places: Places) -> None:
+def _check(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int]) -> None:
     require_simulated(camera)
     unknown = sorted({shot.physical_filter for shot in shots if shot.physical_filter} - set(camera.bands))
     if unknown:
@@ -160,9 +170,79 @@ def _check(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], 
         raise ConfigurationError(
             f"{camera.name} has no detector {strangers[0]}", do=f"it has {min(camera.by_id)} to {max(camera.by_id)}"
         )
-    for path in (places.repository, places.raw, places.truth):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+
+
+def _require_free(places: Places) -> None:
+    for path in places.all:
+        if path.exists() and (not path.is_dir() or {one.name for one in path.iterdir()} - CLAIM):
             raise UsageError(f"{path} exists already", do="give a new folder: a simulation makes a new repository")
+
+
+@contextmanager
+def making(places: Places) -> Iterator[None]:
+    """Have the folders of a simulation to oneself: what fails leaves nothing, what was killed the next one clears.
+
+    A claim lies with the truth for as long as not everything is there.  May be nested.
+
+    Raises
+    ------
+    UsageError
+        The folders are taken, or another process simulates into them.
+    """
+    owner = claim.read(places.truth)
+    if owner is not None and claim.mine_again(owner):
+        yield
+        return
+    new = not places.truth.exists()
+    if owner is None:
+        _require_free(places)
+    places.truth.mkdir(parents=True, exist_ok=True)
+    try:
+        claim.take(places.truth)
+    except SubmissionRefused as error:
+        what = error.what.replace("the run", f"{places.repository}", 1)
+        raise UsageError(what, where=str(places.truth), do="wait for that process, or end it") from error
+    try:
+        if owner is not None:
+            _clear(places, owner)
+        _require_free(places)
+    except BaseException:
+        claim.release(places.truth)
+        if new:
+            shutil.rmtree(places.truth)
+        raise
+    try:
+        yield
+    except BaseException:
+        for path in places.all:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    claim.release(places.truth)
+    (places.truth / f"{claim.NAME}.lock").unlink(missing_ok=True)
+
+
+def _clear(places: Places, owner: claim.Claim) -> None:
+    """Remove what a simulation that was killed has left, unless the repository was used since.
+
+    Raises
+    ------
+    UsageError
+        Commands are recorded in the repository, or products lie in it.
+    """
+    history = home_of_new(places.repository, {}).history_file
+    strangers = [p for p in places.repository.glob("*") if p.name != "campaign" and not p.name.startswith(REPOSITORY)]
+    if history.exists() or strangers:
+        used = history if history.exists() else strangers[0]
+        raise UsageError(
+            f"{places.repository} exists already, half made by {owner.text}, and was used since: {used}",
+            do="give a new folder, or remove it with all that is in it",
+        )
+    say(f"{places.repository} was left half made by {owner.text}: it is made anew")
+    for path in (places.repository, places.raw):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in places.truth.iterdir():
+        if path.name not in CLAIM:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _tasks(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], places: Places) -> list[JobTask]:
@@ -201,26 +281,9 @@ def simulate(
     TasksFailed
         A frame could not be written.
     """
-    _check(camera, shots, detectors, places)
-    places.repository.parent.mkdir(parents=True, exist_ok=True)
-    lock = places.repository.with_name(f".{places.repository.name}.simulate.lock")
-    with alone(lock, f"the simulation into {places.repository}"):  # who comes second finds them taken
-        try:
-            _check(camera, shots, detectors, places)
-            return _made(places, home, camera, shots, seed, detectors, ranks, rates)
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _made(places: Places, *how: Any) -> int:
-    """Simulate into folders that are of this process alone; what fails leaves nothing of them."""
-    reach("simulation-begun")
-    try:
-        return _simulate(places, *how)
-    except BaseException:
-        for path in (places.repository, places.raw, places.truth):
-            shutil.rmtree(path, ignore_errors=True)
-        raise
+    _check(camera, shots, detectors)
+    with making(places):
+        return _simulate(places, home, camera, shots, seed, detectors, ranks, rates)
 
 
 def _simulate(
@@ -237,7 +300,9 @@ def _simulate(
     config = {"seed": seed, "rates": dict(rates), "header": {"INSTRUME": HEADER[camera.name]}}
     tasks = _tasks(camera, shots, detectors, places)
     job = JobFile("simulate", "simulate", ranks, str(work / "journal"), camera.plain(detectors), config, {}, tasks)
-    run_job(job.write(work / "simulate.json"), ranks, work / "simulate.log")
+    path, total = job.write(work / "simulate.json"), len(shots) * len(detectors)
+    with patience(lambda: f"simulating: {_written(work)} of {total} frames are written"):
+        run_job(path, ranks, work / "simulate.log")
     failures = [e for e in read_events(work) if e.event == "failed"]
     if failures:
         raise TasksFailed(f"{len(failures)} frames could not be written: {failures[0].detail['error']}")
@@ -247,11 +312,22 @@ def _simulate(
     paths = [t.outputs["raw"] for t in tasks if "raw" in t.outputs]
     observations, refused = observe(paths, camera, Overrides(), ranks)
     if refused:
-        path, why = next(iter(refused.items()))
-        raise ConfigurationError(why, where=path)
-    with prepare(str(places.repository), home, camera) as repository:
+        where, why = next(iter(refused.items()))
+        raise ConfigurationError(why, where=where)
+    with (
+        patience(lambda: "simulating: the frames are recorded in the repository"),
+        prepare(str(places.repository), home, camera) as repository,
+    ):
         repository.ingest_raws(observations, "direct")
     return len(observations)
+
+
+def _written(work: Path) -> int:
+    """Frames that the journal knows."""
+    journals = list(work.glob("journal*.jsonl"))
+    return sum(
+        path.read_bytes().count(b'"task":"raw:') - path.read_bytes().count(b'"event":"started"') for path in journals
+    )
 
 
 def default_filters(camera: Camera) -> tuple[str, ...]:

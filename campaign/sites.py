@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
-from campaign.home import Home, versions
+from campaign.home import Home, home_of, versions
 from campaign.problems import suggest
 from campaign.sites_file import SiteSettings, check_fractions, place_of, read_all
 
@@ -99,9 +99,9 @@ def from_plain(values: Mapping[str, Any]) -> Site:
         raise ConfigurationError(f"not the settings of a site: {why:.300}") from error
 
 
-def clusters_folder(home: Home) -> Path:
-    """Where the development clusters are, a folder each."""
-    return home.path.absolute() / "clusters"
+def clusters_folder(environment: Mapping[str, str]) -> Path:
+    """Where the development clusters are, a folder each: ``$CAMPAIGN_HOME``, else the user's, whatever ``REPO`` is."""
+    return home_of(None, environment).path.absolute() / "clusters"
 
 
 def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
@@ -112,8 +112,7 @@ def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
     environment : `~collections.abc.Mapping` [`str`, `str`]
         The operator's variables; ``CAMPAIGN_SITES`` names the folder (or file) of the operator's own site files.
     home : `Home`
-        Its ``sites/*.yaml`` are the operator's where ``CAMPAIGN_SITES`` is not set, its ``clusters`` the development
-        clusters.
+        Its ``sites/*.yaml`` are the operator's where ``CAMPAIGN_SITES`` is not set.
 
     Returns
     -------
@@ -129,7 +128,7 @@ def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
 
     read = read_all(environment, home)
     check_fractions(read)
-    up = {cluster.name: cluster for cluster in living(clusters_folder(home))}
+    up = {cluster.name: cluster for cluster in living(clusters_folder(environment))}
     sites = {}
     for name, (settings, entry) in read.items():
         if settings.transport == "ssh" and not settings.host:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -119,13 +120,31 @@ def _timed(site: Site, patience: _Patience) -> Answer:
 
 
 def _prove_here(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
+    """Prove a site whose commands run on this machine: where it has no scratch of its own, runs use the step's."""
+    with tempfile.TemporaryDirectory(prefix="campaign-ping-") as spare:
+        scratch = os.environ.get("SCRATCH", "")
+        if site.scheduler is None:  # its jobs are processes here
+            return _prove(site, patience, _Places("the step's", scratch or spare))
+        return _prove(site, patience, _Places("the step's, $SCRATCH", scratch) if scratch else _Places())
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What stands in for a scratch that the site's file does not name, and whose it is; nothing may."""
+
+    whose: str = ""
+    scratch: str = ""
+
+
+def _prove(site: Site, patience: _Patience, places: _Places) -> tuple[list[Proof], Said]:
     """Prove a site whose commands run on this machine; give what its job said too."""
     proofs: list[Proof] = []
     said: Said = {}
     try:
         if site.scheduler is not None:
             proofs.append(_scheduler(site, site.scheduler))
-        proofs.append(_scratch(site))
+        proofs.append(_scratch(site, places))
+        site = replace(site, scratch=site.scratch or places.scratch)
         said = _job(site, patience)
         proofs.append(Proof("job", True, f"ran on {said['host']} with {said['python']}"))
         if site.scheduler is not None:
@@ -156,14 +175,16 @@ def _default(partitions: Sequence[Sequence[str]]) -> Sequence[str]:
     return next((words for words in partitions if words[0] != words[1]), partitions[0])[1:]
 
 
-def _scratch(site: Site) -> Proof:
-    if not site.scratch:
-        raise _Failed("scratch", "none is set", f"set scratch in the site file of {site.name}")
+def _scratch(site: Site, places: _Places) -> Proof:
+    folder = site.scratch or places.scratch
+    if not folder:
+        do = f"set scratch in the site file of {site.name}, or export SCRATCH, which its runs use then"
+        raise _Failed("scratch", "none is set", do)
     with suppress(OSError):
-        Path(site.scratch).mkdir(parents=True, exist_ok=True)
-    if why := write_test(site.scratch):
-        raise _Failed("scratch", f"{site.scratch}: {why}", "set scratch to a folder that you can write to")
-    return Proof("scratch", True, site.scratch)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    if why := write_test(folder):
+        raise _Failed("scratch", f"{folder}: {why}", "set scratch to a folder that you can write to")
+    return Proof("scratch", True, site.scratch or f"none of its own: {places.whose}")
 
 
 def _job(site: Site, patience: _Patience) -> Said:
@@ -317,7 +338,7 @@ def _prove_there(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
 def main() -> None:
     """Answer a ping from elsewhere: the site as JSON on standard input, its proofs as JSON on standard output."""
     question = json.load(sys.stdin)
-    proofs, said = _prove_here(from_plain(question["site"]), _Patience(question["wait"], Event()))
+    proofs, said = _prove(from_plain(question["site"]), _Patience(question["wait"], Event()), _Places())
     print(json.dumps({"proofs": [asdict(proof) for proof in proofs], "said": said}), flush=True)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 168, 56, 56, 18, 20
+#: Of boxes at least, between them, around all, pixels; a lane is what an arrow takes that leaps a column.
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, PADDING, LANE = 168, 56, 56, 18, 20, 10, 14
 Place = tuple[float, float]
 
 
@@ -34,22 +36,81 @@ def columns(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
     return found
 
 
-def size(needs: Mapping[str, Sequence[str]]) -> tuple[int, int]:
-    """Width and height of a graph, pixels."""
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of a graph is.
+
+    Parameters
+    ----------
+    box : `tuple` [`float`, `float`]
+        Width and height of every box.
+    places : mapping
+        Upper left corner of each box.
+    bends : mapping
+        By arrow, (needed, needing), what it passes between boxes of the columns that it leaps: corners of lanes, which
+        are as wide as a box.
+    width, height : `int`
+        Of the whole, pixels.
+    """
+
+    box: Place
+    places: Mapping[str, Place]
+    bends: Mapping[tuple[str, str], Sequence[Place]]
+    width: int
+    height: int
+
+
+def wide(words: str, bold: bool = False, em: float = 12.0) -> float:
+    """About the width of a text in a common sans-serif font, rather too wide, pixels."""
+    return (
+        em
+        * sum((0.4 if c in "iljtf.,:;|!'()[] " else 0.95 if c in "mwMW@%" else 0.62) for c in words)
+        * (1.1 if bold else 1)
+    )
+
+
+def layout(needs: Mapping[str, Sequence[str]], boxes: Mapping[str, Box], top: float = 0.0) -> Layout:
+    """Place boxes in columns, and a lane in each column that an arrow leaps."""
+    texts = [(wide(f"{b.title}{b.mark}", True), *(wide(line) for line in b.lines)) for b in boxes.values()]
+    box = (
+        max([WIDTH, *(2 * PADDING + w for some in texts for w in some)]),
+        HEIGHT + 15 * max([0, *(len(b.lines) - 2 for b in boxes.values())]),
+    )
     layers = columns(needs)
-    across = len(layers) * WIDTH + (len(layers) - 1) * GAP_X
-    return 2 * MARGIN + across, 2 * MARGIN + max(map(len, layers)) * (HEIGHT + GAP_Y)
+    depth = {name: n for n, names in enumerate(layers) for name in names}
+    leaps = {(n, name): range(depth[n] + 1, depth[name]) for name, others in needs.items() for n in others}
+    lanes = [[arrow for arrow, over in leaps.items() if i in over] for i in range(len(layers))]
+    tall = [len(names) * (box[1] + GAP_Y) + len(some) * LANE for names, some in zip(layers, lanes, strict=True)]
+    places: dict[str, Place] = {}
+    bends: dict[tuple[str, str], list[Place]] = {arrow: [] for arrow in leaps}
+    for i, (names, some) in enumerate(zip(layers, lanes, strict=True)):
+        x, y = MARGIN + i * (box[0] + GAP_X), top + MARGIN + (max(tall) - tall[i]) / 2
+        for name in names:
+            places[name] = (x, y)
+            y += box[1] + GAP_Y
+        for arrow in some:
+            bends[arrow].append((x, y))
+            y += LANE
+    across = len(layers) * box[0] + (len(layers) - 1) * GAP_X
+    return Layout(box, places, bends, round(2 * MARGIN + across), round(2 * MARGIN + max(tall)))
 
 
 def graph(needs: Mapping[str, Sequence[str]], boxes: Mapping[str, Box], top: float = 0.0) -> list[str]:
     """The elements of a graph whose upper edge is at ``top``."""
-    layers, places = columns(needs), dict[str, Place]()
-    tall = max(map(len, layers))
-    for i, names in enumerate(layers):
-        first = top + MARGIN + (tall - len(names)) * (HEIGHT + GAP_Y) / 2
-        places |= {n: (MARGIN + i * (WIDTH + GAP_X), first + j * (HEIGHT + GAP_Y)) for j, n in enumerate(names)}
-    arrows = [_arrow(places[n], places[name]) for name, others in needs.items() for n in others]
-    return [*arrows, *(_box(places[name], boxes[name]) for name in needs)]
+    laid = layout(needs, boxes, top)
+    arrows = [_arrow(laid, n, name) for name, others in needs.items() for n in others]
+    return [*arrows, *(_box(laid.places[name], boxes[name], laid.box) for name in needs)]
+
+
+def legend(entries: Sequence[tuple[str, str, str]], y: float) -> list[str]:
+    """Small boxes of a fill and a border colour, each with its meaning, in a line."""
+    x, elements = float(MARGIN), []
+    for fill, border, words in entries:
+        colours = f"fill={quoteattr(fill)} stroke={quoteattr(border)}"
+        elements.append(f'<rect x="{x:g}" y="{y - 10:g}" width="18" height="12" rx="2" {colours}/>')
+        elements.append(text(x + 24, y, words))
+        x += 24 + wide(words) + 24
+    return elements
 
 
 def text(x: float, y: float, words: str, style: str = 'fill="#555"') -> str:
@@ -73,21 +134,37 @@ def document(width: float, height: float, title: str, elements: Sequence[str]) -
     )
 
 
-def _arrow(start: Place, end: Place) -> str:
-    x0, y0, x1, y1 = start[0] + WIDTH, start[1] + HEIGHT / 2, end[0], end[1] + HEIGHT / 2
-    bend = GAP_X / 2
-    path = f"M{x0:g},{y0:g} C{x0 + bend:g},{y0:g} {x1 - bend:g},{y1:g} {x1 - 6:g},{y1:g}"
+def route(laid: Layout, start: str, end: str) -> list[Place]:
+    """Points that an arrow goes through: straight along lanes, in curves only between columns."""
+    width, height = laid.box
+    (x0, y0), (x1, y1) = laid.places[start], laid.places[end]
+    points = [(x0 + width, y0 + height / 2)]
+    for x, y in laid.bends[start, end]:
+        points += [(x, y + LANE / 2), (x + width, y + LANE / 2)]
+    return [*points, (x1, y1 + height / 2)]
+
+
+def _arrow(laid: Layout, start: str, end: str) -> str:
+    points, bend = route(laid, start, end), GAP_X / 2
+    path = f"M{points[0][0]:g},{points[0][1]:g}"
+    for n, ((x0, y0), (x1, y1)) in enumerate(pairwise(points)):
+        last = 6 if n == len(points) - 2 else 0
+        if n % 2:
+            path += f" L{x1:g},{y1:g}"
+        else:
+            path += f" C{x0 + bend:g},{y0:g} {x1 - bend:g},{y1:g} {x1 - last:g},{y1:g}"
+    x1, y1 = points[-1]
     head = f"M{x1 - 7:g},{y1 - 4:g} L{x1:g},{y1:g} L{x1 - 7:g},{y1 + 4:g} Z"
     return f'<path d="{path}" fill="none" stroke="#888"/><path d="{head}" fill="#888"/>'
 
 
-def _box(place: Place, box: Box) -> str:
+def _box(place: Place, box: Box, size: Place) -> str:
     x, y = place
     colours = f"fill={quoteattr(box.fill)} stroke={quoteattr(box.border)} stroke-width={quoteattr(f'{box.width:g}')}"
     parts = [
         f"<g><title>{escape(box.hint or box.title)}</title>",
-        f'<rect x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="6" {colours}/>',
-        text(x + 10, y + 18, f"{box.title}{box.mark}", 'font-weight="bold"'),
+        f'<rect x="{x:g}" y="{y:g}" width="{size[0]:g}" height="{size[1]:g}" rx="6" {colours}/>',
+        text(x + PADDING, y + 18, f"{box.title}{box.mark}", 'font-weight="bold"'),
     ]
-    parts += [text(x + 10, y + 34 + 15 * k, line, 'fill="#333"') for k, line in enumerate(box.lines)]
+    parts += [text(x + PADDING, y + 34 + 15 * k, line, 'fill="#333"') for k, line in enumerate(box.lines)]
     return "".join([*parts, "</g>"])

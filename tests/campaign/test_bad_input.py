@@ -25,9 +25,11 @@ import yaml
 
 import campaign.cli
 import templates
-from campaign import simulation
+from campaign import console, simulation
 from campaign.camera import load as load_camera
+from campaign.claim import of
 from campaign.demo import variables
+from campaign.events import Event
 from campaign.simulation import Exposure, Nights, Places
 
 B1, B2, B3, B4 = 2024120600001, 2024120600002, 2024120800001, 2024120800002
@@ -712,6 +714,64 @@ def test_a_simulation_that_is_refused(site: Site, tmp_path: Path) -> None:
     assert "did you mean LSSTComCam?" in site.refuse(3, "simulate", new, "--camera", "LSSTComCan")
     assert "exists already" in site.refuse(2, "simulate", str(site.repo))
     assert list(tmp_path.iterdir()) == []
+
+
+SMALL = (
+    "--scale",
+    "64",
+    "--bias",
+    "2",
+    "--dark",
+    "0",
+    "--flat",
+    "0",
+    "--detector",
+    "0",
+    "--ranks",
+    "1",
+    "--day-obs",
+    "20241208",
+)
+
+
+def test_what_a_killed_simulation_left_is_made_anew(site: Site, tmp_path: Path) -> None:
+    """Killed as soon as frames are there; alive it keeps others out, and what was used since is kept."""
+    repo = tmp_path / "sim"
+    line = [sys.executable, "-P", "-m", "campaign", "simulate", str(repo), "--bias", "400", *SMALL[:2], *SMALL[4:]]
+    with subprocess.Popen(line, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        until = time.monotonic() + 60
+        while not list(repo.with_name("sim-raw").rglob("*.fits")):
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.02)
+        alive = site.run("simulate", str(repo), *SMALL)
+        process.kill()
+    assert alive.code == 2 and f"(process {process.pid})" in alive.err
+    again = site.run("simulate", str(repo), *SMALL)
+    assert again.code == 0, again.err
+    assert "was left half made by" in again.err and "2 raws of 1 detectors" in again.err
+    assert len(list(repo.with_name("sim-raw").rglob("*.fits"))) == 2
+    assert {path.name for path in repo.with_name("sim-truth").iterdir()} == {"job", "truth.json", "R22_S00.fits"}
+    whole = site.run("simulate", str(repo), *SMALL)
+    assert whole.code == 2 and "exists already" in whole.err
+    (repo.with_name("sim-truth") / "claim.json").write_text(json.dumps({**vars(of(process.pid)), "started": "1"}))
+    used = site.run("simulate", str(repo), *SMALL)
+    assert used.code == 2 and "was used since" in used.err
+    assert (repo / "butler.yaml").exists()
+
+
+def test_a_long_command_gives_signs_of_life(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "EVERY_S", 0.05)
+    with console.patience(lambda: "3 of 9 are done"):
+        time.sleep(0.3)
+    with console.Progress(2) as progress:
+        for task in ("a:1", "a:2"):
+            progress(Event(1, "", "r", task, 1, "local", 1, "started", {}))
+        time.sleep(0.3)
+    err = capfd.readouterr().err
+    assert "3 of 9 are done (0 s)" in err and "[0/2] a:1 and 1 more in hand (0 s)" in err
+    with console.patience(lambda: "never", quiet=True):
+        time.sleep(0.1)
+    assert "never" not in capfd.readouterr().err
 
 
 def test_a_simulation_on_a_full_disk(site: Site, disk: Callable[..., Path], tmp_path: Path) -> None:

@@ -76,11 +76,12 @@ def test_a_file_that_is_off_is_refused_and_what_it_proposes_fits(small: Path) ->
     off = (
         CAMERA.replace("size: [64, 48]", "size: [72, 48]").replace("[1:64,1:48]", "[1:72,1:48]").replace("[65:", "[73:")
     )
-    (small / "off.yaml").write_text(off)
+    (small / "off.yaml").write_text(off.replace("[10.0]", "[3.3]"))
     code, found, err = check(small, file="off.yaml")
-    assert code == 5 and "does not fit the frames: 1 misfit" in err
+    assert code == 5 and "does not fit the frames: 2 misfits" in err
     (row,) = found["detectors"][0]["amplifiers"]
-    assert row["misfits"] == ["data has 8 columns without light at its right (columns 65 to 72)"]
+    assert row["misfits"][0] == "data has 8 columns without light at its right (columns 65 to 72)"
+    assert row["misfits"][1].startswith("read noise ") and row["misfits"][1].endswith("the file says 3.3")
     answer = typed(
         "camera", "check", str(small / "off.yaml"), str(small / "flat2.fits"), "--pictures", str(small), environment={}
     )
@@ -92,16 +93,7 @@ def test_a_file_that_is_off_is_refused_and_what_it_proposes_fits(small: Path) ->
     assert load(small / "put right.yaml") == load(small / "small.yaml")
 
 
-def test_a_read_noise_of_another_amplifier_is_told(small: Path) -> None:
-    (small / "noisy.yaml").write_text(CAMERA.replace("[10.0]", "[3.3]"))
-    code, found, _ = check(small, file="noisy.yaml")
-    assert code == 5
-    assert "read noise " in found["detectors"][0]["amplifiers"][0]["misfits"][0]
-
-
 def test_biases_alone_judge_nothing_and_say_so(small: Path) -> None:
-    code, found, _ = check(small, "bias0.fits", "bias1.fits")
-    assert (code, found["judged"]) == (0, False)
     words = typed(
         "camera",
         "check",
@@ -111,6 +103,7 @@ def test_biases_alone_judge_nothing_and_say_so(small: Path) -> None:
         str(small),
         environment={},
     )
+    assert words.returncode == 0
     assert "no frame with light (a flat): the sections are drawn, and cannot be judged" in words.stdout
 
 
@@ -125,7 +118,11 @@ def test_a_frame_that_the_file_does_not_read_is_a_misfit(small: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("camera", "pattern", "judged"), [("EFOSC2", "*.fits.gz", True), ("STL1001E", "[bf]*0000000[0-2]*.gz", True)]
+    ("camera", "pattern", "judged"),
+    [
+        ("EFOSC2", "*.fits.gz", True),
+        pytest.param("STL1001E", "[bf]*0000000[0-2]*.gz", True, marks=pytest.mark.soak),
+    ],
 )
 def test_the_packaged_files_fit_real_frames(
     frames: Any, camera: str, pattern: str, judged: bool, tmp_path: Path

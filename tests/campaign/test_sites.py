@@ -18,7 +18,7 @@ import pytest
 
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, versions
-from campaign.sites import Site, check_release, find, from_plain, load, plain
+from campaign.sites import Site, check_release, clusters_folder, find, from_plain, load, plain
 from campaign.sites_file import SchedulerSettings, SiteSettings
 from campaign.sites_ping import _default
 from campaign.sites_probe import configuration
@@ -303,6 +303,20 @@ def test_ping_of_this_machine(tmp_path: Path) -> None:
     answer = Shell(home.path).run("sites", "ping", "local")
     assert answer.code == 0, answer.err
     assert "ran on" in answer.out
+
+
+def test_ping_of_this_machine_without_a_scratch_of_its_own(tmp_path: Path) -> None:
+    """The packaged site `local`: its runs work in the step's scratch, and so does its proof."""
+    answer = Shell(tmp_path / "home").run("sites", "ping", "local")
+    assert answer.code == 0, answer.err
+    assert "none of its own: the step's" in answer.out and "ran on" in answer.out
+
+
+@pytest.mark.parametrize("repo", ["", "one", "two"])
+def test_clusters_are_the_users_whatever_the_repository(repo: str, tmp_path: Path) -> None:
+    environment = {"XDG_DATA_HOME": str(tmp_path), "REPO": str(tmp_path / repo)}
+    assert clusters_folder(environment) == tmp_path / "drp-campaign" / "clusters"
+    assert clusters_folder({**environment, "CAMPAIGN_HOME": "/here"}) == Path("/here/clusters")
 
 
 def test_ping_names_all_that_fails_over_all_sites(shell: Shell, tmp_path: Path) -> None:
