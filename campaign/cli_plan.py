@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from campaign.cli import as_json, cli, options
-from campaign.wording import count
+from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.home import Home
@@ -86,7 +86,8 @@ def run_plan(
     arguments = [word for key, value in given.items() if value for word in (key, str(value))]
     chosen = Chosen(first, last, yes, jobs, changed, tuple(arguments))
     console.say(f"campaign {campaign.name}: {count(len(campaign.steps), 'step')}, books in {books.folder}")
-    with console.patience(lambda: f"campaign {campaign.name} goes on; {command('plan', plan_name)} shows how it stands"):
+    look = command("plan", plan_name)
+    with console.patience(lambda: f"campaign {campaign.name} goes on; {look} shows how it stands"):
         states = Driver(campaign, home, books, chosen, console.say).run()
     if as_json:
         console.emit({"campaign": campaign.name, "steps": plain(campaign, {n: Row(s) for n, s in states.items()})})

@@ -12,11 +12,14 @@ from typing import Any
 
 from campaign.errors import ConfigurationError
 from campaign.jobs import write_text
+from campaign.lines import lacking
 from campaign.step import Options, Step, load
 
 NAME = "order.json"
 #: Variable by which a campaign's driver hands a submission the nonce of its step.
 NONCE = "CAMPAIGN_NONCE"
+#: What it must say.
+NEEDS = {"template": str, "overrides": dict, "exclude": list, "allow_missing": bool, "named": dict, "variables": dict}
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,11 @@ def read(folder: Path) -> Order:
         There is none: nothing was planned there.
     """
     try:
-        return Order(**json.loads((folder / NAME).read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        found = json.loads((folder / NAME).read_text())
+        if wrong := lacking(found, NEEDS) if isinstance(found, dict) else "it is no JSON object":
+            raise ValueError(wrong)
+        return Order(**found)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigurationError(
             f"no run was planned here: {error}", where=str(folder / NAME), do="submit the template again"
         ) from error

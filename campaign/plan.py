@@ -13,8 +13,15 @@ from typing import Any
 
 from campaign.errors import ConfigurationError
 from campaign.jobs import JobTask, write_text
+from campaign.lines import lacking
 
 VERSION = 1
+#: What a plan must have, as what.
+NEEDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("run", "instrument", "ticket", "repository", "output", "output_run", "submit_path"), str),
+    **dict.fromkeys(("inputs", "groups", "notes"), (list, tuple)),
+    **dict.fromkeys(("camera", "files"), dict),
+}
 #: A card that names the RUN of what a product is made from.
 SOURCE = re.compile(r"CALIB_\w+_RUN")
 
@@ -187,6 +194,8 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
     try:
         if plain["v"] != VERSION:
             raise ConfigurationError(f"plan version {plain['v']}, this is for version {VERSION}", where=where)
+        if wrong := lacking(plain, NEEDS):
+            raise ConfigurationError(f"not a plan: {wrong}", where=where)
         return Plan(**{**plain, "groups": [_group(g) for g in plain["groups"]]})
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ConfigurationError(f"not a plan: {error!r}", where=where) from error

@@ -22,6 +22,7 @@ from lsst.daf.butler import (
 from lsst.daf.butler.dimensions import DimensionDataAttacher
 from lsst.resources import ResourcePath
 
+from campaign.console import say
 from campaign.errors import ConfigurationError
 from campaign.locks import alone
 from campaign.repository_errors import similar
@@ -81,7 +82,8 @@ class Base:
         ConfigurationError
             The repository's folder cannot be written, or its file system has no locks.
         """
-        if not os.path.isdir(self.root):  # somewhere else: there is no file to lock
+        if not os.path.isdir(self.root):
+            say(f"note: {self.root} is no folder of this machine: nobody else who decides on it now is kept waiting")
             yield
             return
         with alone(Path(self.root) / LOCK, f"the repository {self.root}"):

@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from campaign.camera import Camera
+from campaign.console import patience
 from campaign.jobs import JobFile, JobTask
 from campaign.launch import run_job
 
@@ -212,6 +213,7 @@ def _run(
             files=files,
             tasks=tasks,
         )
-        run_job(job.write(Path(folder) / "pairs.json.job"), job.ranks, Path(folder) / "pairs.log")
+        with patience(lambda: f"measuring {len(tasks)} pairs of frames"):
+            run_job(job.write(Path(folder) / "pairs.json.job"), job.ranks, Path(folder) / "pairs.log")
         rows: list[dict[str, Any]] = json.loads(result.read_text())
         return rows

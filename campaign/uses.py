@@ -107,7 +107,7 @@ class Uses:
         if entry is not None:
             try:
                 return load_plan(Path(entry["submit_path"]) / "plan.json").made_from
-            except CampaignError:  # its folder was cleared
+            except (CampaignError, AttributeError, KeyError, TypeError):  # its folder was cleared, its plan is damaged
                 pass
         return self.repository.made_from(run)
 
