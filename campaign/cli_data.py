@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,10 +125,11 @@ def _simulate_plan(
 def _rate(text: str) -> tuple[str, Any]:
     """A setting of the simulator's model: a number, or a JSON list or dictionary."""
     from campaign.errors import UsageError
+    from campaign.limited import from_json
 
     name, _, value = text.partition("=")
     try:
-        return name, json.loads(value)
+        return name, from_json(value)
     except ValueError as error:
         raise UsageError(f"--rate {text}: NAME=NUMBER, NAME=[LOW,HIGH] or a JSON dictionary was expected") from error
 

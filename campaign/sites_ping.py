@@ -280,7 +280,7 @@ def _said(log: Path, key: str) -> Said | None:
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         for line in reversed(lines):
             with suppress(ValueError):
-                found = json.loads(line)
+                found = from_json(line)
                 if isinstance(found, dict) and key in found:
                     return found
         if time.monotonic() > last:

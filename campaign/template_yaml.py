@@ -29,7 +29,7 @@ MAX_DEPTH = 32
 """Levels of nesting."""
 MAX_VALUES = 100_000
 """Values in a template, pipeline or site file, aliases expanded."""
-MAX_FILE_BYTES, MAX_FILE_VALUES = 1 << 24, 400_000
+MAX_FILE_BYTES, MAX_FILE_VALUES = 1 << 24, 200_000
 """The same of a camera, a plan, or defects drawn by hand: of thousands of amplifiers, or boxes."""
 
 _TAG = "tag:yaml.org,2002:"

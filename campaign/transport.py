@@ -192,7 +192,10 @@ def ask(transport: Transport, arguments: Sequence[str], question: bytes, seconds
             finally:
                 end(process)
                 process.stdout.close()
-        return answer, [*log.read_text(errors="replace").splitlines(), *why]
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        if not (answer.strip() or said or why):
+            why = [f"it said nothing (exit code {process.returncode})"]
+        return answer, [*said, *why]
 
 
 def _said(process: subprocess.Popen[bytes], question: bytes, seconds: float) -> bytes:

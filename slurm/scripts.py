@@ -273,7 +273,7 @@ def keep(script: str, log: Path) -> Path:
     path = log.with_suffix(".sh")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(script)
-    temporary.chmod(0o755)
+    temporary.chmod(0o700)  # a driver's has variables of its operator's
     temporary.replace(path)
     return path
 

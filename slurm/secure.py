@@ -29,6 +29,7 @@ BEFORE, AFTER = datetime.timedelta(days=7), datetime.timedelta(days=366)
 #: Of every process of a cluster. No HTTP server has a page, and none listens to other machines (`DASHBOARD`).
 SETTINGS: Final[dict[str, Any]] = {
     "distributed.comm.require-encryption": True,
+    "distributed.comm.tls.min-version": 1.3,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     # A worker above its memory is ended, which is seen; one that were paused before would wait for ever.

@@ -135,7 +135,8 @@ def test_what_was_withdrawn_after_a_site_was_lost_is_made_again_at_the_archive(t
     assert federate(plan)[0].done
     before = pixels(plan)
     tasks = [task.name for task in plan.tasks]
-    DriverJournal(plan.journal, plan.run, token=2).write_all("withdrawn", dict.fromkeys(tasks, {"why": "a test"}), 1)
+    again = {task: {"why": "a test"} for task in tasks}
+    DriverJournal(plan.journal, plan.run, token=2).write_all("withdrawn", again, 1)
     for path in (tmp_path / "archive").parent.glob("products/*"):
         path.unlink()
     members = [member(plan.folder.parent, name) for name in FRACTIONS]

@@ -324,6 +324,6 @@ def test_a_script_is_kept_beside_its_log(tmp_path: Path) -> None:
     log = tmp_path / "new folder" / "gang.1.log"
     path = keep("echo it\n", log)
     assert path == log.with_name("gang.1.sh")
-    assert (path.read_text(), path.stat().st_mode & 0o777) == ("echo it\n", 0o755)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("echo it\n", 0o700)
     assert list(log.parent.iterdir()) == [path]
     assert log_of(log, 7) == log.with_name("gang.1.7.log")
