@@ -163,9 +163,13 @@ def _require_made(repository: Repository, wanted: Certification) -> None:
             f"nothing is made yet of {wanted.template}: run {run} has published nothing into {wanted.source}",
             do=f"{command('status', run)} shows how it stands",
         )
+    stem = f"{wanted.source.rpartition('.')[0]}."
+    others = sorted(
+        name.removeprefix(stem) for name in repository.collections(f"{stem}*") if "/" not in name[len(stem) :]
+    )
     raise ConfigurationError(
         f"nothing is submitted yet of {wanted.template}: there is no {wanted.source}",
-        do=f"{command('submit', wanted.template)}; or set RERUN to the one that was submitted",
+        do=command("submit", wanted.template) + (f"; submitted was RERUN {', '.join(others)}" if others else ""),
     )
 
 

@@ -189,7 +189,7 @@ class _Reader:
 
     def _shown(self, began: int) -> str:
         """The beginning of a word as it stands, for messages."""
-        return self.text[began : began + 60].split("\n")[0].strip()
+        return (self.text[began : began + 60].split() or [""])[0]
 
     def _unclosed(self, opened: int) -> ConfigurationError:
         return self._wrong(opened, "a quote is not closed", "it is opened here, or stands here too often")
