@@ -233,10 +233,10 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
         how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
         report = _certified_before(repository, wanted, len(asked))
         set_already = report is not None and _chained(repository, wanted)
-        if report and set_already and again:
-            return {"certified": _plain(report), "chain": None}
-        if report and _noted(wanted, report) and not again:
-            report = None  # it is refused, and says why
+        if report and _noted(wanted, report):
+            if again and set_already:
+                return {"certified": _plain(report), "chain": None}
+            report = report if again else None  # a person is refused, and told why
         if wanted.chain and not (report and set_already):  # before anything is changed
             check_chain(repository, wanted.chain, [wanted.target], **how)
             _require_newest(repository, wanted)
