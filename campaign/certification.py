@@ -249,10 +249,10 @@ def _certified(
     how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
     report = _certified_before(repository, wanted, len(asked))
     set_already = report is not None and _chained(repository, wanted)
-    if report and set_already and again:
-        return report, None, True
-    if report and _noted(wanted, report) and not again:
-        report = None  # it is refused, and says why
+    if report and _noted(wanted, report):
+        if again and set_already:
+            return report, None, True
+        report = report if again else None  # a person is refused, and told why
     to_chain = wanted.chain if not (report and set_already) else None
     if to_chain:  # before anything is changed
         check_chain(repository, to_chain, [wanted.target], **how)

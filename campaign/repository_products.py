@@ -190,8 +190,21 @@ class Products(Collections):
         ConfigurationError
             A validity range overlaps one that is there; nothing was changed.
         """
-        self.register_calibration(target)  # stays, whatever comes: another may have certified into it meanwhile
-        self._butler.registry.certify(target, [dataset.ref for dataset in datasets], timespan(begin, end))
+        made = self.register_calibration(target)
+        try:
+            self._butler.registry.certify(target, [dataset.ref for dataset in datasets], timespan(begin, end))
+        except Exception:
+            if made:
+                self._remove_unused(target)
+            raise
+
+    def _remove_unused(self, target: str) -> None:
+        """Remove a CALIBRATION collection, unless another has certified into it meanwhile."""
+        registry = self._butler.registry
+        with self._butler.transaction():
+            kinds = [kind for kind in registry.queryDatasetTypes() if kind.isCalibration()]
+            if not any(link for kind in kinds for link in registry.queryDatasetAssociations(kind, [target])):
+                registry.removeCollection(target)
 
     @answers
     def forget_products(self, run: str, items: Sequence[tuple[str, DataId]]) -> int:

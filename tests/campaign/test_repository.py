@@ -513,6 +513,25 @@ def test_the_formatter_writes_what_it_reads(repository: Repository, root: Path) 
     assert read.header["BUNIT"] == "electron"
 
 
+def test_a_certification_that_is_refused_takes_nothing_of_anothers(repository: Repository, root: Path) -> None:
+    """Both into a new collection: who has made it, and comes second, leaves what the other has certified."""
+    publish_biases(repository, RUN)
+    register = repository.register_calibration
+
+    def late(name: str) -> bool:
+        made = register(name)
+        with open_repository(str(root), writeable=True) as other:
+            other.certify(name, other.datasets("bias", [RUN]), None, None)
+        return made
+
+    with (
+        patch.object(repository, "register_calibration", late),
+        pytest.raises(ConfigurationError, match="conflict|overlap"),
+    ):
+        repository.certify("both", repository.datasets("bias", [RUN]), None, None)
+    assert len(repository.associations("bias", ["both"])) == 3
+
+
 @pytest.mark.parametrize("how", ["forget", "remove"])
 def test_whoever_is_killed_before_the_trash_is_emptied_leaves_it_to_the_next(
     repository: Repository, root: Path, how: str

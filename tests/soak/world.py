@@ -258,7 +258,7 @@ def by_slurm(world: World, cluster: Cluster) -> None:
     """A site with a Slurm of its own."""
     folder = world.base / "sites-slurm"
     folder.mkdir()
-    lines = ["name: slurm", "fraction: 1", f'scratch: "{world.here / "scratch"}"']
+    lines = ["name: slurm", f'scratch: "{world.here / "scratch"}"']
     lines += [f'environment: {{{MARK}: "{world.base}"}}']
     lines += [f'scheduler: {{conf: "{cluster.conf}", interface: lo, node_cores: 2}}']
     (folder / "slurm.yaml").write_text("\n".join(lines) + "\n")
