@@ -24,7 +24,7 @@ def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Produc
     """Open a combined calibration: the detector's own, in the unit of its frames, whole."""
     opened = Product.open(path, camera.unit)
     check_identity(path, opened.header, kind, camera, detector, camera.unit)
-    verify(path, ("IMAGE", "MASK"))
+    verify(path, ("IMAGE", "MASK", "VARIANCE"))
     return opened
 
 
