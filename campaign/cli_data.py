@@ -215,9 +215,9 @@ def _show_ingest(report: Report, rows: Sequence[SummaryRow], asked: bool, amplif
         columns = ("type", "day_obs", "filter", "band", "exposures", "raws", "seconds", "read noise/ADU", "gain e-/ADU")
         console.table(columns, [_summary_cells(row) for row in rows])
     if amplifiers:
-        columns = ("type", "day_obs", "filter", "detector", "amplifier", "pairs",
+        each = ("type", "day_obs", "filter", "detector", "amplifier", "pairs",
                    "read noise/ADU", "camera file", "gain e-/ADU", "camera file")  # fmt: skip
-        console.table(columns, [cells for row in rows for cells in _amplifier_cells(row)])
+        console.table(each, [cells for row in rows for cells in _amplifier_cells(row)])
     for text in disagreements(rows):
         console.say(f"note: {text}")
 

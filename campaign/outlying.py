@@ -28,8 +28,9 @@ def parted(n: int) -> float:
 
 def middle(values: F64, axis: int) -> F64:
     """Of what is a number; NaN without a word where nothing is."""
-    empty = np.isnan(values).all(axis=axis, keepdims=True)
-    return np.where(empty.squeeze(axis), np.nan, np.nanmedian(np.where(empty, 0.0, values), axis=axis))
+    empty = np.isnan(values).all(axis=axis)
+    full = np.where(np.expand_dims(empty, axis), 0.0, values)
+    return np.where(empty, np.nan, np.nanmedian(full, axis=axis))
 
 
 def odd(values: F64, least: float = NSIGMA) -> NDArray[np.bool_]:

@@ -175,7 +175,7 @@ def finish(
             if scale != 1 or offset != 0:
                 for x in range(width):
                     to[x] = (to[x] - offset) / scale
-            hidden, full = limit if mask else _LAST, np.int32(0)
+            hidden, full = np.int32(limit if mask else _LAST), np.int32(0)
             if raw[0] < limit and _constant(raw):  # a full one is the saturation's matter
                 hidden = _FIRST  # nothing is below it
             for x in range(width):
@@ -191,7 +191,7 @@ def finish(
 def _typical(steps, room):  # type: ignore[no-untyped-def]
     """Median of sizes of whole numbers, within the unit that the middle one stands for."""
     middle, _ = _medians(steps, room)
-    below, equal = 0, 0
+    below, equal = np.int32(0), np.int32(0)
     for step in steps:
         below += np.int32(step < middle)
         equal += np.int32(step == middle)

@@ -54,7 +54,7 @@ class Measure(FrameKernel):
         """Cost of each exposure: the bytes that are read."""
         return [float(file.bytes or 1) for file in self.raws(task)]
 
-    def compute(self, task: Task, piece: int) -> dict[str, list[float] | list[int]]:
+    def compute(self, task: Task, piece: int) -> dict[str, list[Any]]:
         """Clipped means of one exposure: the amplifiers', and last the detector's."""
         detector, file = self.detector(task), self.raws(task)[piece]
         if self._type != detector.type:  # what no amplifier covers stays NaN
