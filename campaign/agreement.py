@@ -56,7 +56,7 @@ def alike(values: Mapping[int, Value], within: float) -> list[list[int]]:
             start = value
             found.append([])
         found[-1].append(exposure)
-    return [*found, *texts.values()]
+    return [sorted(group) for group in (*found, *texts.values())]
 
 
 def _value(setting: Setting, headers: Mapping[str, Any]) -> Value | None:
@@ -123,10 +123,9 @@ def read(camera: Camera, selection: Selection, ranks: int) -> Settings:
 
 
 def _range(values: Sequence[Value]) -> str:
-    low, high = min(values, key=str), max(values, key=str)
-    if all(isinstance(v, float) for v in values):
-        low, high = min(values), max(values)  # type: ignore[type-var]
-    return shown(low) if low == high else f"{shown(low)} to {shown(high)}"
+    numbers = [v for v in values if isinstance(v, float)]
+    ends = [min(numbers), max(numbers)] if numbers else [values[0]]
+    return " to ".join(dict.fromkeys(map(shown, ends)))
 
 
 def require(settings: Settings, where: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, StringConstraints, field_validator, model_validator
+from pydantic import Field as Limits
 
 #: What biases, darks and flats are made of, by name.
 CALIBRATIONS = ("bias", "dark", "flat")
@@ -113,7 +113,7 @@ class Setting(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    keywords: Annotated[tuple[str, ...], Len(min_length=1)]
+    keywords: Annotated[tuple[str, ...], Limits(min_length=1)]
     within: NonNegativeFloat = 0.0
 
 

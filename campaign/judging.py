@@ -2,7 +2,7 @@
 
 A value is told where it is off by five of its own statistical errors, and where
 that is more than its peers scatter.  The scatter of few values says little: the
-fewer, the more of it is allowed (`allowed`, `parted`), by simulations of such
+fewer, the more of it is allowed (`campaign.outlying`), by simulations of such
 values.  Exposures are compared three times: by detector (the median of its
 amplifiers), by amplifier (less what its detector shares), and as groups, since
 two halves have no odd one out.
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import NormalDist, median
+from statistics import NormalDist
 from types import MappingProxyType
 
 import numpy as np
@@ -21,12 +20,14 @@ from numpy.typing import NDArray
 
 from campaign.camera import Camera
 from campaign.levels import DIGITISATION, JUMP, Finding, Row, at_one_time, jumps, mistyped, saturated
+from campaign.outlying import NSIGMA, follow, groups, middle, odd, straight
 
 F64 = NDArray[np.float64]
 
-NSIGMA = 5.0
 #: Systematic part of a level's error, in noises; of a flat's, of its level; of a noise.
 PRECISION, OF_FLAT, OF_NOISE = 0.05, 1e-3, 5e-3
+#: By which part a flat's level may change with its lamp.
+LAMP = 0.1
 #: Part of a cell's noise that the size of a deviation from the common shape may have by chance.
 OF_CELL = 0.3
 #: By how much the noise and the camera file's read noise may differ.
@@ -39,8 +40,6 @@ CONSTANT = 0.01
 UNLIT = 0.01
 #: What a group's gap is at least, in errors.
 GAP = 6.0
-#: The range of a group that its values' errors explain, in errors.
-KNOWN = 4.0
 #: Amplifiers that are named at most.
 SHOWN = 4
 SAMPLED_ROWS = 64
@@ -101,6 +100,8 @@ class Series:
         The same, less what all of a detector's channels share.
     error : `numpy.ndarray` [channel], float64
         In the unit of the values.
+    least : `float`
+        What all detectors share is told from here on, in errors.
     grouped : `bool`
         Whether two kinds of exposures are one too many.
     """
@@ -109,63 +110,8 @@ class Series:
     far: F64
     own: F64
     error: F64
+    least: float = NSIGMA
     grouped: bool = True
-
-
-def allowed(n: int) -> float:
-    """Of ``n`` normal values, the largest deviation over the scatter (1.4826 MAD) that one table in 1000 has."""
-    return 5 + 200 / n**1.5 if n > 3 else 100.0
-
-
-def parted(n: int) -> float:
-    """Of ``n`` normal values, the largest gap over the wider part's range that one table in 1000 has."""
-    return max(2.5, 30 * (4 / n) ** 3.3)
-
-
-def _median(values: F64, axis: int) -> F64:
-    """Of what is a number; NaN without a word where nothing is."""
-    empty = np.isnan(values).all(axis=axis, keepdims=True)
-    return np.where(empty.squeeze(axis), np.nan, np.nanmedian(np.where(empty, 0.0, values), axis=axis))
-
-
-def odd(values: F64, least: float = NSIGMA) -> NDArray[np.bool_]:
-    """Which values [exposure, member], in errors, are far from the others of their member.
-
-    Members that scatter by more than their errors are judged by what most
-    members scatter, and such as scatter by more than most, by their own.
-    """
-    n = np.isfinite(values).sum(axis=0)
-    scatter = 1.4826 * _median(np.abs(values - _median(values, 0)), 0)
-    many = float(np.nanmedian(scatter)) if np.isfinite(scatter).sum() >= 5 else 0.0
-    usual = max(1.0, many)
-    wild = scatter > usual * (1 + 3.5 / np.sqrt(np.maximum(n, 1)))
-    limit = np.where(wild, np.array([allowed(max(int(k), 1)) for k in n]) * scatter, 0.0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((np.abs(values) > np.maximum(least * usual, limit)) & (n > 2))
-
-
-def groups(values: Sequence[float], gap: float) -> list[list[int]]:
-    """Split values that lie in two or more heaps into the heaps; their indices, or nothing.
-
-    Parameters
-    ----------
-    gap : `float`
-        Least distance between heaps.
-    """
-    order = sorted(range(len(values)), key=values.__getitem__)
-    if len(order) < 4:
-        return []
-    line = [values[k] for k in order]
-    steps = sorted(range(1, len(line)), key=lambda k: line[k - 1] - line[k])
-    for cuts in range(1, min(4, len(line) // 2)):
-        edges = [0, *sorted(steps[:cuts]), len(line)]
-        parts = [order[a:b] for a, b in pairwise(edges)]
-        widest = max(values[p[-1]] - values[p[0]] for p in parts)
-        widest = max(widest - KNOWN, widest / 3)
-        narrowest = min(line[k] - line[k - 1] for k in steps[:cuts])
-        if min(map(len, parts)) > 1 and narrowest > gap and narrowest > parted(len(line)) * widest:
-            return parts
-    return []
 
 
 # What is compared
@@ -173,8 +119,8 @@ def groups(values: Sequence[float], gap: float) -> list[list[int]]:
 
 def _level_error(table: Table, camera: Camera, product: str) -> F64:
     """Error of each channel's level, ADU: of the rows' medians and overscans, of light, and what is systematic."""
-    noise = np.maximum(_median(table.values["noise"], 0), DIGITISATION)
-    level = np.abs(_median(table.values["level"], 0))
+    noise = np.maximum(middle(table.values["noise"], 0), DIGITISATION)
+    level = np.abs(middle(table.values["level"], 0))
     errors = []
     for (detector, name), n, light in zip(table.channels, noise, level, strict=True):
         d = camera.by_id.get(detector)
@@ -191,36 +137,20 @@ def _level_error(table: Table, camera: Camera, product: str) -> F64:
     return np.array(errors)
 
 
-def _shared(table: Table, values: F64) -> F64:
-    """The median over each detector's channels, at every channel [exposure, channel]."""
-    out = np.empty_like(values)
+def _own(table: Table, far: F64) -> F64:
+    """Deviations of channels less what their detector's share."""
+    out = np.empty_like(far)
     for columns in table.detectors.values():
-        out[:, columns] = _median(values[:, columns], 1)[:, np.newaxis]
+        out[:, columns] = follow(middle(far[:, columns], 1), far[:, columns])
     return out
-
-
-def _straight(x: F64, y: F64) -> F64:
-    """What is left of ``y`` about its line against ``x``, by the median of the slopes of pairs half a table apart."""
-    good = np.isfinite(x) & np.isfinite(y)
-    order = np.flatnonzero(good)[np.argsort(x[good], kind="stable")]
-    half = len(order) // 2
-    low, high = order[: len(order) - half], order[half:]
-    run, rise = x[high] - x[low], y[high] - y[low]
-    slope = float(np.median(rise[run > 0] / run[run > 0])) if half and (run > 0).any() else 0.0
-    rest = y - slope * x
-    return np.asarray(rest - np.nanmedian(rest)) if good.any() else y
 
 
 def _level(table: Table, camera: Camera, product: str, live: NDArray[np.bool_], error: F64) -> Series:
     values = np.where(live, table.values["level"], np.nan)
-    far = (values - _median(values, 0)) / error
-    if product == "flat":  # the lamp's level may change; an amplifier follows it along a line
-        common = _shared(table, values)
-        lines = [_straight(common[:, k], values[:, k]) for k in range(values.shape[1])]
-        own = np.stack(lines, axis=1) / error
-    else:
-        own = far - _shared(table, far)
-    return Series("level", far, own, error, grouped=product != "flat")
+    far = (values - middle(values, 0)) / error
+    if product == "flat":  # a lamp's level may change
+        return Series("level", far, _own(table, far), error, LAMP / OF_FLAT, grouped=False)
+    return Series("level", far, _own(table, far), error)
 
 
 def _noise(table: Table, camera: Camera, product: str, live: NDArray[np.bool_]) -> Series:
@@ -229,25 +159,25 @@ def _noise(table: Table, camera: Camera, product: str, live: NDArray[np.bool_]) 
     if product != "bias":
         scanned = _scanned(table, camera)
         for k in np.flatnonzero(~scanned):
-            square = _straight(table.values["level"][:, k], values[:, k] ** 2) + np.nanmedian(values[:, k]) ** 2
+            square = straight(table.values["level"][:, k], values[:, k] ** 2) + np.nanmedian(values[:, k]) ** 2
             values[:, k] = np.sqrt(np.maximum(square, 0.0))
-    middle = _median(values, 0)
+    usual = middle(values, 0)
     # Before a table said how well a noise is known: a twentieth.
-    known = _median(np.where(live, table.values["noise_error"], np.nan), 0)
-    error = np.hypot(np.where(known > 0, known, PRECISION * np.maximum(middle, DIGITISATION)), OF_NOISE * middle)
-    far = (values - middle) / error
-    return Series("noise", far, far - _shared(table, far), error)
+    known = middle(np.where(live, table.values["noise_error"], np.nan), 0)
+    error = np.hypot(np.where(known > 0, known, PRECISION * np.maximum(usual, DIGITISATION)), OF_NOISE * usual)
+    far = (values - usual) / error
+    return Series("noise", far, _own(table, far), error)
 
 
 def _shape(table: Table, product: str, live: NDArray[np.bool_]) -> Series:
     values = np.where(live, table.values["shape"], np.nan)
-    level = np.abs(_median(table.values["level"], 0))
-    floor = OF_FLAT * level if product == "flat" else PRECISION * _median(table.values["noise"], 0)
+    level = np.abs(middle(table.values["level"], 0))
+    floor = OF_FLAT * level if product == "flat" else PRECISION * middle(table.values["noise"], 0)
     # The longest of some darks has the noisiest cells: each frame counts by its own.
-    cell = np.fmax(table.values["shape_error"], _median(table.values["shape_error"], 0))
+    cell = np.fmax(table.values["shape_error"], middle(table.values["shape_error"], 0))
     error = np.maximum(np.hypot(floor, OF_CELL * cell), PRECISION * DIGITISATION)
-    far = (values - _median(values, 0)) / error
-    return Series("shape", far, far, _median(error, 0))
+    far = (values - middle(values, 0)) / error
+    return Series("shape", far, far, middle(error, 0))
 
 
 def _scanned(table: Table, camera: Camera) -> NDArray[np.bool_]:
@@ -331,7 +261,7 @@ def dead(table: Table, camera: Camera, product: str) -> tuple[list[Finding], NDA
 
 def read_noises(table: Table, camera: Camera, product: str, live: NDArray[np.bool_]) -> list[Finding]:
     """Amplifiers whose noise is not the camera file's read noise."""
-    measured = _median(np.where(live, table.values["noise"], np.nan), 0)
+    measured = middle(np.where(live, table.values["noise"], np.nan), 0)
     if product != "bias":  # without an overscan it holds the light's, too
         measured = np.where(_scanned(table, camera), measured, np.nan)
     expected = {
@@ -356,43 +286,55 @@ def read_noises(table: Table, camera: Camera, product: str, live: NDArray[np.boo
     return [_finding(None, channels, f"{what}, {wanted:.3g} ADU there (amplifier {name})")]
 
 
+def _detectors(far: F64, least: float) -> NDArray[np.bool_]:
+    """Which detectors [exposure, detector] are far from their peers.
+
+    What all detectors share, as a lamp's changes, is judged once: then many
+    detectors say no more of the usual scatter than one does.
+    """
+    if far.shape[1] < 3:
+        return np.concatenate([odd(far[:, [k]], least) for k in range(far.shape[1])], axis=1)
+    shared = middle(far, 1)
+    with np.errstate(invalid="ignore"):
+        return (odd(shared[:, np.newaxis], least) & (np.abs(far) > NSIGMA)) | odd(follow(shared, far))
+
+
 def outliers(table: Table, series: Series) -> Iterator[tuple[int, list[tuple[int, str]], str]]:
     """Exposures that are far from their peers: by detector, then by amplifier; channels, and why."""
     detectors = table.detectors
-    far = np.stack([_median(series.far[:, columns], 1) for columns in detectors.values()], axis=1)
-    which, numbers = odd(far), list(detectors)
+    far = np.stack([middle(series.far[:, columns], 1) for columns in detectors.values()], axis=1)
+    which, numbers = _detectors(far, series.least), list(detectors)
     tests = max(int(np.isfinite(series.own).sum()), 1)
     least = max(NSIGMA, 1.2 * NormalDist().inv_cdf(1 - 0.005 / tests))
     several = np.array([len(detectors[d]) > 1 for d, _ in table.channels])
     single = odd(series.own, least) & several
     for n, exposure in enumerate(table.exposures):
-        whole = np.flatnonzero(which[n])
+        whole, columns = np.flatnonzero(which[n]), np.flatnonzero(single[n])
         if whole.size:
             worst = max((far[n, k] for k in whole), key=abs)
             yield exposure, [(numbers[k], "") for k in whole], f"{series.name} {worst:+.0f} sigma from its peers"
-            continue
-        columns = np.flatnonzero(single[n])
-        if columns.size:
+        elif columns.size:
             channels = [table.channels[k] for k in columns]
             worst = max((series.own[n, k] for k in columns), key=abs)
-            text = f"{series.name} of {_names(channels)} {worst:+.0f} sigma from its peers"
-            yield exposure, channels, text
+            yield exposure, channels, f"{series.name} of {_names(channels)} {worst:+.0f} sigma from its peers"
 
 
 def parties(table: Table, series: Series, gap: float = GAP) -> list[Finding]:
     """Exposures that fall into groups: one finding for all detectors that part alike."""
-    parted_: dict[tuple[tuple[int, ...], ...], list[tuple[int, float]]] = {}
-    for detector, columns in table.detectors.items():
-        values = _median(series.far[:, columns], 1)
-        there = np.flatnonzero(np.isfinite(values))
-        heaps = groups([float(values[k]) for k in there], gap)
+    numbers, parting = list(table.detectors), dict[tuple[tuple[int, ...], ...], list[tuple[int, float]]]()
+    far = np.stack([middle(series.far[:, columns], 1) for columns in table.detectors.values()], axis=1)
+    shared = middle(far, 1)
+    together = len(numbers) > 2 and bool(groups(shared, gap))
+    own = far if together or len(numbers) < 3 else follow(shared, far)
+    for k, (detector, columns) in enumerate(table.detectors.items()):
+        heaps = groups(own[:, k], gap)
         if heaps:
-            key = tuple(tuple(table.exposures[there[k]] for k in sorted(heap)) for heap in heaps)
-            centres = [median(float(values[there[k]]) for k in heap) for heap in heaps]
+            key = tuple(tuple(table.exposures[n] for n in sorted(heap)) for heap in heaps)
+            centres = [float(np.median(own[heap, k])) for heap in heaps]
             apart = (max(centres) - min(centres)) * float(np.nanmedian(series.error[columns]))
-            parted_.setdefault(key, []).append((detector, apart))
+            parting.setdefault(key, []).append((detector, apart))
     findings = []
-    for heaps_, members in parted_.items():
+    for heaps_, members in parting.items():
         lists = "; ".join(", ".join(map(str, heap)) for heap in heaps_)
         apart = max(a for _, a in members)
         why = f"{len(heaps_)} groups of exposures by {series.name}, {apart:.3g} ADU apart: {lists}"
@@ -418,9 +360,9 @@ def compared(
 def _overscan(table: Table) -> Series:
     """The electronics' level; what it does the overscan takes out, so that only a jump is told."""
     values = table.values["overscan"]
-    error = JUMP / NSIGMA * np.maximum(_median(table.values["noise"], 0), DIGITISATION)
-    far = (values - _median(values, 0)) / error
-    return Series("bias level", far, far - _shared(table, far), error)
+    error = JUMP / NSIGMA * np.maximum(middle(table.values["noise"], 0), DIGITISATION)
+    far = (values - middle(values, 0)) / error
+    return Series("bias level", far, _own(table, far), error)
 
 
 def judge(

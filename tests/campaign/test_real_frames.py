@@ -263,9 +263,14 @@ def test_a_flat_without_its_type_is_refused_where_it_is_there_with_one(stl: Obse
 
 
 def packed(source: Path, folder: Path) -> list[Path]:
-    """The same frame three times, a second apart: gzipped, plain, and packed by tiles."""
-    data = gzip.decompress(source.read_bytes())
-    texts = [data.replace(b"T20:45:08.464'", f"T20:45:{n:02d}.464'".encode()) for n in (1, 2, 3)]
+    """The frame, and 1 and 2 ADU above it, a second apart: gzipped, plain, and packed by tiles."""
+    data, start = unpacked(source)
+    values = np.frombuffer(data, ">i2", 1024 * 1024, start)
+    texts = []
+    for n in (1, 2, 3):
+        raised = (values + (n - 1)).astype(">i2").tobytes()
+        text = data[:start] + raised + data[start + len(raised) :]
+        texts.append(text.replace(b"T20:45:08.464'", f"T20:45:{n:02d}.464'".encode()))
     files = [folder / "one.FIT.gz", folder / "two.fit", folder / "three.fits.fz"]
     files[0].write_bytes(gzip.compress(texts[0], 1))
     files[1].write_bytes(texts[1])
@@ -285,7 +290,7 @@ def test_a_frame_goes_in_however_it_is_packed(frames: Frames, tmp_path: Path) ->
         path.unlink()
     home.step("submit", "bps_bias")
     image, _, mask = home.made("bias", "biasGen")
-    np.testing.assert_array_equal(image, pixels(one))
+    np.testing.assert_array_equal(image, pixels(one) + 1)
     assert not mask.any()
 
 

@@ -350,3 +350,59 @@ def test_dark_corners_are_masked_and_nothing_else_changes(lab: Any) -> None:
     assert np.array_equal(masked[1] & ~both, plain[1]) and not (plain[1] & both).any()
     for before, after in zip(plain[::2], masked[::2], strict=True):
         assert np.array_equal(before, after)
+
+
+def test_an_amplifier_that_is_off_is_bad_and_the_others_are_as_they_were(lab: Any) -> None:
+    """Off in all frames, or in one: then the mean is that of the others."""
+    case = Case(lab, 800.0)
+    for segments in case.exposed:
+        segments[1][:] = 0
+    case.exposed[2][3][:] = 17
+    image, mask, _ = case.made(statistic="MEAN", max_bad=0.1)
+    off, partly = (
+        (slice(v, v + ny), slice(u, u + nx)) for u, v, nx, ny in (lab.amplifiers[k]["target"] for k in (1, 3))
+    )
+    assert mask[off].all() and mask.sum() == mask[off].size
+    assert abs(image[off] - 800).max() < 20 and abs(image[partly] - 800).max() < 30
+    header = fitsio.read_header(str(lab.folder / "out-bias.fits"))
+    assert header["DEADAMPS"] == "C11"
+    assert header["AMP_C11_UNUSED"] == 1 and header["AMP_C00_UNUSED"] == pytest.approx(1 / 7, abs=1e-6)
+    (published,) = (e["detail"] for e in lab.journal(case.job()) if e["event"] == "published")
+    assert published["dead_amplifiers"] == ["C11"]
+
+
+def test_an_amplifier_without_light_is_bad_in_a_flat(lab: Any) -> None:
+    light = np.full(lab.size[::-1], 20000.0)
+    u, v, nx, ny = lab.amplifiers[2]["target"]
+    light[v : v + ny, u : u + nx] = 0
+    case = Case(lab, light)
+    case.scales = [20000.0] * N
+    image, mask, variance = case.made("flat")
+    assert mask.sum() == nx * ny and mask[v : v + ny, u : u + nx].all()
+    assert image[mask == 0].mean() == pytest.approx(1, abs=0.01) and (variance[mask == 1] > 0).all()
+
+
+def test_a_frame_under_two_names_is_refused(lab: Any) -> None:
+    case = Case(lab, 800.0)
+    case.exposed[5] = case.exposed[1]
+    plain = case.job()
+    assert lab.serial(plain) == 1
+    error = lab.journal(plain)[-1]["detail"]["error"]
+    assert "exposure 2024120800006 has the very pixels of exposure 2024120800002" in error
+    assert "--exclude 2024120800006" in error
+
+
+@pytest.mark.parametrize("factor", [1.0, 1 / 3])
+def test_a_wrong_read_noise_takes_no_pixels_for_cosmic_rays(lab: Any, monkeypatch: Any, factor: float) -> None:
+    """Half of the pixels stand six of those noises above the others; the hit alone is one."""
+    case = Case(lab, 20.0)
+    case.exposed[3][0][9, 14] += 4000
+    monkeypatch.setattr("tests.kernels.conftest.NOISES", [n * factor for n in lab.noises])
+    image, mask, _ = case.made("dark", cosmic={"grow": 1})
+    header = fitsio.read_header(str(lab.folder / "out-dark.fits"))
+    assert header["CPP_INPUT_CR_3"] == pytest.approx(9 / image.size, rel=1e-3)
+    assert sum(header[f"CPP_INPUT_CR_{n}"] for n in range(N)) == header["CPP_INPUT_CR_3"]
+    assert not mask.any()
+    with (lab.folder / "combine" / "inputs" / "dark_1.csv").open(newline="") as file:
+        rejected = {(r["exposure"][-1], r["amplifier"]): float(r["rejected"]) for r in csv.DictReader(file)}
+    assert rejected.pop(("4", "C10")) == 9 / 480 and not any(rejected.values())

@@ -111,13 +111,12 @@ def test_flats_of_rising_times_give_the_gain(lab: Any) -> None:
     for a in lab.amplifiers:
         a["serial_overscan"] = None
     pattern = 1 + 0.02 * rng.normal(size=(26, 40))
-    raws = [
-        lab.write(f"{n}.fits", [
-            (bias + 0.5 + rng.normal(0, noise, (26, 40)) + rng.poisson(900.0 * (n + 4) * pattern * gain) / gain).astype(int)
-            for _ in lab.amplifiers
-        ])
-        for n in range(24)
-    ]  # fmt: skip
+
+    def segment(n: int) -> Any:
+        light = rng.poisson(900.0 * (n + 4) * pattern * gain) / gain
+        return np.rint(bias + rng.normal(0, noise, (26, 40)) + light).astype(np.int32)
+
+    raws = [lab.write(f"{n}.fits", [segment(n) for _ in lab.amplifiers]) for n in range(24)]
     plain = job_of(lab, "flat", raws)
     plain["tasks"][0]["parameters"]["offsets"] = {a["name"]: bias for a in lab.amplifiers}
     assert lab.serial(plain) == 0
