@@ -133,8 +133,11 @@ def _column(hdu: fitsio.hdu.TableHDU, name: str) -> NDArray[Any]:
 
 def _check_sums(path: str, fits: fitsio.FITS) -> None:
     for number in range(len(fits)):
-        if fits._FITS.verify_checksum(number + 1)["dataok"] == WRONG:
+        found = fits._FITS.verify_checksum(number + 1)
+        if found["dataok"] == WRONG:
             raise DataError(path, f"HDU {number}: corrupt, its data are not those of its DATASUM")
+        if not found["dataok"] and found["hduok"] == WRONG:
+            raise DataError(path, f"HDU {number}: corrupt, it has no DATASUM, and is not what its CHECKSUM says")
 
 
 def check_identity(

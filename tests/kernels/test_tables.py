@@ -92,6 +92,13 @@ def spoil_data(path: Path) -> None:
     path.write_bytes(data)
 
 
+def spoil_data_and_its_sum(path: Path) -> None:
+    spoil_data(path)
+    data = path.read_bytes()
+    at = data.rindex(b"DATASUM ")
+    path.write_bytes(data[:at] + b"DATASUL " + data[at + 8 :])
+
+
 def spoil_extension(path: Path) -> None:
     with fitsio.FITS(str(path), "rw") as fits:
         fits[1].write_key("EXTNAME", "OTHER")
@@ -119,6 +126,7 @@ def remove(path: Path) -> None:
         (spoil_camera, "is of Large (INSTRUME), the frames are of Small"),
         (spoil_kind, "is bias (OBSTYPE), {kind} is wanted"),
         (spoil_data, "HDU 1: corrupt, its data are not those of its DATASUM"),
+        (spoil_data_and_its_sum, "HDU 1: corrupt, it has no DATASUM, and is not what its CHECKSUM says"),
         (spoil_extension, "is no {kind} table: "),
         (spoil_unit, " is in mm (TUNIT), "),
         (cut_short, ""),
