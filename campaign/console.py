@@ -97,6 +97,7 @@ def rich_console(stream: Any, **options: Any) -> Any:
         file=getattr(stream, "stream", stream), markup=False, emoji=False, highlight=False, soft_wrap=False, **options
     )
 
+
 #: Between two signs of life of a command that has nothing else to say, second.
 EVERY_S = 30.0
 
