@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ from campaign.runner import Runner
 from campaign.runner_graph import CHUNK, chunked
 from slurm import secure
 from tests.campaign import plans
+from tests.conftest import ROOT
 
 DETECTORS = 3
 
@@ -221,17 +224,30 @@ def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(tried) == 1 + INFRASTRUCTURE
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what multiprocessing leaves of them
-def test_workers_that_do_not_start_are_the_machines_fault(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every process of Python's that is started from here ends at once."""
+#: Runs quanta where every process of Python's that is started ends at once.
+POISONED = """
+import os, sys
+from pathlib import Path
+from campaign.errors import TransientError
+from campaign.runner import Runner
+from tests.campaign import plans
+from tests.conftest import ROOT
+folder = Path(sys.argv[1])
+os.environ["PYTHONPATH"] = sys.argv[2]
+plan = plans.plan(folder, [plans.quanta(folder, 2, 1)], plans.frames(folder / "raw", 2, 1), 1)
+try:
+    Runner(plan, lambda event: None).run()
+except TransientError as error:
+    print(error.exit_code, error)
+"""
+
+
+def test_workers_that_do_not_start_are_the_machines_fault(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(7)\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(TransientError, match="Dask does not start: .*") as caught:
-        Runner(plan, lambda event: None).run()
-    assert caught.value.exit_code == 75
-    assert not list(plan.folder.glob(".keys-*"))
+    line = [sys.executable, "-c", POISONED, str(tmp_path / "run"), str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.stdout.startswith("75 Dask does not start: Nanny failed to start"), done.stderr
+    assert not list((tmp_path / "run").glob(".keys-*"))
 
 
 def test_a_run_that_is_paused_and_drained_is_gone_on_with(plan: Plan) -> None:
