@@ -850,6 +850,7 @@ def test_frames_that_are_not_what_they_are_called(site: Site, tmp_path: Path, mo
 
     answer = site.run("submit", "bps_dark", "--set", NO_BIAS, "--ranks", "1", REPO=str(repo), SCRATCH=str(tmp_path))
     assert answer.code == 0, answer.err
+    assert "no bias is subtracted from these darks: what a bias holds is in the dark" in answer.out + answer.err
     lit = next(exposure for exposure, kind in wanted.items() if kind == "dark")
     assert [line for line in answer.out.splitlines() if "look at" in line] == [
         line for line in answer.out.splitlines() if f"exposure {lit}: a lit dark" in line

@@ -108,7 +108,7 @@ def test_scaling_and_masks_of_each_step() -> None:
         ["SAT", "DETECTED", "INTRP", "CR"],
         ["SAT", "DETECTED", "INTRP"],
     ]
-    statistics = {"statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3}
+    statistics = {"statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3, "variance": "ESTIMATOR", "weighting": "AUTO"}
     assert combine["Bias"].settings == {"type": "bias", **statistics, "max_bad": 0.5}
     assert [task.dimensions for task in combine.values()] == [
         ("instrument", "detector"),
