@@ -90,7 +90,7 @@ class Settings:
         return {card(name): next(iter(values.values())) for name, values in self.values.items() if values}
 
 
-def read(camera: Camera, selection: Selection, ranks: int) -> Settings:
+def read(camera: Camera, selection: Selection) -> Settings:
     """Read one raw of each exposure: its settings, and whether they agree."""
     wanted = camera.translation.agree
     if not wanted:
@@ -101,7 +101,7 @@ def read(camera: Camera, selection: Selection, ranks: int) -> Settings:
     for raw in sorted(there, key=lambda r: (r.exposure, -often[r.detector], r.detector)):
         one.setdefault(raw.exposure, raw.path)
     keywords = [k for setting in wanted.values() for source in setting.keywords for k in parts(source)]
-    wanted_of = list(one.values()), list(dict.fromkeys(keywords)), ranks, camera.translation.headers
+    wanted_of = list(one.values()), list(dict.fromkeys(keywords)), 1, camera.translation.headers
     answers = read_headers(*wanted_of, whole=False) if one else []
     headers = {e: a["headers"] for e, a in zip(one, answers, strict=True) if "error" not in a}
     values: dict[str, dict[int, Value]] = {}

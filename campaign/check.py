@@ -102,7 +102,7 @@ def _look_at_frames(
     for text in selection_problems(selection, product, options.allow_missing) if product else ():
         found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
     if found.problems:  # else the plan says it
-        for text in agreement.read(camera, selection, options.ranks or cores()).problems:
+        for text in agreement.read(camera, selection).problems:
             found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
     if with_levels and product and not selection.unreachable:
         with found.noting():

@@ -27,13 +27,13 @@ F64 = NDArray[np.float64]
 #: Systematic part of a level's error, in noises; of a flat's, of its level; of a noise.
 PRECISION, OF_FLAT, OF_NOISE = 0.05, 1e-3, 5e-3
 #: By which part a flat's level may change with its lamp.
-LAMP = 0.1
+LAMP = 0.05
 #: Part of a cell's noise that the size of a deviation from the common shape may have by chance.
 OF_CELL = 0.3
 #: By how much the noise and the camera file's read noise may differ.
 AGREEING = 1.5
-#: Cosmic rays hit less of an amplifier than this.
-REJECTED = 0.01
+#: Cosmic rays hit less of an amplifier than this; hits/cm^2/s, and pixels that one takes when it is grown.
+REJECTED, RATE, TAKEN = 0.01, 0.05, 60
 #: Rows of one value that are no chance.
 CONSTANT = 0.01
 #: Of its detector's brightest amplifier's level: less is no light.
@@ -221,7 +221,21 @@ def copies(table: Table) -> list[Finding]:
     return _by_exposure(table, same > 0, why)
 
 
-def rejected(table: Table) -> list[Finding]:
+def _hit(table: Table, camera: Camera, times: Mapping[int, float]) -> F64:
+    """Largest part of each amplifier [exposure, channel] that cosmic rays may well take: 1 %, or that of few pixels."""
+    limit = np.full((len(table.exposures), len(table.channels)), REJECTED)
+    for k, (detector, name) in enumerate(table.channels):
+        d = camera.by_id.get(detector)
+        for a in camera.types[d.type].amplifiers if d else ():
+            if a.name == name:
+                pixels = a.data.nx * a.data.ny
+                area = pixels * (camera.types[d.type].pixel_um * 1e-4) ** 2 if d else 0.0
+                hits = 2 * RATE * area * np.array([times[e] for e in table.exposures])
+                limit[:, k] = np.maximum(REJECTED, (hits + 5 * np.sqrt(hits) + 3) * TAKEN / pixels)
+    return limit
+
+
+def rejected(table: Table, camera: Camera, times: Mapping[int, float]) -> list[Finding]:
     """Exposures of which cosmic rays have taken more than they can."""
     share = table.values["rejected"]
 
@@ -229,7 +243,7 @@ def rejected(table: Table) -> list[Finding]:
         worst = max(columns, key=lambda k: share[n, k])
         return f"{100 * share[n, worst]:.1f} % of amplifier {table.channels[worst][1]} rejected as cosmic rays"
 
-    return _by_exposure(table, np.nan_to_num(share) > REJECTED, why)
+    return _by_exposure(table, np.nan_to_num(share) > _hit(table, camera, times), why)
 
 
 def dead(table: Table, camera: Camera, product: str) -> tuple[list[Finding], NDArray[np.bool_]]:
@@ -293,10 +307,10 @@ def _detectors(far: F64, least: float) -> NDArray[np.bool_]:
     detectors say no more of the usual scatter than one does.
     """
     if far.shape[1] < 3:
-        return np.concatenate([odd(far[:, [k]], least) for k in range(far.shape[1])], axis=1)
+        return np.concatenate([odd(far[:, [k]] * NSIGMA / least) for k in range(far.shape[1])], axis=1)
     shared = middle(far, 1)
     with np.errstate(invalid="ignore"):
-        return (odd(shared[:, np.newaxis], least) & (np.abs(far) > NSIGMA)) | odd(follow(shared, far))
+        return (odd(shared[:, np.newaxis] * NSIGMA / least) & (np.abs(far) > NSIGMA)) | odd(follow(shared, far))
 
 
 def outliers(table: Table, series: Series) -> Iterator[tuple[int, list[tuple[int, str]], str]]:
@@ -392,7 +406,14 @@ def judge(
     table = Table.of(rows)
     off, live = dead(table, camera, product)
     jumped = jumps(rows, night)
-    findings = [*copies(table), *saturated(rows), *off, *mistyped(rows, product, camera), *jumped, *rejected(table)]
+    findings = [
+        *copies(table),
+        *saturated(rows),
+        *off,
+        *mistyped(rows, product, camera),
+        *jumped,
+        *rejected(table, camera, times),
+    ]
     named = {f.exposure for f in findings}
     findings += read_noises(table, camera, product, live)
     others = [r for r in rows if r.exposure not in named]

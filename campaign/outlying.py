@@ -44,7 +44,7 @@ def odd(values: F64, least: float = NSIGMA) -> NDArray[np.bool_]:
     many = float(np.nanmedian(scatter)) if np.isfinite(scatter).sum() >= 5 else 0.0
     usual = max(1.0, many)
     wild = scatter > usual * (1 + 3.5 / np.sqrt(np.maximum(n, 1)))
-    limit = np.where(wild, np.array([allowed(max(int(k), 1)) for k in n]) * scatter, 0.0)
+    limit = np.where(wild, np.array([allowed(max(int(k), 1)) for k in n]), NSIGMA) * scatter
     with np.errstate(invalid="ignore"):
         return np.asarray((np.abs(values) > np.maximum(least * usual, limit)) & (n > 2))
 

@@ -59,6 +59,10 @@ class _Detail(_Model):
     workers: _Count | None = None
     inputs_used: _Count | None = None
     bad_pixels: _Count | None = None
+    blank_pixels: _Count | None = None
+    pixels_left_out: _Count | None = None
+    dead_amplifiers: list[_Name] | None = None
+    look_at: list[_Text] | None = None
     rss_mib: _Amount | None = None
     cpu_s: _Amount | None = None
     wall_s: _Amount | None = None

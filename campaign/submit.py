@@ -93,7 +93,7 @@ def _frozen(step: Step, repository: Repository, options: Options, ranks: int, ru
         return Deriver(step, repository, camera, ranks, run, options.named).freeze(), camera
     camera, selection = select(step, repository, options)
     require(selection, kind_of(step.pipeline), options.allow_missing, step.query_place)
-    settings = agreement.read(camera, selection, ranks)
+    settings = agreement.read(camera, selection)
     agreement.require(settings, step.query_place)
     camera = in_unit(camera, step.pipeline)
     chosen = (list(options.exclude), options.named)

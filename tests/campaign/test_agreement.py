@@ -52,7 +52,7 @@ COLD = {"CCD-TEMP": -20.1, "GAIN": 0, "XBIN": 1, "YBIN": 1}
 def test_frames_that_disagree_are_refused_by_group(
     tmp_path: Path, headers: list[dict[str, object]], problem: str | None, note: str | None
 ) -> None:
-    found = agreement.read(CAMERA, frames(tmp_path, *headers), 1)
+    found = agreement.read(CAMERA, frames(tmp_path, *headers))
     assert len(found.problems) == (problem is not None)
     assert problem is None or found.problems[0].startswith(problem)
     assert (note in found.notes) if note else not found.notes
@@ -66,7 +66,7 @@ def test_frames_that_disagree_are_refused_by_group(
 
 def test_a_camera_that_asks_for_nothing_has_no_file_read() -> None:
     none = STL.model_copy(update={"translation": STL.translation.model_copy(update={"agree": {}})})
-    assert agreement.read(none, Selection((), (Raw(1, 0, "/nowhere", "", 1),)), 1) == agreement.Settings()
+    assert agreement.read(none, Selection((), (Raw(1, 0, "/nowhere", "", 1),))) == agreement.Settings()
 
 
 @pytest.mark.parametrize("wrong", [{"keywords": []}, {"keywords": ["A"], "within": -1}, {"keyword": ["A"]}])

@@ -182,7 +182,10 @@ def test_a_run_keeps_what_it_was_decided_from(demo: Demo) -> None:
     for output in (v for e in published for v in e["detail"].values() if isinstance(v, dict)):
         assert Path(output["path"]).stat().st_size == output["bytes"]
     lines = (folder / "inputs.csv").read_text().splitlines()
-    assert lines[0] == "exposure,detector,amplifier,level,noise,saturated,overscan,blank"
+    assert lines[0] == (
+        "exposure,detector,amplifier,level,noise,saturated,overscan,"
+        "noise_error,shape,shape_error,constant,rejected,blank,same_as"
+    )
     assert len(lines) == 1 + 10 * 9 * 16
 
 

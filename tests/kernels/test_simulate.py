@@ -245,7 +245,7 @@ REAL = {
 
 #: Times, and numbers that are written in another way.
 UNLIKE = {"DATE", "DATE-OBS", "MJD", "MJD-OBS", "EXPTIME", "DARKTIME", "CHECKSUM", "DATASUM",
-          "BITPIX", "CCDGAIN", "CCDNOISE"}  # fmt: skip
+          "BITPIX", "CCDGAIN", "CCDNOISE", "CCDTEMP"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REAL)
