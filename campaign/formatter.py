@@ -137,7 +137,7 @@ def _header(hdu: Any) -> dict[str, Any]:
 def sources(path: str) -> set[str]:
     """The RUNs that the header of a calibration names as those that it was made from; none where it is no FITS file."""
     try:
-        with fitsio.FITS(path) as fits:
+        with _opened(path) as fits:
             cards = _header(fits[0])
     except OSError:
         return set()

@@ -37,7 +37,7 @@ def real(text: str) -> float:
     text = text.strip()
     value = float(text.upper().replace("D", "E")) if _REAL.fullmatch(text) else math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{text!r} is not a number")
+        raise ValueError("must be a number")
     return value
 
 
@@ -50,5 +50,5 @@ def typed(value: Any) -> Any:
         A text that is no number, or a switch.
     """
     if isinstance(value, bool):
-        raise ValueError("a number was expected")
+        raise ValueError("must be a number")
     return real(value) if isinstance(value, str) else value

@@ -133,10 +133,10 @@ def _decisions(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> _Decis
         found.named.setdefault(step, set()).add(run)
         match line["event"]:
             case "rejected":
-                found.rejected[run] = f"rejected by {line['user']} at {line['t']}: {line['reason']}"
+                found.rejected[run] = f"rejected by {line['user']} at {line['t']}: {line.get('reason', '')}"
                 found.reruns |= dict.fromkeys((step, *campaign.descendants(step)), line["rerun"])
             case "accepted":
-                found.accepted[run] = f"accepted by {line['user']} at {line['t']}: {line['reason']}"
+                found.accepted[run] = f"accepted by {line['user']} at {line['t']}: {line.get('reason', '')}"
             case "certified":
                 found.certified[run] = line["target"]
             case "made":

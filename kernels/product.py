@@ -105,7 +105,7 @@ class Product:
             The file cannot be read.
         """
         try:
-            with fitsio.FITS(self.path) as fits:
+            with opened(self.path) as fits:
                 return hdu in fits
         except OSError as error:
             raise DataError(self.path, str(error).splitlines()[0]) from error

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fitsio
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.calibrations import Calibrations
+from kernels.fitsfile import opened
 from kernels.geometry import Box
 from kernels.isr import Exposures
 from kernels.product import Card, Product
@@ -30,7 +30,10 @@ BIAS, DARK, BIAS_SUM = "VAR_BIAS", "VAR_DARK", "VAR_BIAS_SUM"
 
 def _sum_of(bias: Product | None) -> str:
     """What tells a bias from every other: its pixels' DATASUM; empty where it has none."""
-    return "" if bias is None else str(fitsio.read_header(bias.path, "IMAGE").get("DATASUM", "")).strip()
+    if bias is None:
+        return ""
+    with opened(bias.path) as fits:
+        return str(fits["IMAGE"].read_header().get("DATASUM", "")).strip()
 
 
 def _inverse_scale(header: Mapping[str, Any]) -> float:

@@ -42,6 +42,9 @@ PLACES = {
     "yaml": ("campaign.*",),
 }
 
+#: cfitsio takes what stands in a path (brackets, ``+1``, ``$``) for orders: it gets handles, and files in memory.
+BY_PATH = re.compile(r"""\bfitsio\.(?:FITS\((?!f?"(?:/proc/self/fd/|mem:))|read|write)""")
+
 LONGEST_MODULE = 500
 LONGEST_FUNCTION = 70
 
@@ -144,6 +147,16 @@ def test_a_long_function_and_a_long_module_are_seen() -> None:
     body = "    x = 1\n" * LONGEST_FUNCTION
     assert too_long("m", f"def f():\n{body}") == [f"m.f: {LONGEST_FUNCTION + 1} lines"]
     assert too_long("m", "x = 1\n" * (LONGEST_MODULE + 1)) == [f"m: {LONGEST_MODULE + 1} lines"]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "fitsio" in MODULES[name].read_text()])
+def test_cfitsio_gets_no_paths(module: str) -> None:
+    assert BY_PATH.findall(MODULES[module].read_text()) == []
+
+
+def test_a_path_for_cfitsio_is_seen() -> None:
+    assert BY_PATH.search("with fitsio.FITS(path) as file") and BY_PATH.search("fitsio.read_header(path, 0)")
+    assert not BY_PATH.search('fitsio.FITS("mem://", "rw")')
 
 
 def texts() -> Iterator[Path]:

@@ -255,7 +255,9 @@ def test_a_file_of_variables(site: Site, tmp_path: Path, lines: str, said: str) 
 
 
 def test_no_file_of_variables(site: Site) -> None:
-    assert "/nowhere.env: cannot be read: No such file" in site.refuse(3, "check", "bps_bias", "--env", "/nowhere.env")
+    assert "/nowhere.env: cannot be read: does not exist" in site.refuse(
+        3, "check", "bps_bias", "--env", "/nowhere.env"
+    )
 
 
 @pytest.mark.parametrize("command", ["submit", "check"])
@@ -748,7 +750,7 @@ def test_what_a_killed_simulation_left_is_made_anew(site: Site, tmp_path: Path) 
     assert alive.code == 2 and f"(process {process.pid})" in alive.err
     again = site.run("simulate", str(repo), *SMALL)
     assert again.code == 0, again.err
-    assert "was left half made by" in again.err and "2 raws of 1 detectors" in again.err
+    assert "was left half made by" in again.err and "2 raws of 1 detector" in again.err
     assert len(list(repo.with_name("sim-raw").rglob("*.fits"))) == 2
     assert {path.name for path in repo.with_name("sim-truth").iterdir()} == {"job", "truth.json", "R22_S00.fits"}
     whole = site.run("simulate", str(repo), *SMALL)

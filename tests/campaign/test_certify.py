@@ -202,7 +202,8 @@ def test_a_template_that_was_not_submitted_yet(repository: Repository, tmp_path:
             run(wanted)
         assert f"nothing is submitted yet of {template}: there is no {TICKET}/TAG/{name}" in str(caught.value)
         assert f"-> campaign submit {template}" in str(caught.value) and "biasGen" not in str(caught.value)
-    wanted.home.add_run({"run": "r-1", "output": f"{TICKET}/TAG/{name}", "output_run": "x", "product": "flat"})
+    entry = {"t": BEGIN, "run": "r-1", "template": "bps_flat_r", "ticket": "DM-1", "submit_path": str(tmp_path)}
+    wanted.home.add_run({**entry, "output": f"{TICKET}/TAG/{name}", "output_run": "x", "product": "flat"})
     with pytest.raises(ConfigurationError, match="run r-1 has published nothing.*\n  -> campaign status r-1"):
         run(wanted)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,15 +44,16 @@ def keys(tmp_path: Path) -> Iterator[Path]:
 
 
 class Held:
-    """A plan that runs in a thread, and whose first task waits for a frame until it is let go."""
+    """A plan that runs in a thread, and whose first task waits for a frame until it is let go.
+
+    A lease has the kernel hold up whoever opens the file.
+    """
 
     def __init__(self, plan: Plan) -> None:
-        raw = Path(plan.files["0:0"]["path"])
-        kept = raw.rename(raw.with_name(f"kept {raw.name}"))
-        os.mkfifo(raw)
-        self.plan = replace(plan, files={**plan.files, "0:0": {"path": str(raw)}})
-        self._raw, self._kept = raw, kept
-        self._there = threading.Event()
+        self.plan, self._there = plan, threading.Event()
+        self._before = signal.signal(signal.SIGIO, lambda *_: None)  # the word that somebody waits
+        self._handle = os.open(plan.files["0:0"]["path"], os.O_RDONLY)
+        fcntl.fcntl(self._handle, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         self.runner = Runner(self.plan, self._heard)
         self._thread = threading.Thread(target=self.runner.run, daemon=True)
         self._thread.start()
@@ -64,12 +66,9 @@ class Held:
 
     def end(self) -> None:
         """Let it go; it is done."""
-        waiting = self._raw
-        os.replace(self._kept, waiting.with_name("frame"))
-        with waiting.open("wb") as pipe:
-            pipe.write(waiting.with_name("frame").read_bytes())
-        waiting.with_name("frame").replace(waiting)
+        os.close(self._handle)
         self._thread.join(60)
+        signal.signal(signal.SIGIO, self._before)
         assert not self._thread.is_alive(), "it hangs"
 
 
