@@ -74,17 +74,26 @@ class Observatory:
         """Image, variance and mask of a product, found as any later step finds it: by date, in the ticket's chain."""
         return self._read(kind, "", when)
 
+    def weights(self, kind: str, when: str) -> dict[float, float]:
+        """What the frames of a product were weighted by, by their exposure times."""
+        header = fitsio.read_header(self._path(kind, "", when))
+        numbers = range(header["NINPUTS"])
+        return {header[f"CPP_INPUT_EXPT_{n}"]: header[f"CPP_INPUT_WEIGHT_{n}"] for n in numbers}
+
     def made(self, kind: str, stem: str) -> tuple[Image, Image, NDArray[np.int32]]:
         """The same of a product that was not certified."""
         return self._read(kind, f"/first/{stem}.a")
 
-    def _read(self, kind: str, below: str, when: str | None = None) -> tuple[Image, Image, NDArray[np.int32]]:
+    def _path(self, kind: str, below: str, when: str | None = None) -> str:
         filters = {"STL1001E": "Visible", "EFOSC2": "g#782"}
         data_id = {"instrument": self.camera, "detector": 0, "physical_filter": filters[self.camera]}
         with open_repository(str(self.repository)) as repository:
             found = repository.find_dataset(kind, data_id, [f"{self.camera}/calib/CAL-1{below}"], when, when)
         assert found is not None, kind
-        with fitsio.FITS(found.path) as file:
+        return str(found.path)
+
+    def _read(self, kind: str, below: str, when: str | None = None) -> tuple[Image, Image, NDArray[np.int32]]:
+        with fitsio.FITS(self._path(kind, below, when)) as file:
             image, variance = (file[name].read().astype(np.float64) for name in ("IMAGE", "VARIANCE"))
             return image, variance, file["MASK"].read()
 
@@ -124,6 +133,11 @@ def stack(paths: Iterable[Path]) -> Image:
 
 def meanclip(values: Image) -> tuple[Image, Image]:
     """Clip as afw does, 3 sigma in 3 passes, along the first axis; give the mean and its variance."""
+    return clipped(values)[1:]
+
+
+def clipped(values: Image) -> tuple[NDArray[np.bool_], Image, Image]:
+    """Which values are kept, their mean, and its variance."""
     low, centre, high = np.percentile(values, [25, 50, 75], axis=0)
     sigma = 0.7413 * (high - low)
     for _ in range(3):
@@ -132,7 +146,7 @@ def meanclip(values: Image) -> tuple[Image, Image]:
         centre = np.where(kept, values, 0).sum(axis=0) / number
         with np.errstate(invalid="ignore"):
             sigma = np.sqrt(np.where(kept, (values - centre) ** 2, 0).sum(axis=0) / (number - 1))
-    return centre, sigma**2 / number
+    return kept, centre, sigma**2 / number
 
 
 def level(image: Image) -> float:
@@ -206,14 +220,20 @@ def test_the_dark_current_is_that_of_a_series_of_times(stl: Observatory, bias: I
     # The bias level has risen by about an ADU since the biases, which no overscan tells: the product holds that too.
     everything = sorted(frames("stl1001e").glob("darks*"))
     exposures = np.array([number(p, "EXPTIME") for p in everything])
-    expected, _ = meanclip((stack(everything)[:, ROWS] - bias[ROWS]) / exposures[:, None, None])
     image, _, mask = stl.product("dark", "2017-09-08T22:00:00")
     assert not mask.any()
+    by_time = stl.weights("dark", "2017-09-08T22:00:00")
+    weights = np.array([by_time[seconds] for seconds in exposures])
+    assert weights.sum() == pytest.approx(1, abs=1e-6) and (np.diff([by_time[t] for t in sorted(by_time)]) > 0).all()
+    rates = (stack(everything)[:, ROWS] - bias[ROWS]) / exposures[:, None, None]
+    each = weights[:, None, None]
+    kept = clipped((rates - np.median(rates, axis=0)) * np.sqrt(each))[0]  # each in its own noise
+    expected = np.where(kept, rates * each, 0).sum(axis=0) / np.where(kept, each, 0).sum(axis=0)
     difference = np.abs(image[ROWS] - expected)
     assert np.median(difference) < 1e-6
     assert (difference > 1e-4).mean() < 0.03  # where a cosmic ray was left out, with what is around it
     assert np.median(image[ROWS][expected > 2]) == pytest.approx(np.median(expected[expected > 2]), rel=1e-3)
-    assert level(image) == pytest.approx(rate + offset / 60, abs=0.005)  # most of them are of 60 s
+    assert level(image) == pytest.approx(rate + offset * (weights / exposures).sum(), abs=0.005)
 
 
 def test_the_flat_is_what_numpy_makes(stl: Observatory, bias: Image, frames: Frames) -> None:
