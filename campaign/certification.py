@@ -48,7 +48,7 @@ def by_template(
     Parameters and errors are `request`'s.
     """
     from campaign import pipeline as pipelines
-    from campaign.freeze import product_of
+    from campaign.makers import product_of
     from campaign.template import resolve
 
     config = resolve(template, environment, overrides)

@@ -15,11 +15,11 @@ from campaign.cost import Cost, estimate
 from campaign.derived import is_derived
 from campaign.errors import CampaignError, SubmissionRefused
 from campaign.events import read as read_events
-from campaign.freeze import kind_of
 from campaign.inputs import MEND
 from campaign.inputs import problems as selection_problems
 from campaign.jobs import JobFile, JobTask
 from campaign.launch import cores, run_job
+from campaign.makers import kind_of
 from campaign.staleness import of_calibrations
 from campaign.step import Options, Step, in_unit, load, select
 from campaign.usage import expected, works

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from campaign.camera import Camera
 from campaign.corrections import require_known
 from campaign.errors import ConfigurationError, SubmissionRefused
-from campaign.freeze import kind_of
 from campaign.home import versions
 from campaign.inputs import listed
 from campaign.jobs import JobTask
+from campaign.makers import kind_of
 from campaign.pipeline import Pipeline, PipelineTask
 from campaign.plan import Group, Output, Plan, PlanTask
 from campaign.template_yaml import load_plain

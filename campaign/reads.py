@@ -11,7 +11,7 @@ from typing import Any, Final
 from campaign import pipeline as pipelines
 from campaign import svg
 from campaign.corrections import KINDS
-from campaign.freeze import product_of
+from campaign.makers import product_of
 from campaign.pipeline import Pipeline
 from templates import ROOT
 

@@ -22,13 +22,14 @@ from campaign.cost import estimate
 from campaign.derived import Deriver, is_derived
 from campaign.errors import SubmissionRefused
 from campaign.events import Journals
-from campaign.freeze import Request, freeze, kind_of, run_id
+from campaign.freeze import Request, freeze, run_id
 from campaign.home import Home, versions
 from campaign.ingest import camera_of
 from campaign.inputs import missing, require
 from campaign.jobs import write_text
 from campaign.killpoints import reach
 from campaign.launch import mpiexec
+from campaign.makers import kind_of
 from campaign.order import NAME, Order, fingerprint
 from campaign.plan import Plan, undisturbed
 from campaign.step import Options, Step, in_unit, require_writeable, select

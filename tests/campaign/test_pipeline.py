@@ -8,7 +8,7 @@ import pytest
 
 from campaign.derived import is_derived
 from campaign.errors import ConfigurationError
-from campaign.freeze import kind_of, product_of
+from campaign.makers import kind_of, product_of
 from campaign.pipeline import Pipeline, PipelineErrors, load
 from campaign.tasks import TASKS
 from templates import ROOT
