@@ -50,5 +50,8 @@ def typed(value: Any) -> Any:
         A text that is no number, or a switch.
     """
     if isinstance(value, bool):
-        raise ValueError("a number was expected")
-    return real(value) if isinstance(value, str) else value
+        raise ValueError("must be a number")
+    try:
+        return real(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be a number") from None  # the value stands beside it
