@@ -45,9 +45,11 @@ Real = Annotated[float, BeforeValidator(typed)]
 PositiveFloat = Annotated[pydantic.PositiveFloat, BeforeValidator(typed)]
 PositiveInt = Annotated[pydantic.PositiveInt, BeforeValidator(typed)]
 
-#: Names become parts of paths and collections.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
-NameOrNone = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.+-]*)?$")]
+#: Names become parts of paths and collections, and keys of the Butler, which takes so many characters.
+LONGEST = 32
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=LONGEST)]
+NameOrNone = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.+-]*)?$", max_length=LONGEST)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
 
 
 class _Model(BaseModel):
@@ -57,8 +59,8 @@ class _Model(BaseModel):
 class Filter(_Model):
     """A physical filter and the band that it stands for."""
 
-    name: str
-    band: str
+    name: Key
+    band: Key
 
 
 class Amplifier(_Model):
@@ -175,7 +177,7 @@ class Camera(_Model):
 
     version: Literal[1]
     name: Name
-    class_name: str | None = None
+    class_name: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     unit: Literal["electron", "adu"]
     scale: PositiveInt = 1
     filters: tuple[Filter, ...]

@@ -130,7 +130,7 @@ def _level_error(table: Table, camera: Camera, product: str) -> F64:
             a, gain = known[name]
             rows = min(SAMPLED_ROWS, a.data.ny)
             columns = 1 / (a.serial_overscan.nx - 3) if a.serial_overscan and a.serial_overscan.nx > 3 else 0.0
-            shot = light / gain if product == "flat" else 0.0
+            shot = light / gain if product == "flat" or (product == "dark" and columns) else 0.0
             statistical = 2.46 * (n**2 * columns + (n**2 + shot) / a.data.nx) / rows
         floor = OF_FLAT * light if product == "flat" else 0.0
         errors.append(float(np.sqrt(statistical + (PRECISION * n) ** 2 + floor**2)))

@@ -37,7 +37,7 @@ def real(text: str) -> float:
     text = text.strip()
     value = float(text.upper().replace("D", "E")) if _REAL.fullmatch(text) else math.nan
     if not math.isfinite(value):
-        raise ValueError("must be a number")
+        raise ValueError(f"{text!r} is not a number")
     return value
 
 
@@ -51,4 +51,7 @@ def typed(value: Any) -> Any:
     """
     if isinstance(value, bool):
         raise ValueError("must be a number")
-    return real(value) if isinstance(value, str) else value
+    try:
+        return real(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be a number") from None  # the value stands beside it

@@ -86,6 +86,10 @@ def _must(error: Mapping[str, Any]) -> str:
         return f"{words} {context[key]}"
     if kind == "string_pattern_mismatch" and _NAME in str(context.get("pattern")):
         return "must be letters, digits and _ . + -, a letter or digit first"
+    if kind == "string_too_long":
+        return f"must have at most {context['max_length']} characters"
+    if kind == "string_too_short":
+        return "must not be empty"
     words = next((words for start, words in _MUST.items() if kind.startswith(start)), "")
     return words or str(error["msg"]).removeprefix("Value error, ")
 

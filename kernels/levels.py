@@ -148,11 +148,11 @@ def table(
     exposures: Sequence[int],
     light: Light,
 ) -> list[list[Any]]:
-    """The table's rows (`COLUMNS`), by exposure: medians of the signals, means of the variances."""
+    """The table's rows (`COLUMNS`), by exposure: levels of the signals, means of the variances."""
     rows: list[list[Any]] = []
     for k, (samples, counts) in sorted(found.items()):
         amplifier = detector.amplifiers[k]
-        level = _of_rows(np.median, samples[:, :, SIGNAL])
+        level = _level(samples[:, :, SIGNAL])
         noise = np.sqrt(_of_rows(np.mean, samples[:, :, VARIANCE]))
         scatter = _of_rows(np.std, samples[:, :, VARIANCE]) / max(samples.shape[1], 1) ** 0.5
         error = np.divide(scatter, 2 * noise, out=np.zeros_like(noise), where=noise > 0)
@@ -166,6 +166,19 @@ def table(
             rows.append([exposure, detector.id, amplifier.name, *texts, same])
     order = {exposure: n for n, exposure in enumerate(exposures)}
     return sorted(rows, key=lambda row: order[row[0]])
+
+
+def _level(signal: F64) -> F64:
+    """Level [frame] of the signals [frame, row]: the median over rows of what a frame has beyond the usual row.
+
+    A median of the rows themselves hangs on the few that are near it, where rows differ by more than their noise.
+    """
+    good = np.isfinite(signal)
+    known = good.any(axis=0)
+    usual = np.full(signal.shape[1], np.nan)
+    usual[known] = np.nanmedian(signal[:, known], axis=0)
+    typical = np.median(usual[known]) if known.any() else 0.0
+    return np.where(good.any(axis=1), _of_rows(np.median, signal - usual) + typical, 0.0)
 
 
 def _of_rows(average: Callable[..., Any], samples: NDArray[np.float64]) -> NDArray[np.float64]:

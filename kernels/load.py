@@ -186,7 +186,7 @@ def finish(
                 for x in range(width):
                     to[x] = (to[x] - offset) / scale
             hidden, full = limit if mask else BLANK, np.int32(0)
-            if raw[0] < limit and _constant(raw):  # a full one is the saturation's matter
+            if (raw[0] < limit or not mask) and _constant(raw):  # a full one that is masked is the saturation's matter
                 hidden = _FIRST  # nothing is below it
             for x in range(width):
                 value = to[x]

@@ -31,7 +31,7 @@ ALIKE = 0.5
 
 
 def matched(levels: Sequence[float], light: bool) -> list[tuple[int, int]]:
-    """Pair frames of nearly equal level: sorted by it, an odd one left where that costs least.
+    """Pair frames of nearly equal level: sorted by it, as many pairs as there are, the nearest of them.
 
     Parameters
     ----------
@@ -46,15 +46,15 @@ def matched(levels: Sequence[float], light: bool) -> list[tuple[int, int]]:
     usable = [k for k, level in enumerate(levels) if np.isfinite(level) and (level > 0 or not light)]
     order = sorted(usable, key=levels.__getitem__)
     line = [levels[k] for k in order]
-
-    def cost(some: Sequence[int]) -> float:
-        return sum(line[b] - line[a] for a, b in zip(some[::2], some[1::2], strict=True))
-
-    ranks = list(range(len(order)))
-    if len(ranks) % 2:
-        ranks = min((ranks[:k] + ranks[k + 1 :] for k in ranks[::2]), key=cost)
-    pairs = [(order[a], order[b]) for a, b in zip(ranks[::2], ranks[1::2], strict=True)]
-    return [(a, b) for a, b in pairs if not light or levels[a] >= ALIKE * levels[b]]
+    best: list[tuple[int, float, list[tuple[int, int]]]] = [(0, 0.0, [])]  # of the first n: fewest left, cost, pairs
+    for n, level in enumerate(line):
+        left, cost, pairs = best[n]
+        choices = [(left + 1, cost, pairs)]
+        if n and (not light or line[n - 1] >= ALIKE * level):
+            left, cost, pairs = best[n - 1]
+            choices.append((left, cost + level - line[n - 1], [*pairs, (order[n - 1], order[n])]))
+        best.append(min(choices, key=lambda choice: choice[:2]))
+    return best[-1][2]
 
 
 def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:

@@ -294,6 +294,9 @@ WRONG = [
     (change(["translation", "clock"], "local"), ["translation clock", "'tai' or 'utc'", "found 'local'"]),
     (change(["unit"], "volt"), ["unit", "'electron' or 'adu'"]),
     (change(["version"], 2), ["version", "found 2"]),
+    (change(["filters", 0, "name"], "f" * 33), ["name: must have at most 32 characters"]),
+    (change(["filters", 0, "band"], ""), ["band: must not be empty"]),
+    (change(["detectors", 0, "name"], "D" * 33), ["name: must have at most 32 characters"]),
 ]  # fmt: skip
 
 

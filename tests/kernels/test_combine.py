@@ -352,11 +352,12 @@ def test_dark_corners_are_masked_and_nothing_else_changes(lab: Any) -> None:
         assert np.array_equal(before, after)
 
 
-def test_an_amplifier_that_is_off_is_bad_and_the_others_are_as_they_were(lab: Any) -> None:
-    """Off in all frames, or in one: then the mean is that of the others."""
+@pytest.mark.parametrize("value", [0, 65535])
+def test_an_amplifier_that_is_off_is_bad_and_the_others_are_as_they_were(lab: Any, value: int) -> None:
+    """Off in all frames, or in one: then the mean is that of the others; a bias has no saturation masked."""
     case = Case(lab, 800.0)
     for segments in case.exposed:
-        segments[1][:] = 0
+        segments[1][:] = value
     case.exposed[2][3][:] = 17
     image, mask, _ = case.made(statistic="MEAN", max_bad=0.1)
     off, partly = (

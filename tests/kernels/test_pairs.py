@@ -97,6 +97,7 @@ def test_a_frame_that_cannot_be_read_is_left_out(lab: Any, model: truth.Truth) -
         ([1000, 2000, 3000, 4000], True, [(0, 1), (2, 3)]),  # rising times
         ([1000, 4000, 5000], True, [(1, 2)]),
         ([1000, 4000], True, []),
+        ([500, 3000, 3030, 9000, 9100, 21000], True, [(1, 2), (3, 4)]),  # alone at both ends
         ([np.nan, -3.0, 900, 1000], True, [(2, 3)]),
         ([7.0], False, []),
     ],
