@@ -30,7 +30,6 @@ from campaign.template_vocabulary import is_collection
 from campaign.transport import remove
 from campaign.uses import Use, Uses
 
-
 #: Why a run that was begun, and is not in this home's list, is kept.
 ELSEWHERE = "listed in another home ($CAMPAIGN_HOME), which knows who uses it"
 
