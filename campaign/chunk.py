@@ -15,10 +15,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from campaign.control import DRAIN, PAUSE, asked
 from campaign.jobs import write_text
+from campaign.lines import read as read_lines
 
 #: What a worker runs, by name: the driver does not import kernels.
 EXECUTE = "kernels.run:execute"
@@ -101,9 +101,9 @@ def unfinished(path: str) -> Rest:
     told: set[str] = set()
     begun: Counter[str] = Counter()
     while (events := Path(f"{journal}.r0.jsonl")).exists():
-        lines = _lines(events)
-        told |= {line["task"] for line in lines if line["event"] in ("published", "failed")}
-        begun.update(line["task"] for line in lines if line["event"] == "started")
+        said = read_lines(events, {"task": str, "event": str})  # a worker that was killed may leave half a line
+        told |= {line["task"] for line in said if line["event"] in ("published", "failed")}
+        begun.update(line["task"] for line in said if line["event"] == "started")
         tried += 1
         journal = f"{plain['journal']}.again{tried}"
     if tried == 1:
@@ -119,12 +119,6 @@ def unfinished(path: str) -> Rest:
     attempt = plain["attempt"] + tried - 1
     write_text(again, json.dumps({**plain, "attempt": attempt, "journal": journal, "tasks": left}))
     return Rest(str(again), killers)
-
-
-def _lines(events: Path) -> list[dict[str, Any]]:
-    """A journal's events; a worker that was killed may have left half a line."""
-    text = events.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def clear(outputs: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from campaign.errors import SubmissionRefused
 from campaign.home import now
 from campaign.jobs import write_text
+from campaign.limited import from_json
 from campaign.wording import command
 
 NAME = "claim.json"
@@ -88,7 +89,7 @@ UNKNOWN = Claim("somebody whom a damaged claim does not name", "", 0, "", "", ""
 def parse(path: Path) -> Claim | None:
     """Whom a file names; `None` where there is none, or it names nobody."""
     try:
-        found = Claim(**json.loads(path.read_text()))
+        found = Claim(**from_json(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
     return found if all(isinstance(value, int if key == "pid" else str) for key, value in vars(found).items()) else None

@@ -30,6 +30,9 @@ from campaign.template_vocabulary import is_collection
 from campaign.transport import remove
 from campaign.uses import Use, Uses
 
+#: Why a run that was begun, and is not in this home's list, is kept.
+ELSEWHERE = "listed in another home ($CAMPAIGN_HOME), which knows who uses it"
+
 
 @dataclass(frozen=True)
 class Remains:
@@ -81,11 +84,15 @@ def remains(ticket: str, repository: Repository, home: Home, forced: Sequence[st
         One that is named is certified, or is being made.
     """
     listed = [entry for entry in home.runs() if entry["ticket"] == ticket]
-    found = [*listed, *_unlisted(ticket, repository, {entry["output_run"] for entry in listed})]
+    unlisted = list(_unlisted(ticket, repository, {entry["output_run"] for entry in listed}))
+    found = [*listed, *unlisted]
     if not found:
         known = ", ".join(sorted({entry["ticket"] for entry in home.runs()})) or "none"
         raise UsageError(f"no run of ticket {ticket!r}", where=str(home.runs_file), do=f"tickets: {known}")
     uses = Uses(repository, home).of(found)
+    for entry in unlisted:
+        if _begun(Path(entry["submit_path"])):
+            uses.setdefault(entry["output_run"], Use(ELSEWHERE))
     named = {_named(name, ticket, found) for name in forced}
     for entry in found:
         use = uses.get(entry["output_run"])
@@ -94,6 +101,11 @@ def remains(ticket: str, repository: Repository, home: Home, forced: Sequence[st
         if entry["run"] in named:
             uses.pop(entry["output_run"], None)
     return [_remains(entry, repository, uses.get(entry["output_run"]), entry["run"] in named) for entry in found]
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a run came as far as a list: it has a journal, or had a folder."""
+    return not folder.is_dir() or _journal(folder) > 0
 
 
 def _named(name: str, ticket: str, found: Sequence[Mapping[str, Any]]) -> str:

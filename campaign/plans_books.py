@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import getpass
-import json
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 from campaign import claim
 from campaign.errors import SubmissionRefused
 from campaign.home import SPOKEN, Home, append_line, now
+from campaign.limited import from_json
 from campaign.lines import lacking, leave_out, numbered
 
 #: What the folder keeps of how the campaign was begun.
@@ -60,7 +60,7 @@ class Books:
     def variables(self) -> dict[str, str]:
         """The variables that it was begun with; none where they were not kept, or cannot be read."""
         try:
-            found = json.loads((self.folder / VARIABLES).read_text(encoding="utf-8"))
+            found = from_json((self.folder / VARIABLES).read_bytes())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

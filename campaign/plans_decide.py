@@ -98,7 +98,7 @@ def standings(home: Home) -> tuple[list[Standing], list[str]]:
     for name in home.campaigns:
         try:
             found.append(standing(home, name))
-        except CampaignError as error:
+        except (CampaignError, OSError) as error:
             wrong.append(f"campaign {name} is left out: {str(error).splitlines()[0]}")
     return found, wrong
 

@@ -18,6 +18,7 @@ from campaign import claim
 from campaign.errors import SubmissionRefused, UsageError
 from campaign.home import Home
 from campaign.jobs import write_text
+from campaign.limited import from_json
 from campaign.plans import Campaign, kept
 from campaign.plans_books import PLAN, VARIABLES, Books, folder_of
 from campaign.status import state_of
@@ -330,7 +331,7 @@ def following(home: Home, books: Books, run: str, rerun: str, wanted: str | None
 def _variables(path: Path) -> Mapping[str, str] | None:
     """A campaign's variables, as they were kept; `None` where the file is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = from_json(path.read_bytes())
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

@@ -94,6 +94,8 @@ def _from_database(error: BaseException, root: str) -> CampaignError:
         return ConfigurationError(f"the repository's database is corrupt: {text}", where=root, do=do)
     if "readonly" in text or "read-only" in text:
         return denied(root)
+    if "out of range" in text:  # PostgreSQL, of a number in a selection
+        return ConfigurationError(f"a number is larger than the repository's database can hold: {text}", where=root)
     if "check constraint" in text.lower():
         return ConfigurationError(f"the repository's database refuses a value: {text}", where=root)
     if _LACKS.search(text):
@@ -117,6 +119,8 @@ def _translate(error: Exception, root: str) -> CampaignError | None:
             where=root,
             do="see that nothing needs them, and drop them; or name another namespace or database in butler.yaml",
         )
+    if isinstance(error, OverflowError):  # SQLite's driver, of a number in a selection
+        return ConfigurationError("a number is larger than the repository's database can hold", where=root)
     if isinstance(error, yaml.YAMLError):
         return ConfigurationError(f"its butler.yaml is not readable YAML: {str(error).splitlines()[0]}", where=root)
     if isinstance(error, (ButlerUserError, CollectionError, DataIdError, DatasetTypeError, ConflictingDefinitionError)):

@@ -20,6 +20,7 @@ from campaign.errors import CampaignError, SubmissionRefused, TransientError, na
 from campaign.events import Event
 from campaign.killpoints import reach
 from campaign.limited import MAX_LOG, into_log
+from campaign.lines import read as read_lines
 from campaign.plan import Group, Plan, PlanTask
 from campaign.said import MAX_LINE, MAX_NOISE, Nonsense
 from campaign.said import event as said
@@ -340,8 +341,8 @@ class SiteRun(threading.Thread):
 
     def _complete(self) -> bool:
         """Whether every task has ended, one way or the other."""
-        with self._journal.open(encoding="utf-8") as file:
-            ended = {e["task"] for e in map(json.loads, file) if e["event"] in ("published", "failed", "lost")}
+        told = read_lines(self._journal, {"task": str, "event": str})
+        ended = {line["task"] for line in told if line["event"] in ("published", "failed", "lost")}
         return self._tasks.keys() <= ended
 
     def _reason(self, code: int) -> str:

@@ -7,7 +7,6 @@ system what is there.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 from campaign import release
 from campaign.errors import CampaignError
 from campaign.events import Journals
+from campaign.limited import from_json
 from campaign.lines import lacking
 from campaign.order import Order, fingerprint
 from campaign.outcome import Outcome
@@ -80,7 +80,7 @@ def standing(plan: Plan, order: Order | None, verify: bool = False) -> Standing:
 def _environment(plan: Plan) -> dict[str, Any]:
     path = plan.folder / "env.json"
     try:
-        found = json.loads(path.read_text())
+        found = from_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError:

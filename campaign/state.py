@@ -26,7 +26,7 @@ from campaign.killpoints import reach
 from campaign.lines import lacking, leave_out
 from campaign.locks import alone
 from campaign.plan import undisturbed
-from campaign.state_campaigns import Spoken, refresh_campaigns, spoken
+from campaign.state_campaigns import Spoken, refresh_campaigns, spoken, unread
 from campaign.state_tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
 
 T = TypeVar("T")
@@ -163,12 +163,20 @@ class Index:
     def refresh(self, run: str | None = None) -> int:
         """Read what the journals have gained, of one run or of all; give the number of events."""
         entries = [entry for entry in self._home.runs() if run in (None, entry["run"])]
-        found = sum(self._refresh(entry) for entry in entries)
+        found = sum(self._refresh(entry) if run else self._refreshed(entry) for entry in entries)
         if run is None and self._home.campaigns:
             with self._engine.begin() as connection:
                 self._alone(connection)
                 found += refresh_campaigns(connection, self._home)
         return found
+
+    def _refreshed(self, entry: Mapping[str, Any]) -> int:
+        """See `refresh`; a run that may not be read, as another operator's, costs that run alone."""
+        try:
+            return self._refresh(entry)
+        except OSError as error:
+            unread(error, entry["submit_path"])
+            return 0
 
     def _refresh(self, entry: Mapping[str, Any]) -> int:
         folder = Path(entry["submit_path"])

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from campaign import lines
+from campaign.console import say
 from campaign.home import SPOKEN, Home
 from campaign.state_tables import CAMPAIGNS, STEPS, replace_rows
 from campaign.template_yaml import load_plain
@@ -46,15 +47,24 @@ def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
     found = 0
     for name, journal in home.campaigns.items():
         start = known.get(name, 0)
-        size = journal.stat().st_size
-        if size == start:
+        try:
+            size = journal.stat().st_size
+            if size == start:
+                continue
+            new, end = _new(journal, start if size > start else 0)
+        except OSError as error:  # another operator's
+            unread(error, str(journal))
             continue
-        new, end = _new(journal, start if size > start else 0)
         steps = {line["step"]: _row(name, line) for line in new if line["step"] and line["event"] != "process"}
         replace_rows(connection, STEPS, list(steps.values()))
         replace_rows(connection, CAMPAIGNS, [{"campaign": name, "offset": end, "steps": _steps(journal.parent)}])
         found += len(new)
     return found
+
+
+def unread(error: OSError, place: str) -> None:
+    """Say that something was left out, because it may not be read."""
+    say(f"warning: left out: {error.filename or place}: {error.strerror or error}")
 
 
 def _new(journal: Path, start: int) -> tuple[list[dict[str, Any]], int]:

@@ -19,7 +19,11 @@ MOST = 100
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run; ``state`` is running, done, failed, cancelled, drained or lost (its driver is gone without a word)."""
+    """One run.
+
+    Its ``state`` is running, done, failed, cancelled, drained, lost (its driver is gone without a word), or unknown:
+    its folder may not be read.
+    """
 
     run: str
     template: str
@@ -57,6 +61,13 @@ def _status(home: Home, index: Index) -> tuple[list[RunStatus], list[Spoken]]:
     return runs, index.campaigns()
 
 
+def _state(folder: Path) -> str:
+    try:
+        return state_of(folder)
+    except OSError:  # another operator's: said when its journals were looked at
+        return "unknown"
+
+
 def _run(entry: Mapping[str, Any], index: Index, counts: Mapping[str, int]) -> RunStatus:
     troubled = counts.get("failed", 0) + counts.get("lost", 0)
     errors = index.failures(entry["run"], ("failed", "lost"), MOST) if troubled else []
@@ -64,7 +75,7 @@ def _run(entry: Mapping[str, Any], index: Index, counts: Mapping[str, int]) -> R
         entry["run"],
         entry["template"],
         entry["ticket"],
-        state_of(Path(entry["submit_path"])),
+        _state(Path(entry["submit_path"])),
         counts.get("published", 0),
         counts.get("failed", 0),
         entry["output_run"],

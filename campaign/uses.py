@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from campaign import claim
 from campaign.errors import CampaignError
 from campaign.events import Journals
+from campaign.limited import from_json
 from campaign.plan import load as load_plan
 from campaign.plans import IDENTITY, Campaign
 from campaign.plans import load as load_campaign
@@ -133,7 +133,7 @@ class Uses:
         """A campaign as it was run last; `None` where its books do not tell."""
         if name not in self._campaigns:
             try:
-                kept = json.loads((books.folder / "variables.json").read_text(encoding="utf-8"))
+                kept = from_json((books.folder / "variables.json").read_bytes())
                 known = dict(zip(IDENTITY, name.rsplit(".", len(IDENTITY))[1:], strict=False))
                 # Scratch space is in no collection's name; whoever asks need not have it.
                 shell = {

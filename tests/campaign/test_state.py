@@ -365,3 +365,22 @@ def test_a_damaged_claim_is_somebodys(tmp_path: Path) -> None:
         ) as caught:
             claim.take(tmp_path)
         assert f"remove {claim.NAME}" in caught.value.do
+
+
+@pytest.mark.parametrize("what", ["run", "campaign"])
+def test_what_may_not_be_read_costs_that_alone(run: Run, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As another operator's folder; a folder in a file's place cannot be read either, by root neither."""
+    one = run.home.runs()[0]
+    driver = Path(one["submit_path"]) / "journal" / "driver.jsonl"
+    place = driver if what == "run" else run.home.path / "campaigns" / "c" / "journal.jsonl"
+    place.unlink(missing_ok=True)
+    place.mkdir(parents=True)
+    runs, _ = status(run.home)
+    assert [found.run for found in runs] == [entry["run"] for entry in run.home.runs()]
+    assert (runs[0].state == "unknown") == (what == "run")
+    assert f"left out: {place}: Is a directory" in capsys.readouterr().err
+
+
+def test_a_claim_of_any_depth_is_somebodys(tmp_path: Path) -> None:
+    (tmp_path / claim.NAME).write_text("[" * 100_000)
+    assert claim.read(tmp_path) == claim.UNKNOWN

@@ -73,6 +73,19 @@ def test_what_a_killed_submission_has_left_goes(operator: Operator, point: str) 
     assert "no run of ticket" in operator.refuse(2, "clean", name)
 
 
+def test_what_another_home_lists_stays(operator: Operator, tmp_path: Path) -> None:
+    """Whether a campaign waits for it, that home alone knows."""
+    name, products, folders = ticket(operator, "DM-00082")
+    assert operator.submit("t", TICKET=name).code == 0
+    other = {"CAMPAIGN_HOME": str(tmp_path / "other")}
+    answer = operator.run("clean", name, "--yes", "--json", **other)
+    (one,) = json.loads(answer.out)["runs"]
+    assert one["kept"].startswith("listed in another home")
+    assert len(list(products.rglob("bias_*.fits"))) == 2
+    assert operator.run("clean", name, "--yes", "--force", one["run"], **other).code == 0
+    assert not products.exists() and not list(folders.rglob("plan.json"))
+
+
 def test_what_is_being_made_stays(operator: Operator) -> None:
     name, _, folders = ticket(operator, "DM-00079")
     assert operator.submit("t", TICKET=name).code == 0
