@@ -32,8 +32,8 @@ LAMP = 0.1
 OF_CELL = 0.3
 #: By how much the noise and the camera file's read noise may differ.
 AGREEING = 1.5
-#: Cosmic rays hit less of an amplifier than this.
-REJECTED = 0.01
+#: Cosmic rays hit less of an amplifier than this, or fewer pixels: one track of 15 pixels is 100 once it is grown.
+REJECTED, TRACKS = 0.01, 500
 #: Rows of one value that are no chance.
 CONSTANT = 0.01
 #: Of its detector's brightest amplifier's level: less is no light.
@@ -221,15 +221,17 @@ def copies(table: Table) -> list[Finding]:
     return _by_exposure(table, same > 0, why)
 
 
-def rejected(table: Table) -> list[Finding]:
-    """Exposures of which cosmic rays have taken more than they can."""
+def rejected(table: Table, camera: Camera) -> list[Finding]:
+    """Exposures of which cosmic rays have taken more than they can; of a small amplifier a few take many percent."""
     share = table.values["rejected"]
+    sizes = {(d.id, a.name): a.data.nx * a.data.ny for d in camera.detectors for a in camera.types[d.type].amplifiers}
+    limit = np.array([max(REJECTED, TRACKS / sizes[c]) if c in sizes else REJECTED for c in table.channels])
 
     def why(n: int, columns: NDArray[np.intp]) -> str:
         worst = max(columns, key=lambda k: share[n, k])
         return f"{100 * share[n, worst]:.1f} % of amplifier {table.channels[worst][1]} rejected as cosmic rays"
 
-    return _by_exposure(table, np.nan_to_num(share) > REJECTED, why)
+    return _by_exposure(table, np.nan_to_num(share) > limit, why)
 
 
 def dead(table: Table, camera: Camera, product: str) -> tuple[list[Finding], NDArray[np.bool_]]:
@@ -392,7 +394,14 @@ def judge(
     table = Table.of(rows)
     off, live = dead(table, camera, product)
     jumped = jumps(rows, night)
-    findings = [*copies(table), *saturated(rows), *off, *mistyped(rows, product, camera), *jumped, *rejected(table)]
+    findings = [
+        *copies(table),
+        *saturated(rows),
+        *off,
+        *mistyped(rows, product, camera),
+        *jumped,
+        *rejected(table, camera),
+    ]
     named = {f.exposure for f in findings}
     findings += read_noises(table, camera, product, live)
     others = [r for r in rows if r.exposure not in named]
