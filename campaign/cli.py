@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -82,6 +83,8 @@ def _defect(error: Exception) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
     os.umask(os.umask(CLOSED) | CLOSED)
+    if arguments is None:  # a SIGTERM ends a command as ^C does, and says so
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with console.guarded():
         code = _run(arguments)
     sys.exit(code)

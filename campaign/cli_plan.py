@@ -86,9 +86,10 @@ def run_plan(
     arguments = [word for key, value in given.items() if value for word in (key, str(value))]
     chosen = Chosen(first, last, yes, jobs, changed, tuple(arguments))
     console.say(f"campaign {campaign.name}: {count(len(campaign.steps), 'step')}, books in {books.folder}")
-    look = command("plan", plan_name)
-    with console.patience(lambda: f"campaign {campaign.name} goes on; {look} shows how it stands"):
-        states = Driver(campaign, home, books, chosen, console.say).run()
+    driver = Driver(campaign, home, books, chosen, console.say)
+    look = f"{command('plan', plan_name)} shows how {campaign.name} stands"
+    with console.patience(lambda: f"{' and '.join(driver.at)} in hand; {look}" if driver.at else ""):
+        states = driver.run()
     if as_json:
         console.emit({"campaign": campaign.name, "steps": plain(campaign, {n: Row(s) for n, s in states.items()})})
     else:

@@ -158,14 +158,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
     On a terminal that is too narrow for it the widest columns stand below
     their rows; where nobody's terminal says otherwise it is as wide as it is.
     """
-    import click
-
     wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = laid_out(columns, [[_cell(cell) for cell in row] for row in rows], wide)
     if title:
         print(visible(title, lines=False))
     head, *others = lines
-    print(click.style(head, bold=True) if sys.stdout.isatty() else head)
+    if sys.stdout.isatty():  # past the guard, which would print the bold as text
+        rich_console(sys.stdout).print(visible(head), style="bold", soft_wrap=True)
+    else:
+        print(head)
     for line in others:
         print(line)
     sys.stdout.flush()
@@ -215,7 +216,8 @@ def patience(what: Callable[[], str], quiet: bool = False) -> Iterator[None]:
     def tell() -> None:
         while not over.wait(EVERY_S):
             with suppress(OSError):  # nobody listens any more, or what is counted is not there yet
-                say(f"{what()} ({time.monotonic() - began:.0f} s)")
+                if text := what():  # nothing while it waits for a person
+                    say(f"{text} ({time.monotonic() - began:.0f} s)")
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()

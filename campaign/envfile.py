@@ -184,7 +184,8 @@ class _Reader:
         name, self.at = match[1] or match[2], match.end()
         if name not in self.values:
             meant = near(name, self.values, cutoff=0.7)
-            raise self._wrong(began, f"${name} is used before it is set", f"did you mean ${meant}?" if meant else "")
+            do = f"did you mean ${meant}?" if meant else f"set {name} in a command above this one, or in the shell"
+            raise self._wrong(began, f"${name} is used before it is set", do)
         return self.values[name]
 
     def _shown(self, began: int) -> str:

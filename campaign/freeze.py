@@ -218,11 +218,8 @@ class Freezer:
             "DarkTime": lambda e: self._dark_times[e.id],
         }
         if scaling not in times:
-            raise ConfigurationError(
-                f"exposureScaling {scaling} cannot be planned",
-                where=self._request.pipeline.path,
-                do=f"possible are InputList, {', '.join(times)}",
-            )
+            what, do = f"exposureScaling {scaling} cannot be planned", f"possible are InputList, {', '.join(times)}"
+            raise ConfigurationError(what, where=self._request.pipeline.path, do=do)
         scales = [times[scaling](e) for e in exposures]
         zero = [e.id for e, s in zip(exposures, scales, strict=True) if s <= 0]
         if zero:

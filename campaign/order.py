@@ -65,7 +65,7 @@ class Order:
     ) -> Order:
         """What was asked for when a step was resolved."""
         return cls(
-            template=step.config.path,
+            template=step.config.again,
             overrides=options.overrides,
             site=options.site,
             sites=sites,

@@ -45,7 +45,7 @@ def gate_text(state: StepState, home: Home) -> list[str]:
         low, high = min(exposures.values()), max(exposures.values())
         noise = median(row.noise for row in rows)
         many = count(len(exposures), "exposure")
-        texts.append(f"    inputs      {many}, levels {low:.4g} to {high:.4g} ADU, noise {noise:.3g} ADU")
+        texts.append(f"    inputs      {many}, levels {low:.5g} to {high:.5g} ADU, noise {noise:.3g} ADU")
     for found in judge(plan, camera_of(home, plan.instrument)) if plan.kind else ():
         texts.append(f"    look at     {found.subject}: {found.why} ({count(len(found.detectors), 'detector')})")
     texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]

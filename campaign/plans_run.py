@@ -99,6 +99,11 @@ class Driver:
     _asked: int = 0
     _ending: bool = False
 
+    @property
+    def at(self) -> list[str]:
+        """The steps that are being made here now."""
+        return list(self._children)
+
     def run(self) -> dict[str, StepState]:
         """Drive; returns what every step has come to.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +54,11 @@ class StepConfig:
     variables: Mapping[str, str]
     command_line: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def again(self) -> str:
+        """The path to ask for to get it again: where one source serves all bands, only the name says which."""
+        return os.path.join(os.path.dirname(self.path), self.name)
 
     def find(self, key: str) -> Any:
         """Look a key up on the command line, in payload and at the outermost level; `None` where there is none."""

@@ -295,7 +295,10 @@ def _judge(answer: Fit, profile: Profile, amplifier: Amplifier, axis: int) -> No
             (border.found or 0) - border.declared if SIDES[border.side][1] else border.declared - (border.found or 0)
         )
         if unused > 0:
-            answer.notes.append(f"{_many(unused, word)} in the light beyond its {border.side} are in no data section")
+            verb = "are" if unused > 1 else "is"
+            answer.notes.append(
+                f"{_many(unused, word)} in the light beyond its {border.side} {verb} in no data section"
+            )
 
 
 def _overscan(amplifier: Amplifier, axis: int) -> tuple[str, Box | None]:

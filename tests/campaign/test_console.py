@@ -37,7 +37,7 @@ def test_no_name_is_cut_however_narrow_the_terminal(wide: int | None) -> None:
 
 def test_a_terminal_of_80_columns() -> None:
     """Through a real one."""
-    code = f"from campaign.console import table; table({COLUMNS!r}, [{ROW!r}], 'runs')"
+    code = f"from campaign.console import guarded, table\nwith guarded():\n table({COLUMNS!r}, [{ROW!r}], 'runs')"
     mine, its = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
     with subprocess.Popen([sys.executable, "-P", "-c", code], stdout=its, env=environment) as process:

@@ -95,6 +95,13 @@ def test_an_odd_exposure_is_named_with_its_amplifier(
     assert found.why.startswith(why), found.why
 
 
+def test_one_track_in_a_small_amplifier_is_a_healthy_dark() -> None:
+    small = COMCAM.scaled(16)  # 3904 pixels an amplifier
+    assert judged(table(8, one(4, 3, "C05", rejected=0.025), "dark", small), "dark", small) == []
+    (found,) = judged(table(8, one(4, 3, "C05", rejected=0.2), "dark", small), "dark", small)
+    assert found.why.startswith("20.0 % of amplifier C05 rejected")
+
+
 @pytest.mark.parametrize(
     ("kind", "column", "step"),
     [("bias", "level", 4.0), ("bias", "overscan", 300.0), ("bias", "noise", 2.0), ("flat", "shape", 800.0)],

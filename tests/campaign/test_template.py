@@ -44,7 +44,7 @@ def make(folder: Path, text: str, name: str = "t.yaml") -> str:
 def test_packaged_bias() -> None:
     step = resolve("bps_bias", ENVIRONMENT, now=NOW)
     base = "LSSTComCam/calib/DM-48520/DP1/biasGen.20250207a"
-    assert step.path == str(ROOT / "cp_pipe/bps/templates/bps_bias.yaml")
+    assert step.path == step.again == str(ROOT / "cp_pipe/bps/templates/bps_bias.yaml")
     assert (step.output, step.output_run) == (base, f"{base}/20211117T155008Z")
     assert step.in_collections == ("LSSTComCam/calib/DM-48520", "LSSTComCam/raw/all")
     assert step.pipeline_yaml == f"{ROOT}/cp_pipe/pipelines/LSSTComCam/cpBias.yaml"
@@ -74,6 +74,7 @@ def test_one_source_serves_all_bands(name: str) -> None:
     assert step.output == "LSSTComCam/calib/DM-48520/DP1/flatGen-g.20250207a"
     assert step.data_query == "(exposure=1 or exposure=2) and band='g'"
     assert "SELECTION_FLAT_g" in step.variables
+    assert resolve(step.again, ENVIRONMENT).name == step.name  # as a restart, and a driver in the background, ask
 
 
 @pytest.mark.parametrize("name", ["bps_bias", "bps_dark", *(f"bps_flat_{band}" for band in "ugrizy")])
