@@ -107,6 +107,9 @@ def _look_at_frames(
     if with_levels and product and not selection.unreachable:
         with found.noting():
             found.levels = measure_levels(selection, product, in_unit(camera, step.pipeline), options.ranks or cores())
+        for one in found.levels or ():
+            if one.refused:
+                found.add(SubmissionRefused(f"{one.subject}: {one.why}", where=step.query_place, do=MEND))
 
 
 def _plan(found: Check, step: Step, repository: Repository, options: Options) -> None:

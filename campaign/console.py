@@ -263,8 +263,9 @@ class Progress:
         return self
 
     def _standing(self) -> str:
-        first, *more = [*list(self._running), "nothing just now"]
-        return f"[{self._done}/{self._total}] {first}{f' and {len(more) - 1} more' if len(more) > 1 else ''} in hand"
+        first, *more = [*self._running, ""]
+        named = f"{first}{f' and {len(more) - 1} more' if len(more) > 1 else ''}" if first else "nothing"
+        return f"[{self._done}/{self._total}] {named} in hand"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

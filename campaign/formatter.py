@@ -221,9 +221,11 @@ class RawFrameFormatter(FormatterV2):
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> RawFrame:
         """Read the file; see the base class."""
         with _opened(path) as fits:
+            packed = len(fits) > 1 and not fits[0].has_data() and bool(fits[1].read_header().get("ZSIMPLE"))
+            hdus = list(fits)[1:] if packed else list(fits)  # fpack puts a primary image behind an empty one
             images = {
-                hdu.get_extname() or number: hdu.read()
-                for number, hdu in enumerate(fits)
+                hdu.get_extname().replace("COMPRESSED_IMAGE", "") or number: hdu.read()
+                for number, hdu in enumerate(hdus)
                 if hdu.get_info()["hdutype"] == fitsio.IMAGE_HDU and hdu.has_data()
             }
-            return RawFrame(_header(fits[0]), images)
+            return RawFrame(_header(hdus[0]), images)

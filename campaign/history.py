@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from campaign.console import say
 from campaign.errors import UsageError
 from campaign.home import Home
 from campaign.plans_books import Books
@@ -64,17 +65,26 @@ def _time(entry: Mapping[str, Any]) -> str:
     return str(entry["t"])
 
 
+def _lines(books: Books) -> list[dict[str, Any]]:
+    """A campaign's decisions; none where its journal may not be read, which is said."""
+    try:
+        return books.lines()
+    except OSError as error:
+        say(f"warning: left out: {books.journal}: {error.strerror}")
+        return []
+
+
 def _decisions(home: Home, ticket: str) -> Iterator[dict[str, Any]]:
     """What was decided at the gates of the ticket's campaigns, as entries of the record."""
     for name, journal in home.campaigns.items():
         books = Books(journal.parent)
         if books.variables().get("TICKET", ticket if f".{ticket}." in name else "") != ticket:
             continue
-        for line in books.lines():
+        for line in _lines(books):
             if word := DECISIONS.get(line["event"]):
                 typed = command(word, line["step"], "--run", line["run"], "--reason", line["reason"])
                 detail = {key: line.get(key) for key in ("step", "run", "reason")} | {"campaign": name}
-                known = {key: line[key] for key in ("t", "user", "host")}
+                known = {key: line.get(key, "") for key in ("t", "user", "host")}
                 yield {
                     **known,
                     "command": f"{word} {line['step']}",
@@ -89,7 +99,7 @@ def _origins(home: Home) -> dict[str, Origin]:
     nonces: dict[str, Origin] = {}
     for name, journal in home.campaigns.items():
         steps: dict[str, Origin] = {}
-        for line in Books(journal.parent).lines():
+        for line in _lines(Books(journal.parent)):
             if line["event"] == "begun":
                 steps[line["step"]] = Origin(name, line["step"], line["rerun"])
                 nonces[line.get("nonce", "")] = steps[line["step"]]

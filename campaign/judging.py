@@ -11,7 +11,7 @@ two halves have no odd one out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from types import MappingProxyType
 
@@ -30,6 +30,8 @@ PRECISION, OF_FLAT, OF_NOISE = 0.05, 1e-3, 5e-3
 LAMP = 0.05
 #: Part of a cell's noise that the size of a deviation from the common shape may have by chance.
 OF_CELL = 0.3
+#: Cells of a shape along each axis, rows that they are taken from at most, and the fewest pixels of a cell.
+CELLS, SAMPLED_ROWS, CELL_PIXELS = 8, 64, 12
 #: By how much the noise and the camera file's read noise may differ.
 AGREEING = 1.5
 #: Cosmic rays hit less of an amplifier than this; hits/cm^2/s, and pixels that one takes when it is grown.
@@ -180,6 +182,16 @@ def _shape(table: Table, product: str, live: NDArray[np.bool_]) -> Series:
     return Series("shape", far, far, middle(error, 0))
 
 
+def _resolved(table: Table, camera: Camera) -> NDArray[np.bool_]:
+    """Which channels have cells of enough pixels for their levels to be told from a hit, or a hot column."""
+    many = {
+        (d.id, a.name): (a.data.nx // CELLS) * (min(a.data.ny, SAMPLED_ROWS) // CELLS)
+        for d in camera.detectors
+        for a in camera.types[d.type].amplifiers
+    }
+    return np.array([many.get(c, 0) >= CELL_PIXELS for c in table.channels])
+
+
 def _scanned(table: Table, camera: Camera) -> NDArray[np.bool_]:
     """Which channels have a serial overscan."""
     found = {(d.id, a.name) for d in camera.detectors for a in camera.types[d.type].amplifiers if a.serial_overscan}
@@ -218,7 +230,7 @@ def copies(table: Table) -> list[Finding]:
     def why(n: int, columns: NDArray[np.intp]) -> str:
         return f"it has the very pixels of exposure {int(same[n, columns[0]])}"
 
-    return _by_exposure(table, same > 0, why)
+    return [replace(found, refused=True) for found in _by_exposure(table, same > 0, why)]
 
 
 def _hit(table: Table, camera: Camera, times: Mapping[int, float]) -> F64:
@@ -368,7 +380,7 @@ def compared(
     for time in sorted({times[e] for e in table.exposures}):
         alike = np.array([times[e] == time for e in table.exposures])
         yield table.some(alike), _noise(table.some(alike), camera, product, live[alike])
-    yield table, _shape(table, product, live)
+    yield table, _shape(table, product, live & _resolved(table, camera))
 
 
 def _overscan(table: Table) -> Series:

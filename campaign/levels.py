@@ -74,12 +74,15 @@ class Finding:
     ----------
     amplifiers : `tuple` [`str`]
         Where it is not the whole detectors.
+    refused : `bool`
+        Whether the combine would refuse it.
     """
 
     exposure: int | None
     detectors: tuple[int, ...]
     why: str
     amplifiers: tuple[str, ...] = ()
+    refused: bool = False
 
     @property
     def subject(self) -> str:

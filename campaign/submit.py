@@ -154,11 +154,12 @@ def _folder(plan: Plan) -> Iterator[None]:
             raise
         owner = claim.read(plan.folder)
         who = f" by {owner.text}" if owner is not None and owner.alive is not False else ""
+        ours = (plan.folder / "plan.json").is_file()
+        resumes = f"{command('restart', plan.submit_path)} resumes that run; or " if ours else ""
         raise SubmissionRefused(
             f"the submit folder exists already, it is claimed{who}" if who else "the submit folder exists already",
             where=plan.submit_path,
-            do=f"{command('restart', plan.submit_path)} goes on with that run; or give another submitPath, or let the "
-            "default name one a run",
+            do=f"{resumes}give another submitPath, or let the default name one a run",
         ) from error
     try:
         yield
