@@ -160,3 +160,10 @@ def test_heaps(values: list[float], wanted: list[list[int]]) -> None:
 def test_healthy_tables_of_a_whole_focal_plane(n: int, kind: str) -> None:
     for seed in range(3):
         assert judged(table(n, kind=kind, of=LSSTCAM, seed=seed), kind, LSSTCAM) == []
+
+
+@pytest.mark.parametrize(("scale", "judged_"), [(64, False), (16, True)])
+def test_shapes_of_a_few_pixels_are_not_judged(scale: int, judged_: bool) -> None:
+    scaled = camera.load("LSSTCam").scaled(scale)
+    made = judging.Table([1], [(94, "C04")], {})
+    assert judging._resolved(made, scaled).all() == judged_

@@ -213,6 +213,7 @@ def test_the_butler_reads_every_raw(night: Night) -> None:
     for raw in raws.raws:
         found = butler.get("raw", exposure=raw.exposure, detector=0)
         (image,) = found.images.values()
+        assert "COMPRESSED_IMAGE" not in found.images  # what fpack calls a primary image
         number = raw.exposure % 1000
         expected = night.biases[number - 1] if number < 10 else night.flats[number - 11]
         good = np.isfinite(expected) & (expected > 0)
