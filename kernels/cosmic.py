@@ -16,13 +16,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-#: A row's noise over the expected one, from which on the expectation is wrong: this, and three errors of the ratio.
-MISTAKEN, ERRORS = 1.25, 3.0
-#: Pixels of a row of all frames that its noise is taken from, at most about so many.
-ENOUGH = 1024
-#: Part of the differences that lie within so many noises.
-WITHIN, SIGMAS = 0.8, 1.2816
-
 
 @dataclass(frozen=True)
 class CosmicConfig:
@@ -77,34 +70,6 @@ def _flag(
                 for j in range(max(0, y - grow), min(ny, y + grow + 1)):
                     for i in range(max(0, x - grow), min(nx, x + grow + 1)):
                         flags[j, i] = True
-
-
-def mistaken(sizes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """By how much the noise of a row is larger than expected; 1 where it agrees.
-
-    The camera file's read noise may be far too low: then half of a dark would
-    count as cosmic rays. The noise is what 80 % of the differences lie within,
-    of all frames, or of one frame alone where that is still larger.
-
-    Parameters
-    ----------
-    sizes : `numpy.ndarray` [row, frame, sample], float32
-        Differences of some pixels from the median of the frames over their
-        expected noise, without sign; NaN where a pixel is masked.
-
-    Returns
-    -------
-    factors : `numpy.ndarray` [row, frame], float32
-    """
-    factors = np.ones(sizes.shape[:2], np.float32)
-    for part in (sizes.reshape(len(sizes), 1, -1), sizes):
-        ordered = np.sort(part, axis=2)  # what is no number comes last
-        good = np.isfinite(ordered).sum(axis=2)
-        at = np.minimum((WITHIN * good).astype(np.intp), part.shape[2] - 1)
-        ratio = np.take_along_axis(ordered, at[:, :, np.newaxis], axis=2)[:, :, 0] / SIGMAS
-        far = (good > 0) & (ratio > MISTAKEN + ERRORS / np.sqrt(np.maximum(good, 1)))
-        factors = np.where(far, np.maximum(factors, ratio), factors).astype(np.float32)
-    return factors
 
 
 def cosmic_rays(excess: NDArray[np.float32], sigma: NDArray[np.float32], config: CosmicConfig) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import clip
-from kernels.cosmic import ENOUGH, CosmicConfig, cosmic_rays, mistaken
+from kernels.cosmic import CosmicConfig, cosmic_rays
 from kernels.errors import JobError
 from kernels.estimator import Steps, table
 from kernels.isr import Block, Channel, Exposures
@@ -220,15 +220,9 @@ class Stacker:
         sorted_, typical = block.cube.copy(), np.empty(block.cube.shape[1], np.float32)
         clip.median(sorted_, self._n, typical)
         pixels, flat = block.pixels, typical[: block.rows * block.columns].reshape(block.rows, block.columns)
-        step = max(1, self._n * block.columns // ENOUGH)
-        sizes = np.empty((block.rows, self._n, -(-block.columns // step)), np.float32)
-        for n, frame in enumerate(pixels):
-            excess, sigma = self._excess(n, frame[:, ::step], flat[:, ::step])
-            sizes[:, n] = np.abs(excess) / sigma
-        factors = mistaken(sizes)
         for n, frame in enumerate(pixels):
             excess, sigma = self._excess(n, frame, flat)
-            hits = cosmic_rays(excess, sigma * factors[:, n, np.newaxis], self._cosmic)
+            hits = cosmic_rays(excess, sigma, self._cosmic)
             self.rejected[n] += np.count_nonzero(hits[block.core] & np.isfinite(frame[block.core]))
             frame[hits] = np.inf
 

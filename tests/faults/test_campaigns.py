@@ -31,7 +31,7 @@ class Planned:
     def __init__(self, operator: Operator, folder: Path) -> None:
         self.operator, self.path = operator, folder / "my plans" / "one.yaml"
         names = [n for n in operator.variables if n not in ("REPO", "SCRATCH") and "FLAT" not in n]
-        variables = {name: operator.variables[name] for name in names}
+        variables = {name: operator.variables[name] for name in names} | {"TICKET": "DM-gates"}
         steps = {"bias": {"template": "bps_bias", "gate": True, "certify": True}}
         self.path.parent.mkdir()
         self.path.write_text(yaml.safe_dump({"variables": variables, "steps": steps}))

@@ -143,6 +143,8 @@ def test_saturated_pixels_are_left_out(lab: Any, slow_meanclip: Any) -> None:
 
 def test_saturation_may_be_left_in(lab: Any, slow_meanclip: Any) -> None:
     case = Case(lab, 1.2e5, n=3, saturation=False)
+    for raw in (raw for segments in case.exposed for raw in segments):
+        raw[:, ::2] -= 1000  # a row of one value would be an amplifier that is off
     image, mask, _ = case.made()
     np.testing.assert_allclose(image, case.expected(slow_meanclip)[0], rtol=1e-5)
     assert image.max() > 60000 and not mask.any()
@@ -330,7 +332,7 @@ def test_the_inputs_table_has_every_amplifier_of_every_exposure(lab: Any) -> Non
     for row in rows:
         k = [a["name"] for a in lab.amplifiers].index(row["amplifier"])
         assert row["detector"] == "1"
-        assert float(row["level"]) == pytest.approx(800 / lab.gains[k] + 4.5, abs=2)
+        assert float(row["level"]) == pytest.approx(800 / lab.gains[k] + 4.5, abs=3)
         assert float(row["noise"]) == pytest.approx(lab.noises[k] / lab.gains[k], rel=0.25)
         assert float(row["saturated"]) == pytest.approx(24 / 480 if row["exposure"].endswith("03") else 0)
 

@@ -35,7 +35,12 @@ def said(wanted: Wanted, many: int) -> str:
 def wanted(tmp_path: Path) -> Wanted:
     events: list[Any] = []
     return Wanted(
-        Scheduler(max_array=2), Resources(2000, minutes=5), "run-workers", tmp_path, lambda *e: events.append(e)
+        Scheduler(max_array=2),
+        Resources(2000, minutes=5),
+        "run-workers",
+        tmp_path,
+        lambda *e: events.append(e),
+        tmp_path,
     )
 
 
