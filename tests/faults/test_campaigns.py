@@ -31,12 +31,13 @@ class Planned:
     def __init__(self, operator: Operator, folder: Path) -> None:
         self.operator, self.path = operator, folder / "my plans" / "one.yaml"
         names = [n for n in operator.variables if n not in ("REPO", "SCRATCH") and "FLAT" not in n]
-        variables = {name: operator.variables[name] for name in names} | {"TICKET": "DM-gates"}
+        variables = {name: operator.variables[name] for name in names}
         steps = {"bias": {"template": "bps_bias", "gate": True, "certify": True}}
         self.path.parent.mkdir()
         self.path.write_text(yaml.safe_dump({"variables": variables, "steps": steps}))
         self.env = self.path.with_suffix(".sh")
-        self.env.write_text(f"TAG='{TAG}'\n")  # over the plan's, and the shell's
+        # Over the plan's, and the shell's; valid when no frame of the other tests was taken.
+        self.env.write_text(f"TAG='{TAG}'\nSTART_DATE=2030-01-01T00:00:00\n")
         self.home = Home(operator.repo / "campaign")
 
     @property
