@@ -138,6 +138,7 @@ def run(runner: Runner, groups: Sequence[Group]) -> None:
     another round; where they ask for more memory, on other workers.  So is what
     Dask gives up: all that waits for a chunk whose workers are lost for ever.
     """
+    secure.forget(runner.plan.folder)
     left, number = list(groups), itertools.count()
     while left:
         if any(group.kind == "quantum" for group in left):

@@ -96,6 +96,12 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())  # a node may read it next
 
 
+def forget(folder: Path) -> None:
+    """Remove the keys that a killed driver has left in its run's folder: they open nothing any more."""
+    for left in folder.glob(f"{PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def keys(folder: Path) -> Iterator[Path]:
     """Make keys for a cluster, below the run's folder; they are removed with it, as are those of a killed driver.
@@ -105,8 +111,7 @@ def keys(folder: Path) -> Iterator[Path]:
     keys : `~pathlib.Path`
         A folder of mode 0700, its files of mode 0600.
     """
-    for left in folder.glob(f"{PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    forget(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
     try:
