@@ -81,7 +81,7 @@ def _copy(source: IO[bytes], log: IO[bytes], most: int) -> None:
     left = most - log.seek(0, os.SEEK_END)
     with suppress(OSError, ValueError):  # closed meanwhile
         while chunk := source.read(CHUNK):
-            if left > 0:
+            if left >= 0:
                 log.write(chunk[:left])
                 log.write(CUT if len(chunk) > left else b"")
                 log.flush()

@@ -100,13 +100,22 @@ def test_json_has_limits() -> None:
             from_json(text)
 
 
-def test_a_log_has_a_limit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [10, 11, 30])
+def test_a_log_has_a_limit(tmp_path: Path, times: int) -> None:
     log = tmp_path / "logs" / "site.log"
     for _ in range(2):
         with into_log(log, 100_000) as sink:
-            for _ in range(30):
+            for _ in range(times):
                 os.write(sink.fileno(), b"x" * 10_000)
     assert log.read_bytes() == b"x" * 100_000 + CUT
+
+
+def test_a_log_that_is_just_full_says_what_comes_after(tmp_path: Path) -> None:
+    log = tmp_path / "site.log"
+    for text in (b"x" * 1000, b"y", b"z"):
+        with into_log(log, 1000) as sink:
+            os.write(sink.fileno(), text)
+    assert log.read_bytes() == b"x" * 1000 + CUT
 
 
 def test_lines_of_another_version_are_no_events_and_no_run_goes_on_with_them(tmp_path: Path) -> None:
