@@ -184,7 +184,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write a picture, whole or not at all."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
     try:
-        figure.savefig(temporary)
+        figure.canvas.print_png(temporary)  # type: ignore[attr-defined]  # savefig lays out and draws twice
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -234,9 +234,8 @@ def _histogram(axes: Axes, good: NDArray[np.float32], ends: tuple[float, float],
     """How often each level is, some way beyond both ends of the scale, which are marked."""
     low, high = ends
     margin = (high - low) / 2
-    axes.hist(
-        np.clip(good, low - margin, high + margin), bins=200, range=(low - margin, high + margin), color="#5a7d9a"
-    )
+    ends_of_bins = (low - margin, high + margin)
+    axes.hist(np.clip(good, *ends_of_bins), bins=200, range=ends_of_bins, histtype="stepfilled", color="#5a7d9a")
     if good.size:
         axes.set_yscale("log")
     for end in ends:
