@@ -22,7 +22,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, TextIO
 
-from campaign.events import Event
+from campaign.journal.events import Event
 from campaign.wording import count
 
 #: What moves a cursor, colours, reverses or hides text, or is no text: C0 (but for tab and line end), C1, the marks of

@@ -20,7 +20,7 @@ def kernels() -> str:
     found = importlib.util.find_spec("kernels")
     digest = hashlib.sha256()
     for folder in (found.submodule_search_locations or ()) if found else ():
-        for path in sorted(Path(folder).glob("*.py")):
+        for path in sorted(Path(folder).rglob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from campaign.documents import Entry
 from campaign.problems import suggest
-from campaign.template_yaml import Entry
 
 #: What a value must be, by the beginning of pydantic's name for its not being so.
 _MUST = {
@@ -34,7 +34,7 @@ _LIMITS = {
     "too_long": ("has too many values: at most", "max_length"),
     "literal_error": ("must be", "expected"),
 }
-#: A name's pattern begins like this; see `campaign.camera.Name`.
+#: A name's pattern begins like this; see `campaign.camera.model.Name`.
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.+-]*"
 
 

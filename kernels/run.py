@@ -20,26 +20,26 @@ from contextlib import suppress
 from typing import Any
 
 from kernels.errors import EXIT_CODES, JobError, KernelError
-from kernels.job import Job, load
+from kernels.jobs.job import Job, load
+from kernels.jobs.ports import shut_inherited
 from kernels.killpoints import disarm
-from kernels.ports import shut_inherited
 
 #: Where each kernel lives; imported when it is asked for.
 KERNELS = {
-    "combine": "kernels.combine:execute",
-    "compare": "kernels.compare:execute",
-    "flat_measure": "kernels.normalise:measure",
-    "flat_normalise": "kernels.normalise:normalise",
-    "correct": "kernels.corrected:execute",
-    "cti": "kernels.ctifit:execute",
-    "defects": "kernels.defectfind:execute",
-    "headers": "kernels.headers:execute",
-    "levels": "kernels.levels:execute",
-    "mosaic": "kernels.mosaic:execute",
-    "pairs": "kernels.pairs:execute",
-    "sections": "kernels.sections:execute",
-    "simulate": "kernels.simulate:execute",
-    "truth_products": "kernels.truthproducts:execute",
+    "combine": "kernels.products.combine:execute",
+    "compare": "kernels.simulation.compare:execute",
+    "flat_measure": "kernels.products.normalise:measure",
+    "flat_normalise": "kernels.products.normalise:normalise",
+    "correct": "kernels.products.corrected:execute",
+    "cti": "kernels.products.ctifit:execute",
+    "defects": "kernels.products.defectfind:execute",
+    "headers": "kernels.products.headers:execute",
+    "levels": "kernels.products.levels:execute",
+    "mosaic": "kernels.products.mosaic:execute",
+    "pairs": "kernels.products.pairs:execute",
+    "sections": "kernels.products.sections:execute",
+    "simulate": "kernels.simulation.simulate:execute",
+    "truth_products": "kernels.simulation.truthproducts:execute",
 }
 FAILED_TASKS = 1
 #: Time that rank 0 has to report an error of all ranks, second.

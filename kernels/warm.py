@@ -11,23 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import (
-    clip,
-    combine,
-    crosstalk,
-    cti,
-    defects,
-    geometry,
-    job,
-    linearity,
-    network,
-    normalise,
-    product,
-    ptc,
-    weighted,
-)
-from kernels.seal import written
-from kernels.tables import identity
+from kernels.calibrations import crosstalk, cti, defects, linearity, ptc
+from kernels.camera import geometry
+from kernels.fits import product
+from kernels.fits.seal import written
+from kernels.fits.tables import identity
+from kernels.jobs import job
+from kernels.products import combine, normalise
+from kernels.statistics import clip, network, weighted
 
 NX, NY, PRESCAN, SERIAL, PARALLEL = 16, 24, 3, 9, 4
 EVERYTHING = {

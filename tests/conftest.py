@@ -97,8 +97,8 @@ def command(*arguments: str, environment: Mapping[str, str] | None = None) -> su
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """Run ``campaign demo --json`` once, in a folder whose name has a blank."""
-    from campaign.demo import variables
-    from campaign.simulation import Places
+    from campaign.simulation.demo import variables
+    from campaign.simulation.simulate import Places
 
     folder = tmp_path_factory.mktemp("the demo") / "here"
     answer = command("demo", str(folder), "--json")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.defectgrow import Growth, grow_columns, mask_edges, mask_rings
-from kernels.geometry import Detector
+from kernels.camera.geometry import Detector
+from kernels.products.defectgrow import Growth, grow_columns, mask_edges, mask_rings
 
 VAMPIRE = 4
 

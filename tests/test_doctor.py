@@ -14,8 +14,8 @@ import numba
 import numpy
 import pytest
 
-from campaign import doctor
-from campaign.doctor import Finding, examine, show
+from campaign.cli import doctor
+from campaign.cli.doctor import Finding, examine, show
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +24,7 @@ def found_with(path: Path, name: str) -> Finding:
     """Give one finding of a fresh interpreter that sees ``path`` before everything else."""
     code = (
         "import json\n"
-        "from campaign import doctor\n"
+        "from campaign.cli import doctor\n"
         f"found = [*doctor._distributions(), *doctor._folders()]\n"
         f"print(json.dumps([vars(f) for f in found if f.name == {name!r}]))"
     )

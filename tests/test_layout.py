@@ -19,26 +19,26 @@ PACKAGES = ("campaign", "kernels", "slurm", "templates")
 PLACES = {
     "campaign": ("campaign.*",),
     "kernels": ("kernels.*",),
-    "slurm": ("slurm.*", "campaign.runner*", "campaign.backend*", "campaign.sites*"),
+    "slurm": ("slurm.*", "campaign.running.*", "campaign.sites.*"),
     "templates": ("campaign.*",),
-    "astropy": ("campaign.translation",),
+    "astropy": ("campaign.camera.translation",),
     "click": ("campaign.*",),
     "cryptography": ("slurm.secure",),
-    "dask": ("campaign.runner*", "slurm.secure"),
+    "dask": ("campaign.running.*", "slurm.secure"),
     "dask_jobqueue": ("slurm.*",),
-    "distributed": ("campaign.runner*", "campaign.backend", "slurm.worker*", "slurm.secure"),
+    "distributed": ("campaign.running.*", "slurm.worker*", "slurm.secure"),
     "fitsio": ("kernels.*", "campaign.formatter"),
-    "jinja2": ("campaign.template*", "campaign.report*", "slurm.*"),
-    "lsst": ("campaign.repository*", "campaign.formatter"),
-    "matplotlib": ("campaign.pictures*", "campaign.report*"),
+    "jinja2": ("campaign.template.*", "campaign.report.*", "slurm.*"),
+    "lsst": ("campaign.butler.*", "campaign.formatter"),
+    "matplotlib": ("campaign.quality.*", "campaign.report.*"),
     "mpi4py": ("kernels.run",),
     "numba": ("kernels.*",),
     "numpy": ("kernels.*", "campaign.*"),
-    "packaging": ("campaign.doctor",),
+    "packaging": ("campaign.cli.doctor",),
     "pydantic": ("campaign.*",),
     "rich": ("campaign.*",),
     "scipy": ("kernels.*",),
-    "sqlalchemy": ("campaign.state*",),
+    "sqlalchemy": ("campaign.journal.index*",),
     "yaml": ("campaign.*",),
 }
 
@@ -108,16 +108,16 @@ def test_imports_keep_to_the_layers(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "statement"),
     [
-        ("campaign.plan", "import kernels.job"),
-        ("campaign.plan", "from kernels import job"),
-        ("campaign.plan", "def f():\n    from lsst.daf.butler import Butler"),
-        ("campaign.plan", "import importlib\nimportlib.import_module('dask.base')"),
-        ("campaign.plan", "import slurm"),
-        ("kernels.combine", "from mpi4py import MPI"),
+        ("campaign.journal.plan", "import kernels.jobs.job"),
+        ("campaign.journal.plan", "from kernels.jobs import job"),
+        ("campaign.journal.plan", "def f():\n    from lsst.daf.butler import Butler"),
+        ("campaign.journal.plan", "import importlib\nimportlib.import_module('dask.base')"),
+        ("campaign.journal.plan", "import slurm"),
+        ("kernels.products.combine", "from mpi4py import MPI"),
         ("kernels.run", "import campaign.errors"),
         ("slurm.jobs", "import numpy"),
         ("templates.__init__", "import yaml"),
-        ("campaign.plan", "import astropy.io.fits"),
+        ("campaign.journal.plan", "import astropy.io.fits"),
     ],
 )
 def test_a_misplaced_import_is_seen(module: str, statement: str) -> None:
@@ -128,9 +128,9 @@ def test_a_misplaced_import_is_seen(module: str, statement: str) -> None:
     ("module", "statement"),
     [
         ("kernels.run", "from mpi4py import MPI"),
-        ("campaign.repository", "from lsst.daf.butler import Butler"),
-        ("campaign.template_jinja", "import jinja2"),
-        ("campaign.plan", "from . import errors"),
+        ("campaign.butler.repository", "from lsst.daf.butler import Butler"),
+        ("campaign.template.environment", "import jinja2"),
+        ("campaign.journal.plan", "from . import errors"),
         ("slurm.__init__", "from .jobs import submit\nimport os.path"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_path_of_one_machine_is_seen() -> None:
 def test_the_command_line_starts_without_the_heavy_libraries(arguments: list[str]) -> None:
     code = (
         "import sys\n"
-        "from campaign.cli import main\n"
+        "from campaign.cli.root import main\n"
         f"sys.argv = ['campaign', *{arguments!r}]\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"

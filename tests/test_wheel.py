@@ -38,7 +38,7 @@ VARIABLES = {
 RENDER = """
 import json, os, sys
 import campaign, templates
-from campaign.template import resolve
+from campaign.template.resolve import resolve
 for name in sys.argv[1:]:
     resolve(name, os.environ)
 print(json.dumps([campaign.__file__, templates.__file__]))
@@ -117,5 +117,5 @@ def test_the_console_script_works(elsewhere: Path) -> None:
 
 
 def test_doctor_finds_one_place(elsewhere: Path) -> None:
-    code = "from campaign.doctor import _folders as f; print(all(x.ok for x in f()), len(list(f())))"
+    code = "from campaign.cli.doctor import _folders as f; print(all(x.ok for x in f()), len(list(f())))"
     assert run(elsewhere / "bin" / "python", "-P", "-c", code, cwd=elsewhere, env=environment()) == "True 4\n"

@@ -13,8 +13,8 @@ from typing import Any
 import fitsio
 import numpy as np
 
-from campaign.camera import Camera, load
-from campaign.launch import cores
+from campaign.camera.model import Camera, load
+from campaign.jobs.launch import cores
 from tests.benchmarks.process import run
 
 CAMERA, DAY = "LSSTComCam", 20241206

@@ -30,7 +30,7 @@ def _speeds(bench: Bench, line: list[str], env: Mapping[str, str] | None) -> dic
 def _result(kind: str, parts: Mapping[str, list[float]], size: tuple[int, int], bar: Bar | None) -> Result:
     return Result(
         f"decoder / fitsio, {kind}",
-        ratio(parts["kernels.rice"], parts["fitsio"]),
+        ratio(parts["kernels.fits.rice"], parts["fitsio"]),
         bar=bar,
         parts=parts,
         parts_unit="Mpix/s",

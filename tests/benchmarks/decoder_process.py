@@ -13,9 +13,9 @@ import fitsio
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.geometry import Amplifier, Box
-from kernels.job import File
-from kernels.raw import Frames
+from kernels.camera.geometry import Amplifier, Box
+from kernels.fits.raw import Frames
+from kernels.jobs.job import File
 
 ROWS = 64
 NOISES = {"bias": (1000.0, 5.0), "flat": (30000.0, 170.0)}
@@ -57,9 +57,9 @@ def main() -> None:
             with fitsio.FITS(path, "rw", clobber=True) as fits:
                 fits.write(None)
                 fits.write(image(kind, pixel, shape), compress="RICE", tile_dims=(1, width))
-            runs = {"kernels.rice": decoder(path, shape), "fitsio": fitsio.FITS(path)[1].read}
+            runs = {"kernels.fits.rice": decoder(path, shape), "fitsio": fitsio.FITS(path)[1].read}
             decoded = np.zeros(shape, np.int32)
-            runs["kernels.rice"](decoded)  # this also loads and warms all
+            runs["kernels.fits.rice"](decoded)  # this also loads and warms all
             if not np.array_equal(decoded, runs["fitsio"]()):
                 raise SystemExit(f"{path}: the two decoders disagree")
             speeds: dict[str, list[float]] = {name: [] for name in runs}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from campaign.errors import ConfigurationError
-from campaign.launch import cores, mpiexec
+from campaign.jobs.launch import cores, mpiexec
 from tests.benchmarks import jobs
 from tests.benchmarks.harness import Bar, Bench, Result, Skipped, ratio
 from tests.benchmarks.process import module, run

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from campaign import ingest
-from campaign.camera import Camera, load
+from campaign.camera.model import Camera, load
+from campaign.camera.observation import Observation
+from campaign.frames import ingest
 from campaign.home import Home
-from campaign.observation import Observation
-from campaign.simulation import Exposure, Nights, Places, exposures
+from campaign.simulation.simulate import Exposure, Nights, Places, exposures
 
 CAMERA, TICKET, FILTER = "LSSTCam", "DM-00000", "r_57"
 FILE = b"a raw of which nobody reads more than its size\n"

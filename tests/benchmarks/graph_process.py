@@ -8,11 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from campaign.order import Order
-from campaign.repository import open_repository
-from campaign.simulation import Places
-from campaign.step import Options, load
-from campaign.submit import prepare
+from campaign.butler.repository import open_repository
+from campaign.journal.order import Order
+from campaign.planning.step import Options, load
+from campaign.runs.submit import prepare
+from campaign.simulation.simulate import Places
 from tests.benchmarks.graph_data import variables
 
 TEMPLATE = Path(__file__).parents[1] / "data" / "bps_isr.yaml"

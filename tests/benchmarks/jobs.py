@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from campaign.jobs import JobFile, JobTask
+from campaign.jobs.file import JobFile, JobTask
 from tests.benchmarks.data import Data
 
 CONFIG = {"type": "bias", "statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3, "permissions": {}}

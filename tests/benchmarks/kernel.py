@@ -15,7 +15,7 @@ from tests.benchmarks.process import ask, avx2_environment, module
 KERNELS = (("clip", 20, 1000, 1458), ("median", 20, 2500, 3083), ("clip", 100, 400, 800))
 LABELS = {"clip": "clipped mean with variance and count", "median": "median alone"}
 AVX2_SHARE = 0.6
-OURS, WHOLE = "kernels.clip", "with variance and count"
+OURS, WHOLE = "kernels.statistics.clip", "with variance and count"
 UNIT = "Mpix x frames/s"
 Speeds = dict[str, list[float]]
 

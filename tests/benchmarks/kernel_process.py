@@ -11,15 +11,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import clip
-from kernels.network import workspace
+from kernels.statistics import clip
+from kernels.statistics.network import workspace
 
 #: Bytes of the block: this and the kernel's copy stay in a second-level cache of 1 MiB.
 BLOCK_BYTES = 1 << 18
 NAN_SHARE = 1e-3
 #: A sample is not shorter than this, nor taken less often, second.
 SAMPLE_S, SAMPLES = 0.1, 7
-OURS = "kernels.clip"
+OURS = "kernels.statistics.clip"
 Cube = NDArray[np.float32]
 Run = Callable[[], object]
 

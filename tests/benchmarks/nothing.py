@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import kernels.run
-from kernels import gang
-from kernels.job import Job, Task
+from kernels.jobs import gang
+from kernels.jobs.job import Job, Task
 
 NAME = "nothing"
 kernels.run.KERNELS[NAME] = f"{__name__}:execute"
 
 
 class Nothing:
-    """See `kernels.gang.Kernel`."""
+    """See `kernels.jobs.gang.Kernel`."""
 
     def weights(self, task: Task) -> Sequence[float]:
         """One piece a task."""

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from campaign.launch import command as kernel_command
-from campaign.launch import environment as kernel_environment
+from campaign.jobs.launch import command as kernel_command
+from campaign.jobs.launch import environment as kernel_environment
 from tests.benchmarks.machine import ROOT
 
 LONGEST_S = 900.0

@@ -21,7 +21,7 @@ from tests.benchmarks.machine import peak_mib
 def _load() -> None:
     from kernels.warm import compile_all
 
-    importlib.import_module("kernels.combine")
+    importlib.import_module("kernels.products.combine")
     compile_all()
 
 

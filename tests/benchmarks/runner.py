@@ -13,15 +13,15 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from campaign.backend import Local
-from campaign.events import Event
 from campaign.home import Home
-from campaign.jobs import JobTask
-from campaign.launch import cores
-from campaign.plan import Group, Plan, PlanTask
-from campaign.runner import Runner
-from campaign.runner_graph import CHUNK
-from campaign.state import followed, update
+from campaign.jobs.file import JobTask
+from campaign.jobs.launch import cores
+from campaign.journal.events import Event
+from campaign.journal.index import followed, update
+from campaign.journal.plan import Group, Plan, PlanTask
+from campaign.running.backend import Local
+from campaign.running.graph import CHUNK
+from campaign.running.runner import Runner
 from tests.benchmarks.harness import Bar, Bench, Result, ratio
 from tests.benchmarks.nothing import NAME
 from tests.benchmarks.process import ask, module

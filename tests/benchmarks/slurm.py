@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from campaign import chunk
-from campaign.backend_slurm import Slurm
-from campaign.camera import Camera, load
-from campaign.events import Event
-from campaign.jobs import JobTask
-from campaign.launch import cores
-from campaign.plan import Group, Output, Plan, PlanTask
-from campaign.runner import Runner
-from campaign.runner_graph import CHUNK, SETTINGS
+from campaign.camera.model import Camera, load
+from campaign.jobs.file import JobTask
+from campaign.jobs.launch import cores
+from campaign.journal.events import Event
+from campaign.journal.plan import Group, Output, Plan, PlanTask
+from campaign.running import chunk
+from campaign.running.graph import CHUNK, SETTINGS
+from campaign.running.runner import Runner
+from campaign.running.slurm import Slurm
 from slurm import development
 from slurm.scripts import Scheduler
 from tests.benchmarks.harness import Bar, Bench, Result, Skipped

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from campaign.launch import cores
+from campaign.jobs.launch import cores
 from tests.benchmarks import jobs
 from tests.benchmarks.harness import Bar, Bench, Result, Skipped, ratio
 from tests.benchmarks.process import Usage, run, run_kernel

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from campaign.demo import variables
-from campaign.launch import cores
-from campaign.simulation import Places
+from campaign.jobs.launch import cores
+from campaign.simulation.demo import variables
+from campaign.simulation.simulate import Places
 from tests.benchmarks import jobs
 from tests.benchmarks.harness import Bar, Bench, Result
 from tests.benchmarks.process import environment, run, run_kernel

@@ -9,8 +9,8 @@ from typing import Any
 import fitsio
 import numpy as np
 
-from campaign.jobs import JobTask
-from campaign.plan import Group, Output, Plan, PlanTask
+from campaign.jobs.file import JobTask
+from campaign.journal.plan import Group, Output, Plan, PlanTask
 
 SIZE = (40, 30)
 ISR = {"serial": "none", "parallel": False, "saturation": False}

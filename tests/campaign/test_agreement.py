@@ -8,10 +8,11 @@ import fitsio
 import numpy as np
 import pytest
 
-from campaign import agreement, camera
+from campaign.butler.records import Raw, Selection
+from campaign.camera import model as camera
+from campaign.camera.headertable import Setting
 from campaign.errors import ConfigurationError, SubmissionRefused
-from campaign.headertable import Setting
-from campaign.repository_records import Raw, Selection
+from campaign.planning import agreement
 
 STL = camera.load("STL1001E")
 AGREE = {

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from campaign.assign import Item, assign
 from campaign.errors import ConfigurationError
+from campaign.federation.assign import Item, assign
 
 SITES = {"usdf": 0.25, "frdf": 0.5, "ukdf": 0.25}
 CAMPAIGNS = 1000

@@ -25,12 +25,13 @@ import yaml
 
 import campaign.cli
 import templates
-from campaign import console, simulation
-from campaign.camera import load as load_camera
-from campaign.claim import of
-from campaign.demo import variables
-from campaign.events import Event
-from campaign.simulation import Exposure, Nights, Places
+from campaign import console
+from campaign.camera.model import load as load_camera
+from campaign.journal.claim import of
+from campaign.journal.events import Event
+from campaign.simulation import simulate as simulation
+from campaign.simulation.demo import variables
+from campaign.simulation.simulate import Exposure, Nights, Places
 
 B1, B2, B3, B4 = 2024120600001, 2024120600002, 2024120800001, 2024120800002
 BIAS = "instrument='LSSTComCam' and exposure.observation_type='bias'"
@@ -547,11 +548,11 @@ def test_an_output_run_that_exists(site: Site, made: str) -> None:
 
 def test_two_submitters_of_one_run(site: Site, tmp_path: Path) -> None:
     """Both have planned before either claims; the second leaves the first's records alone, and none of its own."""
-    from campaign.drive import submit
+    from campaign.butler.repository import open_repository
     from campaign.errors import SubmissionRefused
-    from campaign.repository import open_repository
-    from campaign.step import Options, load
-    from campaign.submit import prepare
+    from campaign.planning.step import Options, load
+    from campaign.runs.drive import submit
+    from campaign.runs.submit import prepare
 
     def plan(repository: Any, scratch: str) -> Any:
         options = Options({"outputRun": f"{CALIB}/DM-00000/two/run"}, None, frozenset(), False, 1)
@@ -682,7 +683,7 @@ def test_a_certification_that_was_killed_is_done_by_the_same_command(site: Site,
     history.write_text("".join(history.read_text().splitlines(keepends=True)[:-1]))
     again = site.run(*words, TAG=made)
     assert again.code == 0, again
-    from campaign.repository import open_repository
+    from campaign.butler.repository import open_repository
 
     with open_repository(str(site.repo)) as repository:
         assert repository.chain(chain) == (f"{chain}/bias.a",)
@@ -791,7 +792,7 @@ def test_what_the_command_line_does_not_know(site: Site) -> None:
 
 def test_an_error_that_nobody_foresaw(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("campaign.history.history", lambda home, ticket: {}[ticket])
+    monkeypatch.setattr("campaign.journal.history.history", lambda home, ticket: {}[ticket])
     said = site.refuse(70, "history", "DM-00000")
     (log,) = tmp_path.iterdir()
     assert said.startswith("error: a defect of campaign itself: KeyError: 'DM-00000'\n") and str(log) in said

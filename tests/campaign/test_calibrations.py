@@ -15,11 +15,12 @@ from lsst.daf.butler.cli.butler import cli as butler_cli
 from lsst.daf.butler.cli.utils import LogCliRunner
 
 import campaign.cli
-from campaign.camera import load as load_camera
-from campaign.demo import variables
+from campaign.camera.model import load as load_camera
 from campaign.formatter import CalibTable
-from campaign.simulation import Places
-from kernels import job, run
+from campaign.simulation.demo import variables
+from campaign.simulation.simulate import Places
+from kernels import run
+from kernels.jobs import job
 
 CALIB, SITE = "LSSTComCam/calib", "LSSTComCam/calib/site"
 KINDS = ("crosstalk", "linearizer", "defects", "ptc")

@@ -16,10 +16,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from campaign import camera as cameras
+from campaign.camera import model as cameras
+from campaign.camera.section import Section
 from campaign.errors import ConfigurationError
-from campaign.section import Section
-from kernels import geometry
+from kernels.camera import geometry
 
 NAMES = ["EFOSC2", "LATISS", "LSSTCam", "LSSTComCam", "STL1001E"]
 

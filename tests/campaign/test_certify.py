@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from lsst.daf.butler import Butler
 
-from campaign.certification import request, run
-from campaign.certify import certify, chain, check_chain
+from campaign.butler.repository import Repository, create, open_repository
+from campaign.certification.certify import certify, chain, check_chain
+from campaign.certification.command import request, run
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, UsageError
-from campaign.repository import Repository, create, open_repository
 
 CAMERA = "ToyCam"
 TICKET = f"{CAMERA}/calib/DM-1"

@@ -55,7 +55,7 @@ def test_a_terminal_of_80_columns() -> None:
 
 CLOSED = """
 import os, sys, time
-from campaign import control
+from campaign.journal import control
 heard = []
 with control.heard(lambda: heard.append(1)):
     print("ready", flush=True)

@@ -12,7 +12,7 @@ import fitsio
 import numpy as np
 import pytest
 
-from campaign.repository import Repository, open_repository
+from campaign.butler.repository import Repository, open_repository
 from tests.conftest import Demo
 
 CHAIN = "LSSTComCam/calib/DM-00000"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from campaign.envfile import MOST, read
 from campaign.errors import ConfigurationError
+from campaign.template.envfile import MOST, read
 
 
 def test_words_are_a_shells(tmp_path: Path) -> None:

@@ -18,19 +18,20 @@ from typing import IO
 import fitsio
 import pytest
 
-from campaign import release, sites
+from campaign import release
+from campaign.butler.repository import open_repository
 from campaign.errors import SubmissionRefused, UsageError
-from campaign.events import DriverJournal, Event, read
-from campaign.federation import Federation, Member
+from campaign.federation.driver import Federation, Member
+from campaign.federation.members import choose, require_release
+from campaign.federation.siteplan import Place, Writer
+from campaign.federation.siterun import Ledger, SiteRun
+from campaign.journal.events import DriverJournal, Event, read
+from campaign.journal.outcome import Outcome
+from campaign.journal.plan import Group, Plan
 from campaign.limited import MAX_LOG
-from campaign.members import choose, require_release
-from campaign.outcome import Outcome
-from campaign.plan import Group, Plan
-from campaign.repository import open_repository
-from campaign.runner import Runner
-from campaign.siteplan import Place, Writer
-from campaign.siterun import Ledger, SiteRun
-from campaign.transport import Local, Ssh, Transport, end
+from campaign.running.runner import Runner
+from campaign.sites import model as sites
+from campaign.sites.transport import Local, Ssh, Transport, end
 from tests.campaign import loopback, plans
 from tests.conftest import ROOT, Demo
 
@@ -278,7 +279,7 @@ def test_a_site_ends_with_its_archive(tmp_path: Path) -> None:
 
 WAITING = """
 import threading, time
-from campaign import cli, cli_siterun
+from campaign.cli import root as cli; from campaign.cli import siterun as cli_siterun
 @cli.cli.command("wait")
 def wait():
     threading.Thread(target=cli_siterun._outlive_nobody, daemon=True).start()

@@ -11,7 +11,7 @@ import pytest
 
 from campaign import console
 from campaign.errors import ConfigurationError
-from campaign.events import Event
+from campaign.journal.events import Event
 from tests.conftest import said, typed
 
 ROOT = Path(console.__file__).parents[1]

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from campaign import camera, envfile, judging, levels
+from campaign.butler.records import Raw, Selection
+from campaign.camera import model as camera
 from campaign.errors import ConfigurationError
-from campaign.inputs import absent, for_purpose, names_detectors
-from campaign.repository_records import Raw, Selection
+from campaign.planning.inputs import absent, for_purpose, names_detectors
+from campaign.quality import judging, levels
+from campaign.template import envfile
 
 LSSTCAM = camera.load("LSSTCam")
 COMCAM = camera.load("LSSTComCam")

@@ -11,16 +11,16 @@ from typing import Any
 import jsonschema
 import pytest
 
-from campaign import camera as cameras
-from campaign import chunk
-from campaign.backend import KERNEL_CODES
-from campaign.chunk import clear
-from campaign.jobs import VERSION, JobFile, JobTask, write_text
-from kernels import geometry
-from kernels import job as kernel
+from campaign.camera import model as cameras
+from campaign.jobs.file import VERSION, JobFile, JobTask, write_text
+from campaign.running import chunk
+from campaign.running.backend import KERNEL_CODES
+from campaign.running.chunk import clear
+from kernels.camera import geometry
 from kernels.errors import EXIT_CODES, DataError, JobError, KernelError
-from kernels.journal import JournalError
-from kernels.publish import PublishError
+from kernels.jobs import job as kernel
+from kernels.jobs.journal import JournalError
+from kernels.jobs.publish import PublishError
 from kernels.run import main
 
 SCHEMA = json.loads((files("kernels") / "job.schema.json").read_text())

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from campaign import camera, judging
-from campaign.levels import Finding, Row
-from campaign.outlying import groups
+from campaign.camera import model as camera
+from campaign.quality import judging
+from campaign.quality.levels import Finding, Row
+from campaign.quality.outlying import groups
 
 LSSTCAM = camera.load("LSSTCam")
 COMCAM = camera.load("LSSTComCam")

@@ -16,7 +16,7 @@ from astropy.io import fits
 from lsst.daf.butler import Butler
 from numpy.typing import NDArray
 
-from campaign.repository import open_repository
+from campaign.butler.repository import open_repository
 from tests.campaign.test_real_frames import campaign, done
 from tests.kernels import fitsforms
 from tests.kernels.fitsforms import BLOCK, EMPTY, HEIGHT, SHAPE, WIDTH

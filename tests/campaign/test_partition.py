@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from campaign.errors import ConfigurationError
-from campaign.jobs import JobTask
-from campaign.partition import ARCHIVE, part, rounds, split
-from campaign.plan import Group, Output, Plan, PlanTask
+from campaign.federation.partition import ARCHIVE, part, rounds, split
+from campaign.jobs.file import JobTask
+from campaign.journal.plan import Group, Output, Plan, PlanTask
 from tests.campaign import plans
 
 SITES = {"usdf": 0.25, "frdf": 0.5, "ukdf": 0.25}

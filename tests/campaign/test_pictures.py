@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from campaign import camera as cameras
-from campaign.pictures import Shown, draw, limits, places, title
-from campaign.pictures_tables import _mask, draw_table
-from kernels import geometry, mosaic
+from campaign.camera import model as cameras
+from campaign.quality.pictures import Shown, draw, limits, places, title
+from campaign.quality.pictures_tables import _mask, draw_table
+from kernels.camera import geometry
+from kernels.products import mosaic
 from tests.campaign import plans
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from campaign.derived import is_derived
 from campaign.errors import ConfigurationError
-from campaign.makers import kind_of, product_of
-from campaign.pipeline import Pipeline, PipelineErrors, load
-from campaign.tasks import TASKS
+from campaign.kinds.tasks import TASKS
+from campaign.pipeline.makers import kind_of, product_of
+from campaign.pipeline.model import Pipeline, PipelineErrors, load
+from campaign.planning.derived import is_derived
 from templates import ROOT
 
 CAMERAS = ("LSSTCam", "LSSTComCam", "LATISS", "STL1001E")

@@ -12,18 +12,18 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from campaign.cli import environment
+from campaign.campaigns.books import Books
+from campaign.campaigns.decide import waiting_gate
+from campaign.campaigns.document import Campaign, load, locate, read
+from campaign.campaigns.draw import Row, svg
+from campaign.campaigns.driver import Chosen, chosen_steps
+from campaign.campaigns.state import StepState, keep_plan, next_rerun
+from campaign.cli.root import environment
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home
-from campaign.plans import Campaign, load, locate, read
-from campaign.plans_books import Books
-from campaign.plans_decide import waiting_gate
-from campaign.plans_draw import Row, svg
-from campaign.plans_run import Chosen, chosen_steps
-from campaign.plans_simulation import exposures, problems
-from campaign.plans_state import StepState, keep_plan, next_rerun
-from campaign.reads import differences, draw, reads
-from campaign.svg import columns
+from campaign.pipeline.reads import differences, draw, reads
+from campaign.pipeline.svg import columns
+from campaign.simulation.blocks import exposures, problems
 from tests.conftest import ROOT, typed
 
 EXPORTS = ROOT / "tests" / "dmtn222" / "exports.sh"

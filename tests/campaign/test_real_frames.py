@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from campaign.cli import main
-from campaign.repository import Selection, open_repository
+from campaign.butler.repository import Selection, open_repository
+from campaign.cli.root import main
 
 Frames = Callable[[str], Path]
 Image = NDArray[np.float64]

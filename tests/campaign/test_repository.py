@@ -29,11 +29,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lsst.daf.butler import Butler, DatasetType, Timespan
 
+from campaign.butler.errors import told
+from campaign.butler.records import to_iso, to_nsec
+from campaign.butler.repository import DATASET_TYPES, Repository, create, open_repository
+from campaign.camera.observation import Observation
 from campaign.errors import ConfigurationError, TransientError, UsageError
-from campaign.observation import Observation
-from campaign.repository import DATASET_TYPES, Repository, create, open_repository
-from campaign.repository_errors import told
-from campaign.repository_records import to_iso, to_nsec
 
 CAMERA = "ToyCam"
 RAWS = f"{CAMERA}/raw/all"

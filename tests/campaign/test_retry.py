@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from campaign.retry import INFRASTRUCTURE, PAUSES_S, RETRIES, WALLTIME, Budget
+from campaign.running.retry import INFRASTRUCTURE, PAUSES_S, RETRIES, WALLTIME, Budget
 
 RESOURCES = {"memory_mib": 1000, "cores": 2, "minutes": 30}
 

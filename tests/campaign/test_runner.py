@@ -21,16 +21,17 @@ import fitsio
 import numpy as np
 import pytest
 
-from campaign import chunk, control
-from campaign.backend import STARTS, Death, Local, Workers
 from campaign.errors import TransientError
-from campaign.events import Event, read
-from campaign.launch import JOB
-from campaign.outcome import Outcome
-from campaign.plan import Group, Plan
-from campaign.retry import INFRASTRUCTURE
-from campaign.runner import Runner
-from campaign.runner_graph import CHUNK, chunked
+from campaign.jobs.launch import JOB
+from campaign.journal import control
+from campaign.journal.events import Event, read
+from campaign.journal.outcome import Outcome
+from campaign.journal.plan import Group, Plan
+from campaign.running import chunk
+from campaign.running.backend import STARTS, Death, Local, Workers
+from campaign.running.graph import CHUNK, chunked
+from campaign.running.retry import INFRASTRUCTURE
+from campaign.running.runner import Runner
 from slurm import secure
 from tests.campaign import plans
 from tests.conftest import ROOT
@@ -89,7 +90,7 @@ def test_a_cluster_that_does_not_answer_is_infrastructure(plan: Plan, monkeypatc
     def deaf(*arguments: Any) -> Any:
         raise TimeoutError("Timed out trying to connect")
 
-    monkeypatch.setattr("campaign.runner_graph._on_workers", deaf)
+    monkeypatch.setattr("campaign.running.graph._on_workers", deaf)
     with pytest.raises(TransientError, match="the Dask cluster does not answer: Timed out"):
         Runner(plan, lambda event: None).run()
 
@@ -209,8 +210,8 @@ class TestChunk:
 
 def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that ends well and says nothing has failed."""
-    monkeypatch.setattr("campaign.runner.LATE_SECONDS", 0.1)
-    monkeypatch.setattr("campaign.retry.PAUSES_S", (0.0,))
+    monkeypatch.setattr("campaign.running.runner.LATE_SECONDS", 0.1)
+    monkeypatch.setattr("campaign.running.retry.PAUSES_S", (0.0,))
     tried = []
 
     class Silent(Local):
@@ -230,7 +231,7 @@ POISONED = """
 import os, sys
 from pathlib import Path
 from campaign.errors import TransientError
-from campaign.runner import Runner
+from campaign.running.runner import Runner
 from tests.campaign import plans
 from tests.conftest import ROOT
 folder = Path(sys.argv[1])

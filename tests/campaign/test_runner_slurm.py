@@ -17,12 +17,12 @@ import fitsio
 import psutil
 import pytest
 
-from campaign import control
-from campaign.backend import Refused
-from campaign.backend_slurm import Slurm
-from campaign.events import Event, read
-from campaign.plan import Group, Plan
-from campaign.runner import Runner
+from campaign.journal import control
+from campaign.journal.events import Event, read
+from campaign.journal.plan import Group, Plan
+from campaign.running.backend import Refused
+from campaign.running.runner import Runner
+from campaign.running.slurm import Slurm
 from slurm import secure
 from slurm.commands import call, queue
 from slurm.development import Cluster

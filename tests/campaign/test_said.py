@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from campaign import said
 from campaign.errors import ConfigurationError
-from campaign.events import DriverJournal, Journals
+from campaign.federation import said
+from campaign.journal.events import DriverJournal, Journals
 from campaign.limited import CUT, from_json, into_log
 
 PRODUCT = {"path": "/a/bias.fits", "bytes": 3, "sha256": "0" * 64}

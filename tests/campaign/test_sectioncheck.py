@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from campaign.camera import load
+from campaign.camera.model import load
 from tests.conftest import typed
 
 #: 64 x 48 pixels of data, then 16 columns of overscan.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lsst.daf.butler.queries.expressions.parser import parse_expression
 
 from campaign.errors import ConfigurationError
-from campaign.selection import check_expression, instruments, join_lines, splits, unknown_instrument
+from campaign.template.selection import check_expression, instruments, join_lines, splits, unknown_instrument
 
 # The selections of DMTN-222, section 7, line continuations included.
 HEAD = "instrument='LSSTComCam' and \\\n    "

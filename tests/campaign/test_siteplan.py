@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from campaign import siteplan, siterun, sites
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, TransientError
-from campaign.events import Event
-from campaign.plan import Plan
-from campaign.siteplan import Place, SitePlan, Writer
+from campaign.federation import siteplan, siterun
+from campaign.federation.siteplan import Place, SitePlan, Writer
+from campaign.journal.events import Event
+from campaign.journal.plan import Plan
+from campaign.sites import model as sites
 from slurm.scripts import Scheduler
 from tests.campaign import plans
 
@@ -28,7 +29,7 @@ DETECTORS = 3
 #: Runs the command line and says afterwards what of the Butler was imported.
 WATCHED = """
 import sys
-from campaign.cli import main
+from campaign.cli.root import main
 sys.argv = ["campaign", *sys.argv[1:]]
 try:
     main()

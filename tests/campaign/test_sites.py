@@ -18,10 +18,10 @@ import pytest
 
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, versions
-from campaign.sites import Site, check_release, clusters_folder, find, from_plain, load, plain
-from campaign.sites_file import SchedulerSettings, SiteSettings
-from campaign.sites_ping import _default
-from campaign.sites_probe import configuration
+from campaign.sites.file import SchedulerSettings, SiteSettings
+from campaign.sites.model import Site, check_release, clusters_folder, find, from_plain, load, plain
+from campaign.sites.ping import _default
+from campaign.sites.probe import configuration
 from slurm.development import Cluster
 from slurm.scripts import Scheduler
 from templates import ROOT
@@ -507,7 +507,7 @@ def test_a_bad_file_stops_the_command(tmp_path: Path) -> None:
 
 
 def test_the_digest_of_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from campaign import sites_probe
+    from campaign.sites import probe as sites_probe
 
     (tmp_path / "sites").mkdir()
     (tmp_path / "a.yaml").write_text("1")

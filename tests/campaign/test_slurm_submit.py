@@ -15,7 +15,7 @@ from pathlib import Path
 import fitsio
 import pytest
 
-from campaign.repository import open_repository
+from campaign.butler.repository import open_repository
 from slurm.commands import call, queue
 from slurm.development import Cluster
 from tests.conftest import Demo

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from campaign.demo import run
+from campaign.simulation.demo import run
 from tests.conftest import command
 
 pytestmark = pytest.mark.soak

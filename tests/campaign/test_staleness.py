@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from campaign.staleness import NONE, _had
+from campaign.planning.staleness import NONE, _had
 from tests.campaign.plans import gang, plan
 
 

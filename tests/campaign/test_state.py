@@ -14,18 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from campaign import claim
+from campaign.campaigns.books import Books
+from campaign.campaigns.state import keep_plan
 from campaign.errors import ConfigurationError, SubmissionRefused, TransientError
-from campaign.events import DriverJournal, Event, Journals
-from campaign.failures import failures, ranges
 from campaign.home import Home
+from campaign.journal import claim
+from campaign.journal.events import DriverJournal, Event, Journals
+from campaign.journal.failures import failures, ranges
+from campaign.journal.index import Index, opened, place, update
+from campaign.journal.index_campaigns import Spoken
+from campaign.journal.progress import progress
+from campaign.journal.status import state_of, status
 from campaign.lines import left_out
-from campaign.plans_books import Books
-from campaign.plans_state import keep_plan
-from campaign.progress import progress
-from campaign.state import Index, opened, place, update
-from campaign.state_campaigns import Spoken
-from campaign.status import state_of, status
 
 LABELS = ("isr", "combine")
 TASKS = [f"isr:{e},{d}" for e in range(3) for d in range(2)] + [f"combine:{d}" for d in range(2)]
@@ -215,12 +215,12 @@ def test_ranges(numbers: list[int], said: str) -> None:
 def test_another_schema_is_made_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.write([event(TASKS[0], "published", 1)])
     known = run.answers()
-    monkeypatch.setattr("campaign.state.SCHEMA", 999)
+    monkeypatch.setattr("campaign.journal.index.SCHEMA", 999)
     assert run.answers() == known
 
 
 def test_a_network_file_system_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("campaign.state._file_system", lambda path: "nfs4")
+    monkeypatch.setattr("campaign.journal.index._file_system", lambda path: "nfs4")
     with pytest.raises(ConfigurationError, match="nfs4") as refused:
         place(run.home, {})
     assert "CAMPAIGN_DB" in refused.value.do

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from campaign.events import Event
-from campaign.plan import Plan
-from campaign.runner import Runner
+from campaign.journal.events import Event
+from campaign.journal.plan import Plan
+from campaign.running.runner import Runner
 from slurm import secure, worker
 from tests import strangers
 from tests.campaign import plans
@@ -122,7 +122,7 @@ def test_a_configuration_of_dasks_counts_for_nothing(tmp_path: Path) -> None:
 def test_a_configuration_of_dasks_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """Before anything is claimed: it is what `check` and `submit` begin with."""
     (tmp_path / "dask.yaml").write_text("a: [\n")
-    script = "from campaign.backend import require_dask\nfrom campaign.errors import ConfigurationError\n"
+    script = "from campaign.running.backend import require_dask\nfrom campaign.errors import ConfigurationError\n"
     script += "try:\n    require_dask()\nexcept ConfigurationError as error:\n    print(error)"
     done = dask(script, tmp_path)
     assert f"{tmp_path}/dask.yaml" in done.stdout and "unset DASK_CONFIG" in done.stdout, done.stderr

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from campaign.problems import Problems
-from campaign.template import StepConfig, resolve
-from campaign.template_jinja import render
+from campaign.template.environment import render
+from campaign.template.resolve import StepConfig, resolve
 from templates import ROOT
 
 ENVIRONMENT = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from campaign.errors import ConfigurationError
-from campaign.template import TemplateErrors, resolve
+from campaign.template.resolve import TemplateErrors, resolve
 
 MINIMAL = """\
 pipelineYaml: p.yaml

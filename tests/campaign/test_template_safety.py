@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from campaign.errors import ConfigurationError
-from campaign.selection import join_lines
-from campaign.template import resolve
-from campaign.template_jinja import render
-from campaign.template_vocabulary import is_collection, split_collections
+from campaign.template.environment import render
+from campaign.template.resolve import resolve
+from campaign.template.selection import join_lines
+from campaign.template.vocabulary import is_collection, split_collections
 
 TEMPLATE = """\
 pipelineYaml: p.yaml

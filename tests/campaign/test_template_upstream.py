@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from campaign.template import StepConfig, resolve
+from campaign.template.resolve import StepConfig, resolve
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 COMMON = {"CALIB_COLLECTIONS", "INSTRUMENT", "RAW_COLLECTION", "REPO", "TAG", "TICKET", "USER_CALIB_PREFIX"}

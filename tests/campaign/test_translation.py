@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from campaign import camera as cameras
-from campaign.observation import Observation
-from campaign.translation import Overrides, TranslationError, lsst_id, timestamp_id, timestamp_seq_num, translate
-from kernels.headers import read
+from campaign.camera import model as cameras
+from campaign.camera.observation import Observation
+from campaign.camera.translation import Overrides, TranslationError, lsst_id, timestamp_id, timestamp_seq_num, translate
+from kernels.products.headers import read
 
 COMCAM = cameras.load("LSSTComCam")
 HEADER: dict[str, Any] = {

@@ -12,7 +12,7 @@ from typing import IO
 import pytest
 
 from campaign.errors import ConfigurationError, TransientError
-from campaign.transport import Local, Ssh, Transport, end, fetch
+from campaign.sites.transport import Local, Ssh, Transport, end, fetch
 from tests.campaign import loopback
 
 #: Words that a shell would make something else of.

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from campaign import camera, derived, plans
+from campaign.camera import model as camera
+from campaign.campaigns import document as plans
+from campaign.documents import load_plain, parse, plain
 from campaign.errors import CampaignError
+from campaign.journal.index_campaigns import _steps
+from campaign.planning import derived
 from campaign.problems import Problem
-from campaign.state_campaigns import _steps
-from campaign.template import resolve
-from campaign.template_yaml import load_plain, parse, plain
+from campaign.template.resolve import resolve
 
 
 @pytest.mark.parametrize(

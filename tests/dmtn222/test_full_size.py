@@ -8,14 +8,14 @@ import fitsio
 import numpy as np
 import pytest
 
-from campaign.demo import variables
-from campaign.plan import load
-from campaign.repository import open_repository
-from campaign.simulation import Places
-from kernels import geometry
-from kernels.defectgrow import Growth
-from kernels.defects import Defects
-from kernels.geometry import Box
+from campaign.butler.repository import open_repository
+from campaign.journal.plan import load
+from campaign.simulation.demo import variables
+from campaign.simulation.simulate import Places
+from kernels.calibrations.defects import Defects
+from kernels.camera import geometry
+from kernels.camera.geometry import Box
+from kernels.products.defectgrow import Growth
 from tests.conftest import command
 from tests.injected import grown, require_agreement
 

@@ -21,17 +21,17 @@ import numpy as np
 import pytest
 import yaml
 
-from campaign.camera import load as load_camera
+from campaign.butler.repository import open_repository
+from campaign.camera.model import load as load_camera
+from campaign.campaigns.books import Books
+from campaign.campaigns.document import load, locate
+from campaign.campaigns.driver import Chosen, Driver
+from campaign.campaigns.state import look
 from campaign.home import Home
-from campaign.plans import load, locate
-from campaign.plans_books import Books
-from campaign.plans_run import Chosen, Driver
-from campaign.plans_state import look
-from campaign.repository import open_repository
-from kernels import geometry
-from kernels.defects import Defects
-from kernels.geometry import Box
-from kernels.product import BAD
+from kernels.calibrations.defects import Defects
+from kernels.camera import geometry
+from kernels.camera.geometry import Box
+from kernels.fits.product import BAD
 from templates import ROOT as TEMPLATES
 from tests.conftest import typed
 

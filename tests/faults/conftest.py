@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from campaign.demo import variables
-from campaign.simulation import Places
+from campaign.simulation.demo import variables
+from campaign.simulation.simulate import Places
 from tests.conftest import typed
 
 CALIB = "LSSTComCam/calib/DM-00000"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from campaign.inputs import problems
-from campaign.repository_records import ExposureRecord, Raw, Selection
+from campaign.butler.records import ExposureRecord, Raw, Selection
+from campaign.planning.inputs import problems
 from tests.faults.conftest import Operator
 
 MINIMAL = "pipelineYaml: p\nsubmitPath: /s\npayload: {payloadName: n, butlerConfig: r, inCollection: a}\n"

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
+from campaign.butler.repository import open_repository
+from campaign.campaigns.books import Books
+from campaign.campaigns.decide import require_products, waiting_gate
 from campaign.errors import SubmissionRefused
 from campaign.home import Home
-from campaign.plans_books import Books
-from campaign.plans_decide import require_products, waiting_gate
-from campaign.repository import open_repository
 from tests.faults.conftest import Operator
 
 PATIENCE_S = 90.0

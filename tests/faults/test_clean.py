@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from campaign import claim
-from campaign.repository import open_repository
+from campaign.butler.repository import open_repository
+from campaign.journal import claim
 from tests.faults.conftest import Operator
 
 

@@ -16,23 +16,23 @@ import pytest
 import sqlalchemy
 import yaml
 
-from campaign import claim
-from campaign.camera import load as load_camera
-from campaign.certification import Certification
-from campaign.certification import run as certify
-from campaign.clean import Remains, clean, remains
+from campaign.butler.base import LOCK
+from campaign.butler.repository import create, open_repository
+from campaign.camera.model import load as load_camera
+from campaign.camera.translation import Overrides
+from campaign.campaigns.state import Books
+from campaign.certification.command import Certification
+from campaign.certification.command import run as certify
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
-from campaign.events import DriverJournal
+from campaign.frames.ingest import ingest, prepare
 from campaign.home import Home
-from campaign.ingest import ingest, prepare
-from campaign.plan import Plan
-from campaign.plans_state import Books
-from campaign.repository import create, open_repository
-from campaign.repository_base import LOCK
-from campaign.simulation import Nights, Places, exposures, simulate
-from campaign.submit import _folder
-from campaign.translation import Overrides
-from campaign.uses import Uses
+from campaign.journal import claim
+from campaign.journal.events import DriverJournal
+from campaign.journal.plan import Plan
+from campaign.runs.submit import _folder
+from campaign.simulation.simulate import Nights, Places, exposures, simulate
+from campaign.upkeep.clean import Remains, clean, remains
+from campaign.upkeep.uses import Uses
 from tests.campaign import plans
 from tests.campaign.test_certify import CAMERA, TICKET, publish
 from tests.faults.meeting import Meeting

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from campaign.events import read
+from campaign.journal.events import read
 from tests.faults.conftest import Operator
 from tests.faults.test_kill_points import TASKS, Killed
 

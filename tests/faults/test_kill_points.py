@@ -15,10 +15,10 @@ from pathlib import Path
 import fitsio
 import pytest
 
-from campaign.events import read
+from campaign.butler.repository import open_repository
 from campaign.home import Home
+from campaign.journal.events import read
 from campaign.killpoints import DRIVER, KERNEL
-from campaign.repository import open_repository
 from kernels import killpoints
 from tests.faults.conftest import CALIB, Operator
 

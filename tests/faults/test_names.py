@@ -17,14 +17,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from campaign.demo import variables
-from campaign.envfile import read as read_variables
+from campaign.butler.repository import open_repository
 from campaign.errors import ConfigurationError
-from campaign.repository import open_repository
-from campaign.selection import join_lines
-from campaign.simulation import Places
-from campaign.template import StepConfig, resolve
-from campaign.template_vocabulary import input_collections
+from campaign.simulation.demo import variables
+from campaign.simulation.simulate import Places
+from campaign.template.envfile import read as read_variables
+from campaign.template.resolve import StepConfig, resolve
+from campaign.template.selection import join_lines
+from campaign.template.vocabulary import input_collections
 from tests.faults.conftest import NUMBERS, Operator
 
 #: What a shell, a YAML parser, an SQL database, Jinja and a format string would make something of.

@@ -112,7 +112,7 @@ def test_item_30_a_frame_that_may_not_be_read() -> None:
     """Tried by a process that gives up its rights when all that it needs is imported, as root reads everything."""
     script = (
         "import os, sys\n"
-        "from campaign.inputs import unreadable\n"
+        "from campaign.planning.inputs import unreadable\n"
         f"if os.geteuid() == 0: os.setgroups([]); os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3)\n"
         "print(unreadable(sys.argv[1:]))\n"
     )

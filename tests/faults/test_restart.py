@@ -20,9 +20,9 @@ from unittest.mock import patch
 
 import pytest
 
-from campaign import claim
 from campaign.errors import AGAIN, TransientError
-from campaign.events import read
+from campaign.journal import claim
+from campaign.journal.events import read
 from tests.faults.conftest import CALIB, Operator
 from tests.faults.test_kill_points import TASKS, Killed
 
@@ -294,7 +294,7 @@ class TestControl:
 )
 def test_what_fails_once_a_run_is_claimed_is_gone_on_with(killed: Killed, error: Exception, do: str) -> None:
     """The same command again would make another run."""
-    with patch("campaign.repository.Repository.ingest_products", side_effect=error):
+    with patch("campaign.butler.repository.Repository.ingest_products", side_effect=error):
         assert killed.submit() == 75, killed.err
     run = json.loads((killed.folder / "plan.json").read_text())["run"]
     assert f"-> {do}campaign restart {run} goes on with it, what is made stays" in killed.err
@@ -306,7 +306,9 @@ def test_what_fails_once_a_run_is_claimed_is_gone_on_with(killed: Killed, error:
 def test_looking_at_a_run_loads_neither_the_butler_nor_dask(killed: Killed, command: tuple[str, ...]) -> None:
     assert killed.submit() == 0, killed.err
     run = json.loads((killed.folder / "plan.json").read_text())["run"]
-    code = "import sys; from campaign.cli import main\ntry: main(sys.argv[1:])\nfinally: print(sorted(sys.modules))"
+    code = (
+        "import sys; from campaign.cli.root import main\ntry: main(sys.argv[1:])\nfinally: print(sorted(sys.modules))"
+    )
     line = [sys.executable, "-P", "-c", code, command[0], run, *command[1:]]
     done = subprocess.run(line, env={**os.environ, **killed.operator.variables}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from campaign.backend_slurm import Slurm
-from campaign.events import read
+from campaign.butler.repository import open_repository
 from campaign.home import Home
-from campaign.repository import open_repository
+from campaign.journal.events import read
+from campaign.running.slurm import Slurm
 from slurm.commands import call, queue
 from slurm.development import Cluster
 from slurm.scripts import Scheduler

@@ -11,8 +11,8 @@ from typing import IO
 
 import pytest
 
-from campaign.runner import Runner
-from campaign.transport import Local
+from campaign.running.runner import Runner
+from campaign.sites.transport import Local
 from tests.campaign.test_federation import federate, gang, holders, make, pixels
 
 #: Runs a command and changes one bit of what it says.

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels import job, run
+from kernels import run
+from kernels.jobs import job
 
 NX, NY = 24, 20
 PRESCAN, SERIAL, PARALLEL = 4, 12, 6

@@ -18,7 +18,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from kernels.load import BLANK
+from kernels.isr.load import BLANK
 from tests.kernels.test_rice import encode
 
 BLOCK, CARD = 2880, 80
@@ -166,8 +166,8 @@ def sealed(data: bytes, flip: bool = False, name: bytes = b"DATASUM ") -> bytes:
     text = bytes(made[:BLOCK])
     at, check = text.index(b"DATASUM "), text.index(b"CHECKSUM")
     made[at : at + 8] = name
-    from kernels.seal import encode as ascii_of
-    from kernels.seal import ones_sum
+    from kernels.fits.seal import encode as ascii_of
+    from kernels.fits.seal import ones_sum
 
     made[check + 11 : check + 27] = b"0" * 16
     made[-BLOCK + 3] ^= 4 * flip

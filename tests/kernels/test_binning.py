@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.binning import binned
+from kernels.statistics.binning import binned
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels import crosstalk, geometry
-from kernels.product import BAD, PLANES
+from kernels.calibrations import crosstalk
+from kernels.camera import geometry
+from kernels.fits.product import BAD, PLANES
 from tests.kernels.conftest import NX, NY, PRESCAN, SERIAL
 
 Image = NDArray[Any]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels import clip, network, sample, weighted
+from kernels.statistics import clip, network, sample, weighted
 from tests.kernels import reference
 
 F32 = NDArray[np.float32]

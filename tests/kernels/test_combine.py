@@ -12,7 +12,7 @@ import pytest
 from astropy.io import fits as astropy_fits
 from numpy.typing import NDArray
 
-from kernels.product import PLANES
+from kernels.fits.product import PLANES
 
 N = 7
 SECONDS = 30.0

@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels import compare, expected, geometry, job, product, simulate
-from kernels.isrconfig import IsrConfig
+from kernels.camera import geometry
+from kernels.fits import product
+from kernels.isr.config import IsrConfig
+from kernels.jobs import job
+from kernels.simulation import compare, expected, simulate
 
 N = 10
 #: Variance of the clipped mean of ten inputs over the expected variance of the survivors / their number.

@@ -19,17 +19,22 @@ WRITERS = ("lanes", "simd")
 
 def users(writer: str) -> list[Path]:
     """The files that use a writer and have compiled functions."""
-    texts = {file: file.read_text() for file in sorted(FOLDER.glob("*.py"))}
-    return [file for file, text in texts.items() if f"from kernels.{writer} import" in text and "@njit" in text]
+    texts = {file: file.read_text() for file in sorted(FOLDER.rglob("*.py"))}
+    use = f"from kernels.statistics.{writer} import"
+    return [file for file, text in texts.items() if use in text and "@njit" in text]
 
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_changed_writer_changes_the_files_that_were_compiled_with_it(writer: str) -> None:
     """Each of them names the writer that it was compiled with, so that a change there dates the file anew."""
-    digest = hashlib.sha256((FOLDER / f"{writer}.py").read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256((FOLDER / "statistics" / f"{writer}.py").read_bytes()).hexdigest()[:12]
     assert users(writer)
     for file in users(writer):
         assert f'"{digest}"' in file.read_text(), f"{file.name}: set BUILT_WITH to {digest!r}"
+
+
+def _dotted(file: Path) -> str:
+    return ".".join(file.relative_to(FOLDER.parent).with_suffix("").parts)
 
 
 def _compiled(tree: ast.Module) -> dict[str, ast.FunctionDef]:
@@ -51,13 +56,13 @@ def _called(tree: ast.Module, function: ast.FunctionDef) -> set[tuple[str, str]]
         head, *tail = ast.unparse(call.func).split(".")
         if head in sources:
             module, name = sources[head]
-            found.add((name, tail[0]) if tail else (module.removeprefix("kernels."), name))
+            found.add((f"{module}.{name}", tail[0]) if tail else (module, name))
     return found
 
 
 def test_compiled_functions_call_none_of_another_file() -> None:
     """numba would go on using what was compiled with the other file's former code."""
-    trees = {file.stem: ast.parse(file.read_text()) for file in FOLDER.glob("*.py")}
+    trees = {_dotted(file): ast.parse(file.read_text()) for file in FOLDER.rglob("*.py")}
     compiled = {module: _compiled(tree) for module, tree in trees.items()}
     assert sum(map(len, compiled.values())) > 20
     for module, functions in compiled.items():
@@ -82,11 +87,11 @@ def test_warming_compiles_every_function_that_a_job_calls() -> None:
     """A job on a node must find it compiled: hundreds of ranks would compile it at once."""
     compile_all()
     cold, entries = [], 0
-    for file in sorted(FOLDER.glob("*.py")):
+    for file in sorted(FOLDER.rglob("*.py")):
         for name in sorted(_entries(ast.parse(file.read_text()))):
-            function = getattr(importlib.import_module(f"kernels.{file.stem}"), name)
+            function = getattr(importlib.import_module(_dotted(file)), name)
             entries += 1
             if not function.nopython_signatures:
-                cold.append(f"kernels.{file.stem}.{name}")
+                cold.append(f"{_dotted(file)}.{name}")
     assert entries > 15
     assert cold == []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from campaign import camera as cameras
-from kernels import geometry, simulate, truth
-from kernels.cosmic import CosmicConfig, cosmic_rays
-from kernels.rates import Rates
+from campaign.camera import model as cameras
+from kernels.camera import geometry
+from kernels.isr.cosmic import CosmicConfig, cosmic_rays
+from kernels.simulation import simulate, truth
+from kernels.simulation.rates import Rates
 
 SEED, N, SECONDS, SCALE = 3, 20, 30.0, 16
 RATES = Rates(cosmic_rays=12.0)

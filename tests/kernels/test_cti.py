@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from campaign import camera as cameras
-from kernels import cti, geometry, job, run
-from kernels.ctifit import Fit, Ranges, fit
-from kernels.deferred import Deferral, defer, restore, restoring
+from campaign.camera import model as cameras
+from kernels import run
+from kernels.calibrations import cti
+from kernels.calibrations.deferred import Deferral, defer, restore, restoring
+from kernels.camera import geometry
+from kernels.camera.geometry import Camera
 from kernels.errors import DataError, JobError
-from kernels.geometry import Camera
-from kernels.sample import clipped_mean
+from kernels.jobs import job
+from kernels.products.ctifit import Fit, Ranges, fit
+from kernels.statistics.sample import clipped_mean
 from tests.kernels.conftest import Lab
 
 SEED, SCALE, DETECTOR = 11, 16, 4

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels.defectfind import Thresholds, find
 from kernels.errors import JobError
+from kernels.products.defectfind import Thresholds, find
 
 SHAPE = (100, 60)
 GAIN = 1.5

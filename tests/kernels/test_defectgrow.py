@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.defectgrow import Growth, boxes, grow_columns, mask_edges, mask_rings
 from kernels.errors import JobError
+from kernels.products.defectgrow import Growth, boxes, grow_columns, mask_edges, mask_rings
 
 NOTHING = Growth(edge_rows=0, edge_columns=0)
 

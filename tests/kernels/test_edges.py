@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.edges import fit, proposal
-from kernels.geometry import Amplifier, Box
+from kernels.camera.geometry import Amplifier, Box
+from kernels.statistics.edges import fit, proposal
 
 OFFSET, LIGHT = 1000.0, 5000.0
 #: x0, y0, x1, y1 of the light: a prescan of 3, an overscan of 16 columns and one of 8 rows.

@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from campaign import camera as cameras
-from kernels import defects, electronics, geometry, job, linearity, ptc, run, simulate, truth
-from kernels.crosstalk import Crosstalk, correct
+from campaign.camera import model as cameras
+from kernels import run
+from kernels.calibrations import defects, linearity, ptc
+from kernels.calibrations.crosstalk import Crosstalk, correct
+from kernels.calibrations.linearity import Linearizer
+from kernels.camera import geometry
+from kernels.camera.geometry import Camera, Detector
 from kernels.errors import JobError
-from kernels.geometry import Camera, Detector
-from kernels.linearity import Linearizer
-from kernels.rates import Rates
+from kernels.jobs import job
+from kernels.simulation import electronics, simulate, truth
+from kernels.simulation.rates import Rates
 from tests.kernels.conftest import Lab
 
 SEED, FILTER = 7, "r_03"
@@ -61,7 +65,7 @@ def products_job(folder: Path, camera: dict[str, Any], ranks: int = 1) -> dict[s
 
 
 def products(folder: Path, unit: str) -> Path:
-    assert run.KERNELS["truth_products"] == "kernels.truthproducts:execute"
+    assert run.KERNELS["truth_products"] == "kernels.simulation.truthproducts:execute"
     frozen = job.from_plain(products_job(folder, plain(unit)))
     assert run._kernel(frozen.kernel)(frozen, None) == 0
     return folder

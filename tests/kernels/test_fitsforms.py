@@ -12,12 +12,13 @@ import pytest
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from kernels import headers, identity, product
+from kernels.camera.geometry import Amplifier, Box
 from kernels.errors import DataError
-from kernels.geometry import Amplifier, Box
-from kernels.job import File
-from kernels.load import BLANK
-from kernels.raw import Frames
+from kernels.fits import identity, product
+from kernels.fits.raw import Frames
+from kernels.isr.load import BLANK
+from kernels.jobs.job import File
+from kernels.products import headers
 from tests.kernels import fitsforms
 from tests.kernels.fitsforms import FORMS, HEIGHT, NAMES, SHAPE, WIDTH, Form
 
@@ -78,7 +79,7 @@ def test_ingest_finds_what_a_task_would_find(form: Form, tmp_path: Path) -> None
         elif form.pixels is not None:
             why = f"{named}"
         else:
-            return  # the camera's shape or name is not there: `campaign.translation` says so
+            return  # the camera's shape or name is not there: `campaign.camera.translation` says so
     if form.pixels is not None or form in fitsforms.SUMS or "no image" in form.why:
         assert why == ""
     else:

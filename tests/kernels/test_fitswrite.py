@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels import fitswrite, seal
+from kernels.fits import seal
+from kernels.fits import write as fitswrite
 
 IMAGES = {
     "less than a block": np.arange(7 * 3, dtype="i4").reshape(7, 3) - 9,

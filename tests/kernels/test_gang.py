@@ -15,9 +15,10 @@ import fitsio
 import numpy as np
 import pytest
 
-from kernels import gang, isr, job
 from kernels.errors import DataError, JobError
-from kernels.publish import PublishError
+from kernels.isr import reader as isr
+from kernels.jobs import gang, job
+from kernels.jobs.publish import PublishError
 
 N = 6
 Plain = dict[str, Any]

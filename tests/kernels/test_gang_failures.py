@@ -11,7 +11,7 @@ SCRIPT = """
 import json, sys, time
 import numpy as np
 from mpi4py import MPI
-from kernels import gang, job
+from kernels.jobs import gang; from kernels.jobs import job
 from kernels.errors import DataError
 
 class Large:

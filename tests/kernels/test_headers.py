@@ -18,9 +18,9 @@ import pytest
 from astropy.io import fits
 
 from kernels.errors import DataError, KernelError
-from kernels.fitsblocks import BLOCK
-from kernels.headers import execute, read
-from kernels.job import VERSION, Job, from_plain
+from kernels.fits.blocks import BLOCK
+from kernels.jobs.job import VERSION, Job, from_plain
+from kernels.products.headers import execute, read
 
 KEYWORDS = ["IMGTYPE", "EXPTIME", "SEQNUM", "LAMP", "OBJECT", "ESO DET OUT1 CONAD", "ABSENT", "NOTHING"]
 VALUES = {

@@ -12,8 +12,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from kernels import job
 from kernels.errors import JobError
+from kernels.jobs import job
 
 SCHEMA = json.loads((files("kernels") / "job.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import geometry, levels, simulate, truth
-from kernels.calibrations import Calibrations
-from kernels.geometry import Amplifier, Box, Detector
-from kernels.isr import Channel, Exposures, Reader
-from kernels.isrconfig import IsrConfig
-from kernels.job import File
-from kernels.levels import Found, Light
-from kernels.rates import Rates
-from kernels.raw import Frames
-from kernels.scratch import Scratch
+from kernels.calibrations.applied import Calibrations
+from kernels.camera import geometry
+from kernels.camera.geometry import Amplifier, Box, Detector
+from kernels.fits.raw import Frames
+from kernels.isr.config import IsrConfig
+from kernels.isr.reader import Channel, Exposures, Reader
+from kernels.jobs.job import File
+from kernels.jobs.scratch import Scratch
+from kernels.products import levels
+from kernels.products.levels import Found, Light
+from kernels.simulation import simulate, truth
+from kernels.simulation.rates import Rates
 
 SEED, N = 5, 8
 QUIET = Rates(level=(1000.0, 1000.0), structure=0.0, hot=0.0, dead=0.0, cosmic_rays=0.0, lamp=2000.0, lamp_jitter=0.0)

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels import geometry, product
-from kernels.binning import binned
-from kernels.mosaic import places
+from kernels.camera import geometry
+from kernels.fits import product
+from kernels.products.mosaic import places
+from kernels.statistics.binning import binned
 
 PIXEL_MM = 0.01
 #: Centres, mm, and yaws of detectors of 48 x 40 pixels that do not overlap.

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels import network
+from kernels.statistics import network
 
 ROOT = Path(network.__file__).parents[1]
 #: Sorts cubes of the sizes on the command line; fails where one does not come out sorted.
 SCRIPT = """
 import sys
 import numpy as np
-from kernels import network
+from kernels.statistics import network
 for n in map(int, sys.argv[1:]):
     cube = network.workspace(n, 100)
     cube[:n, :100] = values = np.random.default_rng(n).normal(0, 1, (n, 100)).astype(np.float32)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import geometry
+from kernels.camera import geometry
 from kernels.errors import DataError
-from kernels.normalise import scales_of, solve
+from kernels.products.normalise import scales_of, solve
 
 EXPOSURES = [11, 12, 13, 14, 15]
 Plain = dict[str, Any]

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from campaign.summary import gain_of
-from kernels import geometry, simulate, truth
-from kernels.pairs import matched
-from kernels.rates import Rates
+from campaign.frames.summary import gain_of
+from kernels.camera import geometry
+from kernels.products.pairs import matched
+from kernels.simulation import simulate, truth
+from kernels.simulation.rates import Rates
 
 SEED, PAIRS = 7, 24
 RATES = Rates(cosmic_rays=0.0, lamp=2000.0, lamp_jitter=0.03)

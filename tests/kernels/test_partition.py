@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.partition import shares
+from kernels.jobs.partition import shares
 
 WEIGHTS = st.lists(st.floats(0.01, 1000), max_size=60)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels.geometry import Box
-from kernels.percentiles import percentiles
+from kernels.camera.geometry import Box
+from kernels.statistics.percentiles import percentiles
 
 PERCENTS = (0, 5, 16, 50, 84, 95, 100)
 LARGEST = float(np.finfo("f4").max)

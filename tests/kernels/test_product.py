@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from astropy.io import fits as astropy_fits
 
-from kernels import product
+from kernels.camera.geometry import Box
 from kernels.errors import DataError
-from kernels.geometry import Box
-from kernels.product import PLANES, Card
+from kernels.fits import product
+from kernels.fits.product import PLANES, Card
 
 CARDS: list[Card] = [
     ("OBSTYPE", "bias", "calibration product"),

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from astropy.io import fits as astropy_fits
 
-from kernels import levels, product
-from kernels.publish import PublishError, publish, publish_all
+from kernels.fits import product
+from kernels.jobs.publish import PublishError, publish, publish_all
+from kernels.products import levels
 
 ROOT = os.getuid() == 0
 CONTENT = b"pixels" * 1000
@@ -162,7 +163,7 @@ def test_an_unknown_group_is_said(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from kernels import publish
+from kernels.jobs import publish
 when = sys.argv[2]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 def write(path):

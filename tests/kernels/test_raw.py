@@ -15,11 +15,11 @@ import pytest
 from astropy.io import fits as astropy_fits
 from numpy.typing import NDArray
 
+from kernels.camera.geometry import Amplifier, Box
 from kernels.errors import DataError
-from kernels.geometry import Amplifier, Box
-from kernels.job import File
-from kernels.load import BLANK
-from kernels.raw import Frames
+from kernels.fits.raw import Frames
+from kernels.isr.load import BLANK
+from kernels.jobs.job import File
 
 WIDTH, HEIGHT = 40, 30
 Pixels = NDArray[Any]

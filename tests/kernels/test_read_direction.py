@@ -8,17 +8,18 @@ import fitsio
 import numpy as np
 import pytest
 
-from campaign.camera import Amplifier as CameraAmplifier
-from kernels import crosstalk, cti, geometry
-from kernels.calibrations import Calibrations
-from kernels.deferred import Deferral
-from kernels.isr import Reader
-from kernels.isrconfig import IsrConfig
-from kernels.job import File
-from kernels.overscan import serial_region
-from kernels.raw import Frames
-from kernels.scratch import Scratch
-from kernels.trailing import trailing
+from campaign.camera.model import Amplifier as CameraAmplifier
+from kernels.calibrations import crosstalk, cti
+from kernels.calibrations.applied import Calibrations
+from kernels.calibrations.deferred import Deferral
+from kernels.camera import geometry
+from kernels.fits.raw import Frames
+from kernels.isr.config import IsrConfig
+from kernels.isr.overscan import serial_region
+from kernels.isr.reader import Reader
+from kernels.isr.trailing import trailing
+from kernels.jobs.job import File
+from kernels.jobs.scratch import Scratch
 
 
 def mirrored(plain: dict[str, Any]) -> dict[str, Any]:

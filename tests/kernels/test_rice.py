@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels import rice
+from kernels.camera.geometry import Amplifier, Box
 from kernels.errors import DataError
-from kernels.geometry import Amplifier, Box
-from kernels.job import File
-from kernels.load import BLANK
-from kernels.raw import Frames
+from kernels.fits import rice
+from kernels.fits.raw import Frames
+from kernels.isr.load import BLANK
+from kernels.jobs.job import File
 
 Pixels = NDArray[Any]
 KINDS = {1: np.uint8, 2: np.int16, 4: np.int32}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels.geometry import Box
-from kernels.sample import clipped_mean
+from kernels.camera.geometry import Box
+from kernels.statistics.sample import clipped_mean
 
 
 @pytest.mark.parametrize("passes", [1, 3])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels import shape
+from kernels.statistics import shape
 
 N, CELLS = 8, (8, 8)
 Y, X = np.mgrid[0:8, 0:8] / 7.0

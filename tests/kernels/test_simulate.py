@@ -20,10 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from campaign import camera as cameras
-from kernels import geometry, job, seal, simulate, truth, truthfile
+from campaign.camera import model as cameras
+from kernels.camera import geometry
 from kernels.errors import JobError
-from kernels.rates import Rates
+from kernels.fits import seal
+from kernels.jobs import job
+from kernels.simulation import simulate, truth, truthfile
+from kernels.simulation.rates import Rates
 
 NX, NY = 48, 100
 GAIN, NOISE, SEED = 1.5, 6.0, 42

@@ -11,10 +11,11 @@ import fitsio
 import numpy as np
 import pytest
 
-from kernels import crosstalk, defects, geometry, linearity, ptc
+from kernels.calibrations import crosstalk, defects, linearity, ptc
+from kernels.camera import geometry
+from kernels.camera.geometry import Box, Camera, Detector
 from kernels.errors import DataError
-from kernels.geometry import Box, Camera, Detector
-from kernels.tables import Column, identity, write_table
+from kernels.fits.tables import Column, identity, write_table
 from tests.kernels.conftest import Lab
 
 NAMES = ["C10", "C11", "C01", "C00"]

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels import tiles
+from kernels.camera.geometry import Amplifier, Box
 from kernels.errors import DataError
-from kernels.geometry import Amplifier, Box
-from kernels.job import File
-from kernels.raw import Frames
-from kernels.rowbytes import ones_complement_sum
+from kernels.fits import tiles
+from kernels.fits.raw import Frames
+from kernels.fits.rowbytes import ones_complement_sum
+from kernels.jobs.job import File
 
 Pixels = NDArray[Any]
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels import clip, combine, estimator, job
+from kernels.jobs import job
+from kernels.products import combine
+from kernels.statistics import clip, estimator
 
 Image = NDArray[Any]
 NX, NY, SERIAL, PARALLEL = 160, 200, 19, 12

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from campaign.sites import Site
-from campaign.sites_ping import _scheduler as ping_scheduler
+from campaign.sites.model import Site
+from campaign.sites.ping import _scheduler as ping_scheduler
 from slurm.commands import Access, Pauses, SlurmError, call, cancel, find, name_of, once, queue, submit, try_out
 from slurm.development import Cluster
 from slurm.scripts import Resources, Scheduler, gang_script, keep

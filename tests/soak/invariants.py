@@ -11,9 +11,9 @@ from typing import Any
 
 import fitsio
 
-from campaign.plan import load
-from campaign.repository import open_repository
-from campaign.stale import outcome_of
+from campaign.butler.repository import open_repository
+from campaign.journal.plan import load
+from campaign.planning.stale import outcome_of
 from tests.soak.world import CHAIN, Answer, World
 
 #: Those that are documented, but for the one of a defect.

@@ -13,7 +13,7 @@ import sqlalchemy
 from lsst.daf.butler import Butler, Config
 
 import templates
-from campaign.repository import open_repository
+from campaign.butler.repository import open_repository
 from tests.soak import postgres, world
 from tests.soak.scenarios import SUBMIT, done
 from tests.soak.world import World

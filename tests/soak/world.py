@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign.demo import variables
-from campaign.simulation import Places
+from campaign.simulation.demo import variables
+from campaign.simulation.simulate import Places
 from slurm.commands import queue
 from tests.campaign import loopback
 

@@ -1,0 +1,170 @@
+"""What every part of the repository builds on: the Butler, dataset types, identities, paths."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lsst.daf.butler import (
+    Butler,
+    ButlerConfig,
+    DataCoordinate,
+    DatasetIdGenEnum,
+    DatasetRef,
+    DatasetType,
+    DimensionGroup,
+    MissingDatasetTypeError,
+)
+from lsst.daf.butler.dimensions import DimensionDataAttacher
+from lsst.resources import ResourcePath
+
+from campaign.butler.errors import similar
+from campaign.butler.records import DATASET_TYPES
+from campaign.console import say
+from campaign.errors import ConfigurationError
+from campaign.journal.locks import alone
+
+#: In a repository's folder: who decides on it.
+LOCK = "campaign.lock"
+DataId = Mapping[str, Any]
+Values = tuple[int | str, ...]
+
+
+def _parts(dimensions: DimensionGroup) -> list[DimensionGroup]:
+    """The smallest groups that cover a group: that of each dimension, but for those that another one's has."""
+    groups = [dimensions.universe[name].minimal_group for name in dimensions.required]
+    parts = [group for group in groups if not any(group < other for other in groups)]
+    return parts if {e for part in parts for e in part.elements} >= set(dimensions.elements) else [dimensions]
+
+
+def path_of(uri: ResourcePath | None) -> str:
+    """Give a local file's path, or the URI of one that is elsewhere."""
+    if uri is None:
+        return ""
+    return uri.ospath if uri.isLocal else str(uri)
+
+
+class Base:
+    """An open Butler.
+
+    Parameters
+    ----------
+    butler : `lsst.daf.butler.Butler`
+        The Butler.
+    root : `str`
+        Path (or URI) of the repository, for messages.
+    database : `str` or `None`
+        The SQLite file, if it is one.
+    config : `lsst.daf.butler.ButlerConfig`
+        What the Butler was opened with.
+    """
+
+    def __init__(self, butler: Butler, root: str, database: str | None, config: ButlerConfig) -> None:
+        self.root = root
+        self._config = config
+        self._butler = butler
+        self._database = database
+        self.waiting = False  # somebody else's lock is being waited for, see `campaign.butler.wait`
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Be the only one, of all processes of all machines, who decides what is removed and what certified.
+
+        What is decided is to be asked of the Butler in here, and done in here.
+        Others wait; a holder that is killed holds nothing any more.
+
+        Raises
+        ------
+        ConfigurationError
+            The repository's folder cannot be written, or its file system has no locks.
+        """
+        if not os.path.isdir(self.root):
+            say(f"note: {self.root} is no folder of this machine: nobody else who decides on it now is kept waiting")
+            yield
+            return
+        with alone(Path(self.root) / LOCK, f"the repository {self.root}"):
+            yield
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._butler.close()
+
+    def _registered(self, name: str) -> bool:
+        try:
+            self._butler.get_dataset_type(name)
+        except MissingDatasetTypeError:
+            return False
+        return True
+
+    def _type(self, name: str) -> DatasetType:
+        """Take a dataset type as it is registered, else as our table has it."""
+        if self._registered(name):
+            return self._butler.get_dataset_type(name)
+        if name not in DATASET_TYPES:
+            raise ConfigurationError(f"unknown dataset type {name!r}: {similar(name, DATASET_TYPES)}", where=self.root)
+        kind = DATASET_TYPES[name]
+        universe = self._butler.dimensions
+        return DatasetType(name, kind.dimensions, kind.storage_class, universe=universe, isCalibration=kind.calibration)
+
+    def _ensure_types(self, names: Iterable[str]) -> None:
+        for name in sorted(set(names)):
+            self._butler.registry.registerDatasetType(self._type(name))
+
+    def _refs(self, run: str, items: Sequence[tuple[str, DataId]], expand: bool) -> list[DatasetRef]:
+        """Make refs whose ids follow from dataset type, data ID and RUN: making them again gives the same.
+
+        With ``expand``, the data IDs get their records, which file templates need.
+        """
+        types = {name: self._type(name) for name in {name for name, _ in items}}
+
+        ids = [DataCoordinate.standardize(data_id, dimensions=types[name].dimensions) for name, data_id in items]
+        if expand:
+            ids = self._expanded(ids)
+        mode = DatasetIdGenEnum.DATAID_TYPE_RUN
+        return [
+            DatasetRef(types[name], data_id, run, id_generation_mode=mode, conform=False)
+            for (name, _), data_id in zip(items, ids, strict=True)
+        ]
+
+    def _expanded(self, ids: Sequence[DataCoordinate]) -> list[DataCoordinate]:
+        """Give data IDs their records; those of an exposure, or of a detector, are asked for once."""
+        places = defaultdict(list)
+        for place, data_id in enumerate(ids):
+            places[data_id.dimensions].append(place)
+        expanded = list(ids)
+        for dimensions, some in places.items():
+            records = self._records_of(dimensions, [ids[place].required_values for place in some])
+            for place, known in zip(some, records, strict=True):
+                expanded[place] = ids[place].expanded(known)
+        return expanded
+
+    def _records_of(self, dimensions: DimensionGroup, values: Sequence[Values]) -> list[dict[str, Any]]:
+        """The records of data IDs by their required values: the union of those of each of their dimensions."""
+        required = list(dimensions.required)
+        found: list[dict[str, Any]] = [{} for _ in values]
+        for part in _parts(dimensions):
+            indices = [required.index(name) for name in part.required]
+            keys = [tuple(one[n] for n in indices) for one in values]
+            ids = [DataCoordinate.from_required_values(part, key) for key in dict.fromkeys(keys)]
+            with self._butler.query() as query:
+                attached = DimensionDataAttacher(dimensions=part).attach(part, ids, query)
+            known = {one.required_values: self._found(one, part) for one in attached}
+            for records, key in zip(found, keys, strict=True):
+                records |= known[key]
+        return found
+
+    def _found(self, data_id: DataCoordinate, part: DimensionGroup) -> dict[str, Any]:
+        try:
+            return {name: data_id.records[name] for name in part.elements}
+        except KeyError:  # one at a time it says what is not there
+            self._butler.registry.expandDataId(dict(data_id.required), dimensions=part)
+            raise
+
+    def _paths(self, refs: Sequence[DatasetRef]) -> dict[DatasetRef, str]:
+        """Locate datasets in bulk; one that the datastore does not have is left out."""
+        found = self._butler.get_many_uris(refs, allow_missing=True)
+        return {ref: path_of(uris.primaryURI) for ref, uris in found.items()}

@@ -1,0 +1,87 @@
+"""The Butler repository: what exists, where it is, and what is added to it.
+
+Nothing of the Butler's own types leaves this module except the opaque ``ref``
+of a `Dataset`, and every error is one of `campaign.errors`.
+"""
+
+from __future__ import annotations
+
+from campaign.butler.clean import Cleaning
+from campaign.butler.make import ensure, make
+from campaign.butler.opening import connect
+from campaign.butler.products import Products
+from campaign.butler.raws import Raws
+from campaign.butler.records import (
+    DATASET_TYPES,
+    Association,
+    CalibrationRef,
+    Dataset,
+    ExposureRecord,
+    IngestReport,
+    Raw,
+    Refused,
+    Selection,
+)
+
+__all__ = [
+    "DATASET_TYPES",
+    "Association",
+    "CalibrationRef",
+    "Dataset",
+    "ExposureRecord",
+    "IngestReport",
+    "Raw",
+    "Refused",
+    "Repository",
+    "Selection",
+    "create",
+    "obtain",
+    "open_repository",
+]
+
+
+class Repository(Raws, Products, Cleaning):
+    """An open repository; as a context manager it closes itself. Get one from `open_repository` or `create`."""
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_repository(path: str, writeable: bool = False) -> Repository:
+    """Open a repository by its folder, or by its label in the Butler's repository index.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none, it is corrupt, or it may not be written (naming path and uid).
+    """
+    return Repository(*connect(str(path), writeable))
+
+
+def create(root: str) -> Repository:
+    """Make a new repository and open it for writing.
+
+    Raises
+    ------
+    UsageError
+        There is one already.
+    ConfigurationError
+        The place cannot be written.
+    """
+    make(str(root))
+    return open_repository(root, writeable=True)
+
+
+def obtain(root: str) -> Repository:
+    """Open a repository for writing, made where there is none, or where somebody who was killed has left half of one.
+
+    Raises
+    ------
+    ConfigurationError
+        The place cannot be written; there is one that cannot be opened, and holds something.
+    """
+    ensure(str(root))
+    return open_repository(root, writeable=True)

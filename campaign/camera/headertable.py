@@ -1,0 +1,200 @@
+"""The part of a camera file that says how a raw frame's header is read."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, StringConstraints, field_validator, model_validator
+from pydantic import Field as Limits
+
+#: What biases, darks and flats are made of, by name.
+CALIBRATIONS = ("bias", "dark", "flat")
+Field = Literal[
+    "observation_type",
+    "observation_reason",
+    "science_program",
+    "physical_filter",
+    "exposure_time",
+    "dark_time",
+    "begin",
+    "day_obs",
+    "seq_num",
+    "controller",
+    "obs_id",
+    "detector",
+]
+
+#: An HDU, by number or EXTNAME.
+Hdu = int | str
+
+_NEEDED: dict[str, tuple[Field, ...]] = {
+    "timestamp": ("observation_type", "exposure_time", "begin"),
+    "numbered": ("observation_type", "exposure_time", "begin", "seq_num"),
+    "lsst": ("observation_type", "exposure_time", "begin", "day_obs", "seq_num", "controller"),
+}
+
+
+@cache
+def pattern(text: str) -> re.Pattern[str]:
+    """Compile a rule's pattern, once."""
+    return re.compile(text, re.IGNORECASE)
+
+
+@cache
+def parts(source: str) -> tuple[str, ...]:
+    """Keywords of a source: itself, or those in braces."""
+    return tuple(re.findall(r"\{([^{}]+)\}", source)) or (source,)
+
+
+def normal(source: str) -> str:
+    """A source with its keywords as headers are asked for them: in capitals, ESO's without the word HIERARCH."""
+
+    def keyword(text: str) -> str:
+        words = text.upper().split()
+        return " ".join(words[1:] if words[:1] == ["HIERARCH"] else words)
+
+    if "{" not in source:
+        return keyword(source)
+    return re.sub(r"\{([^{}]+)\}", lambda match: f"{{{keyword(match[1])}}}", source)
+
+
+def suggest(value: str, known: Iterable[str]) -> str:
+    """Phrase the advice for a name that is not known: the closest, and the list."""
+    names = sorted(known)
+    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    return f"{f'did you mean {close[0]}? ' if close else ''}known are {', '.join(names)}"
+
+
+class TypeRule(BaseModel):
+    """An observation type, and what the header's fields must match for it.
+
+    Patterns are regular expressions for the whole value, whatever the case.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str
+    when: dict[Field, str]
+
+    @field_validator("type")
+    @classmethod
+    def _meant(cls, name: str) -> str:
+        """Types are anybody's, but one that is nearly a calibration's is a slip: no bias would ever be found."""
+        close = difflib.get_close_matches(name.lower(), CALIBRATIONS, n=1, cutoff=0.75)
+        if close and name not in CALIBRATIONS and not name.endswith(CALIBRATIONS):
+            raise ValueError(f"is no type of frame that a calibration is made of: did you mean {close[0]}?")
+        return name
+
+    @field_validator("when")
+    @classmethod
+    def _compiles(cls, when: dict[Field, str]) -> dict[Field, str]:
+        for text in when.values():
+            try:
+                pattern(text)
+            except re.error as error:
+                raise ValueError(f"{text!r} is not a regular expression: {error}") from error
+        return when
+
+
+class Setting(BaseModel):
+    """A setting of the camera that all frames of a step must share.
+
+    Parameters
+    ----------
+    keywords : `tuple` [`str`]
+        Where it is found, in order of preference, as in `Translation`.
+    within : `float`
+        By how much two frames may differ; texts must be equal.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    keywords: Annotated[tuple[str, ...], Limits(min_length=1)]
+    within: NonNegativeFloat = 0.0
+
+
+class Translation(BaseModel):
+    """How the header of a camera's raw frames is read.
+
+    Parameters
+    ----------
+    accept : `dict`
+        Keyword: values. A frame whose keyword has none of them is another
+        camera's.
+    clock : `str`
+        Time scale of ``begin`` in the header.
+    exposure_ids : `str`
+        ``lsst`` (`lsst_id`), ``timestamp`` (`timestamp_id`) or ``numbered`` (`numbered_id`).
+    headers : `tuple` [`int` or `str`]
+        The HDUs whose keywords are read; the first that has a keyword counts.
+    datasec : `bool`
+        Whether the header's DATASEC must be the camera file's.
+    keywords : `dict`
+        Where each field is found, in order of preference: a keyword, or
+        several combined as in ``{RAFTBAY}_{CCDSLOT}``. Without ``detector``
+        the camera has one detector.
+    types : `tuple` [`TypeRule`]
+        The first that matches gives the observation type.
+    filters : `dict`
+        Header values of the filter that are not the physical filter's name.
+    no_filter : `str`
+        The physical filter where the header has none.
+    agree : `dict` [`str`, `Setting`]
+        Settings that the frames of a step must share.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    accept: dict[str, tuple[str, ...]]
+    clock: Literal["tai", "utc"]
+    exposure_ids: Literal["lsst", "timestamp", "numbered"]
+    headers: tuple[Hdu, ...] = (0,)
+    datasec: bool = False
+    keywords: dict[Field, tuple[str, ...]]
+    types: tuple[TypeRule, ...]
+    filters: dict[str, str] = {}
+    no_filter: str = "unknown"
+    agree: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Setting] = {}
+
+    @field_validator("accept", mode="after")
+    @classmethod
+    def _normal_accept(cls, accept: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {normal(keyword): values for keyword, values in accept.items()}
+
+    @field_validator("keywords", mode="after")
+    @classmethod
+    def _normal_keywords(cls, keywords: dict[Field, tuple[str, ...]]) -> dict[Field, tuple[str, ...]]:
+        return {field: tuple(map(normal, sources)) for field, sources in keywords.items()}
+
+    @field_validator("headers", mode="after")
+    @classmethod
+    def _some_headers(cls, headers: tuple[Hdu, ...]) -> tuple[Hdu, ...]:
+        if not headers or any(isinstance(hdu, int) and hdu < 0 for hdu in headers):
+            raise ValueError("HDUs by number, from 0, or by name were expected")
+        return headers
+
+    @model_validator(mode="after")
+    def _complete(self) -> Translation:
+        missing = [f for f in _NEEDED[self.exposure_ids] if not self.keywords.get(f)]
+        if missing:
+            raise ValueError(f"keywords are missing for {', '.join(missing)}")
+        return self
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """How a kernel tells whose frame a file holds; see ``kernels.fits.identity``."""
+        accept = {keyword: list(values) for keyword, values in self.accept.items()}
+        return {
+            "accept": accept,
+            "detector": list(self.keywords.get("detector", ())),
+            **({"headers": list(self.headers)} if self.headers != (0,) else {}),
+        }
+
+    def wanted(self) -> list[str]:
+        """Header keywords that the table speaks of, each once."""
+        sources = [s for field in self.keywords.values() for s in field]
+        return list(dict.fromkeys([*self.accept, *(k for s in sources for k in parts(s))]))

@@ -1,0 +1,387 @@
+"""Cameras as data: detectors, amplifier boxes, gains, filters, header translation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+)
+
+from campaign.camera.check import place_of, problems
+from campaign.camera.headertable import Translation, suggest
+from campaign.camera.section import Section, cut, shrink
+from campaign.documents import Entry, parse, read_text
+from campaign.documents import plain as plain_of
+from campaign.errors import ConfigurationError
+from campaign.jobs.file import write_text
+from campaign.numbers import typed
+from campaign.problems import Problem
+from campaign.validation import line_of, sentences
+from templates import ROOT
+
+FOLDER = ROOT / "cameras"
+
+
+def _parsed(value: Any) -> Any:
+    return Section.parse(value) if isinstance(value, str) else value
+
+
+Box = Annotated[Section, BeforeValidator(_parsed), PlainSerializer(str)]
+
+
+#: What pydantic alone would take from texts, too.
+Real = Annotated[float, BeforeValidator(typed)]
+PositiveFloat = Annotated[pydantic.PositiveFloat, BeforeValidator(typed)]
+PositiveInt = Annotated[pydantic.PositiveInt, BeforeValidator(typed)]
+
+#: Names become parts of paths and collections, and keys of the Butler, which takes so many characters.
+LONGEST = 32
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=LONGEST)]
+NameOrNone = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.+-]*)?$", max_length=LONGEST)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Filter(_Model):
+    """A physical filter and the band that it stands for."""
+
+    name: Key
+    band: Key
+
+
+class Amplifier(_Model):
+    """One read-out channel of a CCD type.
+
+    Parameters
+    ----------
+    hdu : `str` or `int`
+        EXTNAME, or the HDU's number (0 the primary).
+    raw : `tuple` [`int`, `int`]
+        Width and height of the HDU, prescan and overscan included, pixels.
+    data, serial_overscan, parallel_overscan : `Section`
+        Regions of the HDU.
+    target : `Section`
+        Where ``data`` lies on the assembled detector; a range written
+        backwards mirrors it on its way there.
+    read_from : `str`, optional
+        The side of the frame that is read first, ``left`` or ``right``; by
+        default the one where the serial overscan is not.
+    """
+
+    name: str
+    hdu: str | int
+    raw: tuple[PositiveInt, PositiveInt]
+    data: Box
+    serial_overscan: Box | None = None
+    parallel_overscan: Box | None = None
+    target: Box
+    read_from: Literal["left", "right"] | None = None
+
+    @property
+    def leftwards(self) -> bool:
+        """Whether columns are read from right to left, so that the serial overscan's first is its highest."""
+        if self.read_from is None:
+            return self.serial_overscan is not None and self.serial_overscan.x0 < self.data.x0
+        return self.read_from == "right"
+
+    @property
+    def overscans(self) -> dict[str, Section]:
+        """The overscan regions that this amplifier has, by name."""
+        both = {"serial_overscan": self.serial_overscan, "parallel_overscan": self.parallel_overscan}
+        return {name: box for name, box in both.items() if box is not None}
+
+
+class CcdType(_Model):
+    """What all detectors of a kind share.
+
+    Parameters
+    ----------
+    size : `tuple` [`int`, `int`]
+        Of the assembled image, pixels.
+    adc_max : `int`
+        Largest raw value that the electronics can write, ADU.
+    saturation : `float`, optional
+        electron; for the detectors that have no figures of their own.
+    signed : `bool`
+        Whether the upper half of an unsigned frame's range stands for negative
+        numbers.
+    """
+
+    size: tuple[PositiveInt, PositiveInt]
+    pixel_um: PositiveFloat
+    adc_max: PositiveInt
+    saturation: PositiveFloat | None = None
+    signed: bool = False
+    amplifiers: tuple[Amplifier, ...]
+
+
+class Detector(_Model):
+    """One CCD: its place in the focal plane and, per amplifier, its figures.
+
+    Parameters
+    ----------
+    position_mm, yaw_deg
+        Centre in focal-plane coordinates, and rotation, counter-clockwise.
+    gains : `tuple` [`float`]
+        electron / ADU.
+    read_noises : `tuple` [`float`]
+        electron.
+    saturations : `tuple` [`float`], optional
+        electron.
+    """
+
+    id: int
+    name: Name
+    raft: NameOrNone = ""
+    slot: NameOrNone = ""
+    type: str
+    serial: str = ""
+    purpose: Literal["SCIENCE", "GUIDER", "WAVEFRONT"] = "SCIENCE"
+    position_mm: tuple[Real, Real] = (0.0, 0.0)
+    yaw_deg: Real = 0.0
+    gains: tuple[PositiveFloat, ...]
+    read_noises: tuple[PositiveFloat, ...]
+    saturations: tuple[PositiveFloat, ...] | None = None
+
+
+class Camera(_Model):
+    """A camera file, checked.
+
+    Parameters
+    ----------
+    name : `str`
+        The Butler's instrument name.
+    class_name : `str`, optional
+        The Butler's instrument class.
+    unit : `str`
+        Of calibration products: ``electron`` or ``adu``.
+    scale : `int`
+        What the imaging area was divided by.
+    translation : `Translation`
+        How the header of a raw frame is read.
+    """
+
+    version: Literal[1]
+    name: Name
+    class_name: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    unit: Literal["electron", "adu"]
+    scale: PositiveInt = 1
+    filters: tuple[Filter, ...]
+    translation: Translation
+    types: dict[str, CcdType]
+    detectors: tuple[Detector, ...]
+
+    @cached_property
+    def by_id(self) -> Mapping[int, Detector]:
+        """Detectors by their number."""
+        return {d.id: d for d in self.detectors}
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Detector]:
+        """Detectors by their name."""
+        return {d.name: d for d in self.detectors}
+
+    @cached_property
+    def bands(self) -> Mapping[str, str]:
+        """Band by physical filter."""
+        return {f.name: f.band for f in self.filters}
+
+    def detector_ids(self, purpose: str = "SCIENCE") -> tuple[int, ...]:
+        """Ids of the detectors that serve ``purpose``, ascending."""
+        return tuple(sorted(d.id for d in self.detectors if d.purpose == purpose))
+
+    def plain(self, detectors: Iterable[int]) -> dict[str, Any]:
+        """Geometry of some detectors as a job's ``camera`` section.
+
+        Raises
+        ------
+        ConfigurationError
+            The camera has no such detector.
+        """
+        wanted = sorted(set(detectors))
+        missing = [d for d in wanted if d not in self.by_id]
+        if missing:
+            known = f"{min(self.by_id)} to {max(self.by_id)}"
+            raise ConfigurationError(f"{self.name} has no detector {missing[0]}", do=f"its detectors are {known}")
+        chosen = [self.by_id[d] for d in wanted]
+        types = {d.type: _plain_type(self.types[d.type]) for d in chosen}
+        plain = {"name": self.name, "unit": self.unit, "scale": self.scale, "types": types}
+        return {**plain, "detectors": [_plain_detector(d, self.types[d.type]) for d in chosen]}
+
+    def scaled(self, n: int) -> Camera:
+        """Divide the imaging area by ``n``; prescan and overscans keep their width.
+
+        Raises
+        ------
+        ConfigurationError
+            Less than one pixel an amplifier would be left.
+        """
+        if n == 1:
+            return self
+        types = {name: _scaled_type(kind, n) for name, kind in self.types.items()}
+        plain = {**self.model_dump(), "scale": self.scale * n, "types": types}
+        return build(plain, f"{self.name} at scale {self.scale * n}")
+
+    def dump(self, path: str | Path) -> None:
+        """Write a camera file that loads back equal."""
+        write_text(Path(path), self.text())
+
+    def text(self) -> str:
+        """The camera file's text: one filter, amplifier and detector a line."""
+        return "".join(_lines(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)))
+
+
+def flow(value: Any) -> str:
+    """One line of YAML; a bare scalar comes without the document's end mark."""
+    text = yaml.dump(value, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=True, width=100000)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _lines(plain: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Block style for what nests, a line for each item of a list of tables."""
+    for key, value in plain.items():
+        head = f"{indent}{flow(key)}:"
+        if isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
+            yield f"{head}\n"
+            yield from _lines(value, f"{indent}  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield "\n".join([head, *(f"{indent}  - {flow(item)}" for item in value), ""])
+        else:
+            yield f"{head} {flow(value)}\n"
+
+
+def _plain_type(kind: CcdType) -> dict[str, Any]:
+    return {
+        "size": list(kind.size),
+        "pixel_um": kind.pixel_um,
+        "adc_max": kind.adc_max,
+        "amplifiers": [
+            {
+                "name": a.name,
+                "hdu": a.hdu,
+                "raw": list(a.raw),
+                "data": a.data.box,
+                "serial_overscan": a.serial_overscan and a.serial_overscan.box,
+                "parallel_overscan": a.parallel_overscan and a.parallel_overscan.box,
+                "target": a.target.box,
+                "flip_x": a.target.flip_x,
+                "flip_y": a.target.flip_y,
+                **({"leftwards": True} if a.leftwards else {}),
+                **({"signed": True} if kind.signed else {}),
+            }
+            for a in kind.amplifiers
+        ],
+    }
+
+
+def _plain_detector(d: Detector, kind: CcdType) -> dict[str, Any]:
+    return {
+        "id": d.id,
+        "name": d.name,
+        "type": d.type,
+        "position_mm": list(d.position_mm),
+        "yaw_deg": d.yaw_deg,
+        "gains": list(d.gains),
+        "read_noises": list(d.read_noises),
+        "saturations": list(d.saturations or [kind.saturation] * len(d.gains)),
+    }
+
+
+def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
+    targets = [a.target for a in kind.amplifiers]
+    if min(min(t.nx, t.ny) for t in targets) < n:
+        raise ConfigurationError(f"scale {n} leaves nothing of an amplifier of {targets[0].nx}x{targets[0].ny} pixels")
+    xs = shrink((v for t in targets for v in (t.x0, t.x1)), n)
+    ys = shrink((v for t in targets for v in (t.y0, t.y1)), n)
+    amplifiers = []
+    for a in kind.amplifiers:
+        t, frame = a.target, cut(Section(0, 0, *a.raw), a.data, n)
+        target = Section(xs[t.x0], ys[t.y0], xs[t.x1] - xs[t.x0], ys[t.y1] - ys[t.y0], t.flip_x, t.flip_y)
+        boxes = {name: cut(box, a.data, n) for name, box in {"data": a.data, **a.overscans}.items()}
+        amplifiers.append(
+            {
+                "name": a.name,
+                "hdu": a.hdu,
+                "raw": (frame.nx, frame.ny),
+                "target": target,
+                "read_from": a.read_from,
+                **boxes,
+            }
+        )
+    size = (max(xs.values()), max(ys.values()))
+    return {
+        "size": size,
+        "pixel_um": kind.pixel_um * n,
+        "adc_max": kind.adc_max,
+        "saturation": kind.saturation,
+        "signed": kind.signed,
+        "amplifiers": amplifiers,
+    }
+
+
+def build(plain: Any, where: str, tree: Entry | None = None) -> Camera:
+    """Check a camera's plain data and freeze it.
+
+    Parameters
+    ----------
+    tree : `Entry`, optional
+        The same with the lines of its file.
+
+    Raises
+    ------
+    ConfigurationError
+        With every problem found, one a line.
+    """
+    try:
+        camera = Camera.model_validate(plain)
+        found = list(problems(camera))
+        found = [f"{line_of(tree, place_of(text, plain))}: {text}" for text in found] if tree else found
+    except ValidationError as error:
+        found = sentences(error, plain, Camera, tree)
+    if found:
+        raise ConfigurationError("\n  - ".join([f"problems in the camera file: {len(found)}", *found]), where=where)
+    return camera
+
+
+def known() -> list[str]:
+    """Names of the packaged cameras."""
+    return sorted(p.stem for p in FOLDER.glob("*.yaml"))
+
+
+def load(name_or_path: str | Path) -> Camera:
+    """Load a packaged camera by name, or a camera file.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such camera, or the file has problems: all are named.
+    """
+    names, path = known(), Path(name_or_path)
+    if str(name_or_path) in names:
+        path = FOLDER / f"{name_or_path}.yaml"
+    elif not path.is_file():
+        raise ConfigurationError(
+            f"no camera {str(name_or_path)!r}", do=f"{suggest(str(name_or_path), names)}, or give the path of a file"
+        )
+    found: list[Problem] = []
+    try:
+        tree = parse(read_text(path), str(path), found)
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"not a camera file: {error}", where=str(path)) from error
+    if tree is None or found:
+        raise ConfigurationError("\n  - ".join(["not a camera file:", *map(str, found)]), where=str(path))
+    return build(plain_of(tree), str(path), tree)

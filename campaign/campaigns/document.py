@@ -1,0 +1,433 @@
+"""Plans: the steps of a whole campaign, what each needs, and what a person looks at before it goes on.
+
+A plan is a YAML file::
+
+    description: what it is for
+    variables:                  # what an operator would export; the shell, then --env, override them
+      INSTRUMENT: LSSTComCam
+      SELECTION_BIAS: "instrument='$INSTRUMENT' and exposure.observation_type='bias'"
+    steps:
+      bias:
+        template: bps_bias      # a name or a file
+        needs: [defects]        # steps that are done, accepted and certified before
+        certify: {chain: prepend}
+        gate: true              # a person accepts it before it is certified
+    simulation: {...}           # see campaign.simulation.blocks
+
+Everything that is wrong with a plan is found in one go, before anything runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from campaign import documents as template_yaml
+from campaign.certification.certify import validity_range
+from campaign.certification.command import Certification, begin_of, by_template, request
+from campaign.errors import CampaignError, ConfigurationError
+from campaign.planning.inputs import listed
+from campaign.problems import Problem, Problems, suggest
+from campaign.simulation.blocks import Simulation
+from campaign.template import envfile
+from campaign.template.config import StepConfig
+from campaign.template.resolve import resolve
+from campaign.template.selection import check_expression
+from campaign.validation import sentences
+from templates import ROOT
+
+FOLDER = ROOT / "plans"
+#: Variables that name a campaign: another value is another campaign.
+IDENTITY = ("TICKET", "TAG", "RERUN")
+_USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+
+class PlanErrors(Problems):
+    """Everything that is wrong with a plan."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Certify(_Model):
+    """How a step's product is certified.
+
+    Parameters
+    ----------
+    chain : `str`
+        What becomes of the ticket's chain: ``prepend`` or ``redefine``.
+    begin, end : `str`, optional
+        Validity, ISO-8601, TAI; ``$START_DATE`` and open without.
+    """
+
+    chain: Literal["prepend", "redefine"] = "prepend"
+    begin: str | None = None
+    end: str | None = None
+
+    @field_validator("begin", "end", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        """A date may have a blank before its time."""
+        return None if value is None else str(_text(value)).replace(" ", "T", 1)
+
+
+class PlanStep(_Model):
+    """One step.
+
+    Parameters
+    ----------
+    template : `str`
+        Name or file.
+    needs : `tuple` [`str`]
+        Steps that must be over before.
+    certify : `Certify`, optional
+        Nothing is certified without.
+    gate : `bool`
+        A person accepts the product before it is certified and anything that needs it begins.
+    site, sites : `str`, optional
+        Where it runs, as `campaign submit` takes them.
+    set : `dict`
+        Template keys.
+    exclude : `tuple` [`int`]
+        Exposures to be left out.
+    allow_missing : `bool`
+        Combine what there is of a detector that lacks some exposures.
+    calibrations : `dict`
+        By kind, the collection that its calibration is taken from, as `campaign submit --calibration` takes it.
+    """
+
+    template: str
+    needs: tuple[str, ...] = ()
+    certify: Certify | None = None
+    gate: bool = False
+    site: str | None = None
+    sites: str | None = None
+    set: Mapping[str, str] = Field(default_factory=dict)
+    exclude: tuple[int, ...] = ()
+    allow_missing: bool = False
+    calibrations: Mapping[str, str] = Field(default_factory=dict)
+
+    @field_validator("certify", mode="before")
+    @classmethod
+    def _plainly(cls, value: Any) -> Any:
+        """``certify: true`` is to be read as it is meant."""
+        return {} if value is True else None if value is False else value
+
+
+class PlanFile(_Model):
+    """A plan as it is written; see the module's text."""
+
+    description: str = ""
+    variables: Mapping[str, str] = Field(default_factory=dict)
+    steps: Mapping[Name, PlanStep]
+    simulation: Simulation | None = None
+
+    @field_validator("variables", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        """What YAML takes for a number or a date is a text for the shell."""
+        return {key: _text(v) for key, v in value.items()} if isinstance(value, dict) else value
+
+
+def _text(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, date):
+        return value.isoformat()
+    return str(value) if type(value) in (int, float) else value
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A plan with its variables.
+
+    Parameters
+    ----------
+    path : `Path`
+    file : `PlanFile`
+    environment : `dict`
+        What every step's template is resolved in.
+    order : `tuple` [`str`]
+        The steps, none before what it needs.
+    """
+
+    path: Path
+    file: PlanFile
+    environment: Mapping[str, str]
+    order: tuple[str, ...]
+    _configs: dict[tuple[str, str], StepConfig] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def rerun(self) -> str:
+        """The RERUN that the campaign began with."""
+        return self.environment["RERUN"]
+
+    @property
+    def chosen_variables(self) -> dict[str, str]:
+        """What the plan sets, and the repository, as they came out."""
+        return {name: self.environment[name] for name in (*self.file.variables, "REPO")}
+
+    @property
+    def name(self) -> str:
+        """What tells this campaign from others of the repository: ``DM-48520.DP1.20250207a``."""
+        return ".".join([self.path.stem, *(self.environment[key] for key in IDENTITY)])
+
+    @property
+    def steps(self) -> Mapping[str, PlanStep]:
+        """By name."""
+        return self.file.steps
+
+    def ancestors(self, step: str) -> set[str]:
+        """All that a step needs, and what that needs."""
+        found: set[str] = set()
+        waiting = [*self.steps[step].needs]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += self.steps[name].needs
+        return found
+
+    def descendants(self, step: str) -> set[str]:
+        """All that needs a step."""
+        return {name for name in self.steps if step in self.ancestors(name)}
+
+    def config(self, step: str, rerun: str) -> StepConfig:
+        """A step's template, resolved; but for the time it is always the same.
+
+        Parameters
+        ----------
+        rerun : `str`
+            In place of the campaign's RERUN.
+
+        Raises
+        ------
+        ConfigurationError
+            With everything that is wrong with it.
+        """
+        if (step, rerun) not in self._configs:
+            chosen, variables = self.steps[step], {**self.environment, "RERUN": rerun}
+            self._configs[step, rerun] = resolve(chosen.template, variables, dict(chosen.set), chosen.site)
+        return self._configs[step, rerun]
+
+    def target(self, step: str) -> str:
+        """The collection that a step's product is certified into.
+
+        Raises
+        ------
+        ConfigurationError
+            CERT_RERUN is not set.
+        """
+        chosen = self.steps[step]
+        return str(by_template(chosen.template, self.environment, {"target": None}, dict(chosen.set))["target"])
+
+    def certification(self, step: str, rerun: str, source: str | None = None) -> Certification:
+        """How a step's product is certified.
+
+        Parameters
+        ----------
+        source : `str`, optional
+            The RUN; without it the step's output.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no such repository.
+        """
+        chosen = self.steps[step]
+        assert chosen.certify is not None
+        known = {
+            **dict.fromkeys(("repo", "target", "dataset_type", "chain_name")),
+            **dict.fromkeys(("search_all_inputs", "no_chain", "yes", "deploy"), False),
+            "source": source,
+            "begin_date": chosen.certify.begin,
+            "end_date": chosen.certify.end,
+            "mode": chosen.certify.chain if rerun == self.rerun else "prepend",
+        }
+        return request(chosen.template, {**self.environment, "RERUN": rerun}, known, dict(chosen.set))
+
+
+def locate(name_or_path: str) -> Path:
+    """A plan's file: a path, or a packaged one by name.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path.absolute()
+    packaged = FOLDER / f"{name_or_path.removesuffix('.yaml')}.yaml"
+    if packaged.is_file():
+        return packaged
+    known = [p.stem for p in FOLDER.glob("*.yaml")]
+    raise ConfigurationError(f"there is no plan {name_or_path!r}", do=suggest(name_or_path, known))
+
+
+def read(path: Path) -> PlanFile:
+    """Read a plan.
+
+    Raises
+    ------
+    ConfigurationError, PlanErrors
+        It cannot be read; with everything that is wrong with it.
+    """
+    try:
+        tree = template_yaml.load(path)
+        plain = template_yaml.plain(tree)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the plan cannot be read: {error}", where=str(path)) from error
+    if not isinstance(plain, dict):
+        what = "is empty" if plain is None else f"holds a {type(plain).__name__}"
+        do = "write description:, variables: and steps:; docs/plans.md has an example"
+        raise ConfigurationError(f"the plan {what}: its sections were expected", where=str(path), do=do)
+    if isinstance(plain.get("variables"), dict):
+        plain["variables"] = template_yaml.plain(tree.value["variables"], as_text=True)
+    try:
+        file = PlanFile.model_validate(plain)
+    except ValidationError as error:
+        raise PlanErrors(str(path), [Problem(text) for text in sentences(error, plain, PlanFile)]) from error
+    if found := list(_misordered(file)):
+        raise PlanErrors(str(path), found)
+    return file
+
+
+def _misordered(file: PlanFile) -> Iterator[Problem]:
+    for name, step in file.steps.items():
+        for other in step.needs:
+            if other not in file.steps:
+                yield Problem(f"step {name} needs {other}, which is no step", do=suggest(other, file.steps))
+    try:
+        _sorted(file)
+    except CycleError as error:
+        yield Problem(f"the steps need one another: {' -> '.join(error.args[1])}", do="take one of these needs out")
+
+
+def _sorted(file: PlanFile) -> tuple[str, ...]:
+    sorter = TopologicalSorter({name: [n for n in step.needs if n in file.steps] for name, step in file.steps.items()})
+    sorter.prepare()
+    found: list[str] = []
+    places = {name: k for k, name in enumerate(file.steps)}
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready(), key=places.__getitem__)
+        found += ready
+        sorter.done(*ready)
+    return tuple(found)
+
+
+def variables(file: PlanFile, path: Path, env_file: Path | None, shell: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a campaign: the plan's, over them the shell's, over them a file's, as if the shell had read it.
+
+    ``$NAME`` in a value of the plan is what NAME is in the end.
+
+    Raises
+    ------
+    PlanErrors, ConfigurationError
+        A value uses a variable that is not set, or itself; the file cannot be read.
+    """
+    over = dict(shell)
+    if env_file is not None:
+        plain = {name: value for name, value in file.variables.items() if "$" not in value}
+        over = envfile.read(env_file, {**plain, **shell})
+    values = {**file.variables, **{k: v for k, v in over.items() if k in file.variables}}
+    raw = {k for k in file.variables if k not in over}
+    found, problems = {**over, **values}, []
+    for name in raw:
+        try:
+            found[name] = _expanded(name, found, raw, ())
+        except _Unset as error:
+            known = [*file.variables, *over]
+            problems.append(Problem(f"variable {name}: {error}", do=suggest(str(error).split()[0].strip("$"), known)))
+    for name, value in found.items():
+        if name.startswith("SELECTION_") and (name in file.variables or env_file is not None):
+            problems += [Problem(f"{name}: {p}") for p in check_expression(value)]
+    problems += [
+        Problem(f"variable {name} is not set", do=f"{name} names the campaign")
+        for name in IDENTITY
+        if not found.get(name)
+    ]
+    if problems:
+        raise PlanErrors(str(path), problems)
+    return found
+
+
+class _Unset(Exception):
+    """A variable is used that is not set."""
+
+
+def _expanded(name: str, values: Mapping[str, str], raw: set[str], inside: tuple[str, ...]) -> str:
+    if name in inside:
+        raise _Unset(f"${name} is used by itself")
+
+    def value(match: re.Match[str]) -> str:
+        other = match[1] or match[2]
+        if other not in values:
+            raise _Unset(f"${other} is not set")
+        return _expanded(other, values, raw, (*inside, name)) if other in raw else values[other]
+
+    return _USE.sub(value, values[name]) if name in raw else values[name]
+
+
+def load(name_or_path: str, env_file: Path | None, shell: Mapping[str, str]) -> Campaign:
+    """Read a plan with its variables, and see to it that its steps can be.
+
+    Raises
+    ------
+    PlanErrors, ConfigurationError
+        With everything that is wrong: unknown steps, cycles, templates that
+        do not resolve, two steps that write one collection.
+    """
+    path = locate(name_or_path)
+    file = read(path)
+    campaign = Campaign(path, file, variables(file, path, env_file, shell), _sorted(file))
+    if problems := list(_clashes(campaign)):
+        raise PlanErrors(str(path), problems)
+    return campaign
+
+
+def kept(path: Path, variables: Mapping[str, str]) -> Campaign:
+    """A campaign as its books keep it: its steps are known, its templates need not resolve here.
+
+    Raises
+    ------
+    PlanErrors, ConfigurationError
+        The plan that was kept cannot be read.
+    """
+    file = read(path)
+    return Campaign(path, file, variables, _sorted(file))
+
+
+def _clashes(campaign: Campaign) -> Iterator[Problem]:
+    owners: dict[str, str] = {}
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for name in campaign.order:
+        try:
+            written = [campaign.config(name, campaign.rerun).output]
+            if certify := campaign.steps[name].certify:
+                validity_range(begin_of(certify.begin, campaign.environment), certify.end)
+                written.append(campaign.target(name))
+        except Problems as error:  # what is wrong with several is said once
+            for problem in error.problems:
+                wrong.setdefault((problem.what, problem.do), []).append(name)
+            continue
+        except CampaignError as error:
+            what = f"{error.where}: {error.what}" if error.where else error.what
+            wrong.setdefault((what, error.do), []).append(name)
+            continue
+        for collection in written:
+            if other := owners.get(collection):
+                what = f"steps {other} and {name} write one collection: {collection}"
+                yield Problem(what, do="give one another output")
+            owners[collection] = name
+    for (what, do), names in wrong.items():
+        yield Problem(f"step{'s' * (len(names) > 1)} {listed(names)}: {what}", do=do)

@@ -1,0 +1,134 @@
+"""A campaign drawn: its steps in columns, none left of what it needs, each in the colour of its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from campaign.campaigns.document import Campaign
+from campaign.campaigns.state import WORDS, State, StepState
+from campaign.pipeline import svg as drawing
+from campaign.wording import count
+
+HEAD = 44
+#: Fill and border by state.
+COLOURS: Mapping[State, tuple[str, str]] = {
+    "waiting": ("#f4f4f4", "#9a9a9a"),
+    "ready": ("#ffffff", "#2b6cb0"),
+    "running": ("#dbeafe", "#2b6cb0"),
+    "left": ("#fde9c8", "#b7791f"),
+    "failed": ("#fbd5d5", "#c53030"),
+    "gate": ("#fff3b0", "#b7791f"),
+    "made": ("#dcf5e3", "#2f855a"),
+    "done": ("#b9e8c6", "#2f855a"),
+    "blocked": ("#f4f4f4", "#c53030"),
+}
+STALE = "#c53030"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step as it is shown.
+
+    Parameters
+    ----------
+    state : `StepState`
+    cpu_seconds, wall_seconds : `float` or `None`
+        What its run took; or, of one that was not begun, what it will take.
+    ahead : `bool`
+        It was not begun.
+    stale : `tuple` [`str`]
+        Why what it made is not what it would make today.
+    problem : `str`
+        What will keep it from being made.
+    """
+
+    state: StepState
+    cpu_seconds: float | None = None
+    wall_seconds: float | None = None
+    ahead: bool = False
+    stale: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def text(campaign: Campaign, rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
+    """A row a step: name, what it needs, what becomes of its product, its state, its cost, why it is stale."""
+    found: list[tuple[str, ...]] = []
+    for name in campaign.order:
+        step, row = campaign.steps[name], rows[name]
+        kind = ", ".join(["gate"] * step.gate + ([f"certify, {step.certify.chain}"] if step.certify else []))
+        words = WORDS[row.state.state] + (f": {row.state.note}" if row.state.note else "")
+        took = [_seconds(value, row.ahead) for value in (row.cpu_seconds, row.wall_seconds)]
+        remarks = "; ".join([*(f"stale: {text}" for text in row.stale), *([row.problem] if row.problem else [])])
+        found.append((name, ", ".join(step.needs), kind, words.splitlines()[0], *took, remarks))
+    return found
+
+
+def _seconds(value: float | None, ahead: bool) -> str:
+    return "" if value is None else f"{'~' * ahead}{value:.0f}"
+
+
+def to_come(rows: Mapping[str, Row]) -> str:
+    """What is left to do, for a person; empty where nothing is."""
+    ahead = [row for row in rows.values() if row.ahead]
+    cpu = sum(row.cpu_seconds or 0.0 for row in ahead)
+    return f"{count(len(ahead), 'step')} to come, about {cpu:.0f} s of CPU" if ahead else ""
+
+
+def svg(campaign: Campaign, rows: Mapping[str, Row]) -> str:
+    """The same as a picture: an arrow from what is needed to what needs it."""
+    needs = {name: campaign.steps[name].needs for name in campaign.order}
+    boxes = {name: _box(rows[name], campaign.steps[name].gate) for name in campaign.order}
+    laid = drawing.layout(needs, boxes, HEAD)
+    wide = max(laid.width, round(drawing.wide(campaign.file.description)) + 2 * drawing.MARGIN)
+    heading = [
+        drawing.text(drawing.MARGIN, 28, campaign.name, 'font-size="15" font-weight="bold"'),
+        drawing.text(drawing.MARGIN, 46, campaign.file.description),
+    ]
+    elements = [*heading, *drawing.graph(needs, boxes, HEAD)]
+    return drawing.document(wide, laid.height + HEAD, f"{campaign.name}: {campaign.file.description}", elements)
+
+
+def _box(row: Row, gate: bool) -> drawing.Box:
+    state, (fill, border), wrong = row.state, COLOURS[row.state.state], bool(row.stale or row.problem)
+    return drawing.Box(
+        title=state.name,
+        lines=[WORDS[state.state], _cost(row)],
+        fill=fill,
+        border=STALE if wrong else border,
+        width=2.5 if wrong else 1.2,
+        hint=" ".join([f"{state.name}: {WORDS[state.state]}", state.note, *row.stale, row.problem]).strip(),
+        mark=" (gate)" if gate else "",
+    )
+
+
+def _cost(row: Row) -> str:
+    words = [] if row.cpu_seconds is None else [f"{_seconds(row.cpu_seconds, row.ahead)} s CPU"]
+    return ", ".join([*words, *["stale"] * bool(row.stale), *["cannot be made"] * bool(row.problem)])
+
+
+def plain(campaign: Campaign, rows: Mapping[str, Row]) -> list[dict[str, object]]:
+    """The JSON document: a dictionary a step."""
+    return [
+        {
+            "step": name,
+            "needs": list(campaign.steps[name].needs),
+            "gate": campaign.steps[name].gate,
+            "certify": campaign.steps[name].certify is not None,
+            "state": rows[name].state.state,
+            "note": rows[name].state.note,
+            "rerun": rows[name].state.rerun,
+            "run": rows[name].state.run,
+            "cpu_seconds": rows[name].cpu_seconds,
+            "wall_seconds": rows[name].wall_seconds,
+            "ahead": rows[name].ahead,
+            "stale": list(rows[name].stale),
+            "problem": rows[name].problem,
+        }
+        for name in campaign.order
+    ]
+
+
+def headings() -> Sequence[str]:
+    """Of `text`."""
+    return ("step", "needs", "then", "state", "CPU s", "wall s", "remarks")

@@ -1,0 +1,54 @@
+"""What a person is shown at a gate: numbers, pictures, and what to type then."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from campaign.campaigns.decide import decision
+from campaign.campaigns.state import StepState
+from campaign.frames.ingest import camera_of
+from campaign.home import Home
+from campaign.journal.events import read as read_events
+from campaign.journal.plan import load
+from campaign.quality import levels
+from campaign.wording import count
+
+
+def _levels(rows: Sequence[levels.Row]) -> dict[int, float]:
+    """Median level of each exposure's amplifiers, ADU."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        found.setdefault(row.exposure, []).append(row.level)
+    return {exposure: median(several) for exposure, several in found.items()}
+
+
+def gate_text(state: StepState, home: Home) -> list[str]:
+    """What a person looks at before a step is accepted."""
+    from campaign.runs.drive import judge
+
+    folder = Path(state.folder)
+    plan = load(folder / "plan.json")
+    done = [e for e in read_events(folder / "journal") if e.event == "published"]
+    bad = {e.task.partition(":")[2]: e.detail["bad_pixels"] for e in done if "bad_pixels" in e.detail}
+    kinds = Counter(e.task.partition(":")[0] for e in done)
+    texts = [f"{state.name:14s} waits for a person to look: {', '.join(f'{n} {label}' for label, n in kinds.items())}"]
+    if any(bad.values()):
+        most = max(bad, key=bad.__getitem__)
+        texts.append(
+            f"    bad pixels  {sum(bad.values())} in {count(len(bad), 'detector')}, most in {most}: {bad[most]}"
+        )
+    if rows := levels.read(folder / "inputs"):
+        exposures = _levels(rows)
+        low, high = min(exposures.values()), max(exposures.values())
+        noise = median(row.noise for row in rows)
+        many = count(len(exposures), "exposure")
+        texts.append(f"    inputs      {many}, levels {low:.5g} to {high:.5g} ADU, noise {noise:.3g} ADU")
+    for found in judge(plan, camera_of(home, plan.instrument)) if plan.kind else ():
+        texts.append(f"    look at     {found.subject}: {found.why} ({count(len(found.detectors), 'detector')})")
+    texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
+    for word, what in (("then", "accept"), ("or", "reject")):
+        texts.append(f"    {word:11s} {decision(what, state.name, state.run)}")
+    return texts

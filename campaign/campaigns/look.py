@@ -1,0 +1,71 @@
+"""A campaign as it stands, for showing: states, what was spent and is to come, staleness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from campaign.campaigns.books import Books
+from campaign.campaigns.document import Campaign
+from campaign.campaigns.draw import Row
+from campaign.campaigns.state import StepState, look
+from campaign.errors import CampaignError
+from campaign.home import Home
+from campaign.journal.events import read as read_events
+from campaign.journal.plan import load
+from campaign.planning.step import Step
+
+if TYPE_CHECKING:
+    from campaign.butler.repository import Repository
+
+
+def rows(campaign: Campaign, home: Home, books: Books, quick: bool) -> dict[str, Row]:
+    """Every step as it is shown.
+
+    Parameters
+    ----------
+    quick : `bool`
+        Do not ask the repository what is stale, nor what is to come.
+    """
+    states = look(campaign, home, books.lines())
+    found = {name: Row(state, *_spent(state)) for name, state in states.items()}
+    if quick:
+        return found
+    from campaign.butler.repository import open_repository
+
+    with open_repository(campaign.environment["REPO"]) as repository:
+        return {name: _asked(campaign, row, home, repository) for name, row in found.items()}
+
+
+def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> Row:
+    """A row with what the repository says of it."""
+    from campaign.planning.outlook import outlook
+    from campaign.planning.staleness import stale
+
+    state = row.state
+    if state.state in ("gate", "made", "done"):
+        try:
+            reasons = stale(load(Path(state.folder) / "plan.json"), repository)
+        except CampaignError as error:  # its folder was cleared, an input is gone
+            return replace(row, problem=f"not known whether it is stale: {str(error).splitlines()[0]}")
+        return replace(row, stale=tuple(reason.text for reason in reasons))
+    if state.run:
+        return row
+    assert state.config is not None
+    try:
+        ahead = outlook(Step(state.config, campaign.environment, home), repository)
+    except CampaignError as error:
+        return replace(row, ahead=True, problem=str(error).splitlines()[0])
+    return replace(row, ahead=True, cpu_seconds=ahead.cpu_seconds, wall_seconds=ahead.wall_seconds)
+
+
+def _spent(state: StepState) -> tuple[float | None, float | None]:
+    """CPU and wall time of a step's run, second; `None` where there is none."""
+    events = read_events(Path(state.folder) / "journal") if state.folder else []
+    if not events:
+        return None, None
+    wall = datetime.fromisoformat(events[-1].t) - datetime.fromisoformat(events[0].t)
+    cpu = sum(float(e.detail.get("cpu_s", 0.0)) for e in events if e.event == "published")
+    return cpu, wall.total_seconds()

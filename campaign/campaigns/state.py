@@ -1,0 +1,368 @@
+"""What has become of a campaign's steps: its own journal, the runs' journals, and nothing else.
+
+``$CAMPAIGN_HOME/campaigns/<name>/`` holds the plan as it was run, the logs of
+its steps, and ``journal.jsonl``: one line a decision.  What a run has come to
+is looked up where the run is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from campaign.campaigns.books import PLAN, VARIABLES, Books, folder_of
+from campaign.campaigns.document import Campaign, kept
+from campaign.errors import SubmissionRefused, UsageError
+from campaign.home import Home
+from campaign.jobs.file import write_text
+from campaign.journal import claim
+from campaign.journal.status import state_of
+from campaign.limited import from_json
+from campaign.template.config import StepConfig
+from campaign.template.vocabulary import objection
+
+State = Literal["waiting", "ready", "running", "left", "failed", "gate", "made", "done", "blocked"]
+#: What a run's state is called for a person.
+WORDS: Mapping[State, str] = {
+    "waiting": "waits for what it needs",
+    "ready": "can begin",
+    "running": "runs",
+    "left": "was left unfinished",
+    "failed": "failed",
+    "gate": "waits for a person",
+    "made": "is made, to be certified",
+    "done": "done",
+    "blocked": "waits for a step that failed",
+}
+_RERUN = re.compile(r"^(.*?)([a-y])$")
+
+
+def next_rerun(rerun: str) -> str:
+    """``20250207a`` becomes ``20250207b``.
+
+    Raises
+    ------
+    UsageError
+        It does not end in a letter that another follows.
+    """
+    found = _RERUN.match(rerun)
+    if not found:
+        raise UsageError(f"RERUN {rerun} does not end in a letter from a to y", do="give the next one with --rerun")
+    return found[1] + chr(ord(found[2]) + 1)
+
+
+def books_of(home: Home, campaign: Campaign) -> Books:
+    """A campaign's books."""
+    return Books(folder_of(home, campaign.name))
+
+
+@dataclass(frozen=True)
+class StepState:
+    """What a step has come to.
+
+    Parameters
+    ----------
+    name : `str`
+    state : `str`
+        See `WORDS`.
+    rerun : `str`
+        The RERUN that it is made under.
+    run : `str`
+        Its newest run; empty where it has none.
+    folder, output_run : `str`
+        The run's.
+    note : `str`
+        Why, or who decided it, or who makes it where this machine cannot see whether that lives.
+    """
+
+    name: str
+    state: State
+    rerun: str
+    config: StepConfig | None = field(repr=False, default=None)
+    run: str = ""
+    folder: str = ""
+    output_run: str = ""
+    note: str = ""
+
+
+@dataclass
+class _Decisions:
+    """A campaign's journal, folded.
+
+    Parameters
+    ----------
+    reruns : `dict`
+        By step.
+    accepted, rejected, certified : `dict`
+        By run: by whom and when, and where.
+    made : `set`
+        Runs.
+    failed : `dict`
+        By step, why.
+    nonces : `dict`
+        By step and RERUN, what its submissions were given: their runs have it too.
+    begun : `dict`
+        The same, when first, of submissions that were given none: those of an earlier release.
+    named : `dict`
+        By step, the runs that the journal says something of.
+    processes : `dict`
+        By step, the newest that makes it.
+    """
+
+    reruns: dict[str, str]
+    accepted: dict[str, str] = field(default_factory=dict)
+    certified: dict[str, str] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+    rejected: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    nonces: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    begun: dict[tuple[str, str], str] = field(default_factory=dict)
+    named: dict[str, set[str]] = field(default_factory=dict)
+    processes: dict[str, claim.Claim] = field(default_factory=dict)
+
+
+def _decisions(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> _Decisions:
+    found = _Decisions(dict.fromkeys(campaign.steps, _first_rerun(campaign, lines)))
+    for line in lines:
+        step, run = line["step"], line.get("run", "")
+        if step not in campaign.steps:
+            continue
+        found.named.setdefault(step, set()).add(run)
+        match line["event"]:
+            case "rejected":
+                found.rejected[run] = f"rejected by {line['user']} at {line['t']}: {line.get('reason', '')}"
+                found.reruns |= dict.fromkeys((step, *campaign.descendants(step)), line["rerun"])
+            case "accepted":
+                found.accepted[run] = f"accepted by {line['user']} at {line['t']}: {line.get('reason', '')}"
+            case "certified":
+                found.certified[run] = line["target"]
+            case "made":
+                found.made.add(run)
+            case "process":
+                found.processes[step] = claim.Claim(**line["process"])
+            case "failed" | "begun":
+                found.failed[step] = line.get("error", "")
+                if line["event"] == "begun":
+                    _begun(found, (step, line["rerun"]), line)
+    return found
+
+
+def _first_rerun(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> str:
+    """The RERUN that a campaign began with; what its books keep need not say it."""
+    known = campaign.environment.get("RERUN")
+    return known or next((str(line["rerun"]) for line in lines if line["event"] == "begun"), "")
+
+
+def _begun(found: _Decisions, key: tuple[str, str], line: Mapping[str, Any]) -> None:
+    if line.get("nonce"):
+        found.nonces.setdefault(key, set()).add(line["nonce"])
+    elif line.get("command") != "restart":
+        found.begun.setdefault(key, line["t"])
+
+
+def _run_state(folder: Path) -> tuple[State, str]:
+    """What a run has come to, from its own folder; while its driver lives, or may live, it is not over."""
+    owner, state = claim.read(folder), state_of(folder)
+    if state == "running" or (owner is not None and owner.alive is not False):
+        unseen = owner is not None and owner.alive is None
+        return "running", f"it is made by {owner.text}: {claim.advice(owner, folder)}" if owner and unseen else ""
+    ends: Mapping[str, State] = {"done": "made", "failed": "failed"}
+    return ends.get(state, "left"), ""
+
+
+def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> dict[str, StepState]:
+    """What every step has come to, in the campaign's order.
+
+    Parameters
+    ----------
+    lines : sequence of `dict`
+        The campaign's journal.
+    """
+    decided = _decisions(campaign, lines)
+    configs = {name: campaign.config(name, decided.reruns[name]) for name in campaign.order}
+    return _states(campaign, home.runs(), decided, configs)
+
+
+def _states(
+    campaign: Campaign,
+    runs: Sequence[Mapping[str, Any]],
+    decided: _Decisions,
+    configs: Mapping[str, StepConfig],
+) -> dict[str, StepState]:
+    found: dict[str, StepState] = {}
+    for name in campaign.order:
+        config = configs.get(name)
+        own = [r for r in runs if _is_own(r, name, config, decided) and r["run"] not in decided.rejected]
+        found[name] = _step(campaign, name, config, own[-1] if own else None, decided, found)
+    return found
+
+
+def _is_own(entry: Mapping[str, Any], step: str, config: StepConfig | None, decided: _Decisions) -> bool:
+    """Whether a run is the campaign's: its submission was given a nonce of the step; no clock is asked.
+
+    Earlier releases gave none: of their runs those are the step's that were listed after it was begun.
+    """
+    key = (step, decided.reruns[step])
+    if config is not None and entry["output"] != config.output:
+        return False
+    if "nonce" in entry:
+        return entry["nonce"] in decided.nonces.get(key, ())
+    if config is None:
+        return entry["run"] in decided.named.get(step, ())
+    since = decided.begun.get(key)
+    return since is not None and entry["t"] >= since
+
+
+def _step(
+    campaign: Campaign,
+    name: str,
+    config: StepConfig | None,
+    entry: Mapping[str, Any] | None,
+    decided: _Decisions,
+    before: Mapping[str, StepState],
+) -> StepState:
+    step, rerun = campaign.steps[name], decided.reruns[name]
+    needs = {n: before[n].state for n in step.needs}
+
+    def at(state: State, note: str = "") -> StepState:
+        run, folder, output_run = (entry[k] if entry else "" for k in ("run", "submit_path", "output_run"))
+        return StepState(name, state, rerun, config, run, folder, output_run, note)
+
+    child = decided.processes.get(name)
+    begun = child is not None and child.alive is True  # it may not have listed, or claimed, its run yet
+    if entry is None:
+        if begun:
+            return at("running")
+        lost = [n for n, state in needs.items() if state in ("failed", "blocked")]
+        if decided.failed.get(name):
+            return at("failed", decided.failed[name])
+        if lost:
+            return at("blocked", ", ".join(lost))
+        late = [n for n, state in needs.items() if state != "done"]
+        return at("waiting", ", ".join(late)) if late else at("ready")
+    if entry["run"] in decided.certified:
+        return at("done", decided.accepted.get(entry["run"], ""))
+    folder = Path(entry["submit_path"])
+    run_state, note = _run_state(folder)
+    if entry["run"] in decided.made and not folder.exists():  # scratch space is cleared, products are not there
+        run_state = "made"
+    if run_state in ("left", "failed") and begun:
+        return at("running")
+    if run_state != "made":
+        return at(run_state, decided.failed.get(name, "") if run_state in ("failed", "left") else note)
+    if step.gate and entry["run"] not in decided.accepted:
+        return at("gate")
+    if step.certify:
+        return at("made", decided.failed.get(name, ""))
+    return at("done", decided.accepted.get(entry["run"], ""))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A campaign by its books alone: what its steps have come to, and who decided on which runs.
+
+    Parameters
+    ----------
+    books : `Books`
+    campaign : `Campaign`
+        Its steps; see `campaign.campaigns.document.kept`.
+    states : `dict` [`str`, `StepState`]
+    accepted, rejected : `dict` [`str`, `str`]
+        By run: by whom, when and why.
+    """
+
+    books: Books
+    campaign: Campaign
+    states: Mapping[str, StepState]
+    accepted: Mapping[str, str]
+    rejected: Mapping[str, str]
+
+
+def standing(home: Home, name: str) -> Standing:
+    """See how a campaign stands by its books alone, whether anybody drives it or not.
+
+    Raises
+    ------
+    PlanErrors, ConfigurationError
+        The plan that it keeps cannot be read.
+    """
+    books = Books(folder_of(home, name))
+    campaign, lines = kept(books.folder / PLAN, books.variables()), books.lines()
+    decided = _decisions(campaign, lines)
+    states = _states(campaign, home.runs(), decided, {})
+    return Standing(books, campaign, states, decided.accepted, decided.rejected)
+
+
+def following(home: Home, books: Books, run: str, rerun: str, wanted: str | None) -> str:
+    """The RERUN that a rejected run is made again under.
+
+    Parameters
+    ----------
+    run, rerun : `str`
+        The run, and what it was made under.
+    wanted : `str`, optional
+        What the operator says; else the next letter that nobody has used.
+
+    Raises
+    ------
+    UsageError
+        It cannot be one, or runs of this ticket and tag have it.
+    """
+    output = next((entry["output"] for entry in home.runs() if entry["run"] == run), "")
+    folder = output.rpartition("/")[0]
+    outputs = {entry["output"] for entry in home.runs() if entry["output"].startswith(f"{folder}/")}
+    used = {name.rpartition(".")[2] for name in outputs} | {one["rerun"] for one in books.lines() if one.get("rerun")}
+    if wanted is None:
+        found = next_rerun(rerun)
+        while found in used:
+            found = next_rerun(found)
+        return found
+    if wrong := objection("word", wanted):
+        raise UsageError(f"--rerun {wanted!r} {wrong}")
+    if wanted in used:
+        raise UsageError(f"--rerun {wanted}: there are runs of that RERUN", do="take one that was never used")
+    return wanted
+
+
+def _variables(path: Path) -> Mapping[str, str] | None:
+    """A campaign's variables, as they were kept; `None` where the file is damaged."""
+    try:
+        found = from_json(path.read_bytes())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def keep_plan(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
+    """Keep the plan as it was run first, and its variables.
+
+    Parameters
+    ----------
+    changed : `bool`
+        Others take their place.
+
+    Raises
+    ------
+    SubmissionRefused
+        The campaign was begun with others.
+    """
+    plan, known = books.folder / PLAN, books.folder / VARIABLES
+    other = ["the plan"] if plan.exists() and plan.read_text(encoding="utf-8") != text else []
+    before = _variables(known) if known.exists() else variables
+    if before is None:
+        other.append(f"{known.name}, which is damaged,")
+        before = variables
+    other += [f"${name}" for name in sorted({*before, *variables}) if before.get(name) != variables.get(name)]
+    if other and not changed:
+        raise SubmissionRefused(
+            f"{', '.join(other)} {'has' if len(other) == 1 else 'have'} changed since the campaign was begun",
+            where=str(books.folder),
+            do="raise RERUN for another campaign; or --changed goes on with what is so now",
+        )
+    books.folder.mkdir(parents=True, exist_ok=True)
+    write_text(plan, text)
+    write_text(known, json.dumps(variables, indent=1))

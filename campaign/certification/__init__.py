@@ -1,0 +1,3 @@
+"""Products of a run become calibrations that are valid for a range of dates."""
+
+__all__ = ["certify", "command"]

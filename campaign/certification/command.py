@@ -1,0 +1,317 @@
+"""`campaign certify`: names from a template or the command line, and what the plan asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from campaign.certification.certify import (
+    CertifyReport,
+    ChainReport,
+    certify,
+    chain,
+    check_chain,
+    overlap,
+    validity_range,
+)
+from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
+from campaign.home import Home, home_of
+from campaign.killpoints import reach
+from campaign.wording import command
+
+if TYPE_CHECKING:
+    from campaign.butler.repository import Repository
+
+
+@dataclass(frozen=True)
+class Certification:
+    """One certification: from which collection into which, for when, and into which chain.
+
+    ``template`` is whose output the source is; empty where an operator named it.
+    """
+
+    repository: str
+    home: Home
+    ticket: str
+    source: str
+    target: str
+    dataset_type: str
+    begin: str | None
+    end: str | None
+    search_all_inputs: bool
+    chain: str | None
+    mode: str
+    yes: bool
+    deploy: bool
+    template: str = ""
+
+
+def by_template(
+    template: str, environment: Mapping[str, str], chosen: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Names as DMTN-222 builds them: ``.../biasGen.$RERUN`` becomes ``.../bias.$CERT_RERUN``.
+
+    Parameters and errors are `request`'s.
+    """
+    from campaign.pipeline import model as pipelines
+    from campaign.pipeline.makers import product_of
+    from campaign.template.resolve import resolve
+
+    config = resolve(template, environment, overrides)
+    pipeline = pipelines.load(config.pipeline_yaml, config.instrument, environment, config.pipeline_options)
+    folder, _, name = config.output.rpartition("/")
+    stem, product = name.split(".")[0].replace("Gen", ""), product_of(pipeline)
+    stem = product if product.startswith(stem) else stem  # defectGen becomes defects
+    cert_rerun = environment.get("CERT_RERUN")
+    if not cert_rerun and not chosen["target"]:
+        raise ConfigurationError(
+            "the variable CERT_RERUN is not set", do="export CERT_RERUN=20250207a, or give --target"
+        )
+    prefix = config.variables.get("USER_CALIB_PREFIX", "")
+    return {
+        "repository": config.butler_config,
+        "ticket": config.ticket,
+        "source": config.output,
+        "target": f"{folder}/{stem}.{cert_rerun}",
+        "dataset_type": product,
+        "chain": f"{prefix}{config.instrument}/calib/{config.ticket}",
+    }
+
+
+def ticket_of(collection: str) -> str:
+    """The ticket in the name of a calibration collection: what follows ``<instrument>/calib/``."""
+    return collection.partition("/calib/")[2].split("/")[0]
+
+
+def begin_of(said: str | None, environment: Mapping[str, str]) -> str:
+    """When a validity begins: as it is said, else ``START_DATE``.
+
+    Raises
+    ------
+    ConfigurationError
+        Neither.
+    """
+    begin = said or environment.get("START_DATE")
+    if not begin:
+        raise ConfigurationError(
+            "the variable START_DATE is not set", do="export START_DATE=2025-02-07T00:00:00, or give --begin-date"
+        )
+    return begin
+
+
+def request(
+    template: str | None,
+    environment: Mapping[str, str],
+    chosen: Mapping[str, Any],
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+) -> Certification:
+    """Decide what is certified.
+
+    Parameters
+    ----------
+    overrides : `dict`
+        Template keys that were set when it was submitted.
+
+    Raises
+    ------
+    UsageError
+        Something is neither given nor known.
+    ConfigurationError
+        A variable is not set.
+    """
+    names: dict[str, Any] = {"chain": None}
+    if template:
+        names = by_template(template, environment, chosen, overrides)
+    given = {"repository": chosen["repo"], "chain": chosen["chain_name"]}
+    given |= {key: chosen[key] for key in ("source", "target", "dataset_type")}
+    names |= {key: value for key, value in given.items() if value}
+    lacking = [key for key in ("repository", "source", "target", "dataset_type") if not names.get(key)]
+    if lacking:
+        flags = {"repository": "--repo", "dataset_type": "--type"}
+        raise UsageError(
+            f"missing {', '.join(flags.get(key, f'--{key}') for key in lacking)}",
+            do="or name the template that was submitted",
+        )
+    if chosen["no_chain"]:
+        names["chain"] = None
+    names.setdefault("ticket", ticket_of(names["target"]))
+    return Certification(
+        home=home_of(names["repository"], environment),
+        begin=begin_of(chosen["begin_date"], environment),
+        end=chosen["end_date"],
+        search_all_inputs=chosen["search_all_inputs"],
+        mode=chosen["mode"],
+        yes=chosen["yes"],
+        deploy=chosen["deploy"],
+        template="" if chosen["source"] else template or "",
+        **names,
+    )
+
+
+def expected(repository: Repository, home: Home, source: str, dataset_type: str) -> list[Mapping[str, Any]]:
+    """Parts of the data IDs that the newest RUN of ``source`` was to make; none where no run of ours made it."""
+    run = source
+    if repository.collection_type(source) == "CHAINED":
+        children = repository.chain(source)
+        run = children[0] if children else source
+    entries = [e for e in home.runs() if e["output_run"] == run and e["product"] == dataset_type]
+    return [{"detector": d} for d in entries[-1]["detectors"]] if entries else []
+
+
+def _require_made(repository: Repository, wanted: Certification) -> None:
+    """Say of a template that was not submitted yet, or whose run has made nothing, that it is so."""
+    if not wanted.template or repository.collection_type(wanted.source):
+        return
+    runs = [entry for entry in wanted.home.runs() if entry["output"] == wanted.source]
+    if runs:
+        run = runs[-1]["run"]
+        raise ConfigurationError(
+            f"nothing is made yet of {wanted.template}: run {run} has published nothing into {wanted.source}",
+            do=f"{command('status', run)} shows how it stands",
+        )
+    stem = f"{wanted.source.rpartition('.')[0]}."
+    others = sorted(
+        name.removeprefix(stem) for name in repository.collections(f"{stem}*") if "/" not in name[len(stem) :]
+    )
+    raise ConfigurationError(
+        f"nothing is submitted yet of {wanted.template}: there is no {wanted.source}",
+        do=command("submit", wanted.template) + (f"; submitted was RERUN {', '.join(others)}" if others else ""),
+    )
+
+
+def _certified_before(repository: Repository, wanted: Certification, number: int) -> CertifyReport | None:
+    """What the target holds, where that is all of the source's newest RUN and nothing else."""
+    if not repository.collection_type(wanted.target):
+        return None
+    newest = repository.chain(wanted.source) if repository.collection_type(wanted.source) == "CHAINED" else ()
+    links = repository.associations(wanted.dataset_type, [wanted.target])
+    if len(links) < max(number, 1) or {link.run for link in links} != {
+        *newest[:1],
+        *(() if newest else (wanted.source,)),
+    }:
+        return None
+    if {(link.begin, link.end) for link in links} != {validity_range(wanted.begin, wanted.end)}:
+        return None
+    ids = tuple(link.data_id for link in links)
+    return CertifyReport(wanted.dataset_type, (links[0].run,), wanted.target, ids, links[0].begin, links[0].end)
+
+
+def _made(home: Home) -> dict[str, int]:
+    """Which of the home's runs each RUN is: its place in their list, whatever the clocks of those who made them."""
+    return {entry["output_run"]: number for number, entry in enumerate(home.runs(), 1)}
+
+
+def _require_newest(repository: Repository, wanted: Certification) -> None:
+    """Refuse to put calibrations in front of newer ones: a campaign that is caught up with would undo another.
+
+    Of what no run of this home made it is not known when it was made.
+    """
+    assert wanted.chain is not None
+    if wanted.yes or not repository.collection_type(wanted.chain):
+        return
+    made = _made(wanted.home)
+    newest = repository.chain(wanted.source) if repository.collection_type(wanted.source) == "CHAINED" else ()
+    source = newest[0] if newest else wanted.source
+    others = [name for name in repository.flatten([wanted.chain]) if name != wanted.target]
+    if source not in made or not others:
+        return
+    own = [dict(one.data_id) for one in repository.datasets(wanted.dataset_type, [source])]
+    dates = validity_range(wanted.begin, wanted.end)
+    for link in repository.associations(wanted.dataset_type, others):
+        hidden = dict(link.data_id) in own and overlap((link.begin, link.end), dates)
+        if hidden and made.get(link.run, 0) > made[source]:
+            raise SubmissionRefused(
+                f"{source} was made before {link.run}, which is found in {link.collection}: it would hide that",
+                where=wanted.chain,
+                do="--yes puts the older one in front all the same; --no-chain only certifies it",
+            )
+
+
+def _chained(repository: Repository, wanted: Certification) -> bool:
+    """Whether the target is in the chain that it is to be in: by this command before, or by hand."""
+    chain = wanted.chain
+    return chain is None or (bool(repository.collection_type(chain)) and wanted.target in repository.chain(chain))
+
+
+def _noted(wanted: Certification, report: CertifyReport) -> bool:
+    """Whether the history says that it was certified: whoever was killed before has not come to its end."""
+    mine = {"from": ", ".join(report.sources), "into": report.target, "type": report.dataset_type}
+    said = (line["detail"] for line in wanted.home.history() if line["command"] == "certify")
+    return any(mine.items() <= detail.items() and detail.get("chain") == wanted.chain for detail in said)
+
+
+def _plain(report: CertifyReport) -> dict[str, Any]:
+    return asdict(report) | {"data_ids": [dict(d) for d in report.data_ids]}
+
+
+def _certified(
+    repository: Repository, wanted: Certification, again: bool
+) -> tuple[CertifyReport, ChainReport | None, bool]:
+    """Certify and chain; also tell whether all of it was so before.  One decision: see `Repository.deciding`."""
+    _require_made(repository, wanted)
+    asked: Sequence[Mapping[str, Any]] = ()
+    if not wanted.search_all_inputs:
+        asked = expected(repository, wanted.home, wanted.source, wanted.dataset_type)
+    how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
+    report = _certified_before(repository, wanted, len(asked))
+    set_already = report is not None and _chained(repository, wanted)
+    if report and _noted(wanted, report):
+        if again and set_already:
+            return report, None, True
+        report = report if again else None  # a person is refused, and told why
+    to_chain = wanted.chain if not (report and set_already) else None
+    if to_chain:  # before anything is changed
+        check_chain(repository, to_chain, [wanted.target], **how)
+        _require_newest(repository, wanted)
+    reach("certify-decided")
+    report = report or certify(
+        repository,
+        source=wanted.source,
+        target=wanted.target,
+        dataset_type=wanted.dataset_type,
+        begin=wanted.begin,
+        end=wanted.end,
+        search_all_inputs=wanted.search_all_inputs,
+        expected=asked,
+    )
+    reach("certified")
+    return report, chain(repository, to_chain, [wanted.target], **how) if to_chain else None, False
+
+
+def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
+    """Certify and chain.
+
+    Parameters
+    ----------
+    again : `bool`
+        What was certified just so before is no mistake.  It is one for a person, who gives the command twice; unless
+        the first was killed: then the second does what is left, the chain or the history.
+
+    Raises
+    ------
+    ConfigurationError, SubmissionRefused
+        See `campaign.certification.certify`; nothing was changed.
+    """
+    from campaign.butler.repository import open_repository
+
+    with open_repository(wanted.repository, writeable=True) as repository, repository.deciding():
+        report, chained, known = _certified(repository, wanted, again)
+    if known:
+        return {"certified": _plain(report), "chain": None}
+    wanted.home.record(
+        "certify",
+        wanted.ticket,
+        {
+            "from": ", ".join(report.sources),
+            "into": report.target,
+            "type": report.dataset_type,
+            "count": len(report.data_ids),
+            "begin": report.begin,
+            "end": report.end,
+            "chain": wanted.chain,
+            "mode": wanted.mode,
+        },
+    )
+    return {"certified": _plain(report), "chain": asdict(chained) if chained else None}

@@ -1,0 +1,5 @@
+"""The command line: one module for each group of commands, imported when one of them is asked for."""
+
+from campaign.cli.root import main
+
+__all__ = ["main"]

@@ -1,0 +1,129 @@
+"""The ``campaign`` command.  Modules are imported by the commands that need them: ``--help`` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from campaign import console
+from campaign.errors import CampaignError, of_system
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEFECT = 70
+INTERRUPTED = 130
+UNHEARD = 141
+#: What others may not do to a run's folders, whatever the umask is: who writes there has the operator's jobs do things.
+CLOSED = 0o002
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="drp-campaign", prog_name="campaign")
+def cli() -> None:
+    """Make calibrations out of raw frames: check, submit, look, certify, go on."""
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Bundle options that several commands share."""
+
+    def wrap(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return wrap
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else.")
+ranks = click.option(
+    "--ranks",
+    type=click.IntRange(1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="the cores",
+    help="MPI ranks of a gang.",
+)
+site_ranks = click.option(
+    "--ranks",
+    type=click.IntRange(1),
+    show_default="what the site has; here the cores",
+    help="MPI ranks of a gang, and workers of quanta.",
+)
+env_file = click.option(
+    "--env", "env_file", type=click.Path(dir_okay=False), help="Variables over the shell's, from FILE."
+)
+
+
+def environment(env_file: str | None) -> dict[str, str]:
+    """The operator's variables: the shell's, and over them a file's, as if the shell had read it."""
+    from pathlib import Path
+
+    from campaign.template.envfile import read
+
+    if env_file is None:
+        return dict(os.environ)
+    return read(Path(env_file), os.environ)
+
+
+def _defect(error: Exception) -> str:
+    """Keep the traceback of an error that nobody foresaw, and say where."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="campaign-defect-", suffix=".log", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    first = str(error).splitlines()[0] if str(error) else "no more is known"
+    return f"a defect of campaign itself: {type(error).__name__}: {first}\n  -> report it, with {file.name}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
+    os.umask(os.umask(CLOSED) | CLOSED)
+    if arguments is None:  # a SIGTERM ends a command as ^C does, and says so
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with console.guarded():
+        code = _run(arguments)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    for commands in (
+        "camera",
+        "data",
+        "step",
+        "run",
+        "index",
+        "clean",
+        "report",
+        "sites",
+        "siterun",
+        "plan",
+    ):  # each adds its own
+        importlib.import_module(f"campaign.cli.{commands}")
+
+    try:
+        code = cli.main(list(arguments) if arguments is not None else None, prog_name="campaign", standalone_mode=False)
+    except CampaignError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted: nothing is left running", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        console.deafen()
+        code = UNHEARD
+    except OSError as error:
+        disk = of_system(error)
+        print(f"error: {disk}", file=sys.stderr)
+        code = disk.exit_code
+    except Exception as error:
+        print(f"error: {_defect(error)}", file=sys.stderr)
+        code = DEFECT
+    return int(code or 0)

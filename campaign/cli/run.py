@@ -1,0 +1,144 @@
+"""Commands of a run that is there: restart, cancel, pause, resume."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from campaign.cli.root import as_json, cli
+from campaign.wording import command, count
+
+if TYPE_CHECKING:
+    from campaign.runs.drive import Submission
+    from campaign.runs.leftovers import Left
+
+repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
+run_argument = click.argument("run")
+
+
+def _folder(run: str, repo: str | None) -> Path:
+    from campaign.home import home_of
+    from campaign.runs.leftovers import folder_of
+
+    return folder_of(run, home_of(repo, os.environ))
+
+
+@cli.command()
+@run_argument
+@repo_option
+@click.option("--check", is_flag=True, help="Say what is left to be done, and do nothing.")
+@click.option("--verify", is_flag=True, help="Read every product, and compare its checksum.")
+@click.option("--redo-stale", is_flag=True, help="Make again what would be made otherwise today.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else.")
+def restart(run: str, repo: str | None, check: bool, verify: bool, redo_stale: bool, as_json: bool) -> None:
+    """Go on with RUN (an id, its output RUN or its submit folder): what is done is not done again."""
+    from campaign import console
+    from campaign.runs.leftovers import look
+
+    if check:
+        gc.disable()  # it is over soon, and what it reads stays
+    left = look(_folder(run, repo), verify)
+    if check:
+        _show_left(left, as_json)
+        return
+    done = _restarted(left, redo_stale, as_json)
+    from campaign.cli.step import show_end
+
+    show_end(done, as_json)
+    if not as_json:
+        console.say(f"restarted   {left.plan.run}")
+
+
+def _restarted(left: Left, redo_stale: bool, as_json: bool) -> Submission:
+    from campaign import console
+    from campaign.butler.repository import open_repository
+    from campaign.runs.execution import execution
+    from campaign.runs.restart import restart
+
+    def how(step: Any, plan: Any) -> Any:
+        return execution(step, plan, left.order, console.say)[1]
+
+    many = sum(group["left"] for group in left.groups)
+    with (
+        open_repository(left.plan.repository, writeable=True) as repository,
+        console.Progress(many, as_json) as progress,
+    ):
+        return restart(left, repository, how, progress, redo_stale)
+
+
+def _show_left(left: Left, as_json: bool) -> None:
+    from campaign import console
+
+    plain = left.plain
+    if as_json:
+        console.emit(plain)
+        return
+    columns = ("task", "tasks", "done", "failed", "left")
+    console.table(columns, [tuple(group.values()) for group in plain["groups"]], plain["run"])
+    for kind in ("damaged", "stale"):
+        for task, why in list(plain[kind].items())[:5]:
+            print(f"{kind:10s}  {task}: {why}")
+        if len(plain[kind]) > 5:
+            print(f"{kind:10s}  ... {len(plain[kind])} in all")
+    if plain["made_by"]:
+        print(f"made by     {plain['made_by']}")
+    many = sum(group["left"] for group in plain["groups"])
+    console.say(f"{count(many, 'task')} {'is' if many == 1 else 'are'} left" if many else "nothing is left to be done")
+
+
+def _ask(run: str, repo: str | None, what: Callable[[Path], None], say: str) -> None:
+    from campaign import console
+    from campaign.errors import SubmissionRefused
+    from campaign.journal import claim
+
+    folder = _folder(run, repo)
+    owner = claim.read(folder)
+    if owner is None or owner.alive is False:
+        raise SubmissionRefused(
+            "nobody makes this run", where=str(folder), do=f"{command('restart', run)} goes on with it"
+        )
+    what(folder)
+    console.say(say.format(owner=owner.text))
+
+
+@cli.command()
+@run_argument
+@repo_option
+def pause(run: str, repo: str | None) -> None:
+    """Have RUN start nothing more until it is resumed; what runs goes on."""
+    from campaign.journal import control
+
+    _ask(run, repo, lambda folder: control.ask(folder, control.PAUSE), "asked to pause: {owner}")
+
+
+@cli.command()
+@run_argument
+@repo_option
+def resume(run: str, repo: str | None) -> None:
+    """Have RUN go on after a pause."""
+    from campaign.journal import control
+
+    _ask(run, repo, lambda folder: control.take_back(folder, control.PAUSE), "asked to go on: {owner}")
+
+
+@cli.command()
+@run_argument
+@repo_option
+@click.option("--drain", is_flag=True, help="Let what runs come to its end.")
+@as_json
+def cancel(run: str, repo: str | None, drain: bool, as_json: bool) -> None:
+    """End RUN: nothing of it is left running; `restart` goes on with it."""
+    from campaign import console
+    from campaign.runs.cancel import cancel
+
+    folder = _folder(run, repo)
+    found = cancel(folder, drain, console.say)
+    if as_json:
+        console.emit(found)
+    else:
+        print(f"{found['state']:10s}  {found['run']}; {command('restart', found['run'])} goes on with it")

@@ -1,0 +1,3 @@
+"""One plan at several sites: shares by processing fraction, sent, watched, collected."""
+
+__all__ = ["members", "siteplan"]

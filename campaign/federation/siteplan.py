@@ -1,0 +1,467 @@
+"""A site's share of a plan: what it is told, what travels with it, and how it is run there, without a Butler."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from campaign.errors import ConfigurationError, SubmissionRefused, TransientError, naming
+from campaign.federation.partition import part
+from campaign.jobs.file import JobTask, write_text
+from campaign.journal.events import Event
+from campaign.journal.plan import Group, Plan, PlanTask, from_plain
+from campaign.limited import Member, from_json
+
+if TYPE_CHECKING:
+    from campaign.running.backend import Backend
+
+VERSION = 1
+PLAN = "site-plan.json"
+CHUNK = 1 << 20
+#: A blank line says so often that a site's run lives, second.
+HEARTBEAT_S = 2.0
+_WORD = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+-]|\.(?!\.))*", re.ASCII)
+#: Of a task's name, what follows its label.
+_REST = re.compile(r"[A-Za-z0-9_.+,-]*", re.ASCII)
+#: Of a site plan, byte: a whole camera's with a thousand exposures takes some tens of MiB.
+MAX_PLAN = 1 << 29
+_CHECKSUM = re.compile(r"[0-9a-f]{64}")
+#: Where an input is: below the site's raw root, in the bundle, or made by the same site plan.
+ROOTS = ("raw", "files", "made")
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """A site's share.
+
+    Parameters
+    ----------
+    site, token
+        Who may do it: results under another token are refused by the archive.
+    name : `str`
+        Of its folder, below ``<scratch>/<run>``.
+    raw_root, scratch : `str`
+        Folders of the site.
+    settings : `dict`
+        Of the site, as `campaign.sites.model.from_plain` takes them.
+    slots : `int`
+        Workers that quanta may have at a site with a scheduler.
+    plan : `Plan`
+        Of its tasks alone.  Paths are relative: an input's to what its
+        ``root`` says (see `ROOTS`), an output's to the folder of this share.
+        An input says what it is by ``data_id``, and ``bytes`` or ``sha256``.
+    """
+
+    site: str
+    token: int
+    name: str
+    raw_root: str
+    scratch: str
+    settings: Mapping[str, Any]
+    slots: int
+    plan: Plan
+    v: int = VERSION
+
+    def __post_init__(self) -> None:
+        labels = [("label", group.label) for group in self.plan.groups]
+        for what, text in (("site", self.site), ("name", self.name), ("run", self.plan.run), *labels):
+            if not _WORD.fullmatch(text):
+                raise ConfigurationError(f"{text!r:.80} cannot be the {what} of a site plan")
+        for group in self.plan.groups:
+            _inside(*_texts(group.config), *(output.path for task in group.tasks for output in task.outputs))
+            for task in group.tasks:
+                label, _, rest = task.name.partition(":")
+                if label != group.label or not _REST.fullmatch(rest):
+                    raise ConfigurationError(f"{task.name!r:.80} cannot be a task of {group.label}")
+            if group.ranks < 1:
+                raise ConfigurationError(f"{group.label}: {group.ranks} ranks")
+        for key, file in self.plan.files.items():
+            if file.get("root") not in ROOTS:
+                raise ConfigurationError(f"input {key} is of {file.get('root')!r}, not of {', '.join(ROOTS)}")
+            _inside(file["path"])
+        for task in self.plan.tasks:
+            for path in task.job.outputs.values():
+                _inside(path)
+
+    @property
+    def run_folder(self) -> Path:
+        """What all shares of a run at this site have in common."""
+        return Path(self.scratch) / self.plan.run
+
+    @property
+    def folder(self) -> Path:
+        """Of this share: products, journal, logs."""
+        return self.run_folder / self.name
+
+    def text(self) -> str:
+        """The JSON document."""
+        return json.dumps({**vars(self), "plan": self.plan.plain()}, indent=1)
+
+
+def _inside(*paths: str) -> None:
+    """Refuse a path that leads out of its folder."""
+    for path in paths:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+            raise ConfigurationError(f"{path!r:.200} leads out of its folder", where="site plan")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a group's settings: any may come to be a path."""
+    if isinstance(value, str) and value:
+        yield value
+    for below in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from _texts(below)
+
+
+def parse(text: str | bytes, where: str) -> SitePlan:
+    """Read a site plan; everything in it is of the type that it should be, and no path leads elsewhere.
+
+    Raises
+    ------
+    ConfigurationError
+        It is none, or of another version.
+    """
+    try:
+        plain = from_json(text)
+        if plain["v"] != VERSION:
+            raise ConfigurationError(f"site plan version {plain['v']!r:.20}, this is for {VERSION}", where=where)
+        plan = from_plain(plain["plan"], where)
+        groups = [{**vars(group), "tasks": [_taken_apart(task) for task in group.tasks]} for group in plan.groups]
+        checked: SitePlan = TypeAdapter(SitePlan).validate_python({**plain, "plan": {**vars(plan), "groups": groups}})
+        return checked
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(f"not a site plan: {place:.200}: {first['msg']}", where=where) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"not a site plan: {error!r:.200}", where=where) from error
+
+
+def _taken_apart(task: PlanTask) -> dict[str, Any]:
+    return {"job": vars(task.job), "outputs": [vars(output) for output in task.outputs], "needs": task.needs}
+
+
+# The archive's side
+
+
+@dataclass(frozen=True)
+class Place:
+    """What of a site its plan says; see `SitePlan`."""
+
+    name: str
+    raw_root: str
+    scratch: str
+    settings: Mapping[str, Any]
+    slots: int = 1
+    #: MPI ranks of a gang, where an operator asked for them; else there is one a task, up to `slots`.
+    ranks: int | None = None
+
+    def gang(self, group: Group) -> Group:
+        """A gang as large as it is at this site."""
+        many = self.ranks or min(self.slots, len(group.tasks))
+        return replace(group, ranks=many) if group.kind == "gang" else group
+
+
+def checksum(path: str) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def local_name(task: str, dataset_type: str, path: str) -> str:
+    """Where a site puts a product, below its share's folder."""
+    return f"products/{re.sub('[:,]', '_', task)}/{dataset_type}/{PurePosixPath(path).name}"
+
+
+class Writer:
+    """Makes the site plans of a run.
+
+    Parameters
+    ----------
+    plan : `Plan`
+        All of it.
+    raw_root : `str`
+        The archive's: a raw is named by its path below it.
+    """
+
+    def __init__(self, plan: Plan, raw_root: str) -> None:
+        self._plan = plan
+        self._raw_root = raw_root
+        self._checksums: dict[str, str] = {}
+        self._made = {f"{o.type}:{t.name.partition(':')[2]}": (t.name, o) for t in plan.tasks for o in t.outputs}
+
+    def make(self, tasks: Sequence[str], site: Place, name: str, token: int) -> SitePlan:
+        """Make the plan of some tasks for one site.
+
+        Raises
+        ------
+        SubmissionRefused
+            A raw lies outside the archive's raw root.
+        """
+        groups = part(self._plan, tasks)
+        wanted = set(tasks)
+        files: dict[str, dict[str, Any]] = {}
+        for task in (task for group in groups for task in group.tasks):
+            for role, keys in task.job.inputs.items():
+                files |= {key: self._file(role, key, wanted) for key in keys if key not in files}
+        plan = replace(
+            self._plan,
+            repository="",
+            submit_path="",
+            files=files,
+            groups=[_relative(site.gang(group)) for group in groups],
+        )
+        root = site.raw_root or self._raw_root
+        return SitePlan(site.name, token, name, root, site.scratch, site.settings, site.slots, plan)
+
+    def _file(self, role: str, key: str, wanted: set[str]) -> dict[str, Any]:
+        entry = dict(self._plan.files[key])
+        if role == "raw":
+            exposure, detector = map(int, key.split(":"))
+            data_id = {"instrument": self._plan.instrument, "exposure": exposure, "detector": detector}
+            return {**entry, "root": "raw", "path": self._below(entry["path"]), "data_id": data_id}
+        task, output = self._made.get(key, ("", None))
+        data_id = dict(output.data_id) if output else {"id": key}
+        if output and task in wanted:
+            return {"root": "made", "path": local_name(task, output.type, output.path), "data_id": data_id}
+        path = entry["path"]
+        if path not in self._checksums:
+            self._checksums[path] = checksum(path)
+        name = f"{self._checksums[path]}/{Path(path).name}"
+        return {"root": "files", "path": name, "sha256": self._checksums[path], "data_id": data_id}
+
+    def _below(self, path: str) -> str:
+        try:
+            return str(Path(path).relative_to(self._raw_root))
+        except ValueError as error:
+            raise SubmissionRefused(
+                f"the raw {path} does not lie below {self._raw_root}",
+                where="raw_root of the archive site",
+                do="a site finds a raw by its path below its raw root: correct the site file, or go without --sites",
+            ) from error
+
+    def travelling(self, site_plan: SitePlan) -> dict[str, str]:
+        """What the bundle must hold: path here by name there."""
+        files = self._plan.files
+        return {f["path"]: files[key]["path"] for key, f in site_plan.plan.files.items() if f["root"] == "files"}
+
+
+def _relative(group: Group) -> Group:
+    """A group whose products lie in the share's folder; the archive gives them their mode and group."""
+    tasks = []
+    for task in group.tasks:
+        outputs = [replace(o, path=local_name(task.name, o.type, o.path)) for o in task.outputs]
+        tasks.append(PlanTask(replace(task.job, outputs={o.type: o.path for o in outputs}), outputs, task.needs))
+    own = {"permissions": {}, "inputs_table": "inputs"}
+    config = {key: own.get(key, value) for key, value in group.config.items()}
+    return replace(group, tasks=tasks, config=config)
+
+
+def send(site_plan: SitePlan, travelling: Mapping[str, str], to: IO[bytes]) -> None:
+    """Write a bundle: a tar of the site plan, then of what travels with it, by checksum and name."""
+    with tarfile.open(fileobj=to, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        text = site_plan.text().encode()
+        about = tarfile.TarInfo(PLAN)
+        about.size = len(text)
+        tar.addfile(about, io.BytesIO(text))
+        for name, path in travelling.items():
+            with open(path, "rb") as file:
+                member = tarfile.TarInfo(f"files/{name}")
+                member.size = os.fstat(file.fileno()).st_size
+                tar.addfile(member, file)
+
+
+# The site's side
+
+
+def receive(source: IO[bytes]) -> SitePlan:
+    """Unpack a bundle below the scratch that its plan names.
+
+    Raises
+    ------
+    ConfigurationError
+        It is no bundle.
+    TransientError
+        It was cut short, or damaged on its way.
+    """
+    try:
+        with tarfile.open(fileobj=source, mode="r|", tarinfo=Member) as tar:
+            members = iter(tar)
+            first = next(members, None)
+            content = tar.extractfile(first) if first is not None and first.name == PLAN else None
+            if content is None:
+                raise ConfigurationError(f"a bundle begins with {PLAN}, this one does not")
+            if first is None or first.size > MAX_PLAN:
+                raise ConfigurationError(f"a site plan of more than {MAX_PLAN >> 20} MiB")
+            site_plan = parse(content.read(), PLAN)
+            for member in members:
+                _unpack(tar, member, site_plan.run_folder)
+    except tarfile.TarError as error:
+        raise TransientError(f"the bundle is cut short or damaged: {error}") from error
+    return site_plan
+
+
+def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    parts = member.name.split("/")
+    content = tar.extractfile(member) if member.isreg() else None
+    if content is None or len(parts) != 3 or parts[0] != "files" or not _CHECKSUM.fullmatch(parts[1]):
+        raise ConfigurationError(f"a bundle has no place for {member.name!r}")
+    _inside(member.name)
+    store(content, folder / member.name, parts[1])
+
+
+def copy(source: IO[bytes], to: IO[bytes], most: int | None, where: str) -> tuple[int, str]:
+    """Copy what comes; give its size in bytes, and its SHA-256.
+
+    Raises
+    ------
+    TransientError
+        It is more than ``most`` bytes.
+    """
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(CHUNK):
+        size += len(chunk)
+        if most is not None and size > most:
+            raise TransientError(f"more than the {most} bytes that were to come", where=where)
+        digest.update(chunk)
+        to.write(chunk)
+    return size, digest.hexdigest()
+
+
+def store(source: IO[bytes], path: Path, wanted: str, most: int | None = None) -> int:
+    """Write a file under a temporary name, compare its SHA-256, then rename it; give its size in bytes.
+
+    Raises
+    ------
+    TransientError
+        It is not what was sent.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with naming(path), temporary.open("wb") as file:
+            size, found = copy(source, file, most, str(path))
+            file.flush()
+            os.fsync(file.fileno())
+        if found != wanted:
+            raise TransientError(f"SHA-256 is {found}, not {wanted}: damaged on its way", where=str(path))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return size
+
+
+def placed(site_plan: SitePlan) -> Plan:
+    """The plan with the paths of this site, as a runner takes it."""
+    folder = site_plan.folder
+    roots = {"raw": Path(site_plan.raw_root), "files": site_plan.run_folder / "files", "made": folder}
+    files = {
+        key: {"path": str(roots[f["root"]] / f["path"])} | ({"bytes": f["bytes"]} if f.get("bytes") else {})
+        for key, f in site_plan.plan.files.items()
+    }
+    groups = [_placed(group, folder) for group in site_plan.plan.groups]
+    return replace(site_plan.plan, submit_path=str(folder), files=files, groups=groups)
+
+
+def _placed(group: Group, folder: Path) -> Group:
+    def job(job: JobTask) -> JobTask:
+        return replace(job, outputs={name: str(folder / path) for name, path in job.outputs.items()})
+
+    tasks = [
+        PlanTask(job(t.job), [replace(o, path=str(folder / o.path)) for o in t.outputs], t.needs) for t in group.tasks
+    ]
+    config = {k: str(folder / v) if k == "inputs_table" else v for k, v in group.config.items()}
+    return replace(group, tasks=tasks, config=config)
+
+
+def require_inputs(site_plan: SitePlan, plan: Plan) -> None:
+    """Look whether every input that is not made here is here, and whole.
+
+    Raises
+    ------
+    SubmissionRefused
+        Some are not; the first is named.
+    """
+    lacking = []
+    for key, file in site_plan.plan.files.items():
+        path, size = Path(plan.files[key]["path"]), file.get("bytes")
+        if file["root"] == "made":
+            continue
+        if not path.is_file():
+            lacking.append(f"{path} is not there")
+        elif size is not None and path.stat().st_size != size:
+            lacking.append(f"{path} has {path.stat().st_size} bytes, not {size}")
+        elif file["root"] == "raw" and "sha256" in file and checksum(str(path)) != file["sha256"]:
+            lacking.append(f"{path} has another SHA-256 than in the archive")
+    if lacking:
+        raise SubmissionRefused(
+            f"{len(lacking)} of {len(plan.files)} inputs are not as the archive has them; the first: {lacking[0]}",
+            where=site_plan.site,
+            do=f"look at raw_root ({site_plan.raw_root}) of the site",
+        )
+
+
+@contextmanager
+def _beating(beat: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Say now and then that this process lives."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(seconds):
+            beat()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], None]) -> bool:
+    """Run a site's share.
+
+    Parameters
+    ----------
+    tell : callable
+        Told every event of the journal, and `None` now and then.
+
+    Returns
+    -------
+    done : `bool`
+        Whether every task was done.
+
+    Raises
+    ------
+    SubmissionRefused
+        Its inputs are not here, or the share was begun before.
+    """
+    from campaign.running.runner import Runner
+
+    plan = placed(site_plan)
+    require_inputs(site_plan, plan)
+    plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.folder.mkdir()
+    except FileExistsError as error:
+        raise SubmissionRefused("this share was begun before", where=str(plan.folder)) from error
+    write_text(plan.folder / PLAN, site_plan.text())
+    plan.write()
+
+    with _beating(lambda: tell(None), HEARTBEAT_S):
+        share = f"{site_plan.site}.{site_plan.name}"
+        return Runner(plan, tell, backend, site_plan.token, share).run().done

@@ -1,0 +1,69 @@
+"""Job files: what a kernel is told, written once, before it is started."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from campaign.errors import naming
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class JobTask:
+    """A task of a job; the keys of ``inputs`` are roles, its values keys of the file table."""
+
+    task: str
+    detector: int | None = None
+    inputs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A kernel's job, as `kernels.jobs.job.Job` reads it (``kernels/job.schema.json``)."""
+
+    kernel: str
+    run: str
+    ranks: int
+    journal: str
+    camera: Mapping[str, Any]
+    config: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+    tasks: Sequence[JobTask]
+    version: int = VERSION
+    attempt: int = 1
+    site: str = "local"
+    token: int = 1
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON document."""
+        return {**vars(self), "tasks": [vars(task) for task in self.tasks]}
+
+    def write(self, path: Path) -> Path:
+        """Write the file: whole, or not at all; a power cut may take it, for a restart writes another one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(self.plain(), separators=(",", ":")), sync=False)
+        return path
+
+
+def write_text(path: Path, text: str, sync: bool = True) -> None:
+    """Write a text file under a temporary name, see it on disk, then rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}.tmp")  # of one host's process, one thread's
+    try:
+        with naming(path), temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,21 @@
+"""The frozen plan of a run, the events of its journal, and all that is derived from both.
+
+The journal is the truth; status, outcomes and the SQL index are computed from it and may be thrown
+away.
+"""
+
+__all__ = [
+    "claim",
+    "control",
+    "events",
+    "failures",
+    "history",
+    "index",
+    "index_campaigns",
+    "locks",
+    "order",
+    "outcome",
+    "plan",
+    "progress",
+    "status",
+]

@@ -1,0 +1,183 @@
+"""Who makes a run: ``claim.json`` in its folder, taken over only from an owner that is proven gone."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from campaign.errors import SubmissionRefused
+from campaign.home import now
+from campaign.jobs.file import write_text
+from campaign.limited import from_json
+from campaign.wording import command
+
+NAME = "claim.json"
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A driver that makes a run.
+
+    Parameters
+    ----------
+    user, host : `str`
+    pid : `int`
+    started : `str`
+        When the process began, in clock ticks since the machine did: with `boot` it tells one process from
+        another that has come to its number.
+    boot : `str`
+        Which start of the machine.
+    since : `str`
+        ISO-8601, UTC.
+    """
+
+    user: str
+    host: str
+    pid: int
+    started: str
+    boot: str
+    since: str
+
+    @property
+    def text(self) -> str:
+        """For messages."""
+        return self.user if self == UNKNOWN else f"{self.user} on {self.host} (process {self.pid}) since {self.since}"
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether its process lives; `None` where this machine cannot tell."""
+        if self.host != socket.gethostname():
+            return None
+        return self.boot == _boot() and self.started == _started(self.pid)
+
+
+def _boot() -> str:
+    return BOOT.read_text().strip() if BOOT.exists() else ""
+
+
+def _started(pid: int) -> str:
+    """The 22nd field of /proc/<pid>/stat; empty for a process that is gone, or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def mine() -> Claim:
+    """The claim of this process."""
+    return of(os.getpid())
+
+
+def of(pid: int) -> Claim:
+    """The claim of a process of this machine."""
+    return Claim(getpass.getuser(), socket.gethostname(), pid, _started(pid), _boot(), now())
+
+
+#: Of a claim that is there and cannot be read: whether anybody lives who makes the run, nobody knows.
+UNKNOWN = Claim("somebody whom a damaged claim does not name", "", 0, "", "", "")
+
+
+def parse(path: Path) -> Claim | None:
+    """Whom a file names; `None` where there is none, or it names nobody."""
+    try:
+        found = Claim(**from_json(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if all(isinstance(value, int if key == "pid" else str) for key, value in vars(found).items()) else None
+
+
+def read(folder: Path) -> Claim | None:
+    """Who makes, or made, the run of a folder; `None` where nobody ever did, `UNKNOWN` where that cannot be read."""
+    known = parse(folder / NAME)
+    return UNKNOWN if known is None and os.path.lexists(folder / NAME) else known
+
+
+def write(folder: Path) -> None:
+    """Claim the run of a folder that is of this process alone."""
+    write_text(folder / NAME, json.dumps(asdict(mine()), indent=1))
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep others from deciding on a claim meanwhile.
+
+    Raises
+    ------
+    SubmissionRefused
+        There is no such folder, or none any more.
+    """
+    path = folder / f"{NAME}.lock"
+    while True:
+        try:
+            lock = path.open("a")
+        except FileNotFoundError as error:
+            raise SubmissionRefused(
+                "there is no such folder any more", where=str(folder), do="campaign status lists the runs"
+            ) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if is_at(lock.fileno(), path):  # else the folder was taken away, or another one was put in its place
+                yield
+                return
+
+
+def is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is the one of a name still."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def take(folder: Path) -> None:
+    """Take a run over from an owner that is gone.
+
+    Raises
+    ------
+    SubmissionRefused
+        Its owner lives, or is on another machine, where it cannot be seen.
+    """
+    with held(folder):
+        known = read(folder)
+        if known is not None and known.alive is not False and known != mine_again(known):
+            raise SubmissionRefused(_refusal(known), where=str(folder), do=advice(known, folder))
+        write(folder)
+
+
+def mine_again(known: Claim) -> Claim | None:
+    """The claim, where it is of this very process."""
+    me: Mapping[str, object] = asdict(mine())
+    same = all(me[key] == value for key, value in asdict(known).items() if key != "since")
+    return known if same else None
+
+
+def _refusal(known: Claim) -> str:
+    if known.alive:
+        return f"the run is being made by {known.text}"
+    if known == UNKNOWN:
+        return f"the run is claimed by {known.text}"
+    return f"the run was claimed by {known.text}, and this machine cannot see whether that process lives"
+
+
+def advice(known: Claim, folder: Path) -> str:
+    """What to do about an owner that is not proven gone."""
+    if known == UNKNOWN:
+        return f"where it is certain that nobody makes the run, remove {NAME}"
+    if known.alive:
+        return f"campaign status --watch follows it; {command('cancel', folder)} ends it"
+    return f"give the command on {known.host}; where that machine is gone for good, remove {NAME}"
+
+
+def release(folder: Path) -> None:
+    """Give the run up: it is over, or another process is to take it."""
+    with held(folder):
+        (folder / NAME).unlink(missing_ok=True)

@@ -1,0 +1,107 @@
+"""What went wrong in a run: failures that are alike told once, with how many, where, and how to look closer."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from campaign.home import Home
+from campaign.journal.index import Index, asked
+from campaign.wording import command
+
+#: Of a log that is shown.
+LAST = 10
+#: What differs between failures that are alike: paths, numbers, names of detectors in them.
+_PATH, _NUMBER = re.compile(r"(?:/[^\s:,'\"]+)+"), re.compile(r"\d[\d.]*")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Failures that are alike.
+
+    Parameters
+    ----------
+    cause, error : `str`
+        The first's words.
+    tasks : `list` [`str`]
+    detectors, exposures : `str`
+        Those that the tasks name, ranges written short.
+    log : `str`
+        Of the first; empty where there is none.
+    last : `list` [`str`]
+        That log's last lines.
+    again : `str`
+        The command that makes the first by hand.
+    """
+
+    cause: str
+    error: str
+    tasks: list[str]
+    detectors: str
+    exposures: str
+    log: str
+    last: list[str]
+    again: str
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Write whole numbers short: ``0-3, 7``."""
+    found: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
+
+
+def _alike(error: str) -> str:
+    first = error.splitlines()[0] if error else ""
+    return _NUMBER.sub("#", _PATH.sub("PATH", first))
+
+
+def failures(home: Home, entry: Mapping[str, Any]) -> list[Failure]:
+    """Group a run's failures by cause and first line; those that struck most tasks first."""
+
+    def ask(index: Index) -> list[dict[str, Any]]:
+        index.refresh(entry["run"])
+        return index.failures(entry["run"])
+
+    rows = asked(home, ask)
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["label"], row["cause"], _alike(row["error"])].append(row)
+    found = [_failure(entry, some) for some in groups.values()]
+    return sorted(found, key=lambda one: -len(one.tasks))
+
+
+def _failure(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Failure:
+    tasks = [row["task"] for row in rows]
+    ids = [[int(word) for word in task.partition(":")[2].split(",") if word.isdigit()] for task in tasks]
+    log = log_of(Path(entry["submit_path"]), tasks[0])
+    return Failure(
+        cause=rows[0]["cause"],
+        error=rows[0]["error"],
+        tasks=tasks,
+        detectors=ranges(known[-1] for known in ids if known),
+        exposures=ranges(known[0] for known in ids if len(known) > 1),
+        log=str(log) if log else "",
+        last=log.read_text(errors="replace").splitlines()[-LAST:] if log else [],
+        again=command("rerun", tasks[0], "--run", entry["run"]),
+    )
+
+
+def log_of(folder: Path, task: str) -> Path | None:
+    """The log of a task's or group's newest job: of quanta that of the workers that was written to last."""
+    label = task.partition(":")[0]
+    own = [
+        path for path in (folder / "logs").glob("*.log") if re.fullmatch(rf"{re.escape(label)}\.\d+\.log", path.name)
+    ]
+    if own:
+        return max(own, key=lambda path: int(path.name.split(".")[-2]))
+    workers = list((folder / "logs").glob("workers*.log"))
+    return max(workers, key=lambda path: path.stat().st_mtime) if workers else None

@@ -1,0 +1,442 @@
+"""The index: what the journals of all runs say, in a database that may be thrown away and is made again from them.
+
+Nothing is decided by it.  Every column is a maximum, a minimum or a sum over
+events, so that it does not matter in which order journals are read; what a task
+has come to follows from the orders (token, attempt) of its events, by the rule
+of `campaign.journal.outcome`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from campaign.console import say
+from campaign.errors import CampaignError, ConfigurationError, TransientError
+from campaign.home import Home
+from campaign.journal.events import MOST, Event, Journals
+from campaign.journal.index_campaigns import Spoken, refresh_campaigns, spoken, unread
+from campaign.journal.index_tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
+from campaign.journal.locks import alone
+from campaign.journal.plan import undisturbed
+from campaign.killpoints import reach
+from campaign.lines import lacking, leave_out
+
+T = TypeVar("T")
+
+SQLITE = "sqlite:///"
+#: What a database takes for a whole number.
+LARGEST = 2**31
+#: Second that a writer waits for another one.
+BUSY_S = 30.0
+#: Second that a server is given to answer.
+ANSWERS_S = 10
+#: What SQLite says of a file that is none of its databases, or a damaged one.
+DAMAGED = ("not a database", "malformed", "file is encrypted")
+#: How often the index follows a run that is being made, second.
+FOLLOW_S = 2.0
+#: File systems of several machines, on which SQLite's locks and shared memory are not to be relied on.
+NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "fuse.")
+#: Of PostgreSQL: who writes holds it.
+LOCK = 7_201_116
+#: What is asked of a group of a plan.
+GROUP = {"label": str, "kind": str, "ranks": int, "tasks": int}
+FAILED_EVENTS = ("failed", "lost")
+
+_EMPTY: Mapping[str, Any] = {
+    **dict.fromkeys(("withdrawn", "published", "failed", "started", "tries", "rss_mib"), 0),
+    **dict.fromkeys(("site", "began", "ended", "cause", "error"), ""),
+    **dict.fromkeys(("cpu_s", "wall_s"), 0.0),
+}
+
+
+def order(event: Event) -> int:
+    """What was before what, of one task."""
+    return event.token * MOST + event.attempt
+
+
+def state() -> sa.Case[str]:
+    """What a task has come to, in SQL; needs `TASKS` joined with `GROUPS`."""
+    t, submitted = TASKS.c, sa.func.coalesce(GROUPS.c.submitted, 0)
+    failed = sa.and_(t.failed > t.withdrawn, t.failed >= t.started, t.failed >= submitted, t.failed > 0)
+    running = sa.and_(t.started > t.withdrawn, t.started >= submitted, t.started > 0)
+    return sa.case(
+        (t.published > t.withdrawn, "published"),
+        (sa.and_(failed, t.cause == "lost"), "lost"),
+        (failed, "failed"),
+        (running, "running"),
+        else_="waiting",
+    )
+
+
+def place(home: Home, environment: Mapping[str, str] = os.environ) -> str:
+    """The database's URL: ``CAMPAIGN_DB`` (a URL, or a path), else a file in the home.
+
+    Raises
+    ------
+    ConfigurationError
+        SQLite would lie on a file system of several machines.
+    """
+    wanted = environment.get("CAMPAIGN_DB", "")
+    if "://" in wanted:  # the Butler's own driver
+        return wanted.replace("postgresql://", "postgresql+psycopg2://", 1)
+    path = Path(wanted) if wanted else home.path / "index.db"
+    kind = _file_system(path)
+    if kind.startswith(NETWORK):
+        raise ConfigurationError(
+            f"the index would lie on {kind}, where SQLite loses what several machines write",
+            where=str(path),
+            do="export CAMPAIGN_DB=/a/local/path/index.db, or a PostgreSQL URL; it can be made again at any time",
+        )
+    return f"{SQLITE}{path.absolute()}"
+
+
+def _file_system(path: Path) -> str:
+    """The kind of the file system that a path is, or will be, on."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    where, best, kind = str(path.resolve()), "", ""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        mount = left.split()[4].encode().decode("unicode_escape")
+        inside = where == mount or where.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, right.split()[0]
+    return kind
+
+
+class Index:
+    """The index of a home.
+
+    Parameters
+    ----------
+    home : `Home`
+    url : `str`
+        See `place`.
+    """
+
+    def __init__(self, home: Home, url: str) -> None:
+        self._home = home
+        options: dict[str, Any] = {}
+        if url.startswith("sqlite"):
+            home.path.mkdir(parents=True, exist_ok=True)
+            options = {"connect_args": {"timeout": BUSY_S}}
+        elif url.startswith("postgresql"):
+            options = {"connect_args": {"connect_timeout": ANSWERS_S}}
+        self._engine = sa.create_engine(url, **options)
+        if url.startswith("sqlite"):
+            sa.event.listen(self._engine, "connect", _prepare)
+        self._require_schema()
+
+    def _require_schema(self) -> None:
+        """Make the tables; those of another schema are thrown away."""
+        with self._engine.begin() as connection:
+            self._alone(connection)
+            if sa.inspect(connection).has_table("versions"):
+                known = connection.execute(sa.select(VERSIONS.c.number)).scalar()
+                if known == SCHEMA:
+                    return
+                METADATA.drop_all(connection)
+            METADATA.create_all(connection)
+            connection.execute(sa.insert(VERSIONS).values(number=SCHEMA))
+
+    def clear(self) -> None:
+        """Throw everything away."""
+        with self._engine.begin() as connection:
+            self._alone(connection)
+            METADATA.drop_all(connection)
+            METADATA.create_all(connection)
+            connection.execute(sa.insert(VERSIONS).values(number=SCHEMA))
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._engine.dispose()
+
+    def refresh(self, run: str | None = None) -> int:
+        """Read what the journals have gained, of one run or of all; give the number of events."""
+        entries = [entry for entry in self._home.runs() if run in (None, entry["run"])]
+        found = sum(self._refresh(entry) if run else self._refreshed(entry) for entry in entries)
+        if run is None and self._home.campaigns:
+            with self._engine.begin() as connection:
+                self._alone(connection)
+                found += refresh_campaigns(connection, self._home)
+        return found
+
+    def _refreshed(self, entry: Mapping[str, Any]) -> int:
+        """See `refresh`; a run that may not be read, as another operator's, costs that run alone."""
+        try:
+            return self._refresh(entry)
+        except OSError as error:
+            unread(error, entry["submit_path"])
+            return 0
+
+    def _refresh(self, entry: Mapping[str, Any]) -> int:
+        folder = Path(entry["submit_path"])
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(FILES.c.name, FILES.c.offset).where(FILES.c.run == entry["run"]))
+            known = {name: offset for name, offset in rows}
+            listed = connection.execute(sa.select(RUNS.c.run).where(RUNS.c.run == entry["run"])).first()
+        if listed and not Journals(folder / "journal", known).grown():
+            return 0
+        with self._engine.begin() as connection:
+            self._alone(connection)
+            rows = connection.execute(sa.select(FILES.c.name, FILES.c.offset).where(FILES.c.run == entry["run"]))
+            journals = Journals(
+                folder / "journal", {name: offset for name, offset in rows}
+            )  # another may have been first
+            with undisturbed():
+                events = list(journals.new())
+                self._take(connection, entry, folder, events)
+            replace_rows(
+                connection, FILES, [{"run": entry["run"], "name": n, "offset": o} for n, o in journals.read.items()]
+            )
+        reach("index-written")
+        return len(events)
+
+    def _alone(self, connection: sa.Connection) -> None:
+        """Have others that would write wait from here on."""
+        if self._engine.dialect.name == "sqlite":
+            connection.execute(sa.text("BEGIN IMMEDIATE"))
+        else:
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+
+    def _take(self, connection: sa.Connection, entry: Mapping[str, Any], folder: Path, events: Sequence[Event]) -> None:
+        run = entry["run"]
+        replace_rows(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
+        groups = {row["label"]: row for row in _rows(connection, GROUPS, run)} or dict(_planned(run, folder))
+        names = {event.task for event in events if ":" in event.task}
+        tasks = {row["task"]: row for row in _rows(connection, TASKS, run, names)}
+        for event in events:
+            if event.event == "submitted" and event.task in groups:
+                groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
+            elif ":" in event.task:
+                row = tasks.setdefault(event.task, {"run": run, "task": event.task, **_EMPTY})
+                _fold(row, event)
+        replace_rows(connection, GROUPS, list(groups.values()))
+        replace_rows(connection, TASKS, [tasks[name] for name in names])
+
+    # Questions
+
+    def groups(self, run: str) -> list[dict[str, Any]]:
+        """By label, in the plan's order: tasks by state, times, and what they took."""
+        t = TASKS.c
+        done = sa.case((t.published > t.withdrawn, 1), else_=0)
+        wanted = (
+            sa.select(
+                GROUPS.c.label, state().label("state"), sa.func.count(t.task).label("many"),
+                sa.func.min(sa.func.nullif(t.began, "")).label("began"), sa.func.max(t.ended).label("ended"),
+                sa.func.sum(t.cpu_s * done).label("cpu_s"), sa.func.sum(t.wall_s * done).label("wall_s"),
+                sa.func.max(t.rss_mib).label("rss_mib"), sa.func.sum(t.tries).label("tries"),
+            )
+            .join(TASKS, _same_group())
+            .where(GROUPS.c.run == run)
+            .group_by(GROUPS.c.label, "state")
+        )  # fmt: skip
+        with self._engine.connect() as connection:
+            plan = sorted(_rows(connection, GROUPS, run), key=lambda row: row["number"])
+            rows = [dict(row) for row in connection.execute(wanted).mappings()]
+        return [{**group, "states": [row for row in rows if row["label"] == group["label"]]} for group in plan]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """By run, tasks by state."""
+        both = sa.outerjoin(TASKS, GROUPS, _same_group())
+        wanted = sa.select(TASKS.c.run, state().label("state"), sa.func.count()).select_from(both)
+        found: dict[str, dict[str, int]] = {}
+        with self._engine.connect() as connection:
+            for run, what, many in connection.execute(wanted.group_by(TASKS.c.run, "state")):
+                found.setdefault(run, {})[what] = many
+        return found
+
+    def campaigns(self) -> list[Spoken]:
+        """What was said last of every step of every campaign that is still there."""
+        with self._engine.connect() as connection:
+            return spoken(connection, self._home)
+
+    def failures(self, run: str, states: Sequence[str] = ("failed",), most: int | None = None) -> list[dict[str, Any]]:
+        """Failed tasks, by default not those that only wait for one."""
+        wanted = (
+            sa.select(TASKS, state().label("state"))
+            .select_from(sa.outerjoin(TASKS, GROUPS, _same_group()))
+            .where(TASKS.c.run == run, state().in_(states))
+            .order_by(TASKS.c.failed, TASKS.c.task)
+            .limit(most)
+        )
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(wanted).mappings()]
+
+
+def _same_group() -> sa.ColumnElement[bool]:
+    return sa.and_(TASKS.c.run == GROUPS.c.run, TASKS.c.label == GROUPS.c.label)
+
+
+def _prepare(connection: Any, record: Any) -> None:
+    """Have readers of SQLite never block the writer, and transactions begin where we say so."""
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")  # what is lost in a power cut is read again
+
+
+def _rows(
+    connection: sa.Connection, table: sa.Table, run: str, names: Iterable[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    wanted = sa.select(table).where(table.c.run == run)
+    known = set(names) if names is not None else None
+    for row in connection.execute(wanted).mappings():
+        if known is None or row["task"] in known:
+            yield dict(row)
+
+
+def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the plan says of its groups."""
+    path = folder / "groups.json"
+    try:
+        groups = json.loads(path.read_text())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError) as error:
+        leave_out(str(path), 1, f"it cannot be read: {error}")
+        return
+    for number, group in enumerate(groups if isinstance(groups, list) else [groups]):
+        wrong = lacking(group, GROUP) if isinstance(group, dict) else "it is no group of tasks"
+        if wrong:
+            leave_out(str(path), number + 1, wrong)
+            continue
+        yield group["label"], {"run": run, "number": number, "submitted": 0, **{key: group[key] for key in GROUP}}
+
+
+def _fold(row: dict[str, Any], event: Event) -> None:
+    """Take an event of a task into its row."""
+    when, detail = order(event), event.detail
+    row["label"] = event.task.partition(":")[0]
+    if event.event == "started":
+        row["started"], row["tries"] = max(row["started"], when), row["tries"] + 1
+        row["began"] = min(row["began"] or event.t, event.t)
+    elif event.event == "withdrawn":
+        row["withdrawn"] = max(row["withdrawn"], when)
+    elif event.event == "published":
+        row["ended"] = max(row["ended"], event.t)
+        if when > row["published"]:
+            row |= {"published": when, "site": event.site}
+            row |= {key: _number(detail.get(key), row[key]) for key in ("cpu_s", "wall_s", "rss_mib")}
+    elif event.event in FAILED_EVENTS:
+        cause = _text(detail.get("cause", "")) if event.event == "failed" else "lost"
+        error = _text(detail.get("error", ""))
+        row["ended"] = max(row["ended"], event.t)
+        if (when, cause, error) > (row["failed"], row["cause"], row["error"]):
+            row |= {"failed": when, "site": event.site, "cause": cause, "error": error}
+
+
+def _number(value: Any, instead: float) -> float:
+    return value if isinstance(value, (int, float)) and abs(value) < LARGEST else instead
+
+
+def _text(value: Any) -> str:
+    """What PostgreSQL takes for a text too."""
+    return str(value).replace("\0", "")
+
+
+@contextmanager
+def opened(home: Home) -> Iterator[Index]:
+    """Open the index of a home, made where there is none.
+
+    Raises
+    ------
+    DamagedIndex
+        It cannot be read; see `asked`.
+    ConfigurationError, TransientError
+        It cannot be where it shall be; its server does not answer.
+    """
+    url = place(home)
+    try:
+        with closing(Index(home, url)) as index:
+            yield index
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise ConfigurationError(
+            f"CAMPAIGN_DB cannot be used: {str(error).splitlines()[0]}",
+            do="give a path, or a URL postgresql://user@host/name (pip install drp-campaign[postgres])",
+        ) from error
+    except sa.exc.DBAPIError as error:
+        raise _told(url, str(error.orig).strip()) from error
+
+
+class DamagedIndex(TransientError):
+    """The file of the index is no database, or a damaged one."""
+
+
+def _told(url: str, said: str) -> CampaignError:
+    """Say what the database said of itself."""
+    where, what = sa.make_url(url).render_as_string(hide_password=True), said.partition("\n")[0]
+    if not url.startswith("sqlite"):
+        do = "look whether the server runs, then give the same command again; or unset CAMPAIGN_DB"
+        return TransientError(f"the index's database does not answer: {what}", where=where, do=do)
+    where = url.removeprefix(SQLITE)
+    if any(words in what for words in DAMAGED):
+        return DamagedIndex(f"the index is damaged: {what}", where=where, do="campaign recover makes it again")
+    if any(words in what for words in ("locked", "full", "I/O")):
+        return TransientError(f"the index's database says: {what}", where=where, do="give the same command again")
+    do = "look at the place, or export CAMPAIGN_DB=/another/place/index.db"
+    return ConfigurationError(f"the index's database says: {what} (uid {os.geteuid()})", where=where, do=do)
+
+
+def asked(home: Home, question: Callable[[Index], T]) -> T:
+    """Ask the index of a home something; one that is damaged is thrown away, and made again from the journals.
+
+    Raises
+    ------
+    CampaignError
+        See `opened`.
+    """
+    try:
+        with opened(home) as index:
+            return question(index)
+    except DamagedIndex as error:
+        _throw_away(home, error)
+    with opened(home) as index:
+        return question(index)
+
+
+def _throw_away(home: Home, error: DamagedIndex) -> None:
+    """Remove the file of an index, unless another has made it again meanwhile."""
+    path = Path(place(home).removeprefix(SQLITE))
+    with alone(path.with_name(f"{path.name}.lock"), f"the index {path}"):
+        with suppress(DamagedIndex), opened(home) as index:
+            index.counts()
+            return
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(name).unlink(missing_ok=True)
+    say(f"warning: {error.where}: {error.what}; it is made again from the journals")
+
+
+def update(home: Home, run: str) -> str:
+    """Bring the index of a run up to date; say why that cannot be: the run does not end for it."""
+    try:
+        asked(home, lambda index: index.refresh(run))
+    except (sa.exc.SQLAlchemyError, CampaignError, OSError) as error:
+        return f"the index is not up to date, campaign recover makes it again: {str(error).splitlines()[0]}"
+    return ""
+
+
+@contextmanager
+def followed(home: Home, run: str) -> Iterator[None]:
+    """Keep the index of a run up to date while it is made: who asks how it stands has nothing to wait for."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(FOLLOW_S):
+            update(home, run)
+
+    thread = threading.Thread(target=follow, name="index", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(FOLLOW_S)  # one that waits for a database is not waited for

@@ -1,0 +1,113 @@
+"""Campaigns in the index: what their journals said last of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from campaign import lines
+from campaign.console import say
+from campaign.documents import load_plain
+from campaign.home import SPOKEN, Home
+from campaign.journal.index_tables import CAMPAIGNS, STEPS, replace_rows
+
+#: Where an event says why.
+NOTES = ("reason", "error", "target", "log")
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A campaign, and what was said last of its steps.
+
+    Parameters
+    ----------
+    campaign : `str`
+    steps : `int`
+        How many its plan has.
+    said : `list` [`dict`]
+        ``step``, ``event``, ``t``, ``user``, ``run``, ``note``, in the order in which it was said.
+    """
+
+    campaign: str
+    steps: int
+    said: list[dict[str, Any]]
+
+    def of(self, event: str) -> list[str]:
+        """The steps of which this was said last."""
+        return [one["step"] for one in self.said if one["event"] == event]
+
+
+def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
+    """Read what the journals of all campaigns have gained; give the number of lines."""
+    known = {row.campaign: row.offset for row in connection.execute(sa.select(CAMPAIGNS))}
+    found = 0
+    for name, journal in home.campaigns.items():
+        start = known.get(name, 0)
+        try:
+            size = journal.stat().st_size
+            if size == start:
+                continue
+            new, end = _new(journal, start if size > start else 0)
+        except OSError as error:  # another operator's
+            unread(error, str(journal))
+            continue
+        steps = {line["step"]: _row(name, line) for line in new if line["step"] and line["event"] != "process"}
+        replace_rows(connection, STEPS, list(steps.values()))
+        replace_rows(connection, CAMPAIGNS, [{"campaign": name, "offset": end, "steps": _steps(journal.parent)}])
+        found += len(new)
+    return found
+
+
+def unread(error: OSError, place: str) -> None:
+    """Say that something was left out, because it may not be read."""
+    say(f"warning: left out: {error.filename or place}: {error.strerror or error}")
+
+
+def _new(journal: Path, start: int) -> tuple[list[dict[str, Any]], int]:
+    """Lines from a place on, but for one that is being written; and where they end."""
+    with journal.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    text = text[: text.rfind(b"\n") + 1]
+    found = []
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = lines.parse(raw)
+        wrong = line if isinstance(line, str) else lines.lacking(line, SPOKEN)
+        if isinstance(line, dict) and not wrong:
+            found.append(line)
+        elif raw.strip():
+            lines.leave_out(str(journal), _before(journal, start) + number, wrong)
+    return found, start + len(text)
+
+
+def _before(journal: Path, place: int) -> int:
+    """How many lines are before a place."""
+    with journal.open("rb") as file:
+        return file.read(place).count(b"\n")
+
+
+def _row(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    note = next((str(line[key]) for key in NOTES if line.get(key)), "")
+    known = {key: str(line.get(key, "")) for key in ("step", "event", "t", "user", "run")}
+    return {"campaign": name, **known, "note": note}
+
+
+def _steps(folder: Path) -> int:
+    try:
+        return len(load_plain(folder / "plan.yaml")["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def spoken(connection: sa.Connection, home: Home) -> list[Spoken]:
+    """See `campaign.journal.index.Index.campaigns`."""
+    rows = connection.execute(sa.select(STEPS).order_by(STEPS.c.t, STEPS.c.step)).mappings()
+    said: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        said.setdefault(row["campaign"], []).append({key: row[key] for key in row if key != "campaign"})
+    sizes = {row.campaign: row.steps for row in connection.execute(sa.select(CAMPAIGNS))}
+    return [Spoken(name, sizes[name], said.get(name, [])) for name in home.campaigns if name in sizes]

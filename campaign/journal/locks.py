@@ -1,0 +1,132 @@
+"""One at a time: locks between processes, and between the machines that share a file system.
+
+A lock is ``flock`` on a file that stays where it is; Linux carries it over NFS
+and, mounted with ``flock``, over Lustre.  It is gone with the process that holds
+it, however that ends.  What the file says is who had it last: for those who wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import stat
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from campaign.errors import ConfigurationError, TransientError
+from campaign.journal import claim
+
+#: Before it is said who is waited for, and then again, second.
+FIRST_S, AGAIN_S = 1.0, 60.0
+_threads: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+_depth: defaultdict[str, int] = defaultdict(int)
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Be the only one, of all processes of all machines, who does something; waits, and says for whom.
+
+    A thread that has the lock already goes on.
+
+    Parameters
+    ----------
+    path : `Path`
+        The lock's file, made where there is none.
+    what : `str`
+        What is waited for, for messages: ``the repository /data/repo``.
+
+    Raises
+    ------
+    ConfigurationError
+        The file cannot be made or opened, or its file system has no locks.
+    """
+    key = os.path.realpath(path)
+    with _threads[key]:
+        if _depth[key]:
+            yield
+            return
+        handle = _opened(path)
+        try:
+            while not _lock(handle, path, what):  # another file was put in its place meanwhile
+                os.close(handle)
+                handle = _opened(path)
+            _depth[key] += 1
+            try:
+                yield
+            finally:
+                _depth[key] -= 1
+        finally:
+            os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    """Open a lock's file; who may write its folder may lock it."""
+    try:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            return _existing(path)
+        with suppress(OSError):
+            os.fchmod(handle, stat.S_IMODE(path.parent.stat().st_mode) & 0o666)
+        return handle
+    except OSError as error:
+        raise ConfigurationError(
+            f"the lock cannot be opened: {error.strerror} (uid {os.geteuid()})", where=str(path)
+        ) from error
+
+
+def _existing(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:  # another's: a local file system locks it all the same
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _lock(handle: int, path: Path, what: str) -> bool:
+    """Lock an open file; whether it is the one of its name still."""
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with _telling(path, what):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+            raise ConfigurationError(
+                f"its file system has no locks between processes: {error.strerror}",
+                where=str(path),
+                do="mount it with flock (Lustre), or with lockd (NFS)",
+            ) from error
+        raise TransientError(f"cannot be locked: {error.strerror}", where=str(path)) from error
+    with suppress(OSError):  # it is for others to read
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(asdict(claim.mine())).encode(), 0)
+    return claim.is_at(handle, path)
+
+
+@contextmanager
+def _telling(path: Path, what: str) -> Iterator[None]:
+    stop = threading.Event()
+
+    def tell() -> None:
+        from campaign.console import say
+
+        pause = FIRST_S
+        while not stop.wait(pause):
+            owner = claim.parse(path)
+            say(f"waiting for {what}: {owner.text if owner else 'somebody'} decides on it")
+            pause = AGAIN_S
+
+    thread = threading.Thread(target=tell, name="lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,130 @@
+"""How a run was asked for, kept in its folder: whoever restarts it asks for the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from campaign.errors import ConfigurationError
+from campaign.jobs.file import write_text
+from campaign.lines import lacking
+from campaign.planning.step import Options, Step, load
+
+NAME = "order.json"
+#: Variable by which a campaign's driver hands a submission the nonce of its step.
+NONCE = "CAMPAIGN_NONCE"
+#: What it must say.
+NEEDS = {"template": str, "overrides": dict, "exclude": list, "allow_missing": bool, "named": dict, "variables": dict}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line and the environment said.
+
+    Parameters
+    ----------
+    template : `str`
+    overrides : `dict`
+        Template keys.
+    site, sites : `str` or `None`
+        One site instead of the template's; several to split the work over.
+    override : `bool`
+        Whether a site's other release is only warned of.
+    exclude : `list` [`int`]
+    allow_missing : `bool`
+    ranks : `int` or `None`
+        Without them, what the site has.
+    named : `dict`
+        By kind, the collection that a calibration is taken from.
+    variables : `dict`
+        The environment's that the template named.
+    nonce : `str`
+        What a campaign's driver gave the step that it submitted, and knows the run by; empty for an operator's own.
+    """
+
+    template: str
+    overrides: Mapping[str, Any]
+    site: str | None
+    sites: str | None
+    override: bool
+    exclude: Sequence[int]
+    allow_missing: bool
+    ranks: int | None
+    named: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+
+    @classmethod
+    def of(
+        cls, step: Step, options: Options, sites: str | None = None, override: bool = False, nonce: str = ""
+    ) -> Order:
+        """What was asked for when a step was resolved."""
+        return cls(
+            template=step.config.again,
+            overrides=options.overrides,
+            site=options.site,
+            sites=sites,
+            override=override,
+            exclude=sorted(options.exclude),
+            allow_missing=options.allow_missing,
+            ranks=options.ranks,
+            named=options.named,
+            variables={**step.config.variables, "CAMPAIGN_HOME": str(step.home.path.absolute())},
+            nonce=nonce,
+        )
+
+    @property
+    def options(self) -> Options:
+        """What `campaign.planning.step` wants."""
+        exclude = frozenset(self.exclude)
+        return Options(self.overrides, self.site, exclude, self.allow_missing, self.ranks, self.named)
+
+    def write(self, folder: Path) -> None:
+        """Keep it in a run's folder."""
+        write_text(folder / NAME, json.dumps(asdict(self), indent=1))
+
+    def step(self, output_run: str, submit_path: str) -> Step:
+        """The step that was asked for, for the run that there is.
+
+        Raises
+        ------
+        ConfigurationError
+            The template does not resolve any more.
+        """
+        fixed = {"outputRun": output_run, "submitPath": submit_path}
+        options = replace(self.options, overrides={**self.overrides, **fixed})
+        return load(self.template, {**os.environ, **self.variables}, options)
+
+
+def read(folder: Path) -> Order:
+    """Read a run's order.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none: nothing was planned there.
+    """
+    try:
+        found = json.loads((folder / NAME).read_text())
+        if wrong := lacking(found, NEEDS) if isinstance(found, dict) else "it is no JSON object":
+            raise ValueError(wrong)
+        return Order(**found)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigurationError(
+            f"no run was planned here: {error}", where=str(folder / NAME), do="submit the template again"
+        ) from error
+
+
+def fingerprint(step: Step) -> dict[str, str]:
+    """What decides the bits of a step's products, but for the frames and the code: a checksum by label."""
+    found = {label: _digest(asdict(task)) for label, task in step.pipeline.tasks.items()}
+    return found | {"dataQuery": _digest([step.config.data_query, list(step.config.in_collections)])}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

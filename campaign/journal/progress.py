@@ -1,0 +1,90 @@
+"""How one run stands, by label: what is done, what it took, what is left and how long that may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from campaign.home import Home, now
+from campaign.journal import claim
+from campaign.journal.index import Index, asked
+from campaign.journal.status import state_of
+
+STATES = ("waiting", "running", "published", "failed", "lost")
+ENDED = ("published", "failed", "lost")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run stands.
+
+    Parameters
+    ----------
+    run, output_run, submit_path : `str`
+    state : `str`
+        running, done, failed, cancelled, drained, or lost (its driver is gone without a word).
+    made_by : `str` or `None`
+        Who makes it.
+    groups : `list` [`dict`]
+        By label: ``tasks``, a number for each of `STATES`, ``tries`` beyond the first of each, ``began`` and ``ended``
+        (ISO-8601, UTC), ``wall_s`` between them, ``cpu_s`` and ``rss_mib`` (peak of a rank) of what was published,
+        ``efficiency`` (CPU over wall times ranks) and ``left_s`` (estimate of what is left; `None` where nothing is
+        known).
+    """
+
+    run: str
+    output_run: str
+    submit_path: str
+    state: str
+    made_by: str | None
+    groups: list[dict[str, Any]]
+
+
+def _seconds(begin: str, end: str) -> float:
+    """Between two times of events."""
+    parse = datetime.fromisoformat
+    return max(0.0, (parse(end) - parse(begin)).total_seconds()) if begin and end else 0.0
+
+
+def _group(row: Mapping[str, Any], over: bool) -> dict[str, Any]:
+    """One label's line out of the index's rows."""
+    states = {name: 0 for name in STATES} | {s["state"]: s["many"] for s in row["states"]}
+    seen = sum(states.values())
+    states["waiting"] += max(0, row["tasks"] - seen)
+    began = min((s["began"] for s in row["states"] if s["began"]), default="")
+    ended = max((s["ended"] for s in row["states"] if s["ended"]), default="")
+    wall = _seconds(began, ended if over or not states["running"] else now())
+    cpu = sum(s["cpu_s"] or 0.0 for s in row["states"])
+    done = sum(states[name] for name in ENDED)
+    left = states["waiting"] + states["running"]
+    return {
+        "label": row["label"],
+        "tasks": row["tasks"],
+        **states,
+        "tries": max(0, sum(s["tries"] or 0 for s in row["states"]) - seen),
+        "began": began,
+        "ended": ended,
+        "wall_s": round(wall, 3),
+        "cpu_s": round(cpu, 3),
+        "rss_mib": max((s["rss_mib"] or 0 for s in row["states"]), default=0),
+        "efficiency": round(cpu / (wall * row["ranks"]), 3) if wall > 0 else None,
+        "left_s": 0.0 if not left else round(left * wall / done, 1) if done and wall else None,
+    }
+
+
+def progress(home: Home, entry: Mapping[str, Any]) -> Progress:
+    """See how a run stands; the index is brought up to date first."""
+    folder = Path(entry["submit_path"])
+    state, owner = state_of(folder), claim.read(folder)
+
+    def ask(index: Index) -> list[dict[str, Any]]:
+        index.refresh(entry["run"])
+        return index.groups(entry["run"])
+
+    rows = asked(home, ask)
+    living = owner.text if owner is not None and owner.alive is not False else None
+    groups = [_group(row, state != "running") for row in rows]
+    return Progress(entry["run"], entry["output_run"], entry["submit_path"], state, living, groups)

@@ -1,0 +1,84 @@
+"""What runs there are and how they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from campaign.home import Home
+from campaign.journal import claim
+from campaign.journal.index import Index, asked
+from campaign.journal.index_campaigns import Spoken
+from campaign.lines import parse
+
+#: Errors of a run that are told.
+MOST = 100
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run.
+
+    Its ``state`` is running, done, failed, cancelled, drained, lost (its driver is gone without a word), or unknown:
+    its folder may not be read.
+    """
+
+    run: str
+    template: str
+    ticket: str
+    state: str
+    published: int
+    failed: int
+    output_run: str
+    submit_path: str
+    errors: Sequence[str]
+
+
+def state_of(folder: Path) -> str:
+    """What became of the run of a folder, as its last driver said; lost where that is gone without a word."""
+    path = folder / "journal" / "driver.jsonl"
+    text = path.read_bytes() if path.exists() else b""
+    found = [parse(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]
+    ends = [one for one in found if isinstance(one, dict) and one.get("event") in ("started", "done", "failed")]
+    detail = ends[-1].get("detail") if ends else None
+    if isinstance(detail, dict) and "state" in detail:
+        return str(detail["state"])
+    owner = claim.read(folder)
+    return "lost" if owner is None or owner.alive is False else "running"
+
+
+def status(home: Home) -> tuple[list[RunStatus], list[Spoken]]:
+    """All runs of a home, newest last, and its campaigns."""
+    return asked(home, lambda index: _status(home, index))
+
+
+def _status(home: Home, index: Index) -> tuple[list[RunStatus], list[Spoken]]:
+    index.refresh()
+    counts = index.counts()
+    runs = [_run(entry, index, counts.get(entry["run"], {})) for entry in home.runs()]
+    return runs, index.campaigns()
+
+
+def _state(folder: Path) -> str:
+    try:
+        return state_of(folder)
+    except OSError:  # another operator's: said when its journals were looked at
+        return "unknown"
+
+
+def _run(entry: Mapping[str, Any], index: Index, counts: Mapping[str, int]) -> RunStatus:
+    troubled = counts.get("failed", 0) + counts.get("lost", 0)
+    errors = index.failures(entry["run"], ("failed", "lost"), MOST) if troubled else []
+    return RunStatus(
+        entry["run"],
+        entry["template"],
+        entry["ticket"],
+        _state(Path(entry["submit_path"])),
+        counts.get("published", 0),
+        counts.get("failed", 0),
+        entry["output_run"],
+        entry["submit_path"],
+        tuple(f"{row['task'].rstrip(':')}: {row['error']}" for row in errors),
+    )

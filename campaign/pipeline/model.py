@@ -1,0 +1,209 @@
+"""Pipelines in upstream's shape, mapped to kernels.
+
+A pipeline imports others, names tasks by label and class, and configures them.
+Configuration is data: a ``python:`` block is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from campaign.documents import Entry, plain
+from campaign.kinds.tasks import TASKS, Kind
+from campaign.pipeline.files import Draft, DraftPipeline, Reader
+from campaign.problems import Problem, Problems, near, suggest
+
+_OPTIONS = "extraQgraphOptions"
+
+
+class PipelineErrors(Problems):
+    """Everything that is wrong with a pipeline and what it imports."""
+
+
+@dataclass(frozen=True)
+class PipelineTask:
+    """A task of a pipeline, mapped and checked.
+
+    Parameters
+    ----------
+    label : `str`
+        Upstream's label.
+    cls : `str`
+        Upstream's class.
+    kernel, kind, dimensions
+        See `campaign.kinds.tasks.TaskClass`.
+    config : `dict`
+        The configuration by upstream's names, dotted, defaults filled in.
+    settings : `dict`
+        The part of it that the kernel takes, by the kernel's names.
+    inputs, outputs : `dict` [`str`, `str`]
+        Dataset types by connection.
+    """
+
+    label: str
+    cls: str
+    kernel: str
+    kind: Kind
+    dimensions: tuple[str, ...]
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline, resolved.
+
+    Parameters
+    ----------
+    path : `str`
+        The file that serves it.
+    description, instrument : `str`
+        As written; may be empty.
+    tasks : `dict` [`str`, `PipelineTask`]
+        By label, in order.
+    subsets : `dict` [`str`, `tuple` [`str`]]
+        Labels by name.
+    warnings : `tuple` [`str`]
+        What was left out.
+    """
+
+    path: str
+    description: str
+    instrument: str
+    tasks: Mapping[str, PipelineTask]
+    subsets: Mapping[str, tuple[str, ...]]
+    warnings: tuple[str, ...]
+
+
+def load(path: str, instrument: str, environment: Mapping[str, str], options: str = "") -> Pipeline:
+    """Read a pipeline and all that it imports.
+
+    Parameters
+    ----------
+    path : `str`
+        The file, with ``#label,...`` or ``#subset`` where only a part of it is
+        wanted.  Where ``.../<instrument>/X.yaml`` does not exist,
+        ``.../any/X.yaml`` serves.
+    instrument : `str`
+        The Butler's instrument name.
+    environment : `~collections.abc.Mapping` [`str`, `str`]
+        For ``$CP_PIPE_DIR`` and the like.
+    options : `str`, optional
+        ``--config label:field=value``, as often as needed.
+
+    Raises
+    ------
+    PipelineErrors
+        With every problem that was found.
+    """
+    reader = Reader(instrument, environment)
+    location, _, wanted = path.partition("#")
+    file = reader.find(Entry(location, ""), Path())
+    if file is None:
+        raise PipelineErrors(location, reader.all_problems())
+    draft = reader.read(file, ())
+    reader.problems += _configure(draft, options)
+    if wanted:
+        reader.problems += _keep(draft, {name.strip() for name in wanted.split(",")})
+    tasks = {}
+    for label, task in draft.tasks.items():
+        built = _task(label, task, draft.parameters)
+        if isinstance(built, PipelineTask):
+            tasks[label] = built
+        else:
+            reader.problems += built
+    if not draft.tasks and not reader.all_problems():
+        reader.problems.append(Problem("there are no tasks", file.name))
+    if problems := reader.all_problems():
+        raise PipelineErrors(str(file), problems)
+    return Pipeline(str(file), draft.description, draft.instrument, tasks, draft.subsets, tuple(reader.warnings))
+
+
+def _value(text: str) -> Any:
+    """Read a value from the command line: a number, true, false, a list, or text."""
+    try:
+        return json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        return text
+
+
+def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
+    """Apply ``--config label:field=value``."""
+    try:
+        words = shlex.split(options.replace("--config=", "--config "))
+    except ValueError as error:
+        return [Problem(f"{options}: {error}", _OPTIONS)]
+    problems = []
+    while words:
+        word = words.pop(0)
+        argument = words.pop(0) if word in ("-c", "--config") and words else ""
+        label, _, rest = argument.partition(":")
+        name, equals, text = rest.partition("=")
+        if not equals:
+            problems.append(Problem(f"{word} {argument}: not understood", _OPTIONS, "--config label:field=value"))
+        elif label not in draft.tasks:
+            problems.append(Problem(f"there is no task {label}", _OPTIONS, suggest(label, draft.tasks)))
+        else:
+            task = draft.tasks[label]
+            draft.tasks[label] = replace(task, config={**task.config, name: Entry(_value(text), _OPTIONS)})
+    return problems
+
+
+def _keep(draft: DraftPipeline, wanted: set[str]) -> list[Problem]:
+    """Leave out every task that was not asked for."""
+    known = [*draft.tasks, *draft.subsets]
+    problems = [Problem(f"#{name}: there is no such task", "", suggest(name, known)) for name in wanted - set(known)]
+    labels = wanted.union(*(draft.subsets.get(name, ()) for name in wanted))
+    draft.tasks = {label: task for label, task in draft.tasks.items() if label in labels or problems}
+    return problems
+
+
+def _task(label: str, draft: Draft, parameters: Mapping[str, Entry]) -> PipelineTask | list[Problem]:
+    """Map a task to its kernel; what is wrong with it where anything is."""
+    cls = str(draft.cls.value)
+    known = TASKS.get(cls)
+    if known is None:
+        meant = near(cls, TASKS, cutoff=0.95)
+        hint = f"did you mean {meant}?" if meant else f"mapped are {', '.join(sorted(TASKS))}"
+        return [Problem(f"{label}: the task class {cls} is not mapped to a kernel", draft.cls.where, hint)]
+    values = {name: entry.default for name, entry in known.fields.items()}
+    connections = {**known.inputs, **known.outputs}
+    problems = []
+    for name, entry in draft.config.items():
+        value, wrong = _substituted(entry, parameters)
+        connection = name.removeprefix("connections.")
+        if wrong:
+            problems.append(replace(wrong, what=f"{label}: {name}: {wrong.what}"))
+        elif connection != name and connection in connections and isinstance(value, str):
+            connections[connection] = value
+        elif name not in known.fields:
+            names = [*known.fields, *(f"connections.{other}" for other in connections)]
+            problems.append(Problem(f"{label}: {cls} has no field {name}", entry.where, suggest(name, names)))
+        elif objection := known.fields[name].objection(value):
+            problems.append(Problem(f"{label}: {name}: {value!r}: {objection}", entry.where))
+        else:
+            values[name] = value
+    settings = {entry.kernel: values[name] for name, entry in known.fields.items() if entry.kernel}
+    return problems or PipelineTask(
+        *(label, cls, known.kernel, known.kind, known.dimensions, values, settings),
+        {name: connections[name] for name in known.inputs},
+        {name: connections[name] for name in known.outputs},
+    )
+
+
+def _substituted(entry: Entry, parameters: Mapping[str, Entry]) -> tuple[Any, Problem | None]:
+    """Put a parameter's value in place of ``parameters.name``."""
+    value = plain(entry)
+    if not isinstance(value, str) or not value.startswith("parameters."):
+        return value, None
+    name = value.removeprefix("parameters.")
+    if name not in parameters:
+        return None, Problem(f"there is no parameter {name}", entry.where, suggest(name, parameters))
+    return plain(parameters[name]), None

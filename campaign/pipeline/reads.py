@@ -1,0 +1,137 @@
+"""What each product is made from, by the pipelines as they are, beside DMTN-222's figure 2 as it was."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import Any, Final
+
+from campaign.pipeline import model as pipelines
+from campaign.pipeline import svg
+from campaign.pipeline.makers import product_of
+from campaign.pipeline.model import Pipeline
+from campaign.planning.corrections import KINDS
+from templates import ROOT
+
+PIPELINES: Final = ROOT / "cp_pipe" / "pipelines"
+#: Fill and border of a product that is made as the figure says, and of one that is not.
+PLAIN: Final = ("#f4f4f4", "#9a9a9a")
+ODD: Final = ("#fff3b0", "#b7791f")
+ARROW: Final = (
+    "An arrow leads to what is made from a product; below each name is all that it reads, also by way of others."
+)
+#: DMTN-222 (2025-04), figure 2: what each calibration depends on.
+FIGURE_2: Final[Mapping[str, tuple[str, ...]]] = {
+    "bias": (),
+    "defects": ("bias",),
+    "dark": ("defects",),
+    "flat": ("dark",),
+    "ptc": ("flat",),
+    "linearizer": ("ptc",),
+    "bfk": ("ptc",),
+    "cti": ("ptc",),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A product that is made from other things than the figure says."""
+
+    product: str
+    more: tuple[str, ...]
+    less: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """For a person."""
+        words = [f"reads {', '.join(self.more)} too"] * bool(self.more)
+        return f"{self.product}: " + "; ".join(words + [f"does not read {', '.join(self.less)}"] * bool(self.less))
+
+
+def reads(instrument: str, environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """What each product of an instrument's packaged pipelines is made from, nothing before what it needs.
+
+    Raises
+    ------
+    ConfigurationError
+        A pipeline cannot be read.
+    """
+    names = {path.name for folder in (instrument, "any") for path in (PIPELINES / folder).glob("cp*.yaml")}
+    found: dict[str, tuple[str, ...]] = {}
+    for name in sorted(names):
+        own, shared = PIPELINES / instrument / name, PIPELINES / "any" / name
+        path = own if own.exists() else shared
+        pipeline = pipelines.load(str(path), instrument, environment, "")
+        found[product_of(pipeline)] = tuple(_inputs(pipeline))
+    for name in {n for needs in found.values() for n in needs} - found.keys():
+        found[name] = ()
+    return {name: tuple(sorted(found[name])) for name in TopologicalSorter(found).static_order()}
+
+
+def _inputs(pipeline: Pipeline) -> Iterator[str]:
+    """Dataset types of the calibrations that its tasks ask for."""
+    for task in pipeline.tasks.values():
+        if task.kernel == "measure_defects":
+            yield task.inputs["inputExp"]
+        for name, kind in KINDS.items() if task.kernel == "isr" else ():
+            if task.config[kind.switch or "doApplyGains"]:
+                yield task.inputs[kind.connection or name]
+
+
+def differences(real: Mapping[str, tuple[str, ...]]) -> list[Difference]:
+    """Of the products that both have."""
+    found = []
+    for name in FIGURE_2.keys() & real.keys():
+        more, less = set(real[name]) - set(FIGURE_2[name]), set(FIGURE_2[name]) - set(real[name])
+        if real[name] and (more or less):
+            found.append(Difference(name, tuple(sorted(more)), tuple(sorted(less))))
+    return sorted(found, key=lambda d: d.product)
+
+
+def draw(instrument: str, real: Mapping[str, tuple[str, ...]]) -> str:
+    """Both, one above the other, and the differences as text below; each box of the first lists all that it reads."""
+    odd = {d.product for d in differences(real)}
+    ours = {name: _box(name, real[name], name in odd) for name in real}
+    theirs = {name: _box(name, (), name in odd) for name in FIGURE_2}
+    head, direct = 30, _direct(real)
+    upper, lower = svg.layout(direct, ours), svg.layout(FIGURE_2, theirs)
+    titles = [f"What {instrument}'s pipelines read", "DMTN-222, figure 2"]
+    style, below = 'font-size="15" font-weight="bold"', 2 * head + upper.height + lower.height
+    lines = [d.text for d in differences(real)]
+    elements = [
+        svg.text(svg.MARGIN, 22, titles[0], style),
+        *svg.graph(direct, ours, head),
+        svg.text(svg.MARGIN, head + upper.height + 22, titles[1], style),
+        *svg.graph(FIGURE_2, theirs, 2 * head + upper.height),
+        *svg.legend([(*PLAIN, "as in the figure, or not in it"), (*ODD, "differs")], below),
+        svg.text(svg.MARGIN, below + 20, ARROW),
+        *(svg.text(svg.MARGIN, below + 44 + 18 * k, line) for k, line in enumerate(lines)),
+    ]
+    width = max(upper.width, lower.width, *(round(svg.wide(line)) + 2 * svg.MARGIN for line in (ARROW, *lines)))
+    title = f"What {instrument}'s calibrations are made from"
+    return svg.document(width, below + 44 + 18 * len(lines) + svg.MARGIN, title, elements)
+
+
+def _direct(real: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """What a product needs that nothing else it needs needs: more arrows nobody could follow."""
+    above: dict[str, set[str]] = {}
+    for name, needs in real.items():  # in their order
+        above[name] = set(needs).union(*(above[n] for n in needs))
+    return {name: tuple(n for n in needs if not any(n in above[m] for m in needs)) for name, needs in real.items()}
+
+
+def _box(name: str, needs: tuple[str, ...], odd: bool) -> svg.Box:
+    lines = textwrap.wrap(", ".join(needs), 24)
+    hint = f"{name} reads {', '.join(needs) or 'nothing'}"
+    return svg.Box(name, lines, *(ODD if odd else PLAIN), hint=hint)
+
+
+def plain(real: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """The JSON document."""
+    return {
+        "reads": {name: list(needs) for name, needs in real.items()},
+        "figure_2": {name: list(needs) for name, needs in FIGURE_2.items()},
+        "differences": [{"product": d.product, "more": d.more, "less": d.less} for d in differences(real)],
+    }

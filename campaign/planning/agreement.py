@@ -1,0 +1,163 @@
+"""Settings of the camera that the frames of a step must share: temperature, gain, read-out mode, ..."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from campaign.butler.records import Selection
+from campaign.camera.headertable import Setting, parts
+from campaign.camera.model import Camera
+from campaign.errors import SubmissionRefused
+from campaign.frames.ingest import read_headers
+from campaign.journal.plan import Plan
+from campaign.planning.inputs import MEND, listed
+
+Value = float | str
+
+
+def number(text: str) -> Value:
+    """A header's value: a number, where it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def shown(value: Value) -> str:
+    """A value, for a message."""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def card(name: str) -> str:
+    """The product's keyword of a setting."""
+    return f"SETTING_{name.upper()}"
+
+
+def alike(values: Mapping[int, Value], within: float) -> list[list[int]]:
+    """Split exposures into groups whose values differ by no more than that; texts must be equal.
+
+    Parameters
+    ----------
+    values : `dict`
+        By exposure.
+    """
+    texts: dict[str, list[int]] = {}
+    for exposure, value in values.items():
+        if isinstance(value, str):
+            texts.setdefault(value, []).append(exposure)
+    found: list[list[int]] = []
+    numbers = [(value, exposure) for exposure, value in values.items() if isinstance(value, float)]
+    start: float | None = None
+    for value, exposure in sorted(numbers):
+        if start is None or value - start > within * (1 + 1e-9) + 1e-9:
+            start = value
+            found.append([])
+        found[-1].append(exposure)
+    return [sorted(group) for group in (*found, *texts.values())]
+
+
+def _value(setting: Setting, headers: Mapping[str, Any]) -> Value | None:
+    """The first source of a setting that a header has and that is not blank."""
+    for source in setting.keywords:
+        found = {k: str(headers[k]).strip() for k in parts(source) if headers.get(k) is not None}
+        if len(found) == len(parts(source)) and all(found.values()):
+            return number(source.format_map(found) if "{" in source else found[source])
+    return None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the frames' headers say of the camera's settings.
+
+    Parameters
+    ----------
+    values : `dict`
+        By setting, and exposure; those that say nothing are not in it.
+    problems, notes : `list` [`str`]
+        What keeps the frames from being combined; what is not known.
+    """
+
+    values: Mapping[str, Mapping[int, Value]] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def cards(self) -> dict[str, Value]:
+        """For the products' headers: the first exposure's value of each."""
+        return {card(name): next(iter(values.values())) for name, values in self.values.items() if values}
+
+
+def read(camera: Camera, selection: Selection) -> Settings:
+    """Read one raw of each exposure: its settings, and whether they agree."""
+    wanted = camera.translation.agree
+    if not wanted:
+        return Settings()
+    there = [raw for raw in selection.raws if raw.bytes is not None]
+    often = Counter(raw.detector for raw in there)  # of one detector, as far as that goes: each has its own temperature
+    one: dict[int, str] = {}
+    for raw in sorted(there, key=lambda r: (r.exposure, -often[r.detector], r.detector)):
+        one.setdefault(raw.exposure, raw.path)
+    keywords = [k for setting in wanted.values() for source in setting.keywords for k in parts(source)]
+    wanted_of = list(one.values()), list(dict.fromkeys(keywords)), 1, camera.translation.headers
+    answers = read_headers(*wanted_of, whole=False) if one else []
+    headers = {e: a["headers"] for e, a in zip(one, answers, strict=True) if "error" not in a}
+    values: dict[str, dict[int, Value]] = {}
+    problems, notes = [], []
+    for name, setting in wanted.items():
+        known = {e: v for e, h in headers.items() if (v := _value(setting, h)) is not None}
+        values[name] = known
+        where = f"{name} ({' or '.join(setting.keywords)})"
+        silent = [e for e in headers if e not in known]
+        if silent:
+            some = f"{len(silent)} of {len(headers)} exposures do not say their {where}: {listed(silent)}"
+            notes.append(some if known else f"{where} is not compared: no frame has such a keyword")
+        groups = alike(known, setting.within)
+        if len(groups) > 1:
+            lists = "; ".join(f"{_range([known[e] for e in g])} in {len(g)}: exposure {listed(g)}" for g in groups)
+            most = f" by more than {setting.within:g}" if setting.within else ""
+            problems.append(f"{where} differs{most}: {lists}")
+    return Settings(values, problems, notes)
+
+
+def _range(values: Sequence[Value]) -> str:
+    numbers = [v for v in values if isinstance(v, float)]
+    ends = [min(numbers), max(numbers)] if numbers else [values[0]]
+    return " to ".join(dict.fromkeys(map(shown, ends)))
+
+
+def require(settings: Settings, where: str) -> None:
+    """Refuse frames whose settings do not agree.
+
+    Raises
+    ------
+    SubmissionRefused
+        Naming the groups.
+    """
+    if settings.problems:
+        raise SubmissionRefused("; ".join(settings.problems), where=where, do=MEND)
+
+
+def against(camera: Camera, settings: Settings, plan: Plan) -> list[str]:
+    """Notes about calibrations that were made at other settings than the frames they are applied to."""
+    wanted = camera.translation.agree
+    task = next((t for t in plan.tasks if t.job.inputs.get("raw")), None)
+    roles = [r for r in ("bias", "dark", "flat") if task and task.job.inputs.get(r)]
+    if not wanted or not task or not roles:
+        return []
+    paths = [plan.files[task.job.inputs[role][0]]["path"] for role in roles]
+    notes = []
+    for role, answer in zip(roles, read_headers(paths, [card(n) for n in wanted], 1, whole=False), strict=True):
+        for name, setting in wanted.items():
+            there = answer.get("headers", {}).get(card(name))
+            here = settings.cards.get(card(name))
+            if there is None or here is None:
+                continue
+            there = number(str(there).strip())
+            if len(alike({0: here, 1: there}, setting.within)) > 1:
+                notes.append(
+                    f"the {role} that is applied was taken at {name} {shown(there)}, the frames at {shown(here)}"
+                )
+    return notes

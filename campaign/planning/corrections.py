@@ -1,0 +1,307 @@
+"""What corrects the frames: of the calibrations that a pipeline asks for, what find-first gives, or a person names."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from campaign.butler.records import Association, CalibrationRef, ExposureRecord, Selection, to_nsec
+from campaign.errors import ConfigurationError, SubmissionRefused
+from campaign.planning.inputs import listed
+from campaign.problems import suggest
+
+if TYPE_CHECKING:
+    from campaign.butler.repository import Repository
+    from campaign.pipeline.model import PipelineTask
+
+Found = Mapping[tuple[int, int], CalibrationRef]
+#: Calibrations that come near and are told of, where none fits.
+NEAREST: Final = 3
+
+
+@dataclass(frozen=True)
+class _Miss:
+    """A calibration that an exposure just misses: by how many days, and the criterion in words."""
+
+    days: float
+    text: str
+
+
+def _miss(link: Association, exposure: ExposureRecord) -> _Miss | None:
+    """What keeps a calibration of the right detector from an exposure."""
+    at = to_nsec(exposure.begin)
+    what = f"{link.run} in {link.collection}"
+    taken = f"exposure {exposure.id} began at {exposure.begin}"
+    for bound, word, sign in ((link.begin, "from", 1), (link.end, "until", -1)):
+        if bound is not None and sign * (to_nsec(bound) - at) > 0:
+            days = sign * (to_nsec(bound) - at) / 86400e9
+            return _Miss(days, f"the nearest, {what}, is valid {word} {bound} only: {taken}, {days:.3g} days off")
+    physical_filter = link.data_id.get("physical_filter", exposure.physical_filter)
+    if physical_filter != exposure.physical_filter:
+        return _Miss(
+            0.0, f"{what} is of filter {physical_filter}, exposure {exposure.id} of {exposure.physical_filter}"
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A calibration that frames are corrected by.
+
+    Parameters
+    ----------
+    switch : `str`
+        Field of the signature removal that asks for it; '' where frames in electron do.
+    setting : `str`
+        Its name among the kernel's settings.
+    needed : `bool`
+        Frames do not go without it; else it is left out where the inputs hold none.
+    connection : `str`
+        What the signature removal calls it, where that is not its own name.
+    """
+
+    switch: str
+    setting: str
+    needed: bool = False
+    connection: str = ""
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "bias": Kind("doBias", "bias", needed=True),
+    "dark": Kind("doDark", "dark", needed=True),
+    "linearizer": Kind("doLinearize", "linearity"),
+    "crosstalk": Kind("doCrosstalk", "crosstalk"),
+    "defects": Kind("doDefect", "defects"),
+    "cti": Kind("doDeferredCharge", "deferred", connection="deferredChargeCalib"),
+    "ptc": Kind("", "ptc"),
+}
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """The calibrations of a step.
+
+    Parameters
+    ----------
+    refs : `dict` [`str`, `dict` [`int`, `CalibrationRef`]]
+        By kind and detector: what is applied.
+    absent : `tuple` [`str`]
+        Kinds that were asked for and are left out.
+    notes : `tuple` [`str`]
+        That they are.
+    types : `dict` [`str`, `str`]
+        By kind, the dataset type.
+    instead : `dict` [`str`, `dict` [`int`, `str`]]
+        By kind that a person has named, and detector, the RUN that find-first would give.
+    """
+
+    refs: Mapping[str, Mapping[int, CalibrationRef]]
+    absent: tuple[str, ...]
+    notes: tuple[str, ...]
+    types: Mapping[str, str]
+    instead: Mapping[str, Mapping[int, str]]
+
+    @property
+    def settings(self) -> dict[str, bool]:
+        """Settings of the kernel: it applies what was found, and nothing else."""
+        return {kind.setting: name in self.refs for name, kind in KINDS.items()}
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Entries of the file table, by dataset id."""
+        return {ref.dataset_id: {"path": ref.path} for refs in self.refs.values() for ref in refs.values()}
+
+    def inputs(self, detector: int) -> dict[str, list[str]]:
+        """Keys of the file table that a detector's tasks read, by role."""
+        return {kind: [refs[detector].dataset_id] for kind, refs in self.refs.items()}
+
+    def summary(self) -> list[dict[str, Any]]:
+        """What is applied, for a person: a row a certification, with its detectors."""
+        rows: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+        for kind, refs in self.refs.items():
+            for detector, ref in refs.items():
+                rows[kind, ref.run, ref.collection, ref.begin, ref.end] += [detector]
+        names = ("type", "run", "collection", "begin", "end")
+        return [
+            dict(zip(names, row, strict=True)) | {"dataset_type": self.types[str(row[0])], "detectors": detectors}
+            for row, detectors in rows.items()
+        ]
+
+    def cards(self, detector: int | None) -> dict[str, str]:
+        """Provenance: which calibrations, from where, valid when; and which there were none of."""
+        cards: dict[str, str] = {}
+        for kind, refs in self.refs.items():
+            if detector is not None:
+                ref, key = refs[detector], f"CALIB_{kind.upper()}"
+                cards |= {f"{key}_ID": ref.dataset_id, f"{key}_RUN": ref.run, f"{key}_COLLECTION": ref.collection}
+                cards |= {f"{key}_BEGIN": ref.begin or "unbounded", f"{key}_END": ref.end or "unbounded"}
+        for kind, runs in self.instead.items():
+            if detector is not None:
+                cards[f"CALIB_{kind.upper()}_NAMED"] = f"by the operator, find-first gives {runs[detector]}"
+        return cards | {f"CALIB_{kind.upper()}": "none" for kind in self.absent}
+
+
+def require_known(named: Mapping[str, str], wanted: Collection[str], pipeline: str) -> None:
+    """Refuse a calibration that is named though nothing asks for it.
+
+    Raises
+    ------
+    ConfigurationError
+        With what is asked for.
+    """
+    for name in named.keys() - set(wanted):
+        do = suggest(name, wanted) if wanted else "leave --calibration out"
+        raise ConfigurationError(f"--calibration {name}: the pipeline asks for no {name}", where=pipeline, do=do)
+
+
+class Finder:
+    """Finds the calibrations of a step.
+
+    Parameters
+    ----------
+    isr : `PipelineTask`
+        The signature removal.
+    pipeline : `str`
+        Its file, for messages.
+    inputs : sequence of `str`
+        Collections, in the order of the search.
+    unit : `str`
+        Of the camera's frames; ``electron`` asks for gains.
+    named : `dict` [`str`, `str`]
+        By kind, the collection that it is to come from, whatever the inputs have.
+    """
+
+    def __init__(
+        self,
+        isr: PipelineTask,
+        pipeline: str,
+        inputs: Sequence[str],
+        unit: str,
+        selection: Selection,
+        repository: Repository,
+        named: Mapping[str, str],
+    ) -> None:
+        self._isr, self._pipeline, self._unit, self._named = isr, pipeline, unit, named
+        self._selection, self._repository = selection, repository
+        self._inputs = inputs
+        self._there = [name for name in inputs if repository.collection_type(name) is not None]
+
+    def find(self) -> Corrections:
+        """Find them all.
+
+        Raises
+        ------
+        ConfigurationError
+            One is named that is not asked for, or a collection that is not there.
+        SubmissionRefused
+            One is missing that frames do not go without, or that other
+            frames have; one cannot be applied by this version; the exposures
+            of a detector need different ones.
+        """
+        refs, absent, notes, instead = {}, [], [], {}
+        wanted = {name: kind for name, kind in KINDS.items() if self._asked(kind)}
+        require_known(self._named, wanted, self._pipeline)
+        for name, kind in wanted.items():
+            found = self._search(name, kind, self._there)
+            if name in self._named:
+                there = [self._named[name]]
+                refs[name] = self._one_a_detector(name, kind, self._search(name, kind, there), there)
+                instead[name] = {d: self._usual(found, d) for d in self._detectors}
+                usual = listed(dict.fromkeys(instead[name].values()))
+                notes.append(f"{name} is that of {there[0]}, as --calibration says; find-first gives {usual}")
+            elif found or kind.needed:
+                refs[name] = self._one_a_detector(name, kind, found, self._inputs)
+            else:
+                absent.append(name)
+        notes += self._left_out({name: wanted[name] for name in absent})
+        types = {name: self._type(name, KINDS[name]) for name in refs}
+        return Corrections(refs, tuple(absent), tuple(notes), types, instead)
+
+    def _search(self, name: str, kind: Kind, there: Sequence[str]) -> Found:
+        selection = self._selection
+        return self._repository.find_calibrations(
+            self._type(name, kind), there, selection.exposures, selection.detectors
+        )
+
+    def _usual(self, found: Found, detector: int) -> str:
+        """The RUN that find-first gives for a detector, for a person."""
+        pairs = [(e.id, detector) for e in self._selection.exposures]
+        runs = dict.fromkeys(found[pair].run if pair in found else "none" for pair in pairs)
+        return " and ".join(runs)
+
+    def _asked(self, kind: Kind) -> bool:
+        return bool(self._isr.config[kind.switch]) if kind.switch else self._unit == "electron"
+
+    def _type(self, name: str, kind: Kind) -> str:
+        """The dataset type that the pipeline wants for it."""
+        return self._isr.inputs[kind.connection or name]
+
+    def _left_out(self, kinds: Mapping[str, Kind]) -> list[str]:
+        """Say of the kinds that there are none of, in one line, and of those that do not fit, in another."""
+        fits = [
+            name for name, kind in kinds.items() if self._repository.associations(self._type(name, kind), self._there)
+        ]
+        texts = []
+        for names, where in (
+            ([name for name in kinds if name not in fits], "in the inputs"),
+            (fits, "of the inputs is for these exposures and detectors"),
+        ):
+            switched = {name: kinds[name].switch for name in names if kinds[name].switch}
+            left = [f"left out ({', '.join(switched.values())})"] if switched else []
+            left += ["gains and read noises are the camera file's"] if len(switched) < len(names) else []
+            texts += [f"no {', '.join(names)} {where}: {'; '.join(left)}"] if names else []
+        return texts
+
+    def _one_a_detector(self, name: str, kind: Kind, found: Found, there: Sequence[str]) -> dict[int, CalibrationRef]:
+        self._require_all(name, kind, found, there)
+        return {d: self._only(name, d, [found[e.id, d] for e in self._selection.exposures]) for d in self._detectors}
+
+    @property
+    def _detectors(self) -> Sequence[int]:
+        return self._selection.detectors
+
+    def _require_all(self, name: str, kind: Kind, found: Found, there: Sequence[str]) -> None:
+        lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for detector in self._detectors:
+            exposures = tuple(e.id for e in self._selection.exposures if (e.id, detector) not in found)
+            lacking[exposures] += [detector]
+        lacking.pop((), None)
+        if not lacking:
+            return
+        which = "; ".join(f"detector {listed(d)} at exposure {listed(e)}" for e, d in lacking.items())
+        others = ", while others have one" if found else ""
+        begin = f"make a {name} and certify it from before that date on (START_DATE)" if kind.needed else "certify one"
+        option = f"--set extraQgraphOptions='--config {self._isr.label}:{kind.switch}=false'"
+        without = f"go without: {option}" if kind.switch else f"take every {name} out of the inputs"
+        pairs = [(e, d) for exposures, detectors in lacking.items() for e in exposures for d in detectors]
+        known = [collection for collection in there if self._repository.collection_type(collection)]
+        near = "".join(f"\n  {text}" for text in self._nearest(self._type(name, kind), pairs, known))
+        raise SubmissionRefused(
+            f"no {self._type(name, kind)} is valid for {which} in {', '.join(there)}{others}{near}",
+            do=f"{begin}, or {without}",
+        )
+
+    def _nearest(self, dataset_type: str, pairs: Sequence[tuple[int, int]], there: Sequence[str]) -> list[str]:
+        """Say of the calibrations that come nearest to some (exposure, detector) what keeps them from being taken."""
+        links, detectors = self._repository.associations(dataset_type, there), {d for _, d in pairs}
+        own = [link for link in links if link.data_id.get("detector") in detectors]
+        if not own:
+            others = sorted({int(link.data_id["detector"]) for link in links if "detector" in link.data_id})
+            return [f"those of the inputs are of detector {listed(others)}"] if others else []
+        lacking = {e for e, _ in pairs}
+        exposures = [e for e in self._selection.exposures if e.id in lacking]
+        found = [miss for link in own for e in exposures if (miss := _miss(link, e))]
+        texts = dict.fromkeys(miss.text for miss in sorted(found, key=lambda m: m.days))
+        return list(texts)[:NEAREST]
+
+    def _only(self, name: str, detector: int, refs: Sequence[CalibrationRef]) -> CalibrationRef:
+        several = {ref.dataset_id: ref for ref in refs}
+        if len(several) > 1:
+            names = " and ".join(f"{r.run} ({r.begin or 'ever'} to {r.end or 'ever'})" for r in several.values())
+            raise SubmissionRefused(
+                f"the exposures of detector {detector} need different {name} calibrations: {names}",
+                do="split the selection at the validity's limit",
+            )
+        return refs[0]

@@ -1,0 +1,158 @@
+"""What a selection must be to become a product: right type, one filter, enough frames, nothing missing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence, Set
+
+from campaign.butler.records import ExposureRecord, Raw, Selection
+from campaign.camera.model import Camera
+from campaign.errors import ConfigurationError, SubmissionRefused
+
+MINIMUM = 3
+#: Raws that a step can have at most: more are a mistake, or more than one step.
+MOST = 1_000_000
+MEND = "mend the selection, or leave frames out with --exclude ID"
+SHOWN = 8
+
+
+def listed(items: Iterable[object]) -> str:
+    """A few of many, for a message."""
+    words = [str(item) for item in items]
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return ", ".join(words[:SHOWN]) + more
+
+
+def without(selection: Selection, excluded: Collection[int]) -> Selection:
+    """Leave exposures out.
+
+    Raises
+    ------
+    ConfigurationError
+        One of them was not selected anyhow.
+    """
+    strangers = sorted(set(excluded) - {e.id for e in selection.exposures})
+    if strangers:
+        there = sorted(e.id for e in selection.exposures)
+        raise ConfigurationError(
+            f"the selection has no exposure {listed(strangers)}",
+            where="--exclude",
+            do=f"its {len(there)} exposures are {there[0]} to {there[-1]}",
+        )
+    return Selection(
+        tuple(e for e in selection.exposures if e.id not in excluded),
+        tuple(r for r in selection.raws if r.exposure not in excluded),
+    )
+
+
+#: A condition that names detectors, or asks for a purpose; one that only leaves some out does not match.
+_NAMED = re.compile(r"(?<![\w.])detector(?:\.\w+)?\s*(?:=|in\b|[<>])", re.IGNORECASE)
+
+
+def names_detectors(query: str) -> bool:
+    """Whether an expression itself says which detectors are in."""
+    return _NAMED.search(re.sub(r"'[^']*'", "''", query)) is not None
+
+
+def absent(selection: Selection, camera: Camera, query: str) -> list[str]:
+    """Science detectors of which no raw at all is selected, though nothing leaves them out."""
+    if "detector" in query:
+        return []
+    return [camera.by_id[d].name for d in camera.detector_ids("SCIENCE") if d not in selection.detectors]
+
+
+def for_purpose(selection: Selection, camera: Camera, query: str) -> Selection:
+    """Keep the science detectors, unless the expression itself names others."""
+    wanted = purposed({raw.detector for raw in selection.raws}, camera, query)
+    return Selection(selection.exposures, tuple(r for r in selection.raws if r.detector in wanted))
+
+
+def purposed(detectors: Set[int], camera: Camera, query: str) -> Set[int]:
+    """Of detectors that were found the science ones, unless the expression itself names others."""
+    return detectors if names_detectors(query) else detectors & set(camera.detector_ids("SCIENCE"))
+
+
+def _types(exposures: Sequence[ExposureRecord], product: str) -> str | None:
+    wrong = [e for e in exposures if e.type != product]
+    if not wrong:
+        return None
+    kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(e.type for e in exposures).most_common())
+    return f"a {product} is made of {product} frames, the selection has {kinds}: exposure {listed(e.id for e in wrong)}"
+
+
+def _filters(exposures: Sequence[ExposureRecord], product: str) -> str | None:
+    filters = Counter(e.physical_filter for e in exposures)
+    if product != "flat" or len(filters) == 1:
+        return None
+    odd = filters.most_common()[-1][0]
+    counts = ", ".join(f"{n} in {name}" for name, n in filters.most_common())
+    ids = listed(e.id for e in exposures if e.physical_filter == odd)
+    return f"frames of several filters: {counts}; {odd} is exposure {ids}"
+
+
+def _unreachable(raws: Sequence[Raw]) -> str | None:
+    lost = [r for r in raws if r.bytes is None]
+    return f"{len(lost)} of {len(raws)} raw files cannot be reached: {listed(r.path for r in lost)}" if lost else None
+
+
+def unreadable(paths: Iterable[str]) -> list[str]:
+    """Those of some files that are there and that we may not read."""
+    return [path for path in paths if not os.access(path, os.R_OK, effective_ids=True)]
+
+
+def _denied(raws: Sequence[Raw]) -> str | None:
+    shut = unreadable(r.path for r in raws if r.bytes is not None)
+    who = f"{len(shut)} of {len(raws)} raw files may not be read (uid {os.geteuid()})"
+    return f"{who}: {listed(shut)}" if shut else None
+
+
+def problems(selection: Selection, product: str, allow_missing: bool) -> list[str]:
+    """Why this selection cannot become the product; empty if it can.
+
+    Parameters
+    ----------
+    selection : `Selection`
+    product : `str`
+        ``bias``, ``dark`` or ``flat``.
+    allow_missing : `bool`
+        Combine what there is of a detector that lacks some exposures.
+    """
+    exposures = selection.exposures
+    if len(selection.raws) > MOST:
+        return [f"the selection has {len(selection.raws)} raws, a step can have {MOST}"]
+    found = [_types(exposures, product), _filters(exposures, product), _unreachable(selection.raws)]
+    found.append(_denied(selection.raws))
+    counts = Counter(r.detector for r in selection.raws)
+    few = [d for d in selection.detectors if counts[d] < MINIMUM]
+    if few:
+        have = listed(f"detector {d} has {counts[d]}" for d in few)
+        found.append(f"a {product} is made of {MINIMUM} frames at least: {have}")
+    if selection.missing and not allow_missing:
+        found.append(f"{missing(selection)}; --allow-missing combines what there is")
+    return [text for text in found if text]
+
+
+def missing(selection: Selection) -> str:
+    """Name the (exposure, detector) pairs without a raw; empty where there are none."""
+    pairs = listed(f"({e}, {d})" for e, d in selection.missing)
+    return f"no raw of (exposure, detector) {pairs}" if pairs else ""
+
+
+def require(selection: Selection, product: str, allow_missing: bool, where: str) -> None:
+    """Refuse a selection with `problems`.
+
+    Parameters
+    ----------
+    where : `str`
+        Where the selection stands, for the message; see `problems` for the others.
+
+    Raises
+    ------
+    SubmissionRefused
+        It cannot become the product.
+    """
+    found = problems(selection, product, allow_missing)
+    if found:
+        raise SubmissionRefused("; ".join(found), where=where, do=MEND)

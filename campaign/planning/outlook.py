@@ -1,0 +1,84 @@
+"""What a step will take, before what it needs is made: its frames are counted, and that is all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from campaign.errors import ConfigurationError
+from campaign.frames.ingest import camera_of
+from campaign.planning.allocation import site_of, slots
+from campaign.planning.cost import by_geometry
+from campaign.planning.derived import is_derived
+from campaign.planning.inputs import purposed
+from campaign.planning.usage import Work, expected, raw_pixels, work
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from campaign.butler.repository import Repository
+    from campaign.camera.model import Camera
+    from campaign.planning.step import Step
+
+#: Kernels that read every raw.
+READERS = ("combine", "cti", "flat_measure", "isr")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a step will take.
+
+    Parameters
+    ----------
+    cpu_seconds : `float`
+    wall_seconds : `float` or `None`
+        Only where all of it was seen before.
+    """
+
+    cpu_seconds: float
+    wall_seconds: float | None
+
+
+def outlook(step: Step, repository: Repository) -> Outlook:
+    """Estimate a step by what was seen of its labels, and by the camera's geometry where nothing was.
+
+    Raises
+    ------
+    ConfigurationError
+        Its selection finds nothing, or cannot be read.
+    """
+    camera = camera_of(step.home, step.config.instrument)
+    derived = is_derived(step.pipeline)
+    counts = dict.fromkeys(camera.detector_ids("SCIENCE"), 0) if derived else _counts(step, repository, camera)
+    pixels = raw_pixels(camera.plain(sorted(counts)))
+    wanted = _works(step, counts, pixels)
+    seen = expected(step.home, camera.name, wanted)
+    cpu = sum(seen[label].cpu_s if label in seen else by_geometry(one) for label, one in wanted.items())
+    walls = [seen[label].wall_s for label in wanted if label in seen]
+    return Outlook(cpu, sum(walls) if len(walls) == len(wanted) else None)
+
+
+def _counts(step: Step, repository: Repository, camera: Camera) -> dict[int, int]:
+    """Raws of each detector."""
+    query = step.config.data_query
+    there = [name for name in step.config.in_collections if repository.collection_type(name)]
+    found = repository.count_raws(there, query)
+    counts = {detector: found[detector] for detector in sorted(purposed(found.keys(), camera, query))}
+    if not counts:
+        raise ConfigurationError("the selection finds no raw frame", where=step.query_place)
+    return counts
+
+
+def _works(step: Step, counts: Mapping[int, int], pixels: Mapping[int, int]) -> dict[str, Work]:
+    """What is a job of its own, by label."""
+    site, _ = site_of(step)
+    many, found = slots(site, None), dict[str, Work]()
+    for label, task in step.pipeline.tasks.items():
+        if task.kind == "gang":
+            frames = [(d, n if task.kernel in READERS else 0) for d, n in counts.items()]
+            found[label] = work(pixels, frames, len(counts), many)
+        elif task.kind == "serial":
+            found[label] = work(pixels, [], 1, 1)
+        elif task.kernel == "isr" and task.config["doWrite"]:
+            found[label] = work(pixels, list(counts.items()), sum(counts.values()), 1)
+    return found

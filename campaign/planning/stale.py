@@ -1,0 +1,177 @@
+"""How a run stands: what is done, what of it would be made otherwise today, what of it is not as it was made.
+
+Neither the Butler nor Dask is asked: the journals say what happened, the file
+system what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from campaign import release
+from campaign.errors import CampaignError
+from campaign.journal.events import Journals
+from campaign.journal.order import Order, fingerprint
+from campaign.journal.outcome import Outcome
+from campaign.journal.plan import Plan
+from campaign.limited import from_json
+from campaign.lines import lacking
+
+BLOCK = 1 << 22
+#: What a journal says of a product.
+MADE = {"path": str, "bytes": int, "sha256": str}
+#: Instead of what cannot be read.
+DAMAGED: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands.
+
+    Parameters
+    ----------
+    outcome : `Outcome`
+        What its journals say.
+    damaged : `dict`
+        Finished tasks whose products are not there as they were published, and why.
+    stale : `dict`
+        Finished tasks that would be made otherwise today, and why.
+    reasons : `list` [`str`]
+        What has changed for the whole run.
+    """
+
+    outcome: Outcome
+    damaged: Mapping[str, str]
+    stale: Mapping[str, str]
+    reasons: Sequence[str]
+
+
+def outcome_of(plan: Plan) -> Outcome:
+    """Fold a run's journals."""
+    outcome = Outcome()
+    for event in Journals(plan.journal).new():
+        outcome.fold(event)
+    return outcome
+
+
+def standing(plan: Plan, order: Order | None, verify: bool = False) -> Standing:
+    """See how a run stands.
+
+    Parameters
+    ----------
+    order : `Order` or `None`
+        How it was asked for; where it is known, what it resolves to today is compared.
+    verify : `bool`
+        Read every product, and compare its checksum.
+    """
+    outcome = outcome_of(plan)
+    reasons = [*_release(plan), *(_configuration(plan, order) if order else ())]
+    stale = dict.fromkeys(outcome.published, "; ".join(reasons)) if reasons else {}
+    return Standing(outcome, _damaged(outcome, verify), {**_inputs(plan, outcome), **stale}, reasons)
+
+
+def _environment(plan: Plan) -> dict[str, Any]:
+    path = plan.folder / "env.json"
+    try:
+        found = from_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else DAMAGED
+
+
+def _release(plan: Plan) -> list[str]:
+    """What of the code was another one when the run was planned."""
+    environment = _environment(plan)
+    if environment is DAMAGED:
+        return [f"{plan.folder / 'env.json'} is damaged: what it was made with is not known"]
+    known = environment.get("release")
+    return [f"the code has changed: {text}" for text in release.differences(release.about(), known)] if known else []
+
+
+def _configuration(plan: Plan, order: Order) -> list[str]:
+    """Labels whose configuration, or selection, is another one today."""
+    known = _environment(plan).get("pipeline", {})
+    try:
+        today = fingerprint(order.step(plan.output_run, plan.submit_path))
+    except CampaignError as error:
+        return [f"the template does not resolve any more: {str(error).splitlines()[0]}"]
+    changed = [label for label in {**known, **today} if known.get(label) != today.get(label)]
+    return [f"the configuration of {', '.join(changed)} has changed"] if changed else []
+
+
+def _inputs(plan: Plan, outcome: Outcome) -> dict[str, str]:
+    """Finished tasks with an input that is not as large as it was, and those that were made from theirs."""
+    sizes = _sizes(file["path"] for file in plan.files.values())
+    changed = {
+        key: f"{file['path']} has {sizes.get(file['path'], 'no')} bytes, it had {file['bytes']}"
+        for key, file in plan.files.items()
+        if file.get("bytes") is not None and sizes.get(file["path"]) != file["bytes"]
+    }
+    if not changed:
+        return {}
+    found: dict[str, str] = {}
+    for task in plan.tasks:
+        keys = (key for keys in task.job.inputs.values() for key in keys)
+        why = next((changed[key] for key in keys if key in changed), None)
+        why = why or next((f"{name}: {found[name]}" for name in task.needs if name in found), None)
+        if why is not None and task.name in outcome.published:
+            found[task.name] = why
+    return found
+
+
+def _products(outcome: Outcome) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for task, detail in outcome.published.items():
+        yield from ((task, made) for made in detail.values() if isinstance(made, dict) and "sha256" in made)
+
+
+def _damaged(outcome: Outcome, verify: bool) -> dict[str, str]:
+    records = list(_products(outcome))
+    found = {task: "its record in the journal is damaged" for task, made in records if lacking(made, MADE)}
+    products = [(task, made) for task, made in records if task not in found]
+    sizes = _sizes(made["path"] for _, made in products)
+    for task, made in products:
+        size = sizes.get(made["path"])
+        if size != made["bytes"]:
+            has = "is gone" if size is None else f"has {size} bytes, {made['bytes']} were published"
+            found[task] = f"{made['path']} {has}"
+    if verify:
+        whole = [(task, made) for task, made in products if task not in found]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # hashing lets go of the interpreter's lock
+            sums = pool.map(_sha256, (made["path"] for _, made in whole))
+            for (task, made), digest in zip(whole, sums, strict=True):
+                if digest != made["sha256"]:
+                    found[task] = f"{made['path']} has another checksum than it was published with"
+    return found
+
+
+def _sizes(paths: Iterator[str]) -> dict[str, int]:
+    """Sizes of the files that there are, bytes: each folder is read once."""
+    folders: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        folders[folder].add(name)
+    found: dict[str, int] = {}
+    for folder, names in folders.items():
+        try:
+            with os.scandir(folder) as entries:
+                found |= {entry.path: entry.stat().st_size for entry in entries if entry.name in names}
+        except OSError:
+            continue
+    return found
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""What runs have taken, by task label, and what the next ones are taken to take.
+
+``<home>/usage.jsonl`` has one line a run and label: frames, raw pixels, CPU,
+wall time, and the largest memory of a process.  A plan of the same camera, label
+and size of frames is estimated from the latest of them: by pixel what scales
+with pixels, and by task the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from campaign.home import Home, now
+from campaign.journal.events import Event
+from campaign.lines import lacking
+
+if TYPE_CHECKING:
+    from campaign.journal.plan import Group, Plan
+
+#: Lines of a label that count: the latest.
+LATEST: Final = 5
+#: Memory is asked for with this much more than was seen; frames by more than this make what was seen say nothing.
+MARGIN: Final = 1.25
+MORE: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a label has to do.
+
+    Parameters
+    ----------
+    frame : `int`
+        Raw pixels of the largest frame: a camera's scale changes it.
+    tasks, frames : `int`
+        How many, and the most frames of a task.
+    mpixels : `float`
+        Raw pixels of all frames, millions.
+    ranks : `int`
+        Of the gang.
+    """
+
+    frame: int
+    tasks: int
+    frames: int
+    mpixels: float
+    ranks: int
+
+
+@dataclass(frozen=True)
+class Seen(Work):
+    """What one run took for one label that had this to do.
+
+    Parameters
+    ----------
+    label, instrument : `str`
+    cpu_s, wall_s : `float`
+        Of all ranks; from the first task's start to the last one's end.
+    rss_mib : `int`
+        Largest memory of a process.
+    """
+
+    label: str
+    instrument: str
+    cpu_s: float
+    wall_s: float
+    rss_mib: int
+
+
+def raw_pixels(camera: Mapping[str, Any]) -> dict[int, int]:
+    """Pixels of a raw frame, overscan and all, by detector of a camera as plans have it."""
+    found = {}
+    for detector in camera["detectors"]:
+        kind = camera["types"][detector["type"]]
+        found[detector["id"]] = sum(a["raw"][0] * a["raw"][1] for a in kind["amplifiers"])
+    return found
+
+
+def work(pixels: Mapping[int, int], frames: Sequence[tuple[int, int]], tasks: int, ranks: int) -> Work:
+    """Add up what there is to do.
+
+    Parameters
+    ----------
+    pixels : `dict`
+        See `raw_pixels`.
+    frames : sequence of (`int`, `int`)
+        Detector and number of frames of each task that has a detector.
+    """
+    most = max((n for _, n in frames), default=0)
+    mpixels = round(sum(pixels[d] * n for d, n in frames) / 1e6, 3)
+    return Work(max(pixels.values(), default=0), tasks, most, mpixels, ranks)
+
+
+def works(plan: Plan) -> dict[str, Work]:
+    """What each label of a plan has to do."""
+    pixels = raw_pixels(plan.camera)
+    return {group.label: _work(pixels, group) for group in plan.groups}
+
+
+def _work(pixels: Mapping[int, int], group: Group) -> Work:
+    jobs = [t.job for t in group.tasks]
+    frames = [(j.detector, len(j.inputs.get("raw", ()))) for j in jobs if j.detector is not None]
+    return work(pixels, frames, len(group.tasks), group.ranks)
+
+
+def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
+    """What a run took, by label; labels of which not everything was made in one attempt are left out."""
+    published: dict[str, list[Event]] = {}
+    started: dict[str, list[str]] = {}
+    for event in events:
+        label = event.task.partition(":")[0]
+        if event.event == "published":
+            published.setdefault(label, []).append(event)
+        elif event.event == "started" and event.task:
+            started.setdefault(label, []).append(event.t)
+    found, known = [], works(plan)
+    for group in plan.groups:
+        done = published.get(group.label, [])
+        whole = len(done) == len(group.tasks) and {e.attempt for e in done} == {1}
+        if not whole or not all("cpu_s" in e.detail for e in done):
+            continue
+        wall = _between(min(started.get(group.label, [done[0].t])), max(e.t for e in done))
+        cpu, rss = sum(float(e.detail["cpu_s"]) for e in done), max(int(e.detail.get("rss_mib", 0)) for e in done)
+        found.append(
+            Seen(
+                **vars(known[group.label]),
+                label=group.label,
+                instrument=plan.instrument,
+                cpu_s=round(cpu, 3),
+                wall_s=wall,
+                rss_mib=rss,
+            )
+        )
+    return found
+
+
+def _between(first: str, last: str) -> float:
+    return round((datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds(), 3)
+
+
+def record(home: Home, plan: Plan, events: Iterable[Event]) -> None:
+    """Keep what a run took."""
+    for seen in seen_in(plan, events):
+        home.add_usage({"t": now(), "run": plan.run, **asdict(seen)})
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a group is taken to take, by what was seen; memory with its margin."""
+
+    cpu_s: float
+    wall_s: float
+    rank_mib: int
+    runs: int
+
+
+def expected(home: Home, instrument: str, wanted: Mapping[str, Work]) -> Mapping[str, Expected]:
+    """What each label is taken to take; those that nothing is known of are left out."""
+    lines = [_seen(line) for line in home.usage() if line.get("instrument") == instrument]
+    found = {}
+    for label, one in wanted.items():
+        same = [s for s in lines if s and (s.label, s.frame) == (label, one.frame)]
+        alike = [s for s in same if one.frames <= MORE * max(s.frames, 1)]
+        if alike:
+            found[label] = _expected(alike[-LATEST:], one)
+    return found
+
+
+def _expected(alike: list[Seen], one: Work) -> Expected:
+    def share(s: Seen) -> float:
+        """How much more there is to do than there was."""
+        return one.mpixels / s.mpixels if s.mpixels else one.tasks / max(s.tasks, 1)
+
+    cpu = max(s.cpu_s * share(s) for s in alike)
+    wall = max(s.wall_s * share(s) * s.ranks / max(one.ranks, 1) for s in alike)
+    return Expected(cpu, wall, int(max(s.rss_mib for s in alike) * MARGIN) + 1, len(alike))
+
+
+def _seen(line: Mapping[str, Any]) -> Seen | None:
+    """A line as it was written; `None` for one of another release, or one that is damaged."""
+    fields = {name: str if name in ("label", "instrument") else (int, float) for name in Seen.__dataclass_fields__}
+    return None if lacking(line, fields) else Seen(**{name: line[name] for name in fields})

@@ -1,0 +1,246 @@
+"""A site's Slurm as a backend: gangs by sbatch and srun, quanta on Dask workers that are jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from campaign.jobs.launch import complaint
+from campaign.killpoints import reach
+from campaign.running.backend import KERNEL_CODES, Death, Refused, Resources, Say, Workers
+from campaign.running.retry import MEMORY_MIB, MINUTES
+from slurm import commands, scripts
+from slurm.commands import SlurmError
+from slurm.scripts import Scheduler, ScriptError
+from slurm.states import State, Status
+from slurm.watcher import Watcher
+
+#: How often a waiting gang looks whether it was given up, second; Slurm is asked by the watcher alone.
+POLL_SECONDS = 0.5
+#: Between two questions of the watcher, second: less than one a second, the first one of a run included.
+INTERVAL_S = 1.1
+#: How long Slurm may take to answer before anything is claimed, second.
+PROBE_S = 15.0
+#: How long before its walltime a driver that is a job is told to drain, second; a tenth of it where that is less.
+DRAIN_S = 1800
+#: The log of a job that is only asked about.
+NOWHERE = Path("/dev/null")
+#: How a shell ends that does not find its command, or may not run it.
+NO_COMMAND = (126, 127)
+#: How a kernel ends that has failed tasks: its journal says which.
+TASKS_FAILED = "1:0"
+
+
+class Slurm:
+    """Jobs by a site's Slurm; see `campaign.running.backend.Backend`.
+
+    Parameters
+    ----------
+    site : `str`
+    scheduler : `~slurm.scripts.Scheduler`
+    slots : `int`
+        Workers that quanta may have.
+    """
+
+    shared = False
+
+    def __init__(self, site: str, scheduler: Scheduler, slots: int) -> None:
+        self.site, self.slots = site, slots
+        self._scheduler = scheduler
+        self._access = scheduler.access
+        self._watching: Watcher | None = None
+        self._lock = threading.Lock()
+        self._names: set[str] = set()
+        self._cancelled = threading.Event()
+        self._drained = threading.Event()
+
+    @property
+    def _watcher(self) -> Watcher:
+        with self._lock:
+            if self._watching is None:
+                self._watching = Watcher(self._access, INTERVAL_S)
+            return self._watching
+
+    @property
+    def commands(self) -> int:
+        """How often Slurm was asked for the state of jobs."""
+        return self._watcher.commands
+
+    def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
+        """See that Slurm answers, and what it says of jobs; see `campaign.running.backend.Backend.probe`."""
+        do = (
+            f"campaign sites up {self.site} starts a private cluster here, unless the site's file has its own conf;"
+            f" campaign sites ping {self.site} looks closer"
+        )
+        conf = self._access.conf
+        if conf and not Path(conf).exists():  # Slurm's own commands would look for a server of configurations, for long
+            raise Refused(f"no Slurm answers: there is no {conf}", where=f"{self.site}, its Slurm", do=do)
+        try:
+            commands.call(replace(self._access, timeout=PROBE_S), ["sinfo", "--noheader", "--format=%T"], patience=0)
+        except SlurmError as error:
+            raise Refused(f"no Slurm answers: {error}", where=f"{self.site}, its Slurm", do=do) from error
+        with self._refusing("jobs of this run"):
+            for ranks, resources in jobs:
+                wanted = _wanted(resources, ranks)
+                script = scripts.gang_script("probe", [self._scheduler.python], NOWHERE, wanted, self._scheduler)
+                commands.try_out(self._access, script)
+
+    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
+        """Run a job file; see `campaign.running.backend.Backend.job`."""
+        self._names.add(name)  # known before it is submitted: whatever happens then, it can be cancelled
+        with self._refusing(f"job {name}"):
+            job = self._adopted(name, say) or self._submitted(path, ranks, log, name, resources, say)
+        if (
+            self._cancelled.is_set() or self._drained.is_set()
+        ):  # meanwhile, and by its name it was not there to be found
+            commands.cancel(self._access, job)
+        return self._waited(job, name, log, say)
+
+    def _waited(self, job: str, name: str, log: Path, say: Say) -> Death:
+        status = self._end(job, name, log)
+        self._names.discard(name)
+        why = _why(status, log)
+        if why:
+            about = {"state": status.slurm, "cause": why.cause, "code": why.code}
+            say("died", {"error": why, "name": name, "job": job, **about})
+        return why
+
+    def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
+        """Wait for a job of an earlier driver; of one that has ended meanwhile Slurm may still know why.
+
+        See `campaign.running.backend.Backend.adopt`.
+        """
+        self._names.add(name)
+        with self._refusing(f"job {name}"):
+            known = self._adopted(name, say) or job
+        return self._waited(known, name, log, say) if known else None
+
+    def sweep(self, stem: str, keep: Collection[str]) -> int:
+        """Cancel workers, and gangs of which nothing is wanted; see `campaign.running.backend.Backend.sweep`."""
+        with self._refusing(f"jobs of run {stem}"):
+            living = [one for one in commands.queue(self._access) if one.living and one.name.startswith(f"{stem}-")]
+            # A driver that is a job of the site's is judged by its claim.
+            unwanted = [one.job for one in living if one.name not in keep and one.name != f"{stem}-driver"]
+            if unwanted:
+                commands.cancel(self._access, *unwanted)
+        return len(unwanted)
+
+    @contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """Say what Slurm says as a refusal."""
+        try:
+            yield
+        except (SlurmError, ScriptError) as error:
+            do = f"look at the site's file; campaign sites ping {self.site} looks closer"
+            raise Refused(str(error), where=f"{self.site}, {what}", do=do) from error
+
+    def _adopted(self, name: str, say: Say) -> str:
+        """The id of a living job of this name: it was submitted by a driver that is gone."""
+        found = commands.find(self._access, [name])[name]
+        if found:
+            say("adopted", {"name": name, "job": found[0].job})
+        return found[0].job if found else ""
+
+    def submit_driver(
+        self, command: Sequence[str], log: Path, name: str, resources: Resources, variables: Mapping[str, str]
+    ) -> str:
+        """Submit what drives a run as a job of its own; give its id.
+
+        Raises
+        ------
+        Refused
+            The scheduler does not take it.
+        """
+        words = ["env", *(f"{key}={value}" for key, value in variables.items()), *command]
+        with self._refusing(f"job {name}"):
+            return commands.submit(self._access, scripts.keep(self._driver(name, words, log, resources), log))
+
+    def probe_driver(self, resources: Resources) -> None:
+        """See that Slurm would take what drives a run; see `probe`."""
+        self.probe()
+        with self._refusing("the driver's job"):
+            script = self._driver("probe", [self._scheduler.python], NOWHERE, resources)
+            commands.try_out(self._access, script)
+
+    def _driver(self, name: str, words: Sequence[str], log: Path, resources: Resources) -> scripts.Script:
+        """The script of a driver, which is told early enough that its time is nearly up: what runs shall end well."""
+        wanted = _wanted(resources, 1)
+        early = max(self._scheduler.signal_before_s, min(DRAIN_S, 60 * wanted.minutes // 10))
+        return scripts.gang_script(name, words, log, wanted, replace(self._scheduler, signal_before_s=early))
+
+    def _submitted(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
+        gang = ["-m", "mpi4py"] if ranks > 1 else []
+        command = [self._scheduler.python, "-P", *gang, "-m", "kernels.run", str(path)]
+        script = scripts.gang_script(name, command, log, _wanted(resources, ranks), self._scheduler)
+        for option in script.unused:
+            say("note", {"note": f"{option}: in the site's file, and used by no template"})
+        job = commands.submit(self._access, scripts.keep(script, log))
+        reach("job-accepted")
+        say("queued", {"name": name, "job": job})
+        reach("job-queued")
+        return job
+
+    def _end(self, job: str, name: str, log: Path) -> Status:
+        """Wait until a job is over, or Slurm knows it no longer."""
+        self._watcher.watch(job, name, log)
+        while True:
+            status = self._watcher.wait(job, POLL_SECONDS)
+            given_up = status.state is State.UNKNOWN and status.reason
+            if status.ended or given_up or self._cancelled.is_set():
+                return status
+
+    @contextmanager
+    def cluster(
+        self, workers: int, resources: Resources, logs: Path, name: str, say: Say, keys: Path
+    ) -> Iterator[Workers]:
+        """A Dask cluster of Slurm jobs; see `campaign.running.backend.Backend.cluster`."""
+        from slurm.workers import Wanted, running
+
+        wanted = Wanted(self._scheduler, _wanted(resources, 1), name, logs, say, keys)
+        with running(wanted, self._watcher, workers) as cluster:
+
+            def problem() -> str:
+                with self._refusing("workers"):
+                    return cluster.problem()
+
+            yield Workers(cluster.address, problem)
+
+    def drain(self) -> None:
+        """Cancel the jobs that wait in the queue; see `campaign.running.backend.Backend.drain`."""
+        self._drained.set()
+        found = commands.find(self._access, sorted(self._names)) if self._names else {}
+        waiting = [one.job for jobs in found.values() for one in jobs if one.state is State.WAITING]
+        if waiting:
+            commands.cancel(self._access, *waiting)
+
+    def cancel(self) -> None:
+        """Cancel every job that is waited for; the workers go with their cluster."""
+        self._cancelled.set()
+        if self._names:
+            commands.cancel(self._access, *self._names)
+
+
+def _wanted(resources: Resources, ranks: int) -> scripts.Resources:
+    return scripts.Resources(
+        memory_mib=resources.get("memory_mib", MEMORY_MIB),
+        cores=resources.get("cores", 1),
+        ranks=ranks,
+        minutes=resources.get("minutes", MINUTES),
+    )
+
+
+def _why(status: Status, log: Path) -> Death:
+    """Why a job died; nothing where its kernel came to its end."""
+    if status.state is State.DONE or (status.state is State.FAILED and status.exit_code == TASKS_FAILED):
+        return Death("")
+    end = status.slurm or "Slurm knows it no longer"
+    said = complaint(log)
+    code = int(status.exit_code.partition(":")[0] or 0) if status.exit_code else None
+    text = f"job {status.job}: {end}" + (f", exit {status.exit_code}" if status.exit_code else "")
+    kind = status.reason or "infrastructure"
+    if status.state is State.FAILED and kind == "failed":
+        kind = {**KERNEL_CODES, **dict.fromkeys(NO_COMMAND, "configuration")}.get(code or 0, kind)
+    return Death(f"{text}: {said}" if said else text, kind, code)

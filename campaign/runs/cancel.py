@@ -1,0 +1,83 @@
+"""Ends a run, whether its driver lives or not: nothing of it is left running."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from campaign.errors import TransientError
+from campaign.journal import claim, control
+from campaign.journal import order as orders
+from campaign.journal.events import DriverJournal, Journals
+from campaign.journal.plan import Plan, load
+from campaign.planning.allocation import site_of
+from campaign.planning.stale import outcome_of
+from campaign.running.backend import backend_of
+
+#: What a driver is given to end what it has started, second.
+PATIENCE_S = 90.0
+POLL_S = 0.2
+
+
+def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """End a run.
+
+    Parameters
+    ----------
+    folder : `Path`
+        The run's.
+    drain : `bool`
+        Let what runs come to its end, however long that takes.
+
+    Returns
+    -------
+    found : `dict`
+        ``run``, ``state``, and how many processes or jobs had no driver any more (``ended``).
+
+    Raises
+    ------
+    TransientError
+        Its driver, on another machine, does not answer.
+    """
+    plan, owner, ended = load(folder / "plan.json"), claim.read(folder), 0
+    if owner is None or _gone(owner):
+        with claim.held(folder):
+            ended = _sweep(plan)
+            if _state(plan) == "running":
+                DriverJournal(plan.journal, plan.run).write("failed", {"state": "cancelled", "error": "cancelled"})
+        return {"run": plan.run, "state": _state(plan), "ended": ended}
+    control.ask(folder, control.DRAIN if drain else control.CANCEL)
+    say(f"asked {owner.text} to end it")
+    until = time.monotonic() + PATIENCE_S
+    while _state(plan) == "running" and claim.read(folder) == owner and not _gone(owner):
+        if not drain and time.monotonic() > until:
+            raise TransientError(
+                f"{owner.text} has not ended the run in {PATIENCE_S:.0f} s",
+                where=str(folder),
+                do="the request stands; campaign status tells when it is heard",
+            )
+        time.sleep(POLL_S)
+    return {"run": plan.run, "state": _state(plan), "ended": ended}
+
+
+def _gone(owner: claim.Claim) -> bool:
+    return owner.alive is False
+
+
+def _state(plan: Plan) -> str:
+    ends = [e for e in Journals(plan.journal).new() if not e.task and e.event in ("started", "done", "failed")]
+    return str(ends[-1].detail.get("state", "running")) if ends else "running"
+
+
+def _sweep(plan: Plan) -> int:
+    """End what a driver that is gone has left, here and at the site."""
+    order = orders.read(plan.folder)
+    site, _ = site_of(order.step(plan.output_run, plan.submit_path)) if not order.sites else (None, ())
+    known = outcome_of(plan)
+    ended = backend_of(None, 1).sweep(plan.run, ())
+    if site is not None and site.scheduler is not None and known.jobs:
+        ended += backend_of(site, len(os.sched_getaffinity(0))).sweep(plan.run, ())
+    return ended

@@ -1,0 +1,128 @@
+"""Hands a run that is planned and claimed to a driver of its own: a process here, or a job of its site."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from campaign.errors import SubmissionRefused, TransientError
+from campaign.journal import claim
+from campaign.journal.plan import Plan
+from campaign.planning.allocation import site_of
+from campaign.planning.step import Step
+from campaign.running.backend import Refused
+
+if TYPE_CHECKING:
+    from campaign.running.slurm import Slurm
+
+#: What a driver may take to begin, second; one that is a job may have to wait for its turn.
+BEGINS_S = 60.0
+POLL_S = 0.1
+
+
+def require_driver(step: Step, how: str) -> None:
+    """See that a site would take a driver that is a job, before anything is claimed.
+
+    Raises
+    ------
+    SubmissionRefused, Refused
+        The site has no scheduler, does not answer, or does not take the job.
+    """
+    if how == "job":
+        _backend(step).probe_driver(_resources(step))
+
+
+def _resources(step: Step) -> dict[str, int]:
+    """What a driver that is a job asks for, as the template says."""
+    memory, minutes = (int(step.config.resource("", key)) for key in ("driverMemory", "driverWalltime"))
+    return {"memory_mib": memory, "cores": 1, "minutes": minutes}
+
+
+def _backend(step: Step) -> Slurm:
+    site, _ = site_of(step)
+    if site is None or site.scheduler is None:
+        raise SubmissionRefused(
+            "the site of this run has no scheduler", where="--detach=job", do="--detach, or --site with a scheduler"
+        )
+    from campaign.running.slurm import Slurm
+
+    return Slurm(site.name, site.scheduler, 1)
+
+
+def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
+    """Have a run made by another process.
+
+    Parameters
+    ----------
+    how : `str`
+        ``process``: in the background here; ``job``: by the site's scheduler.
+
+    Returns
+    -------
+    found : `dict`
+        ``run`` and by whom it is made (``made_by``).
+
+    Raises
+    ------
+    SubmissionRefused, Refused
+        The site has no scheduler, or does not take the job: nothing of the run is left.
+    TransientError
+        The driver ended at once, or does not begin.
+    """
+    log = plan.folder / "logs" / "driver.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-P", "-m", "campaign", "restart", str(plan.folder.absolute())]
+    if how == "job":
+        return {"run": plan.run, "made_by": _job(step, plan, command)}
+    claim.release(plan.folder)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    until = time.monotonic() + BEGINS_S
+    while (owner := claim.read(plan.folder)) is None or owner.pid != process.pid:
+        if process.poll() is not None:
+            if process.returncode == 0:
+                break
+            last = log.read_text(errors="replace").strip().splitlines()[-3:]
+            do = f"campaign restart {plan.run} goes on with the run"
+            raise TransientError(f"the driver ended: {' '.join(last)}", where=str(log), do=do)
+        if time.monotonic() > until:
+            raise TransientError(f"the driver has not begun in {BEGINS_S:.0f} s", where=str(log))
+        time.sleep(POLL_S)
+    return {"run": plan.run, "made_by": owner.text if owner else f"process {process.pid}"}
+
+
+def _job(step: Step, plan: Plan, command: list[str]) -> str:
+    """Submit the driver as a job of the site; it is told to drain before its time is up.
+
+    The run is given up first, since the job may begin at once.
+    """
+    backend = _backend(step)
+    variables = {name: value for name, value in os.environ.items() if name.startswith("CAMPAIGN_")}
+    log = plan.folder / "logs" / "driver.log"
+    claim.release(plan.folder)
+    try:
+        job = backend.submit_driver(command, log, f"{plan.run}-driver", _resources(step), variables)
+    except Refused:
+        _withdraw(step, plan)
+        raise
+    return f"job {job} of {backend.site}"
+
+
+def _withdraw(step: Step, plan: Plan) -> None:
+    """Have a run never been, unless somebody has taken it meanwhile."""
+    from campaign.butler.repository import open_repository
+
+    try:
+        claim.take(plan.folder)
+    except (SubmissionRefused, OSError):
+        return
+    with open_repository(step.config.butler_config, writeable=True) as repository:
+        repository.remove_run(plan.output_run)
+    shutil.rmtree(plan.folder)
+    step.home.remove_run(plan.run)

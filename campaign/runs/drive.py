@@ -1,0 +1,220 @@
+"""Makes a run that is planned and claimed: its tasks, its products in the repository, its output chain.
+
+Every step of it can be repeated, so that whoever comes after a driver that was
+killed, wherever that was, drives the same run again.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campaign.errors import AGAIN, FULL, CampaignError, TransientError, of_system
+from campaign.home import Home
+from campaign.journal import claim, control
+from campaign.journal.events import DriverJournal, Event
+from campaign.journal.events import read as read_events
+from campaign.journal.index import followed, update
+from campaign.journal.outcome import Outcome
+from campaign.journal.plan import Plan
+from campaign.killpoints import reach
+from campaign.planning import usage
+from campaign.quality import judging, levels
+from campaign.running.runner import Run, Runner
+from campaign.runs.submit import create
+
+if TYPE_CHECKING:
+    from campaign.butler.repository import Repository
+    from campaign.camera.model import Camera
+    from campaign.journal.order import Order
+    from campaign.planning.step import Step
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a submission did.
+
+    Parameters
+    ----------
+    plan : `Plan`
+    outcome : `Outcome`
+    findings : `list`
+        Exposures that an operator should look at.
+    chain : `tuple`
+        The output chain; empty where nothing was made.
+    pictures : `list` [`Path`]
+        PNG of each mosaic.
+    notes : `list` [`str`]
+        What was left out, assumed or made on the way.
+    """
+
+    plan: Plan
+    outcome: Outcome
+    findings: list[levels.Finding]
+    chain: tuple[str, ...]
+    pictures: list[Path]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where a run is recorded.
+
+    Parameters
+    ----------
+    home : `Home`
+    repository : `Repository`
+    camera : `Camera`
+        The one that its frames are of.
+    ticket_chain : `str`
+        Made, empty, where it does not exist.
+    """
+
+    home: Home
+    repository: Repository
+    camera: Camera
+    ticket_chain: str
+
+
+def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
+    """Record what was published; doing it again changes nothing."""
+    items = [(o.type, o.data_id, o.path) for task in plan.tasks if task.name in outcome.published for o in task.outputs]
+    if items:
+        repository.ingest_products(plan.output_run, items)
+    return len(items)
+
+
+def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
+    """Look at the inputs table of a run, and keep it as one file."""
+    rows = levels.read(plan.folder / "inputs")
+    if not rows:
+        return []
+    levels.write(rows, plan.folder / "inputs.csv")
+    frames = [task.job.parameters for task in plan.tasks if "exposures" in task.job.parameters]
+    times = {e: t for p in frames for e, t in zip(p["exposures"], p["exposure_times"], strict=True)}
+    dates = {e: t for p in frames for e, t in zip(p["exposures"], p["dates"], strict=True)}
+    return judging.judge(rows, plan.kind, times, camera, levels.nights(dates))
+
+
+def run_here(plan: Plan, listener: Callable[[Event], None]) -> Outcome:
+    """Run a plan on this machine."""
+    return Runner(plan, listener).run()
+
+
+def submit(
+    step: Step,
+    repository: Repository,
+    plan: Plan,
+    camera: Camera,
+    listener: Callable[[Event], None],
+    run: Run = run_here,
+    order: Order | None = None,
+) -> Submission:
+    """Claim a run and make it; see `campaign.runs.submit.create` and `drive`."""
+    create(step, repository, plan, order)
+    return drive(plan, Books(step.home, repository, camera, step.ticket_chain), listener, run)
+
+
+def drive(
+    plan: Plan, books: Books, listener: Callable[[Event], None], run: Run = run_here, resumed: bool = False
+) -> Submission:
+    """Make what is left of a run whose claim this process has, and record it.
+
+    Parameters
+    ----------
+    resumed : `bool`
+        Another driver had it before.
+
+    Raises
+    ------
+    CampaignError
+        It could not be run.
+    KeyboardInterrupt
+        It was ended; nothing of it is left running.
+    """
+    with _resumable(plan):
+        return _drive(plan, books, listener, run, resumed)
+
+
+@contextmanager
+def _resumable(plan: Plan) -> Iterator[None]:
+    """Have what the infrastructure fails at be gone on with: the same command again would make another run."""
+    again = f"campaign restart {plan.run} goes on with it, what is made stays"
+    try:
+        yield
+    except TransientError as error:
+        before = error.do.partition(AGAIN)[0] if AGAIN in error.do else ""
+        raise TransientError(error.what, where=error.where, do=before + again) from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise of_system(error, again) from error
+
+
+def _drive(plan: Plan, books: Books, listener: Callable[[Event], None], run: Run, resumed: bool) -> Submission:
+    repository = books.repository
+    made_chain = repository.require_inputs(plan.inputs, books.ticket_chain)
+    driver = DriverJournal(plan.journal, plan.run)
+    about = {"pid": os.getpid(), "host": socket.gethostname(), "user": getpass.getuser(), "resumed": resumed}
+    listener(driver.write("started", about | {"output_run": plan.output_run, "submit_path": plan.submit_path}))
+    reach("run-started")
+    chain: tuple[str, ...] = ()
+    state = "failed"
+    try:
+        with control.signals(plan.folder, control.to_terminal), followed(books.home, plan.run):
+            outcome = run(plan, listener)
+        behind = update(books.home, plan.run)
+        made = ingest(repository, plan, outcome)
+        reach("products-ingested")
+        with repository.deciding():  # a chain that is left without a RUN goes with its last one
+            chain = repository.chain_output(plan.output, plan.output_run, plan.inputs) if made else ()
+        reach("output-chained")
+        state = "drained" if outcome.drained else "done" if outcome.done else "failed"
+    except KeyboardInterrupt:
+        state = "cancelled"
+        raise
+    finally:
+        listener(driver.write("done" if state == "done" else "failed", {"state": state, "error": state}))
+        reach("run-ended")
+        control.take_back(plan.folder)
+    notes = [f"the ticket chain {books.ticket_chain} did not exist: made, empty"] if made_chain else []
+    notes += [*plan.notes, *([behind] if behind else [])]
+    pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, books.camera)
+    submission = Submission(plan, outcome, findings, chain, pictures, notes)
+    usage.record(books.home, plan, read_events(plan.journal))
+    books.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
+    claim.release(plan.folder)
+    return submission
+
+
+def _pictures(repository: Repository, plan: Plan, outcome: Outcome, notes: list[str]) -> list[Path]:
+    """Draw the mosaics; the products stand, whatever becomes of their pictures."""
+    from campaign.quality.pictures import mosaics
+
+    try:
+        return mosaics(repository, plan, outcome)
+    except (CampaignError, OSError, ValueError) as error:
+        notes.append(f"no pictures: {error}")
+        return []
+
+
+def _detail(submission: Submission) -> Mapping[str, Any]:
+    plan, outcome = submission.plan, submission.outcome
+    return {
+        "run": plan.run,
+        "template": plan.template,
+        "output_run": plan.output_run,
+        "inputs": list(plan.inputs),
+        "data_query": plan.data_query,
+        "excluded": list(plan.excluded),
+        "published": len(outcome.published),
+        "failed": outcome.failed,
+        "notes": submission.notes,
+        "exposures": sorted({e for t in plan.tasks for e in t.job.parameters.get("exposures", ())}),
+    }

@@ -1,0 +1,109 @@
+"""What is left of a run: how it was asked for, what was planned, and how it stands; no Butler, no Dask is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from campaign.home import Home, home_of
+from campaign.journal import claim
+from campaign.journal import order as orders
+from campaign.journal.order import Order
+from campaign.journal.plan import Plan
+from campaign.journal.plan import load as load_plan
+from campaign.planning.stale import Standing, standing
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Left:
+    """A run, and how it stands.
+
+    Parameters
+    ----------
+    plan : `Plan`
+    order : `Order`
+        How it was asked for.
+    home : `Home`
+        Where it is listed.
+    standing : `Standing`
+    verified : `bool`
+        Every product was read.
+    journals : `dict`
+        How long its journals were, byte, by name: whether somebody has gone on with it since.
+    """
+
+    plan: Plan
+    order: Order
+    home: Home
+    standing: Standing
+    verified: bool = False
+    journals: Mapping[str, int] = field(default_factory=dict)
+
+    def again(self) -> Left:
+        """The same run as it stands now; to be asked by who has its claim."""
+        return self if self.journals == _sizes(self.plan.folder) else look(self.plan.folder, self.verified)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """By label: how many tasks there are, are done, have failed, are left."""
+        known, again = self.standing.outcome, {**self.standing.damaged, **self.standing.stale}
+        rows = []
+        for group in self.plan.groups:
+            names = [task.name for task in group.tasks]
+            done = sum(name in known.published and name not in again for name in names)
+            failed = sum(name in known.failed for name in names)
+            rows.append({"label": group.label, "tasks": len(names), "done": done, "failed": failed})
+            rows[-1]["left"] = len(names) - done
+        return rows
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        owner = claim.read(self.plan.folder)
+        return {
+            "run": self.plan.run,
+            "output_run": self.plan.output_run,
+            "submit_path": self.plan.submit_path,
+            "made_by": owner.text if owner is not None and owner.alive is not False else None,
+            "groups": self.groups,
+            "damaged": dict(self.standing.damaged),
+            "stale": dict(self.standing.stale),
+            "reasons": list(self.standing.reasons),
+        }
+
+
+def folder_of(name: str, home: Home) -> Path:
+    """The folder of a run, given its name or the folder itself.
+
+    Raises
+    ------
+    UsageError
+        There is no such run.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path.absolute()
+    return Path(home.find_run(name)["submit_path"])
+
+
+def look(folder: Path, verify: bool = False) -> Left:
+    """See how a run stands.
+
+    Raises
+    ------
+    ConfigurationError
+        Nothing was planned in that folder.
+    """
+    sizes = _sizes(folder)
+    order, plan = orders.read(folder), load_plan(folder / PLAN)
+    environment = {**os.environ, **order.variables}
+    return Left(plan, order, home_of(plan.repository, environment), standing(plan, order, verify), verify, sizes)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.glob("journal/*.jsonl")}

@@ -1,0 +1,111 @@
+"""Goes on with a run that was left, into its own output RUN: what is done is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+from campaign.errors import SubmissionRefused
+from campaign.frames.ingest import camera_of
+from campaign.journal import claim, control
+from campaign.journal.events import DriverJournal, Event
+from campaign.journal.outcome import Outcome
+from campaign.journal.plan import Plan
+from campaign.killpoints import reach
+from campaign.running.chunk import clear
+from campaign.runs import submit
+from campaign.runs.drive import Books, Submission, drive
+from campaign.runs.leftovers import PLAN, Left
+
+if TYPE_CHECKING:
+    from campaign.butler.repository import Repository
+    from campaign.planning.step import Step
+    from campaign.running.runner import Run
+
+#: How many are told by name.
+TOLD = 5
+
+
+def restart(
+    left: Left,
+    repository: Repository,
+    how: Callable[[Step, Plan], Run],
+    listener: Callable[[Event], None],
+    redo_stale: bool = False,
+) -> Submission:
+    """Make what is left of a run.
+
+    Parameters
+    ----------
+    how : callable
+        Gives what runs the plan of a step.
+    redo_stale : `bool`
+        Make again what would be made otherwise today.
+
+    Raises
+    ------
+    SubmissionRefused
+        Somebody makes it, or may do so; or finished tasks would be made otherwise today.
+    """
+    reach("restart-looked")
+    with repository.deciding():
+        claim.take(left.plan.folder)
+        left = left.again()
+        plan = left.plan
+        control.take_back(plan.folder)
+        if left.standing.stale and not redo_stale:
+            raise _outdated(left)
+        reach("restart-claimed")
+        step = left.order.step(plan.output_run, plan.submit_path)
+        submit.register(left.home, repository, plan, step.config.name, left.order.nonce)
+        again = {**left.standing.damaged, **left.standing.stale}
+        published = left.standing.outcome.published.keys()
+        _prune(plan, repository, published - again.keys())  # refuses before anything is changed
+        _withdraw(plan, left.standing.outcome, again)
+    if left.standing.reasons:
+        plan = _planned_again(left, step, repository)
+    books = Books(left.home, repository, camera_of(left.home, plan.instrument), step.ticket_chain)
+    return drive(plan, books, listener, how(step, plan), resumed=True)
+
+
+def _outdated(left: Left) -> SubmissionRefused:
+    stale = left.standing.stale
+    some = [*left.standing.reasons, *(f"{task}: {why}" for task, why in stale.items())][:TOLD]
+    return SubmissionRefused(
+        f"{len(stale)} finished tasks would be made otherwise today:\n    " + "\n    ".join(some),
+        where=left.plan.submit_path,
+        do="--redo-stale makes them again; a new RERUN leaves these as they are",
+    )
+
+
+def _prune(plan: Plan, repository: Repository, done: Collection[str]) -> None:
+    """Have the repository forget what it knows of tasks that are not done: they are made again."""
+    outputs = [(o.type, o.data_id) for task in plan.tasks if task.name not in done for o in task.outputs]
+    repository.forget_products(plan.output_run, outputs)
+
+
+def _withdraw(plan: Plan, outcome: Outcome, again: Mapping[str, str]) -> None:
+    """Take finished tasks back: the journal first, then their files."""
+    driver = DriverJournal(plan.journal, plan.run, token=outcome.token)
+    for label in {task.partition(":")[0] for task in again}:
+        details = {task: {"why": why} for task, why in again.items() if task.partition(":")[0] == label}
+        driver.write_all("withdrawn", details, outcome.attempts.get(label, 1))
+    clear(o.path for task in plan.tasks if task.name in again for o in task.outputs)
+
+
+def _planned_again(left: Left, step: Step, repository: Repository) -> Plan:
+    """The plan as it would be made today, for the same run; the old one is kept beside it."""
+    folder = left.plan.folder
+    plan, _ = submit.prepare(step, repository, left.order.options, left.plan.run)
+    old = {(o.type, o.path) for task in left.plan.tasks for o in task.outputs}
+    if lost := old - {(o.type, o.path) for task in plan.tasks for o in task.outputs}:
+        raise SubmissionRefused(
+            f"{len(lost)} products of this run are not planned any more; the first: {min(lost)[1]}",
+            where=plan.submit_path,
+            do="submit the template under a new RERUN",
+        )
+    number = sum(1 for _ in folder.glob("plan.*.json")) + 1
+    (folder / PLAN).replace(folder / f"plan.{number}.json")
+    submit.write_inputs(step, plan)
+    plan.write()
+    return plan

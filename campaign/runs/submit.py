@@ -1,0 +1,313 @@
+"""From a template to a run that is planned and claimed; `campaign.runs.drive` does the rest."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from campaign import release
+from campaign.errors import SubmissionRefused
+from campaign.frames.ingest import camera_of
+from campaign.home import Home, versions
+from campaign.jobs.file import write_text
+from campaign.jobs.launch import mpiexec
+from campaign.journal import claim
+from campaign.journal.events import Journals
+from campaign.journal.order import NAME, Order, fingerprint
+from campaign.journal.plan import Plan, undisturbed
+from campaign.killpoints import reach
+from campaign.pipeline.makers import kind_of
+from campaign.planning import agreement
+from campaign.planning.allocation import site_of, slots, with_ranks, with_resources
+from campaign.planning.cost import estimate
+from campaign.planning.derived import Deriver, is_derived
+from campaign.planning.freeze import Request, freeze, run_id
+from campaign.planning.inputs import missing, require
+from campaign.planning.step import Options, Step, in_unit, require_writeable, select
+from campaign.planning.usage import expected, works
+from campaign.running.backend import require_dask
+from campaign.wording import command
+
+if TYPE_CHECKING:
+    from campaign.butler.repository import Repository
+    from campaign.camera.model import Camera
+
+
+#: Free space that plan, jobs, journal and logs want, bytes: in any case, and for each file of the plan.
+RECORDS, RECORDS_A_FILE = 1 << 19, 1 << 10
+
+#: What lies in a run's folder before its plan does.
+WRITTEN = (claim.NAME, f"{claim.NAME}.lock", "config.yaml", "env.json", "groups.json", NAME)
+
+
+@undisturbed()
+def prepare(step: Step, repository: Repository, options: Options, run: str | None = None) -> tuple[Plan, Camera]:
+    """Plan a step; nothing is written.
+
+    Parameters
+    ----------
+    run : `str`, optional
+        A run that is planned again, and has its output RUN already.
+
+    Raises
+    ------
+    ConfigurationError, SubmissionRefused
+        Everything that would make the run fail and can be known beforehand.
+    """
+    require_dask()
+    known = [c for c in step.config.in_collections if c != step.ticket_chain]
+    repository.require_collections(known or list(step.config.in_collections))
+    if run is None and repository.collection_type(step.config.output_run) is not None:
+        raise taken(step.home, repository, step.config.output_run, "exists already")
+    site, notes = site_of(step)
+    many = slots(site, options.ranks)
+    if many > 1 and (site is None or site.scheduler is None):
+        mpiexec()
+    name = run or run_id()
+    frozen, camera = _frozen(_own_folder(step, name) if run is None else step, repository, options, many, name)
+    seen = expected(step.home, frozen.instrument, works(frozen))
+    plan = with_resources(step.config, with_ranks(frozen, site, options.ranks, seen), seen)
+    return replace(plan, notes=[*notes, *plan.notes]), camera
+
+
+def _own_folder(step: Step, run: str) -> Step:
+    """Have a folder that is named by the time carry what tells the run from others of the same second."""
+    path, time = step.config.submit_path, step.config.timestamp
+    if not time or not path.endswith(time):
+        return step
+    mine = {**step.config.command_line, "submitPath": f"{path}-{run.rpartition('-')[2]}"}
+    return replace(step, config=replace(step.config, command_line=mine))
+
+
+def _frozen(step: Step, repository: Repository, options: Options, ranks: int, run: str) -> tuple[Plan, Camera]:
+    """Decide what is made of frames, or of other calibrations."""
+    if is_derived(step.pipeline):
+        camera = camera_of(step.home, step.config.instrument)
+        return Deriver(step, repository, camera, ranks, run, options.named).freeze(), camera
+    camera, selection = select(step, repository, options)
+    require(selection, kind_of(step.pipeline), options.allow_missing, step.query_place)
+    settings = agreement.read(camera, selection)
+    agreement.require(settings, step.query_place)
+    camera = in_unit(camera, step.pipeline)
+    chosen = (list(options.exclude), options.named)
+    request = Request(step.config, step.pipeline, camera, selection, ranks, *chosen, step.permissions, settings.cards)
+    plan = freeze(request, repository, run)
+    notes = [text for text in [missing(selection)] if text]
+    notes += [*settings.notes, *agreement.against(camera, settings, plan), *plan.notes]
+    return replace(plan, notes=notes), camera
+
+
+def taken(home: Home, repository: Repository, output_run: str, how: str) -> SubmissionRefused:
+    """Say whose an output RUN is that cannot be had."""
+    run, _, folder = repository.run_owner(output_run).partition(" ")
+    what, do = f"output run {output_run} {how}", "raise the letter of RERUN, or give another outputRun"
+    if not folder:
+        return SubmissionRefused(what, where=repository.root, do=do)
+    owner = claim.read(Path(folder))
+    if owner is not None and owner.alive is not False:
+        what, do = f"{what}: run {run} is being made by {owner.text}", f"{command('status', run, '--watch')} follows it"
+    elif run not in {entry["run"] for entry in home.runs()} or not journal_done(Path(folder)):
+        what, do = f"{what}: run {run} was left unfinished", f"{command('restart', folder)} goes on with it, or {do}"
+    else:
+        what = f"{what}: run {run} made it"
+    return SubmissionRefused(what, where=repository.root, do=do)
+
+
+def journal_done(folder: Path) -> bool:
+    """Whether a run's last driver came to its end with everything done."""
+    ends = [e for e in Journals(folder / "journal").new() if not e.task and e.event in ("started", "done", "failed")]
+    return bool(ends) and ends[-1].event == "done"
+
+
+@contextmanager
+def _folder(plan: Plan) -> Iterator[None]:
+    """Make the run's folder, claimed and of this run alone; take it away where the run does not come about.
+
+    It is made under a name of its own, with its claim, and then renamed: nobody
+    ever finds it without its owner, and of two who want one name one gets it.
+
+    Raises
+    ------
+    SubmissionRefused
+        It exists: another run's plan and journal lie there.
+    """
+    plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear_stillborn(plan.folder)
+    reach("folder-named")
+    aside = _aside(plan.folder, plan.run)
+    aside.mkdir()
+    claim.write(aside)
+    reach("folder-made")
+    try:
+        aside.rename(plan.folder)  # over an empty folder, too
+    except OSError as error:
+        shutil.rmtree(aside)
+        if not os.path.lexists(plan.folder):
+            raise
+        owner = claim.read(plan.folder)
+        who = f" by {owner.text}" if owner is not None and owner.alive is not False else ""
+        ours = (plan.folder / "plan.json").is_file()
+        resumes = f"{command('restart', plan.submit_path)} resumes that run; or " if ours else ""
+        raise SubmissionRefused(
+            f"the submit folder exists already, it is claimed{who}" if who else "the submit folder exists already",
+            where=plan.submit_path,
+            do=f"{resumes}give another submitPath, or let the default name one a run",
+        ) from error
+    try:
+        yield
+    except BaseException:
+        _give_back(plan)
+        raise
+
+
+def _aside(folder: Path, run: str) -> Path:
+    """Where a folder is made, or taken to pieces, before it has its name, or after."""
+    return folder.with_name(f".{folder.name}.{run}")
+
+
+def _give_back(plan: Plan) -> None:
+    """Take the folder of a run away that did not come about; if it is this process's still."""
+    with suppress(SubmissionRefused), claim.held(plan.folder):
+        owner = claim.read(plan.folder)
+        if owner is not None and owner == claim.mine_again(owner):
+            plan.folder.rename(_aside(plan.folder, plan.run))
+    shutil.rmtree(_aside(plan.folder, plan.run), ignore_errors=True)
+
+
+def _clear_stillborn(folder: Path) -> None:
+    """Remove the folder of a submitter that was killed before it had a plan."""
+    for aside in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        if _is_stillborn(aside):
+            shutil.rmtree(aside, ignore_errors=True)
+    if not _is_stillborn(folder):
+        return
+    with suppress(SubmissionRefused, OSError), claim.held(folder):
+        if _is_stillborn(folder):  # still, now that nobody else decides
+            aside = _aside(folder, f"{os.getpid()}.stillborn")
+            folder.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_stillborn(folder: Path) -> bool:
+    """Whether a folder is of a submitter that is gone, and holds nothing but what lies there before a plan does."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return False
+    owner = claim.read(folder)
+    ours = {name for name in names if name.startswith(".") or name in WRITTEN}
+    return bool(names) and names == ours and owner is not None and owner.alive is False
+
+
+def create(step: Step, repository: Repository, plan: Plan, order: Order | None = None) -> None:
+    """Claim a run: its folder, with all that it was decided from, its output RUN, its line in the list of runs.
+
+    Parameters
+    ----------
+    order : `Order`, optional
+        How it was asked for; without it the run cannot be restarted by another process.
+
+    Raises
+    ------
+    ConfigurationError, SubmissionRefused
+        The outputs cannot be written, or somebody else was quicker.
+    """
+    require_places(step, plan)
+    with _folder(plan):
+        reach("claim-written")
+        write_inputs(step, plan)
+        if order is not None:
+            order.write(plan.folder)
+        plan.write()
+        reach("plan-written")
+        with repository.deciding():
+            _require_sources(repository, plan)
+            register(step.home, repository, plan, step.config.name, order.nonce if order else "")
+
+
+def _require_sources(repository: Repository, plan: Plan) -> None:
+    """See that what a run is to be made from is there still; from when the run is registered it is kept for it.
+
+    Raises
+    ------
+    SubmissionRefused
+        Somebody has removed it since it was planned.
+    """
+    if gone := repository.missing_collections(sorted(plan.made_from)):
+        what = f"{', '.join(gone)}, of which calibrations were to be applied, was removed just now"
+        raise SubmissionRefused(what, where=repository.root, do="give the same command again: it plans anew")
+
+
+def write_inputs(step: Step, plan: Plan) -> None:
+    """Keep all that the run was decided from: configuration, variables, versions."""
+    values = {**step.config.values, "submitPath": plan.submit_path}
+    text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, width=120)
+    write_text(plan.folder / "config.yaml", text)
+    environment = {
+        "variables": dict(step.config.variables),
+        "versions": versions(),
+        "release": release.about(),
+        "host": socket.gethostname(),
+        "pipeline": fingerprint(step),
+    }
+    write_text(plan.folder / "env.json", json.dumps(environment, indent=1))
+
+
+def require_places(step: Step, plan: Plan) -> None:
+    """Try the places that the run will write to: products, its own folder, the list of runs.
+
+    Raises
+    ------
+    SubmissionRefused
+        One cannot be written, or has not the room.
+    """
+    outputs = {Path(o.path).parent for task in plan.tasks for o in task.outputs}
+    need = int(sum(cost.output_mib for cost in estimate(plan)) * 2**20)
+    require_writeable(Path(os.path.commonpath(outputs)), need)
+    require_writeable(plan.folder, RECORDS + RECORDS_A_FILE * len(plan.files))
+    require_writeable(step.home.path, RECORDS)
+
+
+def register(home: Home, repository: Repository, plan: Plan, template: str, nonce: str) -> None:
+    """Claim the output RUN, of which exactly one of several submitters is the owner, and list the run; both once.
+
+    Parameters
+    ----------
+    nonce : `str`
+        See `campaign.journal.order.Order`.
+
+    Raises
+    ------
+    SubmissionRefused
+        The output RUN is another's.
+    """
+    owner = f"{plan.run} {plan.folder.absolute()}"
+    if not repository.claim_run(plan.output_run, owner) and repository.run_owner(plan.output_run) != owner:
+        raise taken(home, repository, plan.output_run, "was claimed by another submission just now")
+    reach("run-registered")
+    if plan.run in {entry["run"] for entry in home.runs()}:
+        return
+    entry = {
+        "run": plan.run,
+        "template": template,
+        "ticket": plan.ticket,
+        "output": plan.output,
+        "output_run": plan.output_run,
+        "product": plan.product,
+        "detectors": [d["detector"] for d in plan.wanted(plan.product)],
+        "submit_path": plan.submit_path,
+        "nonce": nonce,
+        "made_from": sorted(plan.made_from),
+    }
+    home.add_run(entry)
+    reach("run-listed")

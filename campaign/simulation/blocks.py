@@ -1,0 +1,155 @@
+"""What a plan's ``simulation:`` block lists: exposures block by block, and truths that are certified beforehand.
+
+::
+
+    simulation:
+      camera: LSSTComCam
+      scale: 16
+      seed: 1
+      rates: {cti: 8.0e-6}
+      calibrations: {LSSTComCam/calib/DM-48650: [crosstalk, linearizer, ptc]}
+      exposures:
+        - {for: [SELECTION_BIAS], type: bias, day_obs: 20241206, first: 427, count: 10}
+        - {for: [SELECTION_FLAT_r], type: flat, filter: r_03, day_obs: 20241111, first: 17, count: 20, time: 10}
+        - {for: [], type: bias, day_obs: 20241206, first: 1, count: 1}     # of which nothing is to be made
+
+``time`` and ``electrons`` are a number, or the first and the last of a ramp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+
+from campaign.simulation.simulate import Exposure, exposure_at
+
+Ramp = float | tuple[float, float]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Block(_Model):
+    """Exposures of one kind that follow each other.
+
+    Parameters
+    ----------
+    selected_by : `tuple` [`str`]
+        ``for``: the variables whose selections are to find them.
+    type : `str`
+        ``bias``, ``dark`` or ``flat``.
+    day_obs, first, count : `int`
+        Night, first sequence number, how many.
+    skip : `tuple` [`int`]
+        Sequence numbers that are not taken.
+    filter : `str`, optional
+        Physical filter.
+    time : `float` or a ramp
+        Second.
+    electrons : `float` or a ramp, optional
+        Light in a pixel of response 1; the lamp's rate x time without.
+    program, reason : `str`
+        As in the header.
+    leak, jump : `float`
+        See `kernels.simulation.simulate`.
+    """
+
+    selected_by: tuple[str, ...] = Field(default=(), alias="for")
+    type: str
+    day_obs: int
+    first: PositiveInt
+    count: PositiveInt
+    skip: tuple[int, ...] = ()
+    filter: str | None = None
+    time: Ramp = 0.0
+    electrons: Ramp | None = None
+    program: str = "BLOCK-SIM"
+    reason: str = ""
+    leak: NonNegativeFloat = 0.0
+    jump: float = 0.0
+
+    @field_validator("day_obs")
+    @classmethod
+    def _a_date(cls, value: int) -> int:
+        datetime.strptime(str(value), "%Y%m%d")
+        return value
+
+    @property
+    def numbers(self) -> list[int]:
+        """Its sequence numbers."""
+        return [n for n in range(self.first, self.first + self.count) if n not in self.skip]
+
+
+class Simulation(_Model):
+    """See the module's text."""
+
+    camera: str
+    scale: PositiveInt = 1
+    seed: int = 1
+    detectors: tuple[int, ...] = ()
+    rates: Mapping[str, Any] = Field(default_factory=dict)
+    calibrations: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    exposures: tuple[Block, ...]
+    gap: PositiveFloat = 3.0
+
+
+def _along(ramp: Ramp, n: int, of: int) -> float:
+    """The n-th of a ramp's values."""
+    if isinstance(ramp, tuple):
+        return ramp[0] + (ramp[1] - ramp[0]) * n / max(of - 1, 1)
+    return ramp
+
+
+def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict[str, set[int]]]:
+    """The exposures, by time, and by variable which of them its selection is to find."""
+    made: list[Exposure] = []
+    wanted: dict[str, set[int]] = {}
+    for block in simulation.exposures:
+        numbers = block.numbers
+        for k, number in enumerate(numbers):
+            electrons = None if block.electrons is None else _along(block.electrons, k, len(numbers))
+            one = exposure_at(
+                camera,
+                block.day_obs,
+                number,
+                _evening(block.day_obs) + timedelta(seconds=60.0 * number),
+                kind=block.type,
+                seconds=_along(block.time, k, len(numbers)),
+                physical_filter=block.filter,
+                reason=block.reason or block.type,
+                program=block.program,
+                electrons=electrons,
+                leak=block.leak,
+                jump=block.jump,
+            )
+            made.append(one)
+            for name in block.selected_by:
+                wanted.setdefault(name, set()).add(one.exposure)
+    return sorted(made, key=lambda e: e.exposure), wanted
+
+
+def _evening(day_obs: int) -> datetime:
+    return datetime.strptime(str(day_obs), "%Y%m%d") + timedelta(hours=18)
+
+
+def problems(simulation: Simulation, variables: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong between the blocks: numbers taken twice, selections that are no variables."""
+    taken: dict[tuple[int, int], int] = {}
+    for k, block in enumerate(simulation.exposures, 1):
+        for number in block.numbers:
+            if other := taken.get((block.day_obs, number)):
+                yield f"blocks {other} and {k} both have exposure {number} of {block.day_obs}"
+                break
+            taken[block.day_obs, number] = k
+        for name in block.selected_by:
+            if name not in variables:
+                yield f"block {k} is for {name}, which is no variable"
+
+
+def filters(blocks: Sequence[Block]) -> tuple[str, ...]:
+    """The physical filters that are used."""
+    return tuple(sorted({b.filter for b in blocks if b.filter}))

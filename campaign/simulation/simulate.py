@@ -1,0 +1,335 @@
+"""A simulated campaign: exposures over several nights, raws by a kernel, ingested like real ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from campaign.camera.model import Camera
+from campaign.camera.translation import Overrides
+from campaign.console import patience, say
+from campaign.errors import ConfigurationError, SubmissionRefused, TasksFailed, UsageError
+from campaign.frames.ingest import observe, prepare
+from campaign.home import Home, home_of_new
+from campaign.jobs.file import JobFile, JobTask, write_text
+from campaign.jobs.launch import run_job
+from campaign.journal import claim
+from campaign.journal.events import read as read_events
+
+PREFIX = {"LSSTCam": "MC", "LSSTComCam": "CC", "LATISS": "AT"}
+HEADER = {"LSSTCam": "lsstCam", "LSSTComCam": "COMCAM", "LATISS": "LATISS"}
+READOUT = 3.0
+#: What says in the truth's folder that not everything is there yet.
+CLAIM = {claim.NAME, f"{claim.NAME}.lock"}
+#: How the files of an empty repository begin.
+REPOSITORY = ("butler.yaml", "gen3.sqlite3")
+MJD_EPOCH = datetime(1858, 11, 17)
+
+
+@dataclass(frozen=True)
+class Nights:
+    """What is observed each night: numbers of frames, and exposure times in second."""
+
+    bias: int = 10
+    dark: int = 10
+    flat: int = 10
+    dark_time: float = 30.0
+    flat_time: float = 10.0
+    filters: tuple[str, ...] = ()
+    days: tuple[int, ...] = (20241206, 20241208)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One exposure to be simulated; what `kernels.simulation.simulate` needs of it."""
+
+    exposure: int
+    obs_id: str
+    day_obs: int
+    seq_num: int
+    observation_type: str
+    exposure_time: float
+    dark_time: float
+    physical_filter: str | None
+    begin: str
+    mjd: float
+    reason: str
+    program: str = "BLOCK-SIM"
+    electrons: float | None = None
+    leak: float = 0.0
+    jump: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """What a job says of it: nothing of what is as usual."""
+        usual = {"electrons": None, "leak": 0.0, "jump": 0.0}
+        return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a simulation writes: the repository, and beside it the raws and their truth."""
+
+    repository: Path
+    raw: Path = field(init=False)
+    truth: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "raw", self.repository.with_name(self.repository.name + "-raw"))
+        object.__setattr__(self, "truth", self.repository.with_name(self.repository.name + "-truth"))
+
+    @property
+    def all(self) -> tuple[Path, Path, Path]:
+        """Every folder."""
+        return self.repository, self.raw, self.truth
+
+
+def _shots(plan: Nights, night: int) -> Iterator[tuple[str, str | None, float]]:
+    """Type, filter and exposure time of a night's exposures; each kind is spread over the nights."""
+
+    def share(total: int) -> int:
+        nights = len(plan.days)
+        return total // nights + (night < total % nights)
+
+    yield from (("bias", None, 0.0) for _ in range(share(plan.bias)))
+    yield from (("dark", None, plan.dark_time) for _ in range(share(plan.dark)))
+    for name in plan.filters:
+        yield from (("flat", name, plan.flat_time) for _ in range(share(plan.flat)))
+
+
+def exposure_at(
+    camera: str, day: int, number: int, begin: datetime, kind: str, seconds: float, **more: Any
+) -> Exposure:
+    """An exposure, with the ids and times that follow from its night, its number and when it begins."""
+    return Exposure(
+        exposure=day * 100000 + number,
+        obs_id=f"{PREFIX[camera]}_O_{day}_{number:06d}",
+        day_obs=day,
+        seq_num=number,
+        observation_type=kind,
+        exposure_time=seconds,
+        dark_time=seconds + (0.05 if seconds else 0.03),
+        begin=begin.isoformat(timespec="milliseconds"),
+        mjd=(begin - MJD_EPOCH) / timedelta(days=1),
+        **more,
+    )
+
+
+def _midnight(day: int) -> datetime:
+    try:
+        return datetime.strptime(f"{day:08d}", "%Y%m%d")
+    except ValueError as error:
+        raise ConfigurationError(f"day_obs {day} is no date", do="write it as 20241208") from error
+
+
+def require_simulated(camera: Camera) -> None:
+    """See that the simulator writes raws of a camera.
+
+    Raises
+    ------
+    UsageError
+        It does not.
+    """
+    if camera.name not in PREFIX:
+        raise UsageError(
+            f"{camera.name} is not a camera of the LSST kind", do=f"the simulator writes raws of {', '.join(PREFIX)}"
+        )
+
+
+def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
+    """The exposures of a sequence, night by night.
+
+    Raises
+    ------
+    UsageError, ConfigurationError
+        The camera cannot be simulated, a night is no date.
+    """
+    require_simulated(camera)
+    found = []
+    for night, day in enumerate(plan.days):
+        begin = _midnight(day) + timedelta(hours=21)
+        for number, (kind, name, seconds) in enumerate(_shots(plan, night), 1):
+            found.append(exposure_at(camera.name, day, number, begin, kind, seconds, physical_filter=name, reason=kind))
+            begin += timedelta(seconds=seconds + READOUT)
+    return found
+
+
+def _check(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int]) -> None:
+    require_simulated(camera)
+    unknown = sorted({shot.physical_filter for shot in shots if shot.physical_filter} - set(camera.bands))
+    if unknown:
+        raise ConfigurationError(f"{camera.name} has no filter {unknown[0]}", do=f"it has {', '.join(camera.bands)}")
+    strangers = sorted(set(detectors) - set(camera.by_id))
+    if strangers:
+        raise ConfigurationError(
+            f"{camera.name} has no detector {strangers[0]}", do=f"it has {min(camera.by_id)} to {max(camera.by_id)}"
+        )
+
+
+def _require_free(places: Places) -> None:
+    for path in places.all:
+        if path.exists() and (not path.is_dir() or {one.name for one in path.iterdir()} - CLAIM):
+            raise UsageError(f"{path} exists already", do="give a new folder: a simulation makes a new repository")
+
+
+@contextmanager
+def making(places: Places) -> Iterator[None]:
+    """Have the folders of a simulation to oneself: what fails leaves nothing, what was killed the next one clears.
+
+    A claim lies with the truth for as long as not everything is there.  May be nested.
+
+    Raises
+    ------
+    UsageError
+        The folders are taken, or another process simulates into them.
+    """
+    owner = claim.read(places.truth)
+    if owner is not None and claim.mine_again(owner):
+        yield
+        return
+    new = not places.truth.exists()
+    if owner is None:
+        _require_free(places)
+    places.truth.mkdir(parents=True, exist_ok=True)
+    try:
+        claim.take(places.truth)
+    except SubmissionRefused as error:
+        what = error.what.replace("the run", f"{places.repository}", 1)
+        raise UsageError(what, where=str(places.truth), do="wait for that process, or end it") from error
+    try:
+        if owner is not None:
+            _clear(places, owner)
+        _require_free(places)
+    except BaseException:
+        claim.release(places.truth)
+        if new:
+            shutil.rmtree(places.truth)
+        raise
+    try:
+        yield
+    except BaseException:
+        for path in places.all:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    claim.release(places.truth)
+    (places.truth / f"{claim.NAME}.lock").unlink(missing_ok=True)
+
+
+def _clear(places: Places, owner: claim.Claim) -> None:
+    """Remove what a simulation that was killed has left, unless the repository was used since.
+
+    Raises
+    ------
+    UsageError
+        Commands are recorded in the repository, or products lie in it.
+    """
+    history = home_of_new(places.repository, {}).history_file
+    strangers = [p for p in places.repository.glob("*") if p.name != "campaign" and not p.name.startswith(REPOSITORY)]
+    if history.exists() or strangers:
+        used = history if history.exists() else strangers[0]
+        raise UsageError(
+            f"{places.repository} exists already, half made by {owner.text}, and was used since: {used}",
+            do="give a new folder, or remove it with all that is in it",
+        )
+    say(f"{places.repository} was left half made by {owner.text}: it is made anew")
+    for path in (places.repository, places.raw):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in places.truth.iterdir():
+        if path.name not in CLAIM:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _tasks(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], places: Places) -> list[JobTask]:
+    tasks = []
+    for detector in detectors:
+        ccd = camera.by_id[detector]
+        own = {"header": {"LSST_NUM": ccd.serial, "RAFTBAY": ccd.raft, "CCDSLOT": ccd.slot}}
+        raws = [{**shot.plain(), **own} for shot in shots]
+        truth = {"truth": str(places.truth / f"{ccd.name}.fits")}
+        tasks.append(JobTask(f"truth:{detector}", detector, outputs=truth, parameters={"exposures": raws}))
+        for shot, parameters in zip(shots, raws, strict=True):
+            path = places.raw / str(shot.day_obs) / shot.obs_id / f"{shot.obs_id}_{ccd.name}.fits"
+            name = f"raw:{shot.exposure},{detector}"
+            tasks.append(JobTask(name, detector, outputs={"raw": str(path)}, parameters=parameters))
+    return tasks
+
+
+def simulate(
+    places: Places,
+    home: Home,
+    camera: Camera,
+    shots: Sequence[Exposure],
+    seed: int,
+    detectors: Sequence[int],
+    ranks: int,
+    rates: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
+    """Make a repository with simulated raws; return how many raws it holds.  What fails leaves nothing.
+
+    ``rates`` are settings of the simulator's model that are not its defaults.
+
+    Raises
+    ------
+    UsageError, ConfigurationError
+        The folders are taken, the camera or a filter is not one that can be simulated.
+    TasksFailed
+        A frame could not be written.
+    """
+    _check(camera, shots, detectors)
+    with making(places):
+        return _simulate(places, home, camera, shots, seed, detectors, ranks, rates)
+
+
+def _simulate(
+    places: Places,
+    home: Home,
+    camera: Camera,
+    shots: Sequence[Exposure],
+    seed: int,
+    detectors: Sequence[int],
+    ranks: int,
+    rates: Mapping[str, Any],
+) -> int:
+    work = places.truth / "job"
+    config = {"seed": seed, "rates": dict(rates), "header": {"INSTRUME": HEADER[camera.name]}}
+    tasks = _tasks(camera, shots, detectors, places)
+    job = JobFile("simulate", "simulate", ranks, str(work / "journal"), camera.plain(detectors), config, {}, tasks)
+    path, total = job.write(work / "simulate.json"), len(shots) * len(detectors)
+    with patience(lambda: f"simulating: {_written(work)} of {total} frames are written"):
+        run_job(path, ranks, work / "simulate.log")
+    failures = [e for e in read_events(work) if e.event == "failed"]
+    if failures:
+        raise TasksFailed(f"{len(failures)} frames could not be written: {failures[0].detail['error']}")
+    about: dict[str, Any] = {"camera": camera.name, "scale": camera.scale, "seed": seed, "rates": dict(rates)}
+    about["exposures"] = [asdict(s) for s in shots]
+    write_text(places.truth / "truth.json", json.dumps(about, indent=1))
+    paths = [t.outputs["raw"] for t in tasks if "raw" in t.outputs]
+    observations, refused = observe(paths, camera, Overrides(), ranks)
+    if refused:
+        where, why = next(iter(refused.items()))
+        raise ConfigurationError(why, where=where)
+    with (
+        patience(lambda: "simulating: the frames are recorded in the repository"),
+        prepare(str(places.repository), home, camera) as repository,
+    ):
+        repository.ingest_raws(observations, "direct")
+    return len(observations)
+
+
+def _written(work: Path) -> int:
+    """Frames that the journal knows."""
+    journals = list(work.glob("journal*.jsonl"))
+    return sum(
+        path.read_bytes().count(b'"task":"raw:') - path.read_bytes().count(b'"event":"started"') for path in journals
+    )
+
+
+def default_filters(camera: Camera) -> tuple[str, ...]:
+    """The camera's first filter of band r."""
+    return tuple(f.name for f in camera.filters if f.band == "r")[:1]

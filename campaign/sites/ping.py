@@ -1,0 +1,347 @@
+"""`campaign sites ping`: proves each part of a site by using it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from campaign.errors import CampaignError
+from campaign.jobs.launch import environment as kernel_environment
+from campaign.limited import from_json
+from campaign.release import about, differences
+from campaign.sites.model import Site, from_plain, plain
+from campaign.sites.probe import configuration, write_test
+from campaign.sites.transport import Ssh, ask
+
+if TYPE_CHECKING:
+    from slurm.scripts import Scheduler
+
+#: What sinfo says of a partition: its name, with a star where it is the default one, its state, its nodes.
+_PARTITION = re.compile(r"(\S+) (\S+) ([a-z]+)")
+MEMORY_MIB = 300
+RANKS = 2
+Said: TypeAlias = dict[str, Any]
+SETTLE = 5.0
+"""How long a shared file system may take to show a job's log, second."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One thing that was tried.
+
+    Parameters
+    ----------
+    what : `str`
+        host, scheduler, scratch, job, gang, repository, release or configuration.
+    ok : `bool`
+        Whether it works.
+    found : `str`
+        What was found, or the first error.
+    do : `str`
+        What to do; empty where it works.
+    difference : `bool`
+        Both ends work, and are not the same: may be overridden.
+    """
+
+    what: str
+    ok: bool
+    found: str
+    do: str = ""
+    difference: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a site showed, and how long it took, second."""
+
+    site: str
+    proofs: tuple[Proof, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """How long a job may take, second, and whether anybody still wants to know."""
+
+    seconds: float
+    over: Event
+
+
+class _Failed(Exception):
+    """A proof failed; those that build on it are not tried."""
+
+    def __init__(self, what: str, found: str, do: str) -> None:
+        super().__init__(found)
+        self.proof = Proof(what, False, found, do)
+
+
+def ping(sites: Sequence[Site], wait: float = 60.0) -> list[Answer]:
+    """Prove sites, all at once.
+
+    Parameters
+    ----------
+    sites : sequence of `Site`
+        Which.
+    wait : `float`
+        How long a site's job may take to start and end, second.
+
+    Returns
+    -------
+    answers : `list` [`Answer`]
+        One a site; nothing is raised for what fails there.
+    """
+    patience = _Patience(wait, Event())
+    with ThreadPoolExecutor(max(1, len(sites))) as pool:
+        try:
+            return list(pool.map(lambda site: _timed(site, patience), sites))
+        except BaseException:  # an operator's ^C: the jobs are cancelled, and nobody waits for them
+            patience.over.set()
+            raise
+
+
+def _timed(site: Site, patience: _Patience) -> Answer:
+    begin = time.monotonic()
+    prove = _prove_there if site.transport == "ssh" else _prove_here
+    proofs, said = prove(site, patience)
+    proofs += _agreement(site, said) if said else []
+    return Answer(site.name, tuple(proofs), round(time.monotonic() - begin, 2))
+
+
+def _prove_here(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
+    """Prove a site whose commands run on this machine: where it has no scratch of its own, runs use the step's."""
+    with tempfile.TemporaryDirectory(prefix="campaign-ping-") as spare:
+        scratch = os.environ.get("SCRATCH", "")
+        if site.scheduler is None:  # its jobs are processes here
+            return _prove(site, patience, _Places("the step's", scratch or spare))
+        return _prove(site, patience, _Places("the step's, $SCRATCH", scratch) if scratch else _Places())
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What stands in for a scratch that the site's file does not name, and whose it is; nothing may."""
+
+    whose: str = ""
+    scratch: str = ""
+
+
+def _prove(site: Site, patience: _Patience, places: _Places) -> tuple[list[Proof], Said]:
+    """Prove a site whose commands run on this machine; give what its job said too."""
+    proofs: list[Proof] = []
+    said: Said = {}
+    try:
+        if site.scheduler is not None:
+            proofs.append(_scheduler(site, site.scheduler))
+        proofs.append(_scratch(site, places))
+        site = replace(site, scratch=site.scratch or places.scratch)
+        said = _job(site, patience)
+        proofs.append(Proof("job", True, f"ran on {said['host']} with {said['python']}"))
+        if site.scheduler is not None:
+            proofs.append(_gang(site, patience))
+    except _Failed as failed:
+        proofs.append(failed.proof)
+    return [*proofs, _repository(site)], said
+
+
+def _scheduler(site: Site, scheduler: Scheduler) -> Proof:
+    """Ask for the partition that jobs would go to."""
+    from slurm.commands import SlurmError, call, shaped
+
+    chosen = ["-p", scheduler.partition] if scheduler.partition else []
+    try:
+        said = call(scheduler.access, ["sinfo", "-h", *chosen, "-o", "%P %R %a"], patience=0)
+    except SlurmError as error:
+        do = f"`campaign sites up {site.name}` starts a cluster here; else set scheduler.conf, or log in where Slurm is"
+        raise _Failed("scheduler", str(error), do) from error
+    known = [found.groups() for found in shaped(said, _PARTITION)]
+    if not known:
+        raise _Failed("scheduler", f"no partition {scheduler.partition}", "set scheduler.partition")
+    return Proof("scheduler", True, "partition {} is {}".format(*_default(known)))
+
+
+def _default(partitions: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Name and state of the partition that jobs go to: the one that sinfo marks with a star, else the first."""
+    return next((words for words in partitions if words[0] != words[1]), partitions[0])[1:]
+
+
+def _scratch(site: Site, places: _Places) -> Proof:
+    folder = site.scratch or places.scratch
+    if not folder:
+        do = f"set scratch in the site file of {site.name}, or export SCRATCH, which its runs use then"
+        raise _Failed("scratch", "none is set", do)
+    with suppress(OSError):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    if why := write_test(folder):
+        raise _Failed("scratch", f"{folder}: {why}", "set scratch to a folder that you can write to")
+    return Proof("scratch", True, site.scratch or f"none of its own: {places.whose}")
+
+
+def _job(site: Site, patience: _Patience) -> Said:
+    """Run the probe as every job of the site would run; give what it said."""
+    said = _run(site, "job", ["campaign.sites.probe", site.scratch], "configuration", 1, patience)
+    if said["scratch"]:
+        do = "set scratch to a folder that the nodes can write to"
+        raise _Failed("job", f"scratch {site.scratch} on {said['host']}: {said['scratch']}", do)
+    return said
+
+
+def _gang(site: Site, patience: _Patience) -> Proof:
+    """Start ranks as every gang would: the wrong launcher runs each as a world of one, and says nothing."""
+    size = _run(site, "gang", ["mpi4py", "-m", "kernels.run", "--world"], "size", RANKS, patience)["size"]
+    if size != RANKS:
+        do = "set scheduler.launcher to what starts this Python's MPI: srun-pmi2, srun-pmix or mpiexec"
+        raise _Failed("gang", f"{RANKS} ranks see a world of {size}", do)
+    return Proof("gang", True, f"{RANKS} ranks see each other")
+
+
+def _run(site: Site, what: str, module: Sequence[str], key: str, ranks: int, patience: _Patience) -> Said:
+    """Run a Python module at the site; give the JSON line with ``key`` that it printed."""
+    name = f"ping-{site.name}-{what}-{secrets.token_hex(4)}"
+    log = Path(site.scratch) / "ping" / f"{name}.log"
+    log.parent.mkdir(exist_ok=True)
+    command = [site.python, "-P", "-m", *module]
+    if site.scheduler is None:
+        why = _by_process(site, command, log, patience)
+    else:
+        why = _by_slurm(site.scheduler, name, command, ranks, log, patience)
+    said = None if why else _said(log, key)
+    if said is None:
+        raise _Failed(what, why or "it said nothing", f"its script and log are {log.with_suffix('.*')}")
+    for file in (log, log.with_suffix(".sh")):
+        file.unlink(missing_ok=True)
+    return said
+
+
+def _by_process(site: Site, command: Sequence[str], log: Path, patience: _Patience) -> str:
+    environment = {**kernel_environment(), **site.environment}
+    try:
+        with log.open("wb") as output:
+            options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            code = subprocess.run(command, env=environment, timeout=patience.seconds, check=False, **options).returncode
+    except subprocess.TimeoutExpired:
+        return f"no answer in {patience.seconds:g} s"
+    except OSError as error:
+        return f"{site.python}: {error.strerror}"
+    return f"exit code {code}: {_last_line(log)}" if code else ""
+
+
+def _by_slurm(
+    scheduler: Scheduler, name: str, command: Sequence[str], ranks: int, log: Path, patience: _Patience
+) -> str:
+    """Submit the probe and wait for it; give why it did not end well, or nothing."""
+    from slurm.commands import SlurmError, cancel, submit
+    from slurm.scripts import Resources, ScriptError, gang_script, keep
+    from slurm.states import State
+    from slurm.watcher import Watcher
+
+    access = scheduler.access
+    try:
+        script = gang_script(name, command, log, Resources(MEMORY_MIB, ranks=ranks, minutes=5), scheduler)
+        job = submit(access, keep(script, log), patience=5.0)
+    except (SlurmError, ScriptError) as error:
+        return str(error)
+    with Watcher(access, interval=0.5) as watcher:
+        watcher.watch(job)
+        end = time.monotonic() + patience.seconds
+        status = watcher.status(job)
+        while not (status.ended or patience.over.is_set() or time.monotonic() > end):
+            status = watcher.wait(job, timeout=0.5)
+    if not status.ended:
+        with suppress(SlurmError):
+            cancel(access, job, patience=5.0)
+    if status.state is State.DONE:
+        return ""
+    if not status.ended:
+        return f"job {job} has not ended in {patience.seconds:g} s: {status.slurm}; cancelled"
+    return f"job {job} ended as {status.slurm}, exit code {status.exit_code}: {_last_line(log)}"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it left nothing in its log")
+
+
+def _said(log: Path, key: str) -> Said | None:
+    """Find a job's answer in its log."""
+    last = time.monotonic() + SETTLE
+    while True:
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        for line in reversed(lines):
+            with suppress(ValueError):
+                found = from_json(line)
+                if isinstance(found, dict) and key in found:
+                    return found
+        if time.monotonic() > last:
+            return None
+        time.sleep(0.2)
+
+
+def _agreement(site: Site, said: Said) -> Iterator[Proof]:
+    """Compare both ends, and what the site file says."""
+    ours = about()
+    version = ours["drp-campaign"]
+    other = differences(ours, said["release"])
+    other += [f"its file says {site.release}, not {version}"] if site.release not in ("", version) else []
+    do = f"install drp-campaign {version} there, or --override" if other else ""
+    yield Proof("release", not other, "; ".join(other) or version, do, bool(other))
+    here, there = configuration(), str(said["configuration"])
+    same = here == there
+    found = there[:12] if same else f"the packaged templates differ: {there[:12]}, not {here[:12]}"
+    yield Proof("configuration", same, found, "" if same else "install the same files there, or --override", not same)
+
+
+def _repository(site: Site) -> Proof:
+    if not site.repository:
+        return Proof("repository", True, "none of its own: the step's")
+    from campaign.butler.repository import open_repository
+
+    try:
+        with open_repository(site.repository):
+            return Proof("repository", True, site.repository)
+    except CampaignError as error:
+        return Proof("repository", False, str(error).partition("\n")[0], f"set repository of {site.name}")
+
+
+# Over ssh: the other end proves itself
+
+
+def _prove_there(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
+    there = replace(site, transport="local", host="", ssh_options=())
+    question = json.dumps({"site": plain(there), "wait": patience.seconds}).encode()
+    transport = Ssh(site.host, site.environment, site.python, site.ssh_options)
+    try:
+        text, complaints = ask(
+            transport, [*transport.python, "-m", "campaign.sites.ping"], question, patience.seconds + 60
+        )
+    except OSError as error:
+        text, complaints = b"", [str(error)]
+    try:
+        answer = from_json(text.splitlines()[-1])
+        return [Proof("host", True, site.host), *(Proof(**p) for p in answer["proofs"])], dict(answer["said"])
+    except (ValueError, LookupError, TypeError):
+        why = next((line for line in reversed(complaints) if line.strip()), "it said nothing")
+    do = f"see whether `ssh {site.host} {site.python} -m campaign sites` works, without a password"
+    return [Proof("host", False, f"{site.host}: {why}", do)], {}
+
+
+def main() -> None:
+    """Answer a ping from elsewhere: the site as JSON on standard input, its proofs as JSON on standard output."""
+    question = json.load(sys.stdin)
+    proofs, said = _prove(from_plain(question["site"]), _Patience(question["wait"], Event()), _Places())
+    print(json.dumps({"proofs": [asdict(proof) for proof in proofs], "said": said}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""`campaign sites up` and `down`: development clusters, each with an empty repository and scratch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from campaign.errors import SubmissionRefused, TransientError
+
+if TYPE_CHECKING:
+    from slurm.development import Cluster
+
+
+def up(folder: Path, names: Sequence[str], nodes: int, cpus: int, memory_mib: int) -> list[Cluster]:
+    """Start clusters, all at once; one that is up stays as it is, and so do its repository and scratch.
+
+    Parameters
+    ----------
+    folder : `pathlib.Path`
+        A folder each is made in it: ``<name>/{slurm,repo,scratch}``.
+    names : sequence of `str`
+        Of sites.
+    nodes, cpus, memory_mib : `int`
+        What each claims to have; memory a node, MiB.
+
+    Raises
+    ------
+    SubmissionRefused
+        One does not come up; the others stay up.
+    """
+    from slurm import development
+
+    def start(name: str) -> Cluster:
+        (folder / name / "scratch").mkdir(parents=True, exist_ok=True)
+        return development.up(folder / name, name, nodes, cpus, memory_mib)
+
+    with ThreadPoolExecutor(len(names) or 1) as pool:
+        clusters = [pool.submit(start, name) for name in names]
+        _make_repositories([folder / name / "repo" for name in names])
+    problems = [str(cluster.exception()) for cluster in clusters if cluster.exception()]
+    if problems:
+        raise SubmissionRefused("; ".join(problems), do=f"daemons' logs are in {folder}/<site>/log")
+    return [cluster.result() for cluster in clusters]
+
+
+def down(folder: Path, names: Sequence[str]) -> None:
+    """Stop clusters, their jobs, and what these started; repositories, scratch and logs stay.
+
+    Raises
+    ------
+    TransientError
+        Something of theirs cannot be ended.
+    """
+    from slurm import development
+
+    def stop(name: str) -> str:
+        try:
+            development.down(folder / name)
+        except development.ClusterError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(len(names) or 1) as pool:
+        problems = [why for why in pool.map(stop, names) if why]
+    if problems:
+        raise TransientError("; ".join(problems))
+
+
+def _make_repositories(places: Sequence[Path]) -> None:
+    """Make empty repositories where there are none: the first by the Butler, the others as copies of it."""
+    wanted = [place for place in places if not (place / "butler.yaml").exists()]
+    if not wanted:
+        return
+    from campaign.butler.repository import create
+
+    first, *others = wanted
+    create(str(first)).close()
+    for place in others:
+        shutil.copytree(first, place, dirs_exist_ok=True)

@@ -1,0 +1,175 @@
+"""A step's configuration: what a template says once everything in it is resolved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from campaign.problems import Problem, Problems, suggest
+from campaign.template.vocabulary import DEFAULTS, input_collections, vocabulary
+
+
+def _labels(value: Any) -> list[str]:
+    parts = value if isinstance(value, list) else str(value or "").split(",")
+    return [str(part).strip() for part in parts]
+
+
+def find(values: Mapping[str, Any], command_line: Mapping[str, Any], key: str) -> Any:
+    """Look a key up on the command line, in payload and at the outermost level; `None` where there is none."""
+    for section in (command_line, values["payload"], values):
+        if key in section:
+            return section[key]
+    return None
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """A template with every ``${..}`` and ``{..}`` resolved.
+
+    Parameters
+    ----------
+    path : `str`
+        The file.
+    name : `str`
+        The template's name, ``bps_flat_g.yaml`` also where one source serves all bands.
+    values : `dict`
+        The configuration: nested, plain.  ``inCollection`` is a list, ``dataQuery`` one line.
+    origins : `dict` [`str`, `str`]
+        Where each value comes from, by dotted key: ``file:line``, ``packaged
+        defaults``, ``environment``, ``generated`` or ``command line``.
+    variables : `dict` [`str`, `str`]
+        The environment variables that were used.
+    command_line : `dict`
+        Values from the command line, by key.
+    warnings : `tuple` [`str`]
+        What was guessed, and what is probably not meant.
+    """
+
+    path: str
+    name: str
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    variables: Mapping[str, str]
+    command_line: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def again(self) -> str:
+        """The path to ask for to get it again: where one source serves all bands, only the name says which."""
+        return os.path.join(os.path.dirname(self.path), self.name)
+
+    def find(self, key: str) -> Any:
+        """Look a key up on the command line, in payload and at the outermost level; `None` where there is none."""
+        return find(self.values, self.command_line, key)
+
+    def chosen(self, key: str) -> bool:
+        """Whether anybody but the packaged defaults sets a key, at whatever level."""
+        names = [name for name in self.origins if name == key or name.endswith(f".{key}")]
+        return any(self.origins[name] != DEFAULTS for name in names)
+
+    def resource(self, label: str, key: str) -> Any:
+        """Look up a setting of one task.
+
+        Parameters
+        ----------
+        label : `str`
+            The task's label.
+        key : `str`
+            A resource key: ``requestMemory`` (MiB), ``requestCpus``, ``requestWalltime`` (minute), ...
+
+        Returns
+        -------
+        value
+            `None` where nothing sets it.
+
+        Raises
+        ------
+        Problems
+            There is no such key.
+        """
+        if key not in vocabulary().resources:
+            raise Problems(self.name, [Problem(f"there is no resource {key}", do=suggest(key, vocabulary().resources))])
+        groups = [group for group in self.cluster.values() if label in _labels(group.get("pipetasks"))]
+        task = (self.values.get("pipetask") or {}).get(label) or {}
+        site = (self.values.get("site") or {}).get(self.find("computeSite")) or {}
+        for section in (self.command_line, self.values["payload"], *groups, task, site, self.values):
+            if section.get(key) is not None:
+                return section[key]
+        return None
+
+    @property
+    def cluster(self) -> Mapping[str, Mapping[str, Any]]:
+        """Groups of tasks by name."""
+        return {name: group or {} for name, group in (self.values.get("cluster") or {}).items()}
+
+    @property
+    def pipeline_yaml(self) -> str:
+        """The pipeline, as `campaign.pipeline.model.load` takes it."""
+        return str(self.find("pipelineYaml"))
+
+    @property
+    def pipeline_options(self) -> str:
+        """``extraQgraphOptions``, as `campaign.pipeline.model.load` takes it."""
+        return str(self.find("extraQgraphOptions") or "")
+
+    @property
+    def submit_path(self) -> str:
+        """The run's folder."""
+        return str(self.find("submitPath"))
+
+    @property
+    def output(self) -> str:
+        """The CHAINED collection."""
+        return str(self.find("output"))
+
+    @property
+    def output_run(self) -> str:
+        """The RUN collection."""
+        return str(self.find("outputRun"))
+
+    @property
+    def in_collections(self) -> tuple[str, ...]:
+        """Collections to read from, in order."""
+        return tuple(input_collections(self.find("inCollection")))
+
+    @property
+    def data_query(self) -> str:
+        """Which exposures, on one line; may be empty."""
+        return str(self.find("dataQuery"))
+
+    @property
+    def butler_config(self) -> str:
+        """The repository."""
+        return str(self.find("butlerConfig"))
+
+    @property
+    def payload_name(self) -> str:
+        """The step's name."""
+        return str(self.find("payloadName"))
+
+    @property
+    def instrument(self) -> str:
+        """``$INSTRUMENT``; empty where the template does not ask for it."""
+        return self.variables.get("INSTRUMENT", "")
+
+    @property
+    def ticket(self) -> str:
+        """``$TICKET``; empty where the template does not ask for it."""
+        return self.variables.get("TICKET", "")
+
+    @property
+    def timestamp(self) -> str:
+        """Of the resolution, UTC, like 20211117T155008Z."""
+        return str(self.find("timestamp"))
+
+    @property
+    def operator(self) -> str:
+        """Who submits."""
+        return str(self.find("operator"))
+
+    @property
+    def uniq_proc_name(self) -> str:
+        """``outputRun`` with ``_`` for ``/``."""
+        return str(self.find("uniqProcName"))

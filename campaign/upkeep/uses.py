@@ -1,0 +1,179 @@
+"""Who uses a run: what is certified or made of it, who makes it, which campaign has it; looked at anew each time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campaign.campaigns.document import IDENTITY, Campaign
+from campaign.campaigns.document import load as load_campaign
+from campaign.campaigns.state import WORDS, Books, folder_of, look
+from campaign.errors import CampaignError
+from campaign.journal import claim
+from campaign.journal.events import Journals
+from campaign.journal.plan import load as load_plan
+from campaign.limited import from_json
+
+if TYPE_CHECKING:
+    from campaign.butler.repository import Repository
+    from campaign.home import Home
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Use:
+    """Why a run is kept.
+
+    Parameters
+    ----------
+    text : `str`
+    firm : `bool`
+        Nothing removes it: it is certified, or somebody makes it.
+    """
+
+    text: str
+    firm: bool = False
+
+
+@dataclass
+class Uses:
+    """Finds who uses the runs of a repository.
+
+    Parameters
+    ----------
+    repository : `~campaign.butler.repository.Repository`
+    home : `~campaign.home.Home`
+        Whose list of runs and whose campaigns are looked at.
+    """
+
+    repository: Repository
+    home: Home
+    _sources: dict[str, frozenset[str]] = field(default_factory=dict)
+    _campaigns: dict[str, Campaign | None] = field(default_factory=dict)
+
+    def of(self, entries: Iterable[Entry]) -> dict[str, Use]:
+        """By output RUN, why a run is kept; those alone that are.
+
+        What a certified product was made from, and what that was made from, is
+        kept with it; so is what a run that is being made is made from.
+        """
+        wanted = list(entries)
+        listed = {entry["output_run"]: entry for entry in (*self.home.runs(), *wanted)}
+        certified = self.repository.certified()
+        living = {run: use for run, entry in listed.items() if (use := _owner(Path(entry["submit_path"])))}
+        ancestors = self._ancestors(certified, listed)
+        needed = {source: run for run in living for source in self._made_from(run, listed)}
+        campaigns = dict(self._by_campaigns())
+        found = {}
+        for entry in wanted:
+            run = entry["output_run"]
+            if run in certified:
+                found[run] = Use(f"certified in {', '.join(certified[run])}", firm=True)
+            elif run in living:
+                found[run] = living[run]
+            elif run in ancestors:
+                found[run] = Use(f"{ancestors[run]}, which is certified, was made from it")
+            elif run in needed:
+                found[run] = Use(f"{needed[run]} is being made from it")
+            elif entry["run"] in campaigns:
+                found[run] = Use(campaigns[entry["run"]])
+        return found
+
+    def _ancestors(self, certified: Iterable[str], listed: Mapping[str, Entry]) -> dict[str, str]:
+        """By RUN that a certified product was made from, directly or not, one that it was made for."""
+        found: dict[str, str] = {}
+        waiting = [(run, run) for run in certified]
+        while waiting:
+            run, product = waiting.pop()
+            for source in self._made_from(run, listed):
+                if source not in found:
+                    found[source] = product
+                    waiting.append((source, product))
+        return found
+
+    def _made_from(self, run: str, listed: Mapping[str, Entry]) -> frozenset[str]:
+        """What a RUN was made from: as the list of runs has it, else its plan, else the headers of its products."""
+        if run not in self._sources:
+            self._sources[run] = frozenset(self._asked(run, listed.get(run)))
+        return self._sources[run]
+
+    def _asked(self, run: str, entry: Entry | None) -> Iterable[str]:
+        if entry is not None and isinstance(entry.get("made_from"), list):
+            return map(str, entry["made_from"])
+        if entry is not None:
+            try:
+                return load_plan(Path(entry["submit_path"]) / "plan.json").made_from
+            except (CampaignError, AttributeError, KeyError, TypeError):  # its folder was cleared, its plan is damaged
+                pass
+        return self.repository.made_from(run)
+
+    def _by_campaigns(self) -> Iterator[tuple[str, str]]:
+        """The runs that campaigns have, each with what it is to one."""
+        for name in self.home.campaigns:
+            books = Books(folder_of(self.home, name))
+            try:
+                campaign = self._campaign(name, books)
+                states = look(campaign, self.home, books.lines()) if campaign else None
+            except CampaignError:  # its templates do not resolve here
+                states = None
+            if states is None:
+                yield from _mentioned(name, books)
+                continue
+            for state in states.values():
+                if state.run:
+                    what = "waited for at the gate" if state.state == "gate" else "step"
+                    more = "" if state.state == "gate" else f", which {_said(WORDS[state.state])}"
+                    yield state.run, f"{what} {state.name} of campaign {name}{more}"
+
+    def _campaign(self, name: str, books: Books) -> Campaign | None:
+        """A campaign as it was run last; `None` where its books do not tell."""
+        if name not in self._campaigns:
+            try:
+                kept = from_json((books.folder / "variables.json").read_bytes())
+                known = dict(zip(IDENTITY, name.rsplit(".", len(IDENTITY))[1:], strict=False))
+                # Scratch space is in no collection's name; whoever asks need not have it.
+                shell = {
+                    "SCRATCH": str(books.folder),
+                    **os.environ,
+                    **known,
+                    **{str(key): str(value) for key, value in kept.items()},
+                }
+                self._campaigns[name] = load_campaign(str(books.folder / "plan.yaml"), None, shell)
+            except (OSError, ValueError, AttributeError, CampaignError):
+                self._campaigns[name] = None
+        return self._campaigns[name]
+
+
+def _said(words: str) -> str:
+    return f"is {words}" if words == "done" else words
+
+
+def _owner(folder: Path) -> Use | None:
+    """Who makes the run of a folder, or may do so; `None` where nobody does."""
+    owner = claim.read(folder)
+    if owner is not None:
+        return None if owner.alive is False else Use(f"made by {owner.text}", firm=True)
+    return Use("planned for a driver that has not begun: campaign cancel gives it up") if _handed_over(folder) else None
+
+
+def _handed_over(folder: Path) -> bool:
+    """Whether a run was planned, and given up for a driver in the background, or a job, that has not begun."""
+    if not (folder / "plan.json").exists():
+        return False
+    return not any(not event.task for event in Journals(folder / "journal").new())
+
+
+def _mentioned(name: str, books: Books) -> Iterator[tuple[str, str]]:
+    """The run that a campaign's journal named last for each step, but for those that were rejected."""
+    last: dict[str, str] = {}
+    for line in books.lines():
+        if line["event"] == "rejected":
+            last = {step: run for step, run in last.items() if run != line["run"]}
+        elif line.get("run"):
+            last[line["step"]] = str(line["run"])
+    for step, run in last.items():
+        yield run, f"step {step} of campaign {name}"

@@ -1,0 +1,3 @@
+"""Calibrations as they are applied: read once, checked, ready for a row of pixels."""
+
+__all__ = ["applied", "crosstalk", "cti", "defects", "deferred", "linearity", "ptc"]

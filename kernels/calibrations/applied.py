@@ -1,0 +1,95 @@
+"""The calibrations that correct a task's frames, opened and checked once a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.calibrations import cti, ptc
+from kernels.calibrations.crosstalk import Crosstalk
+from kernels.calibrations.defects import Defects
+from kernels.calibrations.deferred import Deferral
+from kernels.calibrations.linearity import Grid, Linearizer
+from kernels.camera.geometry import Box, Camera, Detector
+from kernels.fits.product import BAD, Product
+from kernels.fits.rowbytes import verify
+from kernels.fits.tables import check_identity
+from kernels.isr.config import IsrConfig
+
+
+def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Product:
+    """Open a combined calibration: the detector's own, in the unit of its frames, whole."""
+    opened = Product.open(path, camera.unit)
+    check_identity(path, opened.header, kind, camera, detector, camera.unit)
+    verify(path, ("IMAGE", "MASK", "VARIANCE"))
+    return opened
+
+
+@dataclass(frozen=True)
+class Calibrations:
+    """What corrects a detector's frames; `None` where the job does not ask for it.
+
+    Parameters
+    ----------
+    detector : `Detector`
+        With the gains and read noises that hold: the ptc's, or the camera file's.
+    bias, dark : `Product`
+        In the unit of the frames; the dark per second.
+    crosstalk : `Crosstalk`
+        Between all of the detector's amplifiers.
+    linearity : `Grid`
+        By amplifier.
+    deferrals : sequence of `Deferral`
+        By amplifier.
+    defects : `Defects`
+        Boxes on the assembled detector.
+    """
+
+    detector: Detector
+    bias: Product | None = None
+    dark: Product | None = None
+    crosstalk: Crosstalk | None = None
+    linearity: Grid | None = None
+    deferrals: Sequence[Deferral] | None = None
+    defects: Defects | None = None
+
+    @classmethod
+    def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
+        """Open what ``isr`` asks for.
+
+        Parameters
+        ----------
+        path_of : callable
+            Path of the calibration of a role (``bias``, ``ptc``, ...).
+
+        Raises
+        ------
+        DataError
+            One cannot be read, is another detector's, or is in another unit than the frames.
+        """
+        if isr.ptc:
+            detector = ptc.apply(path_of("ptc"), camera, detector)
+        return cls(
+            detector,
+            _product("bias", path_of("bias"), camera, detector) if isr.bias else None,
+            _product("dark", path_of("dark"), camera, detector) if isr.dark else None,
+            Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None,
+            Linearizer.open(path_of("linearizer"), camera, detector).tables() if isr.linearity else None,
+            cti.read(path_of("cti"), camera, detector) if isr.deferred else None,
+            Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
+        )
+
+    @property
+    def flags(self) -> bool:
+        """Whether any of them can flag a pixel BAD."""
+        return any((self.bias, self.dark, self.defects))
+
+    def flagged(self, box: Box) -> NDArray[np.bool_]:
+        """Pixels [y, x] of a box that any of the calibrations flags BAD."""
+        bad = np.zeros((box.ny, box.nx), np.bool_)
+        for product in filter(None, (self.bias, self.dark)):
+            bad |= (product.read(box, "MASK") & BAD) != 0
+        return bad if self.defects is None else bad | self.defects.mask(box)

@@ -1,0 +1,65 @@
+"""Defects: the pixels of a detector that are not to be believed.
+
+Product: OBSTYPE ``defects``; extension DEFECTS, one row a box of the assembled
+detector, 0-based: X0, Y0, WIDTH, HEIGHT (pixel).  Boxes may overlap; there may be none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.camera.geometry import Box, Camera, Detector
+from kernels.errors import DataError
+from kernels.fits.product import Card
+from kernels.fits.tables import Column, identity, read_table, write_table
+
+KIND = "defects"
+COLUMNS = ("X0", "Y0", "WIDTH", "HEIGHT")
+
+
+@dataclass(frozen=True)
+class Defects:
+    """A detector's boxes [box, (x0, y0, width, height)], int64, pixel."""
+
+    boxes: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, path: str, camera: Camera, detector: Detector) -> Defects:
+        """Read a detector's defects.
+
+        Raises
+        ------
+        DataError
+            See `kernels.fits.tables.read_table`; or a box is empty or not on the detector.
+        """
+        table = read_table(path, KIND, camera, detector, dict.fromkeys(COLUMNS, "pixel"))
+        boxes = np.column_stack([table.columns[name] for name in COLUMNS]).astype(np.int64)
+        first, size = boxes[:, :2], boxes[:, 2:]
+        outside = (first < 0).any(axis=1) | (size < 1).any(axis=1) | (first + size > detector.size).any(axis=1)
+        if outside.any():
+            x0, y0, nx, ny = boxes[outside][0]
+            what = f"the box of {nx} x {ny} pixels at ({x0}, {y0})"
+            raise DataError(path, f"{what} is not on the detector of {detector.size[0]} x {detector.size[1]}")
+        return cls(boxes)
+
+    def mask(self, box: Box) -> NDArray[np.bool_]:
+        """Which pixels [y, x] of a box of the assembled detector are defects."""
+        bad = np.zeros((box.ny, box.nx), np.bool_)
+        first = np.maximum(self.boxes[:, :2] - (box.x0, box.y0), 0)
+        last = np.minimum(self.boxes[:, :2] + self.boxes[:, 2:] - (box.x0, box.y0), (box.nx, box.ny))
+        inside = (last > first).all(axis=1)
+        for (x0, y0), (x1, y1) in zip(first[inside], last[inside], strict=True):
+            bad[y0:y1, x0:x1] = True
+        return bad
+
+
+def write(
+    path: str, camera: Camera, detector: Detector, boxes: NDArray[np.integer], cards: Sequence[Card] = ()
+) -> None:
+    """Write a detector's defects, ``boxes`` [box, (x0, y0, width, height)]."""
+    columns = [Column(name, np.asarray(boxes[:, k], np.int32), "pixel") for k, name in enumerate(COLUMNS)]
+    write_table(path, [*identity(KIND, camera, detector), *cards], columns)

@@ -1,0 +1,3 @@
+"""Detectors and amplifiers as boxes of pixels, and where they lie in the focal plane."""
+
+__all__ = ["focalplane", "geometry"]

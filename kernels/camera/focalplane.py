@@ -1,0 +1,22 @@
+"""Where the pixels of a detector are in the focal plane."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.camera.geometry import Detector
+
+F32 = NDArray[np.float32]
+
+
+def radius_mm(detector: Detector) -> tuple[F32, F32, F32]:
+    """Focal-plane x, y and radius of the pixels [y, x], mm."""
+    nx, ny = detector.size
+    v, u = (((np.arange(n) - (n - 1) / 2) * detector.pixel_um * 1e-3).astype(np.float32) for n in (ny, nx))
+    c, s = math.cos(math.radians(detector.yaw_deg)), math.sin(math.radians(detector.yaw_deg))
+    x = detector.position_mm[0] + c * u[None, :] - s * v[:, None]
+    y = detector.position_mm[1] + s * u[None, :] + c * v[:, None]
+    return x.astype(np.float32), y.astype(np.float32), np.hypot(x, y).astype(np.float32)

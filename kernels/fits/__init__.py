@@ -1,0 +1,6 @@
+"""FITS files: raws decoded row by row, products written and sealed.
+
+`fitsfile` alone opens files.
+"""
+
+__all__ = ["blocks", "fitsfile", "header", "identity", "product", "raw", "rowbytes", "seal", "tables", "tiles"]

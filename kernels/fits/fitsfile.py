@@ -1,0 +1,111 @@
+"""The one place where kernels open FITS files for reading.
+
+cfitsio takes a file's name for more than a name: brackets, ``+n``, ``!``, ``@``
+and blanks at its ends mean something, fitsio expands ``$`` and ``~``, and where
+there is no such file others are tried.  Here a path is a path: the file is
+opened by the operating system, and cfitsio is given the open file.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+import fitsio
+
+from kernels.errors import DataError
+from kernels.fits.blocks import BLOCK, CARD, unpacking
+
+#: What fitsio raises for a file that it cannot make sense of.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SystemError, MemoryError)
+_CHUNK = 1 << 20
+_EMPTY = ("SIMPLE  =                    T", "BITPIX  =                    8", "NAXIS   =                    0")
+#: Cards of an HDU that are true of it in its file only.
+_SUMS = (b"CHECKSUM", b"DATASUM ")
+
+
+class Open:
+    """A file that cfitsio reads by its number; the number is kept for as long, for cfitsio knows files by name."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        try:
+            self.fits = fitsio.FITS(f"/proc/self/fd/{handle}")
+        except BaseException:
+            os.close(handle)
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(*UNREADABLE):
+            self.fits.close()
+        os.close(self._handle)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[fitsio.FITS]:
+    """Open a file for cfitsio to read.
+
+    Raises
+    ------
+    OSError
+        There is no such file, or cfitsio cannot make sense of it.
+    """
+    file = Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        yield file.fits
+    finally:
+        file.close()
+
+
+def memory() -> int:
+    """A new file in memory: its handle."""
+    return os.memfd_create("fits", os.MFD_CLOEXEC)
+
+
+def put(handle: int, data: bytes | memoryview) -> None:
+    """Write all of the data."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def unpacked(path: str, file: IO[bytes], packed: str) -> int:
+    """Unpack a file that is packed as a whole into memory: its handle.
+
+    Raises
+    ------
+    DataError
+        It is corrupt or truncated.
+    """
+    handle, source = memory(), unpacking(file, packed)
+    try:
+        while data := source.read(_CHUNK):
+            put(handle, data)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        os.close(handle)
+        raise DataError(path, f"corrupt, it cannot be unpacked: {error}") from error
+    return handle
+
+
+def alone(cards: list[bytes], data: bytes) -> Open:
+    """A file in memory that holds one extension and nothing else, for cfitsio to read.
+
+    Parameters
+    ----------
+    cards : `list` [`bytes`]
+        Its header without END, cards of 80 characters.
+    data : `bytes`
+        What follows it, without padding.
+    """
+    handle = memory()
+    for header in ([card.ljust(CARD).encode() for card in _EMPTY], [c for c in cards if c[:8] not in _SUMS]):
+        text = b"".join([*header, b"END".ljust(CARD)])
+        put(handle, text.ljust(-(-len(text) // BLOCK) * BLOCK))
+    put(handle, data)
+    put(handle, bytes(-len(data) % BLOCK))
+    return Open(handle)

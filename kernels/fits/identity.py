@@ -1,0 +1,59 @@
+"""Whose frame a file holds: what lies under a raw's name may have been exchanged since it was ingested."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kernels.camera.geometry import Detector
+from kernels.errors import DataError
+from kernels.fits.blocks import Cards, Stream, opening, packing, walk
+
+_KEYWORD = re.compile(r"\{([^{}]+)\}")
+
+
+def _headers(path: str, sources: Sequence[str | int]) -> list[Cards]:
+    """The headers of the HDUs that keywords are read from; of the primary one no more of the file is read."""
+    try:
+        with open(path, "rb") as file:
+            stream = Stream(path, file, packing(path, file))
+            hdus = opening(stream) if list(sources) == [0] else walk(stream)
+            return [cards for source in sources for cards in hdus.of(source)]
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+
+
+def _text(headers: Sequence[Cards], source: str) -> str | None:
+    """What a keyword says, or several as in ``{RAFTBAY}_{CCDSLOT}``; `None` where one is missing."""
+    found = {k: next((c.text(k) for c in headers if c.has(k)), None) for k in _KEYWORD.findall(source) or [source]}
+    if any(not value for value in found.values()):
+        return None
+    return _KEYWORD.sub(lambda match: str(found[match[1]]), source) if "{" in source else found[source]
+
+
+def require(path: str, identity: Mapping[str, Any], detector: Detector) -> None:
+    """Compare a frame's header with the camera and the detector that it was ingested as.
+
+    What the header does not say was given at ingest, and is taken as it is.
+
+    Parameters
+    ----------
+    identity : `dict`
+        ``accept`` (keyword: values) of the camera, ``detector``: where its
+        name or number is found, in order of preference; ``headers``: the
+        HDUs whose keywords count (the primary one by default).
+
+    Raises
+    ------
+    DataError
+        It is a frame of another camera or detector.
+    """
+    headers = _headers(path, identity.get("headers", (0,)))
+    for keyword, values in identity.get("accept", {}).items():
+        found = _text(headers, keyword)
+        if found is not None and found not in values:
+            raise DataError(path, f"{keyword} is {found!r}: a frame of another camera than when it was ingested")
+    label = next(filter(None, (_text(headers, source) for source in identity.get("detector", ()))), None)
+    if label is not None and label not in (detector.name, str(detector.id)):
+        raise DataError(path, f"is a frame of detector {label}, it was ingested as one of {detector.name}")

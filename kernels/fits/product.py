@@ -1,0 +1,134 @@
+"""Products as afw's exposure files lie on disk: IMAGE, MASK and VARIANCE HDUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fitsio
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.camera.geometry import Box
+from kernels.errors import DataError
+from kernels.fits import seal
+from kernels.fits import write as fitswrite
+from kernels.fits.fitsfile import opened
+
+#: Bit numbers of the mask planes, afw's.
+PLANES = {"BAD": 0, "SAT": 1, "INTRP": 2, "CR": 3, "EDGE": 4, "DETECTED": 5, "SUSPECT": 7, "NO_DATA": 8, "VIGNETTED": 9}
+BAD = 1 << PLANES["BAD"]
+DARKENED = 1 << PLANES["NO_DATA"] | 1 << PLANES["VIGNETTED"]
+
+Card = tuple[str, Any, str]
+
+
+def _header(cards: Sequence[Card]) -> fitsio.FITSHDR:
+    return fitsio.FITSHDR([{"name": n, "value": v, "comment": c} for n, v, c in cards])
+
+
+def write(
+    path: str,
+    cards: Sequence[Card],
+    image: NDArray[np.float32],
+    mask: NDArray[np.int32] | None = None,
+    variance: NDArray[np.float32] | None = None,
+) -> str:
+    """Write a product, with DATASUM and CHECKSUM in every HDU.
+
+    Parameters
+    ----------
+    path : `str`
+        A new file.
+    cards : sequence of (name, value, comment)
+        The primary header.
+    image, variance : `numpy.ndarray` [y, x], float32
+        ``BUNIT`` of the primary header, and its square.
+    mask : `numpy.ndarray` [y, x], int32
+        Planes as in `PLANES`, named in its header as ``MP_<plane>``.
+
+    Returns
+    -------
+    sha256 : `str`
+        Of the file.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or a card holds what FITS cannot say.
+    """
+    images = {"IMAGE": (image, np.float32), "MASK": (mask, np.int32), "VARIANCE": (variance, np.float32)}
+    there = {name: np.asarray(pixels, kind) for name, (pixels, kind) in images.items() if pixels is not None}
+    planes = {"MASK": _header([(f"MP_{plane}", bit, "bit number") for plane, bit in PLANES.items()])}
+
+    def describe(fits: fitsio.FITS) -> None:
+        """One pixel each: only the headers are used."""
+        fits.write(None, header=_header(cards))
+        for name, pixels in there.items():
+            fits.write(np.zeros((1, 1), pixels.dtype), extname=name, header=planes.get(name))
+
+    return fitswrite.write(path, list(zip(seal.headers(describe), [None, *there.values()], strict=True)))
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product that is applied to frames: where it is and what its header says."""
+
+    path: str
+    header: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: str, unit: str) -> Product:
+        """Read the header and check the unit.
+
+        Raises
+        ------
+        DataError
+            Unreadable, or in another unit than the frames that it is to correct.
+        """
+        try:
+            with opened(path) as fits:
+                header = dict(fits[0].read_header())
+        except OSError as error:
+            raise DataError(path, str(error).splitlines()[0]) from error
+        found = str(header.get("CALUNIT", "nothing")).strip()
+        if found != unit:
+            raise DataError(path, f"is in {found} (CALUNIT), the frames it is to correct are in {unit}")
+        return cls(path, header)
+
+    def has(self, hdu: str) -> bool:
+        """Whether there is such an HDU.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read.
+        """
+        try:
+            with opened(self.path) as fits:
+                return hdu in fits
+        except OSError as error:
+            raise DataError(self.path, str(error).splitlines()[0]) from error
+
+    def read(self, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
+        """Read a box of the assembled detector; see `read`."""
+        return read(self.path, box, hdu)
+
+
+def read(path: str, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
+    """Read a box of one HDU of a product.
+
+    Raises
+    ------
+    DataError
+        The HDU is missing, unreadable or too small.
+    """
+    try:
+        with opened(path) as fits:
+            shape = fits[hdu].get_info()["dims"]
+            if shape[0] < box.y1 or shape[1] < box.x1:
+                raise DataError(path, f"{hdu} is {shape[1]} x {shape[0]} pixels: of another detector type")
+            return np.asarray(fits[hdu][box.y0 : box.y1, box.x0 : box.x1])
+    except OSError as error:
+        raise DataError(path, f"{hdu}: {str(error).splitlines()[0]}") from error

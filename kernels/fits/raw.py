@@ -1,0 +1,217 @@
+"""Raw frames: rows of one amplifier, from plain, gzipped or tile-compressed FITS."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from types import TracebackType
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.camera.geometry import Amplifier
+from kernels.errors import DataError
+from kernels.fits import oddimage
+from kernels.fits.blocks import packing
+from kernels.fits.fitsfile import Open, unpacked
+from kernels.fits.rawstack import Buffer, Coded, Decoded, Stack
+from kernels.fits.rice import SPARE
+from kernels.fits.rowbytes import check, load, room
+from kernels.fits.tiles import Odd, RowTiles, Scanned, scan
+from kernels.jobs.job import File
+
+#: Files whose HDUs are remembered: a task's, and some more.
+REMEMBERED = 2000
+
+
+class Frames:
+    """Rows of many frames; of those that must be unpacked, or read by cfitsio, a bounded number is held.
+
+    Parameters
+    ----------
+    limit : `int`
+        Files, and images, held in memory at most (a process has 1024 handles, not more).
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._packed: dict[str, str] = {}
+        self._unpacked: OrderedDict[str, int] = OrderedDict()
+        self._alone: OrderedDict[tuple[str, int], Open] = OrderedDict()
+        self._scanned: dict[str, Scanned] = {}
+        self._verified: set[tuple[str, int]] = set()
+        self._buffers: defaultdict[int, Buffer] = defaultdict(Buffer)
+        self._finalizer = finalize(self, _let_go, self._unpacked, self._alone)  # of kernels, which close nothing
+
+    def stack(self, files: Sequence[File], amplifier: Amplifier, first: int, last: int, slot: int = 0) -> Stack:
+        """Read raw rows ``[first, last)`` of an amplifier of many frames, for `Stack.rows` to decode.
+
+        The compressed bytes go into the slot's buffer, which its next stack uses
+        again: it ends the life of the one before.  What is not whole numbers by
+        rows is read at once, and the stack holds its pixels.
+
+        Raises
+        ------
+        DataError
+            A file, or this HDU of it, cannot be read, is corrupt or has another shape.
+        """
+        return self._stack(self._buffers[slot], files, amplifier, first, last)
+
+    def rows(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
+        """Read raw rows ``[first, last)`` of an amplifier of one frame.
+
+        Returns
+        -------
+        rows : `numpy.ndarray` [last - first, raw width], int32
+            ADU; prescan and overscan included.
+
+        Raises
+        ------
+        DataError
+            The file, or this HDU, cannot be read, is corrupt or has another shape.
+        """
+        out = np.empty((1, last - first, amplifier.raw[0]), np.int32)
+        self._stack(self._buffers[-1], [file], amplifier, first, last).rows(first, last, out)
+        return out[0]
+
+    def _stack(self, buffer: Buffer, files: Sequence[File], amplifier: Amplifier, first: int, last: int) -> Stack:
+        described = [self._described(file, amplifier) for file in files]
+        found = [tiles for tiles in described if isinstance(tiles, RowTiles)]
+        needed = sum(room(t, last - first) for t in found) + max((t.data_bytes for t in found), default=0)
+        data, at = buffer.reserve(needed + SPARE), 0
+        parts: list[Coded | Decoded] = []
+        for file, tiles in zip(files, described, strict=True):
+            if isinstance(tiles, Odd):
+                parts.append(Decoded(self._odd(file.path, tiles, amplifier.signed, first, last).pixels))
+                continue
+            handle, unverified = self._handle(file.path), self._unverified(file, tiles)
+            starts, lengths, end = load(file.path, tiles, first, last, data, at, unverified, handle)
+            self._verified.add((file.path, tiles.table))
+            parts.append(Coded(file.path, tiles, starts, lengths, tiles.half(amplifier.signed)))
+            at = (end + 7) // 8 * 8
+        return Stack(first, parts, data[: at + SPARE])
+
+    def _unverified(self, file: File, tiles: RowTiles) -> bool:
+        return tiles.datasum is not None and (file.path, tiles.table) not in self._verified
+
+    def _described(self, file: File, amplifier: Amplifier) -> RowTiles | Odd:
+        """How an amplifier's HDU is stored."""
+        image = self.scanned(file)[amplifier.hdu]
+        if image is None:
+            raise DataError(file.path, f"HDU {amplifier.hdu} is no image")
+        shape = oddimage.shape(image.cards) if isinstance(image, Odd) else (image.width, image.height)
+        if tuple(shape) != amplifier.raw:
+            raise DataError(file.path, f"HDU {amplifier.hdu} is {tuple(shape)} pixels, the camera says {amplifier.raw}")
+        return image
+
+    def scanned(self, file: File) -> Scanned:
+        """The images of a file.
+
+        Raises
+        ------
+        DataError
+            It cannot be read, or has another size than is known of it.
+        """
+        if file.path not in self._scanned:
+            if len(self._scanned) >= REMEMBERED:
+                self.forget()
+            self._scanned[file.path] = self._scan(file)
+        return self._scanned[file.path]
+
+    def _scan(self, file: File) -> Scanned:
+        try:
+            size = os.stat(file.path).st_size
+        except OSError as error:
+            raise DataError(file.path, error.strerror or str(error)) from error
+        if file.bytes not in (None, size):
+            raise DataError(file.path, f"has {size} bytes, it had {file.bytes} when the run was planned")
+        return scan(file.path, self._handle(file.path))
+
+    def _handle(self, path: str) -> int | None:
+        """What a file that is packed as a whole was unpacked to; `None` for others."""
+        if path in self._unpacked:
+            self._unpacked.move_to_end(path)
+            return self._unpacked[path]
+        if self._packed.get(path) == "":
+            return None
+        try:
+            with open(path, "rb") as file:
+                packed = self._packed[path] = packing(path, file)
+                if not packed:
+                    return None
+                self._unpacked[path] = handle = unpacked(path, file, packed)
+        except OSError as error:
+            raise DataError(path, error.strerror or str(error)) from error
+        if len(self._unpacked) > self._limit:
+            os.close(self._unpacked.popitem(last=False)[1])
+        return handle
+
+    def _odd(self, path: str, image: Odd, signed: bool, first: int, last: int) -> oddimage.Whole:
+        """Rows that are not read by the file's own; the data are checked once where there is a DATASUM."""
+        handle = self._handle(path)
+        if (path, image.table) not in self._verified:
+            check(path, image, handle)
+            self._verified.add((path, image.table))
+        if image.cards.compressed:
+            pixels = oddimage.decompressed(path, image, self._by_cfitsio(path, image, handle), first, last)
+        else:
+            pixels = oddimage.stored(path, image, first, last, handle)
+        found = oddimage.values(path, image, pixels, first, handle)
+        return oddimage.whole(path, image, found, oddimage.half(image.cards, signed))
+
+    def _by_cfitsio(self, path: str, image: Odd, handle: int | None) -> Open:
+        key = path, image.table
+        if key in self._alone:
+            self._alone.move_to_end(key)
+        else:
+            self._alone[key] = oddimage.whole_file(path, image, handle)
+            if len(self._alone) > self._limit:
+                self._alone.popitem(last=False)[1].close()
+        return self._alone[key]
+
+    def examine(self, path: str, scanned: Scanned) -> dict[int, str | tuple[int, float]]:
+        """Read all images of a file that are not whole numbers by rows.
+
+        Returns
+        -------
+        found : `dict`
+            By HDU why it cannot be read; or how many pixels are beyond 32 bits, and one of these.
+        """
+        found: dict[int, str | tuple[int, float]] = {}
+        for number, image in enumerate(scanned.images):
+            if isinstance(image, Odd) and image.width and image.height:
+                try:
+                    read = self._odd(path, image, False, 0, image.height)
+                except DataError as error:
+                    found[number] = error.why
+                    continue
+                if read.beyond:
+                    found[number] = read.beyond, read.example
+        return found
+
+    def forget(self) -> None:
+        """Forget what was learnt of the files: another detector's come."""
+        self._scanned.clear()
+        self._packed.clear()
+        self._verified.clear()
+
+    def close(self) -> None:
+        """Let go of every file."""
+        _let_go(self._unpacked, self._alone)
+
+    def __enter__(self) -> Frames:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _let_go(unpacked: OrderedDict[str, int], alone: OrderedDict[tuple[str, int], Open]) -> None:
+    while unpacked:
+        os.close(unpacked.popitem()[1])
+    while alone:
+        alone.popitem()[1].close()

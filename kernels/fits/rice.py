@@ -1,0 +1,238 @@
+"""Rice row tiles of FITS tile-compressed images, decoded without cfitsio and without the GIL.
+
+RICE_1 (FITS standard 4.0, section 10.4.1; Pence et al. 2009, PASP 121, 414): a
+tile starts with its first pixel as it is.  Then, block by block, stands a
+number ``fs + 1`` of a few bits, and a difference a pixel: ``fs + 1 = 0`` says
+that all of them are zero, the largest ``fs`` that they stand as they are, any
+other that each is a unary number followed by ``fs`` bits.  Differences are
+mapped to unsigned numbers: 0, -1, 1, -2, ...
+
+Where a code stands depends on the one before it, so that one tile cannot be
+decoded in parallel: sixteen are, in the lanes of the processor's vectors, four
+codes from each eight bytes read.  There are three ways down.  Where the four
+codes of a lane are longer than the `WIDEST` bits that eight bytes are sure to
+hold, all lanes go on code by code.  Where a single code is longer, where a
+lane's differences stand as they are, or where a lane leaves its tile, that lane
+decodes the stretch again with every bit checked.  The tile's end is looked at
+after every `STRETCH` pixels, which is why the buffer must have `SPARE` bytes
+behind its tiles; no pixel is accepted that needed bits from behind its own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from kernels.statistics.lanes import (
+    STREAMS,
+    leading_zeros,
+    negative,
+    prefetch,
+    read,
+    spread,
+    store,
+    store_eight,
+    which,
+    word_at,
+    words_at,
+    write,
+)
+
+#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
+BUILT_WITH: Final = "8265b02df46d"
+#: Pixels between two looks at the tile's end, codes of 64 + 25 bits at most, and the eight bytes read at a time.
+SPARE: Final = 512
+STRETCH: Final = 32
+#: Bits that are left of eight bytes behind the first seven.
+WIDEST: Final = 57
+#: Bytes that come from memory together.
+LINE: Final = 64
+#: Bits of ``fs + 1``, and its largest value, by bytes a pixel.
+FS_BITS: Final = {1: 3, 2: 4, 4: 5}
+FS_MAX: Final = {1: 6, 2: 14, 4: 25}
+#: What brings a sum back into the encoder's type, ``((sum + b) & m) - b``: m and b, by bytes a pixel.
+RANGE: Final = {1: (0xFF, 0), 2: (0xFFFF, 0x8000), 4: (-1, 0)}
+
+
+@njit(inline="always")
+def _next(word, fs, last):  # type: ignore[no-untyped-def]
+    """Take a code from the words: what is left of them, its unary part, and the sum with it."""
+    one = spread(1)
+    zeros = leading_zeros(word | one)
+    word = word << zeros  # the one, and the low bits behind it
+    code = (zeros << fs) | ((word >> (spread(63) - fs)) ^ (one << fs))
+    return word << (fs + one), zeros, last + ((code >> one) ^ (spread(0) - (code & one)))
+
+
+@njit(inline="always")
+def _four(data, at, fs, last):  # type: ignore[no-untyped-def]
+    """Four codes of each lane: where they end, a negative number where they are too long, and the sums."""
+    word, z0, l0 = _next(words_at(data, at), fs, last)
+    word, z1, l1 = _next(word, fs, l0)
+    word, z2, l2 = _next(word, fs, l1)
+    word, z3, l3 = _next(word, fs, l2)
+    used = (z0 + z1) + (z2 + z3) + ((fs + spread(1)) << spread(2))
+    return at + used, spread(WIDEST) - used, l0, l1, l2, l3
+
+
+@njit(inline="always")
+def _singly(data, at, fs, plain, last, bad, first, end, mask, zero, out, places):  # type: ignore[no-untyped-def]
+    """Pixels ``[first, end)`` code by code; the lanes that are not plain have none, and stay what they are."""
+    for x in range(first, end):
+        _, zeros, sums = _next(words_at(data, at), fs, last)
+        used = (zeros + fs + spread(1)) & plain
+        bad = bad | (spread(WIDEST) - used)
+        at, last = at + used, (sums & plain) | (last & (plain ^ spread(-1)))
+        store(last, mask, zero, out, places, x)
+    return at, last, bad
+
+
+@njit(inline="always")
+def _bits(data, at, n):  # type: ignore[no-untyped-def]
+    """The next ``n`` (1 to 32) bits."""
+    return (word_at(data, at >> 3) << np.uint64(at & 7)) >> np.uint64(64 - n)
+
+
+@njit(inline="always")
+def _signed(code):  # type: ignore[no-untyped-def]
+    return np.int64(code >> np.uint64(1)) ^ -np.int64(code & np.uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def _checked(data, at, end, fs, fs_max, bits, last, mask, zero, out):  # type: ignore[no-untyped-def]
+    """One lane's pixels, every bit checked; the position behind them (-1: the tile has ended) and the last sum."""
+    if fs > fs_max:
+        return np.int64(-1), last
+    for x in range(out.shape[0]):
+        zeros = np.int64(0)
+        if 0 <= fs < fs_max:
+            while at < end and not (data[at >> 3] >> (7 - (at & 7))) & 1:
+                zeros += 1
+                at += 1
+            at += 1
+        low = 0 if fs < 0 else bits if fs == fs_max else fs
+        at += low
+        if at > end:
+            return np.int64(-1), last
+        if fs >= 0:
+            code = (np.uint64(zeros) << np.uint64(low)) | (_bits(data, at - low, low) if low else np.uint64(0))
+            last += _signed(code & np.uint64(0xFFFFFFFF))
+        out[x] = (last & mask) + zero
+    return at, last
+
+
+@njit(cache=True, nogil=True)
+def _lanes(data, starts, ends, lasts, block, fs_bits, fs_max, bits, mask, zero, out, places, width):  # type: ignore[no-untyped-def]
+    """Decode a tile in every lane; a lane whose tile is corrupt, or -1."""
+    at, end, last = read(starts), read(ends), read(lasts)
+    kinds, befores = np.empty(STREAMS, np.int64), np.empty((2, STREAMS), np.int64)
+    for left in range(0, width, block):
+        kind = (words_at(data, at) >> spread(64 - fs_bits)) - spread(1)
+        at = at + spread(fs_bits)
+        raw = spread(fs_max - 1) - kind
+        plain = negative(kind | raw) ^ spread(-1)
+        fs, right = kind & plain, min(left + block, width)
+        usual = which(plain) == 2**STREAMS - 1
+        for first in range(left, right, STRETCH):
+            at0, last0, bad, x, stop = at, last, raw, first, min(first + STRETCH, right)
+            while usual and x + 8 <= stop:
+                at1, bad1, l0, l1, l2, l3 = _four(data, at, fs, last)
+                at1, bad2, l4, l5, l6, l7 = _four(data, at1, fs, l3)
+                if which(bad1 | bad2):
+                    at, last, bad = _singly(data, at, fs, plain, last, bad, x, x + 8, mask, zero, out, places)
+                else:
+                    store_eight((l0, l1, l2, l3, l4, l5, l6, l7), mask, zero, out, places, x)
+                    at, last = at1, l7
+                x += 8
+            at, last, bad = _singly(data, at, fs, plain, last, bad, x, stop, mask, zero, out, places)
+            doubted = which(bad | (end - at))
+            if doubted:
+                write(at, starts)
+                write(last, lasts)
+                write(kind, kinds)
+                write(at0, befores[0])
+                write(last0, befores[1])
+                for k in range(STREAMS):
+                    if doubted >> k & 1:
+                        row = out[places[k] + first : places[k] + stop]
+                        starts[k], lasts[k] = _checked(
+                            data, befores[0, k], ends[k], kinds[k], fs_max, bits, befores[1, k], mask, zero, row
+                        )
+                        if starts[k] < 0:
+                            return k
+                at, last = read(starts), read(lasts)
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _decode(data, starts, lengths, block, fs_bits, fs_max, bits, bias, mask, zero, out):  # type: ignore[no-untyped-def]
+    """Decode rows; one whose tile is corrupt, or -1."""
+    rows, width = out.shape
+    at, ends = np.empty(STREAMS, np.int64), np.empty(STREAMS, np.int64)
+    last, places = np.empty(STREAMS, np.int64), np.empty(STREAMS, np.int64)
+    flat = out.reshape(-1)
+    for first in range(0, rows, STREAMS):
+        for k in range(STREAMS):
+            row = min(first + k, rows - 1)  # lanes that are left over do the last one's work again
+            at[k], ends[k], places[k] = starts[row] * 8 + bits, (starts[row] + lengths[row]) * 8, row * width
+            if at[k] > ends[k]:
+                return row
+            last[k] = np.int64(_bits(data, at[k] - bits, bits)) + bias
+            ahead = min(first + STREAMS + k, rows - 1)
+            for byte in range(starts[ahead], starts[ahead] + lengths[ahead], LINE):
+                prefetch(data, byte)
+        corrupt = _lanes(data, at, ends, last, block, fs_bits, fs_max, bits, mask, zero, flat, places, width)
+        if corrupt >= 0:
+            return min(first + corrupt, rows - 1)
+    return -1
+
+
+def decode(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    block: int,
+    size: int,
+    zero: int,
+    out: NDArray[np.int32],
+) -> int:
+    """Decode tiles of one row each.
+
+    Parameters
+    ----------
+    data : `numpy.ndarray` [byte], uint8
+        The tiles, and at least `SPARE` bytes behind the last one.
+    starts, lengths : `numpy.ndarray` [row], int64
+        Where each tile lies in ``data``, byte.
+    block : `int`
+        Pixels a block.
+    size : `int`
+        Bytes a pixel that the tiles were made of: 1 (unsigned), 2 or 4
+        (signed).  Sums wrap around as the encoder's do.
+    zero : `int`
+        Added to every pixel.
+    out : `numpy.ndarray` [row, x], int32
+        Filled; C-contiguous.
+
+    Returns
+    -------
+    corrupt : `int`
+        A row whose tile is corrupt; -1 where none is.
+
+    Raises
+    ------
+    ValueError
+        A tile would lie outside of ``data``, or ``out`` is not one row for each of them, one behind the other.
+    """
+    if not starts.shape == lengths.shape == out.shape[:1] or not out.flags.c_contiguous:
+        raise ValueError(f"{len(starts)} tiles do not fit into {out.shape} pixels with strides {out.strides}")
+    limit = data.size - SPARE
+    if np.any((starts < 0) | (lengths < 0) | (starts > limit) | (lengths > limit - starts)):
+        raise ValueError("a tile lies outside of the data")
+    mask, bias = RANGE[size]
+    return int(
+        _decode(data, starts, lengths, block, FS_BITS[size], FS_MAX[size], 8 * size, bias, mask, zero - bias, out)
+    )

@@ -1,0 +1,260 @@
+"""Which images have rows that can be read without cfitsio: compressed by tiles, or as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from kernels.errors import DataError
+from kernels.fits.blocks import Cards, Hdus, Names, Stream, packing, walk
+from kernels.fits.rice import FS_BITS
+
+#: Values of BZERO, by ZBITPIX, that leave integers of at most 32 bits as cfitsio reads them.
+ZEROS = {8: (0,), 16: (0, 32768), 32: (0,)}
+DESCRIPTORS = {"1PB": (8, ">i4"), "1QB": (16, ">i8")}
+#: Cards that bring in numbers of their own, which cfitsio knows how to treat.
+SPECIAL = ("ZSCALE", "ZZERO")
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An image that is read in another way than by rows of its file: see `kernels.fits.oddimage`.
+
+    ``hdu`` is its name or number, for messages; ``width`` and ``height`` are in pixels, 0 where it is no plane.
+    """
+
+    hdu: str
+    width: int
+    height: int
+    cards: Cards
+
+    @property
+    def table(self) -> int:
+        """Byte of the file where its data begin."""
+        return self.cards.data_start
+
+
+@dataclass(frozen=True)
+class RowTiles:
+    """An image whose Rice tiles are rows, or that is not compressed; places in bytes of the file.
+
+    Parameters
+    ----------
+    hdu : `str`
+        EXTNAME or number, for messages.
+    width, height : `int`
+        Pixels.
+    bits : `int`
+        ZBITPIX, of the image.
+    block, bytes : `int`
+        Pixels a block (0: not compressed), and bytes a pixel, of the compression.
+    zero : `int`
+        BZERO.
+    table, heap, heap_bytes : `int`
+        Where the tiles' descriptors and the tiles lie.
+    descriptor : `str`
+        Type of a descriptor's two numbers; empty where there are none.
+    data_bytes : `int`
+        Of the whole HDU, padding included.
+    used : `int`
+        Of these, without padding: all that must be in the file.
+    datasum : `int` or `None`
+        Checksum of these (FITS standard 4.0, appendix J).
+    blank : `int` or `None`
+        Value of pixels that have none, as the image's numbers are read.
+    said : `str`
+        The card that says the checksum.
+    """
+
+    hdu: str
+    width: int
+    height: int
+    bits: int
+    block: int
+    bytes: int
+    zero: int
+    table: int
+    heap: int
+    heap_bytes: int
+    descriptor: str
+    data_bytes: int
+    used: int
+    datasum: int | None
+    blank: int | None
+    said: str
+
+    @property
+    def longest(self) -> int:
+        """Bytes of a tile at most: no encoder needs more than the pixels themselves and a byte a block."""
+        return self.bytes * (self.width + 1) + -(-self.width // max(1, self.block)) + 8
+
+    def half(self, signed: bool) -> int:
+        """Where negative numbers begin that have wrapped to the upper half of an unsigned type; 0: there are none."""
+        span = 1 << (self.bits - 1)
+        return span if signed and self.zero == (0 if self.bits == 8 else span) else 0
+
+
+def _parameter(cards: Cards, name: str, default: int) -> int:
+    """An algorithm's parameter: ``ZNAMEi`` says which, ``ZVALi`` what."""
+    for i in range(1, 10):
+        if cards.text(f"ZNAME{i}") == name:
+            return cards.count(f"ZVAL{i}")
+    return default
+
+
+def blanks(cards: Cards) -> list[int]:
+    """Values, as they are stored, of pixels that have none: BLANK, and ZBLANK of a compressed image.
+
+    Raises
+    ------
+    DataError
+        One is not a whole number.
+    """
+    found = []
+    for key in ("BLANK", "ZBLANK"):
+        value = cards.get(key) if key == "BLANK" or cards.compressed else None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int | None):
+            raise DataError(
+                cards.path, f"HDU {cards.text('EXTNAME') or cards.hdu}: {key} is {value!r}, not a whole number"
+            )
+        if value is not None and value not in found:
+            found.append(value)
+    return found
+
+
+def _blank(cards: Cards) -> int | None:
+    return next((value + int(cards.get("BZERO") or 0) for value in blanks(cards)), None)
+
+
+def _integers(bits: int, cards: Cards) -> bool:
+    """Whether a type's numbers are those of cfitsio, as 32-bit integers, without any of its other arts."""
+    usual = bits in ZEROS and cards.get("BZERO") in (None, *ZEROS[bits]) and cards.get("BSCALE") in (None, 1)
+    usual = usual and cards.get("GCOUNT") in (None, 1) and not any(cards.has(key) for key in SPECIAL)
+    return usual and len(blanks(cards)) < 2
+
+
+def plain_rows(hdu: str, cards: Cards) -> RowTiles | None:
+    """Describe an HDU; `None` where it is not an image of plain integers."""
+    bits, kind, shape = cast(int, cards.get("BITPIX")), cards.text("XTENSION"), cards.shape()
+    if kind not in (None, "IMAGE") or len(shape) != 2 or cards.get("PCOUNT") or not _integers(bits, cards):
+        return None
+    (width, height), start, size = shape, cards.data_start, bits // 8
+    return RowTiles(
+        hdu=hdu,
+        width=width,
+        height=height,
+        bits=bits,
+        block=0,
+        bytes=size,
+        zero=int(cards.get("BZERO") or 0),
+        table=start,
+        heap=start,
+        heap_bytes=width * height * size,
+        descriptor="",
+        data_bytes=cards.data_bytes(),
+        used=cards.bytes(),
+        datasum=cards.datasum(),
+        blank=_blank(cards),
+        said=cards.summed_by,
+    )
+
+
+def row_tiles(hdu: str, cards: Cards) -> RowTiles | None:
+    """Describe an HDU; `None` where it is not Rice by rows of plain integers."""
+    kind = (cards.text("TFORM1") or "").strip()[:3]
+    wanted = {"XTENSION": "BINTABLE", "BITPIX": 8, "TFIELDS": 1, "TTYPE1": "COMPRESSED_DATA", "ZIMAGE": True}
+    if any(cards.get(key) != value for key, value in wanted.items()) or kind not in DESCRIPTORS:
+        return None
+    if len(cards.shape("Z")) != 2:
+        return None
+    width, height = cards.shape("Z")
+    bits, (row, descriptor) = cast(int, cards.get("ZBITPIX")), DESCRIPTORS[kind]
+    size, block = _parameter(cards, "BYTEPIX", 4), _parameter(cards, "BLOCKSIZE", 32)
+    usual = (
+        cards.text("ZCMPTYPE") in ("RICE_1", "RICE_ONE"),
+        (cards.count("ZTILE1", width), cards.count("ZTILE2", 1)) == (width, 1),
+        _integers(bits, cards) and size in FS_BITS,
+        cards.axes() == [row, height] and width > 0,
+    )
+    if not all(usual):
+        return None
+    if not block:
+        raise DataError(cards.path, f"HDU {hdu}: its Rice blocks have no pixel")
+    heap = cards.count("THEAP", row * height)
+    if not row * height <= heap <= row * height + cards.count("PCOUNT"):
+        return None
+    return RowTiles(
+        hdu=hdu,
+        width=width,
+        height=height,
+        bits=bits,
+        block=min(block, width),
+        bytes=size,
+        zero=int(cards.get("BZERO") or 0),
+        table=cards.data_start,
+        heap=cards.data_start + heap,
+        heap_bytes=row * height + cards.count("PCOUNT") - heap,
+        descriptor=descriptor,
+        data_bytes=cards.data_bytes(),
+        used=cards.bytes(),
+        datasum=cards.datasum(),
+        blank=_blank(cards),
+        said=cards.summed_by,
+    )
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """The images of a file by number; `None` for an HDU that is none."""
+
+    hdus: Names
+    images: tuple[RowTiles | Odd | None, ...]
+
+    def __getitem__(self, key: str | int) -> RowTiles | Odd | None:
+        """The image that a camera file names; see `Names.number`."""
+        return self.images[self.hdus.number(key)]
+
+
+def _image(hdus: Hdus, number: int) -> RowTiles | Odd | None:
+    cards, hdu = hdus.headers[number], hdus.names.label(number)
+    if tiles := row_tiles(hdu, cards) or plain_rows(hdu, cards):
+        return tiles
+    if not cards.is_image:
+        return None
+    shape = cards.shape("Z" if cards.compressed else "")
+    width, height = shape if len(shape) == 2 else (0, 0)
+    return Odd(hdu, width, height, cards)
+
+
+def described(hdus: Hdus) -> Scanned:
+    """Describe the images of a file whose headers are known.
+
+    Raises
+    ------
+    DataError
+        A header says what cannot be.
+    """
+    return Scanned(hdus.names, tuple(_image(hdus, number) for number in range(len(hdus.headers))))
+
+
+def scan(path: str, handle: int | None = None) -> Scanned:
+    """The images of a file.
+
+    Parameters
+    ----------
+    handle : `int`, optional
+        Of the file's bytes as they are unpacked.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, is no FITS or truncated.
+    """
+    try:
+        with open(path if handle is None else handle, "rb", closefd=handle is None) as file:
+            file.seek(0)
+            return described(walk(Stream(path, file, packing(path, file) if handle is None else "")))
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error

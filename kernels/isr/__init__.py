@@ -1,0 +1,3 @@
+"""Instrument signature removal: a raw frame becomes rows of corrected pixels."""
+
+__all__ = ["config", "cosmic", "framekernel", "load", "noise", "overscan", "reader", "subtracted", "trailing"]

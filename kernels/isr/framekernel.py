@@ -1,0 +1,106 @@
+"""What every kernel that corrects raw frames begins with: camera, corrections, open frames, calibrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.calibrations.applied import Calibrations
+from kernels.camera import geometry
+from kernels.camera.geometry import Detector
+from kernels.fits import identity
+from kernels.fits.raw import Frames
+from kernels.isr.config import IsrConfig
+from kernels.isr.reader import Frame, Reader
+from kernels.jobs.job import File, Job, Task
+from kernels.jobs.scratch import Scratch
+
+
+class FrameKernel:
+    """Base of the kernels whose ``config`` has ``isr`` and whose tasks have ``raw`` frames of one detector."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.camera = geometry.camera(job.camera)
+        self.isr = IsrConfig.from_plain(job.config["isr"])
+        self.frames, self.scratch = Frames(), Scratch()
+        self._calibrations: dict[tuple[object, ...], Calibrations] = {}
+        self._readers: dict[int, list[Reader]] = {}
+        self._flagged: dict[int, list[NDArray[np.bool_] | None]] = {}
+
+    @property
+    def stamp(self) -> str:
+        """Tells this attempt's temporary files from another's."""
+        return f"{self.job.run}.{self.job.attempt}"
+
+    def detector(self, task: Task) -> Detector:
+        """The task's detector, as the camera file has it."""
+        assert task.detector is not None
+        return self.camera.detectors[task.detector]
+
+    def raws(self, task: Task) -> list[File]:
+        """The task's raw frames."""
+        return [self.job.files[key] for key in task.inputs["raw"]]
+
+    def require_identity(self, task: Task) -> None:
+        """See that the task's frames are still those of its detector, where the job says how to tell.
+
+        Raises
+        ------
+        DataError
+            One is another's.
+        """
+        if "identity" in self.job.config:
+            for file in self.raws(task):
+                identity.require(file.path, self.job.config["identity"], self.detector(task))
+
+    def groups(self, task: Task) -> list[list[int]]:
+        """The amplifiers that are corrected together: each alone, or all where there is crosstalk."""
+        numbers = list(range(len(self.detector(task).amplifiers)))
+        return [numbers] if self.isr.crosstalk else [[n] for n in numbers]
+
+    def calibrations(self, task: Task) -> Calibrations:
+        """What corrects the task's frames; kept for one detector at a time, a rank's tasks are in order.
+
+        Raises
+        ------
+        DataError
+            One cannot be read, or is in another unit than the frames.
+        """
+        key = (task.detector, *(tuple(keys) for role, keys in sorted(task.inputs.items()) if role != "raw"))
+        if key not in self._calibrations:
+            self._readers, self._flagged = {}, {}
+            self.frames.forget()
+            detector = self.detector(task)
+            self._calibrations = {
+                key: Calibrations.open(
+                    self.camera, detector, self.isr, lambda role: self.job.files[task.inputs[role][0]].path
+                )
+            }
+        return self._calibrations[key]
+
+    def readers(self, task: Task) -> list[Reader]:
+        """A reader a group of amplifiers."""
+        calibrations, number = self.calibrations(task), self.detector(task).id
+        if number not in self._readers:
+            groups = self.groups(task)
+            self._readers[number] = [
+                Reader(self.frames, self.scratch, g, self.isr, self.camera.unit, calibrations) for g in groups
+            ]
+        return self._readers[number]
+
+    def corrected(self, task: Task, file: File, dark_time: float) -> Iterator[tuple[Frame, NDArray[np.bool_] | None]]:
+        """Each amplifier of a single frame, corrected, and which of its pixels [y, x] are flagged BAD (`None`: none).
+
+        A frame's pixels are good until the next call.
+        """
+        readers, number = self.readers(task), self.detector(task).id
+        if number not in self._flagged:
+            calibrations, amplifiers = self.calibrations(task), self.detector(task).amplifiers
+            flags = calibrations.flags
+            self._flagged[number] = [calibrations.flagged(a.target) if flags else None for a in amplifiers]
+        for reader in readers:
+            for frame in reader.frame(file, dark_time):
+                yield frame, self._flagged[number][frame.channel.number]

@@ -1,0 +1,185 @@
+"""What noise the frames of an amplifier have: the camera file's model, and what a band of their rows shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.isr.reader import Channel, Exposures, Reader
+from kernels.simulation.expected import frame_noise
+from kernels.statistics import clip
+from kernels.statistics.estimator import table
+from kernels.statistics.network import workspace
+from kernels.statistics.sample import clipped_mean
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+#: Pixels of an amplifier that are looked at before the frames are combined.
+BAND: int = 1 << 15
+#: Variance of Gaussian values within 3 sigma.
+_WITHIN = 0.9733
+#: A pixel's variance is never taken to be less than this part of what no light changes: noise makes signals negative.
+_LEAST = 0.25
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Variance of a corrected pixel of one frame, in the square of the job's unit.
+
+    Parameters
+    ----------
+    still : `float`
+        What no light changes: read noise, rounding, errors of the overscan levels.
+    rounding : `float`
+        The part of it that is the converter's: a twelfth of a step's square.
+    per_unit : `float`
+        Shot noise of a unit of signal; 0 where the frames have none (a bias).
+    offset : `float`
+        Signal that is the electronics', not light.
+    """
+
+    still: float
+    rounding: float
+    per_unit: float
+    offset: float = 0.0
+
+    @classmethod
+    def of(cls, channel: Channel, shot: bool = True) -> Noise:
+        """By the camera file (or the ptc) and the overscans that are subtracted.
+
+        Parameters
+        ----------
+        shot : `bool`
+            Whether signals are light: what a bias holds is not.
+        """
+        amplifier = channel.amplifier
+        frame = frame_noise(amplifier, amplifier.gain, amplifier.read_noise, channel.config)
+        per_electron = channel.gain / amplifier.gain
+        return cls(frame.total * per_electron**2, channel.gain**2 / 12, per_electron if shot else 0.0)
+
+    def steps(self, signal: float) -> float:
+        """Noise of a frame's pixel of a signal, its own rounding left out, in steps of the converter."""
+        shot = self.per_unit * max(signal - self.offset, 0.0)
+        return float(np.sqrt(max(self.still - self.rounding + shot, 0.0) / (12 * self.rounding)))
+
+    def variance(self, signal: F32) -> F32:
+        """Variance of pixels of a signal, as it is after the corrections, in the job's unit; never 0."""
+        shot = np.float32(self.per_unit) * (signal - np.float32(self.offset))
+        return np.maximum(shot + np.float32(self.still), np.float32(_LEAST * self.still))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a band of an amplifier's rows shows of its frames.
+
+    Parameters
+    ----------
+    typical : `float`
+        Median of the scaled pixels; 0 where none is good.
+    levels : `numpy.ndarray` [frame], float64
+        Median of the unscaled ones, job's unit.
+    variances : `numpy.ndarray` [frame], float64
+        Of the unscaled pixels about the median of the other frames (a single frame: about their neighbours): each
+        frame's own noise; NaN where none is good.
+    """
+
+    typical: float
+    levels: F64
+    variances: F64
+
+    def offset(self, noise: Noise) -> float:
+        """Signal that has no shot noise, where nothing was subtracted that would have taken it away.
+
+        Of frames without a good pixel nothing is known: 0.
+        """
+        known = np.isfinite(self.variances)
+        if not known.any() or not noise.per_unit:
+            return 0.0
+        light = np.maximum(self.variances[known] - noise.still, 0.0) / noise.per_unit
+        return max(float(np.mean(self.levels[known] - light)), 0.0)
+
+    def own(self, noise: Noise, n: int) -> Noise:
+        """The noise of frame ``n`` as the band shows it; the model's where it shows nothing."""
+        if not np.isfinite(self.variances[n]) or not self.variances[n] > 0:
+            return noise
+        shot = noise.per_unit * max(self.levels[n] - noise.offset, 0.0)
+        return replace(noise, still=max(self.variances[n] - shot, _LEAST * self.variances[n], noise.rounding))
+
+
+def look(reader: Reader, exposures: Exposures) -> list[Look]:
+    """Look at a band in the middle of the group's amplifiers, of all frames: a `Look` an amplifier.
+
+    The band depends on the camera alone: every rank sees the same.
+
+    Raises
+    ------
+    DataError
+        A file cannot be read.
+    """
+    width = max(c.amplifier.data.nx for c in reader.channels)
+    height = min(reader.height, -(-BAND // width))
+    first, found = (reader.height - height) // 2, []
+    rows = reader.rows(exposures, first, first + height)
+    parts: list[list[F32]] = [[] for _ in reader.channels]
+    for _, blocks in rows.blocks(first, first + height, reader.step(len(exposures.files))):
+        for part, block in zip(parts, blocks, strict=True):
+            part.append(block.pixels.copy())
+    for channel, part in zip(reader.channels, parts, strict=True):
+        found.append(_looked(np.concatenate(part, axis=1), exposures, channel.number))
+    return found
+
+
+def _looked(pixels: F32, exposures: Exposures, number: int) -> Look:
+    """See `look`; pixels [frame, row, column], scaled, +infinity where masked."""
+    scales, offsets = exposures.scales[:, number].astype(np.float64), exposures.offsets[:, number].astype(np.float64)
+    levels, variances = np.full(len(pixels), np.nan), np.full(len(pixels), np.nan)
+    for k, frame in enumerate(pixels):
+        good = np.isfinite(frame)
+        if good.any():
+            levels[k] = np.median(frame[good]) * scales[k] + offsets[k]
+            residual, share = _residual(pixels, scales, k)
+            variances[k] = (clipped_mean(residual)[1] * scales[k]) ** 2 / (_WITHIN * share)
+    centre = _median(pixels)
+    some = np.isfinite(centre)
+    return Look(float(np.median(centre[some])) if some.any() else 0.0, levels, variances)
+
+
+def _median(pixels: F32) -> F32:
+    """Median [row, column] of frames; NaN where none is good."""
+    n, size = len(pixels), pixels[0].size
+    cube = workspace(n, size)
+    cube[:n, :size] = pixels.reshape(n, -1)
+    median = np.empty(cube.shape[1], np.float32)
+    clip.median(cube, n, median)
+    return median[:size].reshape(pixels.shape[1:])
+
+
+def _residual(pixels: F32, scales: F64, k: int) -> tuple[F32, float]:
+    """A frame less the median of the others, and its variance over that of the frame alone, were there no light.
+
+    A single frame has its neighbours only.
+    """
+    frame, others = np.where(np.isfinite(pixels[k]), pixels[k], np.float32(np.nan)), np.delete(scales, k)
+    if not others.size:
+        return np.ascontiguousarray(np.diff(frame)), 2.0
+    n = others.size
+    of_median = float(table(clip.Rule("MEDIAN"), n).spread[n])
+    return frame - _median(np.delete(pixels, k, axis=0)), 1 + of_median * n * float((scales[k] / others.sum()) ** 2)
+
+
+def weights_of(noise: Noise, seen: Look, exposures: Exposures, number: int) -> F64:
+    """Weights [frame], sum 1, of frames of unlike noise: 1 / variance of a scaled pixel at the amplifier's level."""
+    scales, offsets = exposures.scales[:, number].astype(np.float64), exposures.offsets[:, number].astype(np.float64)
+    light = np.maximum(seen.typical * scales + offsets - noise.offset, 0.0)
+    each = scales**2 / (noise.still + noise.per_unit * light)
+    return np.asarray(each / each.sum())
+
+
+def unlike(scales: NDArray[np.floating[Any]], more: float) -> bool:
+    """Whether an unweighted mean of frames that are divided by ``scales`` is worse than a weighted one by ``more``."""
+    s = np.asarray(scales, np.float64)
+    return bool(np.mean(s**2) * np.mean(1 / s**2) > 1 + more)

@@ -1,0 +1,118 @@
+"""What a subtracted bias and dark add to the variance of a product.
+
+A product is sum_i a_i F_i - d D - b B, with a_i = w_i / s_i for weights w_i (sum 1) and scales s_i,
+d = sum a_i t_i for dark times t_i and b = sum a_i.  Its own frames' variance is in their scatter; that of D
+and B is in none.  The dark is itself made of frames less beta times a bias: where that was this very bias, it
+enters with b - d beta, most of which cancels in a flat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.calibrations.applied import Calibrations
+from kernels.camera.geometry import Box
+from kernels.fits.fitsfile import opened
+from kernels.fits.product import Card, Product
+from kernels.isr.reader import Exposures
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+#: Cards of a product: coefficients b and d, and the DATASUM of the bias' pixels.
+BIAS, DARK, BIAS_SUM = "VAR_BIAS", "VAR_DARK", "VAR_BIAS_SUM"
+
+
+def _sum_of(bias: Product | None) -> str:
+    """What tells a bias from every other: its pixels' DATASUM; empty where it has none."""
+    if bias is None:
+        return ""
+    with opened(bias.path) as fits:
+        return str(fits["IMAGE"].read_header().get("DATASUM", "")).strip()
+
+
+def _inverse_scale(header: Mapping[str, Any]) -> float:
+    """Mean of 1 / scale of a product's inputs, by its header."""
+    scales = [float(header[f"CPP_INPUT_SCALE_{n}"]) for n in range(int(header.get("NINPUTS", 0)))]
+    return float(np.mean(1 / np.array(scales))) if scales else 0.0
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What an amplifier's bias and dark are multiplied by on their way into the product."""
+
+    bias: float
+    dark: float
+
+    @classmethod
+    def of(cls, exposures: Exposures, number: int, weights: F64) -> Coefficients:
+        """Of an amplifier's frames with weights [frame] of sum 1."""
+        each = weights / exposures.scales[:, number].astype(np.float64)
+        return cls(float(each.sum()), float((each * exposures.dark_times.astype(np.float64)).sum()))
+
+
+class Subtracted:
+    """The variance that a task's bias and dark add.
+
+    Parameters
+    ----------
+    calibrations : `Calibrations`
+        Those of the task's detector.
+    provenance : `dict`
+        The task's, which names the datasets.
+    """
+
+    def __init__(self, calibrations: Calibrations, provenance: Mapping[str, Any]) -> None:
+        bias, dark = (p if p and p.has("VARIANCE") else None for p in (calibrations.bias, calibrations.dark))
+        self._bias, self._dark = bias, dark
+        self._sum = _sum_of(calibrations.bias)
+        self._beta, self._within = 0.0, False
+        if calibrations.bias and calibrations.dark:
+            header = calibrations.dark.header
+            named = provenance.get("CALIB_BIAS_ID", "")
+            same = header.get(BIAS_SUM, "") == self._sum if BIAS_SUM in header else header.get("CALIB_BIAS_ID") == named
+            if same and (self._sum or named):
+                self._within = BIAS in header  # older darks hold the variance of their own frames alone
+                self._beta = float(header[BIAS]) if self._within else _inverse_scale(header)
+
+    def of_bias(self, c: Coefficients) -> float:
+        """What the bias' variance is multiplied by; below 0 where the dark's variance holds more of it than is left."""
+        square = (c.bias - c.dark * self._beta) ** 2
+        return square - (c.dark * self._beta) ** 2 if self._within and self._dark else square
+
+    def add(self, variance: F32, box: Box, c: Coefficients) -> None:
+        """Add it to an amplifier's rows [y, x], in place; what is no number there stays so.
+
+        Parameters
+        ----------
+        box : `Box`
+            Where they lie on the assembled detector.
+
+        Raises
+        ------
+        DataError
+            A calibration cannot be read.
+        """
+        more = np.zeros(variance.shape, np.float32)
+        for product, factor in ((self._bias, self.of_bias(c)), (self._dark, c.dark**2)):
+            if product is not None:
+                more += np.float32(factor) * np.nan_to_num(product.read(box, "VARIANCE"), posinf=0.0, neginf=0.0)
+        variance += np.maximum(more, np.float32(0))
+
+    def cards(self, c: Coefficients, plain: bool) -> list[Card]:
+        """What VARIANCE holds, for the product's header."""
+        if plain:
+            return [("VARDEF", "plain", "variance of the survivors / their number")]
+        cards: list[Card] = [("VARDEF", "estimator", "variance of IMAGE: clipping and what was subtracted count")]
+        if self._bias:
+            cards.append((BIAS, c.bias, "bias was subtracted times this"))
+        if self._sum:
+            cards.append((BIAS_SUM, self._sum, "DATASUM of that bias"))
+        if self._dark:
+            cards.append((DARK, c.dark, "dark was subtracted times this"))
+        return cards

@@ -1,0 +1,113 @@
+"""The run's journal: append-only JSON lines, one writer a file, on disk before its job ends.
+
+What a process has written outlives it at once.  A power cut is survived by what
+was seen on disk: every line that tells a result, but for those of the last
+hundredth of a second of a job that is still running, whose products a restart
+takes away and makes again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from kernels.errors import KernelError
+from kernels.jobs.job import Job
+
+SCHEMA = 1
+#: Results closer than this share one fsync, second: of a quantum that takes as long, none waits for another.
+TOGETHER_S = 0.01
+
+
+class JournalError(KernelError):
+    """What happened cannot be recorded: nothing more may be made."""
+
+    cause = "disk"
+
+
+@contextmanager
+def _recorded(path: str) -> Iterator[None]:
+    """Say of a journal that cannot be written which it is, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise JournalError(f"{path}: the journal cannot be written: {error.strerror}") from error
+
+
+class Journal:
+    """Writes the events of one process.
+
+    Parameters
+    ----------
+    job : `Job`
+        Gives run, attempt, site and token, and the path without suffix.
+    rank : `int`
+        Of this process; part of the file's name, so that a file has one writer.
+    """
+
+    def __init__(self, job: Job, rank: int) -> None:
+        self._job = job
+        self._path = f"{job.journal}.r{rank}.jsonl"
+        with _recorded(self._path):
+            os.makedirs(os.path.dirname(job.journal), exist_ok=True)
+            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+        self._unseen, self._seen = False, time.monotonic()
+
+    def write(self, task: str, event: str, detail: Mapping[str, Any]) -> None:
+        """Append one event; see it on disk with the results before it, if it is one.
+
+        Parameters
+        ----------
+        task : `str`
+            ``<label>:<dataId>``.
+        event : `str`
+            ``started | published | failed``.
+        detail : `dict`
+            JSON-able.
+
+        Raises
+        ------
+        JournalError
+            A line is not on disk.
+        """
+        line = {
+            "v": SCHEMA,
+            "t": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "run": self._job.run,
+            "task": task,
+            "attempt": self._job.attempt,
+            "site": self._job.site,
+            "token": self._job.token,
+            "event": event,
+            "detail": dict(detail),
+        }
+        text = (json.dumps(line, separators=(",", ":")) + "\n").encode()
+        with _recorded(self._path):
+            while text:  # a disk that is nearly full takes a part
+                text = text[self._file.write(text) :]
+        self._unseen |= event != "started"
+        if self._unseen and time.monotonic() - self._seen >= TOGETHER_S:
+            self._sync()
+
+    def _sync(self) -> None:
+        with _recorded(self._path):
+            os.fsync(self._file.fileno())
+        self._unseen, self._seen = False, time.monotonic()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._unseen:
+                self._sync()
+        finally:
+            self._file.close()

@@ -1,0 +1,103 @@
+"""Corrected frames on disk, for the pipelines that ask for them: one (exposure, detector) a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kernels.camera.geometry import Amplifier, Detector
+from kernels.fits import product
+from kernels.fits.header import corrections
+from kernels.fits.product import BAD, PLANES, Card
+from kernels.isr.framekernel import FrameKernel
+from kernels.isr.noise import Noise, look
+from kernels.isr.reader import Exposures
+from kernels.isr.subtracted import Coefficients, Subtracted
+from kernels.jobs import gang
+from kernels.jobs.job import Job, Task
+from kernels.jobs.publish import publish
+
+
+class Correct(FrameKernel):
+    """The quantum kernel of an ISR task that writes.
+
+    ``config``: ``isr``, ``permissions``.  Task: input ``raw`` (one file) and
+    the calibrations that ``isr`` asks for, parameters ``exposures``,
+    ``dates``, ``exposure_times``, ``dark_times`` (one each), output
+    ``postISRCCD``: IMAGE in the camera's unit, MASK with SAT and BAD, VARIANCE.
+    """
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """One piece: a frame is read once."""
+        return [1.0]
+
+    def compute(self, task: Task, piece: int) -> Any:
+        """Image, mask and variance [y, x] of the assembled detector."""
+        shape, dark_time = self.detector(task).size[::-1], float(task.parameters["dark_times"][0])
+        image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        mask = np.full(shape, 1 << PLANES["NO_DATA"], np.int32)
+        noises, subtracted = self._noises(task, dark_time), Subtracted(self.calibrations(task), task.provenance)
+        for frame, bad in self.corrected(task, self.raws(task)[0], dark_time):
+            box = frame.channel.amplifier.target
+            masked, at = ~np.isfinite(frame.pixels), box.slices
+            image[at] = np.where(masked, 0, frame.pixels)
+            variance[at] = noises[frame.channel.number].variance(image[at])
+            subtracted.add(variance[at], box, Coefficients(1.0, dark_time))
+            why = 1 << PLANES["SAT"] if frame.empty is None else np.where(frame.empty, BAD, 1 << PLANES["SAT"])
+            mask[at] = np.where(masked, why, 0) | (0 if bad is None else np.where(bad, BAD, 0))
+        return image, mask, variance
+
+    def _noises(self, task: Task, dark_time: float) -> dict[int, Noise]:
+        """Each amplifier's noise; where the electronics' offset is still in the frame it is estimated from it."""
+        found, light = {}, dark_time > 0
+        for reader in self.readers(task):
+            whole = Exposures.plain(self.raws(task), [dark_time], len(self.detector(task).amplifiers))
+            offset = light and not all(channel.zeroed for channel in reader.channels)
+            seen = look(reader, whole) if offset else [None] * len(reader.channels)
+            for channel, band in zip(reader.channels, seen, strict=True):
+                noise = Noise.of(channel, light)
+                found[channel.number] = replace(noise, offset=band.offset(noise)) if band else noise
+        return found
+
+    def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
+        """Publish the corrected frame."""
+        self.require_identity(task)
+        ((image, mask, variance),) = results
+        cards = self._cards(task, self.calibrations(task).detector)
+        write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
+        return {"postISRCCD": publish(task.outputs["postISRCCD"], write, self.stamp, self.job.config["permissions"])}
+
+    def _cards(self, task: Task, detector: Detector) -> list[Card]:
+        parameters, unit = task.parameters, self.camera.unit
+        return [
+            ("OBSTYPE", "corrected frame", ""),
+            ("INSTRUME", self.camera.name, ""),
+            ("DETECTOR", detector.id, ""),
+            ("DETNAME", detector.name, ""),
+            ("EXPID", parameters["exposures"][0], "exposure"),
+            ("DATE-BEG", parameters["dates"][0], "TAI"),
+            ("TIMESYS", "TAI", ""),
+            ("EXPTIME", float(parameters["exposure_times"][0]), "s"),
+            ("DARKTIME", float(parameters["dark_times"][0]), "s"),
+            ("BUNIT", unit, "unit of IMAGE; VARIANCE is its square"),
+            ("CALUNIT", unit, "unit of the frame"),
+            *corrections(detector, self.job.config["isr"]),
+            *(card for amplifier in detector.amplifiers for card in _amplifier_cards(amplifier)),
+            *((key, value, "") for key, value in task.provenance.items()),
+        ]
+
+
+def _amplifier_cards(amplifier: Amplifier) -> list[Card]:
+    return [
+        (f"AMP_{amplifier.name}_GAIN", amplifier.gain, "electron / ADU"),
+        (f"AMP_{amplifier.name}_READNOISE", amplifier.read_noise, "electron"),
+    ]
+
+
+def execute(job: Job, comm: Any) -> int:
+    """Correct every task's frame; return the number of tasks of this rank that failed."""
+    return gang.execute(job, comm, Correct(job))

@@ -1,0 +1,230 @@
+"""Finds the defects of a detector in its bootstraps: what glows in the dark, answers light badly, or is not at rest.
+
+Each amplifier is looked at alone.  Of bias and dark the amplifier's clipped
+mean is subtracted, by that of the flat it is divided; then pixels beyond the
+thresholds are bad, in any of the three.  The rules of `kernels.products.defectgrow`
+follow.  (After cp_pipe's MeasureDefectsTask as its documentation has it; a dark
+in ADU/s is compared in electron/s, by the camera file's gains.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.calibrations import defects
+from kernels.camera import geometry
+from kernels.camera.geometry import Amplifier, Box, Detector
+from kernels.errors import DataError, JobError
+from kernels.fits.product import BAD, Product
+from kernels.fits.rowbytes import verify
+from kernels.fits.tables import check_identity
+from kernels.jobs import gang
+from kernels.jobs.job import Job, Task
+from kernels.jobs.publish import publish
+from kernels.products.defectgrow import Growth, boxes, grow_columns, mask_edges, mask_rings
+from kernels.statistics.sample import clipped_mean
+
+F32 = NDArray[np.float32]
+KINDS = ("bias", "dark", "flat")
+MODES = ("VALUE", "STDEV")
+#: An amplifier that answers less, where all detectors' mean is 1, is dead.
+LIT = 0.01
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a good pixel keeps within.
+
+    Parameters
+    ----------
+    mode : `str`
+        ``VALUE``: the first ones; ``STDEV``: those in standard deviations of the amplifier.
+    bias : `float`
+        Of the absolute difference, ADU.
+    dark : `float`
+        electron/second.
+    flat : `float`
+        Relative: less is bad.
+    vampire : `float`
+        Relative: more is bad, and has its surroundings masked; 0: never.
+    bright_sigma : `float`
+        More is bad, of a dark and of a flat.
+    dark_sigma : `float`
+        Less is bad, of a flat.
+    """
+
+    mode: str = "VALUE"
+    bias: float = 1000.0
+    dark: float = 5.0
+    flat: float = 0.8
+    vampire: float = 1.9
+    bright_sigma: float = 4.8
+    dark_sigma: float = 5.0
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Thresholds:
+        """Check and freeze.
+
+        Raises
+        ------
+        JobError
+            An unknown key or mode.
+        """
+        unknown = sorted(set(plain) - {f.name for f in fields(cls)})
+        if unknown:
+            raise JobError(f"thresholds: unknown key {unknown[0]!r}")
+        made = cls(**plain)
+        if made.mode not in MODES:
+            raise JobError(f"thresholds.mode: {made.mode!r} is none of {', '.join(MODES)}")
+        return made
+
+
+@dataclass(frozen=True)
+class Found:
+    """An amplifier's bad pixels [y, x], and those of them [n, (y, x)] that take the light of others."""
+
+    bad: NDArray[np.bool_]
+    vampires: NDArray[np.intp]
+
+
+def _away(image: F32, box: Box) -> tuple[F32, float, float]:
+    """An amplifier's pixels without their clipped mean; the mean, and the standard deviation."""
+    mean, sigma, _ = clipped_mean(image, box)
+    return image - np.float32(mean), mean, sigma
+
+
+def find(kind: str, image: F32, gain: float, wanted: Thresholds) -> Found:
+    """Find the bad pixels of an amplifier in one product.
+
+    Parameters
+    ----------
+    kind : `str`
+        ``bias`` (ADU), ``dark`` (ADU/second) or ``flat`` (relative).
+    image : `numpy.ndarray` [y, x], float32
+        The amplifier's part of it; what is not finite is bad.
+    gain : `float`
+        electron/ADU.
+    """
+    none = np.zeros((0, 2), np.intp)
+    difference, mean, sigma = _away(image, Box(0, 0, image.shape[1], image.shape[0]))
+    if not np.isfinite(mean) or (kind == "flat" and not mean > LIT):
+        return Found(np.ones(image.shape, np.bool_), none)  # a dead amplifier: what it has is noise and crosstalk
+    bad = ~np.isfinite(image)
+    with np.errstate(invalid="ignore"):
+        if kind == "bias":
+            return Found(bad | (np.abs(difference) > wanted.bias), none)
+        if wanted.mode == "STDEV":
+            low = -wanted.dark_sigma * sigma if kind == "flat" else -np.inf
+            return Found(bad | (difference > wanted.bright_sigma * sigma) | (difference < low), none)
+        if kind == "dark":
+            return Found(bad | (difference * np.float32(gain) > wanted.dark), none)
+        relative = image / np.float32(mean)
+        taking = relative > wanted.vampire if wanted.vampire else np.zeros(image.shape, np.bool_)
+        return Found(bad | (relative < wanted.flat) | taking, np.argwhere(taking))
+
+
+class Finder:
+    """The gang kernel; an amplifier is a piece.
+
+    ``config``: ``thresholds`` (`Thresholds`), ``growth``
+    (`kernels.products.defectgrow.Growth`), ``manual`` (boxes by the detector's name:
+    x0, y0, width, height), ``permissions``.  Task: inputs ``bias``, ``dark``,
+    ``flat`` (any of them; several flats), output ``defects``.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._camera = geometry.camera(job.camera)
+        self._thresholds = Thresholds.from_plain(job.config.get("thresholds", {}))
+        self._growth = Growth.from_plain(job.config.get("growth", {}))
+        self._opened: dict[str, Product] = {}
+
+    def _detector(self, task: Task) -> Detector:
+        assert task.detector is not None
+        return self._camera.detectors[task.detector]
+
+    def _products(self, task: Task) -> list[tuple[str, Product]]:
+        """What is looked at, by kind.
+
+        Raises
+        ------
+        DataError
+            One is another detector's, or not in ADU.
+        """
+        found = []
+        for kind, key in ((name, key) for name in KINDS for key in task.inputs.get(name, ())):
+            path = self._job.files[key].path
+            if path not in self._opened:
+                self._opened[path] = Product.open(path, "adu")
+                check_identity(path, self._opened[path].header, kind, self._camera, self._detector(task), "adu")
+                verify(path, ("IMAGE", "MASK"))
+            found.append((kind, self._opened[path]))
+        return found
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """Cost of each amplifier: its pixels."""
+        return [float(a.target.nx * a.target.ny) for a in self._detector(task).amplifiers]
+
+    def compute(self, task: Task, piece: int) -> Found:
+        """Look at one amplifier."""
+        amplifier = self._detector(task).amplifiers[piece]
+        found = [self._find(kind, product, amplifier) for kind, product in self._products(task)]
+        bad = np.logical_or.reduce([one.bad for one in found])
+        corner = np.array([amplifier.target.y0, amplifier.target.x0])
+        vampires = np.concatenate([one.vampires for one in found]) + corner
+        return Found(grow_columns(bad, self._growth), vampires)
+
+    def _find(self, kind: str, product: Product, amplifier: Amplifier) -> Found:
+        image = np.asarray(product.read(amplifier.target), np.float32)
+        image[(product.read(amplifier.target, "MASK") & BAD) != 0] = np.nan
+        return find(kind, image, amplifier.gain, self._thresholds)
+
+    def finish(self, task: Task, results: Iterable[Found]) -> dict[str, Any]:
+        """Put the amplifiers together, grow, and publish the boxes."""
+        detector = self._detector(task)
+        bad, vampires = np.zeros(detector.size[::-1], np.bool_), []
+        for amplifier, found in zip(detector.amplifiers, results, strict=True):
+            bad[amplifier.target.slices] = found.bad
+            vampires += [found.vampires.copy()]  # one that another rank made is good until the next
+        mask_rings(bad, np.concatenate(vampires), self._growth)
+        mask_edges(bad, self._growth)
+        for x0, y0, width, height in self._manual(detector):
+            bad[y0 : y0 + height, x0 : x0 + width] = True
+        cards = [(f"DEFECTS_{key.upper()}", value, "") for key, value in vars(self._thresholds).items()]
+        cards += [(f"GROWTH_{key.upper()}", value, "pixel") for key, value in vars(self._growth).items()]
+        cards += [(key, value, "") for key, value in task.provenance.items()]
+        write = partial(defects.write, camera=self._camera, detector=detector, boxes=boxes(bad), cards=cards)
+        output = publish(task.outputs["defects"], write, self._stamp, self._job.config.get("permissions", {}))
+        return {"bad_pixels": int(np.count_nonzero(bad)), "defects": output}
+
+    @property
+    def _stamp(self) -> str:
+        return f"{self._job.run}.{self._job.attempt}"
+
+    def _manual(self, detector: Detector) -> Sequence[Sequence[int]]:
+        """The boxes that somebody has drawn by hand.
+
+        Raises
+        ------
+        DataError
+            One is not on the detector.
+        """
+        drawn: Sequence[Sequence[int]] = self._job.config.get("manual", {}).get(detector.name, ())
+        for x0, y0, width, height in drawn:
+            inside = x0 + width <= detector.size[0] and y0 + height <= detector.size[1]
+            if min(x0, y0) < 0 or min(width, height) < 1 or not inside:
+                what = f"the manual box of {width} x {height} pixels at ({x0}, {y0})"
+                size = f"{detector.size[0]} x {detector.size[1]}"
+                raise DataError(f"detector {detector.name}", f"{what} is not on its {size} pixels")
+        return drawn
+
+
+def execute(job: Job, comm: Any) -> int:
+    """Find the defects of every task's detector; return the number of tasks of this rank that failed."""
+    return gang.execute(job, comm, Finder(job))

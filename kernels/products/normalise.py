@@ -1,0 +1,384 @@
+"""A flat's levels over the whole focal plane: measured by detector, normalised together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.camera.geometry import Detector
+from kernels.errors import DataError
+from kernels.isr.framekernel import FrameKernel
+from kernels.jobs import gang
+from kernels.jobs.job import Job, Task
+from kernels.jobs.publish import publish
+from kernels.products import levels
+from kernels.statistics.sample import clipped_mean
+
+#: An amplifier with less than this part of what is usual on its detector is dead.
+LIT = 0.01
+#: More saturated pixels of an amplifier than hot pixels and cosmic rays could make.
+SATURATED = 0.005
+
+
+def _lit(clipped: Sequence[tuple[float, float, int]]) -> list[bool]:
+    """Which amplifiers answer light, of their clipped means: one in a hundred of the brightest's is none."""
+    brightest = max(c[0] if c[2] else 0.0 for c in clipped)
+    return [not c[2] or brightest <= 0 or c[0] > LIT * brightest for c in clipped]
+
+
+#: Exposures are measured again, on the pixels that are good in all of them, where these leave out more than this
+#: fraction of a detector, or of an amplifier: what fewer change is lost in the noise.
+MATTERS = 1e-4, 1e-3
+#: Less than this fraction of a detector says nothing of an exposure's level.
+ENOUGH = 0.05
+
+
+def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What `numpy.packbits` packed."""
+    return np.unpackbits(bits, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write a small product; floats keep all their bits."""
+    Path(path).write_text(json.dumps(content, separators=(",", ":")))
+
+
+class Measure(FrameKernel):
+    """The gang kernel of flatMeasure: clipped mean and count of every amplifier and detector of every exposure.
+
+    A piece is one exposure of one detector.  ``config``: ``isr``, ``nsigma``,
+    ``passes``, ``permissions``; output ``flatMeasure``: JSON with ``mean`` and
+    ``count`` [exposure][amplifier], and ``detector_mean`` and
+    ``detector_count`` [exposure], in the job's unit; ``left_out``, the number
+    of pixels that some exposure lacks (saturated, blank), and no exposure is
+    measured on.  An amplifier that answers no light has no part in its
+    detector's mean.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._image, self._type = np.empty((0, 0), np.float32), ""
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """Cost of each exposure: the bytes that are read."""
+        return [float(file.bytes or 1) for file in self.raws(task)]
+
+    def compute(self, task: Task, piece: int) -> dict[str, Any]:
+        """Clipped means of one exposure: the amplifiers', and last the detector's; and which pixels it lacks."""
+        filled = self._fill(task, piece)
+        return filled | self._measured(task)
+
+    def _fill(self, task: Task, piece: int) -> dict[str, Any]:
+        """Assemble an exposure, NaN where bad.
+
+        Gives which pixels it lacks beyond those that the calibrations flag, packed, or `None`; and by amplifier the
+        saturated fraction and a checksum of what was sampled.
+        """
+        detector, file, lacks = self.detector(task), self.raws(task)[piece], False
+        if self._type != detector.type:  # what no amplifier covers stays NaN
+            self._type, self._image = detector.type, np.full(detector.size[::-1], np.nan, np.float32)
+        full, digests = [0.0] * len(detector.amplifiers), [""] * len(detector.amplifiers)
+        for frame, bad in self.corrected(task, file, task.parameters["dark_times"][piece]):
+            k, at = frame.channel.number, frame.channel.amplifier.target.slices
+            self._image[at] = frame.pixels
+            if bad is not None:
+                self._image[at][bad] = 0.0
+            lacks |= bool(np.isnan(self._image[at]).any())
+            if bad is not None:
+                self._image[at][bad] = np.nan
+            full[k] = float(frame.saturated[0]) / frame.pixels.size
+            digests[k] = (levels.digest(frame.samples[0]) or b"").hex()
+        return {
+            "lacks": np.packbits(np.isnan(self._image)) if lacks else None,
+            "saturated": full,
+            "digest": digests,
+        }
+
+    def _measured(self, task: Task) -> dict[str, Any]:
+        nsigma, passes = float(self.job.config["nsigma"]), int(self.job.config["passes"])
+        amplifiers = self.detector(task).amplifiers
+        clipped = [clipped_mean(self._image, a.target, nsigma, passes) for a in amplifiers]
+        for amplifier, lit in zip(amplifiers, _lit(clipped), strict=True):
+            if not lit:
+                self._image[amplifier.target.slices] = np.nan
+        clipped.append(clipped_mean(self._image, None, nsigma, passes))
+        return {"mean": [c[0] for c in clipped], "count": [c[2] for c in clipped]}
+
+    def _flagged_pixels(self, task: Task) -> NDArray[np.bool_]:
+        """Pixels [y, x] that every exposure lacks: flagged, or covered by no amplifier."""
+        detector, calibrations = self.detector(task), self.calibrations(task)
+        never = np.ones(detector.size[::-1], np.bool_)
+        for amplifier in detector.amplifiers:
+            never[amplifier.target.slices] = calibrations.flagged(amplifier.target) if calibrations.flags else False
+        return never
+
+    def _alike(self, task: Task, results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+        """Means of the exposures over the pixels that all of them have, and how many of these some lack.
+
+        An exposure that is saturated where others are not would be measured on its fainter part alone, and its
+        scale be too low.
+
+        Raises
+        ------
+        DataError
+            Hardly any pixel is good in all.
+        """
+        shape, lacking = self.detector(task).size[::-1], [r.pop("lacks") for r in results]
+        if all(bits is None for bits in lacking):
+            return results, 0
+        never = self._flagged_pixels(task)
+        nothing = np.packbits(never)
+        packed = [nothing if bits is None else bits for bits in lacking]
+        some = _unpacked(np.bitwise_or.reduce(packed, axis=0), shape)
+        left_out, usable = int(np.count_nonzero(some & ~never)), int(np.count_nonzero(~never))
+        self._require_some(task, packed, usable, usable - left_out)
+        boxes = [amplifier.target.slices for amplifier in self.detector(task).amplifiers]
+        for n, bits in enumerate(packed):
+            more = some & ~_unpacked(bits, shape)
+            if more.mean() > MATTERS[0] or max(more[at].mean() for at in boxes) > MATTERS[1]:
+                self._fill(task, n)
+                self._image[some] = np.nan
+                results[n] = results[n] | self._measured(task)
+        return results, left_out
+
+    def _require_some(self, task: Task, packed: Sequence[NDArray[np.uint8]], usable: int, left: int) -> None:
+        """Refuse exposures that have hardly a good pixel in common, and name the one that lacks most."""
+        if left < ENOUGH * usable:
+            lacks = [int(np.bitwise_count(bits).sum()) for bits in packed]
+            n = int(np.argmax(lacks))
+            what = f"{100 * lacks[n] / usable:.0f} % of its pixels are saturated or blank"
+            exposure = f"exposure {task.parameters['exposures'][n]}"
+            raise DataError(
+                self.raws(task)[n].path, f"{exposure}: {what}, hardly any is good in all exposures; leave it out"
+            )
+
+    def finish(self, task: Task, results: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """Publish one detector's levels.
+
+        Raises
+        ------
+        DataError
+            An exposure has no light on this detector: its mean has no logarithm;
+            is another detector's, or the copy of another one; or leaves no pixel
+            that is good in all.
+        """
+        assert task.detector is not None
+        self.require_identity(task)
+        results = list(results)
+        for n, result in enumerate(results):
+            if not result["mean"][-1] > 0:
+                path = self.job.files[task.inputs["raw"][n]].path
+                level = f"its mean level is {result['mean'][-1]:.3g} {self.camera.unit}"
+                nothing = "none of its pixels is good: saturated, or of one value along every row"
+                raise DataError(path, f"{level if result['count'][-1] else nothing}: not a flat")
+        self._require_different(task, results)
+        results, left_out = self._alike(task, results)
+        content = {
+            "detector": task.detector,
+            "unit": self.camera.unit,
+            "exposures": list(task.parameters["exposures"]),
+            "amplifiers": [a.name for a in self.detector(task).amplifiers],
+            "mean": [r["mean"][:-1] for r in results],
+            "count": [r["count"][:-1] for r in results],
+            "detector_mean": [r["mean"][-1] for r in results],
+            "detector_count": [r["count"][-1] for r in results],
+            "left_out": left_out,
+        }
+        output = publish(
+            task.outputs["flatMeasure"], lambda p: write_json(p, content), self.stamp, self.job.config["permissions"]
+        )
+        return {
+            "flatMeasure": output,
+            "inputs_used": len(results),
+            "pixels_left_out": left_out,
+            **self._saturated(task, results),
+        }
+
+    def _require_different(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> None:
+        exposures, detector = task.parameters["exposures"], self.detector(task)
+        for k, amplifier in enumerate(detector.amplifiers):
+            alike = levels.first_alike([r["digest"][k] or None for r in results], exposures)
+            for file, exposure, same in zip(self.raws(task), exposures, alike, strict=True):
+                levels.require_different(file.path, exposure, same, f"amplifier {amplifier.name} of {detector.name}")
+
+    def _saturated(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
+        """What is to be told of saturated exposures, before anything is made of them: one text, of the worst."""
+        exposures, detector = task.parameters["exposures"], self.detector(task)
+        shares = np.array([r["saturated"] for r in results])
+        many = int((shares.max(axis=1) > SATURATED).sum())
+        if not many:
+            return {}
+        n, k = np.unravel_index(int(np.argmax(shares)), shares.shape)
+        what = f"{100 * shares[n, k]:.1f} % of amplifier {detector.amplifiers[k].name} of {detector.name} saturated"
+        more = f", more than {100 * SATURATED:g} % in {many} exposures" if many > 1 else ""
+        return {"look_at": [f"exposure {exposures[n]}: {what}{more}; --exclude {exposures[n]} leaves it out"]}
+
+
+def measure(job: Job, comm: Any) -> int:
+    """Measure every task's exposures; return the number of tasks of this rank that failed."""
+    return gang.execute(job, comm, Measure(job))
+
+
+def solve(
+    mean: NDArray[np.float64], count: NDArray[np.float64], iterations: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Split levels into a factor an exposure and a factor a detector.
+
+    Alternating weighted means of ``log mean[detector, exposure]``, weights the
+    counts, the detectors' factors normalised to a weighted mean of 1 in each
+    iteration (the scheme of cp_pipe's flat normalisation).
+
+    Parameters
+    ----------
+    mean, count : `numpy.ndarray` [detector (or amplifier), exposure], float64
+
+    Returns
+    -------
+    exposure_scale : `numpy.ndarray` [exposure]
+        In the unit of ``mean``.
+    detector_scale : `numpy.ndarray` [detector]
+        Relative, of weighted mean 1; 1 for what was never measured.
+    """
+    log = np.log(np.where(count > 0, mean, 1))  # where nothing was measured the mean is no number, and weightless
+    by_detector = count.sum(axis=1)
+    of_detector = np.maximum(by_detector, 1)
+
+    def exposures(g: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(((log - g[:, np.newaxis]) * count).sum(axis=0) / count.sum(axis=0))
+
+    g = np.zeros(len(mean))
+    e = exposures(g)
+    for _ in range(iterations):
+        g = ((log - e) * count).sum(axis=1) / of_detector
+        e = exposures(g)
+        g -= np.log((np.exp(g) * by_detector).sum() / by_detector.sum())
+    return np.exp(exposures(g)), np.exp(np.where(by_detector > 0, g, 0))
+
+
+def _load(path: str) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"not readable as JSON: {error}") from error
+    assert isinstance(content, dict)
+    return content
+
+
+@dataclass(frozen=True)
+class Row:
+    """Levels and counts of a detector, or an amplifier, over all exposures; weightless where there is none."""
+
+    name: str
+    mean: NDArray[np.float64]
+    count: NDArray[np.float64]
+
+
+def _rows(table: dict[str, Any], level: str, exposures: Sequence[int]) -> list[Row]:
+    """A detector's row, or its amplifiers' rows, of the matrix that `solve` takes."""
+    at = [exposures.index(e) for e in table["exposures"]]
+    if level == "AMP":
+        names = [f"{table['detector']}:{a}" for a in table["amplifiers"]]
+        means, counts = np.array(table["mean"]).T, np.array(table["count"]).T
+    else:
+        names = [str(table["detector"])]
+        means, counts = np.array([table["detector_mean"]]), np.array([table["detector_count"]])
+    rows, usual = [], np.median(np.nan_to_num(means), axis=0)
+    for name, some_mean, some_count in zip(names, means, counts, strict=True):
+        mean, count = np.ones(len(exposures)), np.zeros(len(exposures))
+        lit = np.asarray(some_mean) > np.maximum(0, LIT * usual)  # a dead amplifier's logarithm is noise: it has no say
+        mean[at], count[at] = np.where(lit, some_mean, 1), np.where(lit, some_count, 0)
+        rows.append(Row(name, mean, count))
+    return rows
+
+
+class Normalise:
+    """The serial kernel of flatNormalise: all detectors' levels to one scale an exposure.
+
+    ``config``: ``level`` (DETECTOR | AMP), ``iterations``, ``permissions``; input ``flatMeasure`` of
+    every detector; output ``flatNormalization``.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """One piece: the solution needs every detector."""
+        return [1.0]
+
+    def compute(self, task: Task, piece: int) -> dict[str, Any]:
+        """Solve for the scales."""
+        tables = [_load(self._job.files[key].path) for key in task.inputs["flatMeasure"]]
+        exposures, units = sorted({e for t in tables for e in t["exposures"]}), sorted({t["unit"] for t in tables})
+        if len(units) > 1:
+            raise DataError(self._job.files[task.inputs["flatMeasure"][0]].path, f"units are mixed: {units}")
+        level, iterations = self._job.config["level"], int(self._job.config["iterations"])
+        rows = [row for table in tables for row in _rows(table, level, exposures)]
+        scale, relative = solve(np.array([r.mean for r in rows]), np.array([r.count for r in rows]), iterations)
+        return {
+            "level": level,
+            "unit": units[0],
+            "exposures": exposures,
+            "exposure_scale": scale.tolist(),
+            "detector_scale": dict(zip([r.name for r in rows], relative.tolist(), strict=True)),
+        }
+
+    def finish(self, task: Task, results: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """Publish the scales."""
+        (scales,) = results
+        stamp = f"{self._job.run}.{self._job.attempt}"
+        output = publish(
+            task.outputs["flatNormalization"],
+            lambda p: write_json(p, scales),
+            stamp,
+            self._job.config["permissions"],
+        )
+        return {"flatNormalization": output}
+
+
+def normalise(job: Job, comm: Any) -> int:
+    """Normalise; return the number of failed tasks."""
+    return gang.execute(job, comm, Normalise(job))
+
+
+def means_of(path: str, exposures: Sequence[int]) -> NDArray[np.float64]:
+    """The clipped mean of each exposure of a detector [exposure], in the unit of the frames.
+
+    Raises
+    ------
+    DataError
+        An exposure was not measured.
+    """
+    table = _load(path)
+    means = dict(zip(table["exposures"], table["detector_mean"], strict=True))
+    missing = [e for e in exposures if e not in means]
+    if missing:
+        raise DataError(path, f"has no mean of exposure {missing[0]}")
+    return np.array([means[e] for e in exposures], np.float64)
+
+
+def scales_of(path: str, detector: Detector, exposures: Sequence[int]) -> NDArray[np.float64]:
+    """What each exposure of a detector is divided by.
+
+    Returns
+    -------
+    scales : `numpy.ndarray` [exposure, amplifier], float64
+        In the unit of the frames.
+
+    Raises
+    ------
+    DataError
+        An exposure was not normalised.
+    """
+    table = _load(path)
+    by_exposure = dict(zip(table["exposures"], table["exposure_scale"], strict=True))
+    missing = [e for e in exposures if e not in by_exposure]
+    if missing:
+        raise DataError(path, f"has no scale for exposure {missing[0]}")
+    one = np.array([by_exposure[e] for e in exposures])
+    return np.repeat(one[:, np.newaxis], len(detector.amplifiers), axis=1)

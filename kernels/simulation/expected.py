@@ -1,0 +1,212 @@
+"""What a combined calibration should be, given the truth, and how well it can be known.
+
+A product is linear in frames: P = sum_i a_i F_i - sum_c b_c C, with
+a_i = 1 / (N s_i) for N frames divided by scales s_i, and C the calibrations
+subtracted.  A dark (s = dark time t) holds the bias B with coefficient
+-sum a; a flat (s = light L) holds the dark's own frames with -sum a t, and B
+with -(sum a - sum a t * beta), beta being the dark's coefficient of B: the
+same B was subtracted from the darks, and that part of its error cancels.
+
+Variance of a pixel of a frame (electron^2), with RN the read noise and g the gain:
+
+- its own: q = RN^2 + g^2 / 12 (rounding of the converter) + Poisson noise;
+- of its row's overscan level: r = (pi/2) q0 / (n + pi/2 - 1) + g^2 / 12 or
+  / 24, for the median of n rounded pixels with q0 = RN^2 + g^2 / 12.  (The
+  median of an odd number of integers is rounded itself; of an even number,
+  half as badly.  By Monte Carlo good to 2 % of r for RN / g = 3.5 to 8.)
+- of its column's parallel overscan level: c, the same with q0 + r for q0;
+  of c the part r / n_p is common to all columns, since they share the rows'
+  errors.
+
+The clipped mean multiplies the sum of these by f(N)^2 / N.  What two pixels
+have in common passes through the clip as through a plain mean: a clipped
+mean is the mean plus a part that by Basu's theorem is independent of it, so
+that the covariance of two pixels is r / N, without f (to third order in the
+correlation).
+
+With w = 1 / sigma of the good pixels, and T the whole variance of the
+product, the mean z of an amplifier of n good pixels has the variance
+( sum w^2 (T - R - C) + R sum_rows (sum_x w)^2 + (C - M) sum_columns (sum_y w)^2
++ M (sum w)^2 ) / n^2, R, C and M being the product's row, column and common
+variances.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.camera.geometry import Amplifier
+from kernels.isr.config import IsrConfig
+from kernels.statistics.clip import Rule
+from kernels.statistics.estimator import table
+
+F64 = NDArray[np.float64]
+
+
+def inefficiency(n: int) -> float:
+    """f(N): error of a clipped mean (MEANCLIP, 3 sigma x 3) of N values over that of the plain mean."""
+    return math.sqrt(float(table(Rule(), n).spread[n]))
+
+
+@dataclass(frozen=True)
+class FrameNoise:
+    """Variances of a frame that no light changes: pixel, row and column level, and what columns share; electron^2."""
+
+    pixel: float
+    row: float
+    column: float
+    common: float
+
+    @property
+    def total(self) -> float:
+        """Of one pixel."""
+        return self.pixel + self.row + self.column
+
+
+def _median_variance(variance: float, n: int, lsb2: float) -> float:
+    """Variance of the median of ``n`` rounded values; ``lsb2`` the square of the rounding's step."""
+    return math.pi / 2 * variance / (n + math.pi / 2 - 1) + lsb2 / (12 if n % 2 else 24)
+
+
+def frame_noise(amplifier: Amplifier, gain: float, read_noise: float, isr: IsrConfig) -> FrameNoise:
+    """Noise of a frame whose overscans were subtracted as ``isr`` says.
+
+    Parameters
+    ----------
+    gain, read_noise : `float`
+        The true ones, electron/ADU and electron.
+    """
+    lsb2 = gain**2
+    pixel = read_noise**2 + lsb2 / 12
+    row = column = common = 0.0
+    if amplifier.serial_overscan and isr.serial != "none":
+        n = amplifier.serial_overscan.nx - isr.skip_columns
+        clipped = inefficiency(n) ** 2 * pixel / n
+        row = _median_variance(pixel, n, lsb2) if isr.serial == "median" else clipped
+    if amplifier.parallel_overscan and isr.parallel:
+        n = amplifier.parallel_overscan.ny
+        column, common = _median_variance(pixel + row, n, lsb2), row / n
+    return FrameNoise(pixel, row, column, common)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The truth of an amplifier's imaging area, [y, x].
+
+    Parameters
+    ----------
+    structure : `numpy.ndarray`
+        electron.
+    dark : `numpy.ndarray`
+        electron/second.
+    response : `numpy.ndarray`
+        Relative; all 0 where no light is concerned.
+    """
+
+    structure: F64
+    dark: F64
+    response: F64
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Value and variance of a product over an amplifier.
+
+    Parameters
+    ----------
+    value, variance : `numpy.ndarray` [y, x]
+        The product's unit, and its square.
+    row, column, common : `float`
+        Parts of the variance that a row's, a column's and all pixels share;
+        ``common`` is part of ``column``.
+    """
+
+    value: F64
+    variance: F64
+    row: float
+    column: float
+    common: float
+
+    def minus(self, coefficient: float, other: Expected) -> Expected:
+        """Subtract another, independent product, times a coefficient."""
+        square = coefficient**2
+        return Expected(
+            self.value - coefficient * other.value,
+            self.variance + square * other.variance,
+            self.row + square * other.row,
+            self.column + square * other.column,
+            self.common + square * other.common,
+        )
+
+    def mean_error(self, good: NDArray[np.bool_]) -> float:
+        """Standard deviation of the mean z over the good pixels."""
+        w = good / np.sqrt(self.variance)
+        own = np.sum(w**2 * (self.variance - self.row - self.column))
+        rows = self.row * np.sum(w.sum(axis=1) ** 2)
+        columns = (self.column - self.common) * np.sum(w.sum(axis=0) ** 2)
+        return float(np.sqrt(own + rows + columns + self.common * w.sum() ** 2) / np.count_nonzero(good))
+
+
+def _column(exposures: Sequence[Any], name: str) -> F64:
+    return np.array([row[name] for row in exposures], dtype=np.float64)
+
+
+def combined(pixels: Pixels, noise: FrameNoise, exposures: Sequence[Any], scales: F64) -> Expected:
+    """Clipped mean of frames, each divided by its scale, with nothing subtracted but overscans.
+
+    Parameters
+    ----------
+    exposures : sequence of rows
+        With ``dark_time`` (second) and ``light`` (electron).
+    scales : `numpy.ndarray` [exposure]
+        second, or electron of light.
+    """
+    n = len(exposures)
+    a, t, light = 1 / (n * scales), _column(exposures, "dark_time"), _column(exposures, "light")
+    square = np.sum(a**2)
+    poisson = pixels.dark * np.sum(a**2 * t) + pixels.response * np.sum(a**2 * light)
+    frames = noise.total * square + poisson
+    return Expected(
+        value=pixels.structure * a.sum() + pixels.dark * np.sum(a * t) + pixels.response * np.sum(a * light),
+        variance=inefficiency(n) ** 2 * frames,
+        row=noise.row * square,
+        column=noise.column * square,
+        common=noise.common * square,
+    )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Exposures of a product and of the bias and the dark that were subtracted; empty: not subtracted."""
+
+    frames: Sequence[Any]
+    bias: Sequence[Any]
+    dark: Sequence[Any]
+
+
+def expected(kind: str, pixels: Pixels, noise: FrameNoise, inputs: Inputs) -> Expected:
+    """What a product should be.
+
+    Parameters
+    ----------
+    kind : `str`
+        ``bias`` (electron), ``dark`` (electron/second) or ``flat``
+        (relative; with the scale of the truth's response).
+    """
+    t = _column(inputs.frames, "dark_time")
+    scales = {"bias": np.ones(len(t)), "dark": t, "flat": _column(inputs.frames, "light")}[kind]
+    result = combined(pixels, noise, inputs.frames, scales)
+    of_bias = float(np.mean(1 / scales))
+    if inputs.dark:
+        times, of_dark = _column(inputs.dark, "dark_time"), float(np.mean(t / scales))
+        result = result.minus(of_dark, combined(pixels, noise, inputs.dark, times))
+        of_bias -= of_dark * float(np.mean(1 / times))
+    if inputs.bias:
+        result = result.minus(of_bias, combined(pixels, noise, inputs.bias, np.ones(len(inputs.bias))))
+    return result

@@ -1,0 +1,317 @@
+"""Simulated raw frames, as the LSST camera writes them, and their truth.
+
+A job's ``config``: ``seed`` (`int`), ``rates`` (`kernels.simulation.rates.Rates`, all
+optional) and ``header`` (cards of every frame's primary header: ``INSTRUME``,
+``TSTAND``, ...), ``permissions`` (see `kernels.jobs.publish`; optional).
+
+One task per raw frame: ``detector``, ``outputs = {"raw": path}`` and as
+parameters
+
+- ``exposure``, ``day_obs``, ``seq_num`` (`int`), ``obs_id``
+  (``CC_O_20241208_000696``), ``observation_type`` (``bias``, ``dark``,
+  ``flat``), ``physical_filter`` (`None` without), ``exposure_time`` and
+  ``dark_time`` (second), ``begin`` (ISO-8601, TAI), ``mjd`` (TAI), ``reason``,
+  ``program``;
+- optional: ``electrons``, the light of a pixel of response 1 (but for the
+  lamp's jitter), instead of the lamp's rate x time;
+- optional: ``leak``, light that comes through a closed shutter where that is
+  worst, electron/second; ``jump``, what all bias levels are too high by, ADU;
+- optional: ``lamp``, times as bright as the lamp is (default 1 for a flat, 0
+  for the others: a lit dark, a dark flat and a saturated one are made by
+  it), and ``header``, cards of this frame alone (``LSST_NUM``).
+
+One task per detector: ``detector``, ``outputs = {"truth": path}`` and as
+parameter ``exposures``, the parameters of this detector's raw tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.calibrations.deferred import defer
+from kernels.camera import geometry
+from kernels.camera.focalplane import radius_mm
+from kernels.camera.geometry import Amplifier, Box, Detector
+from kernels.fits.seal import written
+from kernels.jobs import gang
+from kernels.jobs.job import Job, Task
+from kernels.jobs.publish import publish
+from kernels.simulation.electronics import bend, couple, full_well
+from kernels.simulation.rates import Rates, Stream, generator
+from kernels.simulation.truth import F32, CosmicRays, Truth, cosmic_rays, jitter, lamp, make, oriented
+from kernels.simulation.truthfile import truth_bytes
+
+#: Over what length of the focal plane a light leak dies away, mm.
+LEAK_MM = 700.0
+CCD_TYPES = {"ITL": "3800C", "E2V": "CCD250"}
+
+
+def light(seed: int, parameters: Mapping[str, Any], rates: Rates) -> float:
+    """Light of an exposure in a pixel of response 1, electron."""
+    factor = parameters.get("lamp", 1.0 if parameters["observation_type"] == "flat" else 0.0)
+    if not factor:
+        return 0.0
+    exposure, seconds = parameters["exposure"], parameters["exposure_time"]
+    if "electrons" in parameters:
+        return float(factor * parameters["electrons"] * jitter(seed, exposure, rates))
+    return float(factor * lamp(seed, exposure, parameters["physical_filter"], seconds, rates))
+
+
+def _deposit(charge: F32, rays: CosmicRays, box: Box) -> None:
+    """Add the cosmic rays that fall into an amplifier's ``box`` to its charge, in detector orientation."""
+    inside = (rays.x >= box.x0) & (rays.x < box.x1) & (rays.y >= box.y0) & (rays.y < box.y1)
+    charge[rays.y[inside] - box.y0, rays.x[inside] - box.x0] += rays.charge[inside]
+
+
+def _row_drift(rng: np.random.Generator, rows: int, rates: Rates) -> F32:
+    """Level along the rows [row, 1], ADU: half a wave or so, and a settling start."""
+    at = np.linspace(0, 1, rows)
+    wave = np.sin(2 * np.pi * (rng.uniform(0.3, 1.0) * at + rng.random()))
+    drift = rates.row_drift * (wave + rng.normal() * np.exp(-at / 0.1))
+    return np.asarray(drift[:, None], dtype=np.float32)
+
+
+def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, rng: np.random.Generator, rates: Rates) -> F32:
+    """What one amplifier should give in one exposure.
+
+    Parameters
+    ----------
+    k : `int`
+        Index of the amplifier.
+    charge : `numpy.ndarray` [y, x], float32
+        Expected in its imaging area, detector orientation, electron.
+
+    Returns
+    -------
+    signal : `numpy.ndarray` [row, column], float32
+        In read-out order from the imaging area's first column on, ADU; the
+        overscan is in it where charge comes late.
+    """
+    amplifier = truth.detector.amplifiers[k]
+    target, data = amplifier.target, amplifier.data
+    signal = rng.poisson(charge).astype(np.float32)
+    _deposit(signal, rays, target)
+    np.minimum(signal, full_well(amplifier, rates), out=signal)
+    signal = oriented(signal, amplifier)
+    deferral = truth.electronics.deferrals[k]
+    if deferral:
+        row = np.zeros((data.ny, amplifier.raw[0]), np.float32)
+        row[:, data.x0 : data.x1] = signal
+        signal = defer(row, deferral)[:, data.x0 :]
+    signal = signal / np.float32(amplifier.gain)
+    signal[:, : data.nx] += oriented(truth.structure[target.slices], amplifier)
+    return signal
+
+
+def _level_shifts(seed: int, truth: Truth, parameters: Mapping[str, Any], rates: Rates) -> NDArray[np.float64]:
+    """How far the night's levels [amplifier] are from the truth's, ADU."""
+    rng = generator(seed, Stream.NIGHT, parameters.get("day_obs", 0), truth.detector.id)
+    return parameters.get("jump", 0.0) + rates.night_drift * rng.standard_normal(len(truth.levels))
+
+
+def leaked(detector: Detector, box: Box) -> F32:
+    """Light that leaks in, on a box [y, x] of the detector, relative to its worst: it comes from one side."""
+    x, _, _ = radius_mm(detector)
+    return np.asarray(np.clip(0.5 + x[box.slices] / LEAK_MM, 0, 1), np.float32)
+
+
+def read_out(
+    truth: Truth, k: int, signal: F32, shift: float, rng: np.random.Generator, rates: Rates
+) -> NDArray[np.int32]:
+    """Raw pixels of one amplifier of one exposure.
+
+    Parameters
+    ----------
+    k : `int`
+        Index of the amplifier.
+    signal : `numpy.ndarray` [row, column], float32
+        In read-out order from the imaging area's first column on, ADU.
+    shift : `float`
+        Of the level, ADU.
+
+    Returns
+    -------
+    raw : `numpy.ndarray` [raw height, raw width], int32
+        ADU.
+    """
+    amplifier = truth.detector.amplifiers[k]
+    width, height = amplifier.raw
+    raw = rng.standard_normal((height, width), dtype=np.float32)
+    raw *= np.float32(amplifier.read_noise / amplifier.gain)
+    raw += np.float32(truth.levels[k] + shift + rates.level_drift * rng.standard_normal())
+    raw += _row_drift(rng, height, rates)
+    data = amplifier.data
+    raw[data.y0 : data.y1, data.x0 : data.x0 + signal.shape[1]] += signal
+    return np.clip(np.rint(raw), 0, truth.detector.adc_max).astype(np.int32)
+
+
+def _distorted(signals: list[F32], truth: Truth, rates: Rates) -> list[F32]:
+    """What the amplifiers give instead of what they should, ADU."""
+    electronics = truth.electronics
+    if rates.nonlinearity:
+        signals = [bend(s, x, y) for s, x, y in zip(signals, electronics.nodes, electronics.values, strict=True)]
+    return couple(signals, electronics) if rates.crosstalk else signals
+
+
+def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], rates: Rates) -> list[NDArray[np.int32]]:
+    """Raw pixels of one exposure: one array an amplifier, ADU."""
+    detector, exposure = truth.detector, parameters["exposure"]
+    brightness, seconds = light(seed, parameters, rates), parameters["dark_time"]
+    leak, shift = parameters.get("leak", 0.0), _level_shifts(seed, truth, parameters, rates)
+    rays = cosmic_rays(seed, exposure, detector, scale, seconds, rates)
+    streams = [generator(seed, Stream.FRAME, exposure, detector.id, k) for k in range(len(detector.amplifiers))]
+    signals = []
+    for k, (amplifier, rng) in enumerate(zip(detector.amplifiers, streams, strict=True)):
+        at = amplifier.target.slices
+        charge = truth.dark[at] * np.float32(seconds)
+        if leak:
+            charge += leaked(detector, amplifier.target) * np.float32(leak * seconds)
+        if brightness:
+            charge += truth.response[parameters["physical_filter"]][at] * np.float32(brightness)
+        signals.append(signal_of(truth, k, charge, rays, rng, rates))
+    signals = _distorted(signals, truth, rates)
+    return [
+        read_out(truth, k, signal, shift[k], rng, rates)
+        for k, (signal, rng) in enumerate(zip(signals, streams, strict=True))
+    ]
+
+
+def _primary(detector: Detector, parameters: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+    """Primary header with the camera's keywords."""
+    raft, slot = detector.name.rsplit("_", 1)
+    telescope, controller, _, _ = parameters["obs_id"].split("_")
+    maker, kind = detector.type[:3], parameters["observation_type"].upper()
+    cards = {
+        "DATE": parameters["begin"],
+        "DATE-OBS": parameters["begin"],
+        "MJD": parameters["mjd"],
+        "MJD-OBS": parameters["mjd"],
+        "TIMESYS": "TAI",
+        "CCD_MANU": maker,
+        "CCD_TYPE": CCD_TYPES.get(maker, "unknown"),
+        "CCDSLOT": slot,
+        "RAFTBAY": raft,
+        "TESTTYPE": kind,
+        "IMGTYPE": kind,
+        "REASON": parameters["reason"],
+        "PROGRAM": parameters["program"],
+        "SEQNUM": parameters["seq_num"],
+        "DETSIZE": f"[1:{detector.size[0]},1:{detector.size[1]}]",
+        "FILTER": parameters["physical_filter"],
+        "EXPTIME": float(parameters["exposure_time"]),
+        "DARKTIME": float(parameters["dark_time"]),
+        "FILENAME": f"{parameters['obs_id']}_{raft}_{slot}.fits",
+        "BINX": 1,
+        "BINY": 1,
+        "HEADVER": 2,
+        "CCDGAIN": 1.0,
+        "CCDNOISE": 10.0,
+        "CCDTEMP": -100.0,
+        "TELESCOP": "LSST",
+        "OBSID": parameters["obs_id"],
+        "TELCODE": telescope,
+        "CONTRLLR": controller,
+        "DAYOBS": str(parameters["day_obs"]),
+    }
+    cards |= common | parameters.get("header", {})
+    return {key: value for key, value in cards.items() if value is not None}
+
+
+def _section(x: tuple[int, int], y: tuple[int, int]) -> str:
+    return f"[{x[0]}:{x[1]},{y[0]}:{y[1]}]"
+
+
+def _segment(amplifier: Amplifier, channel: int, detector: Detector) -> dict[str, Any]:
+    """Header of a segment; in DETSEC y runs against the detector's, from the first pixel read to the last."""
+    data, target, height = amplifier.data, amplifier.target, detector.size[1]
+    x, y = (target.x0 + 1, target.x1), (height - target.y0, height - target.y1 + 1)
+    return {
+        "HEADVER": 1,
+        "CHANNEL": channel,
+        "CCDSUM": "1 1",
+        "DATASEC": _section((data.x0 + 1, data.x1), (data.y0 + 1, data.y1)),
+        "DETSEC": _section(x[::-1] if amplifier.flip_x else x, y[::-1] if amplifier.flip_y else y),
+        "DETSIZE": f"[1:{detector.size[0]},1:{height}]",
+    }
+
+
+def raw_bytes(
+    detector: Detector, images: list[NDArray[np.int32]], parameters: Mapping[str, Any], common: Mapping[str, Any]
+) -> bytes:
+    """A raw file: primary header and one Rice-compressed HDU (tiles of one row) an amplifier."""
+
+    def write(fits: fitsio.FITS) -> None:
+        fits.write(None, header=_primary(detector, parameters, common))
+        for k, (amplifier, image) in enumerate(zip(detector.amplifiers, images, strict=True)):
+            fits.write(
+                image,
+                extname=amplifier.hdu,
+                header=_segment(amplifier, k + 1, detector),
+                compress="RICE",
+                tile_dims=(1, image.shape[1]),
+            )
+
+    return written(write)
+
+
+class Simulate:
+    """The gang kernel: a task is one piece."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._camera = job, geometry.camera(job.camera)
+        self._seed, self._rates = int(job.config["seed"]), Rates.from_plain(job.config.get("rates", {}))
+        every = [p for t in job.tasks for p in t.parameters.get("exposures", [t.parameters])]
+        self._filters = {p["physical_filter"] for p in every if light(self._seed, p, self._rates)}
+        self._truth = lru_cache(maxsize=1)(self._make_truth)
+
+    def _make_truth(self, detector: int) -> Truth:
+        return make(self._seed, self._camera.detectors[detector], self._filters, self._rates)
+
+    def weights(self, task: Task) -> list[float]:
+        """One piece."""
+        return [1.0]
+
+    def compute(self, task: Task, piece: int) -> bytes:
+        """Make a file's content."""
+        assert task.detector is not None
+        truth, scale, parameters = self._truth(task.detector), self._camera.scale, task.parameters
+        if "truth" in task.outputs:
+            light_of = {p["exposure"]: light(self._seed, p, self._rates) for p in parameters["exposures"]}
+            return truth_bytes(self._seed, truth, scale, parameters["exposures"], light_of, self._rates)
+        images = frame(self._seed, truth, scale, parameters, self._rates)
+        return raw_bytes(truth.detector, images, parameters, self._job.config.get("header", {}))
+
+    def finish(self, task: Task, results: Any) -> dict[str, Any]:
+        """Publish it."""
+        (data,) = results
+        ((kind, path),) = task.outputs.items()
+        stamp = f"{self._job.run}.{self._job.attempt}"
+        permissions = self._job.config.get("permissions", {})
+        return {kind: publish(path, lambda temporary: _write(temporary, data), stamp, permissions)}
+
+
+def _write(path: str, data: bytes) -> None:
+    Path(path).write_bytes(data)
+
+
+def execute(job: Job, comm: Any) -> int:
+    """Make the frames and truths of a job; see the module's text for what a task must say.
+
+    The same seed gives the same bytes whatever the number of ranks.
+
+    Returns
+    -------
+    failed : `int`
+        Tasks of this rank that failed.
+    """
+    # one detector's frames together: its truth is made once
+    tasks = sorted(job.tasks, key=lambda t: (t.detector or 0, t.parameters.get("exposure", 0)))
+    return gang.execute(replace(job, tasks=tuple(tasks)), comm, Simulate(job))

@@ -1,0 +1,159 @@
+"""The truth on disk: one FITS file a detector.
+
+HDUs: STRUCTURE (float32, ADU), DARK (float32, electron/second), DEFECTS
+(uint8; 1 hot, 2 dead, 4 drawing others' charge, 8 lost to the edge) and
+RESPONSE_<physical filter> (float32, relative), all on the assembled detector; tables
+AMPLIFIERS (gain in electron/ADU, read noise in
+electron, level in ADU, saturation in electron; cti, drift and decay as in
+`kernels.calibrations.deferred`), EXPOSURES (times in second, light in electron in a pixel of
+response 1) and COSMIC_RAYS (charge in electron).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fitsio
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import DataError
+from kernels.fits.fitsfile import opened
+from kernels.fits.seal import written
+from kernels.simulation.rates import Rates
+from kernels.simulation.truth import F32, Truth, cosmic_rays
+
+HOT, DEAD, VAMPIRE, EDGE = 1, 2, 4, 8
+
+
+def _amplifiers(truth: Truth, rates: Rates) -> NDArray[Any]:
+    rows = [
+        (a.name, a.gain, a.read_noise, level, min(a.saturation, rates.saturation), d.cti, d.drift, d.decay)
+        for a, level, d in zip(truth.detector.amplifiers, truth.levels, truth.electronics.deferrals, strict=True)
+    ]
+    names = ("gain", "read_noise", "level", "saturation", "cti", "drift", "decay")
+    return np.array(rows, dtype=[("name", "S8"), *((name, "f8") for name in names)])
+
+
+def _exposures(exposures: Sequence[Mapping[str, Any]], light: Mapping[int, float]) -> NDArray[Any]:
+    rows = [
+        (
+            p["exposure"],
+            p["observation_type"],
+            p["physical_filter"] or "",
+            p["exposure_time"],
+            p["dark_time"],
+            light[p["exposure"]],
+        )
+        for p in exposures
+    ]
+    return np.array(
+        rows,
+        dtype=[
+            ("exposure", "i8"),
+            ("type", "S16"),
+            ("physical_filter", "S32"),
+            ("exposure_time", "f8"),
+            ("dark_time", "f8"),
+            ("light", "f8"),
+        ],
+    )
+
+
+def _rays(seed: int, truth: Truth, scale: int, exposures: Sequence[Mapping[str, Any]], rates: Rates) -> NDArray[Any]:
+    parts = []
+    for p in exposures:
+        rays = cosmic_rays(seed, p["exposure"], truth.detector, scale, p["dark_time"], rates)
+        part = np.empty(len(rays.x), dtype=[("exposure", "i8"), ("x", "i4"), ("y", "i4"), ("charge", "f4")])
+        part["exposure"], part["x"], part["y"], part["charge"] = p["exposure"], rays.x, rays.y, rays.charge
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def truth_bytes(
+    seed: int,
+    truth: Truth,
+    scale: int,
+    exposures: Sequence[Mapping[str, Any]],
+    light: Mapping[int, float],
+    rates: Rates,
+) -> bytes:
+    """A truth file.
+
+    Parameters
+    ----------
+    exposures : sequence of `dict`
+        Parameters of the raw frames, as `kernels.simulation.simulate` has them.
+    light : `dict` [`int`, `float`]
+        By exposure, electron in a pixel of response 1.
+    """
+    defects = truth.hot * np.uint8(HOT) + truth.dead * np.uint8(DEAD)
+    defects |= truth.vampire * np.uint8(VAMPIRE) | truth.edge * np.uint8(EDGE)
+
+    def write(fits: fitsio.FITS) -> None:
+        fits.write(None, header={"SEED": seed, "DETECTOR": truth.detector.id, "DETNAME": truth.detector.name})
+        fits.write(truth.structure, extname="STRUCTURE", header={"BUNIT": "adu"})
+        fits.write(truth.dark, extname="DARK", header={"BUNIT": "electron/s"})
+        fits.write(defects.astype(np.uint8), extname="DEFECTS")
+        for physical_filter, image in truth.response.items():
+            fits.write(image, extname=f"RESPONSE_{physical_filter}")
+        fits.write(_amplifiers(truth, rates), extname="AMPLIFIERS")
+        fits.write(_exposures(exposures, light), extname="EXPOSURES")
+        fits.write(_rays(seed, truth, scale, exposures, rates), extname="COSMIC_RAYS")
+
+    return written(write)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a truth file says that a comparison needs; see the module's text for units.
+
+    Parameters
+    ----------
+    structure, dark : `numpy.ndarray` [y, x], float32
+    response : `numpy.ndarray` [y, x], float32, or `None`
+        In the filter that was asked for.
+    defects : `numpy.ndarray` [y, x], bool
+        Hot or dead.
+    gain, read_noise : `numpy.ndarray` [amplifier], float64
+    exposures : `dict` [`int`, structured row]
+        Rows of EXPOSURES.
+    rays : `numpy.ndarray`, structured
+        COSMIC_RAYS.
+    """
+
+    structure: F32
+    dark: F32
+    response: F32 | None
+    defects: NDArray[np.bool_]
+    gain: NDArray[np.float64]
+    read_noise: NDArray[np.float64]
+    exposures: Mapping[int, Any]
+    rays: NDArray[Any]
+
+
+def read(path: str, physical_filter: str | None) -> Recorded:
+    """Read a truth file.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or has no response in this filter.
+    """
+    try:
+        with opened(path) as fits:
+            amplifiers, exposures = fits["AMPLIFIERS"].read(), fits["EXPOSURES"].read()
+            return Recorded(
+                structure=fits["STRUCTURE"].read(),
+                dark=fits["DARK"].read(),
+                response=fits[f"RESPONSE_{physical_filter}"].read() if physical_filter else None,
+                defects=fits["DEFECTS"].read() > 0,
+                gain=amplifiers["gain"],
+                read_noise=amplifiers["read_noise"],
+                exposures={int(row["exposure"]): row for row in exposures},
+                rays=fits["COSMIC_RAYS"].read(),
+            )
+    except OSError as error:
+        raise DataError(path, f"is no truth of filter {physical_filter}: {str(error).splitlines()[0]}") from error

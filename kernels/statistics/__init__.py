@@ -1,0 +1,3 @@
+"""Statistics over exposures, pixel by pixel: sort, clip, weigh, and what they cost in noise."""
+
+__all__ = ["binning", "clip", "edges", "estimator", "lanes", "network", "percentiles", "sample", "shape", "weighted"]

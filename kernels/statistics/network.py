@@ -1,0 +1,149 @@
+"""Sorting across exposures: a comparator network over whole vectors of pixels.
+
+The values of one pixel in ``n`` exposures are sorted by the same comparators for
+every pixel (Batcher 1968, odd-even merging, Proc. AFIPS 32, 307), so that a
+vector register holds 16 pixels of one exposure and nothing branches.  Up to
+`STRAIGHT` exposures the whole network is one piece of straight-line code in
+registers; above, a table of comparators is walked for 64 pixels at a time.
+
+The straight-line code is made for a few sizes; a smaller number of exposures
+is padded by rows of +infinity.  The size is part of the compiled function's
+*type* (a tuple of that length), because numba's cache does not tell functions
+apart by the globals that they close over.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from kernels.statistics.simd import INDEX, LANES, Code
+
+F32 = NDArray[np.float32]
+
+#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
+BUILT_WITH: Final = "a3cd66b10a1e"
+#: Pixels that a row of a cube is padded to a multiple of.
+TILE: Final = 64
+#: Sizes of the straight-line networks; above the last one a table.
+SIZES: Final = (4, 8, 12, 16, 20, 24, 32)
+STRAIGHT: Final = SIZES[-1]
+#: Rows whose starts are a multiple of this many bytes apart share a few sets of the cache.
+_PAGE: Final = 4096
+
+
+def comparators(n: int) -> list[tuple[int, int]]:
+    """Batcher's odd-even merge sort of ``n`` values: pairs (low, high) to be put in order."""
+    pairs, p = [], 1
+    while p < n:
+        k = p
+        while k >= 1:
+            pairs += [
+                (i + j, i + j + k)
+                for j in range(k % p, n - k, 2 * k)
+                for i in range(min(k, n - j - k))
+                if (i + j) // (2 * p) == (i + j + k) // (2 * p)
+            ]
+            k //= 2
+        p *= 2
+    return pairs
+
+
+def rows_of(n: int) -> int:
+    """Rows of a cube of ``n`` exposures, padding included; a multiple of four."""
+    return next((size for size in SIZES if size >= n), -(-n // 4) * 4)
+
+
+def workspace(n: int, pixels: int) -> F32:
+    """A cube to be sorted in place.
+
+    Returns
+    -------
+    cube : `numpy.ndarray` [rows_of(n), width], float32
+        ``width`` is a multiple of `TILE`, at least ``pixels``; filled with
+        +infinity, which is what stays in the rows and columns that are padding.
+    """
+    width = -(-pixels // TILE) * TILE
+    if width * 4 % _PAGE == 0:
+        width += TILE
+    return np.full((rows_of(n), width), np.inf, np.float32)
+
+
+@intrinsic
+def _sort_vectors(typing: Any, flat: Any, at: Any, stride: Any, size: Any) -> Any:
+    """Sort the ``len(size)`` vectors at ``flat[at + k stride]``; not checked."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        places = [code.place(code.index(1), code.index(2), k) for k in range(size.count)]
+        values = [code.load(0, place) for place in places]
+        for i, j in comparators(size.count):
+            values[i], values[j] = code.ordered(values[i], values[j])
+        for place, value in zip(places, values, strict=True):
+            code.store(value, 0, place)
+        return code.nothing()
+
+    return types.void(flat, at, stride, size), generate
+
+
+@intrinsic
+def _exchange(typing: Any, flat: Any, low: Any, high: Any) -> Any:
+    """Put `TILE` values at ``flat[low]`` and at ``flat[high]`` in order; not checked."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        places = [[builder.add(code.index(side), INDEX(k)) for side in (1, 2)] for k in range(0, TILE, LANES)]
+        pairs = [[code.load(0, place) for place in both] for both in places]
+        for both, pair in zip(places, pairs, strict=True):
+            for place, value in zip(both, code.ordered(*pair), strict=True):
+                code.store(value, 0, place)
+        return code.nothing()
+
+    return types.void(flat, low, high), generate
+
+
+@njit(cache=True, nogil=True)
+def _straight(flat, stride, size):  # type: ignore[no-untyped-def]
+    for at in range(0, stride, LANES):
+        _sort_vectors(flat, at, stride, size)
+
+
+@njit(cache=True, nogil=True)
+def _by_table(flat, stride, pairs):  # type: ignore[no-untyped-def]
+    for at in range(0, stride, TILE):
+        for k in range(pairs.shape[0]):
+            _exchange(flat, pairs[k, 0] * stride + at, pairs[k, 1] * stride + at)
+
+
+@cache
+def _table(n: int) -> NDArray[np.int64]:
+    return np.array(comparators(n), np.int64).reshape(-1, 2)
+
+
+def sort(cube: F32, n: int) -> None:
+    """Sort a cube over its first axis, in place.
+
+    Parameters
+    ----------
+    cube : `numpy.ndarray` [row, pixel], float32
+        From `workspace`; no NaN.  Rows from ``n`` on must hold +infinity.
+    n : `int`
+        Exposures.
+
+    Raises
+    ------
+    ValueError
+        The cube is not of the shape that `workspace` gives.
+    """
+    rows, width = cube.shape
+    if rows != rows_of(n) or width % TILE or not cube.flags.c_contiguous or cube.dtype != np.float32:
+        raise ValueError(f"a cube of {rows} x {width} {cube.dtype} cannot hold {n} exposures")
+    if n <= STRAIGHT:
+        _straight(cube.reshape(-1), width, (0,) * rows)
+    else:
+        _by_table(cube.reshape(-1), width, _table(n))

@@ -1,0 +1,150 @@
+"""Weighted means across exposures, and variances that are propagated instead of taken from the scatter.
+
+Inputs are added up in their order and in float64: the tiling does not change a
+bit of a weighted mean, the order of the exposures does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from kernels.statistics import clip
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+#: An input that has more than this part of all weight: the unbiased estimate has no solution, or a noisy one.
+_HEAVY = 0.4
+
+
+@njit(cache=True, nogil=True)
+def _weigh(cube, n, weights, image, variance, count):  # type: ignore[no-untyped-def]
+    for p in range(image.size):
+        heavy, largest, total, number = 0.0, 0.0, 0.0, 0
+        for k in range(n):
+            x = float(cube[k, p])
+            if x < np.inf:
+                w = weights[k]
+                heavy, largest, number = heavy + w, max(largest, w), number + 1
+                total += (x - total) * w / heavy
+        count[p] = number
+        image[p] = total if number > 0 else np.nan
+        squares, extra, crowded = 0.0, 1.0, largest > _HEAVY * heavy
+        for k in range(n):
+            x = float(cube[k, p])
+            if x < np.inf:
+                share = weights[k] / heavy
+                rest = 1 - share if crowded else 1 - 2 * share
+                squares += (share * (x - total)) ** 2 / max(rest, 1e-9)
+                extra += 0.0 if crowded else share**2 / rest
+        variance[p] = squares / extra if number > 1 else np.nan
+
+
+def weighted_mean(cube: F32, n: int, weights: F64, image: F32, variance: F32, count: NDArray[np.int16]) -> None:
+    """Weighted mean of a cube over its first axis.
+
+    With h = w / sum(w) and d = x - mean, the variance is
+    sum(h^2 d^2 / (1 - 2 h)) / (1 + sum(h^2 / (1 - 2 h))): its expectation is that
+    of the weighted mean, whatever the variances of the inputs (Rao 1970, J. Am.
+    Stat. Assoc. 65, 161).  Where an input has more than two fifths of all
+    weight, sum(h^2 d^2 / (1 - h)): right for inputs whose variances go with
+    1 / weight.
+
+    Parameters
+    ----------
+    cube : `numpy.ndarray` [row, width], float32
+        See `kernels.statistics.clip.collapse`; left as it is.
+    weights : `numpy.ndarray` [n], float64
+        Above 0.
+    image, variance : `numpy.ndarray` [width], float32
+        Filled; NaN where no input (variance: fewer than two) is good.
+    count : `numpy.ndarray` [width], int16
+        Filled with the number of good inputs.
+    """
+    for plane in (image, variance, count):
+        if plane.shape != (cube.shape[1],):
+            raise ValueError(f"what a cube {cube.shape[1]} pixels wide is reduced to must be as wide")
+    if weights.shape != (n,):
+        raise ValueError(f"{n} inputs need as many weights, not {weights.size}")
+    _weigh(cube, n, weights, image, variance, count)
+
+
+def limits(ordered: F32, first: NDArray[np.int16], count: NDArray[np.int16]) -> tuple[F32, F32]:
+    """Smallest and largest survivor [pixel] of a cube that was collapsed; nothing lies between them where none is."""
+    pixels, last = np.arange(ordered.shape[1]), np.maximum(first.astype(np.int64) + count - 1, 0)
+    low, high = ordered[first, pixels], ordered[last, pixels]
+    return np.where(count > 0, low, np.float32(np.inf)), np.where(count > 0, high, -np.float32(np.inf))
+
+
+def clipped_weighted_mean(
+    cube: F32, n: int, rule: clip.Rule, weights: F64, image: F32, variance: F32, count: NDArray[np.int16]
+) -> NDArray[np.int64]:
+    """Weighted mean of what a rule keeps of inputs whose variances go with 1 / weight.
+
+    The rule looks at the differences from the median, each in units of its input's noise.
+
+    Parameters
+    ----------
+    cube : `numpy.ndarray` [row, width], float32
+        See `kernels.statistics.clip.collapse`; what does not survive becomes +infinity.
+    rule : `kernels.statistics.clip.Rule`
+        MEANCLIP, SIGMACLIP or MEAN.
+    weights, image, variance, count
+        As of `weighted_mean`.
+
+    Returns
+    -------
+    good : `numpy.ndarray` [width], int64
+        Number of inputs that were good.
+    """
+    root, first, ordered = np.sqrt(weights).astype(np.float32)[:, np.newaxis], np.empty_like(count), cube.copy()
+    clip.median(ordered, n, image)
+    good = np.isfinite(cube[:n])
+    with np.errstate(invalid="ignore"):
+        z = np.where(good, (cube[:n] - image) * root, np.float32(np.inf))
+    ordered[:n], ordered[n:] = z, np.inf
+    clip.collapse(ordered, n, rule, image, variance, count, first)
+    low, high = limits(ordered, first, count)
+    cube[:n][(z < low) | (z > high)] = np.inf
+    weighted_mean(cube, n, weights, image, variance, count)
+    return good.sum(axis=0)
+
+
+@njit(cache=True, nogil=True)
+def _propagate(values, variances, low, high, weights, factors, out):  # type: ignore[no-untyped-def]
+    for p in range(out.size):
+        total, heavy, number = 0.0, 0.0, 0
+        for k in range(variances.shape[0]):
+            if low[p] <= values[k, p] <= high[p] and values[k, p] < np.inf:
+                total += float(variances[k, p]) * weights[k] ** 2
+                heavy, number = heavy + weights[k], number + 1
+        if number > 0:
+            out[p] = factors[number] * total / heavy**2
+
+
+def propagate(
+    values: F32, variances: F32, within: tuple[F32, F32], weights: F64, factors: NDArray[np.float32], out: F32
+) -> None:
+    """Variance of a (weighted) mean from those of its inputs: factor x sum(w^2 v) / sum(w)^2.
+
+    Parameters
+    ----------
+    values : `numpy.ndarray` [row, width], float32
+        The cube as it was before anything sorted it; +infinity where masked.
+    variances : `numpy.ndarray` [n, width], float32
+        Of each input.
+    within : `tuple` of `numpy.ndarray` [width], float32
+        Inputs within ``low <= x <= high`` count.
+    weights : `numpy.ndarray` [n], float64
+        1 each of a plain mean.
+    factors : `numpy.ndarray` [n + 1], float32
+        By the number of inputs that count.
+    out : `numpy.ndarray` [width], float32
+        Filled where any counts.
+    """
+    width = values.shape[1]
+    if variances.shape != (weights.size, width) or any(a.shape != (width,) for a in (*within, out)):
+        raise ValueError(f"variances {variances.shape} are not those of {weights.size} inputs of {width} pixels")
+    _propagate(values, variances, *within, weights, factors, out)
