@@ -1,5 +1,5 @@
 """``python -P -m campaign``: the same as ``campaign``."""
 
-from campaign.cli.root import main
+from campaign.cli import main
 
 main()

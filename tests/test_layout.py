@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -38,9 +38,22 @@ PLACES = {
     "pydantic": ("campaign.*",),
     "rich": ("campaign.*",),
     "scipy": ("kernels.*",),
-    "sqlalchemy": ("campaign.journal.index*",),
+    "sqlalchemy": ("campaign.journal.*",),
     "yaml": ("campaign.*",),
 }
+
+# Rooms of each package from the ground up; a room imports from those before it.  Single modules lie below all rooms,
+# but for those on top.
+ROOMS = {
+    "campaign": (
+        "jobs", "camera", "template", "journal", "butler", "kinds", "pipeline", "quality", "frames", "sites",
+        "planning", "running", "federation", "certification", "runs", "simulation", "campaigns", "upkeep", "cli",
+    ),
+    "kernels": ("camera", "statistics", "jobs", "fits", "calibrations", "isr", "products", "simulation"),
+    "slurm": (),
+    "templates": (),
+}  # fmt: skip
+ON_TOP = ("campaign.__main__", "kernels.run", "kernels.warm")
 
 #: cfitsio takes what stands in a path (brackets, ``+1``, ``$``) for orders: it gets handles, and files in memory.
 BY_PATH = re.compile(r"""\bfitsio\.(?:FITS\((?!f?"(?:/proc/self/fd/|mem:))|read|write)""")
@@ -89,6 +102,76 @@ def misplaced(module: str, source: str) -> list[str]:
     ]
 
 
+def arrows(module: str, source: str, known: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Give the (line, module of ours) of every import of a module, by statement or by name, wherever it stands."""
+    for node in ast.walk(ast.parse(source)):
+        found: list[str] = []
+        match node:
+            case ast.Import(names=names):
+                found = [alias.name for alias in names]
+            case ast.ImportFrom(module=str(name), names=names, level=0):
+                found = [name] if name in known else [f"{name}.{alias.name}" for alias in names]
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                found = [name]
+        yield from ((node.lineno, name) for name in found if name in known and name != module)
+
+
+def room(module: str) -> str:
+    """The room of a module; empty for a single module below the rooms."""
+    package, *rest = module.split(".")
+    return rest[0] if len(rest) > 1 else ""
+
+
+def floor(module: str) -> int:
+    """How high a module lies in its package."""
+    rooms = ROOMS[module.split(".")[0]]
+    return len(rooms) + 1 if module in ON_TOP else (rooms.index(room(module)) + 1 if room(module) else 0)
+
+
+def door(package: str, name: str) -> list[str]:
+    """What a room lets others import."""
+    tree = ast.parse(MODULES[f"{package}.{name}.__init__"].read_text())
+    (names,) = (node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node))
+    return [str(name) for name in ast.literal_eval(names)]
+
+
+def upwards(module: str, source: str) -> list[str]:
+    """Name every import of a higher room, and every one past a room's door."""
+    found = []
+    for line, there in arrows(module, source, MODULES):
+        package, name = there.split(".")[0], room(there)
+        if package != module.split(".")[0] or (name and name == room(module)):
+            continue
+        if floor(there) > floor(module):
+            found.append(f"{module}, line {line}: {there} lies above")
+        if name and there.split(".")[2] not in door(package, name):
+            found.append(f"{module}, line {line}: {there} is not for other rooms ({package}/{name}/__init__.py)")
+    return found
+
+
+def circles(edges: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """Modules that import each other, if only by others."""
+    found = []
+    left = dict(edges)
+    while left:  # whoever imports nothing that is left is in no circle
+        free = [module for module, there in left.items() if not any(one in left for one in there)]
+        if not free:
+            break
+        for module in free:
+            del left[module]
+    while left:  # of what remains, those that nobody imports are not either
+        free = [module for module in left if not any(module in there for name, there in left.items() if name != module)]
+        if not free:
+            found.append(sorted(left))
+            break
+        for module in free:
+            del left[module]
+    return found
+
+
 def too_long(module: str, source: str) -> list[str]:
     """Name the module and every function in it that nobody can take in."""
     lines = len(source.splitlines())
@@ -103,6 +186,45 @@ def too_long(module: str, source: str) -> list[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_keep_to_the_layers(module: str) -> None:
     assert misplaced(module, MODULES[module].read_text()) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_go_down_and_through_doors(module: str) -> None:
+    assert upwards(module, MODULES[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "why"),
+    [
+        ("campaign.console", "from campaign.journal.events import Event", "lies above"),
+        ("campaign.journal.plan", "def f():\n    from campaign.planning import step", "lies above"),
+        ("kernels.fits.raw", "if TYPE_CHECKING:\n    from kernels.isr.reader import Reader", "lies above"),
+        ("kernels.products.combine", "import kernels.run", "lies above"),
+        ("campaign.cli.step", "from campaign.butler import opening", "is not for other rooms"),
+        ("campaign.cli.step", "import importlib\nimportlib.import_module('campaign.butler.opening')", "other rooms"),
+    ],
+)
+def test_an_arrow_up_or_past_a_door_is_seen(module: str, statement: str, why: str) -> None:
+    (found,) = upwards(module, statement)
+    assert why in found
+
+
+def test_rooms_are_known_and_have_doors() -> None:
+    for package, rooms in ROOMS.items():
+        assert sorted(rooms) == sorted({room(module) for module in MODULES if module.startswith(f"{package}.")} - {""})
+        for name in rooms:
+            there = [module for module in MODULES if module.startswith(f"{package}.{name}.")]
+            assert {f"{package}.{name}.{one}" for one in door(package, name)} - {"campaign.cli.main"} <= {*there}
+
+
+def test_no_module_imports_itself_by_others() -> None:
+    edges = {module: {to for _, to in arrows(module, file.read_text(), MODULES)} for module, file in MODULES.items()}
+    assert circles(edges) == []
+
+
+def test_a_circle_is_seen() -> None:
+    edges = {"a": ["b"], "b": ["c"], "c": ["b"], "d": ["a"]}
+    assert circles(edges) == [["b", "c"]]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +283,7 @@ def test_a_path_for_cfitsio_is_seen() -> None:
 
 def texts() -> Iterator[Path]:
     """Give every file of the repository that is text."""
-    files = [path for path in ROOT.iterdir() if path.is_file()]
+    files = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
     for folder in (*PACKAGES, "tests", "docs", ".ci"):
         files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     return (path for path in files if path.suffix not in {".png", ".fits", ".fz", ".gz"})

@@ -3,4 +3,4 @@
 A camera file or a repository describes a camera; the same `Camera` comes of both.
 """
 
-__all__ = ["headertable", "model", "observation", "section", "translation"]
+__all__ = ["headertable", "model", "observation", "parts", "section", "translation"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from campaign.camera.model import Amplifier, Camera, CcdType, Detector
-
+from campaign.camera.headertable import Translation
+from campaign.camera.parts import Amplifier, CcdType, Detector, Filter
 
 #: How a problem begins that is about a part of the file.
 _PART: Final = re.compile(r"type (?P<type>[^,:]+)(?:, amplifier (?P<amplifier>[^:]+))?:|detector (?P<detector>-?\d+) ")
@@ -76,15 +75,17 @@ def _detector_problems(d: Detector, types: Mapping[str, CcdType]) -> Iterator[st
             yield f"{where}: {len(values)} {name} for the {expected} amplifiers of type {d.type}"
 
 
-def problems(camera: Camera) -> Iterator[str]:
+def problems(
+    filters: Iterable[Filter], detectors: Sequence[Detector], types: Mapping[str, CcdType], translation: Translation
+) -> Iterator[str]:
     """Everything that is wrong with a camera, one sentence each."""
-    yield from (f"two filters are called {name}" for name in _twice(f.name for f in camera.filters))
-    yield from (f"two detectors have the id {twice}" for twice in _twice(d.id for d in camera.detectors))
-    yield from (f"two detectors are called {name}" for name in _twice(d.name for d in camera.detectors))
-    yield from (p for name, kind in camera.types.items() for p in _type_problems(name, kind))
-    yield from (p for d in camera.detectors for p in _detector_problems(d, camera.types))
-    if "detector" not in camera.translation.keywords and len(camera.detectors) != 1:
-        yield f"translation: {len(camera.detectors)} detectors, and no keyword tells which one a frame is of"
-    known = {f.name for f in camera.filters}
-    wanted = {camera.translation.no_filter, *camera.translation.filters.values()}
+    yield from (f"two filters are called {name}" for name in _twice(f.name for f in filters))
+    yield from (f"two detectors have the id {twice}" for twice in _twice(d.id for d in detectors))
+    yield from (f"two detectors are called {name}" for name in _twice(d.name for d in detectors))
+    yield from (p for name, kind in types.items() for p in _type_problems(name, kind))
+    yield from (p for d in detectors for p in _detector_problems(d, types))
+    if "detector" not in translation.keywords and len(detectors) != 1:
+        yield f"translation: {len(detectors)} detectors, and no keyword tells which one a frame is of"
+    known = {f.name for f in filters}
+    wanted = {translation.no_filter, *translation.filters.values()}
     yield from (f"translation: {name!r} is not among the filters" for name in sorted(wanted - known))

@@ -12,8 +12,9 @@ from typing import Any
 
 from campaign import numbers
 from campaign.camera.headertable import Field, Translation, parts, pattern, suggest
-from campaign.camera.model import Camera, Detector
+from campaign.camera.model import Camera
 from campaign.camera.observation import Observation
+from campaign.camera.parts import Detector
 from campaign.errors import ConfigurationError
 
 _LAST_SHIFTED_DAY = 20231004

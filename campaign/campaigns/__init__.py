@@ -1,3 +1,3 @@
 """Campaigns: documents of many steps, driven through gates where a person decides."""
 
-__all__ = ["books", "decide", "document", "draw", "driver", "gate", "look", "state"]
+__all__ = ["decide", "document", "draw", "driver", "gate", "look", "state"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign.campaigns.books import Books
 from campaign.campaigns.state import WORDS, Standing, StepState, standing
 from campaign.errors import CampaignError, SubmissionRefused, UsageError
 from campaign.home import Home
+from campaign.journal.books import Books
 from campaign.journal.plan import load as load_plan
 from campaign.planning.inputs import listed
 from campaign.problems import suggest

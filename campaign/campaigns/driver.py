@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from campaign.campaigns.books import Books
 from campaign.campaigns.decide import Gate, require_products
 from campaign.campaigns.document import Campaign, PlanStep
 from campaign.campaigns.gate import gate_text
@@ -26,8 +25,9 @@ from campaign.certification.command import run as certify
 from campaign.errors import CampaignError, ConfigurationError, Drained, SubmissionRefused, TasksFailed, UsageError
 from campaign.home import Home, typed_line
 from campaign.journal import claim, control
-from campaign.journal.order import NONCE
-from campaign.journal.order import read as read_order
+from campaign.journal.books import Books
+from campaign.planning.order import NONCE
+from campaign.planning.order import read as read_order
 from campaign.problems import suggest
 from campaign.wording import count
 

@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from campaign.campaigns.books import Books
 from campaign.campaigns.document import Campaign
 from campaign.campaigns.draw import Row
 from campaign.campaigns.state import StepState, look
 from campaign.errors import CampaignError
 from campaign.home import Home
+from campaign.journal.books import Books
 from campaign.journal.events import read as read_events
 from campaign.journal.plan import load
 from campaign.planning.step import Step

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from campaign.campaigns.books import PLAN, VARIABLES, Books, folder_of
 from campaign.campaigns.document import Campaign, kept
 from campaign.errors import SubmissionRefused, UsageError
 from campaign.home import Home
 from campaign.jobs.file import write_text
 from campaign.journal import claim
+from campaign.journal.books import PLAN, VARIABLES, Books, folder_of
 from campaign.journal.status import state_of
 from campaign.limited import from_json
 from campaign.template.config import StepConfig

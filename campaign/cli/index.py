@@ -16,7 +16,7 @@ from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.home import Home
-    from campaign.journal.index_campaigns import Spoken
+    from campaign.journal.campaigns import Spoken
     from campaign.journal.progress import Progress
 
 repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")

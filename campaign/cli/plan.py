@@ -14,10 +14,10 @@ from campaign.cli.root import as_json, cli, options
 from campaign.wording import command, count
 
 if TYPE_CHECKING:
-    from campaign.campaigns.books import Books
     from campaign.campaigns.decide import Gate
     from campaign.campaigns.document import Campaign
     from campaign.home import Home
+    from campaign.journal.books import Books
 
 plan_options = options(
     click.argument("plan_name", metavar="PLAN"),
@@ -234,7 +234,7 @@ def show_reads(instrument: str, svg_file: Path | None, as_json: bool) -> None:
     """Show what each product is made from, beside DMTN-222's figure 2, and where they differ."""
     from campaign import console
     from campaign.jobs.file import write_text
-    from campaign.pipeline.reads import differences, draw, plain, reads
+    from campaign.planning.reads import differences, draw, plain, reads
 
     real = reads(instrument, os.environ)
     if svg_file:

@@ -57,6 +57,7 @@ def restart(run: str, repo: str | None, check: bool, verify: bool, redo_stale: b
 def _restarted(left: Left, redo_stale: bool, as_json: bool) -> Submission:
     from campaign import console
     from campaign.butler.repository import open_repository
+    from campaign.cli.progress import Progress
     from campaign.runs.execution import execution
     from campaign.runs.restart import restart
 
@@ -66,7 +67,7 @@ def _restarted(left: Left, redo_stale: bool, as_json: bool) -> Submission:
     many = sum(group["left"] for group in left.groups)
     with (
         open_repository(left.plan.repository, writeable=True) as repository,
-        console.Progress(many, as_json) as progress,
+        Progress(many, as_json) as progress,
     ):
         return restart(left, repository, how, progress, redo_stale)
 

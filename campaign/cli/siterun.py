@@ -51,7 +51,7 @@ def site_run(plan: str) -> None:
     from campaign.federation import siteplan
     from campaign.journal.events import Event
     from campaign.release import about
-    from campaign.running.backend import backend_of
+    from campaign.running.placement import backend_of
     from campaign.sites.model import from_plain
 
     if plan == "probe":

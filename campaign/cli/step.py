@@ -109,7 +109,7 @@ def check(
 ) -> None:
     """Report everything that would keep TEMPLATE from running, and what it will take."""
     from campaign import console
-    from campaign.planning.check import check
+    from campaign.runs.check import check
 
     options = _options(settings, site, exclude, allow_missing, named, ranks)
     found = check(template, environment(env_file), options, with_levels)
@@ -214,7 +214,8 @@ def submit(
     """Plan TEMPLATE, run it, and record its products in the repository."""
     from campaign import console
     from campaign.butler.repository import open_repository
-    from campaign.journal.order import NONCE, Order
+    from campaign.cli.progress import Progress
+    from campaign.planning.order import NONCE, Order
     from campaign.planning.step import load
     from campaign.runs.detach import require_driver
     from campaign.runs.drive import submit as run
@@ -237,7 +238,7 @@ def submit(
             require_driver(step, detach)
             create(step, repository, plan, order)
         else:
-            with console.Progress(len(plan.tasks), as_json) as progress:
+            with Progress(len(plan.tasks), as_json) as progress:
                 done = run(step, repository, plan, camera, progress, how, order)
     if detach:
         _detached(step, plan, detach, as_json)

@@ -20,15 +20,15 @@ from campaign.journal.events import Event
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
 from campaign.limited import from_json
-from campaign.planning.allocation import probe as probe_site
 from campaign.planning.allocation import slots, with_ranks
+from campaign.running.placement import probe as probe_site
 from campaign.sites.model import Site, check_release, find, load
 from campaign.sites.model import plain as plain_site
 from campaign.sites.transport import Local, Ssh, Transport, ask
 from campaign.wording import command
 
 if TYPE_CHECKING:
-    from campaign.journal.order import Order
+    from campaign.planning.order import Order
     from campaign.planning.step import Step
     from campaign.running.runner import Run
 

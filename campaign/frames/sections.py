@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from campaign.camera.model import Amplifier, Camera, build, flow, load
+from campaign.camera.model import Camera, build, flow, load
 from campaign.camera.observation import Observation
+from campaign.camera.parts import Amplifier
 from campaign.camera.section import Section
 from campaign.camera.translation import Overrides
 from campaign.errors import CampaignError, ConfigurationError
@@ -108,7 +109,7 @@ def check(name_or_path: str, frames: Sequence[str], folder: Path, ranks: int) ->
     ConfigurationError
         The camera file is wrong by itself, or none of the frames can be read by it.
     """
-    from campaign.quality.pictures_sections import draw
+    from campaign.quality.sections import draw
 
     camera = load(name_or_path)
     observations, refused = observe(expand(frames), camera, Overrides(), ranks)

@@ -5,15 +5,15 @@ away.
 """
 
 __all__ = [
+    "books",
+    "campaigns",
     "claim",
     "control",
     "events",
     "failures",
     "history",
     "index",
-    "index_campaigns",
     "locks",
-    "order",
     "outcome",
     "plan",
     "progress",

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from campaign.campaigns.books import Books
 from campaign.console import say
 from campaign.errors import UsageError
 from campaign.home import Home
+from campaign.journal.books import Books
 from campaign.wording import command
 
 DECISIONS = {"accepted": "accept", "rejected": "reject"}

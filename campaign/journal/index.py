@@ -21,11 +21,11 @@ import sqlalchemy as sa
 from campaign.console import say
 from campaign.errors import CampaignError, ConfigurationError, TransientError
 from campaign.home import Home
+from campaign.journal.campaigns import Spoken, refresh_campaigns, spoken, unread
 from campaign.journal.events import MOST, Event, Journals
-from campaign.journal.index_campaigns import Spoken, refresh_campaigns, spoken, unread
-from campaign.journal.index_tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
 from campaign.journal.locks import alone
 from campaign.journal.plan import undisturbed
+from campaign.journal.tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
 from campaign.killpoints import reach
 from campaign.lines import lacking, leave_out
 

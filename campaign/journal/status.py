@@ -9,8 +9,8 @@ from typing import Any
 
 from campaign.home import Home
 from campaign.journal import claim
+from campaign.journal.campaigns import Spoken
 from campaign.journal.index import Index, asked
-from campaign.journal.index_campaigns import Spoken
 from campaign.lines import parse
 
 #: Errors of a run that are told.

@@ -3,4 +3,4 @@
 A configuration that a kernel would not honour is refused by name.
 """
 
-__all__ = ["makers", "model", "reads", "svg"]
+__all__ = ["makers", "model", "svg"]

@@ -14,8 +14,6 @@ from campaign.jobs.launch import cores
 from campaign.journal.plan import Group, Plan
 from campaign.planning.cost import Cost, estimate
 from campaign.planning.usage import Expected
-from campaign.running.backend import Resources, backend_of
-from campaign.running.runner import Run, Runner
 from campaign.template.resolve import StepConfig
 
 if TYPE_CHECKING:
@@ -158,31 +156,3 @@ def with_resources(config: StepConfig, plan: Plan, seen: Mapping[str, Expected] 
         for group, cost in zip(plan.groups, estimate(plan, seen), strict=True)
     ]
     return replace(plan, groups=groups)
-
-
-def run_at(site: Site | None, many: int) -> Run:
-    """How a plan is run at a site.
-
-    Parameters
-    ----------
-    many : `int`
-        Workers that quanta may have there.
-    """
-    backend = backend_of(site, many)
-    return lambda plan, listener: Runner(plan, listener, backend).run()
-
-
-def probe(site: Site | None, plan: Plan) -> None:
-    """See that a site would take the jobs of a plan, before anything is claimed.
-
-    Raises
-    ------
-    Refused
-        Its scheduler does not answer, or does not take them.
-    """
-    jobs: list[tuple[int, Resources]] = []
-    for group in plan.groups:
-        job = group.ranks, group.resources
-        if job not in jobs:
-            jobs.append(job)
-    backend_of(site, 1).probe(jobs)

@@ -18,11 +18,11 @@ from typing import Any
 from campaign import release
 from campaign.errors import CampaignError
 from campaign.journal.events import Journals
-from campaign.journal.order import Order, fingerprint
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
 from campaign.limited import from_json
 from campaign.lines import lacking
+from campaign.planning.order import Order, fingerprint
 
 BLOCK = 1 << 22
 #: What a journal says of a product.

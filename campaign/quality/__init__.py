@@ -1,3 +1,3 @@
 """Frames and products judged: levels against those of other exposures, and pictures to look at."""
 
-__all__ = ["judging", "levels", "pictures", "pictures_sections"]
+__all__ = ["judging", "levels", "pictures", "sections"]

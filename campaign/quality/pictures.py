@@ -2,66 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan, PlanTask
+from campaign.quality.drawing import Shown, draw, places
+from campaign.quality.tables import draw_table
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from campaign.butler.repository import Repository
 
-BACKGROUND = "#20242c"
-#: Of the grey levels, what is shown at the ends of the scale, percent.
-CLIPPED = (1, 99)
 #: A single detector up to this size is drawn with all of its pixels, instead of binned.
 WHOLE = 4096
-#: Pixels of a picture's image: at least, so that there is something to see, and at most.
-SMALLEST, LARGEST, DPI = 700, 1600, 100
-#: Detectors whose names are written on them.
-NAMED = 250
 #: Kernels whose products are pictures of their own.
 TABLES = ("cti", "defects")
 
 
-@dataclass(frozen=True)
-class Shown:
-    """An image and all that is said of it.
-
-    Parameters
-    ----------
-    image : `numpy.ndarray` [y, x], float32
-        NaN where there is no detector.
-    title : `str`
-        Lines above it.
-    unit : `str`
-        Of the scale.
-    axes : `str`
-        What a pixel is.
-    names : sequence of `tuple`
-        Detectors: name, and box [x0, y0, nx, ny] on the image.
-    """
-
-    image: NDArray[np.float32]
-    title: str
-    unit: str
-    axes: str
-    names: Sequence[tuple[str, Sequence[int]]] = ()
-
-
 def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
     """Draw what a run has made into ``<submitPath>/pictures``: mosaics, or all pixels of a small camera; tables."""
-    from campaign.quality.pictures_tables import draw_table
-
     done = [(group, task) for group in plan.groups for task in group.tasks if task.name in outcome.published]
     whole = _whole(plan, [task for _, task in done])
     made = [] if whole is None else [_product(repository, plan, whole)]
@@ -136,110 +96,3 @@ def _mosaic(repository: Repository, plan: Plan, task: PlanTask) -> Path:
     head = title(plan, output.data_id, output.type)
     draw(Shown(_get(repository, plan, output).image, head, _unit(plan), axes, names), path)
     return path
-
-
-def places(detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], binning: int) -> list[list[int]]:
-    """Where each detector lies on a mosaic, as `kernels.products.mosaic.places` has it.
-
-    Returns
-    -------
-    boxes : `list` [`list` [`int`]]
-        ``[x0, y0, nx, ny]``; x to the right and y up.
-    """
-    pitch = min(types[d["type"]]["pixel_um"] for d in detectors) * 1e-3 * binning
-    boxes = []
-    for d in detectors:
-        size = [-(-n // binning) for n in types[d["type"]]["size"]]
-        if round(d["yaw_deg"] / 90) % 2:
-            size.reverse()
-        x, y = (at / pitch - n / 2 for at, n in zip(d["position_mm"], size, strict=True))
-        boxes.append([round(x), round(y), *size])
-    left, bottom = min(b[0] for b in boxes), min(b[1] for b in boxes)
-    return [[x - left, y - bottom, nx, ny] for x, y, nx, ny in boxes]
-
-
-def limits(image: NDArray[np.float32]) -> tuple[float, float]:
-    """Grey levels between which 98 % of the pixels lie, and never none at all."""
-    good = image[np.isfinite(image)]
-    if not good.size:
-        return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(good, CLIPPED))
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def figure_for(shape: Sequence[int], more: tuple[float, float]) -> Figure:
-    """A figure in which an image of ``shape`` (rows, columns) has a dot a pixel, with so much more around it, inch."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows, columns = shape
-    factor = min(max(1.0, SMALLEST / max(rows, columns)), LARGEST / max(rows, columns))
-    size = (max(columns * factor / DPI, 4.5) + more[0], max(rows * factor / DPI, 1.0) + more[1])
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
-    try:
-        figure.canvas.print_png(temporary)  # type: ignore[attr-defined]  # savefig lays out and draws twice
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_names(axes: Axes, names: Sequence[tuple[str, Sequence[int]]]) -> None:
-    """Write detectors' names where they are, as small as they must be."""
-    from matplotlib.patheffects import withStroke
-
-    if not 1 < len(names) <= NAMED:
-        return
-    size = 9 if len(names) < 30 else 5
-    for name, (x, y, nx, ny) in names:
-        outline = [withStroke(linewidth=1.5, foreground="black")]
-        where = (x + nx / 2 - 0.5, y + 0.9 * ny - 0.5)
-        axes.text(*where, name, size=size, color="white", ha="center", va="top", path_effects=outline)
-
-
-def draw(shown: Shown, path: Path) -> None:
-    """Draw an image, x to the right and y up, with a scale that says what it leaves out, and a histogram."""
-    image = shown.image
-    low, high = limits(image)
-    figure = figure_for(image.shape, (1.9, 2.4))
-    axes, counts = figure.subplots(2, 1, height_ratios=(6, 1))
-    axes.set_facecolor(BACKGROUND)
-    picture = axes.imshow(image, origin="lower", cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
-    axes.set_xlabel(shown.axes, fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.set_title(shown.title, fontsize=10)
-    write_names(axes, shown.names)
-    good = image[np.isfinite(image)]
-    below, above = int((good < low).sum()), int((good > high).sum())
-    clipped = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-    extend = clipped[below > 0, above > 0]
-    figure.colorbar(picture, ax=axes, label=shown.unit, extend=extend, shrink=0.9)
-    _histogram(counts, good, (low, high), shown.unit)
-    words = f"{below} pixels below {low:.5g}, {above} above {high:.5g}"
-    counts.set_title(
-        words
-        + (f", {image.size - good.size} outside the detectors or without a value" if good.size < image.size else ""),
-        fontsize=8,
-    )
-    save(figure, path)
-
-
-def _histogram(axes: Axes, good: NDArray[np.float32], ends: tuple[float, float], unit: str) -> None:
-    """How often each level is, some way beyond both ends of the scale, which are marked."""
-    low, high = ends
-    margin = (high - low) / 2
-    ends_of_bins = (low - margin, high + margin)
-    axes.hist(np.clip(good, *ends_of_bins), bins=200, range=ends_of_bins, histtype="stepfilled", color="#5a7d9a")
-    if good.size:
-        axes.set_yscale("log")
-    for end in ends:
-        axes.axvline(end, color="#b7791f", lw=1)
-    axes.set_xlabel(f"{unit}; what lies beyond is at the ends", fontsize=8)
-    axes.set_ylabel("pixels", fontsize=8)
-    axes.tick_params(labelsize=7)

@@ -1,3 +1,3 @@
 """A plan becomes an outcome: the graph of its tasks, the backends that run them, retries."""
 
-__all__ = ["backend", "chunk", "runner", "slurm"]
+__all__ = ["backend", "chunk", "placement", "runner", "slurm"]

@@ -22,7 +22,7 @@ from campaign.jobs.launch import JOB, cause, cores, end_named, launch
 from campaign.killpoints import reach
 
 if TYPE_CHECKING:
-    from campaign.sites.model import Site
+    pass
 
 #: A cluster of this machine's workers is started as often, at most.
 STARTS = 3
@@ -298,21 +298,3 @@ def _local_cluster(workers: int, keys: Path, folder: str, tries: int = STARTS) -
         if tries == 1:
             raise TransientError(f"Dask's workers do not start: {error.__cause__ or error}", do=AGAIN) from error
     return _local_cluster(workers, keys, folder, tries - 1)
-
-
-def backend_of(site: Site | None, slots: int) -> Backend:
-    """The backend of a site; of this machine where there is none, or it has no scheduler.
-
-    Parameters
-    ----------
-    site : `Site` or `None`
-    slots : `int`
-        Workers that quanta may have at a site with a scheduler.
-    """
-    if site is None:
-        return Local()
-    if site.scheduler is None:
-        return Local(site.name)
-    from campaign.running.slurm import Slurm
-
-    return Slurm(site.name, site.scheduler, slots)

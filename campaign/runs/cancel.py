@@ -10,12 +10,12 @@ from typing import Any
 
 from campaign.errors import TransientError
 from campaign.journal import claim, control
-from campaign.journal import order as orders
 from campaign.journal.events import DriverJournal, Journals
 from campaign.journal.plan import Plan, load
+from campaign.planning import order as orders
 from campaign.planning.allocation import site_of
 from campaign.planning.stale import outcome_of
-from campaign.running.backend import backend_of
+from campaign.running.placement import backend_of
 
 #: What a driver is given to end what it has started, second.
 PATIENCE_S = 90.0

@@ -32,7 +32,7 @@ from campaign.runs.submit import create
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
     from campaign.camera.model import Camera
-    from campaign.journal.order import Order
+    from campaign.planning.order import Order
     from campaign.planning.step import Step
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from campaign.planning.allocation import probe as probe_site
-from campaign.planning.allocation import require_release, run_at, site_of, slots
+from campaign.planning.allocation import require_release, site_of, slots
+from campaign.running.placement import probe as probe_site
+from campaign.running.placement import run_at
 
 if TYPE_CHECKING:
-    from campaign.journal.order import Order
     from campaign.journal.plan import Plan
+    from campaign.planning.order import Order
     from campaign.planning.step import Step
     from campaign.running.runner import Run
 

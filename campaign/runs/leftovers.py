@@ -10,10 +10,10 @@ from typing import Any
 
 from campaign.home import Home, home_of
 from campaign.journal import claim
-from campaign.journal import order as orders
-from campaign.journal.order import Order
 from campaign.journal.plan import Plan
 from campaign.journal.plan import load as load_plan
+from campaign.planning import order as orders
+from campaign.planning.order import Order
 from campaign.planning.stale import Standing, standing
 
 PLAN = "plan.json"

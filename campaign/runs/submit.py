@@ -23,7 +23,6 @@ from campaign.jobs.file import write_text
 from campaign.jobs.launch import mpiexec
 from campaign.journal import claim
 from campaign.journal.events import Journals
-from campaign.journal.order import NAME, Order, fingerprint
 from campaign.journal.plan import Plan, undisturbed
 from campaign.killpoints import reach
 from campaign.pipeline.makers import kind_of
@@ -33,6 +32,7 @@ from campaign.planning.cost import estimate
 from campaign.planning.derived import Deriver, is_derived
 from campaign.planning.freeze import Request, freeze, run_id
 from campaign.planning.inputs import missing, require
+from campaign.planning.order import NAME, Order, fingerprint
 from campaign.planning.step import Options, Step, in_unit, require_writeable, select
 from campaign.planning.usage import expected, works
 from campaign.running.backend import require_dask
@@ -284,7 +284,7 @@ def register(home: Home, repository: Repository, plan: Plan, template: str, nonc
     Parameters
     ----------
     nonce : `str`
-        See `campaign.journal.order.Order`.
+        See `campaign.planning.order.Order`.
 
     Raises
     ------

@@ -18,10 +18,10 @@ from campaign.errors import TasksFailed, UsageError, VerificationFailed
 from campaign.home import home_of_new
 from campaign.jobs.file import JobFile, JobTask
 from campaign.jobs.launch import run_job
-from campaign.journal.order import Order
 from campaign.journal.plan import Plan
-from campaign.planning.check import check
+from campaign.planning.order import Order
 from campaign.planning.step import Options, load
+from campaign.runs.check import check
 from campaign.runs.drive import Submission, submit
 from campaign.runs.submit import prepare
 from campaign.simulation.simulate import Nights, Places, default_filters, exposures, simulate

@@ -21,9 +21,9 @@ from campaign.errors import CampaignError, SubmissionRefused, UsageError
 from campaign.federation.members import transport
 from campaign.home import Home
 from campaign.journal import claim, status
-from campaign.journal import order as orders
 from campaign.journal.plan import load as load_plan
 from campaign.killpoints import reach
+from campaign.planning import order as orders
 from campaign.running.chunk import clear
 from campaign.sites.model import load
 from campaign.sites.transport import remove

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.calibrations import cti, ptc
+from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.crosstalk import Crosstalk
 from kernels.calibrations.defects import Defects
 from kernels.calibrations.deferred import Deferral
@@ -17,7 +18,6 @@ from kernels.camera.geometry import Box, Camera, Detector
 from kernels.fits.product import BAD, Product
 from kernels.fits.rowbytes import verify
 from kernels.fits.tables import check_identity
-from kernels.isr.config import IsrConfig
 
 
 def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Product:

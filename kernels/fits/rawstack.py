@@ -12,9 +12,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kernels.fits.rice import decode
-from kernels.fits.rowbytes import corrupt_tile
+from kernels.fits.rowbytes import BLANK, corrupt_tile
 from kernels.fits.tiles import RowTiles
-from kernels.isr.load import BLANK
 
 
 class Buffer:
@@ -70,7 +69,7 @@ def settle(out, blank, half):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class Decoded:
-    """One frame's rows, ``pixels`` [row, x] (int32, ADU, `kernels.isr.load.BLANK` where blank), read already."""
+    """One frame's rows, ``pixels`` [row, x] (int32, ADU, `kernels.fits.rowbytes.BLANK` where blank), read already."""
 
     pixels: NDArray[np.int32]
 
@@ -185,7 +184,7 @@ class Stack:
         first, last : `int`
             Rows of the raw frame, among those that the stack was made of.
         out : `numpy.ndarray` [frame, last - first, raw width], int32
-            Filled, ADU, `kernels.isr.load.BLANK` where blank; C-contiguous.
+            Filled, ADU, `kernels.fits.rowbytes.BLANK` where blank; C-contiguous.
 
         Raises
         ------

@@ -16,6 +16,8 @@ from kernels.fits.seal import folded
 from kernels.fits.tiles import Odd, RowTiles
 
 CHUNK = 1 << 22
+#: Raw value of a pixel that has none: the last in order, so that what sorts or compares leaves it behind.
+BLANK = np.int32(2147483647)
 
 
 class _Source:

@@ -1,3 +1,3 @@
 """Instrument signature removal: a raw frame becomes rows of corrected pixels."""
 
-__all__ = ["config", "cosmic", "framekernel", "load", "noise", "overscan", "reader", "subtracted", "trailing"]
+__all__ = ["cosmic", "framekernel", "framenoise", "load", "noise", "overscan", "reader", "subtracted", "trailing"]

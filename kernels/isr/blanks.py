@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.camera.geometry import Amplifier
-from kernels.isr.load import BLANK
+from kernels.fits.rowbytes import BLANK
 
 F32 = NDArray[np.float32]
 

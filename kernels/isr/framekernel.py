@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.calibrations.applied import Calibrations
+from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
 from kernels.camera.geometry import Detector
 from kernels.fits import identity
 from kernels.fits.raw import Frames
-from kernels.isr.config import IsrConfig
 from kernels.isr.reader import Frame, Reader
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.scratch import Scratch

@@ -12,10 +12,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from kernels.fits.rowbytes import BLANK
+
 F32 = NDArray[np.float32]
 
-#: Raw value of a pixel that has none: the last in order, so that what sorts or compares leaves it behind.
-BLANK = np.int32(2147483647)
 #: Values that a loop takes at a time, so that the compiler makes it of whole vectors.
 _BATCH = 64
 _FIRST = np.int32(-2147483648)

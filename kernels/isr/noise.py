@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.isr.framenoise import frame_noise
 from kernels.isr.reader import Channel, Exposures, Reader
-from kernels.simulation.expected import frame_noise
 from kernels.statistics import clip
 from kernels.statistics.estimator import table
 from kernels.statistics.network import workspace

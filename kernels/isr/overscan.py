@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.calibrations.config import IsrConfig
 from kernels.camera.geometry import Amplifier, Box
 from kernels.errors import JobError
+from kernels.fits.rowbytes import BLANK
 from kernels.isr import load
-from kernels.isr.config import IsrConfig
 from kernels.statistics import clip
 from kernels.statistics.network import workspace
 
@@ -57,9 +58,9 @@ def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConf
         load.median_levels(rows, region.x0, region.x1, base, rest)
         return base, rest
     columns = rows[:, :, region.x0 : region.x1]
-    origin = np.where(columns[:, :, 0] == load.BLANK, columns.min(axis=2), columns[:, :, 0])
-    base[:] = np.where(origin == load.BLANK, np.float32(np.nan), origin)
-    values = np.where(columns == load.BLANK, np.float32(np.inf), columns - origin[:, :, np.newaxis])
+    origin = np.where(columns[:, :, 0] == BLANK, columns.min(axis=2), columns[:, :, 0])
+    base[:] = np.where(origin == BLANK, np.float32(np.nan), origin)
+    values = np.where(columns == BLANK, np.float32(np.inf), columns - origin[:, :, np.newaxis])
     cube = workspace(region.nx, base.size)
     cube[: region.nx, : base.size] = values.reshape(-1, region.nx).T
     width = cube.shape[1]

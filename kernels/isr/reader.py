@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 
 from kernels.calibrations import crosstalk, linearity
 from kernels.calibrations.applied import Calibrations
+from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.deferred import restore, restoring
 from kernels.camera.geometry import Amplifier, Box
 from kernels.errors import JobError
 from kernels.fits.product import Product
 from kernels.fits.raw import Frames, Stack
+from kernels.fits.rowbytes import BLANK
 from kernels.isr import load
 from kernels.isr.blanks import empty, oriented, places, without_blanks
-from kernels.isr.config import IsrConfig
 from kernels.isr.overscan import column_levels, serial_levels, serial_region
 from kernels.jobs.job import File
 from kernels.jobs.scratch import Scratch
@@ -164,7 +165,7 @@ class Channel:
         base, rest = serial_levels(rows, self.amplifier, self.config)
         for k in blanks:
             lost = np.isnan(base[k])
-            rows[k, lost], base[k, lost], rest[k, lost] = load.BLANK, 0, 0
+            rows[k, lost], base[k, lost], rest[k, lost] = BLANK, 0, 0
         return base, rest
 
     def calibration(self, first: int, last: int) -> tuple[F32, F32]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from kernels.calibrations import crosstalk
 from kernels.camera.geometry import Box
 from kernels.errors import JobError
+from kernels.fits.rowbytes import BLANK
 from kernels.isr import load
 from kernels.isr.blanks import without_blanks
 from kernels.isr.reader import Reader
@@ -50,7 +51,7 @@ def trailing(reader: Reader, file: File, columns: int) -> list[F32]:
         load.signal(raw, wanted.x0, wanted.x1, *level, nothing, channel.gain, image.reshape(1, -1))
         without_blanks(raw, wanted.x0, wanted.x1, stack.blanks, image, 0)
         found.append(np.ascontiguousarray(channel.as_read(image)))
-        raws.append(channel.as_read(raw[0, :, wanted.x0 : wanted.x1]) == load.BLANK)
+        raws.append(channel.as_read(raw[0, :, wanted.x0 : wanted.x1]) == BLANK)
     signal = np.concatenate(found)
     if reader.calibrations.crosstalk:
         crosstalk.correct(signal, reader.calibrations.crosstalk.c0, reader.calibrations.crosstalk.c1)

@@ -15,7 +15,6 @@ from kernels.camera.focalplane import radius_mm
 from kernels.camera.geometry import Box, Detector
 from kernels.errors import DataError
 from kernels.fits import product
-from kernels.fits.header import product_cards
 from kernels.fits.product import BAD, DARKENED, Card
 from kernels.isr.cosmic import CosmicConfig
 from kernels.isr.framekernel import FrameKernel
@@ -27,6 +26,7 @@ from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish_all
 from kernels.products import levels
+from kernels.products.header import product_cards
 from kernels.products.normalise import LIT, means_of, scales_of
 from kernels.products.reduce import FEW_INPUTS, Stacker, Statistics
 from kernels.statistics.binning import binned

@@ -11,7 +11,6 @@ import numpy as np
 
 from kernels.camera.geometry import Amplifier, Detector
 from kernels.fits import product
-from kernels.fits.header import corrections
 from kernels.fits.product import BAD, PLANES, Card
 from kernels.isr.framekernel import FrameKernel
 from kernels.isr.noise import Noise, look
@@ -20,6 +19,7 @@ from kernels.isr.subtracted import Coefficients, Subtracted
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
+from kernels.products.header import corrections
 
 
 class Correct(FrameKernel):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from kernels.calibrations.applied import Calibrations
+from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
 from kernels.errors import KernelError
 from kernels.fits.raw import Frames
-from kernels.isr.config import IsrConfig
 from kernels.isr.overscan import serial_region
 from kernels.isr.reader import Reader
 from kernels.jobs.job import Job, Task

@@ -11,7 +11,7 @@ One task per detector, inputs ``product`` (IMAGE, MASK, VARIANCE) and
   subtracted; absent where none was.  A dark is taken to be corrected by the
   same bias as the flat;
 - ``physical_filter``: of a flat;
-- ``isr``: as the combine had it (`kernels.isr.config.IsrConfig`): the overscans count.
+- ``isr``: as the combine had it (`kernels.calibrations.config.IsrConfig`): the overscans count.
 
 A flat is known up to one factor for the whole focal plane, which is fitted to
 all detectors at once: a first pass gives each detector's two sums, added in
@@ -33,18 +33,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
 from kernels.camera.geometry import Amplifier, Box, Camera, Detector
 from kernels.errors import DataError, KernelError
 from kernels.fits.fitsfile import opened
 from kernels.fits.product import Product
-from kernels.isr.config import IsrConfig
+from kernels.isr.framenoise import frame_noise
 from kernels.jobs.job import Job, Task
 from kernels.jobs.journal import Journal
 from kernels.jobs.partition import shares
 from kernels.simulation import truthfile
 from kernels.simulation.agreement import Statistics, overall, problems
-from kernels.simulation.expected import F64, Expected, Inputs, Pixels, expected, frame_noise
+from kernels.simulation.expected import F64, Expected, Inputs, Pixels, expected
 from kernels.statistics.sample import clipped_mean
 
 

@@ -7,16 +7,7 @@ subtracted.  A dark (s = dark time t) holds the bias B with coefficient
 with -(sum a - sum a t * beta), beta being the dark's coefficient of B: the
 same B was subtracted from the darks, and that part of its error cancels.
 
-Variance of a pixel of a frame (electron^2), with RN the read noise and g the gain:
-
-- its own: q = RN^2 + g^2 / 12 (rounding of the converter) + Poisson noise;
-- of its row's overscan level: r = (pi/2) q0 / (n + pi/2 - 1) + g^2 / 12 or
-  / 24, for the median of n rounded pixels with q0 = RN^2 + g^2 / 12.  (The
-  median of an odd number of integers is rounded itself; of an even number,
-  half as badly.  By Monte Carlo good to 2 % of r for RN / g = 3.5 to 8.)
-- of its column's parallel overscan level: c, the same with q0 + r for q0;
-  of c the part r / n_p is common to all columns, since they share the rows'
-  errors.
+Variances of a frame that no light changes are those of `kernels.isr.framenoise`; Poisson noise comes on top.
 
 The clipped mean multiplies the sum of these by f(N)^2 / N.  What two pixels
 have in common passes through the clip as through a plain mean: a clipped
@@ -33,7 +24,6 @@ variances.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,58 +31,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.camera.geometry import Amplifier
-from kernels.isr.config import IsrConfig
-from kernels.statistics.clip import Rule
-from kernels.statistics.estimator import table
+from kernels.isr.framenoise import FrameNoise, inefficiency
 
 F64 = NDArray[np.float64]
-
-
-def inefficiency(n: int) -> float:
-    """f(N): error of a clipped mean (MEANCLIP, 3 sigma x 3) of N values over that of the plain mean."""
-    return math.sqrt(float(table(Rule(), n).spread[n]))
-
-
-@dataclass(frozen=True)
-class FrameNoise:
-    """Variances of a frame that no light changes: pixel, row and column level, and what columns share; electron^2."""
-
-    pixel: float
-    row: float
-    column: float
-    common: float
-
-    @property
-    def total(self) -> float:
-        """Of one pixel."""
-        return self.pixel + self.row + self.column
-
-
-def _median_variance(variance: float, n: int, lsb2: float) -> float:
-    """Variance of the median of ``n`` rounded values; ``lsb2`` the square of the rounding's step."""
-    return math.pi / 2 * variance / (n + math.pi / 2 - 1) + lsb2 / (12 if n % 2 else 24)
-
-
-def frame_noise(amplifier: Amplifier, gain: float, read_noise: float, isr: IsrConfig) -> FrameNoise:
-    """Noise of a frame whose overscans were subtracted as ``isr`` says.
-
-    Parameters
-    ----------
-    gain, read_noise : `float`
-        The true ones, electron/ADU and electron.
-    """
-    lsb2 = gain**2
-    pixel = read_noise**2 + lsb2 / 12
-    row = column = common = 0.0
-    if amplifier.serial_overscan and isr.serial != "none":
-        n = amplifier.serial_overscan.nx - isr.skip_columns
-        clipped = inefficiency(n) ** 2 * pixel / n
-        row = _median_variance(pixel, n, lsb2) if isr.serial == "median" else clipped
-    if amplifier.parallel_overscan and isr.parallel:
-        n = amplifier.parallel_overscan.ny
-        column, common = _median_variance(pixel + row, n, lsb2), row / n
-    return FrameNoise(pixel, row, column, common)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from campaign.butler.repository import open_repository
-from campaign.journal.order import Order
+from campaign.planning.order import Order
 from campaign.planning.step import Options, load
 from campaign.runs.submit import prepare
 from campaign.simulation.simulate import Places

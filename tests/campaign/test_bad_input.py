@@ -27,6 +27,7 @@ import campaign.cli
 import templates
 from campaign import console
 from campaign.camera.model import load as load_camera
+from campaign.cli.progress import Progress
 from campaign.journal.claim import of
 from campaign.journal.events import Event
 from campaign.simulation import simulate as simulation
@@ -766,7 +767,7 @@ def test_a_long_command_gives_signs_of_life(capfd: pytest.CaptureFixture[str], m
     monkeypatch.setattr(console, "EVERY_S", 0.05)
     with console.patience(lambda: "3 of 9 are done"):
         time.sleep(0.3)
-    with console.Progress(2) as progress:
+    with Progress(2) as progress:
         for task in ("a:1", "a:2"):
             progress(Event(1, "", "r", task, 1, "local", 1, "started", {}))
         time.sleep(0.3)

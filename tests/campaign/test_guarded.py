@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from campaign import console
+from campaign.cli.progress import Progress
 from campaign.errors import ConfigurationError
 from campaign.journal.events import Event
 from tests.conftest import said, typed
@@ -47,7 +48,7 @@ def test_nothing_in_data_is_a_word_of_the_tables(capsys: pytest.CaptureFixture[s
 
 def test_an_error_of_a_site_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     event = Event(1, "", "r", "t:1", 1, "usdf", 1, "failed", {"error": "bad\nerror: all is lost\x1b[0m"})
-    console.Progress(1)(event)
+    Progress(1)(event)
     assert capsys.readouterr().err == "t:1 failed: bad\\nerror: all is lost\\x1b[0m\n"
 
 
@@ -59,12 +60,12 @@ def test_a_place_is_one_line() -> None:
 def test_closed_streams_are_as_no_terminal(tmp_path: Path, closed: str) -> None:
     """And no file that is opened later is standard error."""
     script = (
-        "import os, sys\nfrom campaign import console\n"
+        "import os, sys\nfrom campaign import console\nfrom campaign.cli.progress import Progress\n"
         "with console.guarded():\n"
         "    number = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)\n"
         "    print('x'); console.say('y'); console.table(['a'], [['b']])\n"
         "    sys.stdin.read() if sys.argv[2] else None\n"
-        "    with console.Progress(1): pass\n"
+        "    with Progress(1): pass\n"
         "    os.write(number, b'end' if number > 2 else b'bad')\n"
     )
     file = tmp_path / "made"

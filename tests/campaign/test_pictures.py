@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from campaign.camera import model as cameras
-from campaign.quality.pictures import Shown, draw, limits, places, title
-from campaign.quality.pictures_tables import _mask, draw_table
+from campaign.quality.drawing import Shown, draw, limits, places
+from campaign.quality.pictures import title
+from campaign.quality.tables import _mask, draw_table
 from kernels.camera import geometry
 from kernels.products import mosaic
 from tests.campaign import plans

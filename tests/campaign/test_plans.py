@@ -12,7 +12,6 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from campaign.campaigns.books import Books
 from campaign.campaigns.decide import waiting_gate
 from campaign.campaigns.document import Campaign, load, locate, read
 from campaign.campaigns.draw import Row, svg
@@ -21,8 +20,9 @@ from campaign.campaigns.state import StepState, keep_plan, next_rerun
 from campaign.cli.root import environment
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home
-from campaign.pipeline.reads import differences, draw, reads
+from campaign.journal.books import Books
 from campaign.pipeline.svg import columns
+from campaign.planning.reads import differences, draw, reads
 from campaign.simulation.blocks import exposures, problems
 from tests.conftest import ROOT, typed
 

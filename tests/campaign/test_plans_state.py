@@ -18,7 +18,6 @@ from unittest.mock import patch
 
 import pytest
 
-from campaign.campaigns.books import Books
 from campaign.campaigns.decide import gates_of, shown, standings, token, waiting_gate
 from campaign.campaigns.document import Campaign
 from campaign.campaigns.driver import Chosen, Driver
@@ -26,6 +25,7 @@ from campaign.campaigns.state import StepState, following, keep_plan, look
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home, typed_line
 from campaign.journal import claim
+from campaign.journal.books import Books
 from campaign.journal.history import history
 from campaign.upkeep.uses import Uses
 from tests.campaign.test_plans import STEPS, VARIABLES, loaded, written
@@ -76,7 +76,7 @@ def made(tmp_path: Path) -> Made:
 def clock(minutes: int) -> Iterator[None]:
     """Have everything that is written meanwhile bear the time of a machine whose clock is wrong."""
     wrong = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    with patch("campaign.home.now", return_value=wrong), patch("campaign.campaigns.books.now", return_value=wrong):
+    with patch("campaign.home.now", return_value=wrong), patch("campaign.journal.books.now", return_value=wrong):
         yield
 
 

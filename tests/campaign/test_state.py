@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from campaign.campaigns.books import Books
 from campaign.campaigns.state import keep_plan
 from campaign.errors import ConfigurationError, SubmissionRefused, TransientError
 from campaign.home import Home
 from campaign.journal import claim
+from campaign.journal.books import Books
+from campaign.journal.campaigns import Spoken
 from campaign.journal.events import DriverJournal, Event, Journals
 from campaign.journal.failures import failures, ranges
 from campaign.journal.index import Index, opened, place, update
-from campaign.journal.index_campaigns import Spoken
 from campaign.journal.progress import progress
 from campaign.journal.status import state_of, status
 from campaign.lines import left_out

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from campaign.pipeline import svg
-from campaign.pipeline.reads import FIGURE_2, draw
+from campaign.planning.reads import FIGURE_2, draw
 
 NS = "{http://www.w3.org/2000/svg}"
 #: An arrow from a to d leaps two columns, b and e lie in them.

@@ -12,7 +12,7 @@ from campaign.camera import model as camera
 from campaign.campaigns import document as plans
 from campaign.documents import load_plain, parse, plain
 from campaign.errors import CampaignError
-from campaign.journal.index_campaigns import _steps
+from campaign.journal.campaigns import _steps
 from campaign.planning import derived
 from campaign.problems import Problem
 from campaign.template.resolve import resolve

@@ -23,11 +23,11 @@ import yaml
 
 from campaign.butler.repository import open_repository
 from campaign.camera.model import load as load_camera
-from campaign.campaigns.books import Books
 from campaign.campaigns.document import load, locate
 from campaign.campaigns.driver import Chosen, Driver
 from campaign.campaigns.state import look
 from campaign.home import Home
+from campaign.journal.books import Books
 from kernels.calibrations.defects import Defects
 from kernels.camera import geometry
 from kernels.camera.geometry import Box

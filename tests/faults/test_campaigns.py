@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from campaign.butler.repository import open_repository
-from campaign.campaigns.books import Books
 from campaign.campaigns.decide import require_products, waiting_gate
 from campaign.errors import SubmissionRefused
 from campaign.home import Home
+from campaign.journal.books import Books
 from tests.faults.conftest import Operator
 
 PATIENCE_S = 90.0

@@ -18,7 +18,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from kernels.isr.load import BLANK
+from kernels.fits.rowbytes import BLANK
 from tests.kernels.test_rice import encode
 
 BLOCK, CARD = 2880, 80

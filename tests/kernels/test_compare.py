@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
 from kernels.fits import product
-from kernels.isr.config import IsrConfig
+from kernels.isr import framenoise
 from kernels.jobs import job
 from kernels.simulation import compare, expected, simulate
 
@@ -317,7 +318,7 @@ def test_overscan_noise_is_that_of_medians_of_rounded_pixels() -> None:
     """Row and column variances, and what columns share, against a Monte Carlo of the subtraction."""
     detector = geometry.camera(CAMERA).detectors[0]
     gain, read_noise, rng = 1.4, 7.0, np.random.default_rng(2)
-    noise = expected.frame_noise(detector.amplifiers[0], gain, read_noise, IsrConfig(parallel=True))
+    noise = framenoise.frame_noise(detector.amplifiers[0], gain, read_noise, IsrConfig(parallel=True))
     level = rng.random((2000, 48, 1))
     pixels = np.rint(level + read_noise / gain * rng.standard_normal((2000, 48, 61 + 8)))
     rows = np.median(pixels[:, :, 8:], axis=2, keepdims=True)
@@ -331,5 +332,5 @@ def test_overscan_noise_is_that_of_medians_of_rounded_pixels() -> None:
 def test_the_clip_costs_what_the_table_says() -> None:
     values = np.random.default_rng(3).standard_normal((10, 300_000))
     mean, variance, n = meanclip(values)
-    assert mean.std() * np.sqrt(10) == pytest.approx(expected.inefficiency(10), abs=4e-3)
+    assert mean.std() * np.sqrt(10) == pytest.approx(framenoise.inefficiency(10), abs=4e-3)
     assert mean.var() / np.mean(variance / n) == pytest.approx(CLIPPED, rel=0.01)

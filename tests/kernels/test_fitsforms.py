@@ -16,7 +16,7 @@ from kernels.camera.geometry import Amplifier, Box
 from kernels.errors import DataError
 from kernels.fits import identity, product
 from kernels.fits.raw import Frames
-from kernels.isr.load import BLANK
+from kernels.fits.rowbytes import BLANK
 from kernels.jobs.job import File
 from kernels.products import headers
 from tests.kernels import fitsforms

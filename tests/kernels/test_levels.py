@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from kernels.calibrations.applied import Calibrations
+from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
 from kernels.camera.geometry import Amplifier, Box, Detector
 from kernels.fits.raw import Frames
-from kernels.isr.config import IsrConfig
 from kernels.isr.reader import Channel, Exposures, Reader
 from kernels.jobs.job import File
 from kernels.jobs.scratch import Scratch

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kernels.camera.geometry import Amplifier, Box
 from kernels.errors import DataError
 from kernels.fits.raw import Frames
-from kernels.isr.load import BLANK
+from kernels.fits.rowbytes import BLANK
 from kernels.jobs.job import File
 
 WIDTH, HEIGHT = 40, 30

@@ -8,13 +8,13 @@ import fitsio
 import numpy as np
 import pytest
 
-from campaign.camera.model import Amplifier as CameraAmplifier
+from campaign.camera.parts import Amplifier as CameraAmplifier
 from kernels.calibrations import crosstalk, cti
 from kernels.calibrations.applied import Calibrations
+from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.deferred import Deferral
 from kernels.camera import geometry
 from kernels.fits.raw import Frames
-from kernels.isr.config import IsrConfig
 from kernels.isr.overscan import serial_region
 from kernels.isr.reader import Reader
 from kernels.isr.trailing import trailing

@@ -18,7 +18,7 @@ from kernels.camera.geometry import Amplifier, Box
 from kernels.errors import DataError
 from kernels.fits import rice
 from kernels.fits.raw import Frames
-from kernels.isr.load import BLANK
+from kernels.fits.rowbytes import BLANK
 from kernels.jobs.job import File
 
 Pixels = NDArray[Any]

@@ -13,7 +13,7 @@ from campaign import lines
 from campaign.console import say
 from campaign.documents import load_plain
 from campaign.home import SPOKEN, Home
-from campaign.journal.index_tables import CAMPAIGNS, STEPS, replace_rows
+from campaign.journal.tables import CAMPAIGNS, STEPS, replace_rows
 
 #: Where an event says why.
 NOTES = ("reason", "error", "target", "log")

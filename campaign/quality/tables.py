@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from campaign.quality.pictures import BACKGROUND, LARGEST, figure_for, places, save, write_names
+from campaign.quality.drawing import BACKGROUND, LARGEST, figure_for, places, save, write_names
 
 Rows = Mapping[int, NDArray[Any]]
 

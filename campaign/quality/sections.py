@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from campaign.quality.pictures import limits, save
+from campaign.quality.drawing import limits, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from campaign.camera.model import Amplifier, CcdType
+    from campaign.camera.parts import Amplifier, CcdType
 
 COLOURS = {"data": "#3fb950", "serial_overscan": "#f0883e", "parallel_overscan": "#58a6ff"}
 WRONG = "#f85149"
