@@ -121,7 +121,7 @@ def arrows(module: str, source: str, known: Collection[str]) -> Iterator[tuple[i
 
 def room(module: str) -> str:
     """The room of a module; empty for a single module below the rooms."""
-    package, *rest = module.split(".")
+    _, *rest = module.split(".")
     return rest[0] if len(rest) > 1 else ""
 
 
