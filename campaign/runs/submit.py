@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shutil
@@ -185,28 +184,27 @@ def _give_back(plan: Plan) -> None:
 
 
 def _clear_stillborn(folder: Path) -> None:
-    """Remove the folder of a submitter that was killed before it had a plan."""
-    for aside in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
-        if _is_stillborn(aside):
-            shutil.rmtree(aside, ignore_errors=True)
-    if not _is_stillborn(folder):
-        return
-    with suppress(SubmissionRefused, OSError), claim.held(folder):
-        if _is_stillborn(folder):  # still, now that nobody else decides
-            aside = _aside(folder, f"{os.getpid()}.stillborn")
-            folder.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+    """Remove folders of submitters that were killed before they had a plan: of this name, and of runs beside it."""
+    for beside in [*folder.parent.iterdir()]:
+        if beside.name.startswith(".") and _is_stillborn(beside):
+            shutil.rmtree(beside, ignore_errors=True)
+        elif _is_stillborn(beside):
+            with suppress(SubmissionRefused, OSError), claim.held(beside):
+                if _is_stillborn(beside):  # still, now that nobody else decides
+                    aside = _aside(beside, f"{os.getpid()}.stillborn")
+                    beside.rename(aside)
+                    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _is_stillborn(folder: Path) -> bool:
     """Whether a folder is of a submitter that is gone, and holds nothing but what lies there before a plan does."""
+    owner = claim.read(folder)
+    if owner is None or owner.alive is not False:
+        return False
     try:
-        names = {path.name for path in folder.iterdir()}
+        return all(path.name.startswith(".") or path.name in WRITTEN for path in folder.iterdir())
     except OSError:
         return False
-    owner = claim.read(folder)
-    ours = {name for name in names if name.startswith(".") or name in WRITTEN}
-    return bool(names) and names == ours and owner is not None and owner.alive is False
 
 
 def create(step: Step, repository: Repository, plan: Plan, order: Order | None = None) -> None:

@@ -314,10 +314,13 @@ def test_who_fails_takes_away_what_is_its_own_alone(plan: Plan) -> None:
     assert claim.read(plan.folder) == claim.Claim(**other)
 
 
-def test_a_folder_of_somebody_who_was_killed_is_taken(plan: Plan, meeting: Meeting) -> None:
+@pytest.mark.parametrize("name", ["run", "next"])
+def test_a_folder_of_somebody_who_was_killed_is_taken(plan: Plan, meeting: Meeting, name: str) -> None:
+    """By the next run beside it, whatever its folder is called."""
     assert meeting.start(lambda: claimed(plan, "killed"), kill="folder-made").go() == -signal.SIGKILL
-    claimed(plan, "next")
-    assert [path.name for path in plan.folder.parent.iterdir()] == ["run"]
+    plan.folder.with_name("of somebody else").mkdir()
+    claimed(replace(plan, submit_path=str(plan.folder.with_name(name))), "next")
+    assert sorted(path.name for path in plan.folder.parent.iterdir()) == sorted([name, "of somebody else"])
 
 
 # A new repository
