@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kernels import table
+from kernels import compiled, table
 from kernels.products.bench import Bench
 
 
@@ -16,3 +16,4 @@ def compile_all() -> None:
         for kernel in map(table.find, table.names()):
             if hasattr(kernel, "warm"):
                 kernel.warm(bench)
+    compiled.remove_old()
