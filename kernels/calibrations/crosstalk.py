@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kernels.camera.geometry import Camera, Detector
+from kernels.compiled import njit
 from kernels.errors import DataError
 from kernels.fits.product import Card
 from kernels.fits.tables import Column, identity, order, read_table, write_table
@@ -95,7 +95,7 @@ def write(
     write_table(path, [*primary, *cards], columns)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def correct(signal: NDArray[np.float32], c0: NDArray[np.float32], c1: NDArray[np.float32]) -> None:
     """Subtract from each amplifier what the others leave in it, in place.
 

@@ -21,8 +21,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from kernels.compiled import njit
 
 F32 = NDArray[np.float32]
 
@@ -89,7 +90,7 @@ def restoring(deferral: Deferral, first: int, columns: int) -> F32:
     return factors
 
 
-@njit(cache=True, nogil=True)
+@njit
 def restore(signal: NDArray[np.float32], factors: NDArray[np.float32], drift: float, kept: float) -> None:
     """Take the late charge out of an amplifier's signal, in place.
 

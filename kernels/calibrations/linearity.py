@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kernels.camera.geometry import Camera, Detector
+from kernels.compiled import njit
 from kernels.errors import DataError
 from kernels.fits.product import Card
 from kernels.fits.tables import Column, identity, order, read_table, write_table
@@ -154,7 +154,7 @@ def write(
     write_table(path, [*identity(KIND, camera, detector), *cards], columns)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def apply(signal: NDArray[np.float32], values: NDArray[np.float32], step: float, gain: float) -> None:
     """Subtract S from one amplifier's signal, in place; NaN stays NaN.
 

@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiled import njit
 from kernels.fits.rice import decode
 from kernels.fits.rowbytes import BLANK, corrupt_tile
 from kernels.fits.tiles import RowTiles
@@ -37,7 +37,7 @@ class _Run(Protocol):
         """Fill ``out`` [frame, row, x] with some rows, of which the first is ``first`` in the raw frame."""
 
 
-@njit(cache=True, nogil=True)
+@njit
 def integers(data, starts, size, zero, out):  # type: ignore[no-untyped-def]
     """Rows of big-endian integers of ``size`` bytes (1 without sign) from ``starts`` on, plus ``zero``, as int32."""
     for row in range(out.shape[0]):
@@ -56,7 +56,7 @@ def integers(data, starts, size, zero, out):  # type: ignore[no-untyped-def]
                 pixels[x] = (word >> 24) | ((word >> 8) & 0xFF00) | ((word << 8) & 0xFF0000) | (word << 24)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def settle(out, blank, half):  # type: ignore[no-untyped-def]
     """Make pixels of the value ``blank`` blank, and negative those from ``half`` on, unless it is 0; in place."""
     for row in range(out.shape[0]):

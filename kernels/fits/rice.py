@@ -23,9 +23,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiled import inlined, njit
 from kernels.statistics.lanes import (
     STREAMS,
     leading_zeros,
@@ -41,8 +41,6 @@ from kernels.statistics.lanes import (
     write,
 )
 
-#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
-BUILT_WITH: Final = "8265b02df46d"
 #: Pixels between two looks at the tile's end, codes of 64 + 25 bits at most, and the eight bytes read at a time.
 SPARE: Final = 512
 STRETCH: Final = 32
@@ -57,7 +55,7 @@ FS_MAX: Final = {1: 6, 2: 14, 4: 25}
 RANGE: Final = {1: (0xFF, 0), 2: (0xFFFF, 0x8000), 4: (-1, 0)}
 
 
-@njit(inline="always")
+@inlined
 def _next(word, fs, last):  # type: ignore[no-untyped-def]
     """Take a code from the words: what is left of them, its unary part, and the sum with it."""
     one = spread(1)
@@ -67,7 +65,7 @@ def _next(word, fs, last):  # type: ignore[no-untyped-def]
     return word << (fs + one), zeros, last + ((code >> one) ^ (spread(0) - (code & one)))
 
 
-@njit(inline="always")
+@inlined
 def _four(data, at, fs, last):  # type: ignore[no-untyped-def]
     """Four codes of each lane: where they end, a negative number where they are too long, and the sums."""
     word, z0, l0 = _next(words_at(data, at), fs, last)
@@ -78,7 +76,7 @@ def _four(data, at, fs, last):  # type: ignore[no-untyped-def]
     return at + used, spread(WIDEST) - used, l0, l1, l2, l3
 
 
-@njit(inline="always")
+@inlined
 def _singly(data, at, fs, plain, last, bad, first, end, mask, zero, out, places):  # type: ignore[no-untyped-def]
     """Pixels ``[first, end)`` code by code; the lanes that are not plain have none, and stay what they are."""
     for x in range(first, end):
@@ -90,18 +88,18 @@ def _singly(data, at, fs, plain, last, bad, first, end, mask, zero, out, places)
     return at, last, bad
 
 
-@njit(inline="always")
+@inlined
 def _bits(data, at, n):  # type: ignore[no-untyped-def]
     """The next ``n`` (1 to 32) bits."""
     return (word_at(data, at >> 3) << np.uint64(at & 7)) >> np.uint64(64 - n)
 
 
-@njit(inline="always")
+@inlined
 def _signed(code):  # type: ignore[no-untyped-def]
     return np.int64(code >> np.uint64(1)) ^ -np.int64(code & np.uint64(1))
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _checked(data, at, end, fs, fs_max, bits, last, mask, zero, out):  # type: ignore[no-untyped-def]
     """One lane's pixels, every bit checked; the position behind them (-1: the tile has ended) and the last sum."""
     if fs > fs_max:
@@ -124,7 +122,7 @@ def _checked(data, at, end, fs, fs_max, bits, last, mask, zero, out):  # type: i
     return at, last
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _lanes(data, starts, ends, lasts, block, fs_bits, fs_max, bits, mask, zero, out, places, width):  # type: ignore[no-untyped-def]
     """Decode a tile in every lane; a lane whose tile is corrupt, or -1."""
     at, end, last = read(starts), read(ends), read(lasts)
@@ -167,7 +165,7 @@ def _lanes(data, starts, ends, lasts, block, fs_bits, fs_max, bits, mask, zero, 
     return -1
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _decode(data, starts, lengths, block, fs_bits, fs_max, bits, bias, mask, zero, out):  # type: ignore[no-untyped-def]
     """Decode rows; one whose tile is corrupt, or -1."""
     rows, width = out.shape

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiled import njit
 from kernels.errors import DataError
 from kernels.fits.blocks import Stream, packing, same_sum, walk
 from kernels.fits.seal import folded
@@ -207,7 +207,7 @@ def corrupt_tile(path: str, tiles: RowTiles, row: int) -> DataError:
     return DataError(path, f"HDU {tiles.hdu}, row {row}: its tile is corrupt")
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _add(words):  # type: ignore[no-untyped-def]
     """The sum of big-endian words, read as little-endian ones."""
     total = np.uint64(0)

@@ -13,8 +13,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from kernels.compiled import njit
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class CosmicConfig:
         return self.grow + 1
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _flag(
     excess: NDArray[np.float32],
     sigma: NDArray[np.float32],

@@ -9,9 +9,9 @@ row blocks.  A level is kept as a whole number and a remainder: raw values (belo
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiled import njit
 from kernels.fits.rowbytes import BLANK
 
 F32 = NDArray[np.float32]
@@ -27,13 +27,13 @@ SIGNAL, VARIANCE, LEVEL, SPAN, FIRST_PIECE = 0, 1, 2, 3, 4
 SAMPLED = FIRST_PIECE + PIECES
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _room(n):  # type: ignore[no-untyped-def]
     """Where `_medians` puts ``n`` values."""
     return np.full(-(-n // _BATCH) * _BATCH, BLANK, np.int32)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _at_most(values, limit):  # type: ignore[no-untyped-def]
     """How many of the values, a multiple of `_BATCH`, are at most ``limit``."""
     count = np.int32(0)
@@ -44,7 +44,7 @@ def _at_most(values, limit):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _medians(values, room):  # type: ignore[no-untyped-def]
     """Both middle values of some whole numbers that are not blank, by bisection: nothing is moved.
 
@@ -75,7 +75,7 @@ def _medians(values, room):  # type: ignore[no-untyped-def]
     return low, above
 
 
-@njit(cache=True, nogil=True)
+@njit
 def median_levels(rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32) -> None:
     """Median of each row's columns ``[first, last)``, as ``base + rest``.
 
@@ -96,7 +96,7 @@ def median_levels(rows: NDArray[np.int32], first: int, last: int, base: F32, res
                 base[k, y] = np.nan
 
 
-@njit(cache=True, nogil=True)
+@njit
 def signal(
     rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32, column: F32, gain: float, out: F32
 ) -> None:
@@ -126,7 +126,7 @@ def signal(
                 to[x] = ((np.float32(raw[x]) - whole) - part - above[x]) * factor
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _constant(raw):  # type: ignore[no-untyped-def]
     """Whether a row says one and the same everywhere: its amplifier is off."""
     count = np.int32(0)
@@ -136,7 +136,7 @@ def _constant(raw):  # type: ignore[no-untyped-def]
     return count == raw.size
 
 
-@njit(cache=True, nogil=True)
+@njit
 def finish(
     rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32, ceiling: int, headroom: float, mask: bool,
     bias: F32, dark: F32, seconds: F32, scales: F32, offsets: F32,
@@ -197,7 +197,7 @@ def finish(
                 saturated[k] += full
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _typical(steps, room):  # type: ignore[no-untyped-def]
     """Median of sizes of whole numbers, within the unit that the middle one stands for."""
     middle, _ = _medians(steps, room)
@@ -211,7 +211,7 @@ def _typical(steps, room):  # type: ignore[no-untyped-def]
     return part * 0.5 if middle == 0 else middle - 0.5 + part
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _pieces(row, level, out):  # type: ignore[no-untyped-def]
     """Mean of each of `PIECES` pieces of a row, above its level."""
     for k in range(PIECES):
@@ -224,7 +224,7 @@ def _pieces(row, level, out):  # type: ignore[no-untyped-def]
         out[k] = total / number - level if number else np.nan
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _span(row):  # type: ignore[no-untyped-def]
     """Largest less smallest value of a row; 0 where all are blank."""
     low, high = BLANK, _FIRST
@@ -234,7 +234,7 @@ def _span(row):  # type: ignore[no-untyped-def]
     return float(high) - float(low) if low <= high else 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit
 def sample(
     rows: NDArray[np.int32], picked: NDArray[np.int64], data: NDArray[np.int64], overscan: NDArray[np.int64],
     levels: NDArray[np.float64], out: NDArray[np.float64],
@@ -278,7 +278,7 @@ def sample(
                 to[VARIANCE] = (1.4826 * _typical(steps, room_of_steps)) ** 2 / 2
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _variance(values):  # type: ignore[no-untyped-def]
     origin, total, squares, number = 0.0, 0.0, 0.0, 0
     for value in values:

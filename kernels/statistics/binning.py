@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiled import njit
 
-@njit(cache=True, nogil=True)
+
+@njit
 def _add_row(row, mask, total, count):  # type: ignore[no-untyped-def]
     for x in range(row.shape[0]):
         good = (mask[x] == 0) & np.isfinite(row[x])
@@ -15,7 +16,7 @@ def _add_row(row, mask, total, count):  # type: ignore[no-untyped-def]
         count[x] += 1 if good else 0
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _average(image, mask, binning, small):  # type: ignore[no-untyped-def]
     """Fill ``small``; a mask of one row holds for all. Sums go down the rows first, then along them."""
     width = image.shape[1]

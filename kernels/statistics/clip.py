@@ -22,17 +22,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from kernels.compiled import njit
 from kernels.statistics.network import sort
 from kernels.statistics.simd import INDEX, LANES, Code, Mask, Variable, Vector
 
 F32 = NDArray[np.float32]
 
-#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
-BUILT_WITH: Final = "a3cd66b10a1e"
 STATISTICS: Final = {"MEANCLIP": 0, "MEDIAN": 1, "MEAN": 2, "SIGMACLIP": 3, "WEIGHTED": 4}
 IQR_TO_SIGMA: Final = 0.7413
 #: Variance of a median over that of a mean, for Gaussian noise and many inputs.
@@ -215,7 +214,7 @@ def _finish(typing: Any, state: Any, at: Any, image: Any, variance: Any, count: 
     return types.void(state, at, image, variance, count), generate
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _quartiles(n, stride):  # type: ignore[no-untyped-def]
     """Where base, median and quartiles of ``n`` sorted values lie; see `_begin`."""
     half, quarter, rest = 0.5 * (n - 1), 0.25 * (n - 1), 0.75 * (n - 1)
@@ -229,7 +228,7 @@ def _quartiles(n, stride):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _lane(flat, stride, n, at, f, base):  # type: ignore[no-untyped-def]
     """The same of a single lane."""
     place = f * (n - 1)
@@ -238,7 +237,7 @@ def _lane(flat, stride, n, at, f, base):  # type: ignore[no-untyped-def]
     return low + np.float32(place - k) * (high - low)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _hollow_lanes(flat, stride, n, at, scale, state):  # type: ignore[no-untyped-def]
     """Number of good values, base, median and first bounds of the lanes where some are masked."""
     for i in range(LANES):
@@ -259,7 +258,7 @@ def _hollow_lanes(flat, stride, n, at, scale, state):  # type: ignore[no-untyped
                 state[_MEAN + i], state[_LOW + i], state[_HIGH + i] = middle, middle - reach, middle + reach
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _start(flat, stride, n, at, quartiles, scale, state):  # type: ignore[no-untyped-def]
     """Base, median (as the mean), good values and the bounds of MEANCLIP's first pass; whether a lane is masked."""
     _begin(flat, at, quartiles[0], quartiles[1], (scale, np.float32(n)), state)
@@ -269,7 +268,7 @@ def _start(flat, stride, n, at, quartiles, scale, state):  # type: ignore[no-unt
     return hollow
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _first(flat, stride, at, state, lead):  # type: ignore[no-untyped-def]
     """Row of the first survivor of each lane."""
     for i in range(LANES):
@@ -277,7 +276,7 @@ def _first(flat, stride, at, state, lead):  # type: ignore[no-untyped-def]
             lead[i] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _sigmaclip(flat, stride, parts, at, nsigma, ddof, state, lead):  # type: ignore[no-untyped-def]
     """Clip about the median of the survivors until nothing changes."""
     state[_LOW : _LOW + LANES] = -_LARGEST
@@ -312,7 +311,7 @@ def _sigmaclip(flat, stride, parts, at, nsigma, ddof, state, lead):  # type: ign
             state[_HIGH + i] = min(state[_HIGH + i], np.float32((below + above) / 2 + reach))
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _everything(flat, at, stride, parts, state):  # type: ignore[no-untyped-def]
     """Mean, variance and number of all that is finite."""
     for i in range(LANES):
@@ -320,7 +319,7 @@ def _everything(flat, at, stride, parts, state):  # type: ignore[no-untyped-def]
     _clip_vector(flat, at, stride, parts, np.float32(0), 1, state)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _medians(flat, stride, n, image):  # type: ignore[no-untyped-def]
     state, quartiles = np.zeros(8 * LANES, np.float32), _quartiles(n, stride)
     for at in range(0, image.size, LANES):
@@ -329,7 +328,7 @@ def _medians(flat, stride, n, image):  # type: ignore[no-untyped-def]
             image[at + i] = state[_BASE + i] + state[_MEAN + i] if state[_GOOD + i] > 0 else np.nan
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _middle(n, rows):  # type: ignore[no-untyped-def]
     """Begin and end of the middle part of ``n`` sorted values, multiples of four rows, and the end of all."""
     first, last = (n + 19) // 20 * 4, 4 * n // 5 // 4 * 4
@@ -338,7 +337,7 @@ def _middle(n, rows):  # type: ignore[no-untyped-def]
     return first, last, rows
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _reduce(flat, stride, rows, n, rule, factors, image, variance, count, first):  # type: ignore[no-untyped-def]
     """Reduce a sorted cube."""
     state, lead = np.zeros(8 * LANES, np.float32), np.empty(LANES, np.int64)

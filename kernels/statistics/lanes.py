@@ -2,9 +2,6 @@
 
 Everything here is expanded where it is used.  No address is checked: that is up
 to whoever asks.
-
-After a change here set ``BUILT_WITH`` in the files that use it: numba keeps compiled
-functions under the date of their own file.
 """
 
 from __future__ import annotations

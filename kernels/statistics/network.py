@@ -18,16 +18,15 @@ from functools import cache
 from typing import Any, Final
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from kernels.compiled import njit
 from kernels.statistics.simd import INDEX, LANES, Code
 
 F32 = NDArray[np.float32]
 
-#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
-BUILT_WITH: Final = "a3cd66b10a1e"
 #: Pixels that a row of a cube is padded to a multiple of.
 TILE: Final = 64
 #: Sizes of the straight-line networks; above the last one a table.
@@ -107,13 +106,13 @@ def _exchange(typing: Any, flat: Any, low: Any, high: Any) -> Any:
     return types.void(flat, low, high), generate
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _straight(flat, stride, size):  # type: ignore[no-untyped-def]
     for at in range(0, stride, LANES):
         _sort_vectors(flat, at, stride, size)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _by_table(flat, stride, pairs):  # type: ignore[no-untyped-def]
     for at in range(0, stride, TILE):
         for k in range(pairs.shape[0]):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kernels.camera.geometry import Box
+from kernels.compiled import njit
 
 #: Bins between the ends of the sample; with two for what lies beyond and one for bad pixels they stay in the cache.
 BINS = 2000
@@ -18,7 +18,7 @@ EVERY = 499
 TAIL = 0.005
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _bins(values, mask, low, scale, bins):  # type: ignore[no-untyped-def]
     """Bin of each pixel of a row; in float64, where nothing overflows. A larger value is never in a lower bin."""
     for x in range(values.shape[0]):
@@ -26,7 +26,7 @@ def _bins(values, mask, low, scale, bins):  # type: ignore[no-untyped-def]
         bins[x] = np.uint16(place) if (mask[x] == 0) & np.isfinite(values[x]) else BAD
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _count(image, mask, low, scale, x0, x1, counts):  # type: ignore[no-untyped-def]
     """Good pixels in each bin; neighbours go to separate counters, which need not wait for one another."""
     bins = np.empty(x1 - x0, np.uint16)
@@ -36,7 +36,7 @@ def _count(image, mask, low, scale, x0, x1, counts):  # type: ignore[no-untyped-
             counts[x & 3, bins[x]] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _keep(image, mask, low, scale, x0, x1, wanted, kept):  # type: ignore[no-untyped-def]
     """Copy the pixels of the wanted bins; ``kept`` has room for one more."""
     bins, n = np.empty(x1 - x0, np.uint16), 0

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from kernels.camera.geometry import Box
+from kernels.compiled import njit
 from kernels.statistics.clip import IQR_TO_SIGMA
 from kernels.statistics.percentiles import percentiles
 from kernels.statistics.simd import INDEX, LANES, Code, Variable
 
 F32 = NDArray[np.float32]
-
-#: Of the file that writes vector code into the functions here; `tests/kernels/test_compiled.py` says why.
-BUILT_WITH: Final = "a3cd66b10a1e"
 
 
 @intrinsic
@@ -47,7 +45,7 @@ def _add_row(typing: Any, row: Any, end: Any, base: Any, low: Any, high: Any, to
     return types.void(row, end, base, low, high, totals), generate
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _within(image, x0, x1, base, low, high):  # type: ignore[no-untyped-def]
     """Sum, sum of squares and number of the ``d = x - base`` of columns ``[x0, x1)`` in ``low <= d <= high``."""
     totals = np.zeros(3 * LANES)

@@ -4,9 +4,6 @@ numba leaves it to the compiler to find vectors in loops; what it does not find
 costs a factor of four to forty.  Here an intrinsic writes the vector code itself,
 with numpy's operators on `Vector`.  LLVM splits vectors that are wider than the
 processor's registers, so the same code runs everywhere.
-
-After a change here set ``BUILT_WITH`` in the files that use it: numba keeps compiled
-functions under the date of their own file.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ bit of a weighted mean, the order of the exposures does.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiled import njit
 from kernels.statistics import clip
 
 F32 = NDArray[np.float32]
@@ -19,7 +19,7 @@ F64 = NDArray[np.float64]
 _HEAVY = 0.4
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _weigh(cube, n, weights, image, variance, count):  # type: ignore[no-untyped-def]
     for p in range(image.size):
         heavy, largest, total, number = 0.0, 0.0, 0.0, 0
@@ -112,7 +112,7 @@ def clipped_weighted_mean(
     return good.sum(axis=0)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _propagate(values, variances, low, high, weights, factors, out):  # type: ignore[no-untyped-def]
     for p in range(out.size):
         total, heavy, number = 0.0, 0.0, 0

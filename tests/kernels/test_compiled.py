@@ -1,36 +1,97 @@
-"""Compiled code is kept by numba under the date of its own file, whatever it was made of."""
+"""Compiled code is kept on disk by the sources that it was made of, and warming makes all of it."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import kernels
+from kernels import compiled
 from kernels.warm import compile_all
 
 FOLDER = Path(kernels.__file__).parent
-#: What writes code into other files' compiled functions.
-WRITERS = ("lanes", "simd")
+#: Beside the sources: what another file's compiled function is made of.
+PARTS = """
+from kernels.compiled import njit
+from numba import types
+from numba.extending import intrinsic
+CONSTANT = 1
+
+@njit
+def helper():
+    return 20
+
+@intrinsic
+def written(typing):
+    return types.int64(), lambda context, *_: context.get_constant(types.int64, 300)
+"""
+WHOLE = """
+from kernels.compiled import njit
+from kernels.statistics.parts import CONSTANT, helper, written
+
+@njit
+def whole():
+    return CONSTANT + helper() + written()
+"""
+ASK = "from kernels.isr.whole import whole; print(whole(), sum(whole.stats.cache_hits.values()))"
 
 
-def users(writer: str) -> list[Path]:
-    """The files that use a writer and have compiled functions."""
-    texts = {file: file.read_text() for file in sorted(FOLDER.rglob("*.py"))}
-    use = f"from kernels.statistics.{writer} import"
-    return [file for file, text in texts.items() if use in text and "@njit" in text]
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of the kernels with two files more."""
+    shutil.copytree(FOLDER, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "kernels" / "statistics" / "parts.py").write_text(PARTS)
+    (tmp_path / "kernels" / "isr" / "whole.py").write_text(WHOLE)
+    return tmp_path
 
 
-@pytest.mark.parametrize("writer", WRITERS)
-def test_a_changed_writer_changes_the_files_that_were_compiled_with_it(writer: str) -> None:
-    """Each of them names the writer that it was compiled with, so that a change there dates the file anew."""
-    digest = hashlib.sha256((FOLDER / "statistics" / f"{writer}.py").read_bytes()).hexdigest()[:12]
-    assert users(writer)
-    for file in users(writer):
-        assert f'"{digest}"' in file.read_text(), f"{file.name}: set BUILT_WITH to {digest!r}"
+def ask(sources: Path) -> tuple[int, int]:
+    """Call the function in a new process: its result, and the times that its machine code came from the cache."""
+    line = [sys.executable, "-P", "-c", ASK]
+    environment = {**os.environ, "PYTHONPATH": str(sources), "NUMBA_CACHE_DIR": str(sources / "cache")}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
+    result, hits = done.stdout.split()
+    return int(result), int(hits)
+
+
+def test_what_changes_in_another_file_is_compiled_again(sources: Path) -> None:
+    parts = sources / "kernels" / "statistics" / "parts.py"
+    assert [ask(sources), ask(sources)] == [(321, 0), (321, 1)]
+    for then, now, result in (("= 1", "= 2", 322), ("return 20", "return 40", 342), ("300", "500", 542)):
+        parts.write_text(parts.read_text().replace(then, now))
+        assert [ask(sources), ask(sources)] == [(result, 0), (result, 1)]
+    assert len([*(sources / "cache").glob("isr_*/kernels-*")]) == 4
+    parts.write_text(PARTS)
+    assert ask(sources) == (321, 1)
+
+
+def test_compiled_functions_lie_where_the_digest_looks() -> None:
+    files = {file.relative_to(FOLDER) for file in FOLDER.rglob("*.py") if "\n@njit" in file.read_text()}
+    assert {file.parts[0] for file in files} <= {*compiled.ROOMS}
+    assert len(files) > 10
+
+
+def test_machine_code_of_former_sources_is_removed_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day, now = 86400, time.time()
+    used, old, recent, other = (tmp_path / name for name in ("kernels-a", "kernels-b", "kernels-c", "others-d"))
+    for folder, age in ((used, 40), (old, 31), (recent, 29), (other, 40)):
+        folder.mkdir()
+        (folder / "f.nbc").touch()
+        os.utime(folder, (now - age * day,) * 2)
+    monkeypatch.setattr(compiled, "_folders", {used})
+    compiled.remove_old()
+    assert sorted(tmp_path.iterdir()) == [used, recent, other]
+    assert now - used.stat().st_mtime < day
 
 
 def _dotted(file: Path) -> str:
@@ -41,34 +102,6 @@ def _compiled(tree: ast.Module) -> dict[str, ast.FunctionDef]:
     """The functions of a module that numba compiles."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     return {f.name: f for f in functions if any("njit" in ast.unparse(d) for d in f.decorator_list)}
-
-
-def _called(tree: ast.Module, function: ast.FunctionDef) -> set[tuple[str, str]]:
-    """(module, function) of the project that a function calls in other files."""
-    sources = {
-        alias.asname or alias.name: (node.module, alias.name)
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("kernels")
-        for alias in node.names
-    }
-    found = set()
-    for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
-        head, *tail = ast.unparse(call.func).split(".")
-        if head in sources:
-            module, name = sources[head]
-            found.add((f"{module}.{name}", tail[0]) if tail else (module, name))
-    return found
-
-
-def test_compiled_functions_call_none_of_another_file() -> None:
-    """numba would go on using what was compiled with the other file's former code."""
-    trees = {_dotted(file): ast.parse(file.read_text()) for file in FOLDER.rglob("*.py")}
-    compiled = {module: _compiled(tree) for module, tree in trees.items()}
-    assert sum(map(len, compiled.values())) > 20
-    for module, functions in compiled.items():
-        for name, function in functions.items():
-            for there, called in _called(trees[module], function):
-                assert called not in compiled.get(there, {}), f"{module}.{name} calls {there}.{called}"
 
 
 def _entries(tree: ast.Module) -> set[str]:
