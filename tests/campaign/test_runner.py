@@ -210,7 +210,7 @@ class TestChunk:
 
 def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that ends well and says nothing has failed."""
-    monkeypatch.setattr("campaign.running.runner.LATE_SECONDS", 0.1)
+    monkeypatch.setattr("campaign.running.record.LATE_SECONDS", 0.1)
     monkeypatch.setattr("campaign.running.retry.PAUSES_S", (0.0,))
     tried = []
 
