@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from campaign.errors import ConfigurationError, SubmissionRefused
+from campaign.jobs.logs import complaint, lines_of
 
 PR_SET_PDEATHSIG = 1
 #: A disk with less is full: its last block is for the superuser, byte.
@@ -176,20 +176,9 @@ def _kept(log: Path) -> Path:
     return Path(file.name)
 
 
-def complaint(log: Path) -> str:
-    """The line of a log that says why: the kernel's own error, else the last exception's, else a launcher's."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    exceptions = [line for line in lines if line[:1].isalpha() and "Error" in line.split(":")[0]]
-    shells = [m[1] for m in (re.match(r"\S+: line \d+: (.+)", line) for line in lines) if m]
-    programs = [line for line in lines if "execve" in line]
-    launchers = [line for line in lines if re.match(r"[\w.-]+: error: ", line)]
-    return next(iter([*errors, *exceptions[-1:], *shells, *programs, *launchers]), "")
-
-
 def cause(log: Path, code: int) -> str:
     """Why a job died, from its log and its exit code."""
-    return complaint(log) or f"the kernel ended with code {code}{_no_room(log.parent)}"
+    return complaint(lines_of(log)) or f"the kernel ended with code {code}{_no_room(log.parent)}"
 
 
 def _no_room(folder: Path) -> str:

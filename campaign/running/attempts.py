@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from campaign.jobs.death import Cause, Death
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
-from campaign.running.backend import Death
 from campaign.running.record import Record
 from campaign.running.requests import Requests
 from campaign.running.retry import Budget
@@ -38,7 +38,7 @@ class Attempts:
         if label not in self._budgets:
             group, last = self._groups[label], self._record.outcome.jobs.get(label, {})
             self._budgets[label] = Budget({**group.resources, **last.get("resources", {})}, group.policy)
-            if last.get("cause") in ("memory", "walltime"):
+            if last.get("cause") in (Cause.MEMORY, Cause.WALLTIME):
                 self._budgets[label].again(last["cause"])
         return self._budgets[label]
 
@@ -60,10 +60,10 @@ class Attempts:
         """
         self._record.wait_told([task for tasks, why in jobs if not why for task in tasks])
         for tasks, why in jobs:
-            if why.cause == "cancelled" and self._requests.ending:
+            if why.cause is Cause.CANCELLED and self._requests.ending:
                 continue  # by us: the task was not begun
             if untold := self._record.untold(tasks):
-                detail = {"error": why or SILENT, "cause": why.cause, "code": why.code}
+                detail = {"error": why.why or SILENT, "cause": why.cause, "code": why.code}
                 self._record.write_all(untold[0].partition(":")[0], "failed", dict.fromkeys(untold, detail))
         self._record.drain()
         reach("tasks-settled")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from campaign.errors import AGAIN, CampaignError, ConfigurationError, TransientError
+from campaign.jobs.death import KERNEL_CODES, Cause, Death
 from campaign.jobs.launch import JOB, cause, cores, end_named, launch
 from campaign.killpoints import reach
 
@@ -38,31 +39,6 @@ class Refused(CampaignError):
     """The scheduler took a job not at all: nothing of it is queued."""
 
     exit_code = 4
-
-
-class Death(str):
-    """Why a job died; empty where it did not.
-
-    Attributes
-    ----------
-    cause : `str`
-        ``infrastructure``, ``memory``, ``walltime``, ``cancelled``, ``failed``, or one of `KERNEL_CODES`.
-    code : `int` or `None`
-        How it ended, where it is known.
-    """
-
-    cause: str
-    code: int | None
-
-    def __new__(cls, why: str, cause: str = "infrastructure", code: int | None = None) -> Death:
-        """Make one of its text."""
-        death = super().__new__(cls, why)
-        death.cause, death.code = cause, code
-        return death
-
-
-#: How a kernel ends that could not go on (`kernels.errors.EXIT_CODES`): another try would end alike.
-KERNEL_CODES = {3: "configuration", 65: "data", 70: "code", 74: "disk"}
 
 
 def nothing_wrong() -> str:
@@ -216,12 +192,12 @@ class Local:
         reach("job-accepted")
         code = launch(path, ranks, log, self._living, name)
         if code in (0, 1):
-            return Death("")
+            return Death()
         # A signal's is nobody's fault here: another process, or the kernel's own lack of memory, sent it.
-        kind = KERNEL_CODES.get(code, "infrastructure" if code in KILLED else "failed")
-        why = Death(cause(log, code), kind, code)
-        say("died", {"error": why, "name": name, "cause": kind, "code": code})
-        return why
+        kind = KERNEL_CODES.get(code, Cause.INFRASTRUCTURE if code in KILLED else Cause.FAILED)
+        death = Death(cause(log, code), kind, code)
+        say("died", {"error": death.why, "name": name, "cause": kind, "code": code})
+        return death
 
     def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
         """Nothing outlives its driver here; see `Backend.adopt`."""

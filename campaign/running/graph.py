@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from campaign.errors import AGAIN, CampaignError, TransientError
+from campaign.jobs.death import Cause, Death
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.running import chunk
-from campaign.running.backend import Backend, Death, Refused, Say, Workers, require_dask
+from campaign.running.backend import Backend, Refused, Say, Workers, require_dask
 from campaign.running.chunk import Answer
 from campaign.running.retry import Budget
 from slurm import secure
@@ -264,7 +265,7 @@ def _known(nodes: Nodes, client: Any) -> Iterator[None]:
         """The only sign is an event of the nanny's, or a word of the scheduler that ended a worker's job."""
         before, seen[0] = seen[0], len(client.get_events("worker-restart-memory"))
         died = nodes.outcome.jobs.get("workers", {}).pop("cause", "")
-        return seen[0] > before or died == "memory"
+        return seen[0] > before or died == Cause.MEMORY
 
     _RUNS[nodes.plan.run], nodes.short_of_memory = nodes, short_of_memory
     try:
@@ -361,7 +362,7 @@ def _answer(part: Any, why: str) -> Answer:
         return Answer(str(part.exception()))
     if why == DRAINED:
         return Answer(drained=True)
-    return Answer(why, "configuration") if why else Answer(LOST)
+    return Answer(why, Cause.CONFIGURATION) if why else Answer(LOST)
 
 
 def _wait(nodes: Nodes, futures: Mapping[str, Any], workers: Workers, client: Any) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: The others are for good: the same would happen (data, configuration, code, killed), or somebody wants it so
-#: (cancelled).
-RETRIED = frozenset({"memory", "walltime", "infrastructure", "failed"})
+from campaign.jobs.death import Cause
+
+#: Other causes are never retried: the same would happen again (data, configuration, code, disk, killed), or the end
+#: was asked for (cancelled).
+RETRIED = frozenset({Cause.MEMORY, Cause.WALLTIME, Cause.INFRASTRUCTURE, Cause.FAILED})
 #: Of the scheduler, a node, the network: not charged to the tasks, and not for ever.
 INFRASTRUCTURE = 5
 #: The time is doubled so often.
@@ -52,11 +54,11 @@ class Budget:
         if cause not in RETRIED:
             return False
         self._used[cause] += 1
-        if cause == "memory":
+        if cause == Cause.MEMORY:
             return self._more_memory()
-        if cause == "walltime":
+        if cause == Cause.WALLTIME:
             return self._more_time()
-        if cause == "infrastructure":
+        if cause == Cause.INFRASTRUCTURE:
             return self._used[cause] <= INFRASTRUCTURE
         unless = self.policy.get("retryUnlessExit") or []
         return code not in unless and self._used[cause] <= int(self.policy.get("numberOfRetries", RETRIES))
@@ -64,7 +66,7 @@ class Budget:
     @property
     def pause_s(self) -> float:
         """How long to wait before the next try, second: a node that is being rebooted takes its time."""
-        lost = self._used["infrastructure"]
+        lost = self._used[Cause.INFRASTRUCTURE]
         return PAUSES_S[min(lost - 1, len(PAUSES_S) - 1)] if lost else 0.0
 
     def _more_memory(self) -> bool:
@@ -76,4 +78,4 @@ class Budget:
 
     def _more_time(self) -> bool:
         self.resources = {**self.resources, "minutes": 2 * self.resources.get("minutes", MINUTES)}
-        return self._used["walltime"] <= WALLTIME
+        return self._used[Cause.WALLTIME] <= WALLTIME

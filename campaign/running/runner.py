@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from campaign.jobs.death import Cause, Death
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
 from campaign.running import graph, jobfiles
 from campaign.running.attempts import Attempts
-from campaign.running.backend import Backend, Death, Local, Refused, Say
+from campaign.running.backend import Backend, Local, Refused, Say
 from campaign.running.chunk import Answer, clear
 from campaign.running.record import POLL_SECONDS, Listener, Record
 from campaign.running.requests import Cancelled, Requests
@@ -168,8 +169,8 @@ class Runner:
                 continue
             for task in (t for t in chunk if t.name in answer.killers):
                 why = f"it has cost {answer.killers[task.name]} workers; the last words are in the workers' logs"
-                jobs.append(([task], Death(why, "memory" if memory else "killed")))
-            cause = "memory" if memory and answer.cause == "infrastructure" else answer.cause
+                jobs.append(([task], Death(why, Cause.MEMORY if memory else Cause.KILLED)))
+            cause = Cause.MEMORY if memory and answer.cause is Cause.INFRASTRUCTURE else answer.cause
             jobs.append(([t for t in chunk if t.name not in answer.killers], Death(answer.why, cause)))
         self._attempts.settle([([t for t in tasks if t.name not in self.outcome.skipped], why) for tasks, why in jobs])
         self._attempts.again(self._groups[label])
@@ -219,4 +220,4 @@ class Runner:
         self._record.drain()
         if not self.outcome.published:
             raise refusal
-        return Death(str(refusal), "configuration")
+        return Death(str(refusal), Cause.CONFIGURATION)

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from campaign.jobs.launch import complaint
+from campaign.jobs.death import KERNEL_CODES, Cause, Death
+from campaign.jobs.logs import complaint, lines_of
 from campaign.killpoints import reach
-from campaign.running.backend import KERNEL_CODES, Death, Refused, Resources, Say, Workers
+from campaign.running.backend import Refused, Resources, Say, Workers
 from campaign.running.retry import MEMORY_MIB, MINUTES
 from slurm import commands, scripts
 from slurm.commands import SlurmError
@@ -102,11 +103,10 @@ class Slurm:
     def _waited(self, job: str, name: str, log: Path, say: Say) -> Death:
         status = self._end(job, name, log)
         self._names.discard(name)
-        why = _why(status, log)
-        if why:
-            about = {"state": status.slurm, "cause": why.cause, "code": why.code}
-            say("died", {"error": why, "name": name, "job": job, **about})
-        return why
+        if death := _death(status, log):
+            about = {"state": status.slurm, "cause": death.cause, "code": death.code}
+            say("died", {"error": death.why, "name": name, "job": job, **about})
+        return death
 
     def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
         """Wait for a job of an earlier driver; of one that has ended meanwhile Slurm may still know why.
@@ -232,15 +232,15 @@ def _wanted(resources: Resources, ranks: int) -> scripts.Resources:
     )
 
 
-def _why(status: Status, log: Path) -> Death:
-    """Why a job died; nothing where its kernel came to its end."""
+def _death(status: Status, log: Path) -> Death:
+    """Put together what Slurm and the log say of a job's end."""
     if status.state is State.DONE or (status.state is State.FAILED and status.exit_code == TASKS_FAILED):
-        return Death("")
+        return Death()
     end = status.slurm or "Slurm knows it no longer"
-    said = complaint(log)
+    said = complaint(lines_of(log))
     code = int(status.exit_code.partition(":")[0] or 0) if status.exit_code else None
     text = f"job {status.job}: {end}" + (f", exit {status.exit_code}" if status.exit_code else "")
-    kind = status.reason or "infrastructure"
-    if status.state is State.FAILED and kind == "failed":
-        kind = {**KERNEL_CODES, **dict.fromkeys(NO_COMMAND, "configuration")}.get(code or 0, kind)
+    kind = Cause(status.reason or Cause.INFRASTRUCTURE)
+    if status.state is State.FAILED and kind is Cause.FAILED:
+        kind = {**KERNEL_CODES, **dict.fromkeys(NO_COMMAND, Cause.CONFIGURATION)}.get(code or 0, kind)
     return Death(f"{text}: {said}" if said else text, kind, code)

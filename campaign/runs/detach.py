@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from campaign.errors import SubmissionRefused, TransientError
+from campaign.jobs.logs import last_words, lines_of
 from campaign.journal import claim
 from campaign.journal.plan import Plan
 from campaign.planning.allocation import site_of
@@ -88,9 +89,9 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
         if process.poll() is not None:
             if process.returncode == 0:
                 break
-            last = log.read_text(errors="replace").strip().splitlines()[-3:]
-            do = f"campaign restart {plan.run} goes on with the run"
-            raise TransientError(f"the driver ended: {' '.join(last)}", where=str(log), do=do)
+            why = last_words(lines_of(log)) or "it said nothing"
+            do = f"campaign restart {plan.run} resumes the run"
+            raise TransientError(f"the driver ended: {why}", where=str(log), do=do)
         if time.monotonic() > until:
             raise TransientError(f"the driver has not begun in {BEGINS_S:.0f} s", where=str(log))
         time.sleep(POLL_S)
