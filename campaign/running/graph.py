@@ -23,19 +23,19 @@ from campaign.jobs.death import Cause, Death
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.running import chunk
-from campaign.running.backend import Backend, Refused, Say, Workers, require_dask
 from campaign.running.chunk import Answer
 from campaign.running.retry import Budget
-from slurm import secure
+from campaign.schedulers import secure
+from campaign.schedulers.protocol import Backend, Refused, Say, Workers
 
 T = TypeVar("T")
 POLL_SECONDS = 0.05
 #: Quanta a Dask task: chunking beats every other way of scheduling small work.
 CHUNK = 20
-#: What every cluster of a run is made with, beside `slurm.secure.SETTINGS`: the scheduler does not hold tasks back, and
-#: does not leave the only copy of what the driver's own worker has made on one that may be lost.  It gives up a chunk
-#: after as many losses as tell a chunk which of its quanta kill workers; one that it gives up for what others did is
-#: tried again in another round.
+#: Configuration of a run's clusters, beside `campaign.schedulers.secure.SETTINGS`: the scheduler does not hold tasks
+#: back, and does not leave the only copy of a result of the driver's own worker on one that may be lost.  It gives up a
+#: chunk after as many losses as tell the chunk which of its quanta kill workers; another round tries a chunk again that
+#: was given up for what others did.
 SETTINGS = {
     "distributed.scheduler.worker-saturation": "inf",
     "distributed.scheduler.allowed-failures": chunk.DEATHS + 1,
@@ -209,7 +209,7 @@ def run(nodes: Nodes, groups: Sequence[Group]) -> None:
 
 
 def _here_alone(nodes: Nodes, groups: Sequence[Group]) -> None:
-    require_dask()
+    secure.pin()
     from dask.local import get_sync
 
     labels = {group.label for group in groups}
@@ -225,7 +225,7 @@ def _wanted(nodes: Nodes, groups: Sequence[Group]) -> dict[str, int]:
 
 def _on_workers(nodes: Nodes, groups: Sequence[Group], number: Iterator[int]) -> list[Group]:
     """Run groups on a cluster's workers; give those that are left for others."""
-    require_dask()
+    secure.pin()
     import dask
 
     backend, wanted = nodes.backend, _wanted(nodes, groups)

@@ -17,7 +17,7 @@ class Cancelled(KeyboardInterrupt):
 
 
 class Endable(Protocol):
-    """Part of a backend that ends jobs; see `campaign.running.backend.Backend`."""
+    """Part of a backend that ends jobs; see `campaign.schedulers.protocol.Backend`."""
 
     def drain(self) -> None:
         """Cancel waiting jobs."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from campaign.jobs.death import Cause
+from campaign.schedulers.protocol import MEMORY_MIB, MINUTES
 
 #: Other causes are never retried: the same would happen again (data, configuration, code, disk, killed), or the end
 #: was asked for (cancelled).
@@ -20,8 +21,6 @@ WALLTIME = 3
 PAUSES_S = (0.0, 1.0, 5.0, 20.0, 60.0)
 #: Where a template says nothing: times, factor on the memory, and its limit, MiB.
 RETRIES, MULTIPLIER, LIMIT_MIB = 5, 2.0, 491520
-#: What a job asks for, where nobody says.
-MEMORY_MIB, MINUTES = 2048, 60
 
 
 @dataclass

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from campaign.jobs.death import Cause, Death
+from campaign.jobs.launch import kernel
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
 from campaign.running import graph, jobfiles
 from campaign.running.attempts import Attempts
-from campaign.running.backend import Backend, Local, Refused, Say
 from campaign.running.chunk import Answer, clear
 from campaign.running.record import POLL_SECONDS, Listener, Record
 from campaign.running.requests import Cancelled, Requests
 from campaign.running.retry import Budget
+from campaign.schedulers.local import Local
+from campaign.schedulers.protocol import Backend, Refused, Say
 
 __all__ = ["Cancelled", "Listener", "Run", "Runner"]
 
@@ -209,7 +211,7 @@ class Runner:
         self._attempts.carry(group, attempt)
         reach("job-submitting")
         try:
-            return self.backend.job(path, group.ranks, log, job, budget.resources, say)
+            return self.backend.job(kernel(path), group.ranks, log, job, budget.resources, say)
         except Refused as refusal:
             return self.refused(refusal)
         finally:

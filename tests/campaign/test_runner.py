@@ -29,11 +29,12 @@ from campaign.journal.events import Event, read
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan
 from campaign.running import chunk
-from campaign.running.backend import STARTS, Local, Workers
 from campaign.running.graph import CHUNK, chunked
 from campaign.running.retry import INFRASTRUCTURE
 from campaign.running.runner import Runner
-from slurm import secure
+from campaign.schedulers import secure
+from campaign.schedulers.local import STARTS, Local
+from campaign.schedulers.protocol import Workers
 from tests.campaign import plans
 from tests.conftest import ROOT
 
