@@ -1,8 +1,21 @@
 """Errors that a kernel can raise for a reason that the operator can act on."""
 
-#: How a job ends that could not go on, by what that is put down to; 0: done, 1: tasks failed.  The driver has the
-#: same numbers.
-EXIT_CODES = {"configuration": 3, "data": 65, "code": 70, "disk": 74}
+from enum import StrEnum
+from typing import Final
+
+
+class Cause(StrEnum):
+    """Cause of a kernel's failure, in the words of journals and of the driver (`campaign.jobs.death.Cause`)."""
+
+    #: A defect of the kernel.
+    CODE = "code"
+    CONFIGURATION = "configuration"
+    DATA = "data"
+    DISK = "disk"
+
+
+#: Exit code of a job that could not go on; 0: done, 1: tasks failed.  The driver has the same numbers.
+EXIT_CODES: Final = {Cause.CONFIGURATION: 3, Cause.DATA: 65, Cause.CODE: 70, Cause.DISK: 74}
 
 
 class KernelError(Exception):
@@ -10,18 +23,17 @@ class KernelError(Exception):
 
     Attributes
     ----------
-    cause : `str`
-        What a failure is put down to: ``data``, ``configuration`` or ``disk``.  Journals, exit codes and the driver's
-        own words for a chunk of quanta all come from here.
+    cause : `Cause`
+        Taken over by journals, exit codes and the driver's account of a chunk of quanta.
     """
 
-    cause = "data"
+    cause = Cause.DATA
 
 
 class JobError(KernelError):
     """The job file is not one that this version can run."""
 
-    cause = "configuration"
+    cause = Cause.CONFIGURATION
 
 
 class DataError(KernelError):

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from kernels import table
-from kernels.errors import EXIT_CODES, JobError, KernelError
+from kernels.errors import EXIT_CODES, Cause, JobError, KernelError
 from kernels.jobs.job import Job, load
 from kernels.jobs.ports import shut_inherited
 from kernels.killpoints import disarm
@@ -196,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _end(EXIT_CODES[error.cause])
     except Exception:  # a defect: Python's own exit code for it would read as "tasks failed"
         _say(traceback.format_exc())
-        return _end(EXIT_CODES["code"])
+        return _end(EXIT_CODES[Cause.CODE])
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ WALLTIME_CODE: Final = 124
 #: What it says where its command could not begin: no such interpreter, or one without the packages.
 UNABLE_CODE: Final = 3
 
-_CAUSES: Final[dict[str, str]] = {
+CAUSES: Final[dict[str, str]] = {
     "BOOT_FAIL": "infrastructure",
     "CANCELLED": "cancelled",
     "DEADLINE": "walltime",
@@ -201,7 +201,7 @@ def cause_of(text: str, why: str = "", exit_code: str = "", log: str | None = No
     state = state_of(text)
     if state not in (State.FAILED, State.RETRY):
         return ""
-    known = next((_CAUSES[word] for word in words(text) if word in _CAUSES), "")
+    known = next((CAUSES[word] for word in words(text) if word in CAUSES), "")
     return known or _told(log or "") or _failure(why, exit_code, log is None)
 
 

@@ -1,9 +1,8 @@
 """Dask workers as Slurm jobs: dask-jobqueue's cluster, with this package's scripts and commands.
 
-dask-jobqueue keeps the number of workers; scripts, submission and cancelling
-are ours, so that a site's template, quoting, environment and time-outs are
-those of every other job.  Workers that are wanted at the same time are one
-array: two commands, however many there are.
+dask-jobqueue keeps the number of workers, builds their command lines and
+follows their states.  Workers that are wanted at the same time are one array:
+two commands, however many there are.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import itertools
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,6 @@ from typing import Any
 from distributed.deploy.spec import ProcessInterface
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from slurm import secure
 from slurm.commands import SlurmError, cancel, queue, submit
 from slurm.scripts import Resources, Scheduler, array_script, keep, log_of, write_commands
 from slurm.states import State, Status
@@ -72,9 +71,12 @@ class Wanted:
     folder : `~pathlib.Path`
         Takes scripts and logs.
     say : callable
-        Told what befalls workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with ``error``.
-    keys : `~pathlib.Path`
-        What `slurm.secure.keys` made, where the nodes see it.
+        Called with what befalls workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with
+        ``error``.
+    module : sequence of `str`
+        Python module that is a worker, and its first arguments; ``dask worker``'s follow, its address the first.
+    cluster : mapping
+        Options of the cluster: ``protocol``, ``security``, ``scheduler_options``.
     """
 
     scheduler: Scheduler
@@ -82,17 +84,26 @@ class Wanted:
     name: str
     folder: Path
     say: Say
-    keys: Path
+    module: Sequence[str]
+    cluster: Mapping[str, Any]
 
-    def command(self, address: str, worker: str) -> list[str]:
-        """The command line of a worker."""
+    def options(self) -> dict[str, Any]:
+        """Give the options of dask-jobqueue's cluster; it joins words to a command line, so they are quoted here."""
         seconds = 60 * self.resources.minutes
-        line = [self.scheduler.python, "-P", "-m", "slurm.worker", str(self.keys.absolute()), address, "--name", worker]
         memory = max(self.resources.memory_mib - NANNY_MIB, self.resources.memory_mib // 2)
-        line += ["--nthreads", "1", "--memory-limit", f"{memory}MiB", "--resources", "quantum=1"]
-        line += ["--nanny", "--death-timeout", str(ORPHANED_S)]
-        line += ["--lifetime", f"{LIFETIME * seconds:.0f}s", "--lifetime-stagger", f"{STAGGER * seconds:.0f}s"]
-        return [*line, "--interface", self.scheduler.interface] if self.scheduler.interface else line
+        lifetime = ["--lifetime", f"{LIFETIME * seconds:.0f}s", "--lifetime-stagger", f"{STAGGER * seconds:.0f}s"]
+        return {
+            "name": self.name,
+            "cores": 1,
+            "processes": 1,
+            "memory": f"{memory}MiB",
+            "python": f"{shlex.quote(self.scheduler.python)} -P",
+            "worker_command": shlex.join(self.module),
+            "worker_extra_args": ["--resources", "quantum=1", "--nanny", *lifetime],
+            "death_timeout": ORPHANED_S,
+            "interface": self.scheduler.interface or None,
+            **self.cluster,
+        }
 
 
 @dataclass
@@ -116,13 +127,13 @@ class Pool:
     stillborn: int = 0
     last: str = ""
     closing: bool = False
-    _queue: list[tuple[str, str, asyncio.Future[str]]] = field(default_factory=list)
+    _queue: list[tuple[str, Sequence[str], asyncio.Future[str]]] = field(default_factory=list)
     _arrays: Iterator[int] = field(default_factory=itertools.count)
 
-    async def start(self, address: str, worker: str) -> str:
-        """Submit a worker's job, with those that are wanted at the same time; give its id."""
+    async def start(self, worker: str, command: Sequence[str]) -> str:
+        """Submit a worker's job, with those that are wanted at the same time; give its id, empty if it is refused."""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._queue.append((address, worker, answer))
+        self._queue.append((worker, command, answer))
         if len(self._queue) == 1:
             await asyncio.sleep(TOGETHER_S)
             batch, self._queue = self._queue, []
@@ -131,14 +142,14 @@ class Pool:
                 await self._submit(batch[first : first + most])
         return await answer
 
-    async def _submit(self, batch: Sequence[tuple[str, str, asyncio.Future[str]]]) -> None:
-        lines = [self.wanted.command(address, worker) for address, worker, _ in batch]
+    async def _submit(self, batch: Sequence[tuple[str, Sequence[str], asyncio.Future[str]]]) -> None:
+        lines = [command for _, command, _ in batch]
         try:
             job = await asyncio.to_thread(self._array, lines)
         except Exception as error:  # nobody awaits this but who waits for a worker: it must be told, whatever it is
             self._missed(error, len(batch))
             job = ""
-        for n, (_, worker, answer) in enumerate(batch):
+        for n, (worker, _, answer) in enumerate(batch):
             if job:
                 self.living[worker] = f"{job}_{n}"
                 self.watcher.watch(f"{job}_{n}")
@@ -182,16 +193,28 @@ class Pool:
 
 
 class WorkerJob(_SLURM.SLURMJob):  # type: ignore[name-defined]
-    """dask-jobqueue's job of one worker, submitted and cancelled by this package."""
+    """dask-jobqueue's job of one worker, as an element of an array that the pool submits and cancels.
 
-    def __init__(self, scheduler: Any = None, name: Any = None, *, pool: Pool, **options: Any) -> None:
-        super().__init__(scheduler=scheduler, name=name, **options)
+    dask-jobqueue's own script, sbatch and scancel would be one a worker, with the site's options unquoted, the
+    operator's whole environment and no time-out; its script is in a folder that others may read.
+    """
+
+    #: An empty id is a refusal: whoever waits for workers hears of it by the pool.
+    job_id_regexp = r"^(?P<job_id>(?:\d+_\d+)?)$"
+
+    def __init__(
+        self, scheduler: Any = None, name: Any = None, *, pool: Pool, security: Any = None, **options: Any
+    ) -> None:
+        super().__init__(scheduler=scheduler, name=name, **options)  # the worker's module knows the keys
         self._pool = pool
 
-    async def start(self) -> None:
-        """Submit."""
-        self.job_id = await self._pool.start(str(self.scheduler), str(self.name))
-        await ProcessInterface.start(self)
+    @contextmanager
+    def job_file(self) -> Iterator[str]:
+        """An array's elements share the pool's script."""
+        yield ""
+
+    async def _submit_job(self, script_filename: str) -> str:
+        return await self._pool.start(str(self.name), shlex.split(self._command_template))
 
     async def close(self) -> None:
         """Cancel; when all go, they go by one command."""
@@ -282,21 +305,7 @@ def running(wanted: Wanted, watcher: Watcher, many: int) -> Iterator[Running]:
     cancel(access, *(one.job for one in queue(access) if one.living and one.name.startswith(f"{wanted.name}-")))
     pool = Pool(wanted, watcher)
     wanted.folder.mkdir(parents=True, exist_ok=True)
-    interface = wanted.scheduler.interface or None
-    place = {"interface": interface} if interface else {"host": secure.own_address()}
-    with _SLURM.SLURMCluster(
-        n_workers=0,
-        job_cls=WorkerJob,
-        pool=pool,
-        name=wanted.name,
-        cores=1,
-        processes=1,
-        memory=f"{wanted.resources.memory_mib}MiB",
-        interface=interface,
-        protocol=secure.PROTOCOL,
-        security=secure.security(wanted.keys),
-        scheduler_options={**place, "dashboard_address": secure.DASHBOARD, "dashboard": False},
-    ) as cluster:
+    with _SLURM.SLURMCluster(n_workers=0, job_cls=WorkerJob, pool=pool, **wanted.options()) as cluster:
         try:
             cluster.scheduler.add_plugin(Register(pool))
             cluster.scale(many)  # at once; adapt() looks first after a second

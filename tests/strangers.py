@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from slurm import secure
+from campaign.schedulers import secure
 
 PATIENCE_S = 0.5
 NOBODY = 65534

@@ -19,14 +19,14 @@ PACKAGES = ("campaign", "kernels", "slurm", "templates")
 PLACES = {
     "campaign": ("campaign.*",),
     "kernels": ("kernels.*",),
-    "slurm": ("slurm.*", "campaign.running.*", "campaign.sites.*"),
+    "slurm": ("slurm.*", "campaign.schedulers.*"),
     "templates": ("campaign.*",),
     "astropy": ("campaign.camera.translation",),
     "click": ("campaign.*",),
-    "cryptography": ("slurm.secure",),
-    "dask": ("campaign.running.*", "slurm.secure"),
+    "cryptography": ("campaign.schedulers.secure",),
+    "dask": ("campaign.running.*", "campaign.schedulers.secure"),
     "dask_jobqueue": ("slurm.*",),
-    "distributed": ("campaign.running.*", "slurm.worker*", "slurm.secure"),
+    "distributed": ("campaign.running.*", "campaign.schedulers.*", "slurm.workers"),
     "fitsio": ("kernels.*", "campaign.formatter"),
     "jinja2": ("campaign.template.*", "campaign.report.*", "slurm.*"),
     "lsst": ("campaign.butler.*", "campaign.formatter"),
@@ -46,8 +46,9 @@ PLACES = {
 # but for those on top.
 ROOMS = {
     "campaign": (
-        "jobs", "camera", "template", "journal", "butler", "kinds", "pipeline", "quality", "frames", "sites",
-        "planning", "running", "federation", "certification", "runs", "simulation", "campaigns", "upkeep", "cli",
+        "jobs", "schedulers", "camera", "template", "journal", "butler", "kinds", "pipeline", "quality", "frames",
+        "sites", "planning", "running", "federation", "certification", "runs", "simulation", "campaigns", "upkeep",
+        "cli",
     ),
     "kernels": ("camera", "statistics", "jobs", "fits", "calibrations", "isr", "products", "simulation"),
     "slurm": (),

@@ -24,6 +24,7 @@ from campaign.campaigns.state import WORDS, StepState, keep_plan, look
 from campaign.certification.command import run as certify
 from campaign.errors import CampaignError, ConfigurationError, Drained, SubmissionRefused, TasksFailed, UsageError
 from campaign.home import Home, typed_line
+from campaign.jobs.logs import last_words, lines_of
 from campaign.journal import claim, control
 from campaign.journal.books import Books
 from campaign.planning.order import NONCE
@@ -299,7 +300,7 @@ class Driver:
             line = next(
                 line for line in reversed(self.books.lines()) if line["event"] == "begun" and line["step"] == name
             )
-            why = _complaint(Path(line["log"]))
+            why = last_words(lines_of(Path(line["log"]))) or "it said nothing"
             self.books.write("failed", name, error=why, code=child.returncode, log=line["log"])
             self.say(f"{name:14s} failed: {why}")
         return bool(ended)
@@ -382,10 +383,3 @@ class Driver:
         target = report["certified"]["target"]
         self.books.write("certified", name, run=state.run, target=target, count=len(report["certified"]["data_ids"]))
         self.say(f"{name:14s} certified into {target}")
-
-
-def _complaint(log: Path) -> str:
-    """The first line of what a command complained of."""
-    lines = log.read_text(errors="replace").splitlines()
-    found = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return found[-1] if found else (lines[-1] if lines else "it said nothing")

@@ -22,6 +22,7 @@ from pathlib import Path
 from campaign.console import rich_console, visible
 from campaign.errors import ConfigurationError
 from campaign.jobs import launch
+from campaign.jobs.logs import last_words
 
 DISTRIBUTION = "drp-campaign"
 FOLDERS = ("campaign", "kernels", "slurm", "templates")
@@ -226,5 +227,4 @@ def _start(command: Sequence[str], patience: float = PATIENCE) -> tuple[bool, st
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode == 0:
         return True, said.strip()
-    lines = complaint.strip().splitlines()
-    return False, lines[-1] if lines else f"exit code {process.returncode}"
+    return False, last_words(complaint.splitlines()) or f"exit code {process.returncode}"

@@ -57,7 +57,7 @@ def _list(as_json: bool) -> None:
                 site.name,
                 "" if site.fraction is None else f"{site.fraction:g}",
                 ", ".join(site.roles),
-                _scheduler(site),
+                "development cluster, up" if site.development else str(site.scheduler),
                 f"ssh {site.host}" if site.transport == "ssh" else site.transport,
                 site.repository or "the step's",
                 site.scratch or "the step's",
@@ -65,14 +65,6 @@ def _list(as_json: bool) -> None:
             for site in known.values()
         ],
     )
-
-
-def _scheduler(site: Site) -> str:
-    if site.scheduler is None:
-        return "none: processes"
-    if site.development:
-        return "development cluster, up"
-    return f"Slurm{', partition ' + site.scheduler.partition if site.scheduler.partition else ''}"
 
 
 @sites.command()

@@ -22,6 +22,7 @@ from typing import Any
 from campaign.federation.partition import ARCHIVE, part, rounds, split
 from campaign.federation.siteplan import Place, Writer
 from campaign.federation.siterun import Ledger, SiteRun
+from campaign.jobs.death import Cause
 from campaign.journal.control import CANCEL, DRAIN, asked
 from campaign.journal.events import DriverJournal, Event, Journals
 from campaign.journal.outcome import Outcome
@@ -219,7 +220,7 @@ class Federation:
         error = f"{ended.why}; {len(left)} of its tasks go to {', '.join(self._alive) or 'nobody, no site is left'}"
         self._driver.write("lost", {"error": error, "site": site, "token": ended.token, "tasks": left}, site)
         if not self._alive:
-            why = {"error": f"no site is left; {site}: {ended.why}", "cause": "infrastructure"}
+            why = {"error": f"no site is left; {site}: {ended.why}", "cause": Cause.INFRASTRUCTURE}
             for task in left:
                 self._driver.write("failed", why, task)
             return []
@@ -231,7 +232,7 @@ class Federation:
         """Give to other sites, once, what one that lives has given up for its infrastructure's sake."""
         self._drain()
         known, others = self.outcome, {site: share for site, share in self._alive.items() if site != ended.site}
-        again = {task for task in ended.tasks if known.causes.get(task) == "infrastructure"} - self._moved
+        again = {task for task in ended.tasks if known.causes.get(task) == Cause.INFRASTRUCTURE} - self._moved
         if not again or not others:
             return []
         again = self._with_waiting(again, ended.tasks)
@@ -240,7 +241,7 @@ class Federation:
         self._moved |= again
         names = [task for task in ended.tasks if task in again]
         self._ledger.revoke(names)
-        detail = {"error": "infrastructure", "site": ended.site, "token": ended.token, "tasks": names}
+        detail = {"error": Cause.INFRASTRUCTURE, "site": ended.site, "token": ended.token, "tasks": names}
         self._driver.write("retry", detail, ended.site)
         recorded = {task: site for task, site in self._places.items() if task not in again}
         self._places |= split(self._plan, others, self._chosen, recorded)

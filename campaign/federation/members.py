@@ -16,6 +16,7 @@ from campaign.federation.driver import Federation, Member, shares
 from campaign.federation.partition import DEFAULT
 from campaign.federation.siteplan import Place
 from campaign.home import Home
+from campaign.jobs.logs import last_words
 from campaign.journal.events import Event
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
@@ -103,14 +104,8 @@ def _answer(member: Member) -> dict[str, str]:
     try:
         return {str(k): str(v) for k, v in from_json(said.splitlines()[-1]).items()}
     except (ValueError, LookupError, AttributeError) as error:
-        why = _complaint(complaints) or str(error)
+        why = last_words(complaints) or str(error)
         raise SubmissionRefused(f"site {name} does not say what release it has: {why}", do=do) from error
-
-
-def _complaint(lines: Sequence[str]) -> str:
-    """Of what a site says on standard error, its own error, else its last words."""
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return next(iter([*errors, *(line for line in reversed(lines) if line.strip())]), "")
 
 
 def require_release(asked: Sequence[Member], override: bool) -> list[str]:

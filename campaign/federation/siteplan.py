@@ -25,7 +25,7 @@ from campaign.journal.plan import Group, Plan, PlanTask, from_plain
 from campaign.limited import Member, from_json
 
 if TYPE_CHECKING:
-    from campaign.running.backend import Backend
+    from campaign.schedulers.protocol import Backend
 
 VERSION = 1
 PLAN = "site-plan.json"

@@ -20,6 +20,8 @@ from campaign.errors import CampaignError, SubmissionRefused, TransientError, na
 from campaign.federation.said import MAX_LINE, MAX_NOISE, Nonsense
 from campaign.federation.said import event as said
 from campaign.federation.siteplan import SitePlan, copy, local_name, send, store
+from campaign.jobs.death import Cause
+from campaign.jobs.logs import last_words, lines_of
 from campaign.journal.events import Event
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
@@ -334,7 +336,7 @@ class SiteRun(threading.Thread):
         except (CampaignError, OSError) as error:
             for path in made:
                 path.unlink()
-            return replace(event, event="failed", detail={"error": str(error), "cause": "infrastructure"})
+            return replace(event, event="failed", detail={"error": str(error), "cause": Cause.INFRASTRUCTURE})
         return replace(event, detail=detail)
 
     # The end
@@ -346,10 +348,7 @@ class SiteRun(threading.Thread):
         return self._tasks.keys() <= ended
 
     def _reason(self, code: int) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()
-        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        last = (errors or [line for line in lines if line.strip()] or ["no word of it"])[-1]
-        return f"its run ended with code {code}: {last}"
+        return f"its run ended with code {code}: {last_words(lines_of(self.log)) or 'it said nothing'}"
 
     def _bring_records(self) -> None:
         """Fetch the site's own journal, jobs and logs, for whoever wants to look closely."""

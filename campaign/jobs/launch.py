@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,10 +12,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from campaign.errors import ConfigurationError, SubmissionRefused
+from campaign.jobs.logs import complaint, lines_of
 
 PR_SET_PDEATHSIG = 1
 #: A disk with less is full: its last block is for the superuser, byte.
@@ -102,12 +103,16 @@ def end_named(stem: str) -> int:
     return ended
 
 
-def command(job: Path, ranks: int) -> list[str]:
-    """The command line that runs a job file."""
-    python = [sys.executable, "-P"]
+def kernel(job: Path) -> list[str]:
+    """Module, and its argument, that runs a job file."""
+    return ["kernels.run", str(job)]
+
+
+def command(module: Sequence[str], ranks: int, python: str = sys.executable) -> list[str]:
+    """Give the command line that runs a Python module with its arguments, as one process or as MPI ranks."""
     if ranks == 1:
-        return [*python, "-m", "kernels.run", str(job)]
-    return [mpiexec(), "-n", str(ranks), *python, "-m", "mpi4py", "-m", "kernels.run", str(job)]
+        return [python, "-P", "-m", *module]
+    return [mpiexec(), "-n", str(ranks), python, "-P", "-m", "mpi4py", "-m", *module]
 
 
 def _die_with_parent() -> Callable[[], None]:
@@ -115,31 +120,54 @@ def _die_with_parent() -> Callable[[], None]:
     return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def launch(job: Path, ranks: int, log: Path, living: set[subprocess.Popen[bytes]] | None = None, name: str = "") -> int:
-    """Run a job file and wait for it; its output goes into ``log``.
+def launch(
+    module: Sequence[str],
+    ranks: int,
+    log: Path,
+    living: set[subprocess.Popen[bytes]] | None = None,
+    name: str = "",
+    python: str = sys.executable,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    """Run a Python module and wait for it.
 
-    It is in a session of its own: a terminal's ^C is for who drives it.
+    The process has a session of its own: a terminal's ^C is for the driver.
 
     Parameters
     ----------
+    module : sequence of `str`
+        Name of the module, and its arguments; see `kernel`.
+    ranks : `int`
+        MPI ranks; 1 is a plain process.
+    log : `Path`
+        Takes the output.
     living : `set`, optional
-        Holds the process as long as it lives, for whoever would end it from another thread.
+        Holds the process as long as it lives, so that another thread can end it.
     name : `str`
-        The job's; see `end_named`.
+        Of the job; see `end_named`.
+    python : `str`
+        Interpreter.
+    variables : mapping
+        Added to the environment.
 
     Returns
     -------
     code : `int`
-        0 done, 1 tasks failed (their journal says why), else the job itself failed.
+        Of a kernel: 0 done, 1 tasks failed (their journal says why), else the job itself failed.
+
+    Raises
+    ------
+    OSError
+        The process cannot be started.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(job, ranks),
+            command(module, ranks, python),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(name),
+            env={**environment(name), **variables},
             start_new_session=True,
             preexec_fn=_die_with_parent(),
         )
@@ -163,7 +191,7 @@ def run_job(job: Path, ranks: int, log: Path) -> int:
     SubmissionRefused
         With the job's own error.
     """
-    code = launch(job, ranks, log)
+    code = launch(kernel(job), ranks, log)
     if code not in (0, 1):
         raise SubmissionRefused(cause(log, code), where=f"kernel {job.stem}", do=f"the whole output is in {_kept(log)}")
     return code
@@ -176,20 +204,9 @@ def _kept(log: Path) -> Path:
     return Path(file.name)
 
 
-def complaint(log: Path) -> str:
-    """The line of a log that says why: the kernel's own error, else the last exception's, else a launcher's."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    exceptions = [line for line in lines if line[:1].isalpha() and "Error" in line.split(":")[0]]
-    shells = [m[1] for m in (re.match(r"\S+: line \d+: (.+)", line) for line in lines) if m]
-    programs = [line for line in lines if "execve" in line]
-    launchers = [line for line in lines if re.match(r"[\w.-]+: error: ", line)]
-    return next(iter([*errors, *exceptions[-1:], *shells, *programs, *launchers]), "")
-
-
 def cause(log: Path, code: int) -> str:
     """Why a job died, from its log and its exit code."""
-    return complaint(log) or f"the kernel ended with code {code}{_no_room(log.parent)}"
+    return complaint(lines_of(log)) or f"the kernel ended with code {code}{_no_room(log.parent)}"
 
 
 def _no_room(folder: Path) -> str:

@@ -14,14 +14,13 @@ from campaign.jobs.launch import cores
 from campaign.journal.plan import Group, Plan
 from campaign.planning.cost import Cost, estimate
 from campaign.planning.usage import Expected
+from campaign.schedulers.protocol import MEMORY_MIB, MINUTES
 from campaign.template.resolve import StepConfig
 
 if TYPE_CHECKING:
     from campaign.planning.step import Step
     from campaign.sites.model import Site
 
-#: Where a template says nothing: memory of a rank, MiB, and time of a job, minute.
-MEMORY_MIB, MINUTES = 2048, 60
 #: What is asked for at least where it goes by what was seen; and how much more time than that.
 LEAST_MIB, LEAST_MINUTES, WALL_MARGIN = 256, 10, 3.0
 
@@ -69,14 +68,13 @@ def slots(site: Site | None, asked: int | None) -> int:
     asked : `int` or `None`
         ``--ranks``; without it the site's file says, else the size of its nodes, else this machine.
     """
-    scheduler = site.scheduler if site else None
-    return asked or (scheduler and (scheduler.ranks or scheduler.node_cores)) or cores()
+    return asked or (site and (site.scheduler.ranks or site.scheduler.node_cores)) or cores()
 
 
 def gang_ranks(site: Site | None, asked: int | None, tasks: int) -> int:
     """MPI ranks of a gang: at a site with a scheduler, where nobody asked for more, no more than it has tasks."""
     many = slots(site, asked)
-    return many if asked or site is None or site.scheduler is None else min(many, tasks)
+    return many if asked or site is None or not site.scheduler.queued else min(many, tasks)
 
 
 def available_mib() -> int:
@@ -92,7 +90,7 @@ def with_ranks(
 
     def ranks(group: Group) -> int:
         many = gang_ranks(site, asked, len(group.tasks))
-        if asked or (site and site.scheduler) or group.label not in seen:
+        if asked or (site and site.scheduler.queued) or group.label not in seen:
             return many
         return max(1, min(many, available_mib() // seen[group.label].rank_mib))
 

@@ -1,3 +1,3 @@
-"""A plan becomes an outcome: the graph of its tasks, the backends that run them, retries."""
+"""A plan becomes an outcome: the graph of its tasks, attempts at its jobs, the record of both."""
 
-__all__ = ["backend", "chunk", "placement", "runner", "slurm"]
+__all__ = ["chunk", "placement", "runner"]

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from campaign.jobs.death import Cause
 from campaign.jobs.file import write_text
 from campaign.journal.control import DRAIN, PAUSE, asked
 from campaign.lines import read as read_lines
@@ -37,8 +38,8 @@ class Answer:
     ----------
     why : `str`
         Why it died; empty where its journal says everything.
-    cause : `str`
-        See `campaign.running.backend.Death`.
+    cause : `Cause`
+        Of the death.
     killers : `dict`
         Quanta that were left alone, and how many workers each has cost.
     drained : `bool`
@@ -46,7 +47,7 @@ class Answer:
     """
 
     why: str = ""
-    cause: str = "infrastructure"
+    cause: Cause = Cause.INFRASTRUCTURE
     killers: Mapping[str, int] = field(default_factory=dict)
     drained: bool = False
 
@@ -82,9 +83,16 @@ def run(paths: Sequence[str], number: int) -> Answer:
             module, function = EXECUTE.split(":")
             getattr(importlib.import_module(module), function)(rest.path)
     except Exception as error:
-        # A kernel's own errors know what they are put down to; any other is a defect.
-        return Answer(f"{type(error).__name__}: {error}", getattr(error, "cause", "code"), killers)
+        return Answer(f"{type(error).__name__}: {error}", _cause(error), killers)
     return Answer(killers=killers)
+
+
+def _cause(error: Exception) -> Cause:
+    """Cause of an error: a kernel's own errors have one, any other is a defect."""
+    try:
+        return Cause(getattr(error, "cause", Cause.CODE))
+    except ValueError:
+        return Cause.CODE
 
 
 def _may_start(folder: Path) -> bool:

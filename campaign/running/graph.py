@@ -13,30 +13,29 @@ import itertools
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from campaign.errors import AGAIN, CampaignError, TransientError
-from campaign.journal.plan import Group, PlanTask
+from campaign.jobs.death import Cause, Death
+from campaign.journal.outcome import Outcome
+from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.running import chunk
-from campaign.running.backend import Refused, Workers, require_dask
 from campaign.running.chunk import Answer
-from slurm import secure
-
-if TYPE_CHECKING:
-    from campaign.running.runner import Runner
+from campaign.running.retry import Budget
+from campaign.schedulers import secure
+from campaign.schedulers.protocol import Backend, Refused, Say, Workers
 
 T = TypeVar("T")
 POLL_SECONDS = 0.05
 #: Quanta a Dask task: chunking beats every other way of scheduling small work.
 CHUNK = 20
-#: What every cluster of a run is made with, beside `slurm.secure.SETTINGS`: the scheduler does not hold tasks back, and
-#: does not leave the only copy of what the driver's own worker has made on one that may be lost.  It gives up a chunk
-#: after as many losses as tell a chunk which of its quanta kill workers; one that it gives up for what others did is
-#: tried again in another round.
+#: Configuration of a run's clusters, beside `campaign.schedulers.secure.SETTINGS`: the scheduler does not hold tasks
+#: back, and does not leave the only copy of a result of the driver's own worker on one that may be lost.  It gives up a
+#: chunk after as many losses as tell the chunk which of its quanta kill workers; another round tries a chunk again that
+#: was given up for what others did.
 SETTINGS = {
     "distributed.scheduler.worker-saturation": "inf",
     "distributed.scheduler.allowed-failures": chunk.DEATHS + 1,
@@ -44,9 +43,65 @@ SETTINGS = {
 }
 LOST, DRAINED = "the worker is gone", "the run is to end"
 CHUNK_KEY = re.compile(r":\d+$")
-#: Runners of this process: a node travels by name, and is run by the driver's own worker.
-_RUNNERS: dict[str, Runner] = {}
-#: What their nodes raised.
+
+
+class Nodes(Protocol):
+    """The graph's view of a run: its nodes, and what decides which of them there are.
+
+    Attributes
+    ----------
+    plan : `Plan`
+    backend : `Backend`
+    stem : `str`
+        Beginning of the names of all jobs.
+    chunks : `dict`
+        By group, its quanta as workers get them; decided for each round.
+    short_of_memory : callable
+        Says whether workers were lost for want of memory since the last call; set while there are workers.
+    """
+
+    plan: Plan
+    backend: Backend
+    stem: str
+    chunks: dict[str, list[Sequence[PlanTask]]]
+    short_of_memory: Callable[[], bool]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is known of the tasks."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more may be started."""
+
+    def require_wanted(self) -> None:
+        """Raise if the run was asked to end at once."""
+
+    def left(self, group: Group) -> list[PlanTask]:
+        """Tasks of a group that nothing is known of."""
+
+    def budget(self, label: str) -> Budget:
+        """Tries that a group has left, and resources of its next job."""
+
+    def say(self, label: str) -> Say:
+        """Give what events of a group's jobs are written with."""
+
+    def refused(self, refusal: Refused) -> Death:
+        """Account for a refusal of the scheduler's."""
+
+    def node(self, label: str, *_: Any) -> None:
+        """Run a gang or a serial job."""
+
+    def prepare(self, label: str, *_: Any) -> list[str]:
+        """Write the job files of a group's chunks."""
+
+    def settle(self, label: str, answers: Sequence[Answer]) -> None:
+        """Account for a group's quanta."""
+
+
+#: Runs of this process: a node travels by name, and the driver's own worker runs it.
+_RUNS: dict[str, Nodes] = {}
+#: Errors that their nodes raised.
 _ERRORS: dict[str, Exception] = {}
 
 
@@ -57,9 +112,9 @@ def chunked(tasks: Sequence[PlanTask]) -> list[Sequence[PlanTask]]:
 
 
 def _here(run: str, method: str, label: str, *needs: Any) -> Any:
-    """Call a node of a runner of this process."""
+    """Call a node of a run of this process."""
     try:
-        return getattr(_RUNNERS[run], method)(label, *needs)
+        return getattr(_RUNS[run], method)(label, *needs)
     except Exception as error:
         _ERRORS[run] = error
         raise
@@ -131,93 +186,93 @@ def _named(node: Sequence[Any], home: Mapping[str, str]) -> list[str]:
     return [part for part in parts if isinstance(part, str) and part in home]
 
 
-def run(runner: Runner, groups: Sequence[Group]) -> None:
+def run(nodes: Nodes, groups: Sequence[Group]) -> None:
     """Run groups of a plan, of which each has something left to do.
 
     Quanta that are to be tried again, and what waits for them, are run in
     another round; where they ask for more memory, on other workers.  So is what
     Dask gives up: all that waits for a chunk whose workers are lost for ever.
     """
-    secure.forget(runner.plan.folder)
+    secure.forget(nodes.plan.folder)
     left, number = list(groups), itertools.count()
     while left:
         if any(group.kind == "quantum" for group in left):
             try:
-                left = _on_workers(runner, left, number)
+                left = _on_workers(nodes, left, number)
             except OSError as error:
                 if error.errno is not None:  # of a file
                     raise
                 raise TransientError(f"the Dask cluster does not answer: {error}", do=AGAIN) from error
         else:
-            _here_alone(runner, left)
+            _here_alone(nodes, left)
             return
 
 
-def _here_alone(runner: Runner, groups: Sequence[Group]) -> None:
-    require_dask()
+def _here_alone(nodes: Nodes, groups: Sequence[Group]) -> None:
+    secure.pin()
     from dask.local import get_sync
 
     labels = {group.label for group in groups}
-    graph = {f"{g.label}:": (runner.node, g.label, *(f"{n}:" for n in g.needs if n in labels)) for g in groups}
+    graph = {f"{g.label}:": (nodes.node, g.label, *(f"{n}:" for n in g.needs if n in labels)) for g in groups}
     get_sync(graph, list(graph))
 
 
-def _wanted(runner: Runner, groups: Sequence[Group]) -> dict[str, int]:
+def _wanted(nodes: Nodes, groups: Sequence[Group]) -> dict[str, int]:
     """What a worker must have for any quantum that is left."""
-    asked = [runner.budget(group.label).resources for group in groups if group.kind == "quantum"]
+    asked = [nodes.budget(group.label).resources for group in groups if group.kind == "quantum"]
     return {key: max(resources.get(key, 0) for resources in asked) for resources in asked for key in resources}
 
 
-def _on_workers(runner: Runner, groups: Sequence[Group], number: Iterator[int]) -> list[Group]:
+def _on_workers(nodes: Nodes, groups: Sequence[Group], number: Iterator[int]) -> list[Group]:
     """Run groups on a cluster's workers; give those that are left for others."""
-    require_dask()
+    secure.pin()
     import dask
 
-    backend, wanted = runner.backend, _wanted(runner, groups)
-    many = min(backend.slots, sum(len(chunked(runner.left(group))) for group in groups if group.kind == "quantum"))
-    name, say = f"{runner.stem}-workers", partial(runner.write, "workers")
+    backend, wanted = nodes.backend, _wanted(nodes, groups)
+    many = min(backend.slots, sum(len(chunked(nodes.left(group))) for group in groups if group.kind == "quantum"))
+    name, say = f"{nodes.stem}-workers", nodes.say("workers")
     with (
         dask.config.set(SETTINGS),
-        secure.keys(runner.plan.folder) as keys,
-        _starting(backend.cluster(many, wanted, runner.plan.folder / "logs", name, say, keys)) as workers,
+        secure.keys(nodes.plan.folder) as keys,
+        _starting(backend.cluster(many, wanted, nodes.plan.folder / "logs", name, say, keys)) as workers,
         _starting(_client(workers, secure.security(keys))) as client,
         _starting(_driver_worker(client)),
-        _known(runner, client),
+        _known(nodes, client),
     ):
         try:
             left = list(groups)
-            while left and _wanted(runner, left) == wanted:
-                left = _run(runner, _round(runner, left, next(number)), workers, client)
+            while left and _wanted(nodes, left) == wanted:
+                left = _run(nodes, _round(nodes, left, next(number)), workers, client)
         except BaseException:  # before the worker of the driver is closed, which waits for its gang
             backend.cancel()
             raise
     return left
 
 
-def _round(runner: Runner, groups: Sequence[Group], number: int) -> Round:
+def _round(nodes: Nodes, groups: Sequence[Group], number: int) -> Round:
     """Cut what is left of each group's quanta into chunks."""
-    runner.chunks = {g.label: chunked(runner.left(g)) for g in groups if g.kind == "quantum"}
-    many = {label: len(chunks) for label, chunks in runner.chunks.items()}
-    return Round(number, runner.plan.run, groups, many, runner.backend.shared)
+    nodes.chunks = {g.label: chunked(nodes.left(g)) for g in groups if g.kind == "quantum"}
+    many = {label: len(chunks) for label, chunks in nodes.chunks.items()}
+    return Round(number, nodes.plan.run, groups, many, nodes.backend.shared)
 
 
 @contextmanager
-def _known(runner: Runner, client: Any) -> Iterator[None]:
-    """Have nodes find their runner, and the runner ask what befell workers."""
+def _known(nodes: Nodes, client: Any) -> Iterator[None]:
+    """Have the graph's functions find the run, and the run ask what befell workers."""
     seen = [0]
 
     def short_of_memory() -> bool:
         """The only sign is an event of the nanny's, or a word of the scheduler that ended a worker's job."""
         before, seen[0] = seen[0], len(client.get_events("worker-restart-memory"))
-        died = runner.outcome.jobs.get("workers", {}).pop("cause", "")
-        return seen[0] > before or died == "memory"
+        died = nodes.outcome.jobs.get("workers", {}).pop("cause", "")
+        return seen[0] > before or died == Cause.MEMORY
 
-    _RUNNERS[runner.plan.run], runner.short_of_memory = runner, short_of_memory
+    _RUNS[nodes.plan.run], nodes.short_of_memory = nodes, short_of_memory
     try:
         yield
     finally:
-        del _RUNNERS[runner.plan.run]
-        _ERRORS.pop(runner.plan.run, None)
+        del _RUNS[nodes.plan.run]
+        _ERRORS.pop(nodes.plan.run, None)
 
 
 @contextmanager
@@ -280,18 +335,18 @@ def _driver_worker(client: Any) -> Iterator[None]:
             client.sync(worker.close, executor_wait=False)
 
 
-def _run(runner: Runner, one: Round, workers: Workers, client: Any) -> list[Group]:
+def _run(nodes: Nodes, one: Round, workers: Workers, client: Any) -> list[Group]:
     """Run a round; give the groups that Dask gave up."""
     graph = one.graph()
     keys = list(graph.to_dict())
     futures = dict(zip(keys, client.get(graph, keys, sync=False), strict=True))
-    why = _wait(runner, futures, workers, client)
+    why = _wait(nodes, futures, workers, client)
     for group in one.groups:
         parts = [futures[part] for part in one.parts(group)]
         if any(part.status != "finished" for part in parts) and _finished(futures[one.key(group.label, "ready")]):
-            runner.settle(group.label, [_answer(part, why) for part in parts])
+            nodes.settle(group.label, [_answer(part, why) for part in parts])
     client.cancel(list(futures.values()), force=True)  # their results are of no use, and need not be saved
-    return [group for group in one.groups if runner.left(group) and not runner.ending]
+    return [group for group in one.groups if nodes.left(group) and not nodes.ending]
 
 
 def _finished(future: Any) -> bool:
@@ -307,10 +362,10 @@ def _answer(part: Any, why: str) -> Answer:
         return Answer(str(part.exception()))
     if why == DRAINED:
         return Answer(drained=True)
-    return Answer(why, "configuration") if why else Answer(LOST)
+    return Answer(why, Cause.CONFIGURATION) if why else Answer(LOST)
 
 
-def _wait(runner: Runner, futures: Mapping[str, Any], workers: Workers, client: Any) -> str:
+def _wait(nodes: Nodes, futures: Mapping[str, Any], workers: Workers, client: Any) -> str:
     """Wait for the whole graph; say why quanta were given up, if they were.
 
     Raises
@@ -320,32 +375,32 @@ def _wait(runner: Runner, futures: Mapping[str, Any], workers: Workers, client: 
     """
     why = ""
     while any(future.status == "pending" for future in futures.values()):
-        _raise(runner)
-        runner.require_wanted()
-        if not why and (why := _problem(runner, workers) or _idle(runner, client)):
+        _raise(nodes)
+        nodes.require_wanted()
+        if not why and (why := _problem(nodes, workers) or _idle(nodes, client)):
             for key, future in futures.items():
                 if future.status == "pending" and not key.endswith(":done"):
                     future.cancel()
         time.sleep(POLL_SECONDS)
-    _raise(runner)
+    _raise(nodes)
     return why
 
 
-def _idle(runner: Runner, client: Any) -> str:
+def _idle(nodes: Nodes, client: Any) -> str:
     """Say so where the run is to end, and no worker has anything in hand: some may still wait for their nodes."""
-    if not runner.ending:
+    if not nodes.ending:
         return ""
     busy = any(CHUNK_KEY.search(key) for keys in client.processing().values() for key in keys)
     return "" if busy else DRAINED
 
 
-def _raise(runner: Runner) -> None:
-    if (error := _ERRORS.get(runner.plan.run)) is not None:
+def _raise(nodes: Nodes) -> None:
+    if (error := _ERRORS.get(nodes.plan.run)) is not None:
         raise error
 
 
-def _problem(runner: Runner, workers: Workers) -> str:
+def _problem(nodes: Nodes, workers: Workers) -> str:
     try:
         return workers.problem()
     except Refused as refusal:
-        return str(runner.refused(refusal))
+        return str(nodes.refused(refusal))

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from campaign.journal.plan import Plan
-from campaign.running.backend import Backend, Local, Resources
 from campaign.running.runner import Run, Runner
-
-if TYPE_CHECKING:
-    from campaign.sites.model import Site
+from campaign.schedulers.local import Local
+from campaign.schedulers.protocol import Backend, Resources
+from campaign.sites.model import Site
 
 
 def backend_of(site: Site | None, slots: int) -> Backend:
-    """The backend of a site; of this machine where there is none, or it has no scheduler.
+    """Make the backend of a site; of this machine without one.
 
     Parameters
     ----------
     site : `Site` or `None`
     slots : `int`
-        Workers that quanta may have at a site with a scheduler.
+        Workers that quanta may have at a site with a queue.
     """
-    if site is None:
-        return Local()
-    if site.scheduler is None:
-        return Local(site.name)
-    from campaign.running.slurm import Slurm
-
-    return Slurm(site.name, site.scheduler, slots)
+    return site.backend(slots) if site else Local()
 
 
 def run_at(site: Site | None, many: int) -> Run:
-    """How a plan is run at a site.
+    """Prepare to run plans at a site.
 
     Parameters
     ----------

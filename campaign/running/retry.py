@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: The others are for good: the same would happen (data, configuration, code, killed), or somebody wants it so
-#: (cancelled).
-RETRIED = frozenset({"memory", "walltime", "infrastructure", "failed"})
+from campaign.jobs.death import Cause
+from campaign.schedulers.protocol import MEMORY_MIB, MINUTES
+
+#: Other causes are never retried: the same would happen again (data, configuration, code, disk, killed), or the end
+#: was asked for (cancelled).
+RETRIED = frozenset({Cause.MEMORY, Cause.WALLTIME, Cause.INFRASTRUCTURE, Cause.FAILED})
 #: Of the scheduler, a node, the network: not charged to the tasks, and not for ever.
 INFRASTRUCTURE = 5
 #: The time is doubled so often.
@@ -18,8 +21,6 @@ WALLTIME = 3
 PAUSES_S = (0.0, 1.0, 5.0, 20.0, 60.0)
 #: Where a template says nothing: times, factor on the memory, and its limit, MiB.
 RETRIES, MULTIPLIER, LIMIT_MIB = 5, 2.0, 491520
-#: What a job asks for, where nobody says.
-MEMORY_MIB, MINUTES = 2048, 60
 
 
 @dataclass
@@ -52,11 +53,11 @@ class Budget:
         if cause not in RETRIED:
             return False
         self._used[cause] += 1
-        if cause == "memory":
+        if cause == Cause.MEMORY:
             return self._more_memory()
-        if cause == "walltime":
+        if cause == Cause.WALLTIME:
             return self._more_time()
-        if cause == "infrastructure":
+        if cause == Cause.INFRASTRUCTURE:
             return self._used[cause] <= INFRASTRUCTURE
         unless = self.policy.get("retryUnlessExit") or []
         return code not in unless and self._used[cause] <= int(self.policy.get("numberOfRetries", RETRIES))
@@ -64,7 +65,7 @@ class Budget:
     @property
     def pause_s(self) -> float:
         """How long to wait before the next try, second: a node that is being rebooted takes its time."""
-        lost = self._used["infrastructure"]
+        lost = self._used[Cause.INFRASTRUCTURE]
         return PAUSES_S[min(lost - 1, len(PAUSES_S) - 1)] if lost else 0.0
 
     def _more_memory(self) -> bool:
@@ -76,4 +77,4 @@ class Budget:
 
     def _more_time(self) -> bool:
         self.resources = {**self.resources, "minutes": 2 * self.resources.get("minutes", MINUTES)}
-        return self._used["walltime"] <= WALLTIME
+        return self._used[Cause.WALLTIME] <= WALLTIME

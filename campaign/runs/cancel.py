@@ -78,6 +78,6 @@ def _sweep(plan: Plan) -> int:
     site, _ = site_of(order.step(plan.output_run, plan.submit_path)) if not order.sites else (None, ())
     known = outcome_of(plan)
     ended = backend_of(None, 1).sweep(plan.run, ())
-    if site is not None and site.scheduler is not None and known.jobs:
+    if site is not None and site.scheduler.queued and known.jobs:
         ended += backend_of(site, len(os.sched_getaffinity(0))).sweep(plan.run, ())
     return ended

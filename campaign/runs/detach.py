@@ -7,17 +7,16 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from campaign.errors import SubmissionRefused, TransientError
+from campaign.jobs.logs import last_words, lines_of
 from campaign.journal import claim
 from campaign.journal.plan import Plan
 from campaign.planning.allocation import site_of
 from campaign.planning.step import Step
-from campaign.running.backend import Refused
-
-if TYPE_CHECKING:
-    from campaign.running.slurm import Slurm
+from campaign.running.placement import backend_of
+from campaign.schedulers.protocol import Refused
 
 #: What a driver may take to begin, second; one that is a job may have to wait for its turn.
 BEGINS_S = 60.0
@@ -29,28 +28,17 @@ def require_driver(step: Step, how: str) -> None:
 
     Raises
     ------
-    SubmissionRefused, Refused
-        The site has no scheduler, does not answer, or does not take the job.
+    Refused
+        The site has no scheduler, its scheduler does not answer, or does not take the job.
     """
     if how == "job":
-        _backend(step).probe_driver(_resources(step))
+        backend_of(site_of(step)[0], 1).probe_driver(_resources(step))
 
 
 def _resources(step: Step) -> dict[str, int]:
     """What a driver that is a job asks for, as the template says."""
     memory, minutes = (int(step.config.resource("", key)) for key in ("driverMemory", "driverWalltime"))
     return {"memory_mib": memory, "cores": 1, "minutes": minutes}
-
-
-def _backend(step: Step) -> Slurm:
-    site, _ = site_of(step)
-    if site is None or site.scheduler is None:
-        raise SubmissionRefused(
-            "the site of this run has no scheduler", where="--detach=job", do="--detach, or --site with a scheduler"
-        )
-    from campaign.running.slurm import Slurm
-
-    return Slurm(site.name, site.scheduler, 1)
 
 
 def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
@@ -68,7 +56,7 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
 
     Raises
     ------
-    SubmissionRefused, Refused
+    Refused
         The site has no scheduler, or does not take the job: nothing of the run is left.
     TransientError
         The driver ended at once, or does not begin.
@@ -88,9 +76,9 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
         if process.poll() is not None:
             if process.returncode == 0:
                 break
-            last = log.read_text(errors="replace").strip().splitlines()[-3:]
-            do = f"campaign restart {plan.run} goes on with the run"
-            raise TransientError(f"the driver ended: {' '.join(last)}", where=str(log), do=do)
+            why = last_words(lines_of(log)) or "it said nothing"
+            do = f"campaign restart {plan.run} resumes the run"
+            raise TransientError(f"the driver ended: {why}", where=str(log), do=do)
         if time.monotonic() > until:
             raise TransientError(f"the driver has not begun in {BEGINS_S:.0f} s", where=str(log))
         time.sleep(POLL_S)
@@ -102,7 +90,7 @@ def _job(step: Step, plan: Plan, command: list[str]) -> str:
 
     The run is given up first, since the job may begin at once.
     """
-    backend = _backend(step)
+    backend = backend_of(site_of(step)[0], 1)
     variables = {name: value for name, value in os.environ.items() if name.startswith("CAMPAIGN_")}
     log = plan.folder / "logs" / "driver.log"
     claim.release(plan.folder)

@@ -34,7 +34,7 @@ from campaign.planning.inputs import missing, require
 from campaign.planning.order import NAME, Order, fingerprint
 from campaign.planning.step import Options, Step, in_unit, require_writeable, select
 from campaign.planning.usage import expected, works
-from campaign.running.backend import require_dask
+from campaign.schedulers import secure
 from campaign.wording import command
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def prepare(step: Step, repository: Repository, options: Options, run: str | Non
     ConfigurationError, SubmissionRefused
         Everything that would make the run fail and can be known beforehand.
     """
-    require_dask()
+    secure.pin()
     known = [c for c in step.config.in_collections if c != step.ticket_chain]
     repository.require_collections(known or list(step.config.in_collections))
     if run is None and repository.collection_type(step.config.output_run) is not None:

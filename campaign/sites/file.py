@@ -6,20 +6,26 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from campaign.documents import Entry, merge, parse, plain, read_text
 from campaign.errors import ConfigurationError
 from campaign.home import Home
 from campaign.problems import Problem, Problems, suggest
+from campaign.schedulers import table
+from campaign.schedulers.local import LocalScheduler
+from campaign.schedulers.protocol import Scheduler
+from campaign.schedulers.values import MEANT, FilePath, Fraction, Model, Text, text
 from templates import ROOT
+
+Checked = TypeVar("Checked", bound=Model)
 
 PACKAGED = ROOT / "sites"
 _USE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 #: Settings in which ``$NAME`` stands for a variable of the operator's.
-_EXPANDED = ("raw_root", "repository", "scratch", "python", "scheduler.conf", "scheduler.template")
+_EXPANDED = ("raw_root", "repository", "scratch", "python")
 
 
 def _text(value: Any) -> Any:
@@ -27,97 +33,29 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, bool | str):
-        raise ValueError("is not a number")
-    return value
-
-
-def _whole(value: Any) -> Any:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError("is not a whole number")
-    return value
-
-
-Text = Annotated[str, StringConstraints(strict=True, pattern=r"^[^\x00-\x1f\x7f]*$")]
-#: A Slurm name: nothing that a shell or sbatch would take for more.
-Word = Annotated[str, StringConstraints(strict=True, pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.,:@/+-]*)?$")]
-#: Features with Slurm's own operators; the job script quotes them.
-Features = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.,:@/+&|*()\[\]-]*$")]
-Option = Annotated[str, StringConstraints(strict=True, pattern=r"^--?[A-Za-z][A-Za-z0-9-]*(=[A-Za-z0-9_.,:@/+%*-]+)?$")]
-Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z][a-z0-9]{0,19}$")]
-HostName = Annotated[str, StringConstraints(strict=True, pattern=r"^([A-Za-z0-9][A-Za-z0-9_.@-]*)?$")]
-Release = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9.+!_-]*$")]
-FilePath = Annotated[str, StringConstraints(strict=True, pattern=r"^(/[^\x00-\x1f\x7f]*)?$")]
-Variable = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Name = Annotated[str, text(r"^[a-z][a-z0-9]{0,19}$", "small letters and digits, a letter first, at most 20")]
+HostName = Annotated[str, text(r"^([A-Za-z0-9][A-Za-z0-9_.@-]*)?$", "letters, digits, _ . @ -")]
+Release = Annotated[str, text(r"^[A-Za-z0-9.+!_-]*$", "a version, like 1.2.0")]
+Variable = Annotated[str, text(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of a variable")]
 Value = Annotated[Text, BeforeValidator(_text)]
-Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1, allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-WholeOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0, le=3600)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SchedulerSettings(_Model):
-    """``scheduler:`` of a site file; what is not given is `slurm.scripts.Scheduler`'s default."""
-
-    partition: Word = ""
-    account: Word = ""
-    qos: Word = ""
-    reservation: Word = ""
-    constraint: Features = ""
-    memory: Literal["mem", "mem-per-cpu", "none"] = "mem"
-    ranks: Whole | None = None
-    node_cores: Whole | None = None
-    node_memory_mib: Whole | None = None
-    signal_before_s: WholeOrZero = 0
-    launcher: Literal["srun-pmi2", "srun-pmix", "mpiexec"] = "srun-pmi2"
-    setup: tuple[Text, ...] = ()
-    extra: tuple[Option, ...] = ()
-    template: Text = "slurm"
-    max_array: Whole = 1000
-    max_submit: Whole = 1000
-    interface: Word = ""
-    conf: FilePath | None = None
-    timeout: Seconds = 30.0
-
-
-class SiteSettings(_Model):
-    """A site file."""
+class SiteSettings(Model):
+    """A site file; its ``scheduler`` is checked by the scheduler's own kind."""
 
     name: Name
     fraction: Fraction | None = None
     roles: tuple[Literal["archive", "construction", "processing"], ...] = ()
-    scheduler: SchedulerSettings | Literal["none"] = "none"
+    scheduler: Scheduler | None
     raw_root: FilePath = ""
     repository: Text = ""
     scratch: FilePath = ""
-    environment: dict[Variable, Value] = {}
+    environment: dict[Variable, Value] = Field(default_factory=dict)
     python: FilePath = ""
     release: Release = ""
     transport: Literal["local", "ssh"] = "local"
     host: HostName = ""
     ssh_options: tuple[Text, ...] = ()
-
-
-_MEANT = {
-    Name: "small letters and digits, a letter first, at most 20",
-    Word: "letters, digits, _ . , : @ / + -",
-    Features: "letters, digits, _ . , : @ / + - and Slurm's & | * ( ) [ ]",
-    Option: "an option of sbatch in one word, --name or --name=value",
-    HostName: "letters, digits, _ . @ -",
-    Release: "a version, like 1.2.0",
-    FilePath: "a path from / on",
-    Variable: "the name of a variable",
-    Text: "text in one line",
-}
-_BY_PATTERN = {
-    next(part.pattern for part in kind.__metadata__ if isinstance(part, StringConstraints)): meant  # type: ignore[attr-defined]
-    for kind, meant in _MEANT.items()
-}
 
 
 def read_all(environment: Mapping[str, str], home: Home) -> dict[str, tuple[SiteSettings, Entry]]:
@@ -181,18 +119,47 @@ def _layer(place: Path) -> dict[str, Entry]:
 
 
 def _settings(entry: Entry, environment: Mapping[str, str]) -> SiteSettings:
-    """Check one site."""
+    """Check one site, and its scheduler by the scheduler's own kind."""
     values = plain(entry)
-    for key in _EXPANDED:
+    scheduler = values.pop("scheduler", "none")
+    problems: list[Problem] = []
+    model = _kind(entry, scheduler, problems)
+    if isinstance(scheduler, dict):
+        values["scheduler"] = scheduler = {key: value for key, value in scheduler.items() if key != "kind"}
+    for key in (*_EXPANDED, *(f"scheduler.{key}" for key in model.expanded)):
         _expand(values, entry, key, environment)
+    values["scheduler"] = _checked(model, scheduler if isinstance(scheduler, dict) else {}, entry, problems)
+    settings = _checked(SiteSettings, values, entry, problems)
+    if len(problems) == 1:
+        one = problems[0]
+        raise ConfigurationError(one.what, where=one.where, do=one.do)
+    if settings is None or problems:
+        raise Problems(f"site {values['name']}", problems)
+    return settings
+
+
+def _kind(entry: Entry, scheduler: Any, problems: list[Problem]) -> type[Scheduler]:
+    """Find the kind of a site's scheduler; what the file says may be neither ``none`` nor settings."""
+    if isinstance(scheduler, dict):
+        try:
+            return table.kind(str(scheduler.get("kind", table.DEFAULT)))
+        except ConfigurationError as error:
+            place = place_of(entry, ["scheduler", "kind"])
+            raise ConfigurationError(error.what, where=place, do=error.do) from error
+    if scheduler != "none":
+        where = place_of(entry, ["scheduler"])
+        problems.append(Problem(f"scheduler: {scheduler!r} is not right", where, "allowed: none, or its settings"))
+    return LocalScheduler
+
+
+def _checked(model: type[Checked], values: Any, entry: Entry, problems: list[Problem]) -> Checked | None:
+    """Check settings; note all that is wrong with them."""
+    under = () if model is SiteSettings else ("scheduler",)
     try:
-        return SiteSettings.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(entry, detail) for detail in error.errors() if not _beside(detail)]
-        if len(problems) == 1:
-            one = problems[0]
-            raise ConfigurationError(one.what, where=one.where, do=one.do) from None
-        raise Problems(f"site {values['name']}", problems) from None
+        problems += [_problem(entry, detail, (*under, *detail["loc"]), model) for detail in error.errors()]
+    return None
 
 
 def _expand(values: dict[str, Any], entry: Entry, key: str, environment: Mapping[str, str]) -> None:
@@ -210,21 +177,15 @@ def _expand(values: dict[str, Any], entry: Entry, key: str, environment: Mapping
     values[last] = _USE.sub(lambda match: environment[match[1] or match[2]], text)
 
 
-def _beside(detail: Any) -> bool:
-    """Tell the branch of ``scheduler`` that was not meant: a mapping is no "none", and a word no mapping."""
-    other = "literal['none']" if isinstance(detail["input"], dict) else "SchedulerSettings"
-    return bool(detail["loc"] == ("scheduler", other))
-
-
-def _problem(entry: Entry, detail: Any) -> Problem:
+def _problem(entry: Entry, detail: Any, place: Sequence[Any], model: type[Model]) -> Problem:
     """Say what pydantic found in the words of the file."""
-    loc = [part for part in detail["loc"] if part not in ("SchedulerSettings", "literal['none']", "[key]")]
+    loc = [part for part in place if part != "[key]"]
     key, where = ".".join(map(str, loc)), place_of(entry, loc)
     if detail["type"] == "extra_forbidden":
-        known = SchedulerSettings if loc[0] == "scheduler" else SiteSettings
-        return Problem(f"{key}: there is no such setting", where, suggest(str(loc[-1]), known.model_fields))
+        return Problem(f"{key}: there is no such setting", where, suggest(str(loc[-1]), model.model_fields))
     if detail["type"] == "string_pattern_mismatch":
-        meant = _BY_PATTERN[detail["ctx"]["pattern"]]
+        pattern = detail["ctx"]["pattern"]
+        meant = MEANT.get(pattern, f"text like {pattern}")
     elif detail["type"] == "literal_error":
         meant = detail["ctx"]["expected"]
     else:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, home_of, versions
 from campaign.problems import suggest
+from campaign.schedulers import development, table
+from campaign.schedulers.local import LocalScheduler
+from campaign.schedulers.protocol import Backend, Place, Scheduler
 from campaign.sites.file import SiteSettings, check_fractions, place_of, read_all
-
-if TYPE_CHECKING:
-    from slurm.development import Cluster
-    from slurm.scripts import Scheduler
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Site:
         Its share of what is split over sites; `None` takes no part.
     roles : `tuple` [`str`, ...]
         Of archive, construction, processing.
-    scheduler : `slurm.scripts.Scheduler` or `None`
-        How its Slurm is spoken to; `None`: jobs are processes of this machine (or of ``host``).
+    scheduler : `Scheduler`
+        Runs its jobs; by default they are processes of this machine (or of ``host``).
     raw_root : `str`
         Folder that the site's raws lie in; empty: where the archive's repository has them.
     repository : `str`
@@ -59,7 +58,7 @@ class Site:
     name: str
     fraction: float | None = None
     roles: tuple[str, ...] = ()
-    scheduler: Scheduler | None = None
+    scheduler: Scheduler = field(default_factory=LocalScheduler)
     raw_root: str = ""
     repository: str = ""
     scratch: str = ""
@@ -71,10 +70,15 @@ class Site:
     python: str = sys.executable
     development: bool = False
 
+    def backend(self, slots: int) -> Backend:
+        """Make what runs the site's jobs, given how many workers quanta may have."""
+        return self.scheduler.backend(Place(self.name, self.python, self.environment), slots)
+
 
 def plain(site: Site) -> dict[str, Any]:
     """Take a site apart for JSON."""
-    return asdict(site)
+    shallow = {field.name: getattr(site, field.name) for field in fields(site)}
+    return {**shallow, "scheduler": table.plain(site.scheduler)}
 
 
 def from_plain(values: Mapping[str, Any]) -> Site:
@@ -85,16 +89,11 @@ def from_plain(values: Mapping[str, Any]) -> Site:
     ConfigurationError
         It is not what `plain` gives.
     """
-    from slurm.scripts import Scheduler, ScriptError
-
-    def whole(kind: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
-
     try:
-        scheduler = values["scheduler"]
-        made = whole(Site, {**values, "scheduler": scheduler and whole(Scheduler, scheduler)})
-        return TypeAdapter(Site).validate_python(asdict(made))
-    except (ValidationError, ScriptError, LookupError, TypeError, ValueError, AttributeError) as error:
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        given["scheduler"] = table.from_plain(values["scheduler"])
+        return TypeAdapter(Site).validate_python(vars(Site(**given)))
+    except (ConfigurationError, ValidationError, LookupError, TypeError, ValueError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise ConfigurationError(f"not the settings of a site: {why:.300}") from error
 
@@ -124,11 +123,9 @@ def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
     ConfigurationError
         A file is wrong (naming file, line and key), or the fractions do not sum to 1.
     """
-    from slurm.development import living
-
     read = read_all(environment, home)
     check_fractions(read)
-    up = {cluster.name: cluster for cluster in living(clusters_folder(environment))}
+    up = {cluster.name: cluster for cluster in development.living(clusters_folder(environment))}
     sites = {}
     for name, (settings, entry) in read.items():
         if settings.transport == "ssh" and not settings.host:
@@ -171,39 +168,24 @@ def check_release(sites: Iterable[Site], override: bool = False) -> list[str]:
 def _site(settings: SiteSettings) -> Site:
     """Make a site of its settings; what the file does not say stays the dataclass's default."""
     given: dict[str, Any] = {key: getattr(settings, key) for key in settings.model_fields_set}
-    scheduler = given.pop("scheduler", "none")
     if not given.get("python"):
         given.pop("python", None)
-    site = Site(**given)
-    return site if isinstance(scheduler, str) else replace(site, scheduler=_scheduler(scheduler, site))
-
-
-def _scheduler(settings: Any, site: Site) -> Scheduler:
-    from slurm.scripts import Scheduler
-
-    given = {key: getattr(settings, key) for key in settings.model_fields_set}
-    return Scheduler(**given, environment=dict(site.environment), python=site.python)
+    return Site(**given)
 
 
 def has_own_cluster(site: Site) -> bool:
     """Whether the site's file says where its jobs go, so that no development cluster can stand in."""
-    return site.scheduler is None or site.transport == "ssh" or bool(site.scheduler.conf and not site.development)
+    return site.transport == "ssh" or (site.scheduler.placed and not site.development)
 
 
-def _developed(site: Site, cluster: Cluster) -> Site:
+def _developed(site: Site, cluster: development.Cluster) -> Site:
     """Fill in what a development cluster knows, and the site's file does not say."""
-    if site.scheduler is None or has_own_cluster(site):
+    if has_own_cluster(site):
         return site
     folder = Path(cluster.folder)
-    scheduler = replace(
-        site.scheduler,
-        conf=cluster.conf,
-        node_cores=site.scheduler.node_cores or cluster.cpus,
-        node_memory_mib=site.scheduler.node_memory_mib or cluster.memory_mib,
-    )
     return replace(
         site,
-        scheduler=scheduler,
+        scheduler=development.on(site.scheduler, cluster),
         repository=site.repository or str(folder / "repo"),
         scratch=site.scratch or str(folder / "scratch"),
         development=True,

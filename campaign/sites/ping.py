@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Event
-from typing import TYPE_CHECKING, Any, TypeAlias
+from threading import Event, Thread
+from typing import Any, TypeAlias
 
 from campaign.errors import CampaignError
-from campaign.jobs.launch import environment as kernel_environment
+from campaign.jobs.death import Death
+from campaign.jobs.logs import last_words, lines_of
 from campaign.limited import from_json
 from campaign.release import about, differences
+from campaign.schedulers.protocol import Backend, Refused
 from campaign.sites.model import Site, from_plain, plain
 from campaign.sites.probe import configuration, write_test
 from campaign.sites.transport import Ssh, ask
 
-if TYPE_CHECKING:
-    from slurm.scripts import Scheduler
-
-#: What sinfo says of a partition: its name, with a star where it is the default one, its state, its nodes.
-_PARTITION = re.compile(r"(\S+) (\S+) ([a-z]+)")
-MEMORY_MIB = 300
 RANKS = 2
+RESOURCES = {"memory_mib": 300, "minutes": 5}
 Said: TypeAlias = dict[str, Any]
 SETTLE = 5.0
 """How long a shared file system may take to show a job's log, second."""
@@ -124,7 +119,7 @@ def _prove_here(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
     """Prove a site whose commands run on this machine: where it has no scratch of its own, runs use the step's."""
     with tempfile.TemporaryDirectory(prefix="campaign-ping-") as spare:
         scratch = os.environ.get("SCRATCH", "")
-        if site.scheduler is None:  # its jobs are processes here
+        if not site.scheduler.queued:  # its jobs are processes here
             return _prove(site, patience, _Places("the step's", scratch or spare))
         return _prove(site, patience, _Places("the step's, $SCRATCH", scratch) if scratch else _Places())
 
@@ -141,39 +136,26 @@ def _prove(site: Site, patience: _Patience, places: _Places) -> tuple[list[Proof
     """Prove a site whose commands run on this machine; give what its job said too."""
     proofs: list[Proof] = []
     said: Said = {}
+    backend = site.backend(RANKS)
     try:
-        if site.scheduler is not None:
-            proofs.append(_scheduler(site, site.scheduler))
+        if site.scheduler.queued:
+            proofs.append(_scheduler(backend))
         proofs.append(_scratch(site, places))
         site = replace(site, scratch=site.scratch or places.scratch)
-        said = _job(site, patience)
+        said = _job(site, backend, patience)
         proofs.append(Proof("job", True, f"ran on {said['host']} with {said['python']}"))
-        if site.scheduler is not None:
-            proofs.append(_gang(site, patience))
+        if site.scheduler.queued:
+            proofs.append(_gang(site, backend, patience))
     except _Failed as failed:
         proofs.append(failed.proof)
-    return [*proofs, _repository(site)], said
+    return (proofs if patience.over.is_set() else [*proofs, _repository(site)]), said
 
 
-def _scheduler(site: Site, scheduler: Scheduler) -> Proof:
-    """Ask for the partition that jobs would go to."""
-    from slurm.commands import SlurmError, call, shaped
-
-    chosen = ["-p", scheduler.partition] if scheduler.partition else []
+def _scheduler(backend: Backend) -> Proof:
     try:
-        said = call(scheduler.access, ["sinfo", "-h", *chosen, "-o", "%P %R %a"], patience=0)
-    except SlurmError as error:
-        do = f"`campaign sites up {site.name}` starts a cluster here; else set scheduler.conf, or log in where Slurm is"
-        raise _Failed("scheduler", str(error), do) from error
-    known = [found.groups() for found in shaped(said, _PARTITION)]
-    if not known:
-        raise _Failed("scheduler", f"no partition {scheduler.partition}", "set scheduler.partition")
-    return Proof("scheduler", True, "partition {} is {}".format(*_default(known)))
-
-
-def _default(partitions: Sequence[Sequence[str]]) -> Sequence[str]:
-    """Name and state of the partition that jobs go to: the one that sinfo marks with a star, else the first."""
-    return next((words for words in partitions if words[0] != words[1]), partitions[0])[1:]
+        return Proof("scheduler", True, backend.ping())
+    except Refused as error:
+        raise _Failed("scheduler", error.what, error.do) from error
 
 
 def _scratch(site: Site, places: _Places) -> Proof:
@@ -188,97 +170,73 @@ def _scratch(site: Site, places: _Places) -> Proof:
     return Proof("scratch", True, site.scratch or f"none of its own: {places.whose}")
 
 
-def _job(site: Site, patience: _Patience) -> Said:
+def _job(site: Site, backend: Backend, patience: _Patience) -> Said:
     """Run the probe as every job of the site would run; give what it said."""
-    said = _run(site, "job", ["campaign.sites.probe", site.scratch], "configuration", 1, patience)
+    said = _run(site, backend, "job", ["campaign.sites.probe", site.scratch], "configuration", patience)
     if said["scratch"]:
         do = "set scratch to a folder that the nodes can write to"
         raise _Failed("job", f"scratch {site.scratch} on {said['host']}: {said['scratch']}", do)
     return said
 
 
-def _gang(site: Site, patience: _Patience) -> Proof:
+def _gang(site: Site, backend: Backend, patience: _Patience) -> Proof:
     """Start ranks as every gang would: the wrong launcher runs each as a world of one, and says nothing."""
-    size = _run(site, "gang", ["mpi4py", "-m", "kernels.run", "--world"], "size", RANKS, patience)["size"]
+    size = _run(site, backend, "gang", ["kernels.run", "--world"], "size", patience, RANKS)["size"]
     if size != RANKS:
         do = "set scheduler.launcher to what starts this Python's MPI: srun-pmi2, srun-pmix or mpiexec"
         raise _Failed("gang", f"{RANKS} ranks see a world of {size}", do)
     return Proof("gang", True, f"{RANKS} ranks see each other")
 
 
-def _run(site: Site, what: str, module: Sequence[str], key: str, ranks: int, patience: _Patience) -> Said:
+def _run(
+    site: Site, backend: Backend, what: str, module: Sequence[str], key: str, patience: _Patience, ranks: int = 1
+) -> Said:
     """Run a Python module at the site; give the JSON line with ``key`` that it printed."""
     name = f"ping-{site.name}-{what}-{secrets.token_hex(4)}"
     log = Path(site.scratch) / "ping" / f"{name}.log"
     log.parent.mkdir(exist_ok=True)
-    command = [site.python, "-P", "-m", *module]
-    if site.scheduler is None:
-        why = _by_process(site, command, log, patience)
-    else:
-        why = _by_slurm(site.scheduler, name, command, ranks, log, patience)
-    said = None if why else _said(log, key)
+    with _ended_in_time(backend, patience) as late:
+        try:
+            death = backend.job(module, ranks, log, name, RESOURCES, lambda *_: None)
+        except (Refused, OSError) as error:
+            death = Death(error.what if isinstance(error, Refused) else f"{site.python}: {error.strerror}")
+    why = f"it has not ended in {patience.seconds:g} s: {death.why}; cancelled" if late.is_set() else death.why
+    said = None if why else _said(log, key, 0.0 if death.code else SETTLE)
     if said is None:
-        raise _Failed(what, why or "it said nothing", f"its script and log are {log.with_suffix('.*')}")
+        why = why or last_words(lines_of(log)) or "it said nothing"
+        raise _Failed(what, why, f"its script and log are {log.with_suffix('.*')}")
     for file in (log, log.with_suffix(".sh")):
         file.unlink(missing_ok=True)
     return said
 
 
-def _by_process(site: Site, command: Sequence[str], log: Path, patience: _Patience) -> str:
-    environment = {**kernel_environment(), **site.environment}
+@contextmanager
+def _ended_in_time(backend: Backend, patience: _Patience) -> Iterator[Event]:
+    """Cancel a job once its time is up, or nobody wants to know any more; the event says that it was cancelled."""
+    ended, late = Event(), Event()
+
+    def watch() -> None:
+        until = time.monotonic() + patience.seconds
+        while not ended.wait(0.1):
+            if patience.over.is_set() or time.monotonic() > until:
+                late.set()
+                backend.cancel()
+                return
+
+    thread = Thread(target=watch, daemon=True)
+    thread.start()
     try:
-        with log.open("wb") as output:
-            options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-            code = subprocess.run(command, env=environment, timeout=patience.seconds, check=False, **options).returncode
-    except subprocess.TimeoutExpired:
-        return f"no answer in {patience.seconds:g} s"
-    except OSError as error:
-        return f"{site.python}: {error.strerror}"
-    return f"exit code {code}: {_last_line(log)}" if code else ""
+        yield late
+    finally:
+        ended.set()
+        thread.join()
 
 
-def _by_slurm(
-    scheduler: Scheduler, name: str, command: Sequence[str], ranks: int, log: Path, patience: _Patience
-) -> str:
-    """Submit the probe and wait for it; give why it did not end well, or nothing."""
-    from slurm.commands import SlurmError, cancel, submit
-    from slurm.scripts import Resources, ScriptError, gang_script, keep
-    from slurm.states import State
-    from slurm.watcher import Watcher
-
-    access = scheduler.access
-    try:
-        script = gang_script(name, command, log, Resources(MEMORY_MIB, ranks=ranks, minutes=5), scheduler)
-        job = submit(access, keep(script, log), patience=5.0)
-    except (SlurmError, ScriptError) as error:
-        return str(error)
-    with Watcher(access, interval=0.5) as watcher:
-        watcher.watch(job)
-        end = time.monotonic() + patience.seconds
-        status = watcher.status(job)
-        while not (status.ended or patience.over.is_set() or time.monotonic() > end):
-            status = watcher.wait(job, timeout=0.5)
-    if not status.ended:
-        with suppress(SlurmError):
-            cancel(access, job, patience=5.0)
-    if status.state is State.DONE:
-        return ""
-    if not status.ended:
-        return f"job {job} has not ended in {patience.seconds:g} s: {status.slurm}; cancelled"
-    return f"job {job} ended as {status.slurm}, exit code {status.exit_code}: {_last_line(log)}"
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it left nothing in its log")
-
-
-def _said(log: Path, key: str) -> Said | None:
-    """Find a job's answer in its log."""
-    last = time.monotonic() + SETTLE
+def _said(log: Path, key: str, settle: float) -> Said | None:
+    """Find a job's answer in its log, which may be seen some seconds late."""
+    last = time.monotonic() + settle
     while True:
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        for line in reversed(lines):
+        for line in reversed(lines_of(log)):
             with suppress(ValueError):
                 found = from_json(line)
                 if isinstance(found, dict) and key in found:

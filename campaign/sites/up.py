@@ -6,15 +6,12 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from campaign.errors import SubmissionRefused, TransientError
-
-if TYPE_CHECKING:
-    from slurm.development import Cluster
+from campaign.schedulers import development
 
 
-def up(folder: Path, names: Sequence[str], nodes: int, cpus: int, memory_mib: int) -> list[Cluster]:
+def up(folder: Path, names: Sequence[str], nodes: int, cpus: int, memory_mib: int) -> list[development.Cluster]:
     """Start clusters, all at once; one that is up stays as it is, and so do its repository and scratch.
 
     Parameters
@@ -31,9 +28,8 @@ def up(folder: Path, names: Sequence[str], nodes: int, cpus: int, memory_mib: in
     SubmissionRefused
         One does not come up; the others stay up.
     """
-    from slurm import development
 
-    def start(name: str) -> Cluster:
+    def start(name: str) -> development.Cluster:
         (folder / name / "scratch").mkdir(parents=True, exist_ok=True)
         return development.up(folder / name, name, nodes, cpus, memory_mib)
 
@@ -54,7 +50,6 @@ def down(folder: Path, names: Sequence[str]) -> None:
     TransientError
         Something of theirs cannot be ended.
     """
-    from slurm import development
 
     def stop(name: str) -> str:
         try:

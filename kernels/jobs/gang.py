@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kernels.errors import JobError, KernelError
+from kernels.errors import Cause, JobError, KernelError
 from kernels.jobs.job import Job, Task
 from kernels.jobs.journal import Journal
 from kernels.jobs.partition import shares
@@ -43,11 +43,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Failure:
-    """A piece that could not be made: why, by which error, and what that is put down to."""
+    """Failure of a piece: its reason, the type of its error, and its cause."""
 
     error: str
     kind: str
-    cause: str
+    cause: Cause
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from kernels.errors import KernelError
+from kernels.errors import Cause, KernelError
 from kernels.jobs.job import Job
 
 SCHEMA = 1
@@ -28,7 +28,7 @@ TOGETHER_S = 0.01
 class JournalError(KernelError):
     """What happened cannot be recorded: nothing more may be made."""
 
-    cause = "disk"
+    cause = Cause.DISK
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kernels.errors import KernelError
+from kernels.errors import Cause, KernelError
 from kernels.killpoints import reach
 
 CHUNK = 1 << 22
@@ -29,7 +29,7 @@ Writer = Callable[[str], str | None]
 class PublishError(KernelError):
     """A product could not be written, or stands there already."""
 
-    cause = "disk"
+    cause = Cause.DISK
 
 
 def sha256(path: Path) -> str:

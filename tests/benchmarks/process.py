@@ -15,6 +15,7 @@ from pathlib import Path
 
 from campaign.jobs.launch import command as kernel_command
 from campaign.jobs.launch import environment as kernel_environment
+from campaign.jobs.launch import kernel
 from tests.benchmarks.machine import ROOT
 
 LONGEST_S = 900.0
@@ -87,7 +88,7 @@ def run(line: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | N
 
 def run_kernel(job: Path, ranks: int) -> Usage:
     """Run a job file as the launcher does."""
-    return run(kernel_command(job, ranks))
+    return run(kernel_command(kernel(job), ranks))
 
 
 def ask(line: Sequence[str], env: Mapping[str, str] | None = None) -> str:

@@ -19,9 +19,9 @@ from campaign.jobs.launch import cores
 from campaign.journal.events import Event
 from campaign.journal.index import followed, update
 from campaign.journal.plan import Group, Plan, PlanTask
-from campaign.running.backend import Local
 from campaign.running.graph import CHUNK
 from campaign.running.runner import Runner
+from campaign.schedulers.protocol import Local
 from tests.benchmarks.harness import Bar, Bench, Result, ratio
 from tests.benchmarks.nothing import NAME
 from tests.benchmarks.process import ask, module

@@ -19,7 +19,7 @@ from campaign.journal.plan import Group, Output, Plan, PlanTask
 from campaign.running import chunk
 from campaign.running.graph import CHUNK, SETTINGS
 from campaign.running.runner import Runner
-from campaign.running.slurm import Slurm
+from campaign.schedulers.slurm import Slurm
 from slurm import development
 from slurm.scripts import Scheduler
 from tests.benchmarks.harness import Bar, Bench, Result, Skipped

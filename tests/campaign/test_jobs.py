@@ -12,16 +12,18 @@ import jsonschema
 import pytest
 
 from campaign.camera import model as cameras
+from campaign.jobs.death import KERNEL_CODES, Cause
 from campaign.jobs.file import VERSION, JobFile, JobTask, write_text
 from campaign.running import chunk
-from campaign.running.backend import KERNEL_CODES
 from campaign.running.chunk import clear
+from kernels import errors
 from kernels.camera import geometry
 from kernels.errors import EXIT_CODES, DataError, JobError, KernelError
 from kernels.jobs import job as kernel
 from kernels.jobs.journal import JournalError
 from kernels.jobs.publish import PublishError
 from kernels.run import main
+from slurm.states import CAUSES
 
 SCHEMA = json.loads((files("kernels") / "job.schema.json").read_text())
 
@@ -81,7 +83,11 @@ def test_both_sides_are_of_one_version() -> None:
 
 
 def test_both_sides_put_an_end_down_to_the_same_cause() -> None:
-    """A gang's exit code, a quantum's error and a journal's line say one thing of one fault."""
+    """A gang's exit code, a quantum's error and a journal's line name the same cause, in words that never change."""
+    words = "cancelled code configuration data disk failed infrastructure killed memory walltime"
+    assert [*Cause] == words.split()
+    assert {*errors.Cause} == {*EXIT_CODES} <= {*Cause}
+    assert {*CAUSES.values()} <= {*Cause}
     assert {cause: code for code, cause in KERNEL_CODES.items()} == EXIT_CODES
     assert not set(KERNEL_CODES) & {0, 1, 126, 127, 130}
     causes = {JobError: "configuration", DataError: "data", PublishError: "disk", JournalError: "disk"}

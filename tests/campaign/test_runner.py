@@ -22,17 +22,19 @@ import numpy as np
 import pytest
 
 from campaign.errors import TransientError
+from campaign.jobs.death import Death
 from campaign.jobs.launch import JOB
 from campaign.journal import control
 from campaign.journal.events import Event, read
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan
 from campaign.running import chunk
-from campaign.running.backend import STARTS, Death, Local, Workers
 from campaign.running.graph import CHUNK, chunked
 from campaign.running.retry import INFRASTRUCTURE
 from campaign.running.runner import Runner
-from slurm import secure
+from campaign.schedulers import secure
+from campaign.schedulers.local import STARTS, Local
+from campaign.schedulers.protocol import Workers
 from tests.campaign import plans
 from tests.conftest import ROOT
 
@@ -210,14 +212,14 @@ class TestChunk:
 
 def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that ends well and says nothing has failed."""
-    monkeypatch.setattr("campaign.running.runner.LATE_SECONDS", 0.1)
+    monkeypatch.setattr("campaign.running.record.LATE_SECONDS", 0.1)
     monkeypatch.setattr("campaign.running.retry.PAUSES_S", (0.0,))
     tried = []
 
     class Silent(Local):
         def job(self, *_: object) -> Death:
             tried.append(1)
-            return Death("")
+            return Death()
 
     gang = replace(plan.groups[1], needs=[], tasks=[replace(t, needs=[]) for t in plan.groups[1].tasks])
     outcome: Outcome = Runner(replace(plan, groups=[gang]), lambda event: None, Silent()).run()

@@ -20,10 +20,10 @@ import pytest
 from campaign.journal import control
 from campaign.journal.events import Event, read
 from campaign.journal.plan import Group, Plan
-from campaign.running.backend import Refused
 from campaign.running.runner import Runner
-from campaign.running.slurm import Slurm
-from slurm import secure
+from campaign.schedulers import secure
+from campaign.schedulers.protocol import Refused
+from campaign.schedulers.slurm import Slurm
 from slurm.commands import call, queue
 from slurm.development import Cluster
 from slurm.scripts import Scheduler

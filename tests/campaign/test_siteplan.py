@@ -21,8 +21,8 @@ from campaign.federation import siteplan, siterun
 from campaign.federation.siteplan import Place, SitePlan, Writer
 from campaign.journal.events import Event
 from campaign.journal.plan import Plan
+from campaign.schedulers.slurm import SlurmScheduler
 from campaign.sites import model as sites
-from slurm.scripts import Scheduler
 from tests.campaign import plans
 
 DETECTORS = 3
@@ -203,7 +203,7 @@ def test_a_plan_in_which_one_thing_is_wrong_is_refused(share: SitePlan, keys: Se
 
 @pytest.mark.parametrize("settings", [{}, {"name": 5}, {"scheduler": 5}, {"scheduler": {"x": 1}}, {"more": 1}])
 def test_settings_of_a_site_that_are_none_are_refused(settings: dict[str, Any]) -> None:
-    good = sites.plain(sites.Site("usdf", scheduler=Scheduler(partition="main", extra=("--exclusive",))))
+    good = sites.plain(sites.Site("usdf", scheduler=SlurmScheduler(partition="main", extra=("--exclusive",))))
     assert sites.plain(sites.from_plain(json.loads(json.dumps(good)))) == good
     with pytest.raises(ConfigurationError):
         sites.from_plain({**good, **settings} if settings else {})

@@ -20,7 +20,7 @@ import pytest
 from campaign.journal.events import Event
 from campaign.journal.plan import Plan
 from campaign.running.runner import Runner
-from slurm import secure, worker
+from campaign.schedulers import secure, worker
 from tests import strangers
 from tests.campaign import plans
 
@@ -112,7 +112,8 @@ def test_a_configuration_of_dasks_counts_for_nothing(tmp_path: Path) -> None:
         "distributed:\n  comm: {require-encryption: false}\n  worker: {preload: [nothing_of_this_name]}\n"
         "  scheduler: {http: {routes: [distributed.http.scheduler.api]}}\n"
     )
-    script = "from slurm import secure; secure.pin(); import dask; print(dask.config.get('distributed.worker.preload'),"
+    script = "from campaign.schedulers import secure; secure.pin(); import dask; "
+    script += "print(dask.config.get('distributed.worker.preload'),"
     script += " *map(dask.config.get, sorted(secure.SETTINGS)))"
     done = dask(script, tmp_path)
     wanted = [[], *(secure.SETTINGS[name] for name in sorted(secure.SETTINGS))]
@@ -122,8 +123,8 @@ def test_a_configuration_of_dasks_counts_for_nothing(tmp_path: Path) -> None:
 def test_a_configuration_of_dasks_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """Before anything is claimed: it is what `check` and `submit` begin with."""
     (tmp_path / "dask.yaml").write_text("a: [\n")
-    script = "from campaign.running.backend import require_dask\nfrom campaign.errors import ConfigurationError\n"
-    script += "try:\n    require_dask()\nexcept ConfigurationError as error:\n    print(error)"
+    script = "from campaign.schedulers import secure\nfrom campaign.errors import ConfigurationError\n"
+    script += "try:\n    secure.pin()\nexcept ConfigurationError as error:\n    print(error)"
     done = dask(script, tmp_path)
     assert f"{tmp_path}/dask.yaml" in done.stdout and "unset DASK_CONFIG" in done.stdout, done.stderr
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from campaign.journal.events import read
-from campaign.running.slurm import Slurm
+from campaign.schedulers.slurm import Slurm
 from slurm.commands import call, queue
 from slurm.development import Cluster
 from slurm.scripts import Scheduler

@@ -17,7 +17,7 @@ import pytest
 from campaign.butler.repository import open_repository
 from campaign.home import Home
 from campaign.journal.events import read
-from campaign.running.slurm import Slurm
+from campaign.schedulers.slurm import Slurm
 from slurm.commands import call, queue
 from slurm.development import Cluster
 from slurm.scripts import Scheduler

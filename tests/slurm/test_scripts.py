@@ -264,6 +264,12 @@ def test_every_word_reaches_the_command_as_it_was(words: list[str], value: str, 
     assert run(array, tmp_path, SLURM_ARRAY_TASK_ID="0").stdout == "".join(f"{word}\n" for word in words)
 
 
+def test_an_array_over_the_sites_limit_is_refused(tmp_path: Path) -> None:
+    commands = write_commands(tmp_path / "all.commands", [["true"]] * 4)
+    with pytest.raises(ScriptError, match="big: an array of 4; the site's max_array is 3"):
+        array_script("big", commands, range(4), tmp_path / "big.log", Resources(50), Scheduler(max_array=3))
+
+
 def test_an_element_without_a_command_fails(tmp_path: Path) -> None:
     commands = write_commands(tmp_path / "few.commands", [["true"]])
     array = array_script("n", commands, range(2), tmp_path / "n.log", Resources(1), Scheduler())

@@ -24,7 +24,9 @@ def said(wanted: Wanted, many: int) -> str:
     pool = Pool(wanted, watcher=None)  # type: ignore[arg-type]
 
     async def ask() -> list[str]:
-        return await asyncio.wait_for(asyncio.gather(*(pool.start("tcp://x:1", f"w{n}") for n in range(many))), 30)
+        return await asyncio.wait_for(
+            asyncio.gather(*(pool.start(f"w{n}", ["worker", f"{n}"]) for n in range(many))), 30
+        )
 
     assert asyncio.run(ask()) == [""] * many
     assert (pool.living, pool.stillborn) == ({}, many)
@@ -40,7 +42,8 @@ def wanted(tmp_path: Path) -> Wanted:
         "run-workers",
         tmp_path,
         lambda *e: events.append(e),
-        tmp_path,
+        ["worker", "keys"],
+        {},
     )
 
 

@@ -1,6 +1,6 @@
-"""A Dask worker as a site's job: ``python -P -m slurm.worker KEYS SCHEDULER [option ...]``.
+"""A Dask worker as a scheduler's job: ``python -P -m campaign.schedulers.worker KEYS SCHEDULER [option ...]``.
 
-KEYS is the folder that `slurm.secure.keys` made; the options are those of
+KEYS is the folder that `campaign.schedulers.secure.keys` made; the options are those of
 ``dask worker``.  It listens on one address, that by which its node reaches the
 scheduler unless ``--interface`` says another, and keeps its files where nobody
 else can put any.
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from slurm import secure
+from campaign.schedulers import secure
 
 
 def options(keys: Path, scheduler: str, given: Sequence[str], folder: str) -> list[str]:

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from campaign.errors import ConfigurationError
+
 KEY, CERTIFICATE = "key.pem", "certificate.pem"
 PROTOCOL: Final = "tls://"
 #: What the names of folders with keys begin with, in the folder of their run.
@@ -46,7 +48,7 @@ def pin() -> None:
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         Such a file, or a variable ``DASK_...``, cannot be read: processes that Dask starts would read it too.
     """
     global _pinned
@@ -57,7 +59,9 @@ def pin() -> None:
             config = importlib.import_module("dask.config")
             importlib.import_module("distributed")
         except Exception as error:
-            raise ValueError(" ".join(str(error).split()) or repr(error)) from error
+            why = " ".join(str(error).split()) or repr(error)
+            do = "mend the file, or unset DASK_CONFIG; Dask reads it, though nothing of it counts for a run"
+            raise ConfigurationError(f"Dask does not start: {why}", where="Dask's configuration", do=do) from error
         config.refresh(paths=[], env={})
         config.set(SETTINGS)
         _pinned = True

@@ -1,17 +1,22 @@
-"""A site's Slurm as a backend: gangs by sbatch and srun, quanta on Dask workers that are jobs."""
+"""Slurm as a scheduler: gangs by sbatch and srun, quanta on Dask workers that are jobs."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
-from campaign.jobs.launch import complaint
+from campaign.jobs.death import KERNEL_CODES, Cause, Death
+from campaign.jobs.logs import complaint, lines_of
 from campaign.killpoints import reach
-from campaign.running.backend import KERNEL_CODES, Death, Refused, Resources, Say, Workers
-from campaign.running.retry import MEMORY_MIB, MINUTES
+from campaign.schedulers import secure
+from campaign.schedulers.protocol import MEMORY_MIB, MINUTES, Backend, Place, Refused, Resources, Say, Workers
+from campaign.schedulers.protocol import Scheduler as Settings
+from campaign.schedulers.values import FilePath, Seconds, Text, Whole, WholeOrZero, Word, text
 from slurm import commands, scripts
 from slurm.commands import SlurmError
 from slurm.scripts import Scheduler, ScriptError
@@ -32,10 +37,62 @@ NOWHERE = Path("/dev/null")
 NO_COMMAND = (126, 127)
 #: How a kernel ends that has failed tasks: its journal says which.
 TASKS_FAILED = "1:0"
+#: What sinfo says of a partition: its name, with a star where it is the default one, its name again, its state.
+_PARTITION = re.compile(r"(\S+) (\S+) ([a-z]+)")
+
+
+#: Features with Slurm's own operators; the job script quotes them.
+Features = Annotated[
+    str,
+    text(r"^[A-Za-z0-9_.,:@/+&|*()\[\]-]*$", "letters, digits, _ . , : @ / + - and Slurm's & | * ( ) [ ]"),
+]
+Option = Annotated[
+    str,
+    text(
+        r"^--?[A-Za-z][A-Za-z0-9-]*(=[A-Za-z0-9_.,:@/+%*-]+)?$",
+        "an option of sbatch in one word, --name or --name=value",
+    ),
+]
+
+
+class SlurmScheduler(Settings):
+    """Slurm; its settings, their meaning and defaults are `slurm.scripts.Scheduler`'s."""
+
+    expanded: ClassVar[tuple[str, ...]] = ("conf", "template")
+
+    partition: Word = ""
+    account: Word = ""
+    qos: Word = ""
+    reservation: Word = ""
+    constraint: Features = ""
+    memory: Literal["mem", "mem-per-cpu", "none"] = "mem"
+    signal_before_s: WholeOrZero = 0
+    launcher: Literal["srun-pmi2", "srun-pmix", "mpiexec"] = "srun-pmi2"
+    setup: tuple[Text, ...] = ()
+    extra: tuple[Option, ...] = ()
+    template: Text = "slurm"
+    max_array: Whole = 1000
+    max_submit: Whole = 1000
+    interface: Word = ""
+    conf: FilePath | None = None
+    timeout: Seconds = 30.0
+
+    def __str__(self) -> str:
+        return f"Slurm, partition {self.partition}" if self.partition else "Slurm"
+
+    @property
+    def placed(self) -> bool:
+        """Whether ``conf`` says where jobs go; see `campaign.schedulers.protocol.Scheduler.placed`."""
+        return bool(self.conf)
+
+    def backend(self, place: Place, slots: int) -> Backend:
+        """Make the backend of a site."""
+        scheduler = Scheduler(**self.model_dump(), environment=dict(place.environment), python=place.python)
+        return Slurm(place.name, scheduler, max(1, min(slots, self.max_submit - 1)))  # and a gang
 
 
 class Slurm:
-    """Jobs by a site's Slurm; see `campaign.running.backend.Backend`.
+    """Jobs by a site's Slurm; see `Backend`.
 
     Parameters
     ----------
@@ -69,8 +126,24 @@ class Slurm:
         """How often Slurm was asked for the state of jobs."""
         return self._watcher.commands
 
+    def ping(self) -> str:
+        """Ask for the partition that jobs would go to; see `Backend.ping`."""
+        wanted = self._scheduler.partition
+        try:
+            said = commands.call(
+                self._access, ["sinfo", "-h", *(["-p", wanted] if wanted else []), "-o", "%P %R %a"], patience=0
+            )
+        except SlurmError as error:
+            do = f"`campaign sites up {self.site}` starts a cluster here"
+            do += "; else set scheduler.conf, or log in where Slurm is"
+            raise Refused(str(error), do=do) from error
+        known = [found.groups() for found in commands.shaped(said, _PARTITION)]
+        if not known:
+            raise Refused(f"no partition {wanted}", do="set scheduler.partition")
+        return "partition {} is {}".format(*_default(known))
+
     def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
-        """See that Slurm answers, and what it says of jobs; see `campaign.running.backend.Backend.probe`."""
+        """See that Slurm answers, and what it says of jobs; see `Backend.probe`."""
         do = (
             f"campaign sites up {self.site} starts a private cluster here, unless the site's file has its own conf;"
             f" campaign sites ping {self.site} looks closer"
@@ -88,11 +161,11 @@ class Slurm:
                 script = scripts.gang_script("probe", [self._scheduler.python], NOWHERE, wanted, self._scheduler)
                 commands.try_out(self._access, script)
 
-    def job(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
-        """Run a job file; see `campaign.running.backend.Backend.job`."""
+    def job(self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
+        """Run a module; see `Backend.job`."""
         self._names.add(name)  # known before it is submitted: whatever happens then, it can be cancelled
         with self._refusing(f"job {name}"):
-            job = self._adopted(name, say) or self._submitted(path, ranks, log, name, resources, say)
+            job = self._adopted(name, say) or self._submitted(module, ranks, log, name, resources, say)
         if (
             self._cancelled.is_set() or self._drained.is_set()
         ):  # meanwhile, and by its name it was not there to be found
@@ -102,16 +175,15 @@ class Slurm:
     def _waited(self, job: str, name: str, log: Path, say: Say) -> Death:
         status = self._end(job, name, log)
         self._names.discard(name)
-        why = _why(status, log)
-        if why:
-            about = {"state": status.slurm, "cause": why.cause, "code": why.code}
-            say("died", {"error": why, "name": name, "job": job, **about})
-        return why
+        if death := _death(status, log):
+            about = {"state": status.slurm, "cause": death.cause, "code": death.code}
+            say("died", {"error": death.why, "name": name, "job": job, **about})
+        return death
 
     def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
         """Wait for a job of an earlier driver; of one that has ended meanwhile Slurm may still know why.
 
-        See `campaign.running.backend.Backend.adopt`.
+        See `Backend.adopt`.
         """
         self._names.add(name)
         with self._refusing(f"job {name}"):
@@ -119,7 +191,7 @@ class Slurm:
         return self._waited(known, name, log, say) if known else None
 
     def sweep(self, stem: str, keep: Collection[str]) -> int:
-        """Cancel workers, and gangs of which nothing is wanted; see `campaign.running.backend.Backend.sweep`."""
+        """Cancel workers, and gangs of which nothing is wanted; see `Backend.sweep`."""
         with self._refusing(f"jobs of run {stem}"):
             living = [one for one in commands.queue(self._access) if one.living and one.name.startswith(f"{stem}-")]
             # A driver that is a job of the site's is judged by its claim.
@@ -171,9 +243,11 @@ class Slurm:
         early = max(self._scheduler.signal_before_s, min(DRAIN_S, 60 * wanted.minutes // 10))
         return scripts.gang_script(name, words, log, wanted, replace(self._scheduler, signal_before_s=early))
 
-    def _submitted(self, path: Path, ranks: int, log: Path, name: str, resources: Resources, say: Say) -> str:
+    def _submitted(
+        self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say
+    ) -> str:
         gang = ["-m", "mpi4py"] if ranks > 1 else []
-        command = [self._scheduler.python, "-P", *gang, "-m", "kernels.run", str(path)]
+        command = [self._scheduler.python, "-P", *gang, "-m", *module]
         script = scripts.gang_script(name, command, log, _wanted(resources, ranks), self._scheduler)
         for option in script.unused:
             say("note", {"note": f"{option}: in the site's file, and used by no template"})
@@ -196,10 +270,15 @@ class Slurm:
     def cluster(
         self, workers: int, resources: Resources, logs: Path, name: str, say: Say, keys: Path
     ) -> Iterator[Workers]:
-        """A Dask cluster of Slurm jobs; see `campaign.running.backend.Backend.cluster`."""
+        """A Dask cluster of Slurm jobs; see `Backend.cluster`."""
         from slurm.workers import Wanted, running
 
-        wanted = Wanted(self._scheduler, _wanted(resources, 1), name, logs, say, keys)
+        interface = self._scheduler.interface
+        place = {"interface": interface} if interface else {"host": secure.own_address()}
+        options = {"dashboard_address": secure.DASHBOARD, "dashboard": False, **place}
+        secured = {"protocol": secure.PROTOCOL, "security": secure.security(keys), "scheduler_options": options}
+        module = ["campaign.schedulers.worker", str(keys.absolute())]
+        wanted = Wanted(self._scheduler, _wanted(resources, 1), name, logs, say, module, secured)
         with running(wanted, self._watcher, workers) as cluster:
 
             def problem() -> str:
@@ -209,7 +288,7 @@ class Slurm:
             yield Workers(cluster.address, problem)
 
     def drain(self) -> None:
-        """Cancel the jobs that wait in the queue; see `campaign.running.backend.Backend.drain`."""
+        """Cancel the jobs that wait in the queue; see `Backend.drain`."""
         self._drained.set()
         found = commands.find(self._access, sorted(self._names)) if self._names else {}
         waiting = [one.job for jobs in found.values() for one in jobs if one.state is State.WAITING]
@@ -223,6 +302,11 @@ class Slurm:
             commands.cancel(self._access, *self._names)
 
 
+def _default(partitions: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Name and state of the partition that jobs go to: the one that sinfo marks with a star, else the first."""
+    return next((words for words in partitions if words[0] != words[1]), partitions[0])[1:]
+
+
 def _wanted(resources: Resources, ranks: int) -> scripts.Resources:
     return scripts.Resources(
         memory_mib=resources.get("memory_mib", MEMORY_MIB),
@@ -232,15 +316,17 @@ def _wanted(resources: Resources, ranks: int) -> scripts.Resources:
     )
 
 
-def _why(status: Status, log: Path) -> Death:
-    """Why a job died; nothing where its kernel came to its end."""
-    if status.state is State.DONE or (status.state is State.FAILED and status.exit_code == TASKS_FAILED):
-        return Death("")
-    end = status.slurm or "Slurm knows it no longer"
-    said = complaint(log)
+def _death(status: Status, log: Path) -> Death:
+    """Put together what Slurm and the log say of a job's end."""
+    if status.state is State.DONE:
+        return Death(code=0)
+    if status.state is State.FAILED and status.exit_code == TASKS_FAILED:
+        return Death(code=1)
+    end = status.slurm or ("Slurm knows it no longer" if status.reason else "Slurm has not told of it yet")
+    said = complaint(lines_of(log))
     code = int(status.exit_code.partition(":")[0] or 0) if status.exit_code else None
     text = f"job {status.job}: {end}" + (f", exit {status.exit_code}" if status.exit_code else "")
-    kind = status.reason or "infrastructure"
-    if status.state is State.FAILED and kind == "failed":
-        kind = {**KERNEL_CODES, **dict.fromkeys(NO_COMMAND, "configuration")}.get(code or 0, kind)
+    kind = Cause(status.reason or Cause.INFRASTRUCTURE)
+    if status.state is State.FAILED and kind is Cause.FAILED:
+        kind = {**KERNEL_CODES, **dict.fromkeys(NO_COMMAND, Cause.CONFIGURATION)}.get(code or 0, kind)
     return Death(f"{text}: {said}" if said else text, kind, code)

@@ -1,0 +1,106 @@
+"""Record of a run: its outcome, folded from the journals as they grow, and the driver's own events."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from campaign.journal.events import DriverJournal, Event, Journals
+from campaign.journal.outcome import Outcome
+from campaign.journal.plan import Group, Plan, PlanTask
+
+POLL_SECONDS = 0.2
+#: Longest delay until the last lines of a job that has ended are visible on a shared file system.
+LATE_SECONDS = 5.0
+Listener = Callable[[Event], None]
+
+
+class Record:
+    """What is known of a plan's tasks, and the driver's pen.
+
+    Parameters
+    ----------
+    plan : `Plan`
+    listener : callable
+        Called with every event that the journals gain.
+    site : `str`
+        Written into the driver's events.
+    token : `int`
+        Fencing token of the driver's events.
+    """
+
+    def __init__(self, plan: Plan, listener: Listener, site: str, token: int) -> None:
+        self._listener = listener
+        self._journals = Journals(plan.journal)
+        self._driver = DriverJournal(plan.journal, plan.run, site, token)
+        self._lock = threading.Lock()
+        self.outcome = Outcome()
+
+    def begin(self) -> None:
+        """Fold what earlier drivers have left; forget their failures, which are tried again.
+
+        Raises
+        ------
+        ConfigurationError
+            Another release has written some of it.
+        """
+        for event in self._journals.new(closely=True):
+            self.outcome.fold(event)
+        self._journals.require_all_known()
+        for task in [*self.outcome.failed, *self.outcome.skipped]:
+            self.outcome.forget(task)
+
+    def drain(self, closely: bool = False) -> None:
+        """Fold what the journals have gained; see `campaign.journal.events.Journals.new`."""
+        with self._lock:
+            for event in self._journals.new(closely):
+                self.outcome.fold(event)
+                self._listener(event)
+
+    def write(self, task: str, event: str, detail: Mapping[str, Any], attempt: int | None = None) -> None:
+        """Append an event to the driver's journal; by default at the present attempt of the task's group."""
+        self.write_all(task.partition(":")[0], event, {task: detail}, attempt)
+
+    def write_all(
+        self, label: str, event: str, details: Mapping[str, Mapping[str, Any]], attempt: int | None = None
+    ) -> None:
+        """Append the same event of many tasks of a group, each with its detail."""
+        with self._lock:
+            known = self.outcome.attempts.get(label, 1)
+            self._driver.write_all(event, details, known if attempt is None else attempt)
+
+    def left(self, group: Group) -> list[PlanTask]:
+        """Tasks of a group that are neither published, failed nor lost."""
+        known = (self.outcome.published, self.outcome.failed, self.outcome.skipped)
+        return [task for task in group.tasks if not any(task.name in some for some in known)]
+
+    def take(self, group: Group) -> list[PlanTask]:
+        """Tasks of a group that are left and ready; record as lost those that need a failed task."""
+        self.drain()
+        ready, known, gone = [], self.outcome, {}
+        for task in self.left(group):
+            lacking = [name for name in task.needs if name not in known.published]
+            lost = next((name for name in lacking if name in known.failed or name in known.skipped), None)
+            if lost is not None:
+                known.skipped[task.name] = lost
+                gone[task.name] = {"error": f"needs {lost}, which failed"}
+            elif not lacking:
+                ready.append(task)
+        if gone:
+            self.write_all(group.label, "lost", gone)
+        return ready
+
+    def untold(self, tasks: Sequence[PlanTask]) -> list[str]:
+        """Names of the tasks that no journal says are published or failed."""
+        published, failed = self.outcome.published, self.outcome.failed
+        return [task.name for task in tasks if task.name not in published and task.name not in failed]
+
+    def wait_told(self, tasks: Sequence[PlanTask]) -> None:
+        """Wait until the journals tell of all these tasks, for as long as lines may be late."""
+        until = time.monotonic() + LATE_SECONDS
+        self.drain(closely=True)
+        while self.untold(tasks) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+            self.drain(closely=True)

@@ -1,0 +1,71 @@
+"""Kinds of schedulers by name, found through the entry points ``drp_campaign.schedulers``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+from campaign.errors import ConfigurationError
+from campaign.problems import suggest
+from campaign.schedulers.protocol import Scheduler
+
+GROUP: Final = "drp_campaign.schedulers"
+#: Kind of a site's scheduler whose file does not say; and of ``scheduler: none``.
+DEFAULT, HERE = "slurm", "local"
+#: Known without an installation, too, or in one that is older than the code beside it.
+_PACKAGED: Final = (
+    EntryPoint(DEFAULT, "campaign.schedulers.slurm:SlurmScheduler", GROUP),
+    EntryPoint(HERE, "campaign.schedulers.local:LocalScheduler", GROUP),
+)
+
+
+@cache
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in (*_PACKAGED, *entry_points(group=GROUP))}
+
+
+@cache
+def kind(name: str) -> type[Scheduler]:
+    """Find a kind of scheduler.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none of that name, or it cannot be used.
+    """
+    if name not in _points():
+        raise ConfigurationError(f"there is no scheduler {name!r}", where="scheduler.kind", do=suggest(name, _points()))
+    point = _points()[name]
+    try:
+        found = point.load()
+    except Exception as error:  # of a stranger's module: anything
+        why = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(f"scheduler {name} ({point.value}) does not load: {why}") from error
+    if not (isinstance(found, type) and issubclass(found, Scheduler)):
+        raise ConfigurationError(f"scheduler {name} ({point.value}) is no campaign.schedulers.protocol.Scheduler")
+    return found
+
+
+def plain(scheduler: Scheduler) -> dict[str, Any] | None:
+    """Take a scheduler apart for JSON: its settings, with its kind unless that is `DEFAULT`; `None` for `HERE`."""
+    name = next(name for name in _points() if kind(name) is type(scheduler))
+    if name == HERE:
+        return None
+    return {**({} if name == DEFAULT else {"kind": name}), **scheduler.model_dump(mode="json")}
+
+
+def from_plain(settings: Mapping[str, Any] | None) -> Scheduler:
+    """Make a scheduler of what `plain` gave.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such kind.
+    pydantic.ValidationError
+        A setting is wrong.
+    """
+    if settings is None:
+        return kind(HERE)()
+    return kind(str(settings.get("kind", DEFAULT))).model_validate({k: v for k, v in settings.items() if k != "kind"})
