@@ -25,7 +25,8 @@ from campaign.certification.command import run as certify
 from campaign.errors import CampaignError, ConfigurationError, Drained, SubmissionRefused, TasksFailed, UsageError
 from campaign.home import Home, typed_line
 from campaign.journal import claim, control
-from campaign.journal.books import Books
+from campaign.journal.books import Books, Decisions
+from campaign.journal.events import Decision
 from campaign.planning.order import NONCE
 from campaign.planning.order import read as read_order
 from campaign.problems import suggest
@@ -184,11 +185,10 @@ class Driver:
     def _note_made(self, states: Mapping[str, StepState]) -> None:
         """Remember what is made: its folder may be cleared before the campaign is over."""
         made = [state for state in states.values() if state.state in ("gate", "made", "done")]
-        said = [line for line in self.books.lines() if line["event"] in ("made", "certified")] if made else []
-        known = {line["run"] for line in said}
+        decided = self.books.decisions if made else Decisions()
         for state in made:
-            if state.run not in known:
-                self.books.write("made", state.name, run=state.run)
+            if state.run not in decided.made and state.run not in decided.certified:
+                self.books.write(Decision.MADE, state.name, run=state.run)
 
     def _advance(self, wanted: list[str], states: Mapping[str, StepState]) -> bool:
         """Do what can be done now; whether something has changed by it."""
@@ -237,7 +237,7 @@ class Driver:
         again = bool(state.run) and self._asked_as(state, settings)
         words = ["restart", state.run] if again else self._submission(step, settings)
         nonce = "" if again else secrets.token_hex(8)  # a run that is restarted has that of its submission
-        self.books.write("begun", name, rerun=state.rerun, log=str(log), command=words[0], nonce=nonce)
+        self.books.write(Decision.BEGUN, name, rerun=state.rerun, log=str(log), command=words[0], nonce=nonce)
         environment = {**self.campaign.environment, "RERUN": state.rerun, NONCE: nonce}
         with log.open("wb") as output:
             self._children[name] = subprocess.Popen(
@@ -249,7 +249,7 @@ class Driver:
                 start_new_session=True,  # a terminal's Ctrl-C comes through this process, once
             )
         self._began[name] = time.monotonic()
-        self.books.write("process", name, process=asdict(claim.of(self._children[name].pid)))
+        self.books.write(Decision.PROCESS, name, process=asdict(claim.of(self._children[name].pid)))
         self.say(f"{name:14s} {'goes on' if again else 'begun'}, log {log}")
 
     def _submission(self, step: PlanStep, settings: Mapping[str, str]) -> list[str]:
@@ -296,11 +296,9 @@ class Driver:
             if child.returncode == 0:
                 self.say(f"{name:14s} made, {seconds:.1f} s")
                 continue
-            line = next(
-                line for line in reversed(self.books.lines()) if line["event"] == "begun" and line["step"] == name
-            )
-            why = _complaint(Path(line["log"]))
-            self.books.write("failed", name, error=why, code=child.returncode, log=line["log"])
+            log = self.books.decisions.logs[name]
+            why = _complaint(Path(log))
+            self.books.write(Decision.FAILED, name, error=why, code=child.returncode, log=log)
             self.say(f"{name:14s} failed: {why}")
         return bool(ended)
 
@@ -340,9 +338,8 @@ class Driver:
     def _gate(self, state: StepState) -> bool:
         if self.chosen.yes:
             return self._accept(state)
-        lines = [line for line in self.books.lines() if line["step"] == state.name]
-        if not any(line["event"] == "gate" and line["run"] == state.run for line in lines):
-            self.books.write("gate", state.name, run=state.run, rerun=state.rerun)
+        if state.run not in self.books.decisions.shown:
+            self.books.write(Decision.GATE, state.name, run=state.run, rerun=state.rerun)
         if (state.name, state.run) not in self._told:
             self._told.add((state.name, state.run))
             for text in gate_text(state, self.home):
@@ -362,13 +359,13 @@ class Driver:
         except CampaignError as error:
             self._refuse(state, "cannot be accepted", error)
             return False
-        self.books.write("accepted", state.name, run=state.run, reason="--yes", line=typed_line())
+        self.books.write(Decision.ACCEPTED, state.name, run=state.run, reason="--yes", line=typed_line())
         return True
 
     def _refuse(self, state: StepState, what: str, error: CampaignError) -> None:
         """Leave a step as it is: this driver tries no more."""
         self._refused.add(state.name)
-        self.books.write("failed", state.name, error=str(error), run=state.run)
+        self.books.write(Decision.FAILED, state.name, error=str(error), run=state.run)
         self.say(f"{state.name:14s} {what}: {error}")
 
     def _certify(self, state: StepState) -> None:
@@ -379,8 +376,8 @@ class Driver:
         except CampaignError as error:
             self._refuse(state, "could not be certified", error)
             return
-        target = report["certified"]["target"]
-        self.books.write("certified", name, run=state.run, target=target, count=len(report["certified"]["data_ids"]))
+        target, many = report["certified"]["target"], len(report["certified"]["data_ids"])
+        self.books.write(Decision.CERTIFIED, name, run=state.run, target=target, count=many)
         self.say(f"{name:14s} certified into {target}")
 
 

@@ -11,6 +11,7 @@ from campaign.campaigns.decide import decision
 from campaign.campaigns.state import StepState
 from campaign.frames.ingest import camera_of
 from campaign.home import Home
+from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.journal.plan import load
 from campaign.quality import levels
@@ -31,7 +32,7 @@ def gate_text(state: StepState, home: Home) -> list[str]:
 
     folder = Path(state.folder)
     plan = load(folder / "plan.json")
-    done = [e for e in read_events(folder / "journal") if e.event == "published"]
+    done = [e for e in read_events(folder / "journal") if e.event == EventName.PUBLISHED]
     bad = {e.task.partition(":")[2]: e.detail["bad_pixels"] for e in done if "bad_pixels" in e.detail}
     kinds = Counter(e.task.partition(":")[0] for e in done)
     texts = [f"{state.name:14s} waits for a person to look: {', '.join(f'{n} {label}' for label, n in kinds.items())}"]

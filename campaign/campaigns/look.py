@@ -13,6 +13,7 @@ from campaign.campaigns.state import StepState, look
 from campaign.errors import CampaignError
 from campaign.home import Home
 from campaign.journal.books import Books
+from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.journal.plan import load
 from campaign.planning.step import Step
@@ -67,5 +68,5 @@ def _spent(state: StepState) -> tuple[float | None, float | None]:
     if not events:
         return None, None
     wall = datetime.fromisoformat(events[-1].t) - datetime.fromisoformat(events[0].t)
-    cpu = sum(float(e.detail.get("cpu_s", 0.0)) for e in events if e.event == "published")
+    cpu = sum(float(e.detail.get("cpu_s", 0.0)) for e in events if e.event == EventName.PUBLISHED)
     return cpu, wall.total_seconds()

@@ -19,7 +19,7 @@ from campaign.errors import SubmissionRefused, UsageError
 from campaign.home import Home
 from campaign.jobs.file import write_text
 from campaign.journal import claim
-from campaign.journal.books import PLAN, VARIABLES, Books, folder_of
+from campaign.journal.books import PLAN, VARIABLES, Books, Decisions, decisions, folder_of
 from campaign.journal.status import state_of
 from campaign.limited import from_json
 from campaign.template.config import StepConfig
@@ -89,81 +89,6 @@ class StepState:
     note: str = ""
 
 
-@dataclass
-class _Decisions:
-    """A campaign's journal, folded.
-
-    Parameters
-    ----------
-    reruns : `dict`
-        By step.
-    accepted, rejected, certified : `dict`
-        By run: by whom and when, and where.
-    made : `set`
-        Runs.
-    failed : `dict`
-        By step, why.
-    nonces : `dict`
-        By step and RERUN, what its submissions were given: their runs have it too.
-    begun : `dict`
-        The same, when first, of submissions that were given none: those of an earlier release.
-    named : `dict`
-        By step, the runs that the journal says something of.
-    processes : `dict`
-        By step, the newest that makes it.
-    """
-
-    reruns: dict[str, str]
-    accepted: dict[str, str] = field(default_factory=dict)
-    certified: dict[str, str] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)
-    rejected: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    nonces: dict[tuple[str, str], set[str]] = field(default_factory=dict)
-    begun: dict[tuple[str, str], str] = field(default_factory=dict)
-    named: dict[str, set[str]] = field(default_factory=dict)
-    processes: dict[str, claim.Claim] = field(default_factory=dict)
-
-
-def _decisions(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> _Decisions:
-    found = _Decisions(dict.fromkeys(campaign.steps, _first_rerun(campaign, lines)))
-    for line in lines:
-        step, run = line["step"], line.get("run", "")
-        if step not in campaign.steps:
-            continue
-        found.named.setdefault(step, set()).add(run)
-        match line["event"]:
-            case "rejected":
-                found.rejected[run] = f"rejected by {line['user']} at {line['t']}: {line.get('reason', '')}"
-                found.reruns |= dict.fromkeys((step, *campaign.descendants(step)), line["rerun"])
-            case "accepted":
-                found.accepted[run] = f"accepted by {line['user']} at {line['t']}: {line.get('reason', '')}"
-            case "certified":
-                found.certified[run] = line["target"]
-            case "made":
-                found.made.add(run)
-            case "process":
-                found.processes[step] = claim.Claim(**line["process"])
-            case "failed" | "begun":
-                found.failed[step] = line.get("error", "")
-                if line["event"] == "begun":
-                    _begun(found, (step, line["rerun"]), line)
-    return found
-
-
-def _first_rerun(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> str:
-    """The RERUN that a campaign began with; what its books keep need not say it."""
-    known = campaign.environment.get("RERUN")
-    return known or next((str(line["rerun"]) for line in lines if line["event"] == "begun"), "")
-
-
-def _begun(found: _Decisions, key: tuple[str, str], line: Mapping[str, Any]) -> None:
-    if line.get("nonce"):
-        found.nonces.setdefault(key, set()).add(line["nonce"])
-    elif line.get("command") != "restart":
-        found.begun.setdefault(key, line["t"])
-
-
 def _run_state(folder: Path) -> tuple[State, str]:
     """What a run has come to, from its own folder; while its driver lives, or may live, it is not over."""
     owner, state = claim.read(folder), state_of(folder)
@@ -182,50 +107,61 @@ def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> 
     lines : sequence of `dict`
         The campaign's journal.
     """
-    decided = _decisions(campaign, lines)
-    configs = {name: campaign.config(name, decided.reruns[name]) for name in campaign.order}
+    decided = decisions(lines)
+    reruns = _reruns(campaign, decided)
+    configs = {name: campaign.config(name, reruns[name]) for name in campaign.order}
     return _states(campaign, home.runs(), decided, configs)
+
+
+def _reruns(campaign: Campaign, decided: Decisions) -> dict[str, str]:
+    """By step, the RERUN that it is made under; what a campaign keeps of its variables need not name the first."""
+    found = dict.fromkeys(campaign.steps, campaign.environment.get("RERUN") or decided.rerun)
+    for step, rerun in decided.raised:
+        if step in found:
+            found |= dict.fromkeys((step, *campaign.descendants(step)), rerun)
+    return found
 
 
 def _states(
     campaign: Campaign,
     runs: Sequence[Mapping[str, Any]],
-    decided: _Decisions,
+    decided: Decisions,
     configs: Mapping[str, StepConfig],
 ) -> dict[str, StepState]:
     found: dict[str, StepState] = {}
+    reruns = _reruns(campaign, decided)
     for name in campaign.order:
-        config = configs.get(name)
-        own = [r for r in runs if _is_own(r, name, config, decided) and r["run"] not in decided.rejected]
-        found[name] = _step(campaign, name, config, own[-1] if own else None, decided, found)
+        config, key = configs.get(name), (name, reruns[name])
+        own = [r for r in runs if _is_own(r, key, config, decided) and r["run"] not in decided.rejected]
+        found[name] = _step(campaign, key, config, own[-1] if own else None, decided, found)
     return found
 
 
-def _is_own(entry: Mapping[str, Any], step: str, config: StepConfig | None, decided: _Decisions) -> bool:
+def _is_own(entry: Mapping[str, Any], key: tuple[str, str], config: StepConfig | None, decided: Decisions) -> bool:
     """Whether a run is the campaign's: its submission was given a nonce of the step; no clock is asked.
 
     Earlier releases gave none: of their runs those are the step's that were listed after it was begun.
     """
-    key = (step, decided.reruns[step])
     if config is not None and entry["output"] != config.output:
         return False
     if "nonce" in entry:
         return entry["nonce"] in decided.nonces.get(key, ())
     if config is None:
-        return entry["run"] in decided.named.get(step, ())
+        return entry["run"] in decided.named.get(key[0], ())
     since = decided.begun.get(key)
     return since is not None and entry["t"] >= since
 
 
 def _step(
     campaign: Campaign,
-    name: str,
+    key: tuple[str, str],
     config: StepConfig | None,
     entry: Mapping[str, Any] | None,
-    decided: _Decisions,
+    decided: Decisions,
     before: Mapping[str, StepState],
 ) -> StepState:
-    step, rerun = campaign.steps[name], decided.reruns[name]
+    name, rerun = key
+    step = campaign.steps[name]
     needs = {n: before[n].state for n in step.needs}
 
     def at(state: State, note: str = "") -> StepState:
@@ -291,8 +227,7 @@ def standing(home: Home, name: str) -> Standing:
         The plan that it keeps cannot be read.
     """
     books = Books(folder_of(home, name))
-    campaign, lines = kept(books.folder / PLAN, books.variables()), books.lines()
-    decided = _decisions(campaign, lines)
+    campaign, decided = kept(books.folder / PLAN, books.variables()), books.decisions
     states = _states(campaign, home.runs(), decided, {})
     return Standing(books, campaign, states, decided.accepted, decided.rejected)
 

@@ -23,7 +23,7 @@ from campaign.federation.partition import ARCHIVE, part, rounds, split
 from campaign.federation.siteplan import Place, Writer
 from campaign.federation.siterun import Ledger, SiteRun
 from campaign.journal.control import CANCEL, DRAIN, asked
-from campaign.journal.events import DriverJournal, Event, Journals
+from campaign.journal.events import DriverJournal, Event, EventName, Journals
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
 from campaign.running.chunk import clear
@@ -91,7 +91,6 @@ class Federation:
         self._driver = DriverJournal(plan.journal, plan.run)
         self._journals = Journals(plan.journal)
         self._ledger = Ledger(plan)
-        self._tasks = {task.name for task in plan.tasks}
         self._places: dict[str, str] = {}
         self._moved: set[str] = set()
         self._ended: queue.Queue[SiteRun] = queue.Queue()
@@ -125,7 +124,7 @@ class Federation:
         recorded: dict[str, str] = {}
         for event in self._journals.new(closely=True):
             self.outcome.fold(event)
-            if event.event == "published":
+            if event.event == EventName.PUBLISHED:
                 recorded[event.task] = event.site
         self._journals.require_all_known()
         if not self.outcome.jobs:
@@ -141,8 +140,6 @@ class Federation:
         with self._lock:
             for event in self._journals.new():
                 self.outcome.fold(event)
-                if event.event == "lost" and event.task in self._tasks:
-                    self.outcome.skipped[event.task] = str(event.detail["error"])
                 self._listener(event)
 
     def _ready(self, names: Sequence[str]) -> list[str]:
@@ -155,7 +152,7 @@ class Federation:
             lost = [n for n in task.needs if n not in self.outcome.published and n not in ready]
             if lost:
                 ready.discard(task.name)
-                self._driver.write("lost", {"error": f"needs {lost[0]}, which failed"}, task.name)
+                self._driver.write(EventName.LOST, {"error": f"needs {lost[0]}, which failed"}, task.name)
         return [name for name in names if name in ready]
 
     def _round(self, number: int, names: Sequence[str]) -> None:
@@ -203,7 +200,7 @@ class Federation:
         travelling = {n: p for n, p in self._writer.travelling(share).items() if n not in self._sent[site]}
         one = SiteRun(share, travelling, member.transport, self._plan, self._ledger, self._ended.put, self._silence)
         detail = {"site": site, "token": token, "tasks": list(tasks), "files": len(travelling)}
-        self._driver.write("submitted", detail, site)
+        self._driver.write(EventName.SUBMITTED, detail, site)
         self._sent[site] |= set(travelling)
         one.start()
         return one
@@ -217,11 +214,11 @@ class Federation:
             left = [t for t in self._ledger.held(site) if not self._known(t)]
             self._ledger.revoke(left)
         error = f"{ended.why}; {len(left)} of its tasks go to {', '.join(self._alive) or 'nobody, no site is left'}"
-        self._driver.write("lost", {"error": error, "site": site, "token": ended.token, "tasks": left}, site)
+        self._driver.write(EventName.LOST, {"error": error, "site": site, "token": ended.token, "tasks": left}, site)
         if not self._alive:
             why = {"error": f"no site is left; {site}: {ended.why}", "cause": "infrastructure"}
             for task in left:
-                self._driver.write("failed", why, task)
+                self._driver.write(EventName.FAILED, why, task)
             return []
         recorded = {t: s for t, s in self._places.items() if s in self._alive or self._known(t)}
         self._places = split(self._plan, self._alive, self._chosen, recorded)
@@ -241,7 +238,7 @@ class Federation:
         names = [task for task in ended.tasks if task in again]
         self._ledger.revoke(names)
         detail = {"error": "infrastructure", "site": ended.site, "token": ended.token, "tasks": names}
-        self._driver.write("retry", detail, ended.site)
+        self._driver.write(EventName.RETRY, detail, ended.site)
         recorded = {task: site for task, site in self._places.items() if task not in again}
         self._places |= split(self._plan, others, self._chosen, recorded)
         return [self._start(number, site, tasks) for site, tasks in self._by_place(names).items()]

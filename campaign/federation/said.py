@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from campaign.journal.events import VERSION, Event
+from campaign.journal.events import VERSION, Event, EventName
 from campaign.limited import from_json
 
 #: A line of a site's, byte; an event takes a few hundred.
@@ -92,14 +92,24 @@ class _Said(_Model):
 
 #: Of a task, and of a group or its workers; nothing is withdrawn, done or cancelled by a site.
 _OF_TASK: Mapping[str, TypeAdapter[Any]] = {
-    "started": TypeAdapter(_Detail),
-    "published": TypeAdapter(_Detail),
-    "failed": TypeAdapter(_Failed),
-    "lost": TypeAdapter(_Failed),
+    EventName.STARTED: TypeAdapter(_Detail),
+    EventName.PUBLISHED: TypeAdapter(_Detail),
+    EventName.FAILED: TypeAdapter(_Failed),
+    EventName.LOST: TypeAdapter(_Failed),
 }
 _OF_SHARE: Mapping[str, TypeAdapter[Any]] = {
-    **dict.fromkeys(("submitted", "queued", "adopted", "worker", "retry", "note"), TypeAdapter(_Detail)),
-    "died": TypeAdapter(_Failed),
+    **dict.fromkeys(
+        (
+            EventName.SUBMITTED,
+            EventName.QUEUED,
+            EventName.ADOPTED,
+            EventName.WORKER,
+            EventName.RETRY,
+            EventName.NOTE,
+        ),
+        TypeAdapter(_Detail),
+    ),
+    EventName.DIED: TypeAdapter(_Failed),
 }
 _PRODUCT = TypeAdapter(_Product)
 _ENVELOPE = TypeAdapter(_Said)
@@ -144,7 +154,7 @@ def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collectio
         known[plain["event"]].validate_python(plain["detail"])
         if plain["task"] not in (outputs if known is _OF_TASK else labels):
             return None
-        for name in outputs[plain["task"]] if plain["event"] == "published" else ():
+        for name in outputs[plain["task"]] if plain["event"] == EventName.PUBLISHED else ():
             _PRODUCT.validate_python(plain["detail"].get(name))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]

@@ -20,11 +20,10 @@ from campaign.errors import CampaignError, SubmissionRefused, TransientError, na
 from campaign.federation.said import MAX_LINE, MAX_NOISE, Nonsense
 from campaign.federation.said import event as said
 from campaign.federation.siteplan import SitePlan, copy, local_name, send, store
-from campaign.journal.events import Event
+from campaign.journal.events import ENDED, Event, EventName
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
 from campaign.limited import MAX_LOG, into_log
-from campaign.lines import read as read_lines
 from campaign.sites.transport import Transport, end, fetch, remove
 
 #: Fetched with one command.
@@ -134,7 +133,7 @@ class SiteRun(threading.Thread):
         self._lines: queue.Queue[bytes | None] = queue.Queue(2 * BATCH)
         self._tasks = {task.name: [output.type for output in task.outputs] for task in share.plan.tasks}
         self._labels = {"workers", *(group.label for group in share.plan.groups)}
-        self._noise, self._heard = 0, 0
+        self._noise, self._heard, self._ended_tasks = 0, 0, set[str]()
         stem = f"{share.site}.{share.name}"
         self.log = plan.folder / "logs" / f"site-{stem}.log"
         self._journal = plan.journal / f"site-{stem}.jsonl"
@@ -177,7 +176,7 @@ class SiteRun(threading.Thread):
             if self._listen():
                 code = process.wait()
                 self._bring_records()
-                whole = code in (0, 1) and self._complete()
+                whole = code in (0, 1) and self._tasks.keys() <= self._ended_tasks
                 if whole:  # its products are home
                     remove(self._transport, f"{self._share.folder}/products", self.log)
                 self._tell("" if whole else self._reason(code))
@@ -258,7 +257,7 @@ class SiteRun(threading.Thread):
 
     def _take(self, events: Sequence[Event]) -> None:
         """Journal events, those of products once the products are here."""
-        wanted = [e for e in events if e.event == "published" and self._wanted(e.task)]
+        wanted = [e for e in events if e.event == EventName.PUBLISHED and self._wanted(e.task)]
         arrived: dict[str, Path] = {}
         try:
             if wanted:
@@ -266,7 +265,7 @@ class SiteRun(threading.Thread):
             with self._ledger.lock:
                 valid = [e for e in events if _of_share(e) or self._wanted(e.task)]
                 self.refused += _published(events) - _published(valid)
-                self._write([self._committed(e, arrived) if e.event == "published" else e for e in valid])
+                self._write([self._committed(e, arrived) if e.event == EventName.PUBLISHED else e for e in valid])
                 if _published(valid):
                     reach("share-committed")
         finally:
@@ -285,6 +284,7 @@ class SiteRun(threading.Thread):
             file.write("".join(lines))
             file.flush()
             os.fsync(file.fileno())
+        self._ended_tasks |= {event.task for event in events if event.event in ENDED}
 
     # Products
 
@@ -334,16 +334,10 @@ class SiteRun(threading.Thread):
         except (CampaignError, OSError) as error:
             for path in made:
                 path.unlink()
-            return replace(event, event="failed", detail={"error": str(error), "cause": "infrastructure"})
+            return replace(event, event=EventName.FAILED, detail={"error": str(error), "cause": "infrastructure"})
         return replace(event, detail=detail)
 
     # The end
-
-    def _complete(self) -> bool:
-        """Whether every task has ended, one way or the other."""
-        told = read_lines(self._journal, {"task": str, "event": str})
-        ended = {line["task"] for line in told if line["event"] in ("published", "failed", "lost")}
-        return self._tasks.keys() <= ended
 
     def _reason(self, code: int) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
@@ -375,7 +369,7 @@ def _of_share(event: Event) -> bool:
 
 
 def _published(events: Sequence[Event]) -> int:
-    return sum(event.event == "published" for event in events)
+    return sum(event.event == EventName.PUBLISHED for event in events)
 
 
 def _table(task: PlanTask) -> str:

@@ -13,6 +13,7 @@ from campaign import lines
 from campaign.console import say
 from campaign.documents import load_plain
 from campaign.home import SPOKEN, Home
+from campaign.journal.events import Decision
 from campaign.journal.tables import CAMPAIGNS, STEPS, replace_rows
 
 #: Where an event says why.
@@ -55,7 +56,7 @@ def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
         except OSError as error:  # another operator's
             unread(error, str(journal))
             continue
-        steps = {line["step"]: _row(name, line) for line in new if line["step"] and line["event"] != "process"}
+        steps = {line["step"]: _row(name, line) for line in new if line["step"] and line["event"] != Decision.PROCESS}
         replace_rows(connection, STEPS, list(steps.values()))
         replace_rows(connection, CAMPAIGNS, [{"campaign": name, "offset": end, "steps": _steps(journal.parent)}])
         found += len(new)

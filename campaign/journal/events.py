@@ -1,4 +1,4 @@
-"""The run's journal, read: what happened, whichever process wrote it."""
+"""Read and write the run's journal: one event a line, whichever process wrote it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,52 @@ from campaign.home import now
 VERSION = 1
 
 
+class EventName(StrEnum):
+    """Names of the events of a run; those that a kernel writes are in `kernels.jobs.journal.EventName` too.
+
+    STARTED, and FAILED, are also said of the whole run; SUBMITTED to NOTE of a group, of its
+    workers, or of a site.
+    """
+
+    STARTED = "started"
+    PUBLISHED = "published"
+    FAILED = "failed"
+    LOST = "lost"
+    WITHDRAWN = "withdrawn"
+    SUBMITTED = "submitted"
+    QUEUED = "queued"
+    ADOPTED = "adopted"
+    WORKER = "worker"
+    RETRY = "retry"
+    DIED = "died"
+    NOTE = "note"
+    DONE = "done"
+
+
+class Decision(StrEnum):
+    """Names of the events of a campaign, each of one of its steps."""
+
+    BEGUN = "begun"
+    PROCESS = "process"
+    FAILED = "failed"
+    MADE = "made"
+    GATE = "gate"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    CERTIFIED = "certified"
+
+
+#: After these, nothing more becomes of a task in its attempt.
+ENDED = frozenset({EventName.PUBLISHED, EventName.FAILED, EventName.LOST})
+
+
 @dataclass(frozen=True)
 class Event:
-    """One line of a journal; ``task`` is empty for what concerns the whole run."""
+    """One line of a journal.
+
+    ``task`` is a group's label, or a site's name, where it has no colon, and empty for the whole run.
+    ``event`` is an `EventName`, or a name that only a later release knows.
+    """
 
     v: int
     t: str
@@ -30,6 +74,11 @@ class Event:
     token: int
     event: str
     detail: Mapping[str, Any]
+
+    @property
+    def of_task(self) -> bool:
+        """Whether the event is of a task, and not of a group, a site or the run."""
+        return ":" in self.task
 
 
 #: Attempts, and tokens, of a run are fewer.
@@ -175,7 +224,7 @@ class DriverJournal:
 
     def write_all(self, event: str, details: Mapping[str, Mapping[str, Any]], attempt: int = 1) -> list[Event]:
         """Append the same event of many tasks, each with its detail; see them on disk at once."""
-        when, about = now(), (attempt, self._site, self._token, event)
+        when, about = now(), (attempt, self._site, self._token, EventName(event))
         entries = [Event(VERSION, when, self._run, task, *about, dict(detail)) for task, detail in details.items()]
         text = "".join(json.dumps(asdict(entry), separators=(",", ":")) + "\n" for entry in entries)
         lines.append(self._path, text.encode())

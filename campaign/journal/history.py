@@ -11,10 +11,12 @@ from typing import Any
 from campaign.console import say
 from campaign.errors import UsageError
 from campaign.home import Home
-from campaign.journal.books import Books
+from campaign.journal.books import Books, decisions
+from campaign.journal.events import Decision
 from campaign.wording import command
 
-DECISIONS = {"accepted": "accept", "rejected": "reject"}
+#: The command behind a decision.
+DECISIONS: Mapping[str, str] = {Decision.ACCEPTED: "accept", Decision.REJECTED: "reject"}
 #: How a command was recorded that was started as a module.
 MODULE = "__main__.py "
 
@@ -98,13 +100,9 @@ def _origins(home: Home) -> dict[str, Origin]:
     found: dict[str, Origin] = {}
     nonces: dict[str, Origin] = {}
     for name, journal in home.campaigns.items():
-        steps: dict[str, Origin] = {}
-        for line in _lines(Books(journal.parent)):
-            if line["event"] == "begun":
-                steps[line["step"]] = Origin(name, line["step"], line["rerun"])
-                nonces[line.get("nonce", "")] = steps[line["step"]]
-            elif line.get("run") and line["step"] in steps:
-                found.setdefault(line["run"], steps[line["step"]])
+        decided = decisions(_lines(Books(journal.parent)))
+        nonces |= {nonce: Origin(name, *key) for key, some in decided.nonces.items() for nonce in some}
+        found = {run: Origin(name, *key) for run, key in decided.origins.items()} | found
     given = {entry["run"]: entry["nonce"] for entry in home.runs() if entry.get("nonce")}
     return found | {run: nonces[nonce] for run, nonce in given.items() if nonce in nonces}
 

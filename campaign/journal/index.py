@@ -1,9 +1,8 @@
 """The index: what the journals of all runs say, in a database that may be thrown away and is made again from them.
 
 Nothing is decided by it.  Every column is a maximum, a minimum or a sum over
-events, so that it does not matter in which order journals are read; what a task
-has come to follows from the orders (token, attempt) of its events, by the rule
-of `campaign.journal.outcome`.
+events (`campaign.journal.outcome.TaskRecord`), so that journals may be read in any
+order; the state of a task follows from the orders (token, attempt) of its events.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +22,9 @@ from campaign.console import say
 from campaign.errors import CampaignError, ConfigurationError, TransientError
 from campaign.home import Home
 from campaign.journal.campaigns import Spoken, refresh_campaigns, spoken, unread
-from campaign.journal.events import MOST, Event, Journals
+from campaign.journal.events import Event, EventName, Journals
 from campaign.journal.locks import alone
+from campaign.journal.outcome import TaskRecord, order
 from campaign.journal.plan import undisturbed
 from campaign.journal.tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
 from campaign.killpoints import reach
@@ -32,8 +33,6 @@ from campaign.lines import lacking, leave_out
 T = TypeVar("T")
 
 SQLITE = "sqlite:///"
-#: What a database takes for a whole number.
-LARGEST = 2**31
 #: Second that a writer waits for another one.
 BUSY_S = 30.0
 #: Second that a server is given to answer.
@@ -48,18 +47,8 @@ NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "f
 LOCK = 7_201_116
 #: What is asked of a group of a plan.
 GROUP = {"label": str, "kind": str, "ranks": int, "tasks": int}
-FAILED_EVENTS = ("failed", "lost")
-
-_EMPTY: Mapping[str, Any] = {
-    **dict.fromkeys(("withdrawn", "published", "failed", "started", "tries", "rss_mib"), 0),
-    **dict.fromkeys(("site", "began", "ended", "cause", "error"), ""),
-    **dict.fromkeys(("cpu_s", "wall_s"), 0.0),
-}
-
-
-def order(event: Event) -> int:
-    """What was before what, of one task."""
-    return event.token * MOST + event.attempt
+#: Columns of a task's row that its events decide.
+RECORD = tuple(one.name for one in fields(TaskRecord))
 
 
 def state() -> sa.Case[str]:
@@ -68,9 +57,9 @@ def state() -> sa.Case[str]:
     failed = sa.and_(t.failed > t.withdrawn, t.failed >= t.started, t.failed >= submitted, t.failed > 0)
     running = sa.and_(t.started > t.withdrawn, t.started >= submitted, t.started > 0)
     return sa.case(
-        (t.published > t.withdrawn, "published"),
-        (sa.and_(failed, t.cause == "lost"), "lost"),
-        (failed, "failed"),
+        (t.published > t.withdrawn, EventName.PUBLISHED.value),
+        (sa.and_(failed, t.cause == EventName.LOST.value), EventName.LOST.value),
+        (failed, EventName.FAILED.value),
         (running, "running"),
         else_="waiting",
     )
@@ -212,16 +201,19 @@ class Index:
         run = entry["run"]
         replace_rows(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
         groups = {row["label"]: row for row in _rows(connection, GROUPS, run)} or dict(_planned(run, folder))
-        names = {event.task for event in events if ":" in event.task}
-        tasks = {row["task"]: row for row in _rows(connection, TASKS, run, names)}
+        tasks = {event.task: TaskRecord() for event in events if event.of_task}
+        tasks |= {
+            row["task"]: TaskRecord(**{name: row[name] for name in RECORD})
+            for row in _rows(connection, TASKS, run, tasks)
+        }
         for event in events:
-            if event.event == "submitted" and event.task in groups:
+            if event.of_task:
+                tasks[event.task].fold(event)
+            elif event.event == EventName.SUBMITTED and event.task in groups:
                 groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
-            elif ":" in event.task:
-                row = tasks.setdefault(event.task, {"run": run, "task": event.task, **_EMPTY})
-                _fold(row, event)
         replace_rows(connection, GROUPS, list(groups.values()))
-        replace_rows(connection, TASKS, [tasks[name] for name in names])
+        rows = [{"run": run, "task": task, "label": task.partition(":")[0], **asdict(tasks[task])} for task in tasks]
+        replace_rows(connection, TASKS, rows)
 
     # Questions
 
@@ -260,7 +252,9 @@ class Index:
         with self._engine.connect() as connection:
             return spoken(connection, self._home)
 
-    def failures(self, run: str, states: Sequence[str] = ("failed",), most: int | None = None) -> list[dict[str, Any]]:
+    def failures(
+        self, run: str, states: Sequence[str] = (EventName.FAILED,), most: int | None = None
+    ) -> list[dict[str, Any]]:
         """Failed tasks, by default not those that only wait for one."""
         wanted = (
             sa.select(TASKS, state().label("state"))
@@ -310,37 +304,6 @@ def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             leave_out(str(path), number + 1, wrong)
             continue
         yield group["label"], {"run": run, "number": number, "submitted": 0, **{key: group[key] for key in GROUP}}
-
-
-def _fold(row: dict[str, Any], event: Event) -> None:
-    """Take an event of a task into its row."""
-    when, detail = order(event), event.detail
-    row["label"] = event.task.partition(":")[0]
-    if event.event == "started":
-        row["started"], row["tries"] = max(row["started"], when), row["tries"] + 1
-        row["began"] = min(row["began"] or event.t, event.t)
-    elif event.event == "withdrawn":
-        row["withdrawn"] = max(row["withdrawn"], when)
-    elif event.event == "published":
-        row["ended"] = max(row["ended"], event.t)
-        if when > row["published"]:
-            row |= {"published": when, "site": event.site}
-            row |= {key: _number(detail.get(key), row[key]) for key in ("cpu_s", "wall_s", "rss_mib")}
-    elif event.event in FAILED_EVENTS:
-        cause = _text(detail.get("cause", "")) if event.event == "failed" else "lost"
-        error = _text(detail.get("error", ""))
-        row["ended"] = max(row["ended"], event.t)
-        if (when, cause, error) > (row["failed"], row["cause"], row["error"]):
-            row |= {"failed": when, "site": event.site, "cause": cause, "error": error}
-
-
-def _number(value: Any, instead: float) -> float:
-    return value if isinstance(value, (int, float)) and abs(value) < LARGEST else instead
-
-
-def _text(value: Any) -> str:
-    """What PostgreSQL takes for a text too."""
-    return str(value).replace("\0", "")
 
 
 @contextmanager

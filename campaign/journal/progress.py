@@ -10,11 +10,11 @@ from typing import Any
 
 from campaign.home import Home, now
 from campaign.journal import claim
+from campaign.journal.events import ENDED, EventName
 from campaign.journal.index import Index, asked
 from campaign.journal.status import state_of
 
-STATES = ("waiting", "running", "published", "failed", "lost")
-ENDED = ("published", "failed", "lost")
+STATES = ("waiting", "running", EventName.PUBLISHED.value, EventName.FAILED.value, EventName.LOST.value)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from campaign.home import Home
 from campaign.journal import claim
 from campaign.journal.campaigns import Spoken
 from campaign.journal.index import Index, asked
-from campaign.lines import parse
+from campaign.journal.outcome import last_state
 
 #: Errors of a run that are told.
 MOST = 100
@@ -38,13 +38,8 @@ class RunStatus:
 
 def state_of(folder: Path) -> str:
     """What became of the run of a folder, as its last driver said; lost where that is gone without a word."""
-    path = folder / "journal" / "driver.jsonl"
-    text = path.read_bytes() if path.exists() else b""
-    found = [parse(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]
-    ends = [one for one in found if isinstance(one, dict) and one.get("event") in ("started", "done", "failed")]
-    detail = ends[-1].get("detail") if ends else None
-    if isinstance(detail, dict) and "state" in detail:
-        return str(detail["state"])
+    if state := last_state(folder):
+        return state
     owner = claim.read(folder)
     return "lost" if owner is None or owner.alive is False else "running"
 

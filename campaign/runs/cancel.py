@@ -10,7 +10,8 @@ from typing import Any
 
 from campaign.errors import TransientError
 from campaign.journal import claim, control
-from campaign.journal.events import DriverJournal, Journals
+from campaign.journal.events import DriverJournal, EventName
+from campaign.journal.outcome import last_state
 from campaign.journal.plan import Plan, load
 from campaign.planning import order as orders
 from campaign.planning.allocation import site_of
@@ -20,6 +21,8 @@ from campaign.running.placement import backend_of
 #: What a driver is given to end what it has started, second.
 PATIENCE_S = 90.0
 POLL_S = 0.2
+#: Written into the journal in place of the driver that is gone.
+CANCELLED = {"state": "cancelled", "error": "cancelled"}
 
 
 def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, A
         with claim.held(folder):
             ended = _sweep(plan)
             if _state(plan) == "running":
-                DriverJournal(plan.journal, plan.run).write("failed", {"state": "cancelled", "error": "cancelled"})
+                DriverJournal(plan.journal, plan.run).write(EventName.FAILED, CANCELLED)
         return {"run": plan.run, "state": _state(plan), "ended": ended}
     control.ask(folder, control.DRAIN if drain else control.CANCEL)
     say(f"asked {owner.text} to end it")
@@ -68,8 +71,7 @@ def _gone(owner: claim.Claim) -> bool:
 
 
 def _state(plan: Plan) -> str:
-    ends = [e for e in Journals(plan.journal).new() if not e.task and e.event in ("started", "done", "failed")]
-    return str(ends[-1].detail.get("state", "running")) if ends else "running"
+    return last_state(plan.folder) or "running"
 
 
 def _sweep(plan: Plan) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from campaign.errors import CampaignError, SubmissionRefused
 from campaign.jobs.file import JobFile, JobTask
 from campaign.jobs.launch import cores, run_job
+from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.pipeline.makers import kind_of
 from campaign.planning import agreement
@@ -173,7 +174,7 @@ def measure_levels(selection: Selection, product: str, camera: Camera, ranks: in
         )
         run_job(job.write(folder / "levels.json"), ranks, folder / "levels.log")
         for event in read_events(folder / "journal"):
-            if event.event == "failed":
+            if event.event == EventName.FAILED:
                 raise SubmissionRefused(str(event.detail["error"]), where=event.task)
         rows = levels.read(folder / "inputs")
     return judging.judge(rows, product, times, camera, levels.nights({e.id: e.begin for e in selection.exposures}))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from campaign.errors import AGAIN, FULL, CampaignError, TransientError, of_system
 from campaign.home import Home
 from campaign.journal import claim, control
-from campaign.journal.events import DriverJournal, Event
+from campaign.journal.events import DriverJournal, Event, EventName
 from campaign.journal.events import read as read_events
 from campaign.journal.index import followed, update
 from campaign.journal.outcome import Outcome
@@ -162,7 +162,7 @@ def _drive(plan: Plan, books: Books, listener: Callable[[Event], None], run: Run
     made_chain = repository.require_inputs(plan.inputs, books.ticket_chain)
     driver = DriverJournal(plan.journal, plan.run)
     about = {"pid": os.getpid(), "host": socket.gethostname(), "user": getpass.getuser(), "resumed": resumed}
-    listener(driver.write("started", about | {"output_run": plan.output_run, "submit_path": plan.submit_path}))
+    listener(driver.write(EventName.STARTED, about | {"output_run": plan.output_run, "submit_path": plan.submit_path}))
     reach("run-started")
     chain: tuple[str, ...] = ()
     state = "failed"
@@ -180,7 +180,8 @@ def _drive(plan: Plan, books: Books, listener: Callable[[Event], None], run: Run
         state = "cancelled"
         raise
     finally:
-        listener(driver.write("done" if state == "done" else "failed", {"state": state, "error": state}))
+        name = EventName.DONE if state == "done" else EventName.FAILED
+        listener(driver.write(name, {"state": state, "error": state}))
         reach("run-ended")
         control.take_back(plan.folder)
     notes = [f"the ticket chain {books.ticket_chain} did not exist: made, empty"] if made_chain else []

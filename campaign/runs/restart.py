@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from campaign.errors import SubmissionRefused
 from campaign.frames.ingest import camera_of
 from campaign.journal import claim, control
-from campaign.journal.events import DriverJournal, Event
+from campaign.journal.events import DriverJournal, Event, EventName
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
 from campaign.killpoints import reach
@@ -89,7 +89,7 @@ def _withdraw(plan: Plan, outcome: Outcome, again: Mapping[str, str]) -> None:
     driver = DriverJournal(plan.journal, plan.run, token=outcome.token)
     for label in {task.partition(":")[0] for task in again}:
         details = {task: {"why": why} for task, why in again.items() if task.partition(":")[0] == label}
-        driver.write_all("withdrawn", details, outcome.attempts.get(label, 1))
+        driver.write_all(EventName.WITHDRAWN, details, outcome.attempts.get(label, 1))
     clear(o.path for task in plan.tasks if task.name in again for o in task.outputs)
 
 

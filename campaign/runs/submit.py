@@ -22,7 +22,7 @@ from campaign.home import Home, versions
 from campaign.jobs.file import write_text
 from campaign.jobs.launch import mpiexec
 from campaign.journal import claim
-from campaign.journal.events import Journals
+from campaign.journal.outcome import last_state
 from campaign.journal.plan import Plan, undisturbed
 from campaign.killpoints import reach
 from campaign.pipeline.makers import kind_of
@@ -116,17 +116,11 @@ def taken(home: Home, repository: Repository, output_run: str, how: str) -> Subm
     owner = claim.read(Path(folder))
     if owner is not None and owner.alive is not False:
         what, do = f"{what}: run {run} is being made by {owner.text}", f"{command('status', run, '--watch')} follows it"
-    elif run not in {entry["run"] for entry in home.runs()} or not journal_done(Path(folder)):
+    elif run not in {entry["run"] for entry in home.runs()} or last_state(Path(folder)) != "done":
         what, do = f"{what}: run {run} was left unfinished", f"{command('restart', folder)} goes on with it, or {do}"
     else:
         what = f"{what}: run {run} made it"
     return SubmissionRefused(what, where=repository.root, do=do)
-
-
-def journal_done(folder: Path) -> bool:
-    """Whether a run's last driver came to its end with everything done."""
-    ends = [e for e in Journals(folder / "journal").new() if not e.task and e.event in ("started", "done", "failed")]
-    return bool(ends) and ends[-1].event == "done"
 
 
 @contextmanager

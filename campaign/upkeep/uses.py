@@ -168,12 +168,8 @@ def _handed_over(folder: Path) -> bool:
 
 
 def _mentioned(name: str, books: Books) -> Iterator[tuple[str, str]]:
-    """The run that a campaign's journal named last for each step, but for those that were rejected."""
-    last: dict[str, str] = {}
-    for line in books.lines():
-        if line["event"] == "rejected":
-            last = {step: run for step, run in last.items() if run != line["run"]}
-        elif line.get("run"):
-            last[line["step"]] = str(line["run"])
-    for step, run in last.items():
-        yield run, f"step {step} of campaign {name}"
+    """The last run that a campaign's journal names for each step, unless it was rejected."""
+    decided = books.decisions
+    for step, runs in decided.named.items():
+        if kept := [run for run in runs if run not in decided.rejected]:
+            yield kept[-1], f"step {step} of campaign {name}"
