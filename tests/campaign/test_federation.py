@@ -22,9 +22,10 @@ from campaign import release
 from campaign.butler.repository import open_repository
 from campaign.errors import SubmissionRefused, UsageError
 from campaign.federation.driver import Federation, Member
+from campaign.federation.ledger import Ledger
 from campaign.federation.members import choose, require_release
 from campaign.federation.siteplan import Place, Writer
-from campaign.federation.siterun import Ledger, SiteRun
+from campaign.federation.siterun import SiteRun
 from campaign.journal.events import DriverJournal, Event, read
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan
