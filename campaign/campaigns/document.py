@@ -50,7 +50,7 @@ _USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))"
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
 
-class PlanErrors(Problems):
+class DocumentErrors(Problems):
     """Everything that is wrong with a plan."""
 
 
@@ -80,7 +80,7 @@ class Certify(_Model):
         return None if value is None else str(_text(value)).replace(" ", "T", 1)
 
 
-class PlanStep(_Model):
+class CampaignStep(_Model):
     """One step.
 
     Parameters
@@ -123,12 +123,12 @@ class PlanStep(_Model):
         return {} if value is True else None if value is False else value
 
 
-class PlanFile(_Model):
+class CampaignFile(_Model):
     """A plan as it is written; see the module's text."""
 
     description: str = ""
     variables: Mapping[str, str] = Field(default_factory=dict)
-    steps: Mapping[Name, PlanStep]
+    steps: Mapping[Name, CampaignStep]
     simulation: Simulation | None = None
 
     @field_validator("variables", mode="before")
@@ -153,7 +153,7 @@ class Campaign:
     Parameters
     ----------
     path : `Path`
-    file : `PlanFile`
+    file : `CampaignFile`
     environment : `dict`
         What every step's template is resolved in.
     order : `tuple` [`str`]
@@ -161,7 +161,7 @@ class Campaign:
     """
 
     path: Path
-    file: PlanFile
+    file: CampaignFile
     environment: Mapping[str, str]
     order: tuple[str, ...]
     _configs: dict[tuple[str, str], StepConfig] = field(default_factory=dict, repr=False, compare=False)
@@ -182,7 +182,7 @@ class Campaign:
         return ".".join([self.path.stem, *(self.environment[key] for key in IDENTITY)])
 
     @property
-    def steps(self) -> Mapping[str, PlanStep]:
+    def steps(self) -> Mapping[str, CampaignStep]:
         """By name."""
         return self.file.steps
 
@@ -274,12 +274,12 @@ def locate(name_or_path: str) -> Path:
     raise ConfigurationError(f"there is no plan {name_or_path!r}", do=suggest(name_or_path, known))
 
 
-def read(path: Path) -> PlanFile:
+def read(path: Path) -> CampaignFile:
     """Read a plan.
 
     Raises
     ------
-    ConfigurationError, PlanErrors
+    ConfigurationError, DocumentErrors
         It cannot be read; with everything that is wrong with it.
     """
     try:
@@ -294,15 +294,15 @@ def read(path: Path) -> PlanFile:
     if isinstance(plain.get("variables"), dict):
         plain["variables"] = template_yaml.plain(tree.value["variables"], as_text=True)
     try:
-        file = PlanFile.model_validate(plain)
+        file = CampaignFile.model_validate(plain)
     except ValidationError as error:
-        raise PlanErrors(str(path), [Problem(text) for text in sentences(error, plain, PlanFile)]) from error
+        raise DocumentErrors(str(path), [Problem(text) for text in sentences(error, plain, CampaignFile)]) from error
     if found := list(_misordered(file)):
-        raise PlanErrors(str(path), found)
+        raise DocumentErrors(str(path), found)
     return file
 
 
-def _misordered(file: PlanFile) -> Iterator[Problem]:
+def _misordered(file: CampaignFile) -> Iterator[Problem]:
     for name, step in file.steps.items():
         for other in step.needs:
             if other not in file.steps:
@@ -313,7 +313,7 @@ def _misordered(file: PlanFile) -> Iterator[Problem]:
         yield Problem(f"the steps need one another: {' -> '.join(error.args[1])}", do="take one of these needs out")
 
 
-def _sorted(file: PlanFile) -> tuple[str, ...]:
+def _sorted(file: CampaignFile) -> tuple[str, ...]:
     sorter = TopologicalSorter({name: [n for n in step.needs if n in file.steps] for name, step in file.steps.items()})
     sorter.prepare()
     found: list[str] = []
@@ -325,14 +325,14 @@ def _sorted(file: PlanFile) -> tuple[str, ...]:
     return tuple(found)
 
 
-def variables(file: PlanFile, path: Path, env_file: Path | None, shell: Mapping[str, str]) -> dict[str, str]:
+def variables(file: CampaignFile, path: Path, env_file: Path | None, shell: Mapping[str, str]) -> dict[str, str]:
     """The variables of a campaign: the plan's, over them the shell's, over them a file's, as if the shell had read it.
 
     ``$NAME`` in a value of the plan is what NAME is in the end.
 
     Raises
     ------
-    PlanErrors, ConfigurationError
+    DocumentErrors, ConfigurationError
         A value uses a variable that is not set, or itself; the file cannot be read.
     """
     over = dict(shell)
@@ -357,7 +357,7 @@ def variables(file: PlanFile, path: Path, env_file: Path | None, shell: Mapping[
         if not found.get(name)
     ]
     if problems:
-        raise PlanErrors(str(path), problems)
+        raise DocumentErrors(str(path), problems)
     return found
 
 
@@ -383,7 +383,7 @@ def load(name_or_path: str, env_file: Path | None, shell: Mapping[str, str]) -> 
 
     Raises
     ------
-    PlanErrors, ConfigurationError
+    DocumentErrors, ConfigurationError
         With everything that is wrong: unknown steps, cycles, templates that
         do not resolve, two steps that write one collection.
     """
@@ -391,7 +391,7 @@ def load(name_or_path: str, env_file: Path | None, shell: Mapping[str, str]) -> 
     file = read(path)
     campaign = Campaign(path, file, variables(file, path, env_file, shell), _sorted(file))
     if problems := list(_clashes(campaign)):
-        raise PlanErrors(str(path), problems)
+        raise DocumentErrors(str(path), problems)
     return campaign
 
 
@@ -400,7 +400,7 @@ def kept(path: Path, variables: Mapping[str, str]) -> Campaign:
 
     Raises
     ------
-    PlanErrors, ConfigurationError
+    DocumentErrors, ConfigurationError
         The plan that was kept cannot be read.
     """
     file = read(path)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from campaign.campaigns.document import Campaign
 from campaign.campaigns.gatekeeper import Gatekeeper
 from campaign.campaigns.processes import Processes
-from campaign.campaigns.state import WORDS, StepState, keep_plan, look
+from campaign.campaigns.state import WORDS, StepState, keep_document, look
 from campaign.errors import Drained, SubmissionRefused, TasksFailed, UsageError
 from campaign.home import Home, typed_line
 from campaign.journal import control
@@ -114,7 +114,7 @@ class Driver:
         wanted = chosen_steps(self.campaign, self.chosen)
         with self.books.driving():
             text = self.campaign.path.read_text(encoding="utf-8")
-            keep_plan(self.books, text, self.campaign.chosen_variables, self.chosen.changed)
+            keep_document(self.books, text, self.campaign.chosen_variables, self.chosen.changed)
             self._require_before(wanted)
             detail = {"campaign": self.campaign.name, "plan": str(self.campaign.path), "steps": wanted}
             self.home.record("run", self.campaign.environment["TICKET"], detail)

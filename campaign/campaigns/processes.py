@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from campaign.campaigns.document import Campaign, PlanStep
+from campaign.campaigns.document import Campaign, CampaignStep
 from campaign.campaigns.state import StepState
 from campaign.errors import ConfigurationError
 from campaign.journal import claim
@@ -94,7 +94,7 @@ class Processes:
         self.say(f"waiting for {', '.join(self._children)} to end")
 
 
-def _submission(step: PlanStep, settings: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
+def _submission(step: CampaignStep, settings: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
     """The words after ``campaign`` that make a step."""
     words = ["submit", step.template, *arguments]
     words += [w for key, value in settings.items() for w in ("--set", f"{key}={value}")]
@@ -104,7 +104,7 @@ def _submission(step: PlanStep, settings: Mapping[str, str], arguments: Sequence
     return words + [w for key in ("site", "sites") if (v := getattr(step, key)) for w in (f"--{key}", v)]
 
 
-def _asked_as(step: PlanStep, state: StepState, settings: Mapping[str, str]) -> bool:
+def _asked_as(step: CampaignStep, state: StepState, settings: Mapping[str, str]) -> bool:
     """Whether a step's run was asked for as the campaign would ask today."""
     config = state.config
     assert config is not None

@@ -19,7 +19,7 @@ from campaign.errors import SubmissionRefused, UsageError
 from campaign.home import Home
 from campaign.jobs.file import write_text
 from campaign.journal import claim
-from campaign.journal.books import PLAN, VARIABLES, Books, Decisions, decisions, folder_of
+from campaign.journal.books import DOCUMENT, VARIABLES, Books, Decisions, decisions, folder_of
 from campaign.journal.status import state_of
 from campaign.limited import from_json
 from campaign.template.config import StepConfig
@@ -223,11 +223,11 @@ def standing(home: Home, name: str) -> Standing:
 
     Raises
     ------
-    PlanErrors, ConfigurationError
+    DocumentErrors, ConfigurationError
         The plan that it keeps cannot be read.
     """
     books = Books(folder_of(home, name))
-    campaign, decided = kept(books.folder / PLAN, books.variables()), books.decisions
+    campaign, decided = kept(books.folder / DOCUMENT, books.variables()), books.decisions
     states = _states(campaign, home.runs(), decided, {})
     return Standing(books, campaign, states, decided.accepted, decided.rejected)
 
@@ -272,7 +272,7 @@ def _variables(path: Path) -> Mapping[str, str] | None:
     return found if isinstance(found, dict) else None
 
 
-def keep_plan(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
+def keep_document(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
     """Keep the plan as it was run first, and its variables.
 
     Parameters
@@ -285,7 +285,7 @@ def keep_plan(books: Books, text: str, variables: Mapping[str, str], changed: bo
     SubmissionRefused
         The campaign was begun with others.
     """
-    plan, known = books.folder / PLAN, books.folder / VARIABLES
+    plan, known = books.folder / DOCUMENT, books.folder / VARIABLES
     other = ["the plan"] if plan.exists() and plan.read_text(encoding="utf-8") != text else []
     before = _variables(known) if known.exists() else variables
     if before is None:

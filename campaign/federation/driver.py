@@ -36,7 +36,7 @@ SILENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Member:
+class Participant:
     """A site that takes part.
 
     Parameters
@@ -59,7 +59,7 @@ class Federation:
     ----------
     plan : `Plan`
         Written already.
-    members : sequence of `Member`
+    members : sequence of `Participant`
     raw_root : `str`
         The archive's.
     chosen : `dict`
@@ -75,7 +75,7 @@ class Federation:
     def __init__(
         self,
         plan: Plan,
-        members: Sequence[Member],
+        members: Sequence[Participant],
         raw_root: str,
         chosen: Mapping[str, str],
         listener: Callable[[Event], None],

@@ -10,19 +10,19 @@ import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from campaign.console import repeating
 from campaign.errors import ConfigurationError, SubmissionRefused, TransientError, naming
 from campaign.federation.partition import part
 from campaign.jobs.file import JobTask, write_text
 from campaign.journal.events import Event
 from campaign.journal.plan import Group, Plan, PlanTask, from_plain
-from campaign.limited import Member, from_json
+from campaign.limited import TarMember, from_json
 
 if TYPE_CHECKING:
     from campaign.running.backend import Backend
@@ -298,7 +298,7 @@ def receive(source: IO[bytes]) -> SitePlan:
         It was cut short, or damaged on its way.
     """
     try:
-        with tarfile.open(fileobj=source, mode="r|", tarinfo=Member) as tar:
+        with tarfile.open(fileobj=source, mode="r|", tarinfo=TarMember) as tar:
             members = iter(tar)
             first = next(members, None)
             content = tar.extractfile(first) if first is not None and first.name == PLAN else None
@@ -414,24 +414,6 @@ def require_inputs(site_plan: SitePlan, plan: Plan) -> None:
         )
 
 
-@contextmanager
-def _beating(beat: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Say now and then that this process lives."""
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.wait(seconds):
-            beat()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], None]) -> bool:
     """Run a site's share.
 
@@ -462,6 +444,6 @@ def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], No
     write_text(plan.folder / PLAN, site_plan.text())
     plan.write()
 
-    with _beating(lambda: tell(None), HEARTBEAT_S):
+    with repeating(lambda: tell(None), HEARTBEAT_S):
         share = f"{site_plan.site}.{site_plan.name}"
         return Runner(plan, tell, backend, site_plan.token, share).run().done

@@ -19,7 +19,7 @@ from campaign.limited import from_json
 from campaign.lines import lacking, leave_out, numbered
 
 #: Files of the folder that say how the campaign was begun.
-PLAN, VARIABLES = "plan.yaml", "variables.json"
+DOCUMENT, VARIABLES = "plan.yaml", "variables.json"
 #: Further fields that a line must have, by event.
 SAID: Mapping[str, tuple[str, ...]] = {
     Decision.BEGUN: ("rerun",),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, fields
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from campaign.console import say
+from campaign.console import repeating, say
 from campaign.errors import CampaignError, ConfigurationError, TransientError
 from campaign.home import Home
 from campaign.journal.campaigns import Spoken, refresh_campaigns, spoken, unread
@@ -389,17 +388,10 @@ def update(home: Home, run: str) -> str:
 
 @contextmanager
 def followed(home: Home, run: str) -> Iterator[None]:
-    """Keep the index of a run up to date while it is made: who asks how it stands has nothing to wait for."""
-    stop = threading.Event()
+    """Keep the index of a run up to date while the run is made, so that a status query need not wait."""
 
     def follow() -> None:
-        while not stop.wait(FOLLOW_S):
-            update(home, run)
+        update(home, run)
 
-    thread = threading.Thread(target=follow, name="index", daemon=True)
-    thread.start()
-    try:
+    with repeating(follow, FOLLOW_S, leave=FOLLOW_S):  # an update that waits for a database is left behind
         yield
-    finally:
-        stop.set()
-        thread.join(FOLLOW_S)  # one that waits for a database is not waited for

@@ -19,10 +19,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from campaign.console import patience
 from campaign.errors import ConfigurationError, TransientError
 from campaign.journal import claim
 
-#: Before it is said who is waited for, and then again, second.
+#: Wait before the lock's owner is named, and between two times, second.
 FIRST_S, AGAIN_S = 1.0, 60.0
 _threads: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 _depth: defaultdict[str, int] = defaultdict(int)
@@ -88,13 +89,18 @@ def _existing(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
+def _waiting(path: Path, what: str) -> str:
+    owner = claim.parse(path)
+    return f"waiting for {what}: {owner.text if owner else 'somebody'} decides on it"
+
+
 def _lock(handle: int, path: Path, what: str) -> bool:
     """Lock an open file; whether it is the one of its name still."""
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with _telling(path, what):
+            with patience(lambda: _waiting(path, what), first=FIRST_S, again=AGAIN_S):
                 fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
@@ -108,25 +114,3 @@ def _lock(handle: int, path: Path, what: str) -> bool:
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(claim.mine())).encode(), 0)
     return claim.is_at(handle, path)
-
-
-@contextmanager
-def _telling(path: Path, what: str) -> Iterator[None]:
-    stop = threading.Event()
-
-    def tell() -> None:
-        from campaign.console import say
-
-        pause = FIRST_S
-        while not stop.wait(pause):
-            owner = claim.parse(path)
-            say(f"waiting for {what}: {owner.text if owner else 'somebody'} decides on it")
-            pause = AGAIN_S
-
-    thread = threading.Thread(target=tell, name="lock", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

@@ -63,7 +63,7 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Books:
+class Destination:
     """Where a run is recorded.
 
     Parameters
@@ -118,11 +118,11 @@ def submit(
 ) -> Submission:
     """Claim a run and make it; see `campaign.runs.submit.create` and `drive`."""
     create(step, repository, plan, order)
-    return drive(plan, Books(step.home, repository, camera, step.ticket_chain), listener, run)
+    return drive(plan, Destination(step.home, repository, camera, step.ticket_chain), listener, run)
 
 
 def drive(
-    plan: Plan, books: Books, listener: Callable[[Event], None], run: Run = run_here, resumed: bool = False
+    plan: Plan, destination: Destination, listener: Callable[[Event], None], run: Run = run_here, resumed: bool = False
 ) -> Submission:
     """Make what is left of a run whose claim this process has, and record it.
 
@@ -139,7 +139,7 @@ def drive(
         It was ended; nothing of it is left running.
     """
     with _resumable(plan):
-        return _drive(plan, books, listener, run, resumed)
+        return _drive(plan, destination, listener, run, resumed)
 
 
 @contextmanager
@@ -157,9 +157,11 @@ def _resumable(plan: Plan) -> Iterator[None]:
         raise of_system(error, again) from error
 
 
-def _drive(plan: Plan, books: Books, listener: Callable[[Event], None], run: Run, resumed: bool) -> Submission:
-    repository = books.repository
-    made_chain = repository.require_inputs(plan.inputs, books.ticket_chain)
+def _drive(
+    plan: Plan, destination: Destination, listener: Callable[[Event], None], run: Run, resumed: bool
+) -> Submission:
+    repository = destination.repository
+    made_chain = repository.require_inputs(plan.inputs, destination.ticket_chain)
     driver = DriverJournal(plan.journal, plan.run)
     about = {"pid": os.getpid(), "host": socket.gethostname(), "user": getpass.getuser(), "resumed": resumed}
     listener(driver.write(EventName.STARTED, about | {"output_run": plan.output_run, "submit_path": plan.submit_path}))
@@ -167,9 +169,9 @@ def _drive(plan: Plan, books: Books, listener: Callable[[Event], None], run: Run
     chain: tuple[str, ...] = ()
     state = "failed"
     try:
-        with control.signals(plan.folder, control.to_terminal), followed(books.home, plan.run):
+        with control.signals(plan.folder, control.to_terminal), followed(destination.home, plan.run):
             outcome = run(plan, listener)
-        behind = update(books.home, plan.run)
+        behind = update(destination.home, plan.run)
         made = ingest(repository, plan, outcome)
         reach("products-ingested")
         with repository.deciding():  # a chain that is left without a RUN goes with its last one
@@ -184,12 +186,12 @@ def _drive(plan: Plan, books: Books, listener: Callable[[Event], None], run: Run
         listener(driver.write(name, {"state": state, "error": state}))
         reach("run-ended")
         control.take_back(plan.folder)
-    notes = [f"the ticket chain {books.ticket_chain} did not exist: made, empty"] if made_chain else []
+    notes = [f"the ticket chain {destination.ticket_chain} did not exist: made, empty"] if made_chain else []
     notes += [*plan.notes, *([behind] if behind else [])]
-    pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, books.camera)
+    pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, destination.camera)
     submission = Submission(plan, outcome, findings, chain, pictures, notes)
-    usage.record(books.home, plan, read_events(plan.journal))
-    books.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
+    usage.record(destination.home, plan, read_events(plan.journal))
+    destination.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
     claim.release(plan.folder)
     return submission
 

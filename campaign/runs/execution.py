@@ -42,7 +42,7 @@ def execution(
         A site that is none, cannot be used, or has another release.
     """
     if order.sites:
-        from campaign.federation.members import federate
+        from campaign.federation.participants import federate
 
         return federate(step, plan, order, say, probe)
     site, _ = site_of(step)

@@ -14,8 +14,8 @@ from campaign.journal.plan import Plan
 from campaign.killpoints import reach
 from campaign.running.chunk import clear
 from campaign.runs import submit
-from campaign.runs.drive import Books, Submission, drive
-from campaign.runs.leftovers import PLAN, Left
+from campaign.runs.drive import Destination, Submission, drive
+from campaign.runs.record import PLAN, RunRecord
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -27,7 +27,7 @@ TOLD = 5
 
 
 def restart(
-    left: Left,
+    left: RunRecord,
     repository: Repository,
     how: Callable[[Step, Plan], Run],
     listener: Callable[[Event], None],
@@ -64,11 +64,11 @@ def restart(
         _withdraw(plan, left.standing.outcome, again)
     if left.standing.reasons:
         plan = _planned_again(left, step, repository)
-    books = Books(left.home, repository, camera_of(left.home, plan.instrument), step.ticket_chain)
-    return drive(plan, books, listener, how(step, plan), resumed=True)
+    destination = Destination(left.home, repository, camera_of(left.home, plan.instrument), step.ticket_chain)
+    return drive(plan, destination, listener, how(step, plan), resumed=True)
 
 
-def _outdated(left: Left) -> SubmissionRefused:
+def _outdated(left: RunRecord) -> SubmissionRefused:
     stale = left.standing.stale
     some = [*left.standing.reasons, *(f"{task}: {why}" for task, why in stale.items())][:TOLD]
     return SubmissionRefused(
@@ -93,7 +93,7 @@ def _withdraw(plan: Plan, outcome: Outcome, again: Mapping[str, str]) -> None:
     clear(o.path for task in plan.tasks if task.name in again for o in task.outputs)
 
 
-def _planned_again(left: Left, step: Step, repository: Repository) -> Plan:
+def _planned_again(left: RunRecord, step: Step, repository: Repository) -> Plan:
     """The plan as it would be made today, for the same run; the old one is kept beside it."""
     folder = left.plan.folder
     plan, _ = submit.prepare(step, repository, left.order.options, left.plan.run)

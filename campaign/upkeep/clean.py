@@ -18,7 +18,7 @@ from typing import Any
 
 from campaign.butler.repository import Repository
 from campaign.errors import CampaignError, SubmissionRefused, UsageError
-from campaign.federation.members import transport
+from campaign.federation.participants import transport
 from campaign.home import Home
 from campaign.journal import claim, status
 from campaign.journal.plan import load as load_plan

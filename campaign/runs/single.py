@@ -14,7 +14,7 @@ from campaign.jobs.launch import environment
 from campaign.journal.plan import load
 
 
-def rerun(folder: Path, task: str, debug: bool) -> tuple[int, Path]:
+def make_one(folder: Path, task: str, debug: bool) -> tuple[int, Path]:
     """Make one task on this machine, in one process, with its output on the terminal.
 
     Parameters

@@ -20,7 +20,7 @@ PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
-class Left:
+class RunRecord:
     """A run, and how it stands.
 
     Parameters
@@ -44,9 +44,9 @@ class Left:
     verified: bool = False
     journals: Mapping[str, int] = field(default_factory=dict)
 
-    def again(self) -> Left:
+    def again(self) -> RunRecord:
         """The same run as it stands now; to be asked by who has its claim."""
-        return self if self.journals == _sizes(self.plan.folder) else look(self.plan.folder, self.verified)
+        return self if self.journals == _sizes(self.plan.folder) else record_of(self.plan.folder, self.verified)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def folder_of(name: str, home: Home) -> Path:
     return Path(home.find_run(name)["submit_path"])
 
 
-def look(folder: Path, verify: bool = False) -> Left:
+def record_of(folder: Path, verify: bool = False) -> RunRecord:
     """See how a run stands.
 
     Raises
@@ -102,7 +102,7 @@ def look(folder: Path, verify: bool = False) -> Left:
     sizes = _sizes(folder)
     order, plan = orders.read(folder), load_plan(folder / PLAN)
     environment = {**os.environ, **order.variables}
-    return Left(plan, order, home_of(plan.repository, environment), standing(plan, order, verify), verify, sizes)
+    return RunRecord(plan, order, home_of(plan.repository, environment), standing(plan, order, verify), verify, sizes)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

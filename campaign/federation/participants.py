@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from campaign import release
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
-from campaign.federation.driver import Federation, Member, shares
+from campaign.federation.driver import Federation, Participant, shares
 from campaign.federation.partition import DEFAULT
 from campaign.federation.siteplan import Place
 from campaign.home import Home
@@ -69,9 +69,9 @@ def _place(site: Site, plan: Plan, ranks: int | None) -> Place:
     return Place(site.name, site.raw_root, scratch, plain_site(site), slots(site, ranks), ranks)
 
 
-def members(chosen: Sequence[Site], plan: Plan, home: Home, ranks: int | None) -> list[Member]:
+def members(chosen: Sequence[Site], plan: Plan, home: Home, ranks: int | None) -> list[Participant]:
     """What the federation must know of each."""
-    return [Member(_place(site, plan, ranks), float(site.fraction or 0), transport(site, home)) for site in chosen]
+    return [Participant(_place(site, plan, ranks), float(site.fraction or 0), transport(site, home)) for site in chosen]
 
 
 def raw_root(sites: Mapping[str, Site], plan: Plan) -> str:
@@ -84,7 +84,7 @@ def raw_root(sites: Mapping[str, Site], plan: Plan) -> str:
     return os.path.commonpath(folders) if folders else "/"  # a step of calibrations: they travel
 
 
-def _answer(member: Member) -> dict[str, str]:
+def _answer(member: Participant) -> dict[str, str]:
     """What a site says of its release; over ssh, once its own Slurm answers there.
 
     Raises
@@ -113,7 +113,7 @@ def _complaint(lines: Sequence[str]) -> str:
     return next(iter([*errors, *(line for line in reversed(lines) if line.strip())]), "")
 
 
-def require_release(asked: Sequence[Member], override: bool) -> list[str]:
+def require_release(asked: Sequence[Participant], override: bool) -> list[str]:
     """Ask every site for what it runs.
 
     Returns
@@ -185,7 +185,7 @@ def federate(
     return replace(plan, notes=[*plan.notes, *notes]), run, shares(plan, fractions, by)
 
 
-def _probed(chosen: Sequence[Site], asked: Sequence[Member], plan: Plan, order: Order) -> list[str]:
+def _probed(chosen: Sequence[Site], asked: Sequence[Participant], plan: Plan, order: Order) -> list[str]:
     """See that the sites are there, and would take their jobs; give what was overridden."""
     for site in chosen:
         if site.transport == "local":
@@ -193,7 +193,7 @@ def _probed(chosen: Sequence[Site], asked: Sequence[Member], plan: Plan, order: 
     return require_release(asked, order.override)
 
 
-def _renormalised(asked: Sequence[Member]) -> list[str]:
+def _renormalised(asked: Sequence[Participant]) -> list[str]:
     whole = sum(member.fraction for member in asked)
     if abs(whole - 1) <= 1e-9:
         return []
