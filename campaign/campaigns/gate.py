@@ -1,4 +1,4 @@
-"""What a person is shown at a gate: numbers, pictures, and what to type then."""
+"""The text at a gate: numbers, pictures, and the commands that decide."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _levels(rows: Sequence[levels.Row]) -> dict[int, float]:
 
 
 def gate_text(state: StepState, home: Home) -> list[str]:
-    """What a person looks at before a step is accepted."""
+    """Write the lines that a person reads before accepting a step."""
     from campaign.runs.drive import judge
 
     folder = Path(state.folder)

@@ -1,8 +1,8 @@
-"""What has become of a campaign's steps: its own journal, the runs' journals, and nothing else.
+"""Derive the states of a campaign's steps from its own journal and its runs' journals, and from nothing else.
 
-``$CAMPAIGN_HOME/campaigns/<name>/`` holds the plan as it was run, the logs of
-its steps, and ``journal.jsonl``: one line a decision.  What a run has come to
-is looked up where the run is.
+``$CAMPAIGN_HOME/campaigns/<name>/`` holds the document as it was run, the logs
+of its steps, and ``journal.jsonl``: one line a decision.  The state of a run is
+read from the run's own folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from campaign.template.config import StepConfig
 from campaign.template.vocabulary import objection
 
 State = Literal["waiting", "ready", "running", "left", "failed", "gate", "made", "done", "blocked"]
-#: What a run's state is called for a person.
+#: States in words.
 WORDS: Mapping[State, str] = {
     "waiting": "waits for what it needs",
     "ready": "can begin",
@@ -42,12 +42,12 @@ _RERUN = re.compile(r"^(.*?)([a-y])$")
 
 
 def next_rerun(rerun: str) -> str:
-    """``20250207a`` becomes ``20250207b``.
+    """Raise a RERUN's letter: ``20250207a`` becomes ``20250207b``.
 
     Raises
     ------
     UsageError
-        It does not end in a letter that another follows.
+        The RERUN does not end in a letter that another follows.
     """
     found = _RERUN.match(rerun)
     if not found:
@@ -56,13 +56,13 @@ def next_rerun(rerun: str) -> str:
 
 
 def books_of(home: Home, campaign: Campaign) -> Books:
-    """A campaign's books."""
+    """Open a campaign's books."""
     return Books(folder_of(home, campaign.name))
 
 
 @dataclass(frozen=True)
 class StepState:
-    """What a step has come to.
+    """State of a step.
 
     Parameters
     ----------
@@ -70,13 +70,13 @@ class StepState:
     state : `str`
         See `WORDS`.
     rerun : `str`
-        The RERUN that it is made under.
+        The RERUN that the step is made under.
     run : `str`
-        Its newest run; empty where it has none.
+        The newest run; empty where there is none.
     folder, output_run : `str`
         The run's.
     note : `str`
-        Why, or who decided it, or who makes it where this machine cannot see whether that lives.
+        The reason, the person who decided, or a driver of which this machine cannot see whether it lives.
     """
 
     name: str
@@ -90,7 +90,7 @@ class StepState:
 
 
 def _run_state(folder: Path) -> tuple[State, str]:
-    """What a run has come to, from its own folder; while its driver lives, or may live, it is not over."""
+    """Read the state of a run from its folder; while its driver lives, or may live, the run is not over."""
     owner, state = claim.read(folder), state_of(folder)
     if state == "running" or (owner is not None and owner.alive is not False):
         unseen = owner is not None and owner.alive is None
@@ -100,7 +100,7 @@ def _run_state(folder: Path) -> tuple[State, str]:
 
 
 def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> dict[str, StepState]:
-    """What every step has come to, in the campaign's order.
+    """Derive the state of every step, in the campaign's order.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> 
 
 
 def _reruns(campaign: Campaign, decided: Decisions) -> dict[str, str]:
-    """By step, the RERUN that it is made under; what a campaign keeps of its variables need not name the first."""
+    """Find the RERUN of every step; the variables that a campaign's books keep need not name the first."""
     found = dict.fromkeys(campaign.steps, campaign.environment.get("RERUN") or decided.rerun)
     for step, rerun in decided.raised:
         if step in found:
@@ -138,9 +138,9 @@ def _states(
 
 
 def _is_own(entry: Mapping[str, Any], key: tuple[str, str], config: StepConfig | None, decided: Decisions) -> bool:
-    """Whether a run is the campaign's: its submission was given a nonce of the step; no clock is asked.
+    """Whether a run is the campaign's: its submission carried a nonce of the step; clocks are not compared.
 
-    Earlier releases gave none: of their runs those are the step's that were listed after it was begun.
+    Submissions of earlier releases carried none: their runs are the step's if listed after the step was begun.
     """
     if config is not None and entry["output"] != config.output:
         return False
@@ -169,7 +169,7 @@ def _step(
         return StepState(name, state, rerun, config, run, folder, output_run, note)
 
     child = decided.processes.get(name)
-    begun = child is not None and child.alive is True  # it may not have listed, or claimed, its run yet
+    begun = child is not None and child.alive is True  # the process may not have listed, or claimed, its run yet
     if entry is None:
         if begun:
             return at("running")
@@ -184,7 +184,7 @@ def _step(
         return at("done", decided.accepted.get(entry["run"], ""))
     folder = Path(entry["submit_path"])
     run_state, note = _run_state(folder)
-    if entry["run"] in decided.made and not folder.exists():  # scratch space is cleared, products are not there
+    if entry["run"] in decided.made and not folder.exists():  # scratch space was cleared; products lie elsewhere
         run_state = "made"
     if run_state in ("left", "failed") and begun:
         return at("running")
@@ -199,13 +199,13 @@ def _step(
 
 @dataclass(frozen=True)
 class Standing:
-    """A campaign by its books alone: what its steps have come to, and who decided on which runs.
+    """A campaign by its books alone: the states of its steps, and the decisions on its runs.
 
     Parameters
     ----------
     books : `Books`
     campaign : `Campaign`
-        Its steps; see `campaign.campaigns.document.kept`.
+        The steps; see `campaign.campaigns.document.kept`.
     states : `dict` [`str`, `StepState`]
     accepted, rejected : `dict` [`str`, `str`]
         By run: by whom, when and why.
@@ -219,12 +219,12 @@ class Standing:
 
 
 def standing(home: Home, name: str) -> Standing:
-    """See how a campaign stands by its books alone, whether anybody drives it or not.
+    """Derive a campaign's states from its books alone, whether a driver is at work or not.
 
     Raises
     ------
     DocumentErrors, ConfigurationError
-        The plan that it keeps cannot be read.
+        The document in its books cannot be read.
     """
     books = Books(folder_of(home, name))
     campaign, decided = kept(books.folder / DOCUMENT, books.variables()), books.decisions
@@ -233,19 +233,19 @@ def standing(home: Home, name: str) -> Standing:
 
 
 def following(home: Home, books: Books, run: str, rerun: str, wanted: str | None) -> str:
-    """The RERUN that a rejected run is made again under.
+    """Choose the RERUN under which a rejected run is made again.
 
     Parameters
     ----------
     run, rerun : `str`
-        The run, and what it was made under.
+        The run, and its RERUN.
     wanted : `str`, optional
-        What the operator says; else the next letter that nobody has used.
+        The operator's choice; by default the next letter that nobody has used.
 
     Raises
     ------
     UsageError
-        It cannot be one, or runs of this ticket and tag have it.
+        The choice cannot be a RERUN, or runs of this ticket and tag have it.
     """
     output = next((entry["output"] for entry in home.runs() if entry["run"] == run), "")
     folder = output.rpartition("/")[0]
@@ -264,7 +264,7 @@ def following(home: Home, books: Books, run: str, rerun: str, wanted: str | None
 
 
 def _variables(path: Path) -> Mapping[str, str] | None:
-    """A campaign's variables, as they were kept; `None` where the file is damaged."""
+    """Read the variables in a campaign's books; `None` where the file is damaged."""
     try:
         found = from_json(path.read_bytes())
     except ValueError:
@@ -273,12 +273,12 @@ def _variables(path: Path) -> Mapping[str, str] | None:
 
 
 def keep_document(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
-    """Keep the plan as it was run first, and its variables.
+    """Keep the campaign's document and variables, as they were at first, in its books.
 
     Parameters
     ----------
     changed : `bool`
-        Others take their place.
+        Replace those that were kept before.
 
     Raises
     ------
@@ -296,7 +296,7 @@ def keep_document(books: Books, text: str, variables: Mapping[str, str], changed
         raise SubmissionRefused(
             f"{', '.join(other)} {'has' if len(other) == 1 else 'have'} changed since the campaign was begun",
             where=str(books.folder),
-            do="raise RERUN for another campaign; or --changed goes on with what is so now",
+            do="raise RERUN for another campaign; or --changed resumes with them as they are now",
         )
     books.folder.mkdir(parents=True, exist_ok=True)
     write_text(plan, text)

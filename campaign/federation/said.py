@@ -1,4 +1,4 @@
-"""What a site may say: events, checked before they are journalled; a reader of the journal has nothing to fear."""
+"""Check the events of a site before they are journalled, so that readers of the journal may trust them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from campaign.journal.events import VERSION, Event, EventName
 from campaign.limited import from_json
 
-#: A line of a site's, byte; an event takes a few hundred.
+#: Longest line of a site, byte; an event takes a few hundred.
 MAX_LINE = 1 << 18
-#: What is no event (a login's greetings, say), of one share, byte.
+#: Most text of one share that is no event (a login's greetings, say), byte.
 MAX_NOISE = 1 << 20
 
 _Text = Annotated[str, Field(max_length=20_000)]
@@ -26,7 +26,7 @@ class _Model(BaseModel):
 
 
 class _Product(_Model):
-    """A file that was published."""
+    """A published file."""
 
     path: _Text
     bytes: _Count
@@ -34,7 +34,7 @@ class _Product(_Model):
 
 
 class _Detail(_Model):
-    """What readers of a journal look at; the rest is as it comes."""
+    """Fields that readers of a journal use; further fields are not checked."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, JsonValue]
@@ -90,7 +90,7 @@ class _Said(_Model):
     detail: dict[str, JsonValue]
 
 
-#: Of a task, and of a group or its workers; nothing is withdrawn, done or cancelled by a site.
+#: Events that a site may write of a task, and of a group or its workers; a site withdraws and cancels nothing.
 _OF_TASK: Mapping[str, TypeAdapter[Any]] = {
     EventName.STARTED: TypeAdapter(_Detail),
     EventName.PUBLISHED: TypeAdapter(_Detail),
@@ -117,11 +117,11 @@ assert VERSION == 1
 
 
 class Nonsense(ValueError):
-    """An event that is none: whoever says such things is not to be believed in anything."""
+    """A malformed event: nothing more from its site is believed."""
 
 
 def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collection[str]) -> Event | None:
-    """Read a line of a site's.
+    """Read a line from a site.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collectio
     outputs : `dict`
         By task of the site's share, the dataset types that it publishes.
     labels : collection of `str`
-        Groups whose jobs it may tell of.
+        Groups whose jobs the site may report.
 
     Returns
     -------
@@ -139,9 +139,9 @@ def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collectio
     Raises
     ------
     Nonsense
-        An event that is not as events are.
+        The event is malformed.
     ValueError
-        The line is none at all: a greeting, a warning of some library.
+        The line is no event: a greeting, a library's warning.
     """
     plain = from_json(line)
     if not isinstance(plain, dict) or "event" not in plain:

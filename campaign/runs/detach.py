@@ -1,4 +1,4 @@
-"""Hands a run that is planned and claimed to a driver of its own: a process here, or a job of its site."""
+"""Hand a planned and claimed run to a driver of its own: a process here, or a job of its site."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from campaign.running.backend import Refused
 if TYPE_CHECKING:
     from campaign.running.slurm import Slurm
 
-#: What a driver may take to begin, second; one that is a job may have to wait for its turn.
+#: Time that a driver process has to begin, second; a driver job may queue for longer.
 BEGINS_S = 60.0
 POLL_S = 0.1
 
@@ -54,7 +54,7 @@ def _backend(step: Step) -> Slurm:
 
 
 def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
-    """Have a run made by another process.
+    """Let another process make a run.
 
     Parameters
     ----------
@@ -64,14 +64,14 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
     Returns
     -------
     found : `dict`
-        ``run`` and by whom it is made (``made_by``).
+        ``run``, and its owner (``made_by``).
 
     Raises
     ------
     SubmissionRefused, Refused
         The site has no scheduler, or does not take the job: nothing of the run is left.
     TransientError
-        The driver ended at once, or does not begin.
+        The driver ended at once, or did not begin.
     """
     log = plan.folder / "logs" / "driver.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
             if process.returncode == 0:
                 break
             last = log.read_text(errors="replace").strip().splitlines()[-3:]
-            do = f"campaign restart {plan.run} goes on with the run"
+            do = f"campaign restart {plan.run} resumes the run"
             raise TransientError(f"the driver ended: {' '.join(last)}", where=str(log), do=do)
         if time.monotonic() > until:
             raise TransientError(f"the driver has not begun in {BEGINS_S:.0f} s", where=str(log))
@@ -115,7 +115,7 @@ def _job(step: Step, plan: Plan, command: list[str]) -> str:
 
 
 def _withdraw(step: Step, plan: Plan) -> None:
-    """Have a run never been, unless somebody has taken it meanwhile."""
+    """Remove every trace of a run, unless another process has taken it meanwhile."""
     from campaign.butler.repository import open_repository
 
     try:

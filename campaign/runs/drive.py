@@ -1,7 +1,7 @@
-"""Makes a run that is planned and claimed: its tasks, its products in the repository, its output chain.
+"""Make a planned and claimed run: its tasks, its products in the repository, its output chain.
 
-Every step of it can be repeated, so that whoever comes after a driver that was
-killed, wherever that was, drives the same run again.
+Every step may be repeated: wherever a driver was killed, the next one drives
+the same run again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Submission:
-    """What a submission did.
+    """Result of a submission.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Submission:
     pictures : `list` [`Path`]
         PNG of each mosaic.
     notes : `list` [`str`]
-        What was left out, assumed or made on the way.
+        Inputs left out, assumptions, and collections made on the way.
     """
 
     plan: Plan
@@ -64,16 +64,16 @@ class Submission:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a run is recorded.
+    """Home, repository and chain that record a run.
 
     Parameters
     ----------
     home : `Home`
     repository : `Repository`
     camera : `Camera`
-        The one that its frames are of.
+        The frames' camera.
     ticket_chain : `str`
-        Made, empty, where it does not exist.
+        Made, empty, if missing.
     """
 
     home: Home
@@ -83,7 +83,7 @@ class Destination:
 
 
 def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
-    """Record what was published; doing it again changes nothing."""
+    """Record the published products; a second call changes nothing."""
     items = [(o.type, o.data_id, o.path) for task in plan.tasks if task.name in outcome.published for o in task.outputs]
     if items:
         repository.ingest_products(plan.output_run, items)
@@ -91,7 +91,7 @@ def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
 
 
 def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
-    """Look at the inputs table of a run, and keep it as one file."""
+    """Judge the inputs table of a run, and keep it as one file."""
     rows = levels.read(plan.folder / "inputs")
     if not rows:
         return []
@@ -124,19 +124,19 @@ def submit(
 def drive(
     plan: Plan, destination: Destination, listener: Callable[[Event], None], run: Run = run_here, resumed: bool = False
 ) -> Submission:
-    """Make what is left of a run whose claim this process has, and record it.
+    """Make the rest of a run whose claim this process has, and record it.
 
     Parameters
     ----------
     resumed : `bool`
-        Another driver had it before.
+        Another driver had the run before.
 
     Raises
     ------
     CampaignError
-        It could not be run.
+        The run could not be made.
     KeyboardInterrupt
-        It was ended; nothing of it is left running.
+        The run was ended; nothing of it is left running.
     """
     with _resumable(plan):
         return _drive(plan, destination, listener, run, resumed)
@@ -144,8 +144,8 @@ def drive(
 
 @contextmanager
 def _resumable(plan: Plan) -> Iterator[None]:
-    """Have what the infrastructure fails at be gone on with: the same command again would make another run."""
-    again = f"campaign restart {plan.run} goes on with it, what is made stays"
+    """Advise a restart after a failure of the infrastructure: the same command again would make another run."""
+    again = f"campaign restart {plan.run} resumes it, and keeps what is made"
     try:
         yield
     except TransientError as error:
@@ -174,7 +174,7 @@ def _drive(
         behind = update(destination.home, plan.run)
         made = ingest(repository, plan, outcome)
         reach("products-ingested")
-        with repository.deciding():  # a chain that is left without a RUN goes with its last one
+        with repository.deciding():  # a chain is removed with its last RUN
             chain = repository.chain_output(plan.output, plan.output_run, plan.inputs) if made else ()
         reach("output-chained")
         state = "drained" if outcome.drained else "done" if outcome.done else "failed"
@@ -197,7 +197,7 @@ def _drive(
 
 
 def _pictures(repository: Repository, plan: Plan, outcome: Outcome, notes: list[str]) -> list[Path]:
-    """Draw the mosaics; the products stand, whatever becomes of their pictures."""
+    """Draw the mosaics; a failure costs only the pictures."""
     from campaign.quality.pictures import mosaics
 
     try:

@@ -1,4 +1,4 @@
-"""How a plan is run, as it was asked for: on this machine, at one site, split over several."""
+"""Choose what runs a plan, as the operator asked: this machine, one site, or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Goes on with a run that was left, into its own output RUN: what is done is not done again."""
+"""Resume an unfinished run, into its own output RUN: finished tasks are not made again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from campaign.planning.step import Step
     from campaign.running.runner import Run
 
-#: How many are told by name.
+#: Most tasks that are listed by name.
 TOLD = 5
 
 
@@ -33,19 +33,19 @@ def restart(
     listener: Callable[[Event], None],
     redo_stale: bool = False,
 ) -> Submission:
-    """Make what is left of a run.
+    """Make the rest of a run.
 
     Parameters
     ----------
     how : callable
-        Gives what runs the plan of a step.
+        Gives the function that runs the plan of a step.
     redo_stale : `bool`
-        Make again what would be made otherwise today.
+        Make finished tasks again that would give another product today.
 
     Raises
     ------
     SubmissionRefused
-        Somebody makes it, or may do so; or finished tasks would be made otherwise today.
+        Another driver makes the run, or may do so; or finished tasks would give another product today.
     """
     reach("restart-looked")
     with repository.deciding():
@@ -60,7 +60,7 @@ def restart(
         submit.register(left.home, repository, plan, step.config.name, left.order.nonce)
         again = {**left.standing.damaged, **left.standing.stale}
         published = left.standing.outcome.published.keys()
-        _prune(plan, repository, published - again.keys())  # refuses before anything is changed
+        _prune(plan, repository, published - again.keys())  # first, since it may refuse
         _withdraw(plan, left.standing.outcome, again)
     if left.standing.reasons:
         plan = _planned_again(left, step, repository)
@@ -79,13 +79,13 @@ def _outdated(left: RunRecord) -> SubmissionRefused:
 
 
 def _prune(plan: Plan, repository: Repository, done: Collection[str]) -> None:
-    """Have the repository forget what it knows of tasks that are not done: they are made again."""
+    """Make the repository forget the products of unfinished tasks: they are made again."""
     outputs = [(o.type, o.data_id) for task in plan.tasks if task.name not in done for o in task.outputs]
     repository.forget_products(plan.output_run, outputs)
 
 
 def _withdraw(plan: Plan, outcome: Outcome, again: Mapping[str, str]) -> None:
-    """Take finished tasks back: the journal first, then their files."""
+    """Withdraw finished tasks: in the journal first, then their files."""
     driver = DriverJournal(plan.journal, plan.run, token=outcome.token)
     for label in {task.partition(":")[0] for task in again}:
         details = {task: {"why": why} for task, why in again.items() if task.partition(":")[0] == label}
@@ -94,7 +94,7 @@ def _withdraw(plan: Plan, outcome: Outcome, again: Mapping[str, str]) -> None:
 
 
 def _planned_again(left: RunRecord, step: Step, repository: Repository) -> Plan:
-    """The plan as it would be made today, for the same run; the old one is kept beside it."""
+    """Plan the same run again, as of today; keep the old plan beside the new one."""
     folder = left.plan.folder
     plan, _ = submit.prepare(step, repository, left.order.options, left.plan.run)
     old = {(o.type, o.path) for task in left.plan.tasks for o in task.outputs}
