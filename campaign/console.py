@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TextIO
 
 #: What moves a cursor, colours, reverses or hides text, or is no text: C0 (but for tab and line end), C1, the marks of
@@ -201,23 +201,57 @@ def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], wide: int | 
 
 
 @contextmanager
-def patience(what: Callable[[], str], quiet: bool = False) -> Iterator[None]:
-    """Say now and then that something long goes on, and how far it is: a log that is silent looks like a hang."""
-    if quiet:
-        yield
-        return
-    began, over = time.monotonic(), threading.Event()
+def repeating(act: Callable[[], float | None], pause: float, leave: float | None = None) -> Iterator[None]:
+    """Call a function again and again, in a thread of its own, until the context ends.
 
-    def tell() -> None:
-        while not over.wait(EVERY_S):
-            with suppress(OSError):  # nobody listens any more, or what is counted is not there yet
-                if text := what():  # nothing while it waits for a person
-                    say(f"{text} ({time.monotonic() - began:.0f} s)")
+    Parameters
+    ----------
+    act : callable
+        May return the pause, second, before all further calls.
+    pause : `float`
+        Before the first call, second.
+    leave : `float`, optional
+        Second that the end of the context waits for a call that is under way; without it, until the call returns.
+    """
+    over = threading.Event()
 
-    thread = threading.Thread(target=tell, daemon=True)
+    def run() -> None:
+        seconds = pause
+        while not over.wait(seconds):
+            seconds = act() or seconds
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
-        thread.join()
+        thread.join(leave)
+
+
+@contextmanager
+def patience(
+    what: Callable[[], str], quiet: bool = False, first: float | None = None, again: float | None = None
+) -> Iterator[None]:
+    """Say now and then that something long is under way, and how far it is: a silent log looks like a hang.
+
+    Parameters
+    ----------
+    what : callable
+        Gives the words; an empty text is not said.
+    quiet : `bool`
+        Say nothing.
+    first, again : `float`, optional
+        Second before something is said, and between two times; both `EVERY_S` by default.
+    """
+    began = time.monotonic()
+
+    def tell() -> float | None:
+        with suppress(OSError):  # nobody listens any more, or what is counted is not there yet
+            if text := what():
+                say(f"{text} ({time.monotonic() - began:.0f} s)")
+                return again
+        return None
+
+    with nullcontext() if quiet else repeating(tell, EVERY_S if first is None else first):
+        yield

@@ -88,11 +88,11 @@ def _copy(source: IO[bytes], log: IO[bytes], most: int) -> None:
                 left -= len(chunk)
 
 
-class Member(tarfile.TarInfo):
+class TarMember(tarfile.TarInfo):
     """A member of a tar of somebody else's: what stands before the file itself is read into memory, and limited."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Member:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> TarMember:
         """See `tarfile.TarInfo.frombuf`."""
         member = super().frombuf(buf, encoding, errors)
         if member.type not in tarfile.REGULAR_TYPES and member.size > MAX_HEADER:

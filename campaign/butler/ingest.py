@@ -11,7 +11,7 @@ from lsst.daf.butler import Butler, Timespan
 from lsst.daf.butler.time_utils import TimeConverter
 
 from campaign.butler.errors import similar
-from campaign.butler.records import Refused, is_tai, to_iso, to_nsec
+from campaign.butler.records import RefusedFrame, is_tai, to_iso, to_nsec
 from campaign.camera.observation import Observation
 
 # Field of an exposure record -> attribute of an observation. In the first group all detectors of an exposure
@@ -100,7 +100,7 @@ class Sorting:
         self.new: dict[tuple[int, int], Observation] = {}
         self.rows: dict[int, dict[str, Any]] = {}
         self.existing: list[str] = []
-        self.refused: list[Refused] = []
+        self.refused: list[RefusedFrame] = []
         self._detectors, self._filters = detectors, filters
         self._known, self._there, self._limits = known, there, limits
         for observation in observations:
@@ -109,7 +109,7 @@ class Sorting:
             except (ValueError, ArithmeticError, TypeError, LookupError) as error:
                 why = f"it cannot be recorded: {error!r}"
             if why:
-                self.refused.append(Refused(observation.path, why))
+                self.refused.append(RefusedFrame(observation.path, why))
 
     def _unfit(self, observation: Observation) -> str | None:
         """Say why an observation cannot have a record, whatever else is there."""

@@ -112,7 +112,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedFrame:
     """A file that was not ingested, and why."""
 
     path: str
@@ -125,7 +125,7 @@ class IngestReport:
 
     new: tuple[str, ...]
     existing: tuple[str, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedFrame, ...]
 
 
 @dataclass(frozen=True)

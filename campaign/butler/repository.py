@@ -19,7 +19,7 @@ from campaign.butler.records import (
     ExposureRecord,
     IngestReport,
     Raw,
-    Refused,
+    RefusedFrame,
     Selection,
 )
 
@@ -31,7 +31,7 @@ __all__ = [
     "ExposureRecord",
     "IngestReport",
     "Raw",
-    "Refused",
+    "RefusedFrame",
     "Repository",
     "Selection",
     "create",

@@ -1,38 +1,37 @@
-"""Waiting for a repository's SQLite database: it is said who holds it, and tried again for as long as it is worth.
+"""Wait for a repository's SQLite database: name its holders, and try for an hour.
 
-The Butler keeps SQLite's rollback journal (a write-ahead log would shut out who
-may only read), in which a writer waits for every reader to end, and it waits for
-five minutes.  What is written here may be written twice, so that it is tried
-again: products are made by then, which a run must not lose to a forgotten shell.
+The Butler keeps SQLite's rollback journal (a write-ahead log would shut out
+users who may only read): a writer waits for every reader to end, for at most
+five minutes.  Every write here may be repeated, and is tried again: by then
+products are made, which a run must not lose to a forgotten shell.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from campaign.butler.errors import answers, told
-from campaign.console import say
+from campaign.console import patience, say
 from campaign.errors import TransientError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Before it is said that somebody else holds the database, and then again, second.
+#: Wait before the holders of the database are named, and between two times, second.
 FIRST_S, AGAIN_S = 1.0, 60.0
-#: For how long writing is tried, second.
+#: Time for which a write is tried, second.
 PATIENCE_S = 3600.0
 LOCKED = "database is locked"
 
 
 def holders(database: str) -> list[str]:
-    """Other processes of this machine that hold a lock on a file, with their command lines."""
+    """Name the other processes of this machine that hold a lock on a file, with their command lines."""
     try:
         inode, locks = os.stat(database).st_ino, Path("/proc/locks").read_text()
     except OSError:  # not Linux, or gone
@@ -49,46 +48,37 @@ def _command(pid: int) -> str:
     return ascii(line.replace(b"\0", b" ").decode(errors="replace").strip()[:80]) if line else "unknown"
 
 
-def _tell(database: str, stop: threading.Event) -> None:
-    """Say who is waited for, until told to stop; one who is seen once is none."""
-    pause, before = FIRST_S, set[str]()
-    while not stop.wait(pause):
-        found = holders(database)
-        if seen := before & set(found):
-            say(f"waiting for the repository's database {database}: {', '.join(sorted(seen))} holds it open")
-        before, pause = set(found), AGAIN_S if seen else FIRST_S
+def _waiting(database: str) -> Callable[[], str]:
+    """Name the processes that hold a database, once each has been seen twice: readers come and go."""
+    before = set[str]()
 
+    def tell() -> str:
+        nonlocal before
+        found = set(holders(database))
+        seen, before = sorted(before & found), found
+        return f"waiting for the repository's database {database}: {', '.join(seen)} holds it open" if seen else ""
 
-@contextmanager
-def _telling(database: str) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=_tell, args=(database, stop), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return tell
 
 
 def patiently(call: Callable[[], T], root: str, database: str | None) -> T:
-    """Do what needs the database for itself, and may be done twice; opening it for writing is such.
+    """Call a function that needs the database for itself and may be repeated; opening it for writing is one.
 
     Parameters
     ----------
     root : `str`
         The repository, for messages.
     database : `str` or `None`
-        Its SQLite file, if it is one.
+        The repository's SQLite file; `None` for a server.
 
     Raises
     ------
     TransientError
-        It was held for an hour.
+        The database was held for an hour.
     """
     if database is None:
         return call()
-    with _telling(database):
+    with patience(_waiting(database), first=FIRST_S, again=AGAIN_S):
         return _again(told(root)(call), database)
 
 
@@ -105,7 +95,7 @@ def _again(call: Callable[[], T], database: str) -> T:
 
 
 def writes(method: Callable[P, T]) -> Callable[P, T]:
-    """Make a method of a repository wait for who holds its database; see `patiently`."""
+    """Make a method of a repository wait for the holders of its database; see `patiently`."""
     plain = answers(method)
 
     @functools.wraps(method)

@@ -1,4 +1,4 @@
-"""Gates: which runs wait for a person, and who may decide on them; the books are asked, whoever drives the campaign."""
+"""Gates: find the runs that wait for a person, and decide on them; no driver of the campaign is needed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from campaign.butler.repository import Repository
 
 WAITING = "campaign status --waiting shows what waits"
-#: Of a gate's digest, in what `campaign accept --all-shown` takes.
+#: Digits of a gate's digest, in the word that `campaign accept --all-shown` takes.
 DIGITS = 8
 
 
 def decision(what: str, step: str, run: str) -> str:
-    """The command that decides on a run: ``accept`` or ``reject``."""
+    """Write the command that decides on a run: ``accept`` or ``reject``."""
     return f"{command(what, step, '--run', run)} --reason '...'"
 
 
@@ -42,7 +42,7 @@ class Gate:
         Its step.
     books : `Books`
     repository : `str`
-        The campaign's; empty where its books do not say.
+        The campaign's; empty where its books do not name one.
     """
 
     campaign: str
@@ -52,7 +52,7 @@ class Gate:
 
     @property
     def step(self) -> str:
-        """Its step's name."""
+        """The step's name."""
         return self.state.name
 
     @property
@@ -62,22 +62,22 @@ class Gate:
 
     @property
     def digest(self) -> str:
-        """Names campaign, step and run, briefly."""
+        """A short name for campaign, step and run."""
         text = "\n".join((self.campaign, self.step, self.run))
         return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
     @property
     def text(self) -> str:
-        """For messages."""
+        """The gate, for messages."""
         return f"{self.step} of {self.campaign} (run {self.run})"
 
     def command(self, what: str) -> str:
-        """The command that decides on it: ``accept`` or ``reject``."""
+        """Write the command that decides on the gate: ``accept`` or ``reject``."""
         return decision(what, self.step, self.run)
 
     @property
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The gate, for JSON."""
         pictures = sorted(Path(self.state.folder).glob("pictures/*.png"))
         return {
             "campaign": self.campaign,
@@ -93,7 +93,7 @@ class Gate:
 
 
 def standings(home: Home) -> tuple[list[Standing], list[str]]:
-    """Every campaign as its books have it; and what is wrong with those that cannot be read."""
+    """Read the books of every campaign; list those that cannot be read, with the reason."""
     found, wrong = [], []
     for name in home.campaigns:
         try:
@@ -104,7 +104,7 @@ def standings(home: Home) -> tuple[list[Standing], list[str]]:
 
 
 def gates_of(campaigns: Sequence[Standing]) -> list[Gate]:
-    """The gates of these campaigns that wait, in the order of their steps."""
+    """List the gates of these campaigns that wait, in the order of their steps."""
     return [
         Gate(one.books.folder.name, state, one.books, one.campaign.environment.get("REPO", ""))
         for one in campaigns
@@ -114,34 +114,34 @@ def gates_of(campaigns: Sequence[Standing]) -> list[Gate]:
 
 
 def token(gates: Sequence[Gate]) -> str:
-    """Names these gates, each by its run, for `shown`."""
+    """Name these gates, each by its run, for `shown`."""
     return "-".join(gate.digest for gate in gates)
 
 
 def accept_all(gates: Sequence[Gate]) -> str:
-    """The command that accepts these, and no others."""
+    """Write the command that accepts these gates, and no others."""
     return f"{command('accept', '--all-shown', token(gates))} --reason '...'"
 
 
 def shown(home: Home, text: str) -> tuple[list[Gate], list[str]]:
-    """The gates that a person was shown, and no others.
+    """Find the gates that a person was shown, and no others.
 
     Parameters
     ----------
     text : `str`
-        What `token` gave then.
+        The word that `token` gave then.
 
     Returns
     -------
     gates : `list` [`Gate`]
-        Those that wait still.
+        Those that still wait.
     notes : `list` [`str`]
-        Those that were accepted since, and those that wait now and were not shown.
+        Gates that were accepted since, and gates that wait now and were not shown.
 
     Raises
     ------
     UsageError
-        One was rejected, or made again, since; or it names no gates.
+        A gate was rejected, or its run made again, since; or the text names no gates.
     """
     campaigns, notes = standings(home)
     waiting = {gate.digest: gate for gate in gates_of(campaigns)}
@@ -171,19 +171,19 @@ def _digest(campaign: str, step: str, run: str) -> str:
 
 
 def waiting_gate(home: Home, step: str, name: str | None, run: str | None = None) -> Gate:
-    """The gate that a person decides on.
+    """Find the gate that a person decides on.
 
     Parameters
     ----------
     name : `str`, optional
         The campaign, where several have such a step.
     run : `str`, optional
-        The run that was looked at, as `Home.find_run` takes it.
+        The run that the person looked at, as `Home.find_run` takes it.
 
     Raises
     ------
     UsageError
-        No campaign waits there, or several do, or with another run; it says who has decided already.
+        No campaign waits there, or several do, or with another run; the error says who has decided already.
     """
     campaigns, wrong = standings(home)
     having = [one for one in campaigns if step in one.campaign.steps and name in (None, one.books.folder.name)]
@@ -202,7 +202,7 @@ def waiting_gate(home: Home, step: str, name: str | None, run: str | None = None
 
 
 def _not_with(having: Sequence[Standing], step: str, run: str, found: Sequence[Gate]) -> UsageError:
-    """A run that does not wait: it was decided on, is not over, or another one waits in its place."""
+    """Say why a run does not wait: it was decided on, is not over, or another one waits in its place."""
     for one in having:
         if words := one.accepted.get(run) or one.rejected.get(run):
             return UsageError(f"{step} of {one.books.folder.name}, run {run}, was {words}", do=WAITING)
@@ -219,7 +219,7 @@ def _not_with(having: Sequence[Standing], step: str, run: str, found: Sequence[G
 def _nowhere(
     campaigns: Sequence[Standing], having: Sequence[Standing], step: str, name: str | None, wrong: Sequence[str]
 ) -> UsageError:
-    """No campaign waits there: what has become of such steps."""
+    """Say that no campaign waits there, and give the states of such steps."""
     if not having:
         steps = {one for some in campaigns for one in some.campaign.steps}
         where = f" of {name}" if name else ""
@@ -250,17 +250,17 @@ def _what_then(state: StepState) -> str:
     if state.state == "running" and state.run:
         return f"{command('status', state.run)} --watch follows it"
     if state.state == "failed" and state.run:
-        return f"{command('errors', state.run)} says why; then campaign run PLAN goes on"
-    return f"{WAITING}; campaign run PLAN goes on with the rest"
+        return f"{command('errors', state.run)} says why; then campaign run PLAN resumes"
+    return f"{WAITING}; campaign run PLAN resumes with the other steps"
 
 
 def require_products(gate: Gate, home: Home, repository: Repository) -> None:
-    """Refuse a run whose products are not there: what is accepted is certified.
+    """Refuse a run whose products are not there: acceptance leads to certification.
 
     Raises
     ------
     SubmissionRefused
-        Some, or all, are gone from the repository or from the disk, or are not as they were published.
+        Products are gone from the repository or from the disk, or are not as they were published.
     """
     entry = home.find_run(gate.run)
     kind, output_run = entry["product"], entry["output_run"]
@@ -279,7 +279,7 @@ def require_products(gate: Gate, home: Home, repository: Repository) -> None:
 
 
 def _damaged(folder: Path) -> Mapping[str, str]:
-    """What of a run's products is not as it was published; nothing is known where scratch space was cleared."""
+    """Find products that are not as they were published; none where scratch space was cleared."""
     from campaign.planning.stale import standing as stands
 
     if not (folder / "plan.json").is_file():
@@ -289,12 +289,12 @@ def _damaged(folder: Path) -> Mapping[str, str]:
 
 @contextmanager
 def deciding(gates: Sequence[Gate]) -> Iterator[None]:
-    """Be the only one who decides at these gates.
+    """Hold the locks of decisions at these gates.
 
     Raises
     ------
     UsageError
-        Somebody was quicker: one waits no longer.
+        Somebody was quicker: a gate waits no longer.
     """
     with ExitStack() as locks:
         for books in sorted({gate.books for gate in gates}, key=lambda books: books.folder):
@@ -303,7 +303,7 @@ def deciding(gates: Sequence[Gate]) -> Iterator[None]:
 
 
 def describe(gates: Sequence[Gate]) -> str:
-    """How many wait, for a person."""
+    """Say how many gates wait."""
     if not gates:
         return "nothing waits for a person"
     return f"{count(len(gates), 'step')} {'waits' if len(gates) == 1 else 'wait'} for a person"

@@ -1,6 +1,6 @@
-"""Plans: the steps of a whole campaign, what each needs, and what a person looks at before it goes on.
+"""The document of a campaign: its steps, their needs, and the gates where a person decides.
 
-A plan is a YAML file::
+The document, which commands call PLAN, is a YAML file::
 
     description: what it is for
     variables:                  # what an operator would export; the shell, then --env, override them
@@ -14,7 +14,7 @@ A plan is a YAML file::
         gate: true              # a person accepts it before it is certified
     simulation: {...}           # see campaign.simulation.blocks
 
-Everything that is wrong with a plan is found in one go, before anything runs.
+All errors of a document are found at once, before anything runs.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))"
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
 
-class PlanErrors(Problems):
-    """Everything that is wrong with a plan."""
+class DocumentErrors(Problems):
+    """All errors of a campaign's document."""
 
 
 class _Model(BaseModel):
@@ -59,14 +59,14 @@ class _Model(BaseModel):
 
 
 class Certify(_Model):
-    """How a step's product is certified.
+    """Certification of a step's product.
 
     Parameters
     ----------
     chain : `str`
-        What becomes of the ticket's chain: ``prepend`` or ``redefine``.
+        Change of the ticket's chain: ``prepend`` or ``redefine``.
     begin, end : `str`, optional
-        Validity, ISO-8601, TAI; ``$START_DATE`` and open without.
+        Validity, ISO-8601, TAI; by default from ``$START_DATE`` on, without an end.
     """
 
     chain: Literal["prepend", "redefine"] = "prepend"
@@ -76,11 +76,11 @@ class Certify(_Model):
     @field_validator("begin", "end", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
-        """A date may have a blank before its time."""
+        """Take a date with a blank before its time."""
         return None if value is None else str(_text(value)).replace(" ", "T", 1)
 
 
-class PlanStep(_Model):
+class CampaignStep(_Model):
     """One step.
 
     Parameters
@@ -88,21 +88,21 @@ class PlanStep(_Model):
     template : `str`
         Name or file.
     needs : `tuple` [`str`]
-        Steps that must be over before.
+        Steps that must be done first.
     certify : `Certify`, optional
-        Nothing is certified without.
+        Without it, nothing is certified.
     gate : `bool`
-        A person accepts the product before it is certified and anything that needs it begins.
+        A person accepts the product before it is certified and used.
     site, sites : `str`, optional
-        Where it runs, as `campaign submit` takes them.
+        The sites that run it, as `campaign submit` takes them.
     set : `dict`
         Template keys.
     exclude : `tuple` [`int`]
-        Exposures to be left out.
+        Exposures to leave out.
     allow_missing : `bool`
-        Combine what there is of a detector that lacks some exposures.
+        Combine the exposures that a detector has where some are missing.
     calibrations : `dict`
-        By kind, the collection that its calibration is taken from, as `campaign submit --calibration` takes it.
+        By kind, the collection of a calibration, as `campaign submit --calibration` takes it.
     """
 
     template: str
@@ -119,22 +119,22 @@ class PlanStep(_Model):
     @field_validator("certify", mode="before")
     @classmethod
     def _plainly(cls, value: Any) -> Any:
-        """``certify: true`` is to be read as it is meant."""
+        """Read ``certify: true`` as a certification with defaults."""
         return {} if value is True else None if value is False else value
 
 
-class PlanFile(_Model):
-    """A plan as it is written; see the module's text."""
+class CampaignFile(_Model):
+    """The document as it is written; see the module's text."""
 
     description: str = ""
     variables: Mapping[str, str] = Field(default_factory=dict)
-    steps: Mapping[Name, PlanStep]
+    steps: Mapping[Name, CampaignStep]
     simulation: Simulation | None = None
 
     @field_validator("variables", mode="before")
     @classmethod
     def _texts(cls, value: Any) -> Any:
-        """What YAML takes for a number or a date is a text for the shell."""
+        """Turn numbers and dates of YAML into texts, as the shell has them."""
         return {key: _text(v) for key, v in value.items()} if isinstance(value, dict) else value
 
 
@@ -148,20 +148,20 @@ def _text(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A plan with its variables.
+    """The document of a campaign, with its variables.
 
     Parameters
     ----------
     path : `Path`
-    file : `PlanFile`
+    file : `CampaignFile`
     environment : `dict`
-        What every step's template is resolved in.
+        Environment of every step's template.
     order : `tuple` [`str`]
-        The steps, none before what it needs.
+        The steps, each after those that it needs.
     """
 
     path: Path
-    file: PlanFile
+    file: CampaignFile
     environment: Mapping[str, str]
     order: tuple[str, ...]
     _configs: dict[tuple[str, str], StepConfig] = field(default_factory=dict, repr=False, compare=False)
@@ -173,21 +173,21 @@ class Campaign:
 
     @property
     def chosen_variables(self) -> dict[str, str]:
-        """What the plan sets, and the repository, as they came out."""
+        """The document's variables, and the repository, with their final values."""
         return {name: self.environment[name] for name in (*self.file.variables, "REPO")}
 
     @property
     def name(self) -> str:
-        """What tells this campaign from others of the repository: ``DM-48520.DP1.20250207a``."""
+        """The campaign's identity within the repository: ``DM-48520.DP1.20250207a``."""
         return ".".join([self.path.stem, *(self.environment[key] for key in IDENTITY)])
 
     @property
-    def steps(self) -> Mapping[str, PlanStep]:
-        """By name."""
+    def steps(self) -> Mapping[str, CampaignStep]:
+        """Steps, by name."""
         return self.file.steps
 
     def ancestors(self, step: str) -> set[str]:
-        """All that a step needs, and what that needs."""
+        """Find all steps that a step needs, directly or not."""
         found: set[str] = set()
         waiting = [*self.steps[step].needs]
         while waiting:
@@ -198,21 +198,21 @@ class Campaign:
         return found
 
     def descendants(self, step: str) -> set[str]:
-        """All that needs a step."""
+        """Find all steps that need a step, directly or not."""
         return {name for name in self.steps if step in self.ancestors(name)}
 
     def config(self, step: str, rerun: str) -> StepConfig:
-        """A step's template, resolved; but for the time it is always the same.
+        """Resolve a step's template; only the time in it changes.
 
         Parameters
         ----------
         rerun : `str`
-            In place of the campaign's RERUN.
+            Replaces the campaign's RERUN.
 
         Raises
         ------
         ConfigurationError
-            With everything that is wrong with it.
+            Lists all errors of the template.
         """
         if (step, rerun) not in self._configs:
             chosen, variables = self.steps[step], {**self.environment, "RERUN": rerun}
@@ -220,7 +220,7 @@ class Campaign:
         return self._configs[step, rerun]
 
     def target(self, step: str) -> str:
-        """The collection that a step's product is certified into.
+        """Name the collection that a step's product is certified into.
 
         Raises
         ------
@@ -231,12 +231,12 @@ class Campaign:
         return str(by_template(chosen.template, self.environment, {"target": None}, dict(chosen.set))["target"])
 
     def certification(self, step: str, rerun: str, source: str | None = None) -> Certification:
-        """How a step's product is certified.
+        """Make the request that certifies a step's product.
 
         Parameters
         ----------
         source : `str`, optional
-            The RUN; without it the step's output.
+            The RUN; by default the step's output.
 
         Raises
         ------
@@ -257,12 +257,12 @@ class Campaign:
 
 
 def locate(name_or_path: str) -> Path:
-    """A plan's file: a path, or a packaged one by name.
+    """Find a document: a path, or a packaged one by name.
 
     Raises
     ------
     ConfigurationError
-        There is none.
+        There is no such document.
     """
     path = Path(name_or_path)
     if path.is_file():
@@ -274,13 +274,13 @@ def locate(name_or_path: str) -> Path:
     raise ConfigurationError(f"there is no plan {name_or_path!r}", do=suggest(name_or_path, known))
 
 
-def read(path: Path) -> PlanFile:
-    """Read a plan.
+def read(path: Path) -> CampaignFile:
+    """Read a document.
 
     Raises
     ------
-    ConfigurationError, PlanErrors
-        It cannot be read; with everything that is wrong with it.
+    ConfigurationError, DocumentErrors
+        The document cannot be read; all its errors are listed.
     """
     try:
         tree = template_yaml.load(path)
@@ -294,15 +294,15 @@ def read(path: Path) -> PlanFile:
     if isinstance(plain.get("variables"), dict):
         plain["variables"] = template_yaml.plain(tree.value["variables"], as_text=True)
     try:
-        file = PlanFile.model_validate(plain)
+        file = CampaignFile.model_validate(plain)
     except ValidationError as error:
-        raise PlanErrors(str(path), [Problem(text) for text in sentences(error, plain, PlanFile)]) from error
+        raise DocumentErrors(str(path), [Problem(text) for text in sentences(error, plain, CampaignFile)]) from error
     if found := list(_misordered(file)):
-        raise PlanErrors(str(path), found)
+        raise DocumentErrors(str(path), found)
     return file
 
 
-def _misordered(file: PlanFile) -> Iterator[Problem]:
+def _misordered(file: CampaignFile) -> Iterator[Problem]:
     for name, step in file.steps.items():
         for other in step.needs:
             if other not in file.steps:
@@ -313,7 +313,7 @@ def _misordered(file: PlanFile) -> Iterator[Problem]:
         yield Problem(f"the steps need one another: {' -> '.join(error.args[1])}", do="take one of these needs out")
 
 
-def _sorted(file: PlanFile) -> tuple[str, ...]:
+def _sorted(file: CampaignFile) -> tuple[str, ...]:
     sorter = TopologicalSorter({name: [n for n in step.needs if n in file.steps] for name, step in file.steps.items()})
     sorter.prepare()
     found: list[str] = []
@@ -325,15 +325,15 @@ def _sorted(file: PlanFile) -> tuple[str, ...]:
     return tuple(found)
 
 
-def variables(file: PlanFile, path: Path, env_file: Path | None, shell: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a campaign: the plan's, over them the shell's, over them a file's, as if the shell had read it.
+def variables(file: CampaignFile, path: Path, env_file: Path | None, shell: Mapping[str, str]) -> dict[str, str]:
+    """Merge the variables of a campaign: the document's, overridden by the shell's, and these by a file's.
 
-    ``$NAME`` in a value of the plan is what NAME is in the end.
+    ``$NAME`` in a value of the document takes the final value of NAME.
 
     Raises
     ------
-    PlanErrors, ConfigurationError
-        A value uses a variable that is not set, or itself; the file cannot be read.
+    DocumentErrors, ConfigurationError
+        A value uses itself, or a variable that is not set; the file cannot be read.
     """
     over = dict(shell)
     if env_file is not None:
@@ -357,12 +357,12 @@ def variables(file: PlanFile, path: Path, env_file: Path | None, shell: Mapping[
         if not found.get(name)
     ]
     if problems:
-        raise PlanErrors(str(path), problems)
+        raise DocumentErrors(str(path), problems)
     return found
 
 
 class _Unset(Exception):
-    """A variable is used that is not set."""
+    """A value uses a variable that is not set."""
 
 
 def _expanded(name: str, values: Mapping[str, str], raw: set[str], inside: tuple[str, ...]) -> str:
@@ -379,29 +379,29 @@ def _expanded(name: str, values: Mapping[str, str], raw: set[str], inside: tuple
 
 
 def load(name_or_path: str, env_file: Path | None, shell: Mapping[str, str]) -> Campaign:
-    """Read a plan with its variables, and see to it that its steps can be.
+    """Read a document with its variables, and check that its steps can be made.
 
     Raises
     ------
-    PlanErrors, ConfigurationError
-        With everything that is wrong: unknown steps, cycles, templates that
-        do not resolve, two steps that write one collection.
+    DocumentErrors, ConfigurationError
+        Lists all errors: unknown steps, cycles, templates that do not resolve,
+        two steps that write one collection.
     """
     path = locate(name_or_path)
     file = read(path)
     campaign = Campaign(path, file, variables(file, path, env_file, shell), _sorted(file))
     if problems := list(_clashes(campaign)):
-        raise PlanErrors(str(path), problems)
+        raise DocumentErrors(str(path), problems)
     return campaign
 
 
 def kept(path: Path, variables: Mapping[str, str]) -> Campaign:
-    """A campaign as its books keep it: its steps are known, its templates need not resolve here.
+    """Read a campaign from its books: its steps are known, its templates need not resolve here.
 
     Raises
     ------
-    PlanErrors, ConfigurationError
-        The plan that was kept cannot be read.
+    DocumentErrors, ConfigurationError
+        The document in the books cannot be read.
     """
     file = read(path)
     return Campaign(path, file, variables, _sorted(file))

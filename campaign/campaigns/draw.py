@@ -1,4 +1,4 @@
-"""A campaign drawn: its steps in columns, none left of what it needs, each in the colour of its state."""
+"""Draw a campaign: its steps in columns, each right of the steps that it needs and in the colour of its state."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Row:
     ----------
     state : `StepState`
     cpu_seconds, wall_seconds : `float` or `None`
-        What its run took; or, of one that was not begun, what it will take.
+        Time that its run took, or that a step which was not begun will take.
     ahead : `bool`
-        It was not begun.
+        The step was not begun.
     stale : `tuple` [`str`]
-        Why what it made is not what it would make today.
+        Reasons for which the step would make another product today.
     problem : `str`
-        What will keep it from being made.
+        Obstacle to making the step.
     """
 
     state: StepState
@@ -52,7 +52,7 @@ class Row:
 
 
 def text(campaign: Campaign, rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
-    """A row a step: name, what it needs, what becomes of its product, its state, its cost, why it is stale."""
+    """Write a row a step: name, needs, use of its product, state, cost, reasons for staleness."""
     found: list[tuple[str, ...]] = []
     for name in campaign.order:
         step, row = campaign.steps[name], rows[name]
@@ -69,14 +69,14 @@ def _seconds(value: float | None, ahead: bool) -> str:
 
 
 def to_come(rows: Mapping[str, Row]) -> str:
-    """What is left to do, for a person; empty where nothing is."""
+    """Sum up the work that is left, for a person; empty where there is none."""
     ahead = [row for row in rows.values() if row.ahead]
     cpu = sum(row.cpu_seconds or 0.0 for row in ahead)
     return f"{count(len(ahead), 'step')} to come, about {cpu:.0f} s of CPU" if ahead else ""
 
 
 def svg(campaign: Campaign, rows: Mapping[str, Row]) -> str:
-    """The same as a picture: an arrow from what is needed to what needs it."""
+    """Draw the steps, with an arrow from each to the steps that need it."""
     needs = {name: campaign.steps[name].needs for name in campaign.order}
     boxes = {name: _box(rows[name], campaign.steps[name].gate) for name in campaign.order}
     laid = drawing.layout(needs, boxes, HEAD)
@@ -108,7 +108,7 @@ def _cost(row: Row) -> str:
 
 
 def plain(campaign: Campaign, rows: Mapping[str, Row]) -> list[dict[str, object]]:
-    """The JSON document: a dictionary a step."""
+    """Give the JSON document: a dictionary a step."""
     return [
         {
             "step": name,

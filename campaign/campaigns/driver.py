@@ -1,56 +1,47 @@
-"""Runs a campaign: every step that can begin is begun, what is made is looked at, certified and chained.
+"""Run a campaign: begin every step that can begin, show what is made, certify and chain it.
 
-A step is made by a `campaign submit`, or `restart`, of its own, in a process
-of its own: what becomes of this driver does not touch it, and the next driver
-finds it by its run.  Nothing is remembered here that is not in the journals.
+A `campaign submit` or `restart`, in a process of its own, makes each step: the
+end of this driver does not touch it, and the next driver finds it by its run.
+Nothing is remembered here that is not in the journals.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from campaign.campaigns.decide import Gate, require_products
-from campaign.campaigns.document import Campaign, PlanStep
-from campaign.campaigns.gate import gate_text
-from campaign.campaigns.state import WORDS, StepState, keep_plan, look
-from campaign.certification.command import run as certify
-from campaign.errors import CampaignError, ConfigurationError, Drained, SubmissionRefused, TasksFailed, UsageError
+from campaign.campaigns.document import Campaign
+from campaign.campaigns.gatekeeper import Gatekeeper
+from campaign.campaigns.processes import Processes
+from campaign.campaigns.state import WORDS, StepState, keep_document, look
+from campaign.errors import Drained, SubmissionRefused, TasksFailed, UsageError
 from campaign.home import Home, typed_line
-from campaign.jobs.logs import last_words, lines_of
-from campaign.journal import claim, control
-from campaign.journal.books import Books
-from campaign.planning.order import NONCE
-from campaign.planning.order import read as read_order
+from campaign.journal import control
+from campaign.journal.books import Books, Decisions
+from campaign.journal.events import Decision
 from campaign.problems import suggest
 from campaign.wording import count
 
 POLL_S = 0.1
-#: How often it is looked at what other drivers make, second.
+#: How often the runs of other drivers are looked at, second.
 LOOK_S = 2.0
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the command line says.
+    """Choices of the command line.
 
     Parameters
     ----------
     first, last : `str`, optional
-        Steps: what does not need the first, and what the last does not need, is left alone.
+        Steps; those that do not need the first, or that the last does not need, are left alone.
     yes : `bool`
         Accept every gate.
     jobs : `int`
-        Steps that are made at the same time.
+        Most steps that are made at the same time.
     changed : `bool`
-        Go on with a plan, or variables, that are others than at first.
+        Resume with another plan, or other variables, than at first.
     arguments : `tuple` [`str`]
         Further ones for `campaign submit`: sites, ranks.
     """
@@ -64,7 +55,7 @@ class Chosen:
 
 
 def chosen_steps(campaign: Campaign, chosen: Chosen) -> list[str]:
-    """The steps that are wanted, in their order.
+    """List the steps that are wanted, in their order.
 
     Raises
     ------
@@ -92,37 +83,38 @@ class Driver:
     books: Books
     chosen: Chosen
     say: Callable[[str], None]
-    _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _began: dict[str, float] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
-    _refused: set[str] = field(default_factory=set)
     _told: set[tuple[str, str]] = field(default_factory=set)
     _asked: int = 0
     _ending: bool = False
 
+    def __post_init__(self) -> None:
+        self._processes = Processes(self.campaign, self.books, self.chosen.arguments, self.say)
+        self._gatekeeper = Gatekeeper(self.campaign, self.home, self.books, self.chosen.yes, self.say)
+
     @property
     def at(self) -> list[str]:
-        """The steps that are being made here now."""
-        return list(self._children)
+        """Steps that this driver is making now."""
+        return self._processes.steps
 
     def run(self) -> dict[str, StepState]:
-        """Drive; returns what every step has come to.
+        """Drive the campaign; return the state of every step.
 
         Raises
         ------
         UsageError
             See `chosen_steps`.
         SubmissionRefused
-            Another driver does; the plan has changed; or what the first step needs is not done.
+            Another driver is at work; the plan has changed; or a step before the first is not done.
         TasksFailed
-            A step failed; those that do not need it were made.
+            A step failed; the steps that do not need it were made.
         Drained
-            The operator ended it; what was begun here has come to its end.
+            The operator ended it; every process that was begun here has ended.
         """
         wanted = chosen_steps(self.campaign, self.chosen)
         with self.books.driving():
             text = self.campaign.path.read_text(encoding="utf-8")
-            keep_plan(self.books, text, self.campaign.chosen_variables, self.chosen.changed)
+            keep_document(self.books, text, self.campaign.chosen_variables, self.chosen.changed)
             self._require_before(wanted)
             detail = {"campaign": self.campaign.name, "plan": str(self.campaign.path), "steps": wanted}
             self.home.record("run", self.campaign.environment["TICKET"], detail)
@@ -141,7 +133,7 @@ class Driver:
             raise TasksFailed(
                 f"{len(lost)} of {count(len(wanted), 'step')} are not done; the first: {first.name}: {why}",
                 where=str(self.books.folder),
-                do="mend the cause and give the same command again: it goes on with what is left",
+                do="mend the cause and give the same command again: it resumes with the steps that are left",
             )
         return states
 
@@ -158,23 +150,26 @@ class Driver:
     def _drive(self, wanted: list[str]) -> dict[str, StepState]:
         looked, written, states = 0.0, -1.0, dict[str, StepState]()
         while not self._asked:
-            changed = self._reap()
-            latest = self.books.journal.stat().st_mtime if self.books.journal.exists() else 0.0
-            if changed or latest != written or time.monotonic() - looked > LOOK_S:
+            changed = self._processes.reap()
+            if changed or self._written() != written or time.monotonic() - looked > LOOK_S:
                 states, looked = self._look(), time.monotonic()
                 self._note_made(states)
-                written = self.books.journal.stat().st_mtime if self.books.journal.exists() else 0.0
+                written = self._written()
                 if self._advance(wanted, states):
                     written = -1.0
                     continue
-                if not self._children and all(self._ended(states[name], states) for name in wanted):
+                if not self.at and all(self._ended(states[name], states) for name in wanted):
                     return states
             time.sleep(POLL_S)
         return states
 
+    def _written(self) -> float:
+        """When a decision was last written; 0 for never."""
+        return self.books.journal.stat().st_mtime if self.books.journal.exists() else 0.0
+
     def _ended(self, state: StepState, states: Mapping[str, StepState]) -> bool:
-        """Whether nothing more can become of a step here; a gate can be opened, another's driver can end."""
-        if state.name in self._refused:
+        """Whether nothing more can become of a step here; a gate may be opened, another's driver may end."""
+        if state.name in self._gatekeeper.refused:
             return True
         if state.state in ("left", "failed"):
             return state.name in self._tried or not self._needs_met(state.name, states)
@@ -183,31 +178,32 @@ class Driver:
         return state.state in ("done", "blocked", "waiting")
 
     def _note_made(self, states: Mapping[str, StepState]) -> None:
-        """Remember what is made: its folder may be cleared before the campaign is over."""
+        """Write down the runs that are made: their folders may be cleared before the campaign is over."""
         made = [state for state in states.values() if state.state in ("gate", "made", "done")]
-        said = [line for line in self.books.lines() if line["event"] in ("made", "certified")] if made else []
-        known = {line["run"] for line in said}
+        decided = self.books.decisions if made else Decisions()
         for state in made:
-            if state.run not in known:
-                self.books.write("made", state.name, run=state.run)
+            if state.run not in decided.made and state.run not in decided.certified:
+                self.books.write(Decision.MADE, state.name, run=state.run)
 
     def _advance(self, wanted: list[str], states: Mapping[str, StepState]) -> bool:
-        """Do what can be done now; whether something has changed by it."""
+        """Begin, show and certify all that can be; whether a decision has changed a state."""
         for name in wanted:
             state = states[name]
             if self._asked:
                 return False
-            if name in self._children:
+            if name in self.at:
                 continue
             self._tell(state)
             again = state.state in ("left", "failed") and name not in self._tried and self._needs_met(name, states)
-            if (state.state == "ready" or again) and len(self._children) < self.chosen.jobs:
-                self._begin(state)
+            if (state.state == "ready" or again) and len(self.at) < self.chosen.jobs:
+                self._tried.add(name)
+                self._told.discard((name, "done"))
+                self._processes.begin(state, states)
             elif state.state == "gate":
-                if self._gate(state):
+                if self._gatekeeper.show(state):
                     return True
-            elif state.state == "made" and name not in self._refused:
-                self._certify(state)
+            elif state.state == "made" and name not in self._gatekeeper.refused:
+                self._gatekeeper.certify(state)
                 return True
         return False
 
@@ -215,7 +211,7 @@ class Driver:
         return all(states[n].state == "done" for n in self.campaign.steps[name].needs)
 
     def _tell(self, state: StepState) -> None:
-        """Say once what a step has come to, where that is of interest."""
+        """Say a step's state once, where it is of interest."""
         if state.state in ("done", "running", "blocked") and (state.name, state.state) not in self._told:
             self._told.add((state.name, state.state))
             words = {
@@ -225,88 +221,8 @@ class Driver:
             }
             self.say(f"{state.name:14s} {words[state.state]}")
 
-    # A step's run
-
-    def _begin(self, state: StepState) -> None:
-        step, name = self.campaign.steps[state.name], state.name
-        self._tried.add(name)
-        self._told.discard((name, "done"))
-        logs = self.books.folder / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        log = logs / f"{name}.{1 + len(list(logs.glob(f'{name}.*.log')))}.log"
-        settings = self._settings(state)
-        again = bool(state.run) and self._asked_as(state, settings)
-        words = ["restart", state.run] if again else self._submission(step, settings)
-        nonce = "" if again else secrets.token_hex(8)  # a run that is restarted has that of its submission
-        self.books.write("begun", name, rerun=state.rerun, log=str(log), command=words[0], nonce=nonce)
-        environment = {**self.campaign.environment, "RERUN": state.rerun, NONCE: nonce}
-        with log.open("wb") as output:
-            self._children[name] = subprocess.Popen(
-                [sys.executable, "-P", "-m", "campaign", *words],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a terminal's Ctrl-C comes through this process, once
-            )
-        self._began[name] = time.monotonic()
-        self.books.write("process", name, process=asdict(claim.of(self._children[name].pid)))
-        self.say(f"{name:14s} {'goes on' if again else 'begun'}, log {log}")
-
-    def _submission(self, step: PlanStep, settings: Mapping[str, str]) -> list[str]:
-        """What `campaign` is told to make a step."""
-        words = ["submit", step.template, *self.chosen.arguments]
-        words += [w for key, value in settings.items() for w in ("--set", f"{key}={value}")]
-        words += [w for e in step.exclude for w in ("--exclude", str(e))]
-        words += ["--allow-missing"] * step.allow_missing
-        words += [w for kind, name in step.calibrations.items() for w in ("--calibration", f"{kind}={name}")]
-        return words + [w for key in ("site", "sites") if (v := getattr(step, key)) for w in (f"--{key}", v)]
-
-    def _asked_as(self, state: StepState, settings: Mapping[str, str]) -> bool:
-        """Whether a step's run was asked for as the plan would ask today; else another one is made."""
-        step, config = self.campaign.steps[state.name], state.config
-        assert config is not None
-        try:
-            order = read_order(Path(state.folder))
-        except ConfigurationError:
-            return False
-        today = (sorted(step.exclude), step.allow_missing, dict(step.calibrations), dict(settings))
-        then = (list(order.exclude), order.allow_missing, dict(order.named), dict(order.overrides))
-        both = order.variables.keys() & config.variables.keys()  # a key that was set uses none of the template's
-        return today == then and all(order.variables[name] == config.variables[name] for name in both)
-
-    def _settings(self, state: StepState) -> dict[str, str]:
-        """Template keys; inputs that are made under another RERUN are named as they are."""
-        step, config = self.campaign.steps[state.name], state.config
-        assert config is not None
-        found = dict(step.set)
-        if state.rerun == self.campaign.rerun:
-            return found
-        there, states = list(config.in_collections), self._look()
-        for other in self.campaign.ancestors(state.name):
-            theirs = states[other]
-            would = self.campaign.config(other, state.rerun).output
-            there = [name.replace(would, theirs.config.output) if theirs.config else name for name in there]
-        return {**found, "inCollection": ",".join(there)}
-
-    def _reap(self) -> bool:
-        """Take note of the steps whose process has ended."""
-        ended = [name for name, child in self._children.items() if child.poll() is not None]
-        for name in ended:
-            child, seconds = self._children.pop(name), time.monotonic() - self._began[name]
-            if child.returncode == 0:
-                self.say(f"{name:14s} made, {seconds:.1f} s")
-                continue
-            line = next(
-                line for line in reversed(self.books.lines()) if line["event"] == "begun" and line["step"] == name
-            )
-            why = last_words(lines_of(Path(line["log"]))) or "it said nothing"
-            self.books.write("failed", name, error=why, code=child.returncode, log=line["log"])
-            self.say(f"{name:14s} failed: {why}")
-        return bool(ended)
-
     def _hear(self) -> None:
-        """At ^C, SIGTERM, SIGHUP: begin nothing more; again: do not wait for what this process is at, either."""
+        """At ^C, SIGTERM, SIGHUP: begin no more steps; at the second, leave the present work of this process too."""
         self._asked += 1
         if self._asked == 1:
             self.say("draining: no step is begun any more, those that run drain; once more ends them at once")
@@ -314,16 +230,13 @@ class Driver:
             raise KeyboardInterrupt
 
     def _end(self) -> None:
-        """Have everything that was begun here come to its end: asked once it drains, asked again it stops."""
+        """Have every process that was begun here end: asked once it drains, asked again it stops."""
         told, self._ending = 0, True
-        while self._children:
+        while self.at:
             if told < self._asked:
                 told += 1
-                for child in self._children.values():
-                    if child.poll() is None:
-                        os.kill(child.pid, signal.SIGINT)
-                self.say(f"waiting for {', '.join(self._children)} to end")
-            self._reap()
+                self._processes.interrupt()
+            self._processes.reap()
             time.sleep(POLL_S)
 
     def _ended_by_operator(self) -> Drained:
@@ -333,53 +246,5 @@ class Driver:
             f"drained: {done} of {count(len(states), 'step')} {'is' if 1 in (done, len(states)) else 'are'} done, "
             "nothing that was begun here is left running",
             where=self.campaign.name,
-            do=f"{typed_line()} goes on with it",
+            do=f"{typed_line()} resumes",
         )
-
-    # A step's product
-
-    def _gate(self, state: StepState) -> bool:
-        if self.chosen.yes:
-            return self._accept(state)
-        lines = [line for line in self.books.lines() if line["step"] == state.name]
-        if not any(line["event"] == "gate" and line["run"] == state.run for line in lines):
-            self.books.write("gate", state.name, run=state.run, rerun=state.rerun)
-        if (state.name, state.run) not in self._told:
-            self._told.add((state.name, state.run))
-            for text in gate_text(state, self.home):
-                self.say(text)
-        return False
-
-    def _accept(self, state: StepState) -> bool:
-        """Accept unseen, as the operator wants it; but not what is gone."""
-        if state.name in self._refused:
-            return False
-        gate = Gate(self.campaign.name, state, self.books)
-        from campaign.butler.repository import open_repository
-
-        try:
-            with open_repository(self.campaign.environment["REPO"]) as repository:
-                require_products(gate, self.home, repository)
-        except CampaignError as error:
-            self._refuse(state, "cannot be accepted", error)
-            return False
-        self.books.write("accepted", state.name, run=state.run, reason="--yes", line=typed_line())
-        return True
-
-    def _refuse(self, state: StepState, what: str, error: CampaignError) -> None:
-        """Leave a step as it is: this driver tries no more."""
-        self._refused.add(state.name)
-        self.books.write("failed", state.name, error=str(error), run=state.run)
-        self.say(f"{state.name:14s} {what}: {error}")
-
-    def _certify(self, state: StepState) -> None:
-        """Certify and chain the run that was accepted; what a killed driver had certified is only noted."""
-        name = state.name
-        try:
-            report = certify(self.campaign.certification(name, state.rerun, state.output_run), again=True)
-        except CampaignError as error:
-            self._refuse(state, "could not be certified", error)
-            return
-        target = report["certified"]["target"]
-        self.books.write("certified", name, run=state.run, target=target, count=len(report["certified"]["data_ids"]))
-        self.say(f"{name:14s} certified into {target}")

@@ -1,4 +1,4 @@
-"""What a person is shown at a gate: numbers, pictures, and what to type then."""
+"""The text at a gate: numbers, pictures, and the commands that decide."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from campaign.campaigns.decide import decision
 from campaign.campaigns.state import StepState
 from campaign.frames.ingest import camera_of
 from campaign.home import Home
+from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.journal.plan import load
 from campaign.quality import levels
@@ -26,12 +27,12 @@ def _levels(rows: Sequence[levels.Row]) -> dict[int, float]:
 
 
 def gate_text(state: StepState, home: Home) -> list[str]:
-    """What a person looks at before a step is accepted."""
+    """Write the lines that a person reads before accepting a step."""
     from campaign.runs.drive import judge
 
     folder = Path(state.folder)
     plan = load(folder / "plan.json")
-    done = [e for e in read_events(folder / "journal") if e.event == "published"]
+    done = [e for e in read_events(folder / "journal") if e.event == EventName.PUBLISHED]
     bad = {e.task.partition(":")[2]: e.detail["bad_pixels"] for e in done if "bad_pixels" in e.detail}
     kinds = Counter(e.task.partition(":")[0] for e in done)
     texts = [f"{state.name:14s} waits for a person to look: {', '.join(f'{n} {label}' for label, n in kinds.items())}"]

@@ -1,4 +1,4 @@
-"""A campaign as it stands, for showing: states, what was spent and is to come, staleness."""
+"""The rows of a campaign's display: states, cost so far and to come, staleness."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from campaign.campaigns.state import StepState, look
 from campaign.errors import CampaignError
 from campaign.home import Home
 from campaign.journal.books import Books
+from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.journal.plan import load
 from campaign.planning.step import Step
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def rows(campaign: Campaign, home: Home, books: Books, quick: bool) -> dict[str, Row]:
-    """Every step as it is shown.
+    """Make the row of every step.
 
     Parameters
     ----------
     quick : `bool`
-        Do not ask the repository what is stale, nor what is to come.
+        Ask the repository neither for staleness nor for the cost to come.
     """
     states = look(campaign, home, books.lines())
     found = {name: Row(state, *_spent(state)) for name, state in states.items()}
@@ -40,7 +41,7 @@ def rows(campaign: Campaign, home: Home, books: Books, quick: bool) -> dict[str,
 
 
 def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> Row:
-    """A row with what the repository says of it."""
+    """Add a row's staleness, or its cost to come, from the repository."""
     from campaign.planning.outlook import outlook
     from campaign.planning.staleness import stale
 
@@ -48,7 +49,7 @@ def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> 
     if state.state in ("gate", "made", "done"):
         try:
             reasons = stale(load(Path(state.folder) / "plan.json"), repository)
-        except CampaignError as error:  # its folder was cleared, an input is gone
+        except CampaignError as error:  # the folder was cleared, or an input is gone
             return replace(row, problem=f"not known whether it is stale: {str(error).splitlines()[0]}")
         return replace(row, stale=tuple(reason.text for reason in reasons))
     if state.run:
@@ -62,10 +63,10 @@ def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> 
 
 
 def _spent(state: StepState) -> tuple[float | None, float | None]:
-    """CPU and wall time of a step's run, second; `None` where there is none."""
+    """Sum up the CPU and wall time of a step's run, second; `None` where it has no run."""
     events = read_events(Path(state.folder) / "journal") if state.folder else []
     if not events:
         return None, None
     wall = datetime.fromisoformat(events[-1].t) - datetime.fromisoformat(events[0].t)
-    cpu = sum(float(e.detail.get("cpu_s", 0.0)) for e in events if e.event == "published")
+    cpu = sum(float(e.detail.get("cpu_s", 0.0)) for e in events if e.event == EventName.PUBLISHED)
     return cpu, wall.total_seconds()

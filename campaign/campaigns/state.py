@@ -1,8 +1,8 @@
-"""What has become of a campaign's steps: its own journal, the runs' journals, and nothing else.
+"""Derive the states of a campaign's steps from its own journal and its runs' journals, and from nothing else.
 
-``$CAMPAIGN_HOME/campaigns/<name>/`` holds the plan as it was run, the logs of
-its steps, and ``journal.jsonl``: one line a decision.  What a run has come to
-is looked up where the run is.
+``$CAMPAIGN_HOME/campaigns/<name>/`` holds the document as it was run, the logs
+of its steps, and ``journal.jsonl``: one line a decision.  The state of a run is
+read from the run's own folder.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from campaign.errors import SubmissionRefused, UsageError
 from campaign.home import Home
 from campaign.jobs.file import write_text
 from campaign.journal import claim
-from campaign.journal.books import PLAN, VARIABLES, Books, folder_of
+from campaign.journal.books import DOCUMENT, VARIABLES, Books, Decisions, decisions, folder_of
 from campaign.journal.status import state_of
 from campaign.limited import from_json
 from campaign.template.config import StepConfig
 from campaign.template.vocabulary import objection
 
 State = Literal["waiting", "ready", "running", "left", "failed", "gate", "made", "done", "blocked"]
-#: What a run's state is called for a person.
+#: States in words.
 WORDS: Mapping[State, str] = {
     "waiting": "waits for what it needs",
     "ready": "can begin",
@@ -42,12 +42,12 @@ _RERUN = re.compile(r"^(.*?)([a-y])$")
 
 
 def next_rerun(rerun: str) -> str:
-    """``20250207a`` becomes ``20250207b``.
+    """Raise a RERUN's letter: ``20250207a`` becomes ``20250207b``.
 
     Raises
     ------
     UsageError
-        It does not end in a letter that another follows.
+        The RERUN does not end in a letter that another follows.
     """
     found = _RERUN.match(rerun)
     if not found:
@@ -56,13 +56,13 @@ def next_rerun(rerun: str) -> str:
 
 
 def books_of(home: Home, campaign: Campaign) -> Books:
-    """A campaign's books."""
+    """Open a campaign's books."""
     return Books(folder_of(home, campaign.name))
 
 
 @dataclass(frozen=True)
 class StepState:
-    """What a step has come to.
+    """State of a step.
 
     Parameters
     ----------
@@ -70,13 +70,13 @@ class StepState:
     state : `str`
         See `WORDS`.
     rerun : `str`
-        The RERUN that it is made under.
+        The RERUN that the step is made under.
     run : `str`
-        Its newest run; empty where it has none.
+        The newest run; empty where there is none.
     folder, output_run : `str`
         The run's.
     note : `str`
-        Why, or who decided it, or who makes it where this machine cannot see whether that lives.
+        The reason, the person who decided, or a driver of which this machine cannot see whether it lives.
     """
 
     name: str
@@ -89,83 +89,8 @@ class StepState:
     note: str = ""
 
 
-@dataclass
-class _Decisions:
-    """A campaign's journal, folded.
-
-    Parameters
-    ----------
-    reruns : `dict`
-        By step.
-    accepted, rejected, certified : `dict`
-        By run: by whom and when, and where.
-    made : `set`
-        Runs.
-    failed : `dict`
-        By step, why.
-    nonces : `dict`
-        By step and RERUN, what its submissions were given: their runs have it too.
-    begun : `dict`
-        The same, when first, of submissions that were given none: those of an earlier release.
-    named : `dict`
-        By step, the runs that the journal says something of.
-    processes : `dict`
-        By step, the newest that makes it.
-    """
-
-    reruns: dict[str, str]
-    accepted: dict[str, str] = field(default_factory=dict)
-    certified: dict[str, str] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)
-    rejected: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    nonces: dict[tuple[str, str], set[str]] = field(default_factory=dict)
-    begun: dict[tuple[str, str], str] = field(default_factory=dict)
-    named: dict[str, set[str]] = field(default_factory=dict)
-    processes: dict[str, claim.Claim] = field(default_factory=dict)
-
-
-def _decisions(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> _Decisions:
-    found = _Decisions(dict.fromkeys(campaign.steps, _first_rerun(campaign, lines)))
-    for line in lines:
-        step, run = line["step"], line.get("run", "")
-        if step not in campaign.steps:
-            continue
-        found.named.setdefault(step, set()).add(run)
-        match line["event"]:
-            case "rejected":
-                found.rejected[run] = f"rejected by {line['user']} at {line['t']}: {line.get('reason', '')}"
-                found.reruns |= dict.fromkeys((step, *campaign.descendants(step)), line["rerun"])
-            case "accepted":
-                found.accepted[run] = f"accepted by {line['user']} at {line['t']}: {line.get('reason', '')}"
-            case "certified":
-                found.certified[run] = line["target"]
-            case "made":
-                found.made.add(run)
-            case "process":
-                found.processes[step] = claim.Claim(**line["process"])
-            case "failed" | "begun":
-                found.failed[step] = line.get("error", "")
-                if line["event"] == "begun":
-                    _begun(found, (step, line["rerun"]), line)
-    return found
-
-
-def _first_rerun(campaign: Campaign, lines: Sequence[Mapping[str, Any]]) -> str:
-    """The RERUN that a campaign began with; what its books keep need not say it."""
-    known = campaign.environment.get("RERUN")
-    return known or next((str(line["rerun"]) for line in lines if line["event"] == "begun"), "")
-
-
-def _begun(found: _Decisions, key: tuple[str, str], line: Mapping[str, Any]) -> None:
-    if line.get("nonce"):
-        found.nonces.setdefault(key, set()).add(line["nonce"])
-    elif line.get("command") != "restart":
-        found.begun.setdefault(key, line["t"])
-
-
 def _run_state(folder: Path) -> tuple[State, str]:
-    """What a run has come to, from its own folder; while its driver lives, or may live, it is not over."""
+    """Read the state of a run from its folder; while its driver lives, or may live, the run is not over."""
     owner, state = claim.read(folder), state_of(folder)
     if state == "running" or (owner is not None and owner.alive is not False):
         unseen = owner is not None and owner.alive is None
@@ -175,57 +100,68 @@ def _run_state(folder: Path) -> tuple[State, str]:
 
 
 def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> dict[str, StepState]:
-    """What every step has come to, in the campaign's order.
+    """Derive the state of every step, in the campaign's order.
 
     Parameters
     ----------
     lines : sequence of `dict`
         The campaign's journal.
     """
-    decided = _decisions(campaign, lines)
-    configs = {name: campaign.config(name, decided.reruns[name]) for name in campaign.order}
+    decided = decisions(lines)
+    reruns = _reruns(campaign, decided)
+    configs = {name: campaign.config(name, reruns[name]) for name in campaign.order}
     return _states(campaign, home.runs(), decided, configs)
+
+
+def _reruns(campaign: Campaign, decided: Decisions) -> dict[str, str]:
+    """Find the RERUN of every step; the variables that a campaign's books keep need not name the first."""
+    found = dict.fromkeys(campaign.steps, campaign.environment.get("RERUN") or decided.rerun)
+    for step, rerun in decided.raised:
+        if step in found:
+            found |= dict.fromkeys((step, *campaign.descendants(step)), rerun)
+    return found
 
 
 def _states(
     campaign: Campaign,
     runs: Sequence[Mapping[str, Any]],
-    decided: _Decisions,
+    decided: Decisions,
     configs: Mapping[str, StepConfig],
 ) -> dict[str, StepState]:
     found: dict[str, StepState] = {}
+    reruns = _reruns(campaign, decided)
     for name in campaign.order:
-        config = configs.get(name)
-        own = [r for r in runs if _is_own(r, name, config, decided) and r["run"] not in decided.rejected]
-        found[name] = _step(campaign, name, config, own[-1] if own else None, decided, found)
+        config, key = configs.get(name), (name, reruns[name])
+        own = [r for r in runs if _is_own(r, key, config, decided) and r["run"] not in decided.rejected]
+        found[name] = _step(campaign, key, config, own[-1] if own else None, decided, found)
     return found
 
 
-def _is_own(entry: Mapping[str, Any], step: str, config: StepConfig | None, decided: _Decisions) -> bool:
-    """Whether a run is the campaign's: its submission was given a nonce of the step; no clock is asked.
+def _is_own(entry: Mapping[str, Any], key: tuple[str, str], config: StepConfig | None, decided: Decisions) -> bool:
+    """Whether a run is the campaign's: its submission carried a nonce of the step; clocks are not compared.
 
-    Earlier releases gave none: of their runs those are the step's that were listed after it was begun.
+    Submissions of earlier releases carried none: their runs are the step's if listed after the step was begun.
     """
-    key = (step, decided.reruns[step])
     if config is not None and entry["output"] != config.output:
         return False
     if "nonce" in entry:
         return entry["nonce"] in decided.nonces.get(key, ())
     if config is None:
-        return entry["run"] in decided.named.get(step, ())
+        return entry["run"] in decided.named.get(key[0], ())
     since = decided.begun.get(key)
     return since is not None and entry["t"] >= since
 
 
 def _step(
     campaign: Campaign,
-    name: str,
+    key: tuple[str, str],
     config: StepConfig | None,
     entry: Mapping[str, Any] | None,
-    decided: _Decisions,
+    decided: Decisions,
     before: Mapping[str, StepState],
 ) -> StepState:
-    step, rerun = campaign.steps[name], decided.reruns[name]
+    name, rerun = key
+    step = campaign.steps[name]
     needs = {n: before[n].state for n in step.needs}
 
     def at(state: State, note: str = "") -> StepState:
@@ -233,7 +169,7 @@ def _step(
         return StepState(name, state, rerun, config, run, folder, output_run, note)
 
     child = decided.processes.get(name)
-    begun = child is not None and child.alive is True  # it may not have listed, or claimed, its run yet
+    begun = child is not None and child.alive is True  # the process may not have listed, or claimed, its run yet
     if entry is None:
         if begun:
             return at("running")
@@ -248,7 +184,7 @@ def _step(
         return at("done", decided.accepted.get(entry["run"], ""))
     folder = Path(entry["submit_path"])
     run_state, note = _run_state(folder)
-    if entry["run"] in decided.made and not folder.exists():  # scratch space is cleared, products are not there
+    if entry["run"] in decided.made and not folder.exists():  # scratch space was cleared; products lie elsewhere
         run_state = "made"
     if run_state in ("left", "failed") and begun:
         return at("running")
@@ -263,13 +199,13 @@ def _step(
 
 @dataclass(frozen=True)
 class Standing:
-    """A campaign by its books alone: what its steps have come to, and who decided on which runs.
+    """A campaign by its books alone: the states of its steps, and the decisions on its runs.
 
     Parameters
     ----------
     books : `Books`
     campaign : `Campaign`
-        Its steps; see `campaign.campaigns.document.kept`.
+        The steps; see `campaign.campaigns.document.kept`.
     states : `dict` [`str`, `StepState`]
     accepted, rejected : `dict` [`str`, `str`]
         By run: by whom, when and why.
@@ -283,34 +219,33 @@ class Standing:
 
 
 def standing(home: Home, name: str) -> Standing:
-    """See how a campaign stands by its books alone, whether anybody drives it or not.
+    """Derive a campaign's states from its books alone, whether a driver is at work or not.
 
     Raises
     ------
-    PlanErrors, ConfigurationError
-        The plan that it keeps cannot be read.
+    DocumentErrors, ConfigurationError
+        The document in its books cannot be read.
     """
     books = Books(folder_of(home, name))
-    campaign, lines = kept(books.folder / PLAN, books.variables()), books.lines()
-    decided = _decisions(campaign, lines)
+    campaign, decided = kept(books.folder / DOCUMENT, books.variables()), books.decisions
     states = _states(campaign, home.runs(), decided, {})
     return Standing(books, campaign, states, decided.accepted, decided.rejected)
 
 
 def following(home: Home, books: Books, run: str, rerun: str, wanted: str | None) -> str:
-    """The RERUN that a rejected run is made again under.
+    """Choose the RERUN under which a rejected run is made again.
 
     Parameters
     ----------
     run, rerun : `str`
-        The run, and what it was made under.
+        The run, and its RERUN.
     wanted : `str`, optional
-        What the operator says; else the next letter that nobody has used.
+        The operator's choice; by default the next letter that nobody has used.
 
     Raises
     ------
     UsageError
-        It cannot be one, or runs of this ticket and tag have it.
+        The choice cannot be a RERUN, or runs of this ticket and tag have it.
     """
     output = next((entry["output"] for entry in home.runs() if entry["run"] == run), "")
     folder = output.rpartition("/")[0]
@@ -329,7 +264,7 @@ def following(home: Home, books: Books, run: str, rerun: str, wanted: str | None
 
 
 def _variables(path: Path) -> Mapping[str, str] | None:
-    """A campaign's variables, as they were kept; `None` where the file is damaged."""
+    """Read the variables in a campaign's books; `None` where the file is damaged."""
     try:
         found = from_json(path.read_bytes())
     except ValueError:
@@ -337,20 +272,20 @@ def _variables(path: Path) -> Mapping[str, str] | None:
     return found if isinstance(found, dict) else None
 
 
-def keep_plan(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
-    """Keep the plan as it was run first, and its variables.
+def keep_document(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
+    """Keep the campaign's document and variables, as they were at first, in its books.
 
     Parameters
     ----------
     changed : `bool`
-        Others take their place.
+        Replace those that were kept before.
 
     Raises
     ------
     SubmissionRefused
         The campaign was begun with others.
     """
-    plan, known = books.folder / PLAN, books.folder / VARIABLES
+    plan, known = books.folder / DOCUMENT, books.folder / VARIABLES
     other = ["the plan"] if plan.exists() and plan.read_text(encoding="utf-8") != text else []
     before = _variables(known) if known.exists() else variables
     if before is None:
@@ -361,7 +296,7 @@ def keep_plan(books: Books, text: str, variables: Mapping[str, str], changed: bo
         raise SubmissionRefused(
             f"{', '.join(other)} {'has' if len(other) == 1 else 'have'} changed since the campaign was begun",
             where=str(books.folder),
-            do="raise RERUN for another campaign; or --changed goes on with what is so now",
+            do="raise RERUN for another campaign; or --changed resumes with them as they are now",
         )
     books.folder.mkdir(parents=True, exist_ok=True)
     write_text(plan, text)

@@ -1,3 +1,3 @@
-"""Products of a run become calibrations that are valid for a range of dates."""
+"""Certify the products of a run as calibrations, valid for a range of dates."""
 
 __all__ = ["certify", "command"]

@@ -1,4 +1,4 @@
-"""Certifying calibrations and chaining them: what `butler certify-calibrations` and `collection-chain` do, guarded.
+"""Certify calibrations and chain them, as `butler certify-calibrations` and `collection-chain` do, with guards.
 
 A certified calibration is a link from a CALIBRATION collection to a dataset of
 the generation RUN, with a validity range. The guards are the operator's: a
@@ -28,7 +28,7 @@ CALIBRATIONS = tuple(name for name, kind in DATASET_TYPES.items() if kind.calibr
 
 @dataclass(frozen=True)
 class CertifyReport:
-    """What was certified; ``sources`` are the RUNs, ``begin`` and ``end`` ISO-8601 TAI, `None` where open."""
+    """A certification; ``sources`` are the RUNs, ``begin`` and ``end`` ISO-8601 TAI, `None` where open."""
 
     dataset_type: str
     sources: tuple[str, ...]
@@ -68,13 +68,13 @@ def certify(
         The generation's RUN, or its CHAINED collection: then only the newest
         RUN, its first child, is certified.
     target : `str`
-        The CALIBRATION collection; made where there is none.
+        The CALIBRATION collection; made if missing.
     dataset_type : `str`
         ``bias``, ``dark``, ``flat``, ...
     begin, end : `str` or `None`
         ISO-8601, TAI; the range is [begin, end), `None` leaves it open.
     search_all_inputs : `bool`
-        Certify the first found in all that ``source`` holds.
+        Certify the first dataset found in all of ``source``.
     expected : `~collections.abc.Iterable` [`~collections.abc.Mapping`]
         Data IDs, or parts of them, that the plan asked for, such as
         ``{"detector": 0}``.
@@ -119,7 +119,7 @@ def validity_range(begin: str | None, end: str | None) -> tuple[str | None, str 
     Raises
     ------
     ConfigurationError
-        One is no date, or the end is not after the beginning.
+        A date cannot be read, or the end is not after the beginning.
     """
     first = None if begin is None else _date("begin", begin)
     last = None if end is None else _date("end", end)
@@ -133,7 +133,7 @@ def _key(time: str | None, instead: str) -> int:
 
 
 def _require_type(repository: Repository, name: str, kind: str) -> None:
-    """Refuse a name that no collection can have, or one that a collection of another type has."""
+    """Refuse a name that cannot be a collection's, or that a collection of another type has."""
     if not is_collection(name):
         raise ConfigurationError(f"{name!r} cannot be a collection's name", do="letters, digits, _ . + : @ ~ - and /")
     there = repository.collection_type(name)
@@ -142,7 +142,7 @@ def _require_type(repository: Repository, name: str, kind: str) -> None:
 
 
 def _searched(repository: Repository, source: str, search_all_inputs: bool) -> tuple[str, ...]:
-    """Name the collections to take calibrations from: datasets are certified from where they were made."""
+    """Name the collections to take calibrations from: datasets are certified from their own RUNs."""
     if repository.collection_type(source) == "CHAINED" and not search_all_inputs:
         children = repository.chain(source)
         if not children:
@@ -156,7 +156,7 @@ def _searched(repository: Repository, source: str, search_all_inputs: bool) -> t
 
 
 def _listed(data_ids: Iterable[DataId]) -> str:
-    """Write data IDs for a person: detectors together, by what else differs."""
+    """Write data IDs for a person: detectors together, by their other dimensions."""
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for data_id in data_ids:
         others = tuple(str(v) for k, v in data_id.items() if k not in ("instrument", "detector"))
@@ -209,7 +209,7 @@ def _require_no_overlap(
 
 
 def overlap(a: tuple[str | None, str | None], b: tuple[str | None, str | None]) -> bool:
-    """Whether two ranges of dates have a moment in common."""
+    """Whether two ranges of dates overlap."""
     return _key(a[0], FIRST) < _key(b[1], LAST) and _key(b[0], FIRST) < _key(a[1], LAST)
 
 
@@ -222,9 +222,9 @@ def check_chain(
     yes: bool = False,
     deploy: bool = False,
 ) -> ChainReport:
-    """Tell what `chain` would do, and refuse what it would refuse; children need not exist yet.
+    """Preview `chain`, and refuse what it would refuse; children need not exist yet.
 
-    To be called before `certify` where both follow each other, so that a
+    Call this before `certify` where both follow each other, so that a
     refused chain leaves nothing certified. Parameters and errors are `chain`'s.
     """
     if mode not in MODES:
@@ -252,7 +252,7 @@ def chain(
     yes: bool = False,
     deploy: bool = False,
 ) -> ChainReport:
-    """Put collections into a chain, which is made where there is none.
+    """Put collections into a chain; make the chain if it is missing.
 
     Parameters
     ----------

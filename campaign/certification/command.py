@@ -1,4 +1,4 @@
-"""`campaign certify`: names from a template or the command line, and what the plan asked for."""
+"""`campaign certify`: names from a template or the command line, and the data IDs that the plan asked for."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certification:
-    """One certification: from which collection into which, for when, and into which chain.
+    """One certification: its source, target, validity and chain.
 
-    ``template`` is whose output the source is; empty where an operator named it.
+    ``template`` is the one whose output is the source; empty where an operator named the source.
     """
 
     repository: str
@@ -51,7 +51,7 @@ class Certification:
 def by_template(
     template: str, environment: Mapping[str, str], chosen: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Names as DMTN-222 builds them: ``.../biasGen.$RERUN`` becomes ``.../bias.$CERT_RERUN``.
+    """Build names as in DMTN-222: ``.../biasGen.$RERUN`` becomes ``.../bias.$CERT_RERUN``.
 
     Parameters and errors are `request`'s.
     """
@@ -81,17 +81,17 @@ def by_template(
 
 
 def ticket_of(collection: str) -> str:
-    """The ticket in the name of a calibration collection: what follows ``<instrument>/calib/``."""
+    """Find the ticket in the name of a calibration collection: the part after ``<instrument>/calib/``."""
     return collection.partition("/calib/")[2].split("/")[0]
 
 
 def begin_of(said: str | None, environment: Mapping[str, str]) -> str:
-    """When a validity begins: as it is said, else ``START_DATE``.
+    """Choose the beginning of a validity: the one given, else ``START_DATE``.
 
     Raises
     ------
     ConfigurationError
-        Neither.
+        Neither is set.
     """
     begin = said or environment.get("START_DATE")
     if not begin:
@@ -107,17 +107,17 @@ def request(
     chosen: Mapping[str, Any],
     overrides: Mapping[str, Any] = MappingProxyType({}),
 ) -> Certification:
-    """Decide what is certified.
+    """Make the request of a certification.
 
     Parameters
     ----------
     overrides : `dict`
-        Template keys that were set when it was submitted.
+        Template keys that were set at submission.
 
     Raises
     ------
     UsageError
-        Something is neither given nor known.
+        A name is neither given nor known.
     ConfigurationError
         A variable is not set.
     """
@@ -151,7 +151,7 @@ def request(
 
 
 def expected(repository: Repository, home: Home, source: str, dataset_type: str) -> list[Mapping[str, Any]]:
-    """Parts of the data IDs that the newest RUN of ``source`` was to make; none where no run of ours made it."""
+    """List the data IDs, in part, that the newest RUN of ``source`` was to make; none where no run of ours made it."""
     run = source
     if repository.collection_type(source) == "CHAINED":
         children = repository.chain(source)
@@ -161,7 +161,7 @@ def expected(repository: Repository, home: Home, source: str, dataset_type: str)
 
 
 def _require_made(repository: Repository, wanted: Certification) -> None:
-    """Say of a template that was not submitted yet, or whose run has made nothing, that it is so."""
+    """Say that a template was not submitted yet, or that its run has made nothing."""
     if not wanted.template or repository.collection_type(wanted.source):
         return
     runs = [entry for entry in wanted.home.runs() if entry["output"] == wanted.source]
@@ -182,7 +182,7 @@ def _require_made(repository: Repository, wanted: Certification) -> None:
 
 
 def _certified_before(repository: Repository, wanted: Certification, number: int) -> CertifyReport | None:
-    """What the target holds, where that is all of the source's newest RUN and nothing else."""
+    """List the target's datasets, where they are exactly those of the source's newest RUN."""
     if not repository.collection_type(wanted.target):
         return None
     newest = repository.chain(wanted.source) if repository.collection_type(wanted.source) == "CHAINED" else ()
@@ -199,14 +199,14 @@ def _certified_before(repository: Repository, wanted: Certification, number: int
 
 
 def _made(home: Home) -> dict[str, int]:
-    """Which of the home's runs each RUN is: its place in their list, whatever the clocks of those who made them."""
+    """Find each RUN's place in the home's list of runs; clocks are not compared."""
     return {entry["output_run"]: number for number, entry in enumerate(home.runs(), 1)}
 
 
 def _require_newest(repository: Repository, wanted: Certification) -> None:
-    """Refuse to put calibrations in front of newer ones: a campaign that is caught up with would undo another.
+    """Refuse to put calibrations in front of newer ones: an old campaign that catches up would undo another.
 
-    Of what no run of this home made it is not known when it was made.
+    The age of datasets that no run of this home made is not known.
     """
     assert wanted.chain is not None
     if wanted.yes or not repository.collection_type(wanted.chain):
@@ -230,13 +230,13 @@ def _require_newest(repository: Repository, wanted: Certification) -> None:
 
 
 def _chained(repository: Repository, wanted: Certification) -> bool:
-    """Whether the target is in the chain that it is to be in: by this command before, or by hand."""
+    """Whether the target is already in its chain, by an earlier command or by hand."""
     chain = wanted.chain
     return chain is None or (bool(repository.collection_type(chain)) and wanted.target in repository.chain(chain))
 
 
 def _noted(wanted: Certification, report: CertifyReport) -> bool:
-    """Whether the history says that it was certified: whoever was killed before has not come to its end."""
+    """Whether the history lists the certification: a command that was killed did not get so far."""
     mine = {"from": ", ".join(report.sources), "into": report.target, "type": report.dataset_type}
     said = (line["detail"] for line in wanted.home.history() if line["command"] == "certify")
     return any(mine.items() <= detail.items() and detail.get("chain") == wanted.chain for detail in said)
@@ -249,7 +249,7 @@ def _plain(report: CertifyReport) -> dict[str, Any]:
 def _certified(
     repository: Repository, wanted: Certification, again: bool
 ) -> tuple[CertifyReport, ChainReport | None, bool]:
-    """Certify and chain; also tell whether all of it was so before.  One decision: see `Repository.deciding`."""
+    """Certify and chain, as one decision (see `Repository.deciding`); also tell whether nothing had to change."""
     _require_made(repository, wanted)
     asked: Sequence[Mapping[str, Any]] = ()
     if not wanted.search_all_inputs:
@@ -286,8 +286,8 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     Parameters
     ----------
     again : `bool`
-        What was certified just so before is no mistake.  It is one for a person, who gives the command twice; unless
-        the first was killed: then the second does what is left, the chain or the history.
+        Accept an identical certification.  For a person who gives the command twice it is an error, unless the first
+        command was killed: then the second does the rest, the chain or the history.
 
     Raises
     ------

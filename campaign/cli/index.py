@@ -286,10 +286,10 @@ def logs(task: str, repo: str | None, run: str | None, follow: bool) -> None:
 @click.option("--pdb", "debug", is_flag=True, help="Enter pdb where an exception ends it.")
 def rerun(task: str, repo: str | None, run: str | None, local: bool, debug: bool) -> None:
     """Make one TASK of a run again by hand, here and apart from the run: its products go into a new folder."""
-    from campaign.runs.rerun import rerun
+    from campaign.runs.single import make_one
 
     entry = _entry(_home(repo), run)
-    code, made = rerun(Path(entry["submit_path"]), task, debug)
+    code, made = make_one(Path(entry["submit_path"]), task, debug)
     print(f"ended with {code}; products, job file and journal are in {made}")
     raise SystemExit(code)
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from campaign.console import patience, rich_console, say, unheard, visible
-from campaign.journal.events import Event
+from campaign.journal.events import ENDED, Event, EventName
 from campaign.wording import count
 
 
@@ -69,22 +69,22 @@ class Progress:
     def _show(self, event: Event) -> None:
         if self._json:
             print(json.dumps(asdict(event), separators=(",", ":")), flush=True)
-        if event.event == "started" and not event.task and not self._quiet:
+        if event.event == EventName.STARTED and not event.task and not self._quiet:
             say(f"run {event.run}: {count(self._total, 'task')}, journal and logs in {event.detail['submit_path']}")
-        if event.event == "started" and event.task:
+        if event.event == EventName.STARTED and event.task:
             self._running[event.task] = None
-        if event.event not in ("published", "failed", "lost") or not event.task:
+        if event.event not in ENDED or not event.task:
             return
         self._running.pop(event.task, None)
-        self._done += event.event == "published"
+        self._done += event.event == EventName.PUBLISHED
         if self._quiet or self._json:
             return
-        if event.event != "published":
+        if event.event != EventName.PUBLISHED:
             say(f"{event.task} {event.event}: {visible(str(event.detail['error']), lines=False)}")
         for text in event.detail.get("look_at", ()):  # what is told before it is combined
             say(f"look at     {visible(str(text), lines=False)}")
         if self._bar:
             self._bar.update(self._task, completed=self._done, description=visible(event.task, lines=False))
-        elif event.event == "published":
+        elif event.event == EventName.PUBLISHED:
             seconds = f", {event.detail['cpu_s']:.1f} s CPU" if "cpu_s" in event.detail else ""
             say(f"[{self._done}/{self._total}] {event.task} published{seconds}")

@@ -15,7 +15,7 @@ from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.runs.drive import Submission
-    from campaign.runs.leftovers import Left
+    from campaign.runs.record import RunRecord
 
 repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
 run_argument = click.argument("run")
@@ -23,7 +23,7 @@ run_argument = click.argument("run")
 
 def _folder(run: str, repo: str | None) -> Path:
     from campaign.home import home_of
-    from campaign.runs.leftovers import folder_of
+    from campaign.runs.record import folder_of
 
     return folder_of(run, home_of(repo, os.environ))
 
@@ -38,11 +38,11 @@ def _folder(run: str, repo: str | None) -> Path:
 def restart(run: str, repo: str | None, check: bool, verify: bool, redo_stale: bool, as_json: bool) -> None:
     """Go on with RUN (an id, its output RUN or its submit folder): what is done is not done again."""
     from campaign import console
-    from campaign.runs.leftovers import look
+    from campaign.runs.record import record_of
 
     if check:
         gc.disable()  # it is over soon, and what it reads stays
-    left = look(_folder(run, repo), verify)
+    left = record_of(_folder(run, repo), verify)
     if check:
         _show_left(left, as_json)
         return
@@ -54,7 +54,7 @@ def restart(run: str, repo: str | None, check: bool, verify: bool, redo_stale: b
         console.say(f"restarted   {left.plan.run}")
 
 
-def _restarted(left: Left, redo_stale: bool, as_json: bool) -> Submission:
+def _restarted(left: RunRecord, redo_stale: bool, as_json: bool) -> Submission:
     from campaign import console
     from campaign.butler.repository import open_repository
     from campaign.cli.progress import Progress
@@ -72,7 +72,7 @@ def _restarted(left: Left, redo_stale: bool, as_json: bool) -> Submission:
         return restart(left, repository, how, progress, redo_stale)
 
 
-def _show_left(left: Left, as_json: bool) -> None:
+def _show_left(left: RunRecord, as_json: bool) -> None:
     from campaign import console
 
     plain = left.plain

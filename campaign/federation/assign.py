@@ -1,4 +1,4 @@
-"""Which site does what: shares by processing fraction, and what is recorded stays where it is."""
+"""Assign work to sites: shares by processing fraction; recorded work stays where it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from campaign.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Item:
-    """A piece of work.
+    """An item of work.
 
     Parameters
     ----------
@@ -42,24 +42,24 @@ def assign(
     """Assign every item to a site.
 
     Recorded items keep their site, and new ones of their group follow them
-    where that site is still there.  The other groups, in the order of their
-    first ids, go one by one to the site that is furthest below its share of
-    all the work of the sites at hand.
+    while that site takes part.  The other groups, in the order of their first
+    ids, go one by one to the site that is furthest below its share of all the
+    work of the present sites.
 
     A site is given work only while it is below its share, so that it ends at
     most one group above it.  One that ends below by D was never the furthest
     below since; each site that ends above was, with a deficit of D at least,
-    and ends above by no more than a group less D.  What is above adds up to
-    what is below: D is less than a group too.
+    and ends above by no more than a group less D.  Excesses add up to deficits:
+    D is less than a group too.
 
     Parameters
     ----------
     items : sequence of `Item`
-        All of them, also the recorded ones.
+        All items, also the recorded ones.
     fractions : `dict`
         By site; relative to their sum.
     recorded : `dict`, optional
-        Site by item id; a site that has no fraction (any more) keeps what it has done.
+        Site by item id; a site without a fraction keeps the work that it has done.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def assign(
     Raises
     ------
     ConfigurationError
-        No site, a fraction that is none, two items of one id.
+        There is no site, a fraction is no fraction, or two items have one id.
     """
     _check(items, fractions)
     recorded = recorded or {}
@@ -85,7 +85,7 @@ def assign(
     for item in items:
         if placed.get(item.id) in fractions:
             deficits[placed[item.id]] -= item.cost
-    # The sort is stable: first the groups that follow, then the others in their order.
+    # The sort is stable: first the groups that follow recorded items, then the others in their order.
     for group, some in sorted(groups.items(), key=lambda entry: entry[0] not in homes):
         site = homes.get(group) or max(deficits, key=lambda s: (deficits[s], fractions[s]))
         deficits[site] -= sum(item.cost for item in some)

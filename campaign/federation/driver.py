@@ -1,13 +1,13 @@
-"""Runs a plan at several sites: shares out, events and products back, the archive alone keeps the books.
+"""Run a plan at several sites: shares go out, events and products come back; the archive alone keeps the journal.
 
-Each site's share of a round is a site plan, which `campaign site-run` does
-there.  What it publishes is fetched, compared with its checksum, renamed to
-its final path at the archive and journalled there, in this order: that line is
-the commit point, as on one machine.  Every task is held by one site under a
-fencing token.  A site that dies loses what it has not brought home; the others
-get it under the next token, and whatever still comes under an older one is
-refused.  A task that a living site gave up for its infrastructure's sake is
-tried at another one, once.
+A site's share of a round is a site plan, which `campaign site-run` runs there.
+A product is fetched, compared with its checksum, renamed to its final path at
+the archive and journalled there, in this order: the line in the journal is the
+commit point, as on one machine.  Every task is held by one site under a fencing
+token.  A site that dies loses the tasks that it has not brought home; the other
+sites get them under the next token, and results under an older token are
+refused.  A task that failed for the infrastructure of a living site is tried
+once at another site.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from campaign.federation.partition import ARCHIVE, part, rounds, split
+from campaign.federation.ledger import Ledger
+from campaign.federation.partition import ARCHIVE, Placement, part, rounds, split
 from campaign.federation.siteplan import Place, Writer
-from campaign.federation.siterun import Ledger, SiteRun
+from campaign.federation.siterun import SiteRun
 from campaign.jobs.death import Cause
 from campaign.journal.control import CANCEL, DRAIN, asked
-from campaign.journal.events import DriverJournal, Event, Journals
+from campaign.journal.events import DriverJournal, Event, EventName, Journals
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
 from campaign.running.chunk import clear
 from campaign.running.runner import Cancelled, Runner
 from campaign.sites.transport import Transport, remove
 
-#: A site that has not said a word for so long is dead, second; it says one every two.
+#: Silence after which a site is dead, second; it says something every two.
 SILENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Member:
+class Participant:
     """A site that takes part.
 
     Parameters
@@ -53,21 +54,21 @@ class Member:
 
 
 class Federation:
-    """Runs one plan at some sites; what needs everything at once runs here.
+    """Runs one plan at some sites; tasks that need everything at once run here.
 
     Parameters
     ----------
     plan : `Plan`
         Written already.
-    members : sequence of `Member`
+    members : sequence of `Participant`
     raw_root : `str`
         The archive's.
     chosen : `dict`
-        What quanta are split by; see `campaign.federation.partition.split`.
+        Keys that quanta are split by; see `campaign.federation.partition.split`.
     listener : callable
         Told every event, as it is journalled here.
     say : callable
-        Told what an operator should know and no event says: results that were refused.
+        Told of results that were refused: no event says so.
     silence : `float`
         Second; see `SILENCE_S`.
     """
@@ -75,7 +76,7 @@ class Federation:
     def __init__(
         self,
         plan: Plan,
-        members: Sequence[Member],
+        members: Sequence[Participant],
         raw_root: str,
         chosen: Mapping[str, str],
         listener: Callable[[Event], None],
@@ -84,39 +85,35 @@ class Federation:
     ) -> None:
         self._plan = plan
         self._members = {m.place.name: m for m in members}
-        self._alive = {m.place.name: m.fraction for m in members}
-        self._chosen = chosen
+        self._placement = Placement(plan, {m.place.name: m.fraction for m in members}, chosen)
         self._listener, self._say, self._silence = listener, say, silence
         self._writer = Writer(plan, raw_root)
         self._sent: dict[str, set[str]] = {name: set() for name in self._members}
         self._driver = DriverJournal(plan.journal, plan.run)
         self._journals = Journals(plan.journal)
         self._ledger = Ledger(plan)
-        self._tasks = {task.name for task in plan.tasks}
-        self._places: dict[str, str] = {}
         self._moved: set[str] = set()
         self._ended: queue.Queue[SiteRun] = queue.Queue()
         self._lock = threading.Lock()
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
-        """Run everything that is left and can be run; a failed task stops only what needs it.
+        """Run everything that is left and can be run; a failed task stops only the tasks that need it.
 
         Raises
         ------
         campaign.running.runner.Cancelled
-            It was asked to end: what sites have not brought home is theirs no more.
+            It was asked to end: tasks that sites have not brought home are theirs no more.
         """
-        self._places = split(self._plan, self._alive, self._chosen, self._recover())
-        for number, one in enumerate(rounds(self._plan, self._places)):
-            names = [task for tasks in one.tasks.values() for task in tasks]
-            self._round(number, self._ready(names))
+        self._placement.place(self._recover())
+        for number, tasks in enumerate(rounds(self._plan, self._placement.places)):
+            self._round(number, self._ready(tasks))
         self._tidy()
         self._drain()
         return self.outcome
 
     def _recover(self) -> dict[str, str]:
-        """Learn what an earlier driver has brought home, from where; what its sites still do comes under an old token.
+        """Learn which products an earlier driver has brought home; its sites' later results come under an old token.
 
         Returns
         -------
@@ -126,7 +123,7 @@ class Federation:
         recorded: dict[str, str] = {}
         for event in self._journals.new(closely=True):
             self.outcome.fold(event)
-            if event.event == "published":
+            if event.event == EventName.PUBLISHED:
                 recorded[event.task] = event.site
         self._journals.require_all_known()
         if not self.outcome.jobs:
@@ -142,12 +139,10 @@ class Federation:
         with self._lock:
             for event in self._journals.new():
                 self.outcome.fold(event)
-                if event.event == "lost" and event.task in self._tasks:
-                    self.outcome.skipped[event.task] = str(event.detail["error"])
                 self._listener(event)
 
     def _ready(self, names: Sequence[str]) -> list[str]:
-        """Tasks of a round whose needs are, or will be in this round; the others are lost."""
+        """Tasks of a round whose needs are, or will be in this round, published; the others are lost."""
         self._drain()
         ready = set(names) - self.outcome.published.keys()
         for task in self._plan.tasks:
@@ -156,13 +151,14 @@ class Federation:
             lost = [n for n in task.needs if n not in self.outcome.published and n not in ready]
             if lost:
                 ready.discard(task.name)
-                self._driver.write("lost", {"error": f"needs {lost[0]}, which failed"}, task.name)
+                self._driver.write(EventName.LOST, {"error": f"needs {lost[0]}, which failed"}, task.name)
         return [name for name in names if name in ready]
 
     def _round(self, number: int, names: Sequence[str]) -> None:
-        runs = [self._start(number, site, tasks) for site, tasks in self._by_place(names).items() if site != ARCHIVE]
+        shared = self._placement.by_place(names)
+        runs = [self._start(number, site, tasks) for site, tasks in shared.items() if site != ARCHIVE]
         try:
-            if own := self._by_place(names).get(ARCHIVE):
+            if own := shared.get(ARCHIVE):
                 here = replace(self._plan, groups=part(self._plan, own))
                 Runner(here, lambda event: None, token=self._ledger.token).run()
             living = len(runs)
@@ -190,12 +186,6 @@ class Federation:
             if asked(self._plan.folder, CANCEL) or asked(self._plan.folder, DRAIN):
                 raise Cancelled
 
-    def _by_place(self, names: Sequence[str]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for name in names:
-            found.setdefault(self._places[name], []).append(name)
-        return found
-
     def _start(self, number: int, site: str, tasks: Sequence[str]) -> SiteRun:
         """Give a site its share, under the present token."""
         member = self._members[site]
@@ -204,36 +194,38 @@ class Federation:
         travelling = {n: p for n, p in self._writer.travelling(share).items() if n not in self._sent[site]}
         one = SiteRun(share, travelling, member.transport, self._plan, self._ledger, self._ended.put, self._silence)
         detail = {"site": site, "token": token, "tasks": list(tasks), "files": len(travelling)}
-        self._driver.write("submitted", detail, site)
+        self._driver.write(EventName.SUBMITTED, detail, site)
         self._sent[site] |= set(travelling)
         one.start()
         return one
 
+    def _share_again(self, number: int, names: Sequence[str]) -> list[SiteRun]:
+        return [self._start(number, site, tasks) for site, tasks in self._placement.by_place(names).items()]
+
     def _lose(self, number: int, ended: SiteRun) -> list[SiteRun]:
-        """A site is dead: its unfinished tasks go to the others under the next token."""
-        site = ended.site
-        self._alive.pop(site, None)
-        with self._ledger.lock:  # nothing is committed between what is known and what is taken away
+        """Give the unfinished tasks of a dead site to the others, under the next token."""
+        site, sites = ended.site, self._placement.sites
+        sites.pop(site, None)
+        with self._ledger.lock:  # nothing is committed between the look and the revocation
             self._drain()
             left = [t for t in self._ledger.held(site) if not self._known(t)]
             self._ledger.revoke(left)
-        error = f"{ended.why}; {len(left)} of its tasks go to {', '.join(self._alive) or 'nobody, no site is left'}"
-        self._driver.write("lost", {"error": error, "site": site, "token": ended.token, "tasks": left}, site)
-        if not self._alive:
+        error = f"{ended.why}; {len(left)} of its tasks go to {', '.join(sites) or 'nobody, no site is left'}"
+        self._driver.write(EventName.LOST, {"error": error, "site": site, "token": ended.token, "tasks": left}, site)
+        if not sites:
             why = {"error": f"no site is left; {site}: {ended.why}", "cause": Cause.INFRASTRUCTURE}
             for task in left:
-                self._driver.write("failed", why, task)
+                self._driver.write(EventName.FAILED, why, task)
             return []
-        recorded = {t: s for t, s in self._places.items() if s in self._alive or self._known(t)}
-        self._places = split(self._plan, self._alive, self._chosen, recorded)
-        return [self._start(number, new, tasks) for new, tasks in self._by_place(left).items()]
+        self._placement.leave(self._known)
+        return self._share_again(number, left)
 
     def _elsewhere(self, number: int, ended: SiteRun) -> list[SiteRun]:
-        """Give to other sites, once, what one that lives has given up for its infrastructure's sake."""
+        """Give tasks that the infrastructure of a living site failed to other sites, once."""
         self._drain()
-        known, others = self.outcome, {site: share for site, share in self._alive.items() if site != ended.site}
+        known = self.outcome
         again = {task for task in ended.tasks if known.causes.get(task) == Cause.INFRASTRUCTURE} - self._moved
-        if not again or not others:
+        if not again or not self._placement.sites.keys() - {ended.site}:
             return []
         again = self._with_waiting(again, ended.tasks)
         for task in again:
@@ -242,13 +234,12 @@ class Federation:
         names = [task for task in ended.tasks if task in again]
         self._ledger.revoke(names)
         detail = {"error": Cause.INFRASTRUCTURE, "site": ended.site, "token": ended.token, "tasks": names}
-        self._driver.write("retry", detail, ended.site)
-        recorded = {task: site for task, site in self._places.items() if task not in again}
-        self._places |= split(self._plan, others, self._chosen, recorded)
-        return [self._start(number, site, tasks) for site, tasks in self._by_place(names).items()]
+        self._driver.write(EventName.RETRY, detail, ended.site)
+        self._placement.move(again, ended.site)
+        return self._share_again(number, names)
 
     def _with_waiting(self, tasks: Collection[str], share: Sequence[str]) -> set[str]:
-        """Add what waited for tasks, in vain, in the same share; needs come before those who have them."""
+        """Add the tasks of the same share that were skipped for want of these; needs come before their dependents."""
         found = set(tasks)
         needs = {task.name: task.needs for task in self._plan.tasks}
         for task in share:
@@ -257,13 +248,13 @@ class Federation:
         return found
 
     def _tidy(self) -> None:
-        """Have the sites that live remove what had travelled to them."""
+        """Have the living sites remove the files that had travelled to them."""
 
         def clear_files(site: str) -> None:
             member, log = self._members[site], self._plan.folder / "logs" / f"site-{site}.log"
             remove(member.transport, f"{member.place.scratch}/{self._plan.run}/files", log)
 
-        sites = [site for site, sent in self._sent.items() if sent and site in self._alive]
+        sites = [site for site, sent in self._sent.items() if sent and site in self._placement.sites]
         with ThreadPoolExecutor(max(1, len(sites))) as pool:
             list(pool.map(clear_files, sites))
 
@@ -272,7 +263,7 @@ class Federation:
 
 
 def shares(plan: Plan, fractions: Mapping[str, float], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What each site will be given, for a person: site, fraction, tasks, frames."""
+    """List what each site will be given: site, fraction, tasks, frames."""
     places = split(plan, fractions, chosen)
     whole, rows = sum(fractions.values()), []
     for site, fraction in fractions.items():

@@ -1,23 +1,23 @@
-"""Which tasks of a plan go to which site, and which must wait until others have come back."""
+"""Divide a plan's tasks among sites, and into rounds between which products travel."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from campaign.errors import ConfigurationError
 from campaign.federation.assign import Item, assign
 from campaign.journal.plan import Group, Plan, PlanTask
 
-#: What work can be split by.
+#: Keys that work can be split by.
 KEYS = ("exposure", "detector")
 DEFAULT = "exposure"
-#: The place of what needs everything at once: it runs where the archive is.
+#: Place of groups that need everything at once: the archive.
 ARCHIVE = ""
 
 
 def _key(group: Group, chosen: Mapping[str, str]) -> str:
-    """What a group is split by: gangs by detector, quanta as the template says, serial jobs not at all."""
+    """Choose the key that splits a group: the detector for gangs, the template's for quanta, none for serial jobs."""
     if group.kind == "serial":
         return ARCHIVE
     if group.kind == "gang":
@@ -51,7 +51,7 @@ def split(
     chosen : `dict`
         By label of a group of quanta, ``exposure`` or ``detector``.
     recorded : `dict`, optional
-        Site by task, of what is not to be moved.
+        Site by task, of tasks that must not move.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def split(
     Raises
     ------
     ConfigurationError
-        A key that nothing is split by.
+        A key outside `KEYS`.
     """
     places: dict[str, str] = {}
     keys = {group.label: _key(group, chosen) for group in plan.groups}
@@ -74,15 +74,49 @@ def split(
     return places
 
 
-@dataclass(frozen=True)
-class Round:
-    """Tasks that can be done at the same time, by place; each place does its own in the plan's order."""
+class Placement:
+    """Place of every task, while sites leave and tasks move.
 
-    tasks: Mapping[str, Sequence[str]]
+    Parameters
+    ----------
+    plan : `Plan`
+    fractions : `dict`
+        By site; a site that is lost is taken out of `sites`.
+    chosen : `dict`
+        See `split`.
+    """
+
+    def __init__(self, plan: Plan, fractions: Mapping[str, float], chosen: Mapping[str, str]) -> None:
+        self._plan, self._chosen = plan, chosen
+        self.sites, self.places = dict(fractions), dict[str, str]()
+
+    def place(self, recorded: Mapping[str, str]) -> None:
+        """Place every task, those of ``recorded`` where they were made."""
+        self.places = split(self._plan, self.sites, self._chosen, recorded)
+
+    def by_place(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Sort tasks by their places."""
+        found: dict[str, list[str]] = {}
+        for name in names:
+            found.setdefault(self.places[name], []).append(name)
+        return found
+
+    def leave(self, done: Callable[[str], bool]) -> None:
+        """Place again the tasks of sites that are no more, unless they are done."""
+        self.place({task: site for task, site in self.places.items() if site in self.sites or done(task)})
+
+    def move(self, tasks: Collection[str], site: str) -> None:
+        """Place tasks at other sites than this one."""
+        others = {other: fraction for other, fraction in self.sites.items() if other != site}
+        recorded = {task: place for task, place in self.places.items() if task not in tasks}
+        self.places |= split(self._plan, others, self._chosen, recorded)
 
 
-def rounds(plan: Plan, places: Mapping[str, str]) -> list[Round]:
-    """Cut a plan where something must travel: a group follows in the same round on what is at its own place only."""
+def rounds(plan: Plan, places: Mapping[str, str]) -> list[list[str]]:
+    """Cut a plan into rounds, each of tasks whose places need nothing from one another meanwhile.
+
+    A group follows in the same round only on tasks at its own place; each place runs its tasks in the plan's order.
+    """
     levels: dict[str, int] = {}
     label_of = {task.name: group.label for group in plan.groups for task in group.tasks}
     for group in plan.groups:
@@ -91,15 +125,14 @@ def rounds(plan: Plan, places: Mapping[str, str]) -> list[Round]:
             for need in task.needs:
                 far = places[need] != places[task.name]
                 levels[group.label] = max(levels[group.label], levels[label_of[need]] + far)
-    found: list[dict[str, list[str]]] = [{} for _ in range(max(levels.values(), default=-1) + 1)]
+    found: list[list[str]] = [[] for _ in range(max(levels.values(), default=-1) + 1)]
     for group in plan.groups:
-        for task in group.tasks:
-            found[levels[group.label]].setdefault(places[task.name], []).append(task.name)
-    return [Round(by_place) for by_place in found]
+        found[levels[group.label]] += [task.name for task in group.tasks]
+    return found
 
 
 def part(plan: Plan, tasks: Sequence[str]) -> list[Group]:
-    """The groups of a plan with only these tasks; what is needed from elsewhere is taken to be there."""
+    """Cut groups down to these tasks; needs outside them are taken to be met."""
     wanted = set(tasks)
     labels = {group.label for group in plan.groups if any(task.name in wanted for task in group.tasks)}
     found = []

@@ -1,4 +1,4 @@
-"""What a site may say: events, checked before they are journalled; a reader of the journal has nothing to fear."""
+"""Check the events of a site before they are journalled, so that readers of the journal may trust them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from campaign.journal.events import VERSION, Event
+from campaign.journal.events import VERSION, Event, EventName
 from campaign.limited import from_json
 
-#: A line of a site's, byte; an event takes a few hundred.
+#: Longest line of a site, byte; an event takes a few hundred.
 MAX_LINE = 1 << 18
-#: What is no event (a login's greetings, say), of one share, byte.
+#: Most text of one share that is no event (a login's greetings, say), byte.
 MAX_NOISE = 1 << 20
 
 _Text = Annotated[str, Field(max_length=20_000)]
@@ -26,7 +26,7 @@ class _Model(BaseModel):
 
 
 class _Product(_Model):
-    """A file that was published."""
+    """A published file."""
 
     path: _Text
     bytes: _Count
@@ -34,7 +34,7 @@ class _Product(_Model):
 
 
 class _Detail(_Model):
-    """What readers of a journal look at; the rest is as it comes."""
+    """Fields that readers of a journal use; further fields are not checked."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, JsonValue]
@@ -90,16 +90,26 @@ class _Said(_Model):
     detail: dict[str, JsonValue]
 
 
-#: Of a task, and of a group or its workers; nothing is withdrawn, done or cancelled by a site.
+#: Events that a site may write of a task, and of a group or its workers; a site withdraws and cancels nothing.
 _OF_TASK: Mapping[str, TypeAdapter[Any]] = {
-    "started": TypeAdapter(_Detail),
-    "published": TypeAdapter(_Detail),
-    "failed": TypeAdapter(_Failed),
-    "lost": TypeAdapter(_Failed),
+    EventName.STARTED: TypeAdapter(_Detail),
+    EventName.PUBLISHED: TypeAdapter(_Detail),
+    EventName.FAILED: TypeAdapter(_Failed),
+    EventName.LOST: TypeAdapter(_Failed),
 }
 _OF_SHARE: Mapping[str, TypeAdapter[Any]] = {
-    **dict.fromkeys(("submitted", "queued", "adopted", "worker", "retry", "note"), TypeAdapter(_Detail)),
-    "died": TypeAdapter(_Failed),
+    **dict.fromkeys(
+        (
+            EventName.SUBMITTED,
+            EventName.QUEUED,
+            EventName.ADOPTED,
+            EventName.WORKER,
+            EventName.RETRY,
+            EventName.NOTE,
+        ),
+        TypeAdapter(_Detail),
+    ),
+    EventName.DIED: TypeAdapter(_Failed),
 }
 _PRODUCT = TypeAdapter(_Product)
 _ENVELOPE = TypeAdapter(_Said)
@@ -107,11 +117,11 @@ assert VERSION == 1
 
 
 class Nonsense(ValueError):
-    """An event that is none: whoever says such things is not to be believed in anything."""
+    """A malformed event: nothing more from its site is believed."""
 
 
 def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collection[str]) -> Event | None:
-    """Read a line of a site's.
+    """Read a line from a site.
 
     Parameters
     ----------
@@ -119,7 +129,7 @@ def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collectio
     outputs : `dict`
         By task of the site's share, the dataset types that it publishes.
     labels : collection of `str`
-        Groups whose jobs it may tell of.
+        Groups whose jobs the site may report.
 
     Returns
     -------
@@ -129,9 +139,9 @@ def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collectio
     Raises
     ------
     Nonsense
-        An event that is not as events are.
+        The event is malformed.
     ValueError
-        The line is none at all: a greeting, a warning of some library.
+        The line is no event: a greeting, a library's warning.
     """
     plain = from_json(line)
     if not isinstance(plain, dict) or "event" not in plain:
@@ -144,7 +154,7 @@ def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collectio
         known[plain["event"]].validate_python(plain["detail"])
         if plain["task"] not in (outputs if known is _OF_TASK else labels):
             return None
-        for name in outputs[plain["task"]] if plain["event"] == "published" else ():
+        for name in outputs[plain["task"]] if plain["event"] == EventName.PUBLISHED else ():
             _PRODUCT.validate_python(plain["detail"].get(name))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]

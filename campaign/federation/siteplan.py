@@ -1,4 +1,4 @@
-"""A site's share of a plan: what it is told, what travels with it, and how it is run there, without a Butler."""
+"""A site's share of a plan: the site plan, the files that travel with it, and its run there, without a Butler."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from campaign.console import repeating
 from campaign.errors import ConfigurationError, SubmissionRefused, TransientError, naming
 from campaign.federation.partition import part
 from campaign.jobs.file import JobTask, write_text
 from campaign.journal.events import Event
 from campaign.journal.plan import Group, Plan, PlanTask, from_plain
-from campaign.limited import Member, from_json
+from campaign.limited import TarMember, from_json
 
 if TYPE_CHECKING:
     from campaign.schedulers.protocol import Backend
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 VERSION = 1
 PLAN = "site-plan.json"
 CHUNK = 1 << 20
-#: A blank line says so often that a site's run lives, second.
+#: Time between two blank lines, by which a site's run shows that it lives, second.
 HEARTBEAT_S = 2.0
 _WORD = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+-]|\.(?!\.))*", re.ASCII)
-#: Of a task's name, what follows its label.
+#: A task's name after its label.
 _REST = re.compile(r"[A-Za-z0-9_.+,-]*", re.ASCII)
-#: Of a site plan, byte: a whole camera's with a thousand exposures takes some tens of MiB.
+#: Largest site plan, byte: a whole camera's with a thousand exposures takes some tens of MiB.
 MAX_PLAN = 1 << 29
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
-#: Where an input is: below the site's raw root, in the bundle, or made by the same site plan.
+#: Roots of inputs: the site's raw root, the bundle, and the products of the same site plan.
 ROOTS = ("raw", "files", "made")
 
 
@@ -49,19 +49,19 @@ class SitePlan:
     Parameters
     ----------
     site, token
-        Who may do it: results under another token are refused by the archive.
+        Holder of the share: the archive refuses results under another token.
     name : `str`
-        Of its folder, below ``<scratch>/<run>``.
+        Name of the share's folder, below ``<scratch>/<run>``.
     raw_root, scratch : `str`
         Folders of the site.
     settings : `dict`
-        Of the site, as `campaign.sites.model.from_plain` takes them.
+        The site's, as `campaign.sites.model.from_plain` takes them.
     slots : `int`
-        Workers that quanta may have at a site with a scheduler.
+        Most workers of quanta at a site with a scheduler.
     plan : `Plan`
-        Of its tasks alone.  Paths are relative: an input's to what its
-        ``root`` says (see `ROOTS`), an output's to the folder of this share.
-        An input says what it is by ``data_id``, and ``bytes`` or ``sha256``.
+        The plan of the share's tasks alone.  Paths are relative: an input's to
+        its ``root`` (see `ROOTS`), an output's to the folder of this share.
+        An input is described by ``data_id``, and ``bytes`` or ``sha256``.
     """
 
     site: str
@@ -97,16 +97,16 @@ class SitePlan:
 
     @property
     def run_folder(self) -> Path:
-        """What all shares of a run at this site have in common."""
+        """Folder of all shares of the run at this site."""
         return Path(self.scratch) / self.plan.run
 
     @property
     def folder(self) -> Path:
-        """Of this share: products, journal, logs."""
+        """Folder of this share: products, journal, logs."""
         return self.run_folder / self.name
 
     def text(self) -> str:
-        """The JSON document."""
+        """Write the JSON document."""
         return json.dumps({**vars(self), "plan": self.plan.plain()}, indent=1)
 
 
@@ -119,7 +119,7 @@ def _inside(*paths: str) -> None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in a group's settings: any may come to be a path."""
+    """Give the texts in a group's settings: any may be used as a path."""
     if isinstance(value, str) and value:
         yield value
     for below in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
@@ -127,12 +127,12 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def parse(text: str | bytes, where: str) -> SitePlan:
-    """Read a site plan; everything in it is of the type that it should be, and no path leads elsewhere.
+    """Read a site plan; check the type of everything in it, and that no path leads elsewhere.
 
     Raises
     ------
     ConfigurationError
-        It is none, or of another version.
+        The text is no site plan, or of another version.
     """
     try:
         plain = from_json(text)
@@ -159,30 +159,30 @@ def _taken_apart(task: PlanTask) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Place:
-    """What of a site its plan says; see `SitePlan`."""
+    """The part of a site that its site plan holds; see `SitePlan`."""
 
     name: str
     raw_root: str
     scratch: str
     settings: Mapping[str, Any]
     slots: int = 1
-    #: MPI ranks of a gang, where an operator asked for them; else there is one a task, up to `slots`.
+    #: MPI ranks of a gang, where an operator gave them; by default one a task, up to `slots`.
     ranks: int | None = None
 
     def gang(self, group: Group) -> Group:
-        """A gang as large as it is at this site."""
+        """Give a gang the size that it has at this site."""
         many = self.ranks or min(self.slots, len(group.tasks))
         return replace(group, ranks=many) if group.kind == "gang" else group
 
 
 def checksum(path: str) -> str:
-    """SHA-256 of a file."""
+    """Compute the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def local_name(task: str, dataset_type: str, path: str) -> str:
-    """Where a site puts a product, below its share's folder."""
+    """Name a product at its site, below the share's folder."""
     return f"products/{re.sub('[:,]', '_', task)}/{dataset_type}/{PurePosixPath(path).name}"
 
 
@@ -192,9 +192,9 @@ class Writer:
     Parameters
     ----------
     plan : `Plan`
-        All of it.
+        The whole plan.
     raw_root : `str`
-        The archive's: a raw is named by its path below it.
+        The archive's: a raw is named by its path below this root.
     """
 
     def __init__(self, plan: Plan, raw_root: str) -> None:
@@ -254,13 +254,13 @@ class Writer:
             ) from error
 
     def travelling(self, site_plan: SitePlan) -> dict[str, str]:
-        """What the bundle must hold: path here by name there."""
+        """List the files that the bundle must hold: path here, by name there."""
         files = self._plan.files
         return {f["path"]: files[key]["path"] for key, f in site_plan.plan.files.items() if f["root"] == "files"}
 
 
 def _relative(group: Group) -> Group:
-    """A group whose products lie in the share's folder; the archive gives them their mode and group."""
+    """Move a group's products into the share's folder; the archive gives them their mode and group."""
     tasks = []
     for task in group.tasks:
         outputs = [replace(o, path=local_name(task.name, o.type, o.path)) for o in task.outputs]
@@ -271,7 +271,7 @@ def _relative(group: Group) -> Group:
 
 
 def send(site_plan: SitePlan, travelling: Mapping[str, str], to: IO[bytes]) -> None:
-    """Write a bundle: a tar of the site plan, then of what travels with it, by checksum and name."""
+    """Write a bundle: a tar of the site plan, and of the files that travel with it, by checksum and name."""
     with tarfile.open(fileobj=to, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         text = site_plan.text().encode()
         about = tarfile.TarInfo(PLAN)
@@ -288,17 +288,17 @@ def send(site_plan: SitePlan, travelling: Mapping[str, str], to: IO[bytes]) -> N
 
 
 def receive(source: IO[bytes]) -> SitePlan:
-    """Unpack a bundle below the scratch that its plan names.
+    """Unpack a bundle below the scratch folder that its site plan names.
 
     Raises
     ------
     ConfigurationError
-        It is no bundle.
+        The stream is no bundle.
     TransientError
-        It was cut short, or damaged on its way.
+        The bundle was cut short, or damaged on its way.
     """
     try:
-        with tarfile.open(fileobj=source, mode="r|", tarinfo=Member) as tar:
+        with tarfile.open(fileobj=source, mode="r|", tarinfo=TarMember) as tar:
             members = iter(tar)
             first = next(members, None)
             content = tar.extractfile(first) if first is not None and first.name == PLAN else None
@@ -324,12 +324,12 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None
 
 
 def copy(source: IO[bytes], to: IO[bytes], most: int | None, where: str) -> tuple[int, str]:
-    """Copy what comes; give its size in bytes, and its SHA-256.
+    """Copy a stream; give its size in bytes, and its SHA-256.
 
     Raises
     ------
     TransientError
-        It is more than ``most`` bytes.
+        The stream is longer than ``most`` bytes.
     """
     digest, size = hashlib.sha256(), 0
     while chunk := source.read(CHUNK):
@@ -347,7 +347,7 @@ def store(source: IO[bytes], path: Path, wanted: str, most: int | None = None) -
     Raises
     ------
     TransientError
-        It is not what was sent.
+        The content is not the one that was sent.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -365,7 +365,7 @@ def store(source: IO[bytes], path: Path, wanted: str, most: int | None = None) -
 
 
 def placed(site_plan: SitePlan) -> Plan:
-    """The plan with the paths of this site, as a runner takes it."""
+    """Give the plan the paths of this site, as a runner takes it."""
     folder = site_plan.folder
     roots = {"raw": Path(site_plan.raw_root), "files": site_plan.run_folder / "files", "made": folder}
     files = {
@@ -388,12 +388,12 @@ def _placed(group: Group, folder: Path) -> Group:
 
 
 def require_inputs(site_plan: SitePlan, plan: Plan) -> None:
-    """Look whether every input that is not made here is here, and whole.
+    """Check that every input that is not made here is here, and whole.
 
     Raises
     ------
     SubmissionRefused
-        Some are not; the first is named.
+        Some inputs are not; the first is named.
     """
     lacking = []
     for key, file in site_plan.plan.files.items():
@@ -414,24 +414,6 @@ def require_inputs(site_plan: SitePlan, plan: Plan) -> None:
         )
 
 
-@contextmanager
-def _beating(beat: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Say now and then that this process lives."""
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.wait(seconds):
-            beat()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], None]) -> bool:
     """Run a site's share.
 
@@ -448,7 +430,7 @@ def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], No
     Raises
     ------
     SubmissionRefused
-        Its inputs are not here, or the share was begun before.
+        The inputs are not here, or the share was begun before.
     """
     from campaign.running.runner import Runner
 
@@ -462,6 +444,6 @@ def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], No
     write_text(plan.folder / PLAN, site_plan.text())
     plan.write()
 
-    with _beating(lambda: tell(None), HEARTBEAT_S):
+    with repeating(lambda: tell(None), HEARTBEAT_S):
         share = f"{site_plan.site}.{site_plan.name}"
         return Runner(plan, tell, backend, site_plan.token, share).run().done

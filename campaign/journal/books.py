@@ -1,53 +1,150 @@
-"""A campaign's folder: its plan as it was begun, its variables, and the journal of its decisions."""
+"""The folder of a campaign: its plan as it was begun, its variables, and the journal of its decisions."""
 
 from __future__ import annotations
 
 import fcntl
 import getpass
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from campaign.errors import SubmissionRefused
 from campaign.home import SPOKEN, Home, append_line, now
 from campaign.journal import claim
+from campaign.journal.events import Decision
 from campaign.limited import from_json
 from campaign.lines import lacking, leave_out, numbered
 
-#: What the folder keeps of how the campaign was begun.
-PLAN, VARIABLES = "plan.yaml", "variables.json"
-#: What a line must say beside, by event.
+#: Files of the folder that say how the campaign was begun.
+DOCUMENT, VARIABLES = "plan.yaml", "variables.json"
+#: Further fields that a line must have, by event.
 SAID: Mapping[str, tuple[str, ...]] = {
-    "begun": ("rerun",),
-    "gate": ("run",),
-    "accepted": ("run", "user", "reason"),
-    "rejected": ("run", "rerun"),
-    "made": ("run",),
-    "certified": ("run", "target"),
+    Decision.BEGUN: ("rerun",),
+    Decision.GATE: ("run",),
+    Decision.ACCEPTED: ("run", "user", "reason"),
+    Decision.REJECTED: ("run", "rerun"),
+    Decision.MADE: ("run",),
+    Decision.CERTIFIED: ("run", "target"),
 }
+
+
+@dataclass
+class Decisions:
+    """A campaign's journal, folded.
+
+    Parameters
+    ----------
+    rerun : `str`
+        The RERUN that the campaign's first step was begun under.
+    accepted, rejected : `dict`
+        By run: by whom, when and why.
+    certified : `dict`
+        By run, the collection.
+    made, shown : `set`
+        Runs that were made, and those that a person was asked to look at.
+    raised : `list`
+        Steps that were rejected, in order, each with its next RERUN.
+    failed : `dict`
+        By step, the error of its last process; empty while another is at work.
+    logs : `dict`
+        By step, the log of its last process.
+    processes : `dict`
+        By step, its last process.
+    nonces : `dict`
+        By step and RERUN, the nonces of its submissions; their runs carry them.
+    begun : `dict`
+        By step and RERUN, when its first submission without a nonce (an earlier release's) was begun.
+    named : `dict`
+        By step, the runs that a line names, oldest first.
+    origins : `dict`
+        By run, the step and the RERUN that it was made for.
+    """
+
+    rerun: str = ""
+    accepted: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    certified: dict[str, str] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+    shown: set[str] = field(default_factory=set)
+    raised: list[tuple[str, str]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    logs: dict[str, str] = field(default_factory=dict)
+    processes: dict[str, claim.Claim] = field(default_factory=dict)
+    nonces: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    begun: dict[tuple[str, str], str] = field(default_factory=dict)
+    named: dict[str, list[str]] = field(default_factory=dict)
+    origins: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _present: dict[str, str] = field(default_factory=dict)
+
+    def fold(self, line: Mapping[str, Any]) -> None:
+        """Take a line in."""
+        step, run = line["step"], str(line.get("run") or "")
+        if run:
+            self.named.setdefault(step, []).append(run)
+            if step in self._present:
+                self.origins.setdefault(run, (step, self._present[step]))
+        match line["event"]:
+            case Decision.REJECTED:
+                self.rejected[run] = _who("rejected", line)
+                self.raised.append((step, line["rerun"]))
+            case Decision.ACCEPTED:
+                self.accepted[run] = _who("accepted", line)
+            case Decision.CERTIFIED:
+                self.certified[run] = line["target"]
+            case Decision.MADE:
+                self.made.add(run)
+            case Decision.GATE:
+                self.shown.add(run)
+            case Decision.PROCESS:
+                self.processes[step] = claim.Claim(**line["process"])
+            case Decision.FAILED:
+                self.failed[step] = line.get("error", "")
+            case Decision.BEGUN:
+                self._begin(step, line)
+
+    def _begin(self, step: str, line: Mapping[str, Any]) -> None:
+        key = step, str(line["rerun"])
+        self.rerun, self._present[step] = self.rerun or key[1], key[1]
+        self.failed[step], self.logs[step] = line.get("error", ""), line.get("log", "")
+        if line.get("nonce"):
+            self.nonces.setdefault(key, set()).add(line["nonce"])
+        elif line.get("command") != "restart":
+            self.begun.setdefault(key, line["t"])
+
+
+def _who(word: str, line: Mapping[str, Any]) -> str:
+    return f"{word} by {line['user']} at {line['t']}: {line.get('reason', '')}"
+
+
+def decisions(lines: Iterable[Mapping[str, Any]]) -> Decisions:
+    """Fold a campaign's journal."""
+    found = Decisions()
+    for line in lines:
+        found.fold(line)
+    return found
 
 
 @dataclass(frozen=True)
 class Books:
-    """A campaign's folder."""
+    """The folder of a campaign."""
 
     folder: Path
 
     @property
     def journal(self) -> Path:
-        """One line a decision."""
+        """The journal: one line a decision."""
         return self.folder / "journal.jsonl"
 
     def write(self, event: str, step: str = "", **detail: Any) -> None:
         """Add a line; several commands may do so at once."""
         who = {"user": getpass.getuser(), "host": socket.gethostname()}
-        append_line(self.journal, {"t": now(), "event": event, "step": step, **who, **detail})
+        append_line(self.journal, {"t": now(), "event": Decision(event), "step": step, **who, **detail})
 
     def lines(self) -> list[dict[str, Any]]:
-        """All of them, oldest first; a line that is damaged is left out, see `campaign.lines`."""
+        """Read the journal, oldest line first; a damaged line is left out, see `campaign.lines`."""
         found = []
         for number, line in numbered(self.journal):
             needs = {**SPOKEN, **dict.fromkeys(SAID.get(str(line.get("event")), ()), str)}
@@ -57,8 +154,13 @@ class Books:
                 found.append(line)
         return found
 
+    @property
+    def decisions(self) -> Decisions:
+        """The journal, folded."""
+        return decisions(self.lines())
+
     def variables(self) -> dict[str, str]:
-        """The variables that it was begun with; none where they were not kept, or cannot be read."""
+        """Read the variables that the campaign was begun with; none where they were not kept, or cannot be read."""
         try:
             found = from_json((self.folder / VARIABLES).read_bytes())
         except (OSError, ValueError):
@@ -67,25 +169,25 @@ class Books:
 
     @property
     def driven(self) -> bool:
-        """Whether somebody drives it, as far as this machine can tell."""
+        """Whether a driver of the campaign lives, as far as this machine can tell."""
         owner = claim.read(self.folder)
         return owner is not None and owner.alive is not False
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
-        """Be the only one who decides at a gate."""
+        """Hold the lock of the campaign's decisions."""
         with (self.folder / "decision.lock").open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
     @contextmanager
     def driving(self) -> Iterator[None]:
-        """Be the only one who drives the campaign.
+        """Hold the lock of the campaign's driver.
 
         Raises
         ------
         SubmissionRefused
-            Somebody else does.
+            Another driver holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "driver.lock").open("a") as handle:
@@ -102,5 +204,5 @@ class Books:
 
 
 def folder_of(home: Home, name: str) -> Path:
-    """Where a campaign keeps its books."""
+    """Name the folder of a campaign."""
     return home.path / "campaigns" / name

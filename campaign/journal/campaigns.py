@@ -1,4 +1,4 @@
-"""Campaigns in the index: what their journals said last of every step."""
+"""Campaigns in the index: the last event of every step."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from campaign import lines
 from campaign.console import say
 from campaign.documents import load_plain
 from campaign.home import SPOKEN, Home
+from campaign.journal.events import Decision
 from campaign.journal.tables import CAMPAIGNS, STEPS, replace_rows
 
-#: Where an event says why.
+#: Fields in which an event gives its reason.
 NOTES = ("reason", "error", "target", "log")
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A campaign, and what was said last of its steps.
+    """A campaign, and the last event of each of its steps.
 
     Parameters
     ----------
     campaign : `str`
     steps : `int`
-        How many its plan has.
+        Number of its steps.
     said : `list` [`dict`]
-        ``step``, ``event``, ``t``, ``user``, ``run``, ``note``, in the order in which it was said.
+        ``step``, ``event``, ``t``, ``user``, ``run``, ``note``, oldest first.
     """
 
     campaign: str
@@ -37,12 +38,12 @@ class Spoken:
     said: list[dict[str, Any]]
 
     def of(self, event: str) -> list[str]:
-        """The steps of which this was said last."""
+        """Steps whose last event this is."""
         return [one["step"] for one in self.said if one["event"] == event]
 
 
 def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
-    """Read what the journals of all campaigns have gained; give the number of lines."""
+    """Read the new lines of all campaigns' journals; give their number."""
     known = {row.campaign: row.offset for row in connection.execute(sa.select(CAMPAIGNS))}
     found = 0
     for name, journal in home.campaigns.items():
@@ -55,7 +56,7 @@ def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
         except OSError as error:  # another operator's
             unread(error, str(journal))
             continue
-        steps = {line["step"]: _row(name, line) for line in new if line["step"] and line["event"] != "process"}
+        steps = {line["step"]: _row(name, line) for line in new if line["step"] and line["event"] != Decision.PROCESS}
         replace_rows(connection, STEPS, list(steps.values()))
         replace_rows(connection, CAMPAIGNS, [{"campaign": name, "offset": end, "steps": _steps(journal.parent)}])
         found += len(new)
@@ -63,12 +64,12 @@ def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
 
 
 def unread(error: OSError, place: str) -> None:
-    """Say that something was left out, because it may not be read."""
+    """Say that a file was left out because it may not be read."""
     say(f"warning: left out: {error.filename or place}: {error.strerror or error}")
 
 
 def _new(journal: Path, start: int) -> tuple[list[dict[str, Any]], int]:
-    """Lines from a place on, but for one that is being written; and where they end."""
+    """Read the whole lines from a place on; give them, and the place where they end."""
     with journal.open("rb") as file:
         file.seek(start)
         text = file.read()
@@ -85,7 +86,7 @@ def _new(journal: Path, start: int) -> tuple[list[dict[str, Any]], int]:
 
 
 def _before(journal: Path, place: int) -> int:
-    """How many lines are before a place."""
+    """Count the lines before a place."""
     with journal.open("rb") as file:
         return file.read(place).count(b"\n")
 

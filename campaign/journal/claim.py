@@ -1,4 +1,4 @@
-"""Who makes a run: ``claim.json`` in its folder, taken over only from an owner that is proven gone."""
+"""The claim of a run's driver: ``claim.json`` in the run's folder, taken over only from an owner proven gone."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Claim:
-    """A driver that makes a run.
+    """The driver that makes a run.
 
     Parameters
     ----------
     user, host : `str`
     pid : `int`
     started : `str`
-        When the process began, in clock ticks since the machine did: with `boot` it tells one process from
-        another that has come to its number.
+        Start of the process, in clock ticks since the machine's: with `boot` it tells the process from a later one
+        of the same number.
     boot : `str`
-        Which start of the machine.
+        Id of the machine's start.
     since : `str`
         ISO-8601, UTC.
     """
@@ -48,12 +48,12 @@ class Claim:
 
     @property
     def text(self) -> str:
-        """For messages."""
+        """The owner, for messages."""
         return self.user if self == UNKNOWN else f"{self.user} on {self.host} (process {self.pid}) since {self.since}"
 
     @property
     def alive(self) -> bool | None:
-        """Whether its process lives; `None` where this machine cannot tell."""
+        """Whether the owner's process lives; `None` where this machine cannot tell."""
         if self.host != socket.gethostname():
             return None
         return self.boot == _boot() and self.started == _started(self.pid)
@@ -64,7 +64,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """The 22nd field of /proc/<pid>/stat; empty for a process that is gone, or a zombie."""
+    """Read the 22nd field of /proc/<pid>/stat; empty for a process that is gone, or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -73,21 +73,21 @@ def _started(pid: int) -> str:
 
 
 def mine() -> Claim:
-    """The claim of this process."""
+    """Make the claim of this process."""
     return of(os.getpid())
 
 
 def of(pid: int) -> Claim:
-    """The claim of a process of this machine."""
+    """Make the claim of a process of this machine."""
     return Claim(getpass.getuser(), socket.gethostname(), pid, _started(pid), _boot(), now())
 
 
-#: Of a claim that is there and cannot be read: whether anybody lives who makes the run, nobody knows.
+#: Stands for a claim that cannot be read: whether its owner lives is not known.
 UNKNOWN = Claim("somebody whom a damaged claim does not name", "", 0, "", "", "")
 
 
 def parse(path: Path) -> Claim | None:
-    """Whom a file names; `None` where there is none, or it names nobody."""
+    """Read the claim in a file; `None` where there is no file, or no claim in it."""
     try:
         found = Claim(**from_json(path.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -96,24 +96,24 @@ def parse(path: Path) -> Claim | None:
 
 
 def read(folder: Path) -> Claim | None:
-    """Who makes, or made, the run of a folder; `None` where nobody ever did, `UNKNOWN` where that cannot be read."""
+    """Read the claim of a run's folder; `None` where there is none, `UNKNOWN` where it cannot be read."""
     known = parse(folder / NAME)
     return UNKNOWN if known is None and os.path.lexists(folder / NAME) else known
 
 
 def write(folder: Path) -> None:
-    """Claim the run of a folder that is of this process alone."""
+    """Claim the run of a folder that only this process knows."""
     write_text(folder / NAME, json.dumps(asdict(mine()), indent=1))
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep others from deciding on a claim meanwhile.
+    """Hold the lock of a folder's claim.
 
     Raises
     ------
     SubmissionRefused
-        There is no such folder, or none any more.
+        The folder is not there, or was removed.
     """
     path = folder / f"{NAME}.lock"
     while True:
@@ -125,13 +125,13 @@ def held(folder: Path) -> Iterator[None]:
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if is_at(lock.fileno(), path):  # else the folder was taken away, or another one was put in its place
+            if is_at(lock.fileno(), path):  # else the folder was removed, or replaced by another
                 yield
                 return
 
 
 def is_at(handle: int, path: Path) -> bool:
-    """Whether an open file is the one of a name still."""
+    """Whether an open file still has this name."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:
@@ -139,12 +139,12 @@ def is_at(handle: int, path: Path) -> bool:
 
 
 def take(folder: Path) -> None:
-    """Take a run over from an owner that is gone.
+    """Take over a run from an owner that is gone.
 
     Raises
     ------
     SubmissionRefused
-        Its owner lives, or is on another machine, where it cannot be seen.
+        The owner lives, or is on another machine, where it cannot be seen.
     """
     with held(folder):
         known = read(folder)
@@ -154,7 +154,7 @@ def take(folder: Path) -> None:
 
 
 def mine_again(known: Claim) -> Claim | None:
-    """The claim, where it is of this very process."""
+    """Give the claim back where it is this very process's, else `None`."""
     me: Mapping[str, object] = asdict(mine())
     same = all(me[key] == value for key, value in asdict(known).items() if key != "since")
     return known if same else None
@@ -169,7 +169,7 @@ def _refusal(known: Claim) -> str:
 
 
 def advice(known: Claim, folder: Path) -> str:
-    """What to do about an owner that is not proven gone."""
+    """Advise on an owner that is not proven gone."""
     if known == UNKNOWN:
         return f"where it is certain that nobody makes the run, remove {NAME}"
     if known.alive:
@@ -178,6 +178,6 @@ def advice(known: Claim, folder: Path) -> str:
 
 
 def release(folder: Path) -> None:
-    """Give the run up: it is over, or another process is to take it."""
+    """Give up the run: it is over, or another process is to take it."""
     with held(folder):
         (folder / NAME).unlink(missing_ok=True)

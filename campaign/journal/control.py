@@ -1,4 +1,4 @@
-"""What an operator asks of a driver, wherever both are: files in the run's folder, and signals."""
+"""Requests of an operator to a driver, on whichever machines they are: files in the run's folder, and signals."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from types import FrameType
 
 from campaign import console
 
-#: Start nothing until it is taken back; start nothing any more; end what runs.
+#: Start nothing until the request is withdrawn; start nothing any more; end all that runs.
 PAUSE, DRAIN, CANCEL = "pause", "drain", "cancel"
 
 
 def ask(folder: Path, what: str) -> None:
-    """Ask a run for something."""
+    """Leave a request to a run's driver."""
     (folder / what).touch()
 
 
 def take_back(folder: Path, *what: str) -> None:
-    """Ask no longer."""
+    """Withdraw requests, all by default."""
     for name in what or (PAUSE, DRAIN, CANCEL):
         (folder / name).unlink(missing_ok=True)
 
 
 def asked(folder: Path, what: str) -> bool:
-    """Whether a run is asked for something."""
+    """Whether a run's folder holds a request."""
     return (folder / what).exists()
 
 
 @contextmanager
 def heard(act: Callable[[], None]) -> Iterator[None]:
-    """Have something done at ^C, at a SIGTERM, and once where the terminal is closed, unless that is ignored (nohup).
+    """Call a function at ^C, at SIGTERM, and once at SIGHUP, unless that is ignored (nohup).
 
     Parameters
     ----------
     act : callable
-        Called in the main thread, between any two of its steps.
+        Called in the main thread, between any two of its instructions.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -48,7 +48,7 @@ def heard(act: Callable[[], None]) -> Iterator[None]:
 
     def answer(number: int, frame: FrameType | None) -> None:
         nonlocal closed
-        if number == signal.SIGHUP:  # of the terminal, and of its shell again: the same thing twice
+        if number == signal.SIGHUP:  # comes twice: from the terminal, and from its shell
             if closed:
                 return
             closed = True
@@ -67,7 +67,7 @@ def heard(act: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Have ^C, a SIGTERM or a terminal that is closed drain the run of a folder, and a second one end it."""
+    """Drain the run of a folder at ^C, SIGTERM or SIGHUP, and end it at the second."""
 
     def drain() -> None:
         if asked(folder, DRAIN):
@@ -80,5 +80,5 @@ def signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def to_terminal(text: str) -> None:
-    """Say something beside whatever is drawn."""
+    """Print a line beside a progress bar."""
     print(f"\n{text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The run's journal, read: what happened, whichever process wrote it."""
+"""Read and write the run's journal: one event a line, whichever process wrote it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,52 @@ from campaign.home import now
 VERSION = 1
 
 
+class EventName(StrEnum):
+    """Names of the events of a run; those that a kernel writes are in `kernels.jobs.journal.EventName` too.
+
+    STARTED, and FAILED, are also said of the whole run; SUBMITTED to NOTE of a group, of its
+    workers, or of a site.
+    """
+
+    STARTED = "started"
+    PUBLISHED = "published"
+    FAILED = "failed"
+    LOST = "lost"
+    WITHDRAWN = "withdrawn"
+    SUBMITTED = "submitted"
+    QUEUED = "queued"
+    ADOPTED = "adopted"
+    WORKER = "worker"
+    RETRY = "retry"
+    DIED = "died"
+    NOTE = "note"
+    DONE = "done"
+
+
+class Decision(StrEnum):
+    """Names of the events of a campaign, each of one of its steps."""
+
+    BEGUN = "begun"
+    PROCESS = "process"
+    FAILED = "failed"
+    MADE = "made"
+    GATE = "gate"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    CERTIFIED = "certified"
+
+
+#: After these, nothing more becomes of a task in its attempt.
+ENDED = frozenset({EventName.PUBLISHED, EventName.FAILED, EventName.LOST})
+
+
 @dataclass(frozen=True)
 class Event:
-    """One line of a journal; ``task`` is empty for what concerns the whole run."""
+    """One line of a journal.
+
+    ``task`` is a group's label, or a site's name, where it has no colon, and empty for the whole run.
+    ``event`` is an `EventName`, or a name that only a later release knows.
+    """
 
     v: int
     t: str
@@ -31,10 +75,15 @@ class Event:
     event: str
     detail: Mapping[str, Any]
 
+    @property
+    def of_task(self) -> bool:
+        """Whether the event is of a task, and not of a group, a site or the run."""
+        return ":" in self.task
 
-#: Attempts, and tokens, of a run are fewer.
+
+#: Bound of attempts and of tokens.
 MOST = 1_000_000
-#: What a line must have, to be an event.
+#: Fields of an event, and their types.
 NEEDS = {
     **dict.fromkeys(("v", "attempt", "token"), int),
     **dict.fromkeys(("t", "run", "task", "site", "event"), str),
@@ -43,23 +92,23 @@ NEEDS = {
 
 
 class Journals:
-    """All journals of a run, read from where the last reading ended.
+    """All journals of a run, each read on from the end of the last reading.
 
-    A writer that was killed may have left half a line: it is not an event
-    until its newline is there.  A line that is damaged costs that line alone.
+    A killed writer may leave half a line, which is no event until its newline
+    is there.  A damaged line costs that line alone.
 
     Parameters
     ----------
     folder : `Path`
         ``<submitPath>/journal``.
     known : mapping
-        How far each file was read before, byte, by its name.
+        By file name, bytes that were read before.
     """
 
     def __init__(self, folder: Path, known: Mapping[str, int] | None = None) -> None:
         self._folder = folder
         self._offsets: dict[str, int] = {str(folder / name): offset for name, offset in (known or {}).items()}
-        #: By file, lines of another version than this one's: they are no events here.
+        #: By file, number of lines of another version: they are no events here.
         self.foreign: Counter[str] = Counter()
 
     def _offset(self, path: str) -> int:
@@ -67,11 +116,11 @@ class Journals:
 
     @property
     def read(self) -> dict[str, int]:
-        """How far each file was read, byte, by its name."""
+        """By file name, bytes that were read."""
         return {os.path.basename(path): offset for path, offset in self._offsets.items()}
 
     def grown(self) -> bool:
-        """Whether there is something new."""
+        """Whether any file has grown."""
         return bool(self._grown(closely=False))
 
     def _grown(self, closely: bool) -> list[str]:
@@ -82,12 +131,12 @@ class Journals:
         return sorted(e.path for e in files if closely or e.stat().st_size != self._offset(e.path))
 
     def new(self, closely: bool = False) -> Iterator[Event]:
-        """Events written since the last call; in order within a file.
+        """Read the events written since the last call; in order within a file.
 
         Parameters
         ----------
         closely : `bool`
-            Open every file, whatever its size: on a shared file system a size may be an old one.
+            Open every file, whatever its size: a shared file system may show an old size.
         """
         for path in self._grown(closely):
             offset, text = _after(path, self._offset(path))
@@ -95,14 +144,14 @@ class Journals:
             self._offsets[path] = offset + len(whole)
             if not whole:
                 continue
-            try:  # in one go: a third of the time
+            try:  # all lines at once take a third of the time
                 found = [Event(**plain) for plain in json.loads(b"[" + b",".join(whole.splitlines()) + b"]")]
             except (ValueError, TypeError, RecursionError):
                 found = []
             yield from found if found and all(map(_sound, found)) else self._one_by_one(path, offset, whole)
 
     def _one_by_one(self, path: str, offset: int, text: bytes) -> Iterator[Event]:
-        """The events among some lines of a file, one of them damaged or another version's; see `campaign.lines`."""
+        """Read the events among lines of which some are damaged, or of another version; see `campaign.lines`."""
         with open(path, "rb") as file:
             before = file.read(offset).count(b"\n")
         for number, line in enumerate(text.splitlines(), before + 1):
@@ -119,21 +168,21 @@ class Journals:
                 lines.leave_out(path, number, wrong or "its attempt or token is no number of one")
 
     def require_all_known(self) -> None:
-        """Refuse to go on with a run of which another version knows more.
+        """Refuse a run that another version has written to.
 
         Raises
         ------
         ConfigurationError
-            There were lines of another version.
+            Some lines are of another version.
         """
         if self.foreign:
             path, many = next(iter(self.foreign.items()))
-            do = "another release of drp-campaign has made this run: go on with it by that one"
+            do = "another release of drp-campaign has made this run: resume it with that release"
             raise ConfigurationError(f"{many} lines are not of version {VERSION}", where=path, do=do)
 
 
 def _sound(event: Event) -> bool:
-    """Whether what is folded is of the types that it must be of, and within what the index holds."""
+    """Whether the fields that are folded have their types, and numbers that the index can store."""
     order = (event.attempt, event.token)
     return (
         event.v == VERSION
@@ -144,7 +193,7 @@ def _sound(event: Event) -> bool:
 
 
 def _after(path: str, offset: int) -> tuple[int, bytes]:
-    """What a file has from a line's beginning on; all of it where another file was put in its place."""
+    """Read a file from the beginning of a line on; all of it where the file was replaced."""
     with open(path, "rb") as file:
         file.seek(max(0, offset - 1))
         if offset and file.read(1) != b"\n":
@@ -154,12 +203,12 @@ def _after(path: str, offset: int) -> tuple[int, bytes]:
 
 
 def read(folder: Path) -> list[Event]:
-    """All events of a run, by time."""
+    """Read all events of a run, sorted by time."""
     return sorted(Journals(folder).new(), key=lambda e: e.t)
 
 
 class DriverJournal:
-    """The driver's own file in the journal folder; half a line that an earlier driver has left is none, and goes."""
+    """The driver's own file in the journal folder; half a line that an earlier driver has left is cut off."""
 
     def __init__(self, folder: Path, run: str, site: str = "local", token: int = 1) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,12 +219,12 @@ class DriverJournal:
         _whole_lines(self._path)
 
     def write(self, event: str, detail: Mapping[str, Any], task: str = "", attempt: int = 1) -> Event:
-        """Append one event, see it on disk, and give it back."""
+        """Append one event, wait until it is on disk, and return it."""
         return self.write_all(event, {task: detail}, attempt)[0]
 
     def write_all(self, event: str, details: Mapping[str, Mapping[str, Any]], attempt: int = 1) -> list[Event]:
-        """Append the same event of many tasks, each with its detail; see them on disk at once."""
-        when, about = now(), (attempt, self._site, self._token, event)
+        """Append one event for many tasks, each with its detail; wait until all are on disk."""
+        when, about = now(), (attempt, self._site, self._token, EventName(event))
         entries = [Event(VERSION, when, self._run, task, *about, dict(detail)) for task, detail in details.items()]
         text = "".join(json.dumps(asdict(entry), separators=(",", ":")) + "\n" for entry in entries)
         lines.append(self._path, text.encode())
@@ -183,6 +232,6 @@ class DriverJournal:
 
 
 def _whole_lines(path: Path) -> None:
-    """Cut off what follows the last newline."""
+    """Cut off the text after the last newline."""
     if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
         os.truncate(path, text.rfind(b"\n") + 1)

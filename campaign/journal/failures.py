@@ -1,4 +1,4 @@
-"""What went wrong in a run: failures that are alike told once, with how many, where, and how to look closer."""
+"""Failures of a run: alike ones are told once, with their number, their place, and a command that looks closer."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from campaign.home import Home
 from campaign.journal.index import Index, asked
 from campaign.wording import command
 
-#: Of a log that is shown.
+#: Lines of a log that are shown.
 LAST = 10
-#: What differs between failures that are alike: paths, numbers, names of detectors in them.
+#: Differences between failures that are alike: paths, numbers, names of detectors in them.
 _PATH, _NUMBER = re.compile(r"(?:/[^\s:,'\"]+)+"), re.compile(r"\d[\d.]*")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Failures that are alike.
+    """A group of failures that are alike.
 
     Parameters
     ----------
     cause, error : `str`
-        The first's words.
+        Words of the first.
     tasks : `list` [`str`]
     detectors, exposures : `str`
-        Those that the tasks name, ranges written short.
+        Numbers that the tasks name, ranges written short.
     log : `str`
-        Of the first; empty where there is none.
+        Log of the first; empty where there is none.
     last : `list` [`str`]
-        That log's last lines.
+        Last lines of the log.
     again : `str`
-        The command that makes the first by hand.
+        Command that makes the first by hand.
     """
 
     cause: str
@@ -65,7 +65,7 @@ def _alike(error: str) -> str:
 
 
 def failures(home: Home, entry: Mapping[str, Any]) -> list[Failure]:
-    """Group a run's failures by cause and first line; those that struck most tasks first."""
+    """Group a run's failures by cause and first line; the largest groups come first."""
 
     def ask(index: Index) -> list[dict[str, Any]]:
         index.refresh(entry["run"])
@@ -96,7 +96,7 @@ def _failure(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Fai
 
 
 def log_of(folder: Path, task: str) -> Path | None:
-    """The log of a task's or group's newest job: of quanta that of the workers that was written to last."""
+    """Find the log of a task's or group's newest job; for quanta, the workers' log that was written to last."""
     label = task.partition(":")[0]
     own = [
         path for path in (folder / "logs").glob("*.log") if re.fullmatch(rf"{re.escape(label)}\.\d+\.log", path.name)

@@ -11,17 +11,19 @@ from typing import Any
 from campaign.console import say
 from campaign.errors import UsageError
 from campaign.home import Home
-from campaign.journal.books import Books
+from campaign.journal.books import Books, decisions
+from campaign.journal.events import Decision
 from campaign.wording import command
 
-DECISIONS = {"accepted": "accept", "rejected": "reject"}
-#: How a command was recorded that was started as a module.
+#: The command behind a decision.
+DECISIONS: Mapping[str, str] = {Decision.ACCEPTED: "accept", Decision.REJECTED: "reject"}
+#: Begins the line of a command that was started as a module.
 MODULE = "__main__.py "
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose step a run was made for: the campaign's name, the step, and its RERUN."""
+    """The step that a run was made for: the campaign's name, the step's, and its RERUN."""
 
     campaign: str
     step: str
@@ -29,12 +31,12 @@ class Origin:
 
 
 def history(home: Home, ticket: str) -> str:
-    """Write what was done for a ticket, to be attached to it.
+    """Write the record of a ticket, to be attached to it.
 
     Raises
     ------
     UsageError
-        Nothing was recorded for it.
+        Nothing was recorded for the ticket.
     """
     commands = home.history()
     entries = [e for e in commands if e["ticket"] == ticket]
@@ -66,7 +68,7 @@ def _time(entry: Mapping[str, Any]) -> str:
 
 
 def _lines(books: Books) -> list[dict[str, Any]]:
-    """A campaign's decisions; none where its journal may not be read, which is said."""
+    """Read a campaign's decisions; where its journal may not be read, say so and give none."""
     try:
         return books.lines()
     except OSError as error:
@@ -75,7 +77,7 @@ def _lines(books: Books) -> list[dict[str, Any]]:
 
 
 def _decisions(home: Home, ticket: str) -> Iterator[dict[str, Any]]:
-    """What was decided at the gates of the ticket's campaigns, as entries of the record."""
+    """Give the decisions at the gates of the ticket's campaigns, as entries of the record."""
     for name, journal in home.campaigns.items():
         books = Books(journal.parent)
         if books.variables().get("TICKET", ticket if f".{ticket}." in name else "") != ticket:
@@ -94,23 +96,19 @@ def _decisions(home: Home, ticket: str) -> Iterator[dict[str, Any]]:
 
 
 def _origins(home: Home) -> dict[str, Origin]:
-    """By run, the step that it was made for."""
+    """Find the step that each run was made for."""
     found: dict[str, Origin] = {}
     nonces: dict[str, Origin] = {}
     for name, journal in home.campaigns.items():
-        steps: dict[str, Origin] = {}
-        for line in _lines(Books(journal.parent)):
-            if line["event"] == "begun":
-                steps[line["step"]] = Origin(name, line["step"], line["rerun"])
-                nonces[line.get("nonce", "")] = steps[line["step"]]
-            elif line.get("run") and line["step"] in steps:
-                found.setdefault(line["run"], steps[line["step"]])
+        decided = decisions(_lines(Books(journal.parent)))
+        nonces |= {nonce: Origin(name, *key) for key, some in decided.nonces.items() for nonce in some}
+        found = {run: Origin(name, *key) for run, key in decided.origins.items()} | found
     given = {entry["run"]: entry["nonce"] for entry in home.runs() if entry.get("nonce")}
     return found | {run: nonces[nonce] for run, nonce in given.items() if nonce in nonces}
 
 
 def _variables(home: Home, name: str) -> str:
-    """What the submissions of a campaign were made with: to be given before their commands."""
+    """Write the variables that the submissions of a campaign need before their commands."""
     variables = Books(home.campaigns[name].parent).variables()
     lines = [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
     return "\n".join([f"## Campaign {name}\n", "Its submissions were made with:\n", *_block("\n".join(lines))]) + "\n"

@@ -1,29 +1,29 @@
-"""The index: what the journals of all runs say, in a database that may be thrown away and is made again from them.
+"""The index: the journals of all runs folded into a database, which may be thrown away and made again from them.
 
-Nothing is decided by it.  Every column is a maximum, a minimum or a sum over
-events, so that it does not matter in which order journals are read; what a task
-has come to follows from the orders (token, attempt) of its events, by the rule
-of `campaign.journal.outcome`.
+No decision rests on it.  Every column is a maximum, a minimum or a sum over
+events (`campaign.journal.outcome.TaskRecord`), so that journals may be read in any
+order; the state of a task follows from the orders (token, attempt) of its events.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from campaign.console import say
+from campaign.console import repeating, say
 from campaign.errors import CampaignError, ConfigurationError, TransientError
 from campaign.home import Home
 from campaign.journal.campaigns import Spoken, refresh_campaigns, spoken, unread
-from campaign.journal.events import MOST, Event, Journals
+from campaign.journal.events import Event, EventName, Journals
 from campaign.journal.locks import alone
+from campaign.journal.outcome import TaskRecord, order
 from campaign.journal.plan import undisturbed
 from campaign.journal.tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
 from campaign.killpoints import reach
@@ -32,52 +32,40 @@ from campaign.lines import lacking, leave_out
 T = TypeVar("T")
 
 SQLITE = "sqlite:///"
-#: What a database takes for a whole number.
-LARGEST = 2**31
-#: Second that a writer waits for another one.
+#: Time that a writer waits for another, second.
 BUSY_S = 30.0
-#: Second that a server is given to answer.
+#: Time that a server has to answer, second.
 ANSWERS_S = 10
-#: What SQLite says of a file that is none of its databases, or a damaged one.
+#: Words of SQLite about a file that is no database, or a damaged one.
 DAMAGED = ("not a database", "malformed", "file is encrypted")
-#: How often the index follows a run that is being made, second.
+#: Time between two updates of the index while a run is made, second.
 FOLLOW_S = 2.0
-#: File systems of several machines, on which SQLite's locks and shared memory are not to be relied on.
+#: File systems of several machines, where SQLite's locks and shared memory are not reliable.
 NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "fuse.")
-#: Of PostgreSQL: who writes holds it.
+#: Advisory lock of PostgreSQL that a writer holds.
 LOCK = 7_201_116
-#: What is asked of a group of a plan.
+#: Fields of a plan's group that the index needs, and their types.
 GROUP = {"label": str, "kind": str, "ranks": int, "tasks": int}
-FAILED_EVENTS = ("failed", "lost")
-
-_EMPTY: Mapping[str, Any] = {
-    **dict.fromkeys(("withdrawn", "published", "failed", "started", "tries", "rss_mib"), 0),
-    **dict.fromkeys(("site", "began", "ended", "cause", "error"), ""),
-    **dict.fromkeys(("cpu_s", "wall_s"), 0.0),
-}
-
-
-def order(event: Event) -> int:
-    """What was before what, of one task."""
-    return event.token * MOST + event.attempt
+#: Columns of a task's row that its events decide.
+RECORD = tuple(one.name for one in fields(TaskRecord))
 
 
 def state() -> sa.Case[str]:
-    """What a task has come to, in SQL; needs `TASKS` joined with `GROUPS`."""
+    """Derive the state of a task, in SQL; needs `TASKS` joined with `GROUPS`."""
     t, submitted = TASKS.c, sa.func.coalesce(GROUPS.c.submitted, 0)
     failed = sa.and_(t.failed > t.withdrawn, t.failed >= t.started, t.failed >= submitted, t.failed > 0)
     running = sa.and_(t.started > t.withdrawn, t.started >= submitted, t.started > 0)
     return sa.case(
-        (t.published > t.withdrawn, "published"),
-        (sa.and_(failed, t.cause == "lost"), "lost"),
-        (failed, "failed"),
+        (t.published > t.withdrawn, EventName.PUBLISHED.value),
+        (sa.and_(failed, t.cause == EventName.LOST.value), EventName.LOST.value),
+        (failed, EventName.FAILED.value),
         (running, "running"),
         else_="waiting",
     )
 
 
 def place(home: Home, environment: Mapping[str, str] = os.environ) -> str:
-    """The database's URL: ``CAMPAIGN_DB`` (a URL, or a path), else a file in the home.
+    """Choose the database's URL: ``CAMPAIGN_DB`` (a URL, or a path), else a file in the home.
 
     Raises
     ------
@@ -99,7 +87,7 @@ def place(home: Home, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def _file_system(path: Path) -> str:
-    """The kind of the file system that a path is, or will be, on."""
+    """Find the kind of the file system that holds a path, or will hold it."""
     path = path.absolute()
     while not path.exists():
         path = path.parent
@@ -137,7 +125,7 @@ class Index:
         self._require_schema()
 
     def _require_schema(self) -> None:
-        """Make the tables; those of another schema are thrown away."""
+        """Make the tables; throw away those of another schema."""
         with self._engine.begin() as connection:
             self._alone(connection)
             if sa.inspect(connection).has_table("versions"):
@@ -157,11 +145,11 @@ class Index:
             connection.execute(sa.insert(VERSIONS).values(number=SCHEMA))
 
     def close(self) -> None:
-        """Let the database go."""
+        """Close the database."""
         self._engine.dispose()
 
     def refresh(self, run: str | None = None) -> int:
-        """Read what the journals have gained, of one run or of all; give the number of events."""
+        """Read the new events of one run's journals, or of all; give their number."""
         entries = [entry for entry in self._home.runs() if run in (None, entry["run"])]
         found = sum(self._refresh(entry) if run else self._refreshed(entry) for entry in entries)
         if run is None and self._home.campaigns:
@@ -171,7 +159,7 @@ class Index:
         return found
 
     def _refreshed(self, entry: Mapping[str, Any]) -> int:
-        """See `refresh`; a run that may not be read, as another operator's, costs that run alone."""
+        """Refresh one run; a run that may not be read (another operator's, say) costs that run alone."""
         try:
             return self._refresh(entry)
         except OSError as error:
@@ -202,7 +190,7 @@ class Index:
         return len(events)
 
     def _alone(self, connection: sa.Connection) -> None:
-        """Have others that would write wait from here on."""
+        """Make other writers wait until the end of the transaction."""
         if self._engine.dialect.name == "sqlite":
             connection.execute(sa.text("BEGIN IMMEDIATE"))
         else:
@@ -212,21 +200,23 @@ class Index:
         run = entry["run"]
         replace_rows(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
         groups = {row["label"]: row for row in _rows(connection, GROUPS, run)} or dict(_planned(run, folder))
-        names = {event.task for event in events if ":" in event.task}
-        tasks = {row["task"]: row for row in _rows(connection, TASKS, run, names)}
+        tasks = {event.task: TaskRecord() for event in events if event.of_task}
+        tasks |= {
+            row["task"]: TaskRecord(**{name: row[name] for name in RECORD})
+            for row in _rows(connection, TASKS, run, tasks)
+        }
         for event in events:
-            if event.event == "submitted" and event.task in groups:
+            if event.of_task:
+                tasks[event.task].fold(event)
+            elif event.event == EventName.SUBMITTED and event.task in groups:
                 groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
-            elif ":" in event.task:
-                row = tasks.setdefault(event.task, {"run": run, "task": event.task, **_EMPTY})
-                _fold(row, event)
         replace_rows(connection, GROUPS, list(groups.values()))
-        replace_rows(connection, TASKS, [tasks[name] for name in names])
+        rows = [{"run": run, "task": task, "label": task.partition(":")[0], **asdict(tasks[task])} for task in tasks]
+        replace_rows(connection, TASKS, rows)
 
-    # Questions
-
+    # Queries
     def groups(self, run: str) -> list[dict[str, Any]]:
-        """By label, in the plan's order: tasks by state, times, and what they took."""
+        """Sum up the groups, in the plan's order: tasks by state, times, and resources used."""
         t = TASKS.c
         done = sa.case((t.published > t.withdrawn, 1), else_=0)
         wanted = (
@@ -246,7 +236,7 @@ class Index:
         return [{**group, "states": [row for row in rows if row["label"] == group["label"]]} for group in plan]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By run, tasks by state."""
+        """Count the tasks of every run by state."""
         both = sa.outerjoin(TASKS, GROUPS, _same_group())
         wanted = sa.select(TASKS.c.run, state().label("state"), sa.func.count()).select_from(both)
         found: dict[str, dict[str, int]] = {}
@@ -256,12 +246,14 @@ class Index:
         return found
 
     def campaigns(self) -> list[Spoken]:
-        """What was said last of every step of every campaign that is still there."""
+        """Give the last event of every step of every campaign that is still there."""
         with self._engine.connect() as connection:
             return spoken(connection, self._home)
 
-    def failures(self, run: str, states: Sequence[str] = ("failed",), most: int | None = None) -> list[dict[str, Any]]:
-        """Failed tasks, by default not those that only wait for one."""
+    def failures(
+        self, run: str, states: Sequence[str] = (EventName.FAILED,), most: int | None = None
+    ) -> list[dict[str, Any]]:
+        """List failed tasks, by default without those that a failed dependency has cost."""
         wanted = (
             sa.select(TASKS, state().label("state"))
             .select_from(sa.outerjoin(TASKS, GROUPS, _same_group()))
@@ -278,7 +270,7 @@ def _same_group() -> sa.ColumnElement[bool]:
 
 
 def _prepare(connection: Any, record: Any) -> None:
-    """Have readers of SQLite never block the writer, and transactions begin where we say so."""
+    """Set SQLite so that readers never block the writer, and transactions begin only where this module begins them."""
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")  # what is lost in a power cut is read again
@@ -295,7 +287,7 @@ def _rows(
 
 
 def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What the plan says of its groups."""
+    """Read the groups of a run's plan."""
     path = folder / "groups.json"
     try:
         groups = json.loads(path.read_text())
@@ -312,47 +304,16 @@ def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield group["label"], {"run": run, "number": number, "submitted": 0, **{key: group[key] for key in GROUP}}
 
 
-def _fold(row: dict[str, Any], event: Event) -> None:
-    """Take an event of a task into its row."""
-    when, detail = order(event), event.detail
-    row["label"] = event.task.partition(":")[0]
-    if event.event == "started":
-        row["started"], row["tries"] = max(row["started"], when), row["tries"] + 1
-        row["began"] = min(row["began"] or event.t, event.t)
-    elif event.event == "withdrawn":
-        row["withdrawn"] = max(row["withdrawn"], when)
-    elif event.event == "published":
-        row["ended"] = max(row["ended"], event.t)
-        if when > row["published"]:
-            row |= {"published": when, "site": event.site}
-            row |= {key: _number(detail.get(key), row[key]) for key in ("cpu_s", "wall_s", "rss_mib")}
-    elif event.event in FAILED_EVENTS:
-        cause = _text(detail.get("cause", "")) if event.event == "failed" else "lost"
-        error = _text(detail.get("error", ""))
-        row["ended"] = max(row["ended"], event.t)
-        if (when, cause, error) > (row["failed"], row["cause"], row["error"]):
-            row |= {"failed": when, "site": event.site, "cause": cause, "error": error}
-
-
-def _number(value: Any, instead: float) -> float:
-    return value if isinstance(value, (int, float)) and abs(value) < LARGEST else instead
-
-
-def _text(value: Any) -> str:
-    """What PostgreSQL takes for a text too."""
-    return str(value).replace("\0", "")
-
-
 @contextmanager
 def opened(home: Home) -> Iterator[Index]:
-    """Open the index of a home, made where there is none.
+    """Open the index of a home; make one where there is none.
 
     Raises
     ------
     DamagedIndex
-        It cannot be read; see `asked`.
+        The file cannot be read; see `asked`.
     ConfigurationError, TransientError
-        It cannot be where it shall be; its server does not answer.
+        The place cannot be used; the server does not answer.
     """
     url = place(home)
     try:
@@ -372,7 +333,7 @@ class DamagedIndex(TransientError):
 
 
 def _told(url: str, said: str) -> CampaignError:
-    """Say what the database said of itself."""
+    """Turn the database's complaint into an error for the operator."""
     where, what = sa.make_url(url).render_as_string(hide_password=True), said.partition("\n")[0]
     if not url.startswith("sqlite"):
         do = "look whether the server runs, then give the same command again; or unset CAMPAIGN_DB"
@@ -387,7 +348,7 @@ def _told(url: str, said: str) -> CampaignError:
 
 
 def asked(home: Home, question: Callable[[Index], T]) -> T:
-    """Ask the index of a home something; one that is damaged is thrown away, and made again from the journals.
+    """Query the index of a home; throw away a damaged one, and make it again from the journals.
 
     Raises
     ------
@@ -404,7 +365,7 @@ def asked(home: Home, question: Callable[[Index], T]) -> T:
 
 
 def _throw_away(home: Home, error: DamagedIndex) -> None:
-    """Remove the file of an index, unless another has made it again meanwhile."""
+    """Remove the file of an index, unless another process has made it again meanwhile."""
     path = Path(place(home).removeprefix(SQLITE))
     with alone(path.with_name(f"{path.name}.lock"), f"the index {path}"):
         with suppress(DamagedIndex), opened(home) as index:
@@ -416,7 +377,7 @@ def _throw_away(home: Home, error: DamagedIndex) -> None:
 
 
 def update(home: Home, run: str) -> str:
-    """Bring the index of a run up to date; say why that cannot be: the run does not end for it."""
+    """Bring the index of a run up to date; return the reason where that fails, since the run does not end for it."""
     try:
         asked(home, lambda index: index.refresh(run))
     except (sa.exc.SQLAlchemyError, CampaignError, OSError) as error:
@@ -426,17 +387,10 @@ def update(home: Home, run: str) -> str:
 
 @contextmanager
 def followed(home: Home, run: str) -> Iterator[None]:
-    """Keep the index of a run up to date while it is made: who asks how it stands has nothing to wait for."""
-    stop = threading.Event()
+    """Keep the index of a run up to date while the run is made, so that a status query need not wait."""
 
     def follow() -> None:
-        while not stop.wait(FOLLOW_S):
-            update(home, run)
+        update(home, run)
 
-    thread = threading.Thread(target=follow, name="index", daemon=True)
-    thread.start()
-    try:
+    with repeating(follow, FOLLOW_S, leave=FOLLOW_S):  # an update that waits for a database is left behind
         yield
-    finally:
-        stop.set()
-        thread.join(FOLLOW_S)  # one that waits for a database is not waited for

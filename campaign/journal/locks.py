@@ -1,8 +1,8 @@
-"""One at a time: locks between processes, and between the machines that share a file system.
+"""Locks between processes, and between the machines that share a file system.
 
-A lock is ``flock`` on a file that stays where it is; Linux carries it over NFS
-and, mounted with ``flock``, over Lustre.  It is gone with the process that holds
-it, however that ends.  What the file says is who had it last: for those who wait.
+A lock is ``flock`` on a file that is never removed; Linux carries it over NFS
+and, mounted with ``flock``, over Lustre.  It ends with the process that holds
+it, however that ends.  The file names the last holder, for those who wait.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from campaign.console import patience
 from campaign.errors import ConfigurationError, TransientError
 from campaign.journal import claim
 
-#: Before it is said who is waited for, and then again, second.
+#: Wait before the lock's owner is named, and between two times, second.
 FIRST_S, AGAIN_S = 1.0, 60.0
 _threads: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 _depth: defaultdict[str, int] = defaultdict(int)
@@ -30,16 +31,16 @@ _depth: defaultdict[str, int] = defaultdict(int)
 
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
-    """Be the only one, of all processes of all machines, who does something; waits, and says for whom.
+    """Hold a lock that one process of all machines can hold; wait for it, and name its holder meanwhile.
 
-    A thread that has the lock already goes on.
+    A thread that holds the lock already need not wait.
 
     Parameters
     ----------
     path : `Path`
-        The lock's file, made where there is none.
+        The lock's file; made where there is none.
     what : `str`
-        What is waited for, for messages: ``the repository /data/repo``.
+        Subject of the lock, for messages: ``the repository /data/repo``.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
             return
         handle = _opened(path)
         try:
-            while not _lock(handle, path, what):  # another file was put in its place meanwhile
+            while not _lock(handle, path, what):  # the file was replaced meanwhile
                 os.close(handle)
                 handle = _opened(path)
             _depth[key] += 1
@@ -66,7 +67,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
 
 
 def _opened(path: Path) -> int:
-    """Open a lock's file; who may write its folder may lock it."""
+    """Open a lock's file; anybody who may write to its folder may lock it."""
     try:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -88,13 +89,18 @@ def _existing(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
+def _waiting(path: Path, what: str) -> str:
+    owner = claim.parse(path)
+    return f"waiting for {what}: {owner.text if owner else 'somebody'} decides on it"
+
+
 def _lock(handle: int, path: Path, what: str) -> bool:
-    """Lock an open file; whether it is the one of its name still."""
+    """Lock an open file; whether it still has its name."""
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with _telling(path, what):
+            with patience(lambda: _waiting(path, what), first=FIRST_S, again=AGAIN_S):
                 fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
@@ -104,29 +110,7 @@ def _lock(handle: int, path: Path, what: str) -> bool:
                 do="mount it with flock (Lustre), or with lockd (NFS)",
             ) from error
         raise TransientError(f"cannot be locked: {error.strerror}", where=str(path)) from error
-    with suppress(OSError):  # it is for others to read
+    with suppress(OSError):  # only those who wait read it
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(claim.mine())).encode(), 0)
     return claim.is_at(handle, path)
-
-
-@contextmanager
-def _telling(path: Path, what: str) -> Iterator[None]:
-    stop = threading.Event()
-
-    def tell() -> None:
-        from campaign.console import say
-
-        pause = FIRST_S
-        while not stop.wait(pause):
-            owner = claim.parse(path)
-            say(f"waiting for {what}: {owner.text if owner else 'somebody'} decides on it")
-            pause = AGAIN_S
-
-    thread = threading.Thread(target=tell, name="lock", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

@@ -1,17 +1,96 @@
-"""What became of a plan's tasks, folded from its journals' events."""
+"""Fold the events of a run: a record of each task, and the outcome of the plan."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from campaign.journal.events import Event
+from campaign.journal.events import MOST, Event, EventName
+from campaign.lines import parse
+
+#: Largest whole number that a database stores.
+LARGEST = 2**31
+
+
+def order(event: Event) -> int:
+    """Rank an event among those of its task: by token, then by attempt."""
+    return event.token * MOST + event.attempt
+
+
+@dataclass(slots=True)
+class TaskRecord:
+    """What the journals say of one task: maxima, minima and sums, so that events may come in any order.
+
+    Parameters
+    ----------
+    withdrawn, published, failed, started : `int`
+        `order` of the latest such event; 0 for none.
+    tries : `int`
+    site, cause, error : `str`
+        Of the latest result; a task that a failed dependency has cost has the cause ``lost``.
+    began, ended : `str`
+        ISO-8601, UTC.
+    cpu_s, wall_s : `float`
+        Second.
+    rss_mib : `int`
+    """
+
+    withdrawn: int = 0
+    published: int = 0
+    failed: int = 0
+    started: int = 0
+    tries: int = 0
+    site: str = ""
+    began: str = ""
+    ended: str = ""
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    rss_mib: float = 0
+    cause: str = ""
+    error: str = ""
+
+    @property
+    def stands(self) -> bool:
+        """Whether the task is published, and was not withdrawn since."""
+        return self.published > self.withdrawn
+
+    def fold(self, event: Event) -> None:
+        """Take an event of the task in."""
+        when, detail = order(event), event.detail
+        match event.event:
+            case EventName.STARTED:
+                self.started, self.tries = max(self.started, when), self.tries + 1
+                self.began = min(self.began or event.t, event.t)
+            case EventName.WITHDRAWN:
+                self.withdrawn = max(self.withdrawn, when)
+            case EventName.PUBLISHED:
+                self.ended = max(self.ended, event.t)
+                if when > self.published:
+                    self.published, self.site = when, event.site
+                    for name in ("cpu_s", "wall_s", "rss_mib"):
+                        setattr(self, name, _number(detail.get(name), getattr(self, name)))
+            case EventName.FAILED | EventName.LOST:
+                cause = _text(detail.get("cause", "")) if event.event == EventName.FAILED else str(EventName.LOST)
+                error = _text(detail.get("error", ""))
+                self.ended = max(self.ended, event.t)
+                if (when, cause, error) > (self.failed, self.cause, self.error):
+                    self.failed, self.site, self.cause, self.error = when, event.site, cause, error
+
+
+def _number(value: Any, instead: float) -> float:
+    return value if isinstance(value, (int, float)) and abs(value) < LARGEST else instead
+
+
+def _text(value: Any) -> str:
+    """A text that PostgreSQL stores too."""
+    return str(value).replace("\0", "")
 
 
 @dataclass
 class Outcome:
-    """What became of a plan's tasks.
+    """Outcome of a plan's tasks.
 
     Parameters
     ----------
@@ -20,14 +99,14 @@ class Outcome:
     failed : `dict`
         By task, why.
     skipped : `dict`
-        By task, the task that it waited for in vain.
+        By task, the dependency that failed, or words that name it.
     causes : `dict`
         By failed task: ``data``, ``memory``, ...
     attempts : `dict`
         By group, the highest number of an attempt.
     jobs : `dict`
-        By group, what is known of its last job: ``name``, ``resources``, the scheduler's ``job``, its death's
-        ``cause`` and ``code``.
+        By group, its last job: ``name``, ``resources``, the scheduler's ``job``, the ``cause`` and ``code`` of its
+        death.
     drained : `bool`
         The run was ended before everything was begun.
     token : `int`
@@ -42,8 +121,7 @@ class Outcome:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     drained: bool = False
     token: int = 1
-    _made: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _withdrawn: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _records: dict[str, TaskRecord] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -51,31 +129,57 @@ class Outcome:
         return not self.failed and not self.skipped and not self.drained
 
     def fold(self, event: Event) -> None:
-        """Take an event in; a task is published for ever, unless the driver withdraws it.
+        """Take an event in; a published task stays published, unless the driver withdraws it.
 
-        The journals' files may come in any order: tokens and attempts say what was before what.
+        The journals' files may come in any order: `order` says which event of a task is the latest.
         """
-        group, when = event.task.partition(":")[0], (event.token, event.attempt)
+        group = event.task.partition(":")[0]
         self.attempts[group] = max(self.attempts.get(group, 0), event.attempt if event.task else 0)
         self.token = max(self.token, event.token)
-        if event.event == "published" and when > self._withdrawn.get(event.task, (0, 0)):
-            if when > self._made.get(event.task, (0, 0)):
-                self.published[event.task], self._made[event.task] = event.detail, when
-            self.forget(event.task)
-        elif event.event == "withdrawn":
-            self._withdrawn[event.task] = max(when, self._withdrawn.get(event.task, (0, 0)))
-            if self._made.get(event.task, (0, 0)) <= when:
-                self.published.pop(event.task, None)
-                self._made.pop(event.task, None)
-        elif event.event == "failed" and event.task and event.task not in self.published:
-            self.failed[event.task] = str(event.detail.get("error", "no word of why"))
-            self.causes[event.task] = str(event.detail.get("cause", ""))
-        elif event.event == "submitted":
+        if event.of_task:
+            self._fold_task(event)
+        elif event.event == EventName.SUBMITTED:
             self.jobs[event.task] = dict(event.detail)
-        elif event.event in ("queued", "died") and event.task in self.jobs:
+        elif event.event in (EventName.QUEUED, EventName.DIED) and event.task in self.jobs:
             self.jobs[event.task] |= event.detail
+
+    def _fold_task(self, event: Event) -> None:
+        task, name = event.task, event.event
+        record = self._records.setdefault(task, TaskRecord())
+        before = record.published
+        record.fold(event)
+        if not record.stands:
+            self.published.pop(task, None)
+        elif name == EventName.PUBLISHED:
+            if record.published > before:
+                self.published[task] = event.detail
+            self.forget(task)
+        if task in self.published:
+            return
+        if name == EventName.FAILED:
+            self.failed[task] = record.error or "no word of why"
+            self.causes[task] = record.cause
+        elif name == EventName.LOST:
+            self.skipped.setdefault(task, record.error)
 
     def forget(self, task: str) -> None:
         """Take a failure back: the task is, or was, tried again."""
         for known in (self.failed, self.skipped, self.causes):
             known.pop(task, None)
+
+
+def last_state(folder: Path) -> str:
+    """State that the last driver of a run's folder left; empty while one is at work, or none ever was.
+
+    Returns
+    -------
+    state : `str`
+        done, failed, cancelled or drained.
+    """
+    path = folder / "journal" / "driver.jsonl"
+    text = path.read_bytes() if path.exists() else b""
+    found = [parse(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]
+    names = (EventName.STARTED, EventName.DONE, EventName.FAILED)
+    ends = [one for one in found if isinstance(one, dict) and one.get("event") in names]
+    detail = ends[-1].get("detail") if ends else None
+    return str(detail["state"]) if isinstance(detail, dict) and "state" in detail else ""

@@ -1,4 +1,4 @@
-"""The frozen plan: what will be made, from what, where it will lie, who waits for whom."""
+"""The frozen plan: products, their inputs and final paths, and the order of the tasks that make them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from campaign.jobs.file import JobTask, write_text
 from campaign.lines import lacking
 
 VERSION = 1
-#: What a plan must have, as what.
+#: Fields of a plan, and their types.
 NEEDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("run", "instrument", "ticket", "repository", "output", "output_run", "submit_path"), str),
     **dict.fromkeys(("inputs", "groups", "notes"), (list, tuple)),
     **dict.fromkeys(("camera", "files"), dict),
 }
-#: A card that names the RUN of what a product is made from.
+#: A card that names the RUN of an input calibration.
 SOURCE = re.compile(r"CALIB_\w+_RUN")
 
 
@@ -37,7 +37,7 @@ class Output:
 
 @dataclass(frozen=True)
 class PlanTask:
-    """A task: what its kernel is told, what it makes, and the tasks that it needs."""
+    """A task: its part of the job file, its outputs, and the tasks that it needs."""
 
     job: JobTask
     outputs: Sequence[Output]
@@ -51,12 +51,12 @@ class PlanTask:
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks of one label: a gang or a serial process, which is one job, or quanta, which are many.
+    """Tasks of one label: a gang or a serial process, which is one job, or quanta, which are many jobs.
 
     Parameters
     ----------
     label : `str`
-        The pipeline's.
+        The pipeline's label.
     kernel : `str`
         In `kernels.table`.
     kind : `str`
@@ -64,16 +64,16 @@ class Group:
     ranks : `int`
         MPI ranks; 1 is a plain process.
     fused : sequence of `str`
-        Labels that are done in the same pass.
+        Labels that the kernel runs in the same pass.
     config : `dict`
         The kernel's settings.
     tasks : sequence of `PlanTask`
     needs : sequence of `str`
-        Labels of groups that must be done before.
+        Labels of groups that must be done first.
     resources : `dict`
-        What a site's scheduler is asked for: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job.
+        Requested of a site's scheduler: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job.
     policy : `dict`
-        What is tried again, as the template says: see `campaign.running.retry.Budget`.
+        The template's retries: see `campaign.running.retry.Budget`.
     """
 
     label: str
@@ -92,8 +92,8 @@ class Group:
 class Plan:
     """Everything that a run needs to know, decided before anything runs.
 
-    ``product`` is the dataset type that is made, of frames of the ``kind``
-    bias, dark or flat.  ``calibrations`` are those applied, for a person:
+    ``product`` is the dataset type of the product, and ``kind`` that of its
+    frames: bias, dark or flat.  ``calibrations`` lists the applied ones:
     ``type``, ``run``, ``collection``, ``begin``, ``end`` (`None` where open),
     ``detectors``.
     """
@@ -134,31 +134,31 @@ class Plan:
         return [task for group in self.groups for task in group.tasks]
 
     def wanted(self, dataset_type: str) -> list[Mapping[str, Any]]:
-        """Data IDs of a dataset type that the plan asks for."""
+        """List the data IDs of a dataset type that the plan makes."""
         return [o.data_id for task in self.tasks for o in task.outputs if o.type == dataset_type]
 
     @property
     def made_from(self) -> set[str]:
-        """The RUNs of the calibrations that its products are made from."""
+        """RUNs of the calibrations that the products are made from."""
         shared = {id(task.job.provenance): task.job.provenance for task in self.tasks}
         cards = {str(v) for some in shared.values() for key, v in some.items() if SOURCE.fullmatch(key)}
         return cards | {str(row["run"]) for row in self.calibrations}
 
     def write(self) -> None:
-        """Write ``plan.json`` into the run's folder, and what is asked of it most often as ``groups.json``."""
+        """Write ``plan.json`` into the run's folder, and its most wanted part as ``groups.json``."""
         known = ("label", "kind", "ranks", "needs")
         groups = [{**{key: getattr(g, key) for key in known}, "tasks": len(g.tasks)} for g in self.groups]
         write_text(self.folder / "groups.json", json.dumps(groups))
         write_text(self.folder / "plan.json", json.dumps(self.plain(), separators=(",", ":")))
 
     def plain(self) -> dict[str, Any]:
-        """The JSON document, which `from_plain` reads."""
+        """Give the JSON document, which `from_plain` reads."""
         return {**vars(self), "groups": [_plain_group(group) for group in self.groups]}
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Make a hundred thousand objects that all stay: looking for garbage among them would be half of the time."""
+    """Turn garbage collection off while many lasting objects are made: it would take half of the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -174,7 +174,7 @@ def load(path: Path) -> Plan:
     Raises
     ------
     ConfigurationError
-        Missing, not a plan, or of another version.
+        The file is missing, no plan, or of another version.
     """
     try:
         with undisturbed():
@@ -189,7 +189,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
     Raises
     ------
     ConfigurationError
-        Not a plan, or of another version.
+        The document is no plan, or of another version.
     """
     try:
         if plain["v"] != VERSION:
@@ -202,7 +202,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
 
 
 def _plain_group(group: Group) -> dict[str, Any]:
-    """A group's part of the document: what tasks share of provenance stands once, and they name it by number."""
+    """Write a group's part of the document; provenance that tasks share stands once, and they give its number."""
     shared = {id(task.job.provenance): task.job.provenance for task in group.tasks}
     numbers = {identity: number for number, identity in enumerate(shared)}
     tasks = [_plain_task(task, numbers) for task in group.tasks]

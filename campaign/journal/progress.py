@@ -1,4 +1,4 @@
-"""How one run stands, by label: what is done, what it took, what is left and how long that may take."""
+"""Progress of one run, by label: tasks by state, resources used, and an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 from campaign.home import Home, now
 from campaign.journal import claim
+from campaign.journal.events import ENDED, EventName
 from campaign.journal.index import Index, asked
 from campaign.journal.status import state_of
 
-STATES = ("waiting", "running", "published", "failed", "lost")
-ENDED = ("published", "failed", "lost")
+STATES = ("waiting", "running", EventName.PUBLISHED.value, EventName.FAILED.value, EventName.LOST.value)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How a run stands.
+    """Progress of a run.
 
     Parameters
     ----------
     run, output_run, submit_path : `str`
     state : `str`
-        running, done, failed, cancelled, drained, or lost (its driver is gone without a word).
+        running, done, failed, cancelled, drained, or lost (its driver died without a word).
     made_by : `str` or `None`
-        Who makes it.
+        Owner of the run, while it lives.
     groups : `list` [`dict`]
         By label: ``tasks``, a number for each of `STATES`, ``tries`` beyond the first of each, ``began`` and ``ended``
-        (ISO-8601, UTC), ``wall_s`` between them, ``cpu_s`` and ``rss_mib`` (peak of a rank) of what was published,
-        ``efficiency`` (CPU over wall times ranks) and ``left_s`` (estimate of what is left; `None` where nothing is
-        known).
+        (ISO-8601, UTC), ``wall_s`` between them, ``cpu_s`` and ``rss_mib`` (peak of a rank) of published
+        tasks, ``efficiency`` (CPU over wall times ranks) and ``left_s`` (estimate of the time left; `None` where
+        nothing is known).
     """
 
     run: str
@@ -44,13 +44,13 @@ class Progress:
 
 
 def _seconds(begin: str, end: str) -> float:
-    """Between two times of events."""
+    """Seconds between two times of events."""
     parse = datetime.fromisoformat
     return max(0.0, (parse(end) - parse(begin)).total_seconds()) if begin and end else 0.0
 
 
 def _group(row: Mapping[str, Any], over: bool) -> dict[str, Any]:
-    """One label's line out of the index's rows."""
+    """Sum up one label from the index's rows."""
     states = {name: 0 for name in STATES} | {s["state"]: s["many"] for s in row["states"]}
     seen = sum(states.values())
     states["waiting"] += max(0, row["tasks"] - seen)
@@ -76,7 +76,7 @@ def _group(row: Mapping[str, Any], over: bool) -> dict[str, Any]:
 
 
 def progress(home: Home, entry: Mapping[str, Any]) -> Progress:
-    """See how a run stands; the index is brought up to date first."""
+    """Sum up the progress of a run; bring the index up to date first."""
     folder = Path(entry["submit_path"])
     state, owner = state_of(folder), claim.read(folder)
 

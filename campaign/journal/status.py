@@ -1,4 +1,4 @@
-"""What runs there are and how they stand."""
+"""The runs of a home, and their states."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from campaign.home import Home
 from campaign.journal import claim
 from campaign.journal.campaigns import Spoken
 from campaign.journal.index import Index, asked
-from campaign.lines import parse
+from campaign.journal.outcome import last_state
 
-#: Errors of a run that are told.
+#: Most errors of a run that are listed.
 MOST = 100
 
 
@@ -21,8 +21,8 @@ MOST = 100
 class RunStatus:
     """One run.
 
-    Its ``state`` is running, done, failed, cancelled, drained, lost (its driver is gone without a word), or unknown:
-    its folder may not be read.
+    Its ``state`` is running, done, failed, cancelled, drained, lost (its driver died without a word), or unknown (its
+    folder may not be read).
     """
 
     run: str
@@ -37,20 +37,15 @@ class RunStatus:
 
 
 def state_of(folder: Path) -> str:
-    """What became of the run of a folder, as its last driver said; lost where that is gone without a word."""
-    path = folder / "journal" / "driver.jsonl"
-    text = path.read_bytes() if path.exists() else b""
-    found = [parse(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]
-    ends = [one for one in found if isinstance(one, dict) and one.get("event") in ("started", "done", "failed")]
-    detail = ends[-1].get("detail") if ends else None
-    if isinstance(detail, dict) and "state" in detail:
-        return str(detail["state"])
+    """Find the state of the run of a folder, as its last driver left it; lost where that died without a word."""
+    if state := last_state(folder):
+        return state
     owner = claim.read(folder)
     return "lost" if owner is None or owner.alive is False else "running"
 
 
 def status(home: Home) -> tuple[list[RunStatus], list[Spoken]]:
-    """All runs of a home, newest last, and its campaigns."""
+    """List all runs of a home, newest last, and its campaigns."""
     return asked(home, lambda index: _status(home, index))
 
 
@@ -64,7 +59,7 @@ def _status(home: Home, index: Index) -> tuple[list[RunStatus], list[Spoken]]:
 def _state(folder: Path) -> str:
     try:
         return state_of(folder)
-    except OSError:  # another operator's: said when its journals were looked at
+    except OSError:  # another operator's: reported when its journals were read
         return "unknown"
 
 

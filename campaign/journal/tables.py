@@ -1,4 +1,4 @@
-"""The tables of the index, and how rows are put into them."""
+"""The tables of the index, and the writing of rows."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ CAMPAIGNS = sa.Table(
     sa.Column("offset", sa.BigInteger),
     sa.Column("steps", sa.Integer),
 )
-#: What was said last of a step.
+#: The last event of every step.
 STEPS = sa.Table(
     "steps",
     METADATA,
@@ -82,10 +82,10 @@ STEPS = sa.Table(
 
 
 def replace_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows, in place of those with the same keys."""
+    """Write rows; replace those with the same keys."""
     if not rows:
         return
-    if connection.dialect.name == "sqlite":  # its driver takes rows as they are: a third of the time
+    if connection.dialect.name == "sqlite":  # its driver takes plain rows, in a third of the time
         names = [column.name for column in table.columns]
         text = str(sa.insert(table).prefix_with("OR REPLACE").compile(dialect=connection.dialect))
         connection.exec_driver_sql(text, [tuple(row[name] for name in names) for row in rows])

@@ -1,4 +1,4 @@
-"""Ends a run, whether its driver lives or not: nothing of it is left running."""
+"""End a run, whether its driver lives or not, and leave nothing of it running."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import Any
 
 from campaign.errors import TransientError
 from campaign.journal import claim, control
-from campaign.journal.events import DriverJournal, Journals
+from campaign.journal.events import DriverJournal, EventName
+from campaign.journal.outcome import last_state
 from campaign.journal.plan import Plan, load
 from campaign.planning import order as orders
 from campaign.planning.allocation import site_of
 from campaign.planning.stale import outcome_of
 from campaign.running.placement import backend_of
 
-#: What a driver is given to end what it has started, second.
+#: Time that a driver has to end all that it has started, second.
 PATIENCE_S = 90.0
 POLL_S = 0.2
+#: Written into the journal in place of the driver that is gone.
+CANCELLED = {"state": "cancelled", "error": "cancelled"}
 
 
 def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, Any]:
@@ -30,24 +33,24 @@ def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, A
     folder : `Path`
         The run's.
     drain : `bool`
-        Let what runs come to its end, however long that takes.
+        Let the running tasks end, however long that takes.
 
     Returns
     -------
     found : `dict`
-        ``run``, ``state``, and how many processes or jobs had no driver any more (``ended``).
+        ``run``, ``state``, and the number of processes or jobs that were left without a driver (``ended``).
 
     Raises
     ------
     TransientError
-        Its driver, on another machine, does not answer.
+        The driver, on another machine, does not answer.
     """
     plan, owner, ended = load(folder / "plan.json"), claim.read(folder), 0
     if owner is None or _gone(owner):
         with claim.held(folder):
             ended = _sweep(plan)
             if _state(plan) == "running":
-                DriverJournal(plan.journal, plan.run).write("failed", {"state": "cancelled", "error": "cancelled"})
+                DriverJournal(plan.journal, plan.run).write(EventName.FAILED, CANCELLED)
         return {"run": plan.run, "state": _state(plan), "ended": ended}
     control.ask(folder, control.DRAIN if drain else control.CANCEL)
     say(f"asked {owner.text} to end it")
@@ -68,12 +71,11 @@ def _gone(owner: claim.Claim) -> bool:
 
 
 def _state(plan: Plan) -> str:
-    ends = [e for e in Journals(plan.journal).new() if not e.task and e.event in ("started", "done", "failed")]
-    return str(ends[-1].detail.get("state", "running")) if ends else "running"
+    return last_state(plan.folder) or "running"
 
 
 def _sweep(plan: Plan) -> int:
-    """End what a driver that is gone has left, here and at the site."""
+    """End the processes and jobs that a dead driver has left, here and at the site."""
     order = orders.read(plan.folder)
     site, _ = site_of(order.step(plan.output_run, plan.submit_path)) if not order.sites else (None, ())
     known = outcome_of(plan)

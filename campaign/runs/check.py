@@ -1,4 +1,4 @@
-"""`campaign check`: everything that can be known before anything runs, all of it at once."""
+"""`campaign check`: find, all at once, every error that can be found before anything runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from campaign.errors import CampaignError, SubmissionRefused
 from campaign.jobs.file import JobFile, JobTask
 from campaign.jobs.launch import cores, run_job
+from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.pipeline.makers import kind_of
 from campaign.planning import agreement
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Check:
-    """What was found; ``problems`` empty means that `submit` would run."""
+    """Findings of a check; without ``problems``, `submit` would run."""
 
     template: str = ""
     pipeline: str = ""
@@ -55,20 +56,20 @@ class Check:
     exit_code: int = 0
 
     def add(self, error: CampaignError) -> None:
-        """Note an error and go on."""
+        """Note an error."""
         self.problems.append(str(error))
         self.exit_code = self.exit_code or error.exit_code
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note an error of what is done inside."""
+        """Note an error that is raised inside the context."""
         try:
             yield
         except CampaignError as error:
             self.add(error)
 
     def plain(self) -> dict[str, Any]:
-        """The JSON document."""
+        """Give the JSON document."""
         return asdict(self)
 
 
@@ -102,7 +103,7 @@ def _look_at_frames(
     _describe(found, selection)
     for text in selection_problems(selection, product, options.allow_missing) if product else ():
         found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
-    if found.problems:  # else the plan says it
+    if found.problems:  # else planning raises them
         for text in agreement.read(camera, selection).problems:
             found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
     if with_levels and product and not selection.unreachable:
@@ -150,7 +151,7 @@ def _describe(found: Check, selection: Selection) -> None:
 
 
 def measure_levels(selection: Selection, product: str, camera: Camera, ranks: int) -> list[levels.Finding]:
-    """Measure every selected raw's level and noise, without making anything of them."""
+    """Measure every selected raw's level and noise, without combining anything."""
     files = {f"{r.exposure}:{r.detector}": {"path": r.path} for r in selection.raws}
     tasks, times = [], {e.id: e.exposure_time for e in selection.exposures}
     for detector in selection.detectors:
@@ -173,7 +174,7 @@ def measure_levels(selection: Selection, product: str, camera: Camera, ranks: in
         )
         run_job(job.write(folder / "levels.json"), ranks, folder / "levels.log")
         for event in read_events(folder / "journal"):
-            if event.event == "failed":
+            if event.event == EventName.FAILED:
                 raise SubmissionRefused(str(event.detail["error"]), where=event.task)
         rows = levels.read(folder / "inputs")
     return judging.judge(rows, product, times, camera, levels.nights({e.id: e.begin for e in selection.exposures}))

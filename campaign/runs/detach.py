@@ -1,4 +1,4 @@
-"""Hands a run that is planned and claimed to a driver of its own: a process here, or a job of its site."""
+"""Hand a planned and claimed run to a driver of its own: a process here, or a job of its site."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from campaign.planning.step import Step
 from campaign.running.placement import backend_of
 from campaign.schedulers.protocol import Refused
 
-#: What a driver may take to begin, second; one that is a job may have to wait for its turn.
+#: Time that a driver process has to begin, second; a driver job may queue for longer.
 BEGINS_S = 60.0
 POLL_S = 0.1
 
@@ -42,7 +42,7 @@ def _resources(step: Step) -> dict[str, int]:
 
 
 def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
-    """Have a run made by another process.
+    """Let another process make a run.
 
     Parameters
     ----------
@@ -52,14 +52,14 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
     Returns
     -------
     found : `dict`
-        ``run`` and by whom it is made (``made_by``).
+        ``run``, and its owner (``made_by``).
 
     Raises
     ------
     Refused
         The site has no scheduler, or does not take the job: nothing of the run is left.
     TransientError
-        The driver ended at once, or does not begin.
+        The driver ended at once, or did not begin.
     """
     log = plan.folder / "logs" / "driver.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _job(step: Step, plan: Plan, command: list[str]) -> str:
 
 
 def _withdraw(step: Step, plan: Plan) -> None:
-    """Have a run never been, unless somebody has taken it meanwhile."""
+    """Remove every trace of a run, unless another process has taken it meanwhile."""
     from campaign.butler.repository import open_repository
 
     try:

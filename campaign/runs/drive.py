@@ -1,7 +1,7 @@
-"""Makes a run that is planned and claimed: its tasks, its products in the repository, its output chain.
+"""Make a planned and claimed run: its tasks, its products in the repository, its output chain.
 
-Every step of it can be repeated, so that whoever comes after a driver that was
-killed, wherever that was, drives the same run again.
+Every step may be repeated: wherever a driver was killed, the next one drives
+the same run again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from campaign.errors import AGAIN, FULL, CampaignError, TransientError, of_system
 from campaign.home import Home
 from campaign.journal import claim, control
-from campaign.journal.events import DriverJournal, Event
+from campaign.journal.events import DriverJournal, Event, EventName
 from campaign.journal.events import read as read_events
 from campaign.journal.index import followed, update
 from campaign.journal.outcome import Outcome
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Submission:
-    """What a submission did.
+    """Result of a submission.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Submission:
     pictures : `list` [`Path`]
         PNG of each mosaic.
     notes : `list` [`str`]
-        What was left out, assumed or made on the way.
+        Inputs left out, assumptions, and collections made on the way.
     """
 
     plan: Plan
@@ -63,17 +63,17 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Books:
-    """Where a run is recorded.
+class Destination:
+    """Home, repository and chain that record a run.
 
     Parameters
     ----------
     home : `Home`
     repository : `Repository`
     camera : `Camera`
-        The one that its frames are of.
+        The frames' camera.
     ticket_chain : `str`
-        Made, empty, where it does not exist.
+        Made, empty, if missing.
     """
 
     home: Home
@@ -83,7 +83,7 @@ class Books:
 
 
 def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
-    """Record what was published; doing it again changes nothing."""
+    """Record the published products; a second call changes nothing."""
     items = [(o.type, o.data_id, o.path) for task in plan.tasks if task.name in outcome.published for o in task.outputs]
     if items:
         repository.ingest_products(plan.output_run, items)
@@ -91,7 +91,7 @@ def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
 
 
 def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
-    """Look at the inputs table of a run, and keep it as one file."""
+    """Judge the inputs table of a run, and keep it as one file."""
     rows = levels.read(plan.folder / "inputs")
     if not rows:
         return []
@@ -118,34 +118,34 @@ def submit(
 ) -> Submission:
     """Claim a run and make it; see `campaign.runs.submit.create` and `drive`."""
     create(step, repository, plan, order)
-    return drive(plan, Books(step.home, repository, camera, step.ticket_chain), listener, run)
+    return drive(plan, Destination(step.home, repository, camera, step.ticket_chain), listener, run)
 
 
 def drive(
-    plan: Plan, books: Books, listener: Callable[[Event], None], run: Run = run_here, resumed: bool = False
+    plan: Plan, destination: Destination, listener: Callable[[Event], None], run: Run = run_here, resumed: bool = False
 ) -> Submission:
-    """Make what is left of a run whose claim this process has, and record it.
+    """Make the rest of a run whose claim this process has, and record it.
 
     Parameters
     ----------
     resumed : `bool`
-        Another driver had it before.
+        Another driver had the run before.
 
     Raises
     ------
     CampaignError
-        It could not be run.
+        The run could not be made.
     KeyboardInterrupt
-        It was ended; nothing of it is left running.
+        The run was ended; nothing of it is left running.
     """
     with _resumable(plan):
-        return _drive(plan, books, listener, run, resumed)
+        return _drive(plan, destination, listener, run, resumed)
 
 
 @contextmanager
 def _resumable(plan: Plan) -> Iterator[None]:
-    """Have what the infrastructure fails at be gone on with: the same command again would make another run."""
-    again = f"campaign restart {plan.run} goes on with it, what is made stays"
+    """Advise a restart after a failure of the infrastructure: the same command again would make another run."""
+    again = f"campaign restart {plan.run} resumes it, and keeps what is made"
     try:
         yield
     except TransientError as error:
@@ -157,22 +157,24 @@ def _resumable(plan: Plan) -> Iterator[None]:
         raise of_system(error, again) from error
 
 
-def _drive(plan: Plan, books: Books, listener: Callable[[Event], None], run: Run, resumed: bool) -> Submission:
-    repository = books.repository
-    made_chain = repository.require_inputs(plan.inputs, books.ticket_chain)
+def _drive(
+    plan: Plan, destination: Destination, listener: Callable[[Event], None], run: Run, resumed: bool
+) -> Submission:
+    repository = destination.repository
+    made_chain = repository.require_inputs(plan.inputs, destination.ticket_chain)
     driver = DriverJournal(plan.journal, plan.run)
     about = {"pid": os.getpid(), "host": socket.gethostname(), "user": getpass.getuser(), "resumed": resumed}
-    listener(driver.write("started", about | {"output_run": plan.output_run, "submit_path": plan.submit_path}))
+    listener(driver.write(EventName.STARTED, about | {"output_run": plan.output_run, "submit_path": plan.submit_path}))
     reach("run-started")
     chain: tuple[str, ...] = ()
     state = "failed"
     try:
-        with control.signals(plan.folder, control.to_terminal), followed(books.home, plan.run):
+        with control.signals(plan.folder, control.to_terminal), followed(destination.home, plan.run):
             outcome = run(plan, listener)
-        behind = update(books.home, plan.run)
+        behind = update(destination.home, plan.run)
         made = ingest(repository, plan, outcome)
         reach("products-ingested")
-        with repository.deciding():  # a chain that is left without a RUN goes with its last one
+        with repository.deciding():  # a chain is removed with its last RUN
             chain = repository.chain_output(plan.output, plan.output_run, plan.inputs) if made else ()
         reach("output-chained")
         state = "drained" if outcome.drained else "done" if outcome.done else "failed"
@@ -180,21 +182,22 @@ def _drive(plan: Plan, books: Books, listener: Callable[[Event], None], run: Run
         state = "cancelled"
         raise
     finally:
-        listener(driver.write("done" if state == "done" else "failed", {"state": state, "error": state}))
+        name = EventName.DONE if state == "done" else EventName.FAILED
+        listener(driver.write(name, {"state": state, "error": state}))
         reach("run-ended")
         control.take_back(plan.folder)
-    notes = [f"the ticket chain {books.ticket_chain} did not exist: made, empty"] if made_chain else []
+    notes = [f"the ticket chain {destination.ticket_chain} did not exist: made, empty"] if made_chain else []
     notes += [*plan.notes, *([behind] if behind else [])]
-    pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, books.camera)
+    pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, destination.camera)
     submission = Submission(plan, outcome, findings, chain, pictures, notes)
-    usage.record(books.home, plan, read_events(plan.journal))
-    books.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
+    usage.record(destination.home, plan, read_events(plan.journal))
+    destination.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
     claim.release(plan.folder)
     return submission
 
 
 def _pictures(repository: Repository, plan: Plan, outcome: Outcome, notes: list[str]) -> list[Path]:
-    """Draw the mosaics; the products stand, whatever becomes of their pictures."""
+    """Draw the mosaics; a failure costs only the pictures."""
     from campaign.quality.pictures import mosaics
 
     try:

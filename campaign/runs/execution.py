@@ -1,4 +1,4 @@
-"""How a plan is run, as it was asked for: on this machine, at one site, split over several."""
+"""Choose what runs a plan, as the operator asked: this machine, one site, or several."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def execution(
         A site that is none, cannot be used, or has another release.
     """
     if order.sites:
-        from campaign.federation.members import federate
+        from campaign.federation.participants import federate
 
         return federate(step, plan, order, say, probe)
     site, _ = site_of(step)

@@ -1,4 +1,4 @@
-"""Goes on with a run that was left, into its own output RUN: what is done is not done again."""
+"""Resume an unfinished run, into its own output RUN: finished tasks are not made again."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import TYPE_CHECKING
 from campaign.errors import SubmissionRefused
 from campaign.frames.ingest import camera_of
 from campaign.journal import claim, control
-from campaign.journal.events import DriverJournal, Event
+from campaign.journal.events import DriverJournal, Event, EventName
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
 from campaign.killpoints import reach
 from campaign.running.chunk import clear
 from campaign.runs import submit
-from campaign.runs.drive import Books, Submission, drive
-from campaign.runs.leftovers import PLAN, Left
+from campaign.runs.drive import Destination, Submission, drive
+from campaign.runs.record import PLAN, RunRecord
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
     from campaign.planning.step import Step
     from campaign.running.runner import Run
 
-#: How many are told by name.
+#: Most tasks that are listed by name.
 TOLD = 5
 
 
 def restart(
-    left: Left,
+    left: RunRecord,
     repository: Repository,
     how: Callable[[Step, Plan], Run],
     listener: Callable[[Event], None],
     redo_stale: bool = False,
 ) -> Submission:
-    """Make what is left of a run.
+    """Make the rest of a run.
 
     Parameters
     ----------
     how : callable
-        Gives what runs the plan of a step.
+        Gives the function that runs the plan of a step.
     redo_stale : `bool`
-        Make again what would be made otherwise today.
+        Make finished tasks again that would give another product today.
 
     Raises
     ------
     SubmissionRefused
-        Somebody makes it, or may do so; or finished tasks would be made otherwise today.
+        Another driver makes the run, or may do so; or finished tasks would give another product today.
     """
     reach("restart-looked")
     with repository.deciding():
@@ -60,15 +60,15 @@ def restart(
         submit.register(left.home, repository, plan, step.config.name, left.order.nonce)
         again = {**left.standing.damaged, **left.standing.stale}
         published = left.standing.outcome.published.keys()
-        _prune(plan, repository, published - again.keys())  # refuses before anything is changed
+        _prune(plan, repository, published - again.keys())  # first, since it may refuse
         _withdraw(plan, left.standing.outcome, again)
     if left.standing.reasons:
         plan = _planned_again(left, step, repository)
-    books = Books(left.home, repository, camera_of(left.home, plan.instrument), step.ticket_chain)
-    return drive(plan, books, listener, how(step, plan), resumed=True)
+    destination = Destination(left.home, repository, camera_of(left.home, plan.instrument), step.ticket_chain)
+    return drive(plan, destination, listener, how(step, plan), resumed=True)
 
 
-def _outdated(left: Left) -> SubmissionRefused:
+def _outdated(left: RunRecord) -> SubmissionRefused:
     stale = left.standing.stale
     some = [*left.standing.reasons, *(f"{task}: {why}" for task, why in stale.items())][:TOLD]
     return SubmissionRefused(
@@ -79,22 +79,22 @@ def _outdated(left: Left) -> SubmissionRefused:
 
 
 def _prune(plan: Plan, repository: Repository, done: Collection[str]) -> None:
-    """Have the repository forget what it knows of tasks that are not done: they are made again."""
+    """Make the repository forget the products of unfinished tasks: they are made again."""
     outputs = [(o.type, o.data_id) for task in plan.tasks if task.name not in done for o in task.outputs]
     repository.forget_products(plan.output_run, outputs)
 
 
 def _withdraw(plan: Plan, outcome: Outcome, again: Mapping[str, str]) -> None:
-    """Take finished tasks back: the journal first, then their files."""
+    """Withdraw finished tasks: in the journal first, then their files."""
     driver = DriverJournal(plan.journal, plan.run, token=outcome.token)
     for label in {task.partition(":")[0] for task in again}:
         details = {task: {"why": why} for task, why in again.items() if task.partition(":")[0] == label}
-        driver.write_all("withdrawn", details, outcome.attempts.get(label, 1))
+        driver.write_all(EventName.WITHDRAWN, details, outcome.attempts.get(label, 1))
     clear(o.path for task in plan.tasks if task.name in again for o in task.outputs)
 
 
-def _planned_again(left: Left, step: Step, repository: Repository) -> Plan:
-    """The plan as it would be made today, for the same run; the old one is kept beside it."""
+def _planned_again(left: RunRecord, step: Step, repository: Repository) -> Plan:
+    """Plan the same run again, as of today; keep the old plan beside the new one."""
     folder = left.plan.folder
     plan, _ = submit.prepare(step, repository, left.order.options, left.plan.run)
     old = {(o.type, o.path) for task in left.plan.tasks for o in task.outputs}

@@ -1,4 +1,4 @@
-"""From a template to a run that is planned and claimed; `campaign.runs.drive` does the rest."""
+"""Plan and claim a run, given a template; `campaign.runs.drive` makes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from campaign.home import Home, versions
 from campaign.jobs.file import write_text
 from campaign.jobs.launch import mpiexec
 from campaign.journal import claim
-from campaign.journal.events import Journals
+from campaign.journal.outcome import last_state
 from campaign.journal.plan import Plan, undisturbed
 from campaign.killpoints import reach
 from campaign.pipeline.makers import kind_of
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from campaign.camera.model import Camera
 
 
-#: Free space that plan, jobs, journal and logs want, bytes: in any case, and for each file of the plan.
+#: Free space for plan, jobs, journal and logs, bytes: a base, and an allowance for each file of the plan.
 RECORDS, RECORDS_A_FILE = 1 << 19, 1 << 10
 
-#: What lies in a run's folder before its plan does.
+#: Files of a run's folder that are older than its plan.
 WRITTEN = (claim.NAME, f"{claim.NAME}.lock", "config.yaml", "env.json", "groups.json", NAME)
 
 
@@ -80,7 +80,7 @@ def prepare(step: Step, repository: Repository, options: Options, run: str | Non
 
 
 def _own_folder(step: Step, run: str) -> Step:
-    """Have a folder that is named by the time carry what tells the run from others of the same second."""
+    """Add the run's own digits to a folder that is named by the time: another run may have the same second."""
     path, time = step.config.submit_path, step.config.timestamp
     if not time or not path.endswith(time):
         return step
@@ -107,7 +107,7 @@ def _frozen(step: Step, repository: Repository, options: Options, ranks: int, ru
 
 
 def taken(home: Home, repository: Repository, output_run: str, how: str) -> SubmissionRefused:
-    """Say whose an output RUN is that cannot be had."""
+    """Name the owner of an output RUN that is taken."""
     run, _, folder = repository.run_owner(output_run).partition(" ")
     what, do = f"output run {output_run} {how}", "raise the letter of RERUN, or give another outputRun"
     if not folder:
@@ -115,30 +115,24 @@ def taken(home: Home, repository: Repository, output_run: str, how: str) -> Subm
     owner = claim.read(Path(folder))
     if owner is not None and owner.alive is not False:
         what, do = f"{what}: run {run} is being made by {owner.text}", f"{command('status', run, '--watch')} follows it"
-    elif run not in {entry["run"] for entry in home.runs()} or not journal_done(Path(folder)):
-        what, do = f"{what}: run {run} was left unfinished", f"{command('restart', folder)} goes on with it, or {do}"
+    elif run not in {entry["run"] for entry in home.runs()} or last_state(Path(folder)) != "done":
+        what, do = f"{what}: run {run} was left unfinished", f"{command('restart', folder)} resumes it, or {do}"
     else:
         what = f"{what}: run {run} made it"
     return SubmissionRefused(what, where=repository.root, do=do)
 
 
-def journal_done(folder: Path) -> bool:
-    """Whether a run's last driver came to its end with everything done."""
-    ends = [e for e in Journals(folder / "journal").new() if not e.task and e.event in ("started", "done", "failed")]
-    return bool(ends) and ends[-1].event == "done"
-
-
 @contextmanager
 def _folder(plan: Plan) -> Iterator[None]:
-    """Make the run's folder, claimed and of this run alone; take it away where the run does not come about.
+    """Make the run's folder, claimed and of this run alone; remove it if the submission fails.
 
-    It is made under a name of its own, with its claim, and then renamed: nobody
-    ever finds it without its owner, and of two who want one name one gets it.
+    The folder is made under a temporary name, with its claim, and then renamed:
+    it is never seen without its owner, and of two submissions one gets the name.
 
     Raises
     ------
     SubmissionRefused
-        It exists: another run's plan and journal lie there.
+        The folder exists: another run's plan and journal lie there.
     """
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     _clear_stillborn(plan.folder)
@@ -170,12 +164,12 @@ def _folder(plan: Plan) -> Iterator[None]:
 
 
 def _aside(folder: Path, run: str) -> Path:
-    """Where a folder is made, or taken to pieces, before it has its name, or after."""
+    """Name the place where a folder is made before it has its name, or removed after."""
     return folder.with_name(f".{folder.name}.{run}")
 
 
 def _give_back(plan: Plan) -> None:
-    """Take the folder of a run away that did not come about; if it is this process's still."""
+    """Remove the folder of a failed submission, if it is still this process's."""
     with suppress(SubmissionRefused), claim.held(plan.folder):
         owner = claim.read(plan.folder)
         if owner is not None and owner == claim.mine_again(owner):
@@ -208,17 +202,17 @@ def _is_stillborn(folder: Path) -> bool:
 
 
 def create(step: Step, repository: Repository, plan: Plan, order: Order | None = None) -> None:
-    """Claim a run: its folder, with all that it was decided from, its output RUN, its line in the list of runs.
+    """Claim a run: its folder, with all inputs of its planning, its output RUN, its line in the list of runs.
 
     Parameters
     ----------
     order : `Order`, optional
-        How it was asked for; without it the run cannot be restarted by another process.
+        The operator's order; without it no other process can restart the run.
 
     Raises
     ------
     ConfigurationError, SubmissionRefused
-        The outputs cannot be written, or somebody else was quicker.
+        The outputs cannot be written, or another submission was quicker.
     """
     require_places(step, plan)
     with _folder(plan):
@@ -234,12 +228,12 @@ def create(step: Step, repository: Repository, plan: Plan, order: Order | None =
 
 
 def _require_sources(repository: Repository, plan: Plan) -> None:
-    """See that what a run is to be made from is there still; from when the run is registered it is kept for it.
+    """Check that the sources of a run are still there; once the run is registered, they are kept for it.
 
     Raises
     ------
     SubmissionRefused
-        Somebody has removed it since it was planned.
+        A source was removed since the run was planned.
     """
     if gone := repository.missing_collections(sorted(plan.made_from)):
         what = f"{', '.join(gone)}, of which calibrations were to be applied, was removed just now"
@@ -247,7 +241,7 @@ def _require_sources(repository: Repository, plan: Plan) -> None:
 
 
 def write_inputs(step: Step, plan: Plan) -> None:
-    """Keep all that the run was decided from: configuration, variables, versions."""
+    """Keep all inputs of the run's planning: configuration, variables, versions."""
     values = {**step.config.values, "submitPath": plan.submit_path}
     text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, width=120)
     write_text(plan.folder / "config.yaml", text)
@@ -267,7 +261,7 @@ def require_places(step: Step, plan: Plan) -> None:
     Raises
     ------
     SubmissionRefused
-        One cannot be written, or has not the room.
+        A place cannot be written, or has too little room.
     """
     outputs = {Path(o.path).parent for task in plan.tasks for o in task.outputs}
     need = int(sum(cost.output_mib for cost in estimate(plan)) * 2**20)
@@ -277,7 +271,7 @@ def require_places(step: Step, plan: Plan) -> None:
 
 
 def register(home: Home, repository: Repository, plan: Plan, template: str, nonce: str) -> None:
-    """Claim the output RUN, of which exactly one of several submitters is the owner, and list the run; both once.
+    """Claim the output RUN, which has exactly one owner among several submitters, and list the run; both once.
 
     Parameters
     ----------
@@ -287,7 +281,7 @@ def register(home: Home, repository: Repository, plan: Plan, template: str, nonc
     Raises
     ------
     SubmissionRefused
-        The output RUN is another's.
+        Another run owns the output RUN.
     """
     owner = f"{plan.run} {plan.folder.absolute()}"
     if not repository.claim_run(plan.output_run, owner) and repository.run_owner(plan.output_run) != owner:

@@ -25,7 +25,7 @@ from typing import IO, Protocol
 
 from campaign.errors import ConfigurationError, TransientError
 from campaign.jobs.launch import environment
-from campaign.limited import Member, into_log
+from campaign.limited import TarMember, into_log
 
 #: ``[user@]host``, or an alias of ssh's own configuration.
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:-]*", re.ASCII)
@@ -252,7 +252,7 @@ def fetch(
         try:
             process.stdin.write(b"".join(os.fsencode(name) + b"\0" for name in names))
             process.stdin.close()
-            with tarfile.open(fileobj=process.stdout, mode="r|", tarinfo=Member) as tar:
+            with tarfile.open(fileobj=process.stdout, mode="r|", tarinfo=TarMember) as tar:
                 for member in tar:
                     content = tar.extractfile(member) if member.isreg() else None
                     if content is not None:

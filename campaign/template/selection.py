@@ -49,7 +49,7 @@ _MARGIN: Final = 36
 
 
 @dataclass(frozen=True)
-class Problem:
+class QueryProblem:
     """One mistake in a query.
 
     Parameters
@@ -88,7 +88,7 @@ def join_lines(text: str) -> str:
     return _CONTINUED.sub(lambda match: match["text"] or " ", text).strip()
 
 
-def check_expression(text: str) -> list[Problem]:
+def check_expression(text: str) -> list[QueryProblem]:
     """Find what is wrong with a data query.
 
     Parameters
@@ -98,7 +98,7 @@ def check_expression(text: str) -> list[Problem]:
 
     Returns
     -------
-    problems : `list` [`Problem`]
+    problems : `list` [`QueryProblem`]
         Empty where the Butler's parser will take it.
     """
     tokens = _tokens(text)
@@ -109,7 +109,8 @@ def check_expression(text: str) -> list[Problem]:
         except _Mistake as mistake:
             found = [(str(mistake), mistake.token)]
     unique = {
-        token.position: Problem(what, token.position, _show(text, token.position)) for what, token in reversed(found)
+        token.position: QueryProblem(what, token.position, _show(text, token.position))
+        for what, token in reversed(found)
     }
     return [unique[position] for position in sorted(unique)]
 

@@ -1,6 +1,6 @@
-"""What nobody needs any more: found, shown and removed.
+"""Find, show and remove runs that nobody uses.
 
-Who uses a run is looked up anew before each removal.
+The uses of a run are looked up anew before each removal.
 """
 
 __all__ = ["clean", "uses"]

@@ -1,10 +1,10 @@
-"""What a ticket has left behind that nobody uses, and its removal.
+"""Find the unused runs of a ticket, and remove them.
 
 Each run is one decision: under the repository's lock, so that nobody certifies
-or restarts it meanwhile, it is asked again whether it is used, its claim is
-taken, and its RUN is removed with its files.  Then go what sites still have of
-it, the submit folder, and last the line in the list of runs.  Each of these may
-be done again: a clean that was killed is gone on with by another.
+or restarts the run meanwhile, its uses are looked up again, its claim is taken,
+and its RUN is removed with its files.  Then the sites' files, the submit folder,
+and last the line in the list of runs are removed.  Each of these steps may be
+repeated: the next clean finishes one that was killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from campaign.butler.repository import Repository
 from campaign.errors import CampaignError, SubmissionRefused, UsageError
-from campaign.federation.members import transport
+from campaign.federation.participants import transport
 from campaign.home import Home
 from campaign.journal import claim, status
 from campaign.journal.plan import load as load_plan
@@ -30,13 +30,13 @@ from campaign.sites.transport import remove
 from campaign.template.vocabulary import is_collection
 from campaign.upkeep.uses import Use, Uses
 
-#: Why a run that was begun, and is not in this home's list, is kept.
+#: Reason to keep a run that was begun, and is not in this home's list.
 ELSEWHERE = "listed in another home ($CAMPAIGN_HOME), which knows who uses it"
 
 
 @dataclass(frozen=True)
 class Remains:
-    """What a run has left.
+    """A run that may be removed.
 
     Parameters
     ----------
@@ -44,15 +44,15 @@ class Remains:
     state : `str`
         See `campaign.journal.status.state_of`.
     bytes : `int`
-        Its products, and its submit folder.
+        Size of its products and its submit folder.
     kept : `str`
-        Why it is not to be removed; empty where it is.
+        Reason to keep the run; empty where it is removed.
     firm : `bool`
-        It is kept even where it is named to be removed.
+        Keep the run even where it is named for removal.
     forced : `bool`
-        It is named to be removed though it is used.
+        The run is named for removal though it is used.
     journal : `int`
-        Bytes of its driver's journal: whether it was gone on with since.
+        Size of its driver's journal, byte: shows whether the run was resumed since.
     """
 
     run: str
@@ -73,15 +73,15 @@ def remains(ticket: str, repository: Repository, home: Home, forced: Sequence[st
     Parameters
     ----------
     forced : sequence of `str`
-        Runs, by id, unique beginning of it, or output RUN, that are removed though a campaign uses them, or
+        Runs (ids, unique beginnings of ids, or output RUNs) that are removed though a campaign uses them, or
         something was made from them.
 
     Raises
     ------
     UsageError
-        It has none, or none of a name.
+        The ticket has no runs, or none of a name.
     SubmissionRefused
-        One that is named is certified, or is being made.
+        A named run is certified, or is being made.
     """
     listed = [entry for entry in home.runs() if entry["ticket"] == ticket]
     unlisted = list(_unlisted(ticket, repository, {entry["output_run"] for entry in listed}))
@@ -104,12 +104,12 @@ def remains(ticket: str, repository: Repository, home: Home, forced: Sequence[st
 
 
 def _begun(folder: Path) -> bool:
-    """Whether a run came as far as a list: it has a journal, or had a folder."""
+    """Whether a run was ever listed: it has a journal, or had a folder."""
     return not folder.is_dir() or _journal(folder) > 0
 
 
 def _named(name: str, ticket: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """The id of the run that is meant."""
+    """Find the id of the run that a name stands for."""
     exact = [one["run"] for one in found if name in (one["run"], one["output_run"])]
     fit = exact or [one["run"] for one in found if name and one["run"].startswith(name)]
     if len(fit) != 1:
@@ -119,7 +119,7 @@ def _named(name: str, ticket: str, found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _unlisted(ticket: str, repository: Repository, known: set[str]) -> Iterator[Mapping[str, str]]:
-    """RUNs that were claimed for a submission which did not come as far as the list."""
+    """Find RUNs that were claimed for a submission which ended before its run was listed."""
     for name, kind in repository.collections(f"*calib/{ticket}/*").items() if is_collection(ticket) else ():
         run, _, folder = repository.run_owner(name).partition(" ") if kind == "RUN" else ("", "", "")
         if folder and name not in known:
@@ -151,22 +151,22 @@ def _journal(folder: Path) -> int:
 
 
 def _bytes(folder: Path) -> int:
-    """Of all files below a folder; 0 where there is none."""
+    """Sum up the sizes of all files below a folder; 0 where there is none."""
     return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
 
 
 def clean(one: Remains, repository: Repository, home: Home, uses: Uses) -> str:
-    """Remove what a run has left.
+    """Remove a run.
 
     Parameters
     ----------
     uses : `~campaign.upkeep.uses.Uses`
-        Asked again: what is used by now is kept.
+        Looked up again: a run that is used by now is kept.
 
     Returns
     -------
     kept : `str`
-        Why it was not removed after all; empty where it was.
+        Reason to keep the run after all; empty where it was removed.
     """
     folder = Path(one.submit_path)
     with repository.deciding():
@@ -197,7 +197,7 @@ def clean(one: Remains, repository: Repository, home: Home, uses: Uses) -> str:
 
 
 def _used(one: Remains, uses: Uses) -> str:
-    """Why a run is kept by now; empty where it is not."""
+    """Give the reason to keep a run now; empty where there is none."""
     folder = Path(one.submit_path)
     use = uses.of([asdict(one)]).get(one.output_run)
     if use is not None and (use.firm or not one.forced):
@@ -208,7 +208,7 @@ def _used(one: Remains, uses: Uses) -> str:
 
 
 def _clear_unrecorded(one: Remains, folder: Path, repository: Repository) -> None:
-    """Remove products that the journal alone knows, or nobody: their driver was killed before it recorded them."""
+    """Remove products that are not in the repository: their driver was killed before it recorded them."""
     try:
         plan = load_plan(folder / "plan.json")
     except CampaignError:  # it has made nothing
@@ -219,7 +219,7 @@ def _clear_unrecorded(one: Remains, folder: Path, repository: Repository) -> Non
 
 
 def _remove_chain(one: Remains, repository: Repository) -> None:
-    """The output chain goes with the last RUN of its own."""
+    """Remove the output chain with the last of its own RUNs."""
     if repository.collection_type(one.output) != "CHAINED":
         return
     if not any(name.startswith(f"{one.output}/") for name in repository.chain(one.output)):
@@ -227,7 +227,7 @@ def _remove_chain(one: Remains, repository: Repository) -> None:
 
 
 def _prune(folder: Path, output_run: str) -> None:
-    """Remove a folder that is empty, as far as it is, and those above it that the RUN's name has made."""
+    """Remove the empty folders of a RUN, and those above them that its name has made."""
     for place, _, _ in sorted(os.walk(folder), reverse=True):
         _remove_empty(Path(place))
     for parent in folder.parents if not folder.exists() else ():
@@ -244,7 +244,7 @@ def _remove_empty(folder: Path) -> bool:
 
 
 def _clean_sites(one: Remains, folder: Path, home: Home) -> None:
-    """Have the sites that it ran at remove what they have of it; one that is not there any more keeps it."""
+    """Remove the run's files at its sites; a site that does not answer any more keeps its files."""
     try:
         order = orders.read(folder)
     except CampaignError:

@@ -1,4 +1,4 @@
-"""Who uses a run: what is certified or made of it, who makes it, which campaign has it; looked at anew each time."""
+"""Find the uses of a run: certifications, products made from it, a living driver, a campaign."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Use:
-    """Why a run is kept.
+    """A reason to keep a run.
 
     Parameters
     ----------
     text : `str`
     firm : `bool`
-        Nothing removes it: it is certified, or somebody makes it.
+        Nothing removes the run: it is certified, or a driver makes it.
     """
 
     text: str
@@ -41,13 +41,13 @@ class Use:
 
 @dataclass
 class Uses:
-    """Finds who uses the runs of a repository.
+    """Finds the uses of a repository's runs.
 
     Parameters
     ----------
     repository : `~campaign.butler.repository.Repository`
     home : `~campaign.home.Home`
-        Whose list of runs and whose campaigns are looked at.
+        Gives the list of runs, and the campaigns.
     """
 
     repository: Repository
@@ -56,10 +56,10 @@ class Uses:
     _campaigns: dict[str, Campaign | None] = field(default_factory=dict)
 
     def of(self, entries: Iterable[Entry]) -> dict[str, Use]:
-        """By output RUN, why a run is kept; those alone that are.
+        """Find the runs that are kept, by output RUN, each with the reason.
 
-        What a certified product was made from, and what that was made from, is
-        kept with it; so is what a run that is being made is made from.
+        All runs that a certified product was made from, directly or not, are
+        kept with it; so are the sources of a run that is being made.
         """
         wanted = list(entries)
         listed = {entry["output_run"]: entry for entry in (*self.home.runs(), *wanted)}
@@ -84,7 +84,7 @@ class Uses:
         return found
 
     def _ancestors(self, certified: Iterable[str], listed: Mapping[str, Entry]) -> dict[str, str]:
-        """By RUN that a certified product was made from, directly or not, one that it was made for."""
+        """Find the RUNs that certified products were made from, directly or not, each with one such product."""
         found: dict[str, str] = {}
         waiting = [(run, run) for run in certified]
         while waiting:
@@ -96,7 +96,7 @@ class Uses:
         return found
 
     def _made_from(self, run: str, listed: Mapping[str, Entry]) -> frozenset[str]:
-        """What a RUN was made from: as the list of runs has it, else its plan, else the headers of its products."""
+        """Find the sources of a RUN: in the list of runs, else in its plan, else in the headers of its products."""
         if run not in self._sources:
             self._sources[run] = frozenset(self._asked(run, listed.get(run)))
         return self._sources[run]
@@ -112,7 +112,7 @@ class Uses:
         return self.repository.made_from(run)
 
     def _by_campaigns(self) -> Iterator[tuple[str, str]]:
-        """The runs that campaigns have, each with what it is to one."""
+        """Give the runs of campaigns, each with its part in one."""
         for name in self.home.campaigns:
             books = Books(folder_of(self.home, name))
             try:
@@ -130,12 +130,12 @@ class Uses:
                     yield state.run, f"{what} {state.name} of campaign {name}{more}"
 
     def _campaign(self, name: str, books: Books) -> Campaign | None:
-        """A campaign as it was run last; `None` where its books do not tell."""
+        """Read a campaign as it was run last; `None` where its books cannot be read."""
         if name not in self._campaigns:
             try:
                 kept = from_json((books.folder / "variables.json").read_bytes())
                 known = dict(zip(IDENTITY, name.rsplit(".", len(IDENTITY))[1:], strict=False))
-                # Scratch space is in no collection's name; whoever asks need not have it.
+                # Scratch space is in no collection's name, and may not exist here.
                 shell = {
                     "SCRATCH": str(books.folder),
                     **os.environ,
@@ -153,7 +153,7 @@ def _said(words: str) -> str:
 
 
 def _owner(folder: Path) -> Use | None:
-    """Who makes the run of a folder, or may do so; `None` where nobody does."""
+    """Name the driver that makes the run of a folder, or may do so; `None` where there is none."""
     owner = claim.read(folder)
     if owner is not None:
         return None if owner.alive is False else Use(f"made by {owner.text}", firm=True)
@@ -161,19 +161,15 @@ def _owner(folder: Path) -> Use | None:
 
 
 def _handed_over(folder: Path) -> bool:
-    """Whether a run was planned, and given up for a driver in the background, or a job, that has not begun."""
+    """Whether a run was planned, and handed to a driver in the background, or a job, that has not begun."""
     if not (folder / "plan.json").exists():
         return False
     return not any(not event.task for event in Journals(folder / "journal").new())
 
 
 def _mentioned(name: str, books: Books) -> Iterator[tuple[str, str]]:
-    """The run that a campaign's journal named last for each step, but for those that were rejected."""
-    last: dict[str, str] = {}
-    for line in books.lines():
-        if line["event"] == "rejected":
-            last = {step: run for step, run in last.items() if run != line["run"]}
-        elif line.get("run"):
-            last[line["step"]] = str(line["run"])
-    for step, run in last.items():
-        yield run, f"step {step} of campaign {name}"
+    """The last run that a campaign's journal names for each step, unless it was rejected."""
+    decided = books.decisions
+    for step, runs in decided.named.items():
+        if kept := [run for run in runs if run not in decided.rejected]:
+            yield kept[-1], f"step {step} of campaign {name}"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,14 @@ from kernels.jobs.job import Job
 SCHEMA = 1
 #: Results closer than this share one fsync, second: of a quantum that takes as long, none waits for another.
 TOGETHER_S = 0.01
+
+
+class EventName(StrEnum):
+    """Names of the events that a kernel writes; `campaign.journal.events.EventName` has them too."""
+
+    STARTED = "started"
+    PUBLISHED = "published"
+    FAILED = "failed"
 
 
 class JournalError(KernelError):
@@ -67,7 +76,7 @@ class Journal:
         task : `str`
             ``<label>:<dataId>``.
         event : `str`
-            ``started | published | failed``.
+            One of `EventName`.
         detail : `dict`
             JSON-able.
 
@@ -84,14 +93,14 @@ class Journal:
             "attempt": self._job.attempt,
             "site": self._job.site,
             "token": self._job.token,
-            "event": event,
+            "event": EventName(event),
             "detail": dict(detail),
         }
         text = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         with _recorded(self._path):
             while text:  # a disk that is nearly full takes a part
                 text = text[self._file.write(text) :]
-        self._unseen |= event != "started"
+        self._unseen |= event != EventName.STARTED
         if self._unseen and time.monotonic() - self._seen >= TOGETHER_S:
             self._sync()
 

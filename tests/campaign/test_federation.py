@@ -21,10 +21,11 @@ import pytest
 from campaign import release
 from campaign.butler.repository import open_repository
 from campaign.errors import SubmissionRefused, UsageError
-from campaign.federation.driver import Federation, Member
-from campaign.federation.members import choose, require_release
+from campaign.federation.driver import Federation, Participant
+from campaign.federation.ledger import Ledger
+from campaign.federation.participants import choose, require_release
 from campaign.federation.siteplan import Place, Writer
-from campaign.federation.siterun import Ledger, SiteRun
+from campaign.federation.siterun import SiteRun
 from campaign.journal.events import DriverJournal, Event, read
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan
@@ -62,9 +63,9 @@ def quanta(folder: Path) -> Group:
     return plans.quanta(folder, EXPOSURES, 2)
 
 
-def member(folder: Path, name: str, transport: Transport | None = None) -> Member:
+def member(folder: Path, name: str, transport: Transport | None = None) -> Participant:
     place = Place(name, "", str(folder / f"site {name}"), sites.plain(sites.Site(name)))
-    return Member(place, FRACTIONS[name], transport or Local())
+    return Participant(place, FRACTIONS[name], transport or Local())
 
 
 def federate(
@@ -304,7 +305,7 @@ def test_a_site_over_ssh(tmp_path: Path, alone: dict[str, bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def other_release(tmp_path_factory: pytest.TempPathFactory) -> Member:
+def other_release(tmp_path_factory: pytest.TempPathFactory) -> Participant:
     """A site whose kernels differ by a comment."""
     folder = tmp_path_factory.mktemp("other release")
     for package in ("campaign", "kernels", "slurm", "templates"):
@@ -314,7 +315,7 @@ def other_release(tmp_path_factory: pytest.TempPathFactory) -> Member:
     return member(folder, "frdf", Local({"PYTHONPATH": str(folder)}))
 
 
-def test_a_site_of_another_release_is_refused_unless_overridden(other_release: Member, tmp_path: Path) -> None:
+def test_a_site_of_another_release_is_refused_unless_overridden(other_release: Participant, tmp_path: Path) -> None:
     good = member(tmp_path, "usdf")
     assert require_release([good], False) == []
     with pytest.raises(SubmissionRefused, match="release of site frdf differs: kernels .*\n.*--override"):

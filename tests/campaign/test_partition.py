@@ -73,7 +73,7 @@ def test_a_flat_travels_twice_and_a_detector_stays_where_it_was_measured(tmp_pat
     places = split(plan, SITES, {})
     assert places["normalise:"] == ARCHIVE
     assert all(places[f"measure:{d}"] == places[f"combine:{d}"] for d in range(8))
-    labels = [{n.partition(":")[0] for tasks in r.tasks.values() for n in tasks} for r in rounds(plan, places)]
+    labels = [{n.partition(":")[0] for n in tasks} for tasks in rounds(plan, places)]
     assert labels == [{"measure"}, {"normalise"}, {"combine"}]
 
 

@@ -16,7 +16,7 @@ from campaign.campaigns.decide import waiting_gate
 from campaign.campaigns.document import Campaign, load, locate, read
 from campaign.campaigns.draw import Row, svg
 from campaign.campaigns.driver import Chosen, chosen_steps
-from campaign.campaigns.state import StepState, keep_plan, next_rerun
+from campaign.campaigns.state import StepState, keep_document, next_rerun
 from campaign.cli.root import environment
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home
@@ -271,7 +271,7 @@ def test_a_gate_that_nobody_waits_at(tmp_path: Path) -> None:
     keys = ("template", "ticket", "output", "product")
     for name in ("one", "two"):
         books, folder = Books(tmp_path / "campaigns" / name), tmp_path / name
-        keep_plan(books, yaml.safe_dump({"steps": {"bias": {"template": "x", "gate": True}}}), {}, False)
+        keep_document(books, yaml.safe_dump({"steps": {"bias": {"template": "x", "gate": True}}}), {}, False)
         books.write("begun", "bias", rerun="20250207a", command="submit", nonce=name)
         books.write("made", "bias", run=name)
         home.add_run(

@@ -21,7 +21,7 @@ import pytest
 from campaign.campaigns.decide import gates_of, shown, standings, token, waiting_gate
 from campaign.campaigns.document import Campaign
 from campaign.campaigns.driver import Chosen, Driver
-from campaign.campaigns.state import StepState, following, keep_plan, look
+from campaign.campaigns.state import StepState, following, keep_document, look
 from campaign.errors import CampaignError, UsageError
 from campaign.home import Home, typed_line
 from campaign.journal import claim
@@ -42,7 +42,7 @@ class Made:
         self.books = Books(self.home.path / "campaigns" / self.campaign.name)
 
     def begin(self, step: str = "bias", rerun: str = "20250207a", nonce: str = "n") -> None:
-        keep_plan(self.books, self.campaign.path.read_text(), self.campaign.chosen_variables, False)
+        keep_document(self.books, self.campaign.path.read_text(), self.campaign.chosen_variables, False)
         self.books.write("begun", step, rerun=rerun, log="x", command="submit", nonce=f"{nonce}-{step}")
 
     def run(self, step: str, name: str, state: str, rerun: str = "20250207a", nonce: str | None = "n") -> Path:
@@ -285,15 +285,15 @@ def test_the_record_of_a_ticket_has_decisions_and_commands_that_can_be_given(mad
 
 def test_plan_and_variables_stay_what_they_were(tmp_path: Path) -> None:
     books = Books(tmp_path / "books")
-    keep_plan(books, "steps", VARIABLES, False)
-    keep_plan(books, "steps", VARIABLES, False)
+    keep_document(books, "steps", VARIABLES, False)
+    keep_document(books, "steps", VARIABLES, False)
     other = {**VARIABLES, "SELECTION_BIAS": "1=1"}
     with pytest.raises(CampaignError, match=r"\$SELECTION_BIAS has changed since the campaign was begun"):
-        keep_plan(books, "steps", other, False)
+        keep_document(books, "steps", other, False)
     with pytest.raises(CampaignError, match=r"the plan, \$SELECTION_BIAS have changed"):
-        keep_plan(books, "others", other, False)
-    keep_plan(books, "others", other, True)
-    keep_plan(books, "others", other, False)
+        keep_document(books, "others", other, False)
+    keep_document(books, "others", other, True)
+    keep_document(books, "others", other, False)
 
 
 def test_a_line_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_a_campaigns_runs_are_used_by_it(made: Made, monkeypatch: pytest.MonkeyP
         found = Uses(Bare(), made.home).of(made.home.runs())  # type: ignore[arg-type]
         return {run.rpartition("/")[2]: use.text for run, use in found.items()}
 
-    keep_plan(made.books, made.campaign.path.read_text(), made.campaign.chosen_variables, changed=False)
+    keep_document(made.books, made.campaign.path.read_text(), made.campaign.chosen_variables, changed=False)
     made.begin()
     made.run("bias", "r-1", "failed")
     made.run("dark", "r-2", "done")  # somebody's

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, TransientError
-from campaign.federation import siteplan, siterun
+from campaign.federation import products, siteplan
 from campaign.federation.siteplan import Place, SitePlan, Writer
 from campaign.journal.events import Event
 from campaign.journal.plan import Plan
@@ -224,10 +224,10 @@ def test_a_product_gets_its_name_without_hard_links(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "link", refused)
     for name, content in (("a", b"1"), ("b", b"2")):
         (tmp_path / name).write_bytes(content)
-    siterun._commit(tmp_path / "a", tmp_path / "final", {})
+    products.commit(tmp_path / "a", tmp_path / "final", {})
     assert (tmp_path / "final").read_bytes() == b"1" and not (tmp_path / "a").exists()
     with pytest.raises(SubmissionRefused, match="never overwritten"):
-        siterun._commit(tmp_path / "b", tmp_path / "final", {})
+        products.commit(tmp_path / "b", tmp_path / "final", {})
     assert (tmp_path / "final").read_bytes() == b"1"
 
 

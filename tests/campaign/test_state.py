@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from campaign.campaigns.state import keep_plan
+from campaign.campaigns.state import keep_document
 from campaign.errors import ConfigurationError, SubmissionRefused, TransientError
 from campaign.home import Home
 from campaign.journal import claim
@@ -324,7 +324,7 @@ def test_a_damaged_line_of_a_campaign_costs_that_line(run: Run) -> None:
     assert [line["event"] for line in Books(journal.parent).lines()] == ["gate", "begun"]
     (journal.parent / "variables.json").write_text("5")
     with pytest.raises(SubmissionRefused, match=r"variables\.json, which is damaged"):
-        keep_plan(Books(journal.parent), (journal.parent / "plan.yaml").read_text(), {}, changed=False)
+        keep_document(Books(journal.parent), (journal.parent / "plan.yaml").read_text(), {}, changed=False)
 
 
 @pytest.mark.parametrize("content", [b"garbage " * 2000, b"", None])

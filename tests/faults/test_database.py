@@ -57,7 +57,7 @@ def test_item_21_a_reader_holds_the_database(operator: Operator) -> None:
     database = operator.repo / "gen3.sqlite3"
     first = err.splitlines()[0]
     assert first.startswith(f"waiting for the repository's database {database}: process {pid} (")
-    assert first.endswith(") holds it open")
+    assert re.search(r"\) holds it open \(\d+ s\)$", first)
     assert "published   4 of 4 tasks" in out
     assert operator.recorded("locked") == 8 == len(operator.products("locked"))
 

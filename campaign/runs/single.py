@@ -1,4 +1,4 @@
-"""Makes one task of a run again by hand, apart from the run: its products go into a new folder."""
+"""Make one task of a run again by hand, apart from the run: its products go into a new folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from campaign.jobs.launch import environment
 from campaign.journal.plan import load
 
 
-def rerun(folder: Path, task: str, debug: bool) -> tuple[int, Path]:
+def make_one(folder: Path, task: str, debug: bool) -> tuple[int, Path]:
     """Make one task on this machine, in one process, with its output on the terminal.
 
     Parameters
@@ -24,14 +24,14 @@ def rerun(folder: Path, task: str, debug: bool) -> tuple[int, Path]:
     task : `str`
         ``<label>:<dataId>``.
     debug : `bool`
-        Under pdb, which is entered where an exception ends it.
+        Run under pdb, which is entered where an exception ends the task.
 
     Returns
     -------
     code : `int`
         0 made, 1 failed (the journal in the folder says why), 3 refused, 70 a defect.
     made : `Path`
-        Where its products, job file and journal are.
+        Folder of its products, job file and journal.
 
     Raises
     ------

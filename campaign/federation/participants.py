@@ -1,4 +1,4 @@
-"""The sites that a submission is split over: chosen, reached, and asked for their release."""
+"""The sites that take part in a submission: chosen, reached, and asked for their release."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from campaign import release
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
-from campaign.federation.driver import Federation, Member, shares
+from campaign.federation.driver import Federation, Participant, shares
 from campaign.federation.partition import DEFAULT
 from campaign.federation.siteplan import Place
 from campaign.home import Home
@@ -37,12 +37,12 @@ ANSWER_SECONDS = 60
 
 
 def choose(sites: Mapping[str, Site], names: Sequence[str]) -> list[Site]:
-    """The sites of these names, each once.
+    """Find the sites of these names.
 
     Raises
     ------
     UsageError
-        There is none of that name, one is named twice, or takes no part in processing.
+        A name is of no site, stands twice, or is of a site without a fraction of the processing.
     """
     chosen = [find(sites, name) for name in names]
     twice = [name for n, name in enumerate(names) if name in names[:n]]
@@ -56,7 +56,7 @@ def choose(sites: Mapping[str, Site], names: Sequence[str]) -> list[Site]:
 
 
 def transport(site: Site, home: Home) -> Transport:
-    """How a site is reached."""
+    """Choose the transport to a site."""
     if site.transport == "ssh":
         return Ssh(site.host, site.environment, site.python, site.ssh_options)
     own = {"CAMPAIGN_HOME": str(home.path.absolute()), **site.environment}
@@ -70,28 +70,28 @@ def _place(site: Site, plan: Plan, ranks: int | None) -> Place:
     return Place(site.name, site.raw_root, scratch, plain_site(site), slots(site, ranks), ranks)
 
 
-def members(chosen: Sequence[Site], plan: Plan, home: Home, ranks: int | None) -> list[Member]:
-    """What the federation must know of each."""
-    return [Member(_place(site, plan, ranks), float(site.fraction or 0), transport(site, home)) for site in chosen]
+def members(chosen: Sequence[Site], plan: Plan, home: Home, ranks: int | None) -> list[Participant]:
+    """Describe each site to the federation."""
+    return [Participant(_place(site, plan, ranks), float(site.fraction or 0), transport(site, home)) for site in chosen]
 
 
 def raw_root(sites: Mapping[str, Site], plan: Plan) -> str:
-    """Where the archive's raws lie: as its site file says, else what all raws of the plan lie below."""
+    """Find the root of the archive's raws: the site file's, else the common folder of the plan's raws."""
     said = [site.raw_root for site in sites.values() if "archive" in site.roles and site.raw_root]
     if said:
         return said[0]
     keys = {key for task in plan.tasks for key in task.job.inputs.get("raw", ())}
     folders = {os.path.dirname(plan.files[key]["path"]) for key in keys}
-    return os.path.commonpath(folders) if folders else "/"  # a step of calibrations: they travel
+    return os.path.commonpath(folders) if folders else "/"  # a step made of calibrations, which travel
 
 
-def _answer(member: Member) -> dict[str, str]:
-    """What a site says of its release; over ssh, once its own Slurm answers there.
+def _answer(member: Participant) -> dict[str, str]:
+    """Ask a site for its release; over ssh, it answers once its own Slurm does.
 
     Raises
     ------
     SubmissionRefused
-        It cannot be reached, has no campaign, or a scheduler that does not answer.
+        The site cannot be reached, has no campaign, or a scheduler that does not answer.
     """
     name, python = member.place.name, member.transport.python[0]
     settings = json.dumps(member.place.settings).encode()
@@ -108,8 +108,8 @@ def _answer(member: Member) -> dict[str, str]:
         raise SubmissionRefused(f"site {name} does not say what release it has: {why}", do=do) from error
 
 
-def require_release(asked: Sequence[Member], override: bool) -> list[str]:
-    """Ask every site for what it runs.
+def require_release(asked: Sequence[Participant], override: bool) -> list[str]:
+    """Ask every site for its release.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def require_release(asked: Sequence[Member], override: bool) -> list[str]:
     Raises
     ------
     SubmissionRefused
-        A site cannot be asked, or would not make the same bits.
+        A site cannot be asked, or has a release that would not make the same bits.
     """
     warnings = []
     with ThreadPoolExecutor(len(asked)) as pool:
@@ -180,15 +180,15 @@ def federate(
     return replace(plan, notes=[*plan.notes, *notes]), run, shares(plan, fractions, by)
 
 
-def _probed(chosen: Sequence[Site], asked: Sequence[Member], plan: Plan, order: Order) -> list[str]:
-    """See that the sites are there, and would take their jobs; give what was overridden."""
+def _probed(chosen: Sequence[Site], asked: Sequence[Participant], plan: Plan, order: Order) -> list[str]:
+    """Check that the sites answer, and would take their jobs; list the differences that were overridden."""
     for site in chosen:
         if site.transport == "local":
             probe_site(site, with_ranks(plan, site, order.ranks))
     return require_release(asked, order.override)
 
 
-def _renormalised(asked: Sequence[Member]) -> list[str]:
+def _renormalised(asked: Sequence[Participant]) -> list[str]:
     whole = sum(member.fraction for member in asked)
     if abs(whole - 1) <= 1e-9:
         return []

@@ -1,4 +1,4 @@
-"""What is left of a run: how it was asked for, what was planned, and how it stands; no Butler, no Dask is asked."""
+"""The record of a run: its order, plan and standing, read without Butler and Dask."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
-class Left:
-    """A run, and how it stands.
+class RunRecord:
+    """A run, and its standing.
 
     Parameters
     ----------
     plan : `Plan`
     order : `Order`
-        How it was asked for.
+        The operator's order.
     home : `Home`
-        Where it is listed.
+        The home that lists the run.
     standing : `Standing`
     verified : `bool`
         Every product was read.
     journals : `dict`
-        How long its journals were, byte, by name: whether somebody has gone on with it since.
+        Size of each journal, byte, by name: shows whether another driver has resumed the run since.
     """
 
     plan: Plan
@@ -44,13 +44,13 @@ class Left:
     verified: bool = False
     journals: Mapping[str, int] = field(default_factory=dict)
 
-    def again(self) -> Left:
-        """The same run as it stands now; to be asked by who has its claim."""
-        return self if self.journals == _sizes(self.plan.folder) else look(self.plan.folder, self.verified)
+    def again(self) -> RunRecord:
+        """Read the run again, unless nothing was written since; call this with its claim."""
+        return self if self.journals == _sizes(self.plan.folder) else record_of(self.plan.folder, self.verified)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """By label: how many tasks there are, are done, have failed, are left."""
+        """By label, the number of tasks: all, done, failed, left."""
         known, again = self.standing.outcome, {**self.standing.damaged, **self.standing.stale}
         rows = []
         for group in self.plan.groups:
@@ -63,7 +63,7 @@ class Left:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The record, for JSON."""
         owner = claim.read(self.plan.folder)
         return {
             "run": self.plan.run,
@@ -78,7 +78,7 @@ class Left:
 
 
 def folder_of(name: str, home: Home) -> Path:
-    """The folder of a run, given its name or the folder itself.
+    """Find the folder of a run, given its name or the folder itself.
 
     Raises
     ------
@@ -91,18 +91,18 @@ def folder_of(name: str, home: Home) -> Path:
     return Path(home.find_run(name)["submit_path"])
 
 
-def look(folder: Path, verify: bool = False) -> Left:
-    """See how a run stands.
+def record_of(folder: Path, verify: bool = False) -> RunRecord:
+    """Read the record of a run.
 
     Raises
     ------
     ConfigurationError
-        Nothing was planned in that folder.
+        The folder holds no plan.
     """
     sizes = _sizes(folder)
     order, plan = orders.read(folder), load_plan(folder / PLAN)
     environment = {**os.environ, **order.variables}
-    return Left(plan, order, home_of(plan.repository, environment), standing(plan, order, verify), verify, sizes)
+    return RunRecord(plan, order, home_of(plan.repository, environment), standing(plan, order, verify), verify, sizes)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

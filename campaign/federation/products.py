@@ -1,0 +1,188 @@
+"""Bring a share's products home from its site, and give them their final names."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from campaign.errors import CampaignError, SubmissionRefused, TransientError
+from campaign.federation.ledger import Ledger
+from campaign.federation.siteplan import SitePlan, copy, local_name, store
+from campaign.jobs.death import Cause
+from campaign.journal.events import Event, EventName
+from campaign.journal.plan import Plan, PlanTask
+from campaign.sites.transport import Transport, fetch, remove
+
+#: Pauses before products that did not come whole are fetched again, second.
+PAUSES_S = (0.5, 5.0)
+#: A task's inputs table, and the records of a site: one file, and all of them; byte.
+MAX_TABLE, MAX_RECORD, MAX_RECORDS = 1 << 25, 1 << 27, 1 << 29
+#: Errors of file systems that have no hard links.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+class Products:
+    """The products of one share.
+
+    Parameters
+    ----------
+    share : `SitePlan`
+    transport : `Transport`
+    plan : `Plan`
+        The archive's.
+    ledger : `Ledger`
+    log : `Path`
+        Takes complaints of the site's commands.
+    closing : `threading.Event`
+        Set where nobody waits any more: nothing is tried again.
+    """
+
+    def __init__(
+        self, share: SitePlan, transport: Transport, plan: Plan, ledger: Ledger, log: Path, closing: threading.Event
+    ) -> None:
+        self._share, self._transport, self._plan = share, transport, plan
+        self._ledger, self._log, self._closing = ledger, log, closing
+
+    @contextmanager
+    def fetched(self, events: Sequence[Event]) -> Iterator[dict[str, Path]]:
+        """Fetch the products of ``published`` events beside their final places, and remove those that stay there.
+
+        Returns
+        -------
+        arrived : `dict`
+            Path here, by name there.
+
+        Raises
+        ------
+        TransientError
+            They did not come, or not whole.
+        """
+        arrived: dict[str, Path] = {}
+        try:
+            if events:
+                self._fetch(events, arrived)
+            yield arrived
+        finally:
+            for path in arrived.values():
+                path.unlink(missing_ok=True)
+
+    def _fetch(self, events: Sequence[Event], arrived: dict[str, Path]) -> None:
+        wanted: dict[str, tuple[Path, str, int]] = {}
+        for event in events:
+            group, task = self._ledger.about(event.task)
+            for output in task.outputs:
+                there = local_name(task.name, output.type, output.path)
+                about = event.detail[output.type]
+                wanted[there] = _beside(output.path, self._share.token), about["sha256"], about["bytes"]
+            if "inputs_table" in group.config:
+                wanted[_table(task)] = self._plan.folder / _table(task), "", MAX_TABLE
+
+        def take(name: str, content: IO[bytes]) -> None:
+            if name not in wanted:
+                raise self._unasked(name)
+            path, sha256, most = wanted[name]
+            if sha256:
+                store(content, path, sha256, most)
+                arrived[name] = path
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    copy(content, file, most, str(path))
+
+        for pause in PAUSES_S:
+            try:
+                return fetch(self._transport, str(self._share.folder), list(wanted), take, self._log)
+            except TransientError:
+                if self._closing.wait(pause):
+                    break
+        fetch(self._transport, str(self._share.folder), list(wanted), take, self._log)
+
+    def _unasked(self, name: str) -> TransientError:
+        return TransientError(f"the site sent {name!r}, which was not asked for", where=self._share.site)
+
+    def committed(self, event: Event, arrived: Mapping[str, Path]) -> Event:
+        """Give all products of a task their final names, or none; the event returned names them as they are here."""
+        group, task = self._ledger.about(event.task)
+        permissions: Mapping[str, Any] = group.config.get("permissions", {})
+        detail, made = dict(event.detail), list[Path]()
+        try:
+            for output in task.outputs:
+                temporary = arrived[local_name(task.name, output.type, output.path)]
+                commit(temporary, Path(output.path), permissions)
+                made.append(Path(output.path))
+                detail[output.type] = {**event.detail[output.type], "path": output.path}
+        except (CampaignError, OSError) as error:
+            for path in made:
+                path.unlink()
+            return replace(event, event=EventName.FAILED, detail={"error": str(error), "cause": Cause.INFRASTRUCTURE})
+        return replace(event, detail=detail)
+
+    def bring_records(self) -> None:
+        """Fetch the site's own journal, job files and logs, for whoever looks closer."""
+        folder = self._plan.folder / "sites" / self._share.site / self._share.name
+        left = MAX_RECORDS
+
+        def take(name: str, content: IO[bytes]) -> None:
+            nonlocal left
+            path = folder / name
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise self._unasked(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                left -= copy(content, file, min(left, MAX_RECORD), str(path))[0]
+
+        with contextlib.suppress(TransientError, OSError):  # a refused run has none; names may be odd
+            fetch(self._transport, str(self._share.folder), ["journal", "jobs", "logs"], take, self._log)
+
+    def clear(self) -> None:
+        """Remove the products at the site: they are home."""
+        remove(self._transport, f"{self._share.folder}/products", self._log)
+
+
+def _table(task: PlanTask) -> str:
+    """Name the inputs table of a task, below a run's folder, as `kernels.products.levels` does."""
+    return f"inputs/{task.name.replace(':', '_')}.csv"
+
+
+def _beside(path: str, token: int) -> Path:
+    final = Path(path)
+    return final.with_name(f".{final.name}.{token}.{os.getpid()}.part")
+
+
+def commit(temporary: Path, final: Path, permissions: Mapping[str, Any]) -> None:
+    """Give a product its final name, with a hard link where possible; see ``kernels.jobs.publish``.
+
+    Raises
+    ------
+    SubmissionRefused
+        The name is taken.
+    """
+    if group := permissions.get("group"):
+        os.chown(temporary, -1, grp.getgrnam(group).gr_gid)
+    if mode := permissions.get("mode"):
+        os.chmod(temporary, int(str(mode), 8))
+    taken = SubmissionRefused("exists already; a product is never overwritten", where=str(final))
+    try:
+        os.link(temporary, final)
+        temporary.unlink()
+    except FileExistsError as error:
+        raise taken from error
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if final.exists():
+            raise taken from error
+        temporary.rename(final)
+    handle = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

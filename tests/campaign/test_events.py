@@ -1,0 +1,48 @@
+"""Names of events: both sides of the process wall agree, and no other word is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from campaign.journal.events import VERSION, DriverJournal, EventName
+from campaign.journal.outcome import Outcome, TaskRecord
+from kernels.jobs import journal as kernel
+from tests.campaign.test_state import event
+
+
+def test_both_sides_of_the_wall_agree() -> None:
+    for name in kernel.EventName:
+        assert EventName[name.name] == name.value
+    assert kernel.SCHEMA == VERSION
+
+
+def test_an_unknown_name_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="publised"):
+        DriverJournal(tmp_path, "r").write("publised", {})
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_record_and_the_outcome_agree_in_whatever_order() -> None:
+    first, second = event("bias:1", "published", 1), event("bias:1", "withdrawn", 1)
+    for events in ([first, second], [second, first]):
+        outcome, record = Outcome(), TaskRecord()
+        for one in events:
+            outcome.fold(one)
+            record.fold(one)
+        assert not outcome.published and not record.stands
+        outcome.fold(event("bias:1", "failed", 2))
+        assert (outcome.failed.keys(), outcome.causes) == ({"bias:1"}, {"bias:1": "data"})
+        outcome.fold(event("bias:1", "published", 3))
+        assert outcome.published.keys() == {"bias:1"} and outcome.done
+        assert asdict(outcome)["published"]["bias:1"]["rss_mib"] == 200
+
+
+def test_a_task_that_a_failed_one_has_cost_is_skipped() -> None:
+    outcome = Outcome()
+    for name in ("started", "lost"):
+        outcome.fold(event("bias:1", name, 1))
+    outcome.fold(event("usdf", "lost", 1))  # a site
+    assert (outcome.skipped, outcome.failed) == ({"bias:1": "needs isr:0,0, which failed"}, {})
