@@ -1,4 +1,7 @@
-"""Draws the rooms and the imports between them: ``python -m tests.house`` writes docs/images/house.svg."""
+"""Draws the rooms and the imports between them.
+
+``python -m tests.house`` writes docs/images/house.svg and the table of rooms in docs/architecture.md.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from campaign.pipeline.svg import wide
 from tests.test_layout import MODULES, ON_TOP, PACKAGES, ROOMS, ROOT, arrows, door, imports, room
 
 FILE = ROOT / "docs" / "images" / "house.svg"
+PAGE = ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- rooms: written by python -m tests.house -->\n", "<!-- end of rooms -->"
 #: A room's box, the gaps between boxes and rows, the lane of an arrow that passes a row, a line of text; pixels.
 WIDTH, HEIGHT, GAP_X, GAP_Y, LANE, LINE = 212, 100, 14, 32, 8, 15
 FONT = 13.0
@@ -259,5 +264,28 @@ def draw() -> str:
     )
 
 
+def table() -> str:
+    """Tabulate floor, door and imports of every room, from the top."""
+    lines = ["| floor | room | door | imports from |", "|---|---|---|---|"]
+    for package in PACKAGES:
+        if needs := edges(package):
+            rows = graph(reduced(needs)).rows
+            floors = {name: len(rows) - 1 - k for k, row in enumerate(rows) for name in row}
+            lines += [
+                f"| {floors[name]} | `{package}/{name}/` | {', '.join(door(package, name))} "
+                f"| {', '.join(sorted(needs[name])) or 'no room'} |"
+                for name in sorted(needs, key=lambda name: -floors[name])
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """Give docs/architecture.md with today's table."""
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}{table()}{end}{after}"
+
+
 if __name__ == "__main__":
     FILE.write_text(draw())
+    PAGE.write_text(page())
