@@ -101,3 +101,23 @@ def test_a_name_that_is_gone_is_seen() -> None:
     assert known("campaign.butler.repository.Repository.certify") and known("kernels.run") and known("tests/house.py")
     for gone in ("campaign.planning.freezer", "campaign.runs.drive.drove", "campaign.butler.repository.Repository.x"):
         assert not known(gone)
+
+
+def anchors(text: str) -> set[str]:
+    """Collect the anchors of a page: those of its headings, as GitHub makes them, and explicit ones."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), flags=re.M)
+    made = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+    return made | set(re.findall(r'<a id="([\w-]+)"', text))
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_on_a_page_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        there = page.parent / path if path else page
+        if "://" not in link and not (there.exists() and (not anchor or anchor in anchors(there.read_text()))):
+            broken.append(link)
+    assert broken == []
