@@ -1,1 +1,1 @@
-"""What an operator does: check, submit, look, certify, go on."""
+"""Everything an operator does: check, submit, look, certify."""

@@ -1,4 +1,4 @@
-"""What must hold for a camera file beyond its form: boxes, counts, names."""
+"""Checks of a camera file beyond its form: boxes, counts, names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Final
 from campaign.camera.headertable import Translation
 from campaign.camera.parts import Amplifier, CcdType, Detector, Filter
 
-#: How a problem begins that is about a part of the file.
+#: Beginning of a problem with one part of the file.
 _PART: Final = re.compile(r"type (?P<type>[^,:]+)(?:, amplifier (?P<amplifier>[^:]+))?:|detector (?P<detector>-?\d+) ")
 
 
 def place_of(text: str, plain: Any) -> list[str | int]:
-    """Keys and numbers that lead to what a problem is about."""
+    """Give the keys and numbers that lead to the part that a problem concerns."""
     found = _PART.match(text)
     if text.startswith("translation"):
         return ["translation"]
@@ -78,7 +78,7 @@ def _detector_problems(d: Detector, types: Mapping[str, CcdType]) -> Iterator[st
 def problems(
     filters: Iterable[Filter], detectors: Sequence[Detector], types: Mapping[str, CcdType], translation: Translation
 ) -> Iterator[str]:
-    """Everything that is wrong with a camera, one sentence each."""
+    """Yield every problem of a camera, one sentence each."""
     yield from (f"two filters are called {name}" for name in _twice(f.name for f in filters))
     yield from (f"two detectors have the id {twice}" for twice in _twice(d.id for d in detectors))
     yield from (f"two detectors are called {name}" for name in _twice(d.name for d in detectors))

@@ -1,4 +1,4 @@
-"""The part of a camera file that says how a raw frame's header is read."""
+"""Table of a camera file by which raw frames' headers are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, StringConstraints, field_validator, model_validator
 from pydantic import Field as Limits
 
-#: What biases, darks and flats are made of, by name.
+#: Types of the frames that calibrations are made of.
 CALIBRATIONS = ("bias", "dark", "flat")
 Field = Literal[
     "observation_type",
@@ -46,12 +46,12 @@ def pattern(text: str) -> re.Pattern[str]:
 
 @cache
 def parts(source: str) -> tuple[str, ...]:
-    """Keywords of a source: itself, or those in braces."""
+    """Give the keywords of a source: itself, or those in braces."""
     return tuple(re.findall(r"\{([^{}]+)\}", source)) or (source,)
 
 
 def normal(source: str) -> str:
-    """A source with its keywords as headers are asked for them: in capitals, ESO's without the word HIERARCH."""
+    """Spell a source's keywords as headers are searched: in capitals, ESO's without the word HIERARCH."""
 
     def keyword(text: str) -> str:
         words = text.upper().split()
@@ -70,9 +70,9 @@ def suggest(value: str, known: Iterable[str]) -> str:
 
 
 class TypeRule(BaseModel):
-    """An observation type, and what the header's fields must match for it.
+    """Observation type, and the patterns that the header's fields must match for it.
 
-    Patterns are regular expressions for the whole value, whatever the case.
+    A pattern is a regular expression for the whole value; case does not matter.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,7 +83,7 @@ class TypeRule(BaseModel):
     @field_validator("type")
     @classmethod
     def _meant(cls, name: str) -> str:
-        """Types are anybody's, but one that is nearly a calibration's is a slip: no bias would ever be found."""
+        """Refuse a near miss of a calibration's type: no selection would find the frames. Other names are free."""
         close = difflib.get_close_matches(name.lower(), CALIBRATIONS, n=1, cutoff=0.75)
         if close and name not in CALIBRATIONS and not name.endswith(CALIBRATIONS):
             raise ValueError(f"is no type of frame that a calibration is made of: did you mean {close[0]}?")
@@ -101,14 +101,14 @@ class TypeRule(BaseModel):
 
 
 class Setting(BaseModel):
-    """A setting of the camera that all frames of a step must share.
+    """Setting of the camera that all frames of a step must share.
 
     Parameters
     ----------
     keywords : `tuple` [`str`]
-        Where it is found, in order of preference, as in `Translation`.
+        Sources of its value, in order of preference, as in `Translation`.
     within : `float`
-        By how much two frames may differ; texts must be equal.
+        Largest allowed difference of two frames; texts must be equal.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -118,31 +118,31 @@ class Setting(BaseModel):
 
 
 class Translation(BaseModel):
-    """How the header of a camera's raw frames is read.
+    """Rules for reading the header of a camera's raw frames.
 
     Parameters
     ----------
     accept : `dict`
-        Keyword: values. A frame whose keyword has none of them is another
-        camera's.
+        Accepted values of each keyword. A frame with another value belongs to
+        another camera.
     clock : `str`
         Time scale of ``begin`` in the header.
     exposure_ids : `str`
         ``lsst`` (`lsst_id`), ``timestamp`` (`timestamp_id`) or ``numbered`` (`numbered_id`).
     headers : `tuple` [`int` or `str`]
-        The HDUs whose keywords are read; the first that has a keyword counts.
+        HDUs whose keywords are read; the first HDU with a keyword counts.
     datasec : `bool`
         Whether the header's DATASEC must be the camera file's.
     keywords : `dict`
-        Where each field is found, in order of preference: a keyword, or
-        several combined as in ``{RAFTBAY}_{CCDSLOT}``. Without ``detector``
-        the camera has one detector.
+        Sources of each field, in order of preference: a keyword, or several
+        combined as in ``{RAFTBAY}_{CCDSLOT}``. Without ``detector`` the camera
+        has one detector.
     types : `tuple` [`TypeRule`]
-        The first that matches gives the observation type.
+        The first match gives the observation type.
     filters : `dict`
-        Header values of the filter that are not the physical filter's name.
+        Physical filter of each header value that is not itself a physical filter's name.
     no_filter : `str`
-        The physical filter where the header has none.
+        Physical filter of frames without one in the header.
     agree : `dict` [`str`, `Setting`]
         Settings that the frames of a step must share.
     """
@@ -186,7 +186,7 @@ class Translation(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """How a kernel tells whose frame a file holds; see ``kernels.fits.identity``."""
+        """Give a kernel the means to tell whose frame a file holds; see ``kernels.fits.identity``."""
         accept = {keyword: list(values) for keyword, values in self.accept.items()}
         return {
             "accept": accept,
@@ -195,6 +195,6 @@ class Translation(BaseModel):
         }
 
     def wanted(self) -> list[str]:
-        """Header keywords that the table speaks of, each once."""
+        """List the header keywords of the table, each once."""
         sources = [s for field in self.keywords.values() for s in field]
         return list(dict.fromkeys([*self.accept, *(k for s in sources for k in parts(s))]))

@@ -45,11 +45,11 @@ class Camera(Part):
     class_name : `str`, optional
         The Butler's instrument class.
     unit : `str`
-        Of calibration products: ``electron`` or ``adu``.
+        Unit of calibration products: ``electron`` or ``adu``.
     scale : `int`
-        What the imaging area was divided by.
+        Divisor of the imaging area.
     translation : `Translation`
-        How the header of a raw frame is read.
+        Rules for reading the header of a raw frame.
     """
 
     version: Literal[1]
@@ -64,12 +64,12 @@ class Camera(Part):
 
     @cached_property
     def by_id(self) -> Mapping[int, Detector]:
-        """Detectors by their number."""
+        """Detectors by id."""
         return {d.id: d for d in self.detectors}
 
     @cached_property
     def by_name(self) -> Mapping[str, Detector]:
-        """Detectors by their name."""
+        """Detectors by name."""
         return {d.name: d for d in self.detectors}
 
     @cached_property
@@ -78,11 +78,11 @@ class Camera(Part):
         return {f.name: f.band for f in self.filters}
 
     def detector_ids(self, purpose: str = "SCIENCE") -> tuple[int, ...]:
-        """Ids of the detectors that serve ``purpose``, ascending."""
+        """List the ids of the detectors of a purpose, ascending."""
         return tuple(sorted(d.id for d in self.detectors if d.purpose == purpose))
 
     def plain(self, detectors: Iterable[int]) -> dict[str, Any]:
-        """Geometry of some detectors as a job's ``camera`` section.
+        """Give the geometry of some detectors as a job's ``camera`` section.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class Camera(Part):
         Raises
         ------
         ConfigurationError
-            Less than one pixel an amplifier would be left.
+            An amplifier would keep less than one pixel.
         """
         if n == 1:
             return self
@@ -118,18 +118,18 @@ class Camera(Part):
         write_text(Path(path), self.text())
 
     def text(self) -> str:
-        """The camera file's text: one filter, amplifier and detector a line."""
+        """Give the camera file's text: one filter, amplifier and detector a line."""
         return "".join(_lines(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)))
 
 
 def flow(value: Any) -> str:
-    """One line of YAML; a bare scalar comes without the document's end mark."""
+    """Write a value as one line of YAML, a bare scalar without the document's end mark."""
     text = yaml.dump(value, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=True, width=100000)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _lines(plain: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Block style for what nests, a line for each item of a list of tables."""
+    """Write nested mappings in block style, and each item of a list of tables on one line."""
     for key, value in plain.items():
         head = f"{indent}{flow(key)}:"
         if isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
@@ -216,12 +216,12 @@ def build(plain: Any, where: str, tree: Entry | None = None) -> Camera:
     Parameters
     ----------
     tree : `Entry`, optional
-        The same with the lines of its file.
+        The same data with the lines of the file.
 
     Raises
     ------
     ConfigurationError
-        With every problem found, one a line.
+        Every problem that was found, one a line.
     """
     try:
         camera = Camera.model_validate(plain)
@@ -245,7 +245,7 @@ def load(name_or_path: str | Path) -> Camera:
     Raises
     ------
     ConfigurationError
-        There is no such camera, or the file has problems: all are named.
+        There is no such camera, or the file has problems; the error lists all of them.
     """
     names, path = known(), Path(name_or_path)
     if str(name_or_path) in names:

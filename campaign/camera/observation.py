@@ -1,4 +1,4 @@
-"""What a raw frame's header says, in the field's words."""
+"""Header of a raw frame, translated into the Butler's words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Observation:
-    """One raw frame: an (exposure, detector) pair, translated.
+    """Raw frame, translated: one (exposure, detector) pair.
 
     Parameters
     ----------
@@ -26,15 +26,15 @@ class Observation:
     physical_filter : `str`
         One of the camera's filters.
     exposure_time : `float`
-        second.
+        Second.
     dark_time : `float` or `None`
-        second; `None` where the header has none.
+        Second; `None` where the header has none.
     begin : `str`
         ISO-8601, TAI.
     notes : `tuple` [`str`]
-        What an operator should know of the frame.
+        Remarks for the operator.
     id_from : `str`
-        What the exposure's id is made of, and what to do where that is not enough.
+        Sources of the exposure's id, and a remedy where ids collide.
     """
 
     path: str

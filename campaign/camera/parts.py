@@ -18,12 +18,12 @@ def _parsed(value: Any) -> Any:
 Box = Annotated[Section, BeforeValidator(_parsed), PlainSerializer(str)]
 
 
-#: What pydantic alone would take from texts, too.
+#: pydantic alone would accept texts too.
 Real = Annotated[float, BeforeValidator(typed)]
 PositiveFloat = Annotated[pydantic.PositiveFloat, BeforeValidator(typed)]
 PositiveInt = Annotated[pydantic.PositiveInt, BeforeValidator(typed)]
 
-#: Names become parts of paths and collections, and keys of the Butler, which takes so many characters.
+#: Most characters that the Butler takes in a key; names also become parts of paths and collections.
 LONGEST = 32
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=LONGEST)]
 NameOrNone = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.+-]*)?$", max_length=LONGEST)]
@@ -31,20 +31,20 @@ Key = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
 
 
 class Part(BaseModel):
-    """Checked strictly: no unknown key, no infinity, nothing changed afterwards."""
+    """Part of a camera file, checked strictly: no unknown key, no infinity; frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Filter(Part):
-    """A physical filter and the band that it stands for."""
+    """Physical filter and its band."""
 
     name: Key
     band: Key
 
 
 class Amplifier(Part):
-    """One read-out channel of a CCD type.
+    """Read-out channel of a CCD type.
 
     Parameters
     ----------
@@ -55,11 +55,11 @@ class Amplifier(Part):
     data, serial_overscan, parallel_overscan : `Section`
         Regions of the HDU.
     target : `Section`
-        Where ``data`` lies on the assembled detector; a range written
-        backwards mirrors it on its way there.
+        Region of ``data`` on the assembled detector; a range written backwards
+        mirrors it.
     read_from : `str`, optional
-        The side of the frame that is read first, ``left`` or ``right``; by
-        default the one where the serial overscan is not.
+        Side of the frame that is read first, ``left`` or ``right``; by default
+        the side opposite the serial overscan.
     """
 
     name: str
@@ -73,29 +73,29 @@ class Amplifier(Part):
 
     @property
     def leftwards(self) -> bool:
-        """Whether columns are read from right to left, so that the serial overscan's first is its highest."""
+        """Whether columns are read from right to left: the serial overscan then begins at its highest column."""
         if self.read_from is None:
             return self.serial_overscan is not None and self.serial_overscan.x0 < self.data.x0
         return self.read_from == "right"
 
     @property
     def overscans(self) -> dict[str, Section]:
-        """The overscan regions that this amplifier has, by name."""
+        """Overscan regions of the amplifier, by name."""
         both = {"serial_overscan": self.serial_overscan, "parallel_overscan": self.parallel_overscan}
         return {name: box for name, box in both.items() if box is not None}
 
 
 class CcdType(Part):
-    """What all detectors of a kind share.
+    """Type of CCD: the properties that its detectors share.
 
     Parameters
     ----------
     size : `tuple` [`int`, `int`]
-        Of the assembled image, pixels.
+        Width and height of the assembled image, pixels.
     adc_max : `int`
         Largest raw value that the electronics can write, ADU.
     saturation : `float`, optional
-        electron; for the detectors that have no figures of their own.
+        Electron; for detectors without figures of their own.
     signed : `bool`
         Whether the upper half of an unsigned frame's range stands for negative
         numbers.
@@ -110,18 +110,18 @@ class CcdType(Part):
 
 
 class Detector(Part):
-    """One CCD: its place in the focal plane and, per amplifier, its figures.
+    """CCD: its place in the focal plane, and figures of each amplifier.
 
     Parameters
     ----------
     position_mm, yaw_deg
         Centre in focal-plane coordinates, and rotation, counter-clockwise.
     gains : `tuple` [`float`]
-        electron / ADU.
+        Electron / ADU, by amplifier.
     read_noises : `tuple` [`float`]
-        electron.
+        Electron, by amplifier.
     saturations : `tuple` [`float`], optional
-        electron.
+        Electron, by amplifier.
     """
 
     id: int

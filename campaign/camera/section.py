@@ -12,7 +12,7 @@ _SECTION = re.compile(r"\[(\d+):(\d+),(\d+):(\d+)\]", re.ASCII)
 
 @dataclass(frozen=True)
 class Section:
-    """A FITS image section as 0-based pixels; a range written backwards is a mirrored axis."""
+    """FITS image section as 0-based pixels; a range written backwards is a mirrored axis."""
 
     x0: int
     y0: int
@@ -58,11 +58,11 @@ class Section:
         return [self.x0, self.y0, self.nx, self.ny]
 
     def inside(self, size: Sequence[int]) -> bool:
-        """Tell whether the section lies on an image of ``size`` (width, height)."""
+        """Whether the section lies on an image of ``size`` (width, height)."""
         return self.x1 <= size[0] and self.y1 <= size[1]
 
     def overlaps(self, other: Section) -> bool:
-        """Tell whether the two share a pixel."""
+        """Whether two sections share a pixel."""
         return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
 
 
@@ -79,7 +79,7 @@ def cut(box: Section, data: Section, n: int) -> Section:
 
 
 def shrink(edges: Iterable[int], n: int) -> dict[int, int]:
-    """New position of each edge of the amplifier grid, every cell floor-divided by ``n``."""
+    """Move each edge of the amplifier grid so that every cell is floor-divided by ``n``."""
     ordered = sorted({0, *edges})
     steps = ((b - a) // n for a, b in itertools.pairwise(ordered))
     return dict(zip(ordered, itertools.accumulate(steps, initial=0), strict=True))

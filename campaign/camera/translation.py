@@ -1,4 +1,4 @@
-"""From a raw frame's header to an observation, by the table in the camera file."""
+"""Translates a raw frame's header to an observation, by the table in the camera file."""
 
 from __future__ import annotations
 
@@ -17,26 +17,24 @@ from campaign.camera.observation import Observation
 from campaign.camera.parts import Detector
 from campaign.errors import ConfigurationError
 
+#: Until this day_obs the camera's own controller numbered its exposures from 1 each day, beside the observatory's.
 _LAST_SHIFTED_DAY = 20231004
-"""Until this day_obs the camera's own controller numbered its exposures from 1 each day, beside the observatory's."""
-
-
+#: No exposure lasts longer, second.
 LONGEST = 1e8
-"""No exposure lasts longer, second."""
+#: Years that fit a timespan of the Butler in every zone and time scale.
 YEARS = (1971, 2098)
-"""What the Butler's timespans hold, whatever the zone and the time scale."""
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}")
+#: A day_obs further than this from the begin of the exposure is noted.
 _DAYS_OFF = 2
-"""A day_obs that is further from the begin of the exposure is told."""
 
 
 class TranslationError(ConfigurationError):
-    """A frame's header does not say what the camera file expects of it."""
+    """A frame's header does not fit the camera file."""
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the operator says in place of the header; `None` leaves the header's word."""
+    """Values that the operator gives in place of the header's; `None` keeps the header's."""
 
     type: str | None = None
     filter: str | None = None
@@ -45,7 +43,7 @@ class Overrides:
 
 @dataclass(frozen=True)
 class _Header:
-    """The fields of one frame, looked up by the table."""
+    """Fields of one frame, looked up by the table."""
 
     path: str
     values: Mapping[str, Any]
@@ -55,7 +53,7 @@ class _Header:
         return TranslationError(what, where=self.path, do=do)
 
     def text(self, field: Field) -> str | None:
-        """The first source of a field that the header has and that is not blank."""
+        """Give the first source of a field that is in the header and not blank."""
         for source in self.table.keywords.get(field, ()):
             found = {k: str(self.values[k]).strip() for k in parts(source) if self.values.get(k) is not None}
             if len(found) == len(parts(source)) and all(found.values()):
@@ -63,7 +61,7 @@ class _Header:
         return None
 
     def name(self, field: Field) -> str:
-        """The field's keywords, for a message."""
+        """Join the field's keywords for a message."""
         return " or ".join(self.table.keywords.get(field, ()))
 
     def need(self, field: Field) -> str:
@@ -73,6 +71,7 @@ class _Header:
         return text
 
     def seconds(self, field: Field) -> float:
+        """Read a field as a time in second."""
         text = self.need(field)
         try:
             value = numbers.real(text)
@@ -91,7 +90,7 @@ class _Header:
         return int(text)
 
     def time(self) -> datetime:
-        """Begin of the exposure on the header's clock."""
+        """Read the begin of the exposure, on the header's clock."""
         text = self.need("begin")
         try:
             value = datetime.fromisoformat(text)
@@ -105,10 +104,10 @@ class _Header:
 
 
 def lsst_id(day_obs: int, seq_num: int, controller: str) -> int:
-    """Exposure id of the LSST cameras: day_obs, then the sequence number in 5 digits.
+    """Build the exposure id of the LSST cameras: day_obs, then the sequence number in 5 digits.
 
-    The camera's controller (C) counted beside the observatory's (O) until
-    `_LAST_SHIFTED_DAY`; its days carry 10000000 more until then.
+    Until `_LAST_SHIFTED_DAY` the camera's controller (C) counted independently of
+    the observatory's (O); 10000000 is added to its days until then.
 
     Raises
     ------
@@ -124,23 +123,23 @@ def lsst_id(day_obs: int, seq_num: int, controller: str) -> int:
 
 
 def timestamp_id(begin: datetime) -> int:
-    """Exposure id of a camera that has none: YYMMDDhhmmss and 3 digits of milliseconds.
+    """Build the exposure id of a camera without frame numbers: YYMMDDhhmmss and 3 digits of milliseconds.
 
-    It depends on the frame alone, so that frames added later renumber nothing.
+    The id depends on the frame alone, so that frames added later renumber nothing.
     """
     return int(f"{begin:%y%m%d%H%M%S}{begin.microsecond // 1000:03d}")
 
 
 def numbered_id(begin: datetime, seq_num: int) -> int:
-    """Exposure id of a camera that numbers its frames: YYMMDDhhmmss and the number's last three digits.
+    """Build the exposure id of a camera that numbers its frames: YYMMDDhhmmss and the number's last three digits.
 
-    So may more exposures begin within a second, or with a clock that stands still: a thousand.
+    Up to a thousand exposures may begin within one second, or under a stopped clock.
     """
     return int(f"{begin:%y%m%d%H%M%S}{seq_num % 1000:03d}")
 
 
 def timestamp_seq_num(begin: datetime) -> int:
-    """Milliseconds since the noon before ``begin``, where the observing day starts."""
+    """Count milliseconds since the noon before ``begin``, where the observing day starts."""
     midday = timedelta(hours=begin.hour - 12, minutes=begin.minute, seconds=begin.second)
     return int(midday.total_seconds()) % 86400 * 1000 + begin.microsecond // 1000
 
@@ -204,7 +203,7 @@ def _detector(header: _Header, camera: Camera) -> Detector:
 
 
 def _identify(header: _Header, override: int | None, begin: datetime) -> tuple[int, int, int]:
-    """Exposure id, day_obs and sequence number."""
+    """Give exposure id, day_obs and sequence number."""
     if header.table.exposure_ids == "timestamp":
         day_obs = int(f"{begin - timedelta(hours=12):%Y%m%d}") if override is None else override
         return timestamp_id(begin), day_obs, timestamp_seq_num(begin)
@@ -221,7 +220,7 @@ def _identify(header: _Header, override: int | None, begin: datetime) -> tuple[i
 
 
 def _check_day(header: _Header, day_obs: int, begin: datetime, given: bool) -> list[str]:
-    """Notes on a day that is not that of the exposure's begin; one that the operator has ``given`` is right."""
+    """Note a day_obs far from the exposure's begin, unless the operator has ``given`` it."""
     try:
         day = datetime.strptime(f"{day_obs:08d}", "%Y%m%d")
     except ValueError as error:
@@ -233,7 +232,7 @@ def _check_day(header: _Header, day_obs: int, begin: datetime, given: bool) -> l
 
 
 def _id_from(header: _Header) -> str:
-    """What an exposure's id is made of."""
+    """Name the sources of an exposure's id."""
     if header.table.exposure_ids == "lsst":
         return f"{header.name('day_obs')} and {header.name('seq_num')}"
     begin = header.name("begin")
@@ -248,7 +247,7 @@ def _size(shape: Sequence[int]) -> str:
 
 
 def _named(hdu: Mapping[str, Any], key: str | int) -> bool:
-    """Whether an HDU is what a camera file means: its number, or its EXTNAME in whatever case."""
+    """Whether an HDU has a number, or an EXTNAME in any case."""
     return bool(hdu["hdu"] == key if isinstance(key, int) else (hdu["extname"] or "").upper() == key.strip().upper())
 
 
@@ -288,7 +287,7 @@ def translate(
     overrides: Overrides = Overrides(),
     after: int = 0,
 ) -> Observation:
-    """Say what a raw frame is.
+    """Translate the header of a raw frame.
 
     Parameters
     ----------
@@ -297,7 +296,7 @@ def translate(
         `Translation.wanted` that the frame has.
     hdus : `list` [`dict`]
         ``{"hdu", "extname", "shape": [width, height], "datasec"}`` of each,
-        and where its pixels have been looked at ``unreadable`` and ``beyond``
+        with ``unreadable`` and ``beyond`` where its pixels were read
         (see ``kernels.products.headers.read``).
     after : `int`
         Bytes after the last HDU.

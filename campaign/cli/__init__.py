@@ -1,4 +1,4 @@
-"""The command line: one module for each group of commands, imported when one of them is asked for."""
+"""The command line: one module for each group of commands, imported when one of them is called."""
 
 from campaign.cli.root import main
 

@@ -33,9 +33,10 @@ def camera() -> None:
 def check(file: str, frames: tuple[str, ...], pictures: Path, ranks: int, as_json: bool) -> None:
     """Compare the camera FILE (or a packaged camera's name) with FRAMES of its camera.
 
-    Sections are compared with where the light ends, read noises with those of
-    the frames; what is a few pixels off is proposed anew.  Give a flat, best
-    with two biases.  Exit code 5: the file does not fit the frames.
+    Sections are compared with the edges of the light, read noises with those of
+    the frames.  For sections that are a few pixels off, corrected ones are
+    proposed.  Give a flat, best with two biases.  Exit code 5: the file does not
+    fit the frames.
     """
     from campaign import console
     from campaign.errors import VerificationFailed

@@ -1,4 +1,4 @@
-"""The command that removes what nobody needs any more."""
+"""Command that removes unused runs: clean."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from campaign.cli.root import as_json, cli
+from campaign.cli.root import as_json, cli, repo_option
 from campaign.wording import command, count
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ MIB = 2**20
 
 @cli.command()
 @click.argument("ticket")
-@click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
-@click.option("--yes", is_flag=True, help="Remove it; else it is only shown.")
+@repo_option
+@click.option("--yes", is_flag=True, help="Remove the runs; without it they are only shown.")
 @click.option(
     "--force",
     "forced",
@@ -32,7 +32,7 @@ MIB = 2**20
 )
 @as_json
 def clean(ticket: str, repo: str | None, yes: bool, forced: tuple[str, ...], as_json: bool) -> None:
-    """Show, or remove, the runs of TICKET that nobody uses: RUNs, scratch at sites, submit folders."""
+    """Show, or remove, unused runs of TICKET: output RUNs, scratch at sites, submit folders."""
     from campaign import console
     from campaign.butler.repository import open_repository
     from campaign.errors import UsageError
@@ -53,7 +53,7 @@ def clean(ticket: str, repo: str | None, yes: bool, forced: tuple[str, ...], as_
 
 
 def _removed(ticket: str, found: list[Remains], repository: Repository, home: Home) -> list[Remains]:
-    """Remove what is not kept; what was kept after all says why."""
+    """Remove the runs without a reason to keep them; a run that proves to be used gets its reason."""
     from campaign import console
     from campaign.upkeep.clean import clean
     from campaign.upkeep.uses import Uses

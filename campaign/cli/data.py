@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from campaign.simulation.simulate import Places
 
 
-#: Files of which notes are shown.
+#: Most files whose notes are shown.
 NOTES = 10
 
 
 @cli.command()
 @click.argument("repo", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--plan", "plan_name", metavar="PLAN", help="What a plan's simulation lists, and nothing else.")
+@click.option("--plan", "plan_name", metavar="PLAN", help="Simulate exactly the exposures of PLAN's simulation block.")
 @click.option("--camera", "camera_name", default="LSSTComCam", show_default=True, help="Name, or a camera file.")
 @click.option("--scale", type=click.IntRange(1), help="Divide the imaging area by N (default 1, or the plan's).")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same frames.")
@@ -32,13 +32,23 @@ NOTES = 10
 @click.option("--dark", type=click.IntRange(0), default=10, show_default=True, help="Number of dark frames.")
 @click.option("--flat", type=click.IntRange(0), default=10, show_default=True, help="Flats of each filter.")
 @click.option("--filter", "filters", multiple=True, help="Physical filter of the flats (repeat; default the r one).")
-@click.option("--dark-time", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Second.")
-@click.option("--flat-time", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Second.")
-@click.option("--crosstalk", type=click.FloatRange(0, 0.01), default=0.0, help="Of the next amplifier; LSSTCam: 2e-4.")
-@click.option("--nonlinearity", type=click.FloatRange(0, 0.05), default=0.0, help="Largest, relative; LSSTCam: 0.01.")
-@click.option("--rate", "rates", multiple=True, metavar="NAME=VALUE", help="A setting of the model, over a plan's.")
-@click.option("--day-obs", "days", type=int, multiple=True, help="Nights, YYYYMMDD (repeat; default two).")
-@click.option("--detector", "detectors", type=int, multiple=True, help="Only these (repeat; default all science ones).")
+@click.option(
+    "--dark-time", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Exposure time of darks, second."
+)
+@click.option(
+    "--flat-time", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Exposure time of flats, second."
+)
+@click.option(
+    "--crosstalk", type=click.FloatRange(0, 0.01), default=0.0, help="Fraction from the next amplifier; LSSTCam: 2e-4."
+)
+@click.option(
+    "--nonlinearity", type=click.FloatRange(0, 0.05), default=0.0, help="Largest relative deviation; LSSTCam: 0.01."
+)
+@click.option(
+    "--rate", "rates", multiple=True, metavar="NAME=VALUE", help="Setting of the model, over a plan's (repeat)."
+)
+@click.option("--day-obs", "days", type=int, multiple=True, help="Night, YYYYMMDD (repeat; default two).")
+@click.option("--detector", "detectors", type=int, multiple=True, help="Detector (repeat; default all science ones).")
 @ranks
 @as_json
 def simulate(
@@ -63,8 +73,8 @@ def simulate(
 ) -> None:
     """Make a new repository REPO with simulated raws, as the LSST camera writes them.
 
-    The raws lie in REPO-raw, and what they were made from, to compare results
-    with, in REPO-truth.
+    The raws lie in REPO-raw, and their truth, to compare results with, in
+    REPO-truth.
     """
     from campaign import console
     from campaign.camera.model import load
@@ -123,7 +133,7 @@ def _simulate_plan(
 
 
 def _rate(text: str) -> tuple[str, Any]:
-    """A setting of the simulator's model: a number, or a JSON list or dictionary."""
+    """Parse a setting of the simulator's model: a number, or a JSON list or dictionary."""
     from campaign.errors import UsageError
     from campaign.limited import from_json
 
@@ -137,7 +147,7 @@ def _rate(text: str) -> tuple[str, Any]:
 @cli.command()
 @click.argument("repo", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("files", nargs=-1, type=click.Path())
-@click.option("--camera", "camera_name", required=True, help="Name, or a camera file (it is kept with the repository).")
+@click.option("--camera", "camera_name", required=True, help="Name, or a camera file (kept with the repository).")
 @click.option("--type", "observation_type", help="Instead of the header's: bias, dark, flat, ...")
 @click.option("--filter", "physical_filter", help="Instead of the header's.")
 @click.option("--day-obs", type=int, help="Instead of the header's: YYYYMMDD.")
@@ -149,7 +159,7 @@ def _rate(text: str) -> tuple[str, Any]:
     help="Leave the files where they are, or copy them in.",
 )
 @click.option("--summary", is_flag=True, help="Show what the repository holds, with read noise and gain from pairs.")
-@click.option("--amplifiers", is_flag=True, help="Of the summary, every amplifier's figures beside the camera file's.")
+@click.option("--amplifiers", is_flag=True, help="With --summary: every amplifier's figures beside the camera file's.")
 @ranks
 @as_json
 def ingest(
@@ -165,10 +175,10 @@ def ingest(
     ranks: int,
     as_json: bool,
 ) -> None:
-    """Ingest raw FILES (or folders of them) into REPO, which is made where there is none.
+    """Ingest raw FILES (or folders of them) into REPO, which is made if missing.
 
-    A file that cannot be read or translated is named with the reason, the
-    others go in, and the exit code is 1.  The same files again change nothing.
+    A file that cannot be read or translated is named with the reason; the others
+    are ingested, and the exit code is 1.  Ingesting files again changes nothing.
     """
     from dataclasses import asdict
 
@@ -181,7 +191,7 @@ def ingest(
     from campaign.home import home_of_new
 
     if amplifiers and not summary:
-        raise UsageError("--amplifiers is of the summary", do="give --summary too")
+        raise UsageError("--amplifiers needs --summary", do="give --summary too")
     if not files and not summary:
         raise UsageError("no file to ingest", do="name files or folders, or ask for --summary")
     root = repo.absolute()
@@ -195,7 +205,9 @@ def ingest(
             counts = {"new": len(report.new), "refused": len(report.refused)}
             home.record("ingest", os.environ.get("TICKET", ""), {"camera": camera.name, **counts})
     rows: list[SummaryRow] = []
-    if summary and not (report.refused and not (root / "butler.yaml").exists()):  # nothing went in, nothing is there
+    if summary and not (
+        report.refused and not (root / "butler.yaml").exists()
+    ):  # nothing was ingested, and there is no repository
         from campaign.butler.repository import open_repository
 
         with open_repository(str(root)) as repository:

@@ -1,4 +1,4 @@
-"""`campaign doctor`: what is installed and whether it works here, with what to do where it does not."""
+"""`campaign doctor`: checks the installation on this machine, with advice for each fault."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Parameters
     ----------
     name : `str`
-        What was looked at.
+        Subject of the check.
     ok : `bool`
         Whether it works.
     value : `str`
-        What was found: a version, a place, the first error.
+        A version, a place, or the first error.
     advice : `str`, optional
-        What to do; empty where it works.
+        Remedy; empty where all is well.
     """
 
     name: str
@@ -56,19 +56,19 @@ class Finding:
 
 
 def examine(environment: Mapping[str, str], *, warm: bool = False) -> list[Finding]:
-    """Look at everything that a campaign needs on this machine.
+    """Check everything that a campaign needs on this machine.
 
     Parameters
     ----------
     environment : `~collections.abc.Mapping` [`str`, `str`]
-        The operator's variables; ``SCRATCH`` and ``REPO`` are looked at.
+        The operator's variables, of which ``SCRATCH`` and ``REPO`` are used.
     warm : `bool`, optional
         Compile all kernels into the numba cache, so that no run has to.
 
     Returns
     -------
     findings : `list` [`Finding`]
-        In the order in which an operator would ask; one that is not ``ok`` says what to do.
+        In the order in which an operator would ask; each that is not ``ok`` has advice.
     """
     findings = [Finding("python", True, f"{platform.python_version()} ({sys.executable})"), _machine()]
     findings += [*_distributions(), *_folders(), _world(), _butler()]
@@ -86,9 +86,9 @@ def show(findings: Sequence[Finding], as_json: bool = False) -> None:
     Parameters
     ----------
     findings : `~collections.abc.Sequence` [`Finding`]
-        What `examine` found.
+        Findings of `examine`.
     as_json : `bool`, optional
-        One document, ``{"ok": ..., "findings": [{"name", "ok", "value", "advice"}]}``, in place of the table.
+        One document, ``{"ok": ..., "findings": [{"name", "ok", "value", "advice"}]}``, instead of the table.
     """
     if as_json:
         print(json.dumps({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}, indent=2))
@@ -112,7 +112,7 @@ def _machine() -> Finding:
 
 
 def _distributions() -> Iterator[Finding]:
-    """Compare what is installed with what the distribution itself says it needs."""
+    """Compare installed distributions with the requirements of our own."""
     from packaging.requirements import Requirement
 
     try:
@@ -137,7 +137,7 @@ def _distribution(name: str, wanted: str, accepts: Callable[[str], bool]) -> Fin
 
 
 def _folders() -> Iterator[Finding]:
-    """Say where each of our packages is found: other distributions install packages of the same names."""
+    """Check the place of each of our packages: other distributions may install packages of the same names."""
     for name in FOLDERS:
         spec = find_spec(name)
         places = [Path(place).resolve() for place in (spec and spec.submodule_search_locations) or []]
@@ -151,7 +151,7 @@ def _folders() -> Iterator[Finding]:
 
 
 def _world() -> Finding:
-    """Start a real gang: an MPI of another make runs every rank as a world of one, and says nothing."""
+    """Start a real gang: under a mismatched MPI every rank silently is a world of one."""
     try:
         launcher = launch.mpiexec()
     except ConfigurationError as error:
@@ -173,7 +173,7 @@ def _butler() -> Finding:
 
 
 def _writable(name: str, folder: str, advice: str) -> Finding:
-    """Write and fsync a block: a full or read-only disk says so only then."""
+    """Write and fsync a block: a full or read-only disk fails only then."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
             file.write(bytes(4096))
@@ -207,7 +207,7 @@ def _start(command: Sequence[str], patience: float = PATIENCE) -> tuple[bool, st
     ok : `bool`
         Whether it ended with 0.
     said : `str`
-        Its standard output, or the last line of what it complained of.
+        Standard output, or the last line of standard error.
     """
     with subprocess.Popen(
         command,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from campaign.cli.root import as_json, cli
+from campaign.cli.root import as_json, cli, repo_option
 from campaign.wording import command, count
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from campaign.journal.campaigns import Spoken
     from campaign.journal.progress import Progress
 
-repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
-run_option = click.option("--run", help="Of this run; the newest by default.")
-#: Between two looks, second.
+run_option = click.option("--run", help="Run; the newest by default.")
+#: Intervals of --watch and --follow, second.
 WATCH_S, FOLLOW_S = 2.0, 0.5
 
 
@@ -45,12 +44,14 @@ def _entry(home: Home, run: str | None) -> dict[str, Any]:
 @cli.command()
 @click.argument("run", required=False)
 @repo_option
-@click.option("--watch", is_flag=True, help="Look again every two seconds, until the run ends.")
-@click.option("--stale", is_flag=True, help="Ask the repository what would be made from something else today.")
-@click.option("--waiting", is_flag=True, help="Show what waits for a person, and the commands that decide on it.")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds until the run ends.")
+@click.option("--stale", is_flag=True, help="Ask the repository which products would be made from other inputs today.")
+@click.option(
+    "--waiting", is_flag=True, help="Show the gates that wait for a person, and the commands to decide on them."
+)
 @as_json
 def status(run: str | None, repo: str | None, watch: bool, stale: bool, waiting: bool, as_json: bool) -> None:
-    """List the runs, newest last; of RUN tell how each task label stands."""
+    """List the runs, newest last; for RUN, show the state of each task label."""
     from campaign import console
     from campaign.journal.progress import progress
 
@@ -79,7 +80,7 @@ def status(run: str | None, repo: str | None, watch: bool, stale: bool, waiting:
 
 
 def _waiting(home: Home, as_json: bool) -> None:
-    """Show every gate that waits as its campaign's driver does, and how all of them are accepted."""
+    """Show every waiting gate as its campaign's driver does, and the command that accepts all of them."""
     from campaign import console
     from campaign.campaigns.decide import accept_all, describe, gates_of, standings, token
     from campaign.campaigns.gate import gate_text
@@ -95,7 +96,7 @@ def _waiting(home: Home, as_json: bool) -> None:
         print(f"{gate.campaign}, run {gate.run}")
         try:
             print("\n".join(gate_text(gate.state, home)))
-        except (CampaignError, OSError) as error:  # its folder was cleared: it is decided on all the same
+        except (CampaignError, OSError) as error:  # its folder was cleared: a decision is possible all the same
             print(f"{gate.step:14s} waits for a person to look; nothing more is known: {str(error).splitlines()[0]}")
             print(f"    then        {gate.command('accept')}\n    or          {gate.command('reject')}")
     if len(gates) > 1:
@@ -104,7 +105,7 @@ def _waiting(home: Home, as_json: bool) -> None:
 
 
 def _stale(home: Home, run: str | None, as_json: bool) -> None:
-    """Ask the repository which products would be made from something else today."""
+    """Ask the repository which products would be made from other inputs today."""
     from campaign import console
     from campaign.butler.repository import open_repository
     from campaign.errors import CampaignError
@@ -158,7 +159,7 @@ def _list(home: Home, as_json: bool) -> None:
 
 
 def _gates(home: Home) -> dict[str, list[str]]:
-    """By campaign, the steps that wait for a person, as `accept` and `plan` have it."""
+    """List the steps of each campaign that wait for a person, as `accept` and `plan` do."""
     if not home.campaigns:
         return {}
     from campaign import console
@@ -223,7 +224,7 @@ def _show(found: Progress) -> None:
 @repo_option
 @as_json
 def errors(run: str | None, repo: str | None, as_json: bool) -> None:
-    """Tell what went wrong in RUN (the newest by default): alike failures once, with the command to look closer."""
+    """Report failures of RUN (the newest by default): similar ones once, with the command to look closer."""
     from campaign import console
     from campaign.journal.failures import failures
 
@@ -254,7 +255,7 @@ def errors(run: str | None, repo: str | None, as_json: bool) -> None:
 @click.argument("task")
 @repo_option
 @run_option
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until the run ends.")
 def logs(task: str, repo: str | None, run: str | None, follow: bool) -> None:
     """Print the log of the newest job of TASK, or of a label."""
     from campaign.errors import UsageError
@@ -282,10 +283,10 @@ def logs(task: str, repo: str | None, run: str | None, follow: bool) -> None:
 @click.argument("task")
 @repo_option
 @run_option
-@click.option("--local", is_flag=True, help="On this machine, which is the only way there is.")
-@click.option("--pdb", "debug", is_flag=True, help="Enter pdb where an exception ends it.")
+@click.option("--local", is_flag=True, help="Run on this machine; the only choice, and the default.")
+@click.option("--pdb", "debug", is_flag=True, help="Enter pdb where an exception ends the task.")
 def rerun(task: str, repo: str | None, run: str | None, local: bool, debug: bool) -> None:
-    """Make one TASK of a run again by hand, here and apart from the run: its products go into a new folder."""
+    """Run one TASK of a run again on this machine; its products go into a new folder, never into the run."""
     from campaign.runs.single import make_one
 
     entry = _entry(_home(repo), run)
@@ -298,7 +299,7 @@ def rerun(task: str, repo: str | None, run: str | None, local: bool, debug: bool
 @repo_option
 @as_json
 def recover(repo: str | None, as_json: bool) -> None:
-    """Make the index again from the journals; it changes no answer."""
+    """Rebuild the index from the journals; no answer changes."""
     from campaign import console
     from campaign.journal.index import Index, asked
     from campaign.lines import left_out

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from campaign.cli.root import as_json, cli, options
+from campaign.cli.root import as_json, cli, options, repo_option
 from campaign.wording import command, count
 
 if TYPE_CHECKING:
@@ -25,14 +25,13 @@ plan_options = options(
         "--env",
         "env_file",
         type=click.Path(dir_okay=False),
-        help="Variables over the plan's and the shell's, from FILE.",
+        help="Read variables from FILE; they override the plan's and the shell's.",
     ),
 )
-campaign_option = click.option("--campaign", "name", help="Which one, where several wait at such a step.")
+campaign_option = click.option("--campaign", "name", help="Campaign, where several wait at a step of that name.")
 looked_option = click.option(
-    "--run", "run", help="The run that was looked at, or its beginning; another one is not decided on."
+    "--run", "run", help="Run that was inspected, or the beginning of its id; no other run is decided on."
 )
-repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
 
 
 def _campaign(plan_name: str, env_file: str | None) -> tuple[Campaign, Home, Books]:
@@ -50,14 +49,16 @@ def _campaign(plan_name: str, env_file: str | None) -> tuple[Campaign, Home, Boo
 
 @cli.command("run")
 @plan_options
-@click.option("--from", "first", metavar="STEP", help="Only this one and what needs it.")
-@click.option("--to", "last", metavar="STEP", help="Only this one and what it needs.")
+@click.option("--from", "first", metavar="STEP", help="Only this step and steps that need it.")
+@click.option("--to", "last", metavar="STEP", help="Only this step and steps that it needs.")
 @click.option("--yes", is_flag=True, help="Accept every gate; recorded.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Steps at the same time.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Most steps that run at the same time."
+)
 @click.option("--sites", metavar="A,B,...", help="Split every step over these sites, by their fractions.")
 @click.option("--site", metavar="NAME", help="Run every step at this site.")
 @click.option("--ranks", type=click.IntRange(1), help="MPI ranks of a gang.")
-@click.option("--changed", is_flag=True, help="Go on though plan or variables have changed since.")
+@click.option("--changed", is_flag=True, help="Continue although plan or variables have changed.")
 @as_json
 def run_plan(
     plan_name: str,
@@ -72,10 +73,10 @@ def run_plan(
     changed: bool,
     as_json: bool,
 ) -> None:
-    """Run the steps of PLAN, each as soon as what it needs is done; go on where it was left.
+    """Run the steps of PLAN, each as soon as its needs are done; resume an earlier campaign.
 
-    A gate waits until somebody says `campaign accept STEP` or `campaign reject STEP`;
-    what does not need it goes on meanwhile.
+    A gate waits for `campaign accept STEP` or `campaign reject STEP`; steps that do
+    not need it continue meanwhile.
     """
     from campaign import console
     from campaign.campaigns.draw import Row, plain
@@ -100,10 +101,10 @@ def run_plan(
 @cli.command("plan")
 @plan_options
 @click.option("--svg", "svg_file", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into FILE.")
-@click.option("--quick", is_flag=True, help="Do not ask the repository what is stale, and what is to come.")
+@click.option("--quick", is_flag=True, help="Do not ask the repository about staleness and cost to come.")
 @as_json
 def show_plan(plan_name: str, env_file: str | None, svg_file: Path | None, quick: bool, as_json: bool) -> None:
-    """Show the steps of PLAN: what each needs, its state, what it took or will take, and whether it is stale."""
+    """Show the steps of PLAN: needs, state, cost so far or to come, and staleness."""
     from campaign import console
     from campaign.campaigns import draw as plans_draw
     from campaign.campaigns.look import rows
@@ -124,7 +125,7 @@ def show_plan(plan_name: str, env_file: str | None, svg_file: Path | None, quick
 
 
 def _found(home: Home, steps: Sequence[str], token: str | None, name: str | None, run: str | None) -> list[Gate]:
-    """The gates that a person decides on: as they are named, or as they were shown."""
+    """Find the gates to decide on: by name, or as they were shown."""
     from campaign import console
     from campaign.campaigns.decide import WAITING, shown, waiting_gate
     from campaign.errors import UsageError
@@ -143,7 +144,7 @@ def _found(home: Home, steps: Sequence[str], token: str | None, name: str | None
 
 @contextmanager
 def _decided(find: Callable[[], list[Gate]]) -> Iterator[list[Gate]]:
-    """Gates for one person to decide on."""
+    """Hold gates while one person decides on them."""
     from campaign.campaigns.decide import WAITING, deciding
     from campaign.errors import UsageError
 
@@ -166,7 +167,7 @@ def _require_products(home: Home, gates: Sequence[Gate], repo: str | None) -> No
 
 
 def _say_decided(home: Home, gates: Sequence[Gate], words: str) -> None:
-    """Say what was decided, and what goes on with it."""
+    """Print the decision, and the command that resumes a campaign without a driver."""
     from campaign import console
     from campaign.errors import CampaignError
 
@@ -176,25 +177,30 @@ def _say_decided(home: Home, gates: Sequence[Gate], words: str) -> None:
         if books.driven:
             continue
         begun: dict[str, str] = {}
-        with suppress(CampaignError):  # it is decided, whatever the record looks like
+        with suppress(CampaignError):  # the decision stands, even if the history is damaged
             runs = [entry for entry in home.history() if entry["command"] == "run"]
             begun = {entry["detail"]["campaign"]: entry["line"] for entry in runs}
-        console.say(f"nobody drives {name} now: {begun.get(name, 'campaign run PLAN')} goes on with it")
+        console.say(f"nobody drives {name} now: {begun.get(name, 'campaign run PLAN')} resumes it")
 
 
 @cli.command()
 @click.argument("steps", metavar="STEP...", nargs=-1)
 @click.option("--reason", required=True, help="Why; it is recorded.")
-@click.option("--all-shown", "token", metavar="SHOWN", help="All that `campaign status --waiting` showed, by its word.")
+@click.option(
+    "--all-shown",
+    "token",
+    metavar="SHOWN",
+    help="Accept all that `campaign status --waiting` showed, by the word that it gave.",
+)
 @looked_option
 @campaign_option
 @repo_option
 def accept(
     steps: tuple[str, ...], reason: str, token: str | None, run: str | None, name: str | None, repo: str | None
 ) -> None:
-    """Accept what STEP made: the campaign that waits for it goes on.
+    """Accept the products of STEP: the waiting campaign continues.
 
-    Several steps are accepted together, or none of them.
+    Several steps are accepted together, or not at all.
     """
     from campaign.home import home_of, typed_line
 
@@ -209,12 +215,12 @@ def accept(
 @cli.command()
 @click.argument("step")
 @click.option("--reason", required=True, help="Why; it is recorded.")
-@click.option("--rerun", help="RERUN that it is made again under; the next letter by default.")
+@click.option("--rerun", help="RERUN of the repetition; the next letter by default.")
 @looked_option
 @campaign_option
 @repo_option
 def reject(step: str, reason: str, rerun: str | None, run: str | None, name: str | None, repo: str | None) -> None:
-    """Reject what STEP made: it, and what needs it, is made under the next RERUN."""
+    """Reject the products of STEP: the step, and steps that need it, are made again under the next RERUN."""
     from campaign.campaigns.state import following
     from campaign.home import home_of, typed_line
 
@@ -227,11 +233,11 @@ def reject(step: str, reason: str, rerun: str | None, run: str | None, name: str
 
 
 @cli.command("reads")
-@click.option("--instrument", default="LSSTComCam", show_default=True, help="Whose pipelines.")
+@click.option("--instrument", default="LSSTComCam", show_default=True, help="Instrument whose pipelines are read.")
 @click.option("--svg", "svg_file", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into FILE.")
 @as_json
 def show_reads(instrument: str, svg_file: Path | None, as_json: bool) -> None:
-    """Show what each product is made from, beside DMTN-222's figure 2, and where they differ."""
+    """Show the inputs of each product beside DMTN-222's figure 2, and the differences."""
     from campaign import console
     from campaign.jobs.file import write_text
     from campaign.planning.reads import differences, draw, plain, reads

@@ -1,4 +1,4 @@
-"""Progress of a run, as an operator sees it: a bar on a terminal, plain lines in a log, JSON lines for a program."""
+"""Shows the progress of a run: a bar on a terminal, plain lines in a log, JSON lines for a program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Progress:
     Parameters
     ----------
     total : `int`
-        Tasks of the plan.
+        Number of tasks of the plan.
     as_json : `bool`
         Events as JSON lines on standard output, nothing else.
     quiet : `bool`
@@ -62,7 +62,7 @@ class Progress:
                 self._bar.stop()
 
     def __call__(self, event: Event) -> None:
-        """Show one event; a run does not end because nobody listens any more."""
+        """Show one event; a closed output does not end the run."""
         with unheard():
             self._show(event)
 
@@ -81,7 +81,7 @@ class Progress:
             return
         if event.event != EventName.PUBLISHED:
             say(f"{event.task} {event.event}: {visible(str(event.detail['error']), lines=False)}")
-        for text in event.detail.get("look_at", ()):  # what is told before it is combined
+        for text in event.detail.get("look_at", ()):  # warnings about frames before they are combined
             say(f"look at     {visible(str(text), lines=False)}")
         if self._bar:
             self._bar.update(self._task, completed=self._done, description=visible(event.task, lines=False))

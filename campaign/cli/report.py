@@ -1,4 +1,4 @@
-"""Commands that show: demo, status, history, doctor."""
+"""Commands that report: demo, history, doctor."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from pathlib import Path
 
 import click
 
-from campaign.cli.root import as_json, cli, ranks
-
-repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
+from campaign.cli.root import as_json, cli, ranks, repo_option
 
 
 @cli.command()
@@ -72,7 +70,7 @@ def history(ticket: str, repo: str | None) -> None:
 
 @cli.command()
 @click.option("--warm", is_flag=True, help="Fill numba's cache, so that no job compiles.")
-@click.option("--kill-points", is_flag=True, help="List where CAMPAIGN_KILL_AT=<point>[:n] kills, and stop.")
+@click.option("--kill-points", is_flag=True, help="List the points for CAMPAIGN_KILL_AT=<point>[:n], and stop.")
 @as_json
 def doctor(warm: bool, kill_points: bool, as_json: bool) -> None:
     """Examine this installation: versions, MPI, Butler, folders, scratch."""

@@ -1,4 +1,4 @@
-"""The ``campaign`` command.  Modules are imported by the commands that need them: ``--help`` is quick."""
+"""The ``campaign`` command.  Commands import the modules that they need, so that ``--help`` is quick."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFECT = 70
 INTERRUPTED = 130
 UNHEARD = 141
-#: What others may not do to a run's folders, whatever the umask is: who writes there has the operator's jobs do things.
+#: Bits that every umask gets: whoever can write into a run's folder can have the operator's jobs do things.
 CLOSED = 0o002
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="drp-campaign", prog_name="campaign")
 def cli() -> None:
-    """Make calibrations out of raw frames: check, submit, look, certify, go on."""
+    """Make calibrations from raw frames: check, submit, look, certify."""
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -53,13 +53,14 @@ site_ranks = click.option(
     show_default="what the site has; here the cores",
     help="MPI ranks of a gang, and workers of quanta.",
 )
+repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
 env_file = click.option(
-    "--env", "env_file", type=click.Path(dir_okay=False), help="Variables over the shell's, from FILE."
+    "--env", "env_file", type=click.Path(dir_okay=False), help="Read variables from FILE; they override the shell's."
 )
 
 
 def environment(env_file: str | None) -> dict[str, str]:
-    """The operator's variables: the shell's, and over them a file's, as if the shell had read it."""
+    """Give the operator's variables: the shell's, overridden by a file's, as if the shell had read it."""
     from pathlib import Path
 
     from campaign.template.envfile import read
@@ -70,7 +71,7 @@ def environment(env_file: str | None) -> dict[str, str]:
 
 
 def _defect(error: Exception) -> str:
-    """Keep the traceback of an error that nobody foresaw, and say where."""
+    """Keep the traceback of an unforeseen error in a file, and name the file."""
     import tempfile
     import traceback
 
@@ -81,9 +82,9 @@ def _defect(error: Exception) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; whatever goes wrong ends in a message and an exit code, not in a traceback."""
+    """Run the command line; every error ends in a message and an exit code, never in a traceback."""
     os.umask(os.umask(CLOSED) | CLOSED)
-    if arguments is None:  # a SIGTERM ends a command as ^C does, and says so
+    if arguments is None:  # SIGTERM ends a command like ^C, with a message
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     with console.guarded():
         code = _run(arguments)

@@ -1,4 +1,4 @@
-"""Commands of a run that is there: restart, cancel, pause, resume."""
+"""Commands of an existing run: restart, cancel, pause, resume."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from campaign.cli.root import as_json, cli
+from campaign.cli.root import as_json, cli, repo_option
 from campaign.wording import command, count
 
 if TYPE_CHECKING:
     from campaign.runs.drive import Submission
     from campaign.runs.record import RunRecord
 
-repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")
 run_argument = click.argument("run")
 
 
@@ -31,17 +30,17 @@ def _folder(run: str, repo: str | None) -> Path:
 @cli.command()
 @run_argument
 @repo_option
-@click.option("--check", is_flag=True, help="Say what is left to be done, and do nothing.")
-@click.option("--verify", is_flag=True, help="Read every product, and compare its checksum.")
-@click.option("--redo-stale", is_flag=True, help="Make again what would be made otherwise today.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else.")
+@click.option("--check", is_flag=True, help="Report the remaining tasks, and do nothing.")
+@click.option("--verify", is_flag=True, help="Read every product and compare its checksum.")
+@click.option("--redo-stale", is_flag=True, help="Make products again that would be different today.")
+@as_json
 def restart(run: str, repo: str | None, check: bool, verify: bool, redo_stale: bool, as_json: bool) -> None:
-    """Go on with RUN (an id, its output RUN or its submit folder): what is done is not done again."""
+    """Resume RUN (an id, its output RUN or its submit folder); finished tasks are not repeated."""
     from campaign import console
     from campaign.runs.record import record_of
 
     if check:
-        gc.disable()  # it is over soon, and what it reads stays
+        gc.disable()  # the process ends soon, and keeps everything that it reads
     left = record_of(_folder(run, repo), verify)
     if check:
         _show_left(left, as_json)
@@ -100,9 +99,7 @@ def _ask(run: str, repo: str | None, what: Callable[[Path], None], say: str) -> 
     folder = _folder(run, repo)
     owner = claim.read(folder)
     if owner is None or owner.alive is False:
-        raise SubmissionRefused(
-            "nobody makes this run", where=str(folder), do=f"{command('restart', run)} goes on with it"
-        )
+        raise SubmissionRefused("nobody makes this run", where=str(folder), do=f"{command('restart', run)} resumes it")
     what(folder)
     console.say(say.format(owner=owner.text))
 
@@ -111,7 +108,7 @@ def _ask(run: str, repo: str | None, what: Callable[[Path], None], say: str) -> 
 @run_argument
 @repo_option
 def pause(run: str, repo: str | None) -> None:
-    """Have RUN start nothing more until it is resumed; what runs goes on."""
+    """Pause RUN: nothing more is started until `resume`; running jobs continue."""
     from campaign.journal import control
 
     _ask(run, repo, lambda folder: control.ask(folder, control.PAUSE), "asked to pause: {owner}")
@@ -121,19 +118,19 @@ def pause(run: str, repo: str | None) -> None:
 @run_argument
 @repo_option
 def resume(run: str, repo: str | None) -> None:
-    """Have RUN go on after a pause."""
+    """Continue RUN after a pause."""
     from campaign.journal import control
 
-    _ask(run, repo, lambda folder: control.take_back(folder, control.PAUSE), "asked to go on: {owner}")
+    _ask(run, repo, lambda folder: control.take_back(folder, control.PAUSE), "asked to continue: {owner}")
 
 
 @cli.command()
 @run_argument
 @repo_option
-@click.option("--drain", is_flag=True, help="Let what runs come to its end.")
+@click.option("--drain", is_flag=True, help="Let running jobs come to their end.")
 @as_json
 def cancel(run: str, repo: str | None, drain: bool, as_json: bool) -> None:
-    """End RUN: nothing of it is left running; `restart` goes on with it."""
+    """End RUN: nothing of it is left running; `restart` resumes it."""
     from campaign import console
     from campaign.runs.cancel import cancel
 
@@ -142,4 +139,4 @@ def cancel(run: str, repo: str | None, drain: bool, as_json: bool) -> None:
     if as_json:
         console.emit(found)
     else:
-        print(f"{found['state']:10s}  {found['run']}; {command('restart', found['run'])} goes on with it")
+        print(f"{found['state']:10s}  {found['run']}; {command('restart', found['run'])} resumes it")

@@ -1,4 +1,4 @@
-"""The command that a site runs: its share of a plan, without a Butler."""
+"""Command that a site runs: its share of a plan, without a Butler."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import click
 
 from campaign.cli.root import cli
 
-#: Of what `probe` is told, byte.
+#: Most bytes of the settings that `probe` reads.
 MAX_SETTINGS = 1 << 20
 
 
 def _outlive_nobody() -> None:
-    """End when the archive does, which holds the other end of standard input."""
+    """End when the archive ends, which holds the other end of standard input."""
     while os.read(0, 4096):
         continue
     os.kill(os.getpid(), signal.SIGINT)
 
 
 def _settings(text: bytes) -> dict[str, Any]:
-    """A site's settings, as `campaign.sites.model.plain` gave them."""
+    """Read a site's settings, as `campaign.sites.model.plain` gave them."""
     from campaign.errors import ConfigurationError
     from campaign.limited import from_json
 
@@ -37,10 +37,10 @@ def _settings(text: bytes) -> dict[str, Any]:
 def site_run(plan: str) -> None:
     """Run a site's share of a plan: a bundle (FILE.tar, or - for standard input), or its site-plan.json.
 
-    Journal events go to standard output as JSON lines; a blank line now and
-    then says that it lives.  `probe` as PLAN prints this installation's
-    release, once the scheduler of the site that standard input describes
-    answers.  It is started by `campaign submit --sites`.
+    Journal events go to standard output as JSON lines; a blank line now and then
+    is a sign of life.  `probe` as PLAN prints this installation's release once the
+    scheduler of the site described on standard input answers.  Started by
+    `campaign submit --sites`.
     """
     import json
     import sys
@@ -72,10 +72,10 @@ def site_run(plan: str) -> None:
         try:
             with lock:
                 print(line, flush=True)
-        except BrokenPipeError:  # nobody listens: the archive has given this site up, or is gone
+        except BrokenPipeError:  # the archive has given this site up, or is gone
             os.kill(os.getpid(), signal.SIGINT)
 
-    for sign in (signal.SIGTERM, signal.SIGINT):  # what was submitted is cancelled, though a shell had ^C ignored
+    for sign in (signal.SIGTERM, signal.SIGINT):  # submitted jobs are cancelled, even where a shell ignores ^C
         signal.signal(sign, signal.default_int_handler)
     if plan == "-":
         threading.Thread(target=_outlive_nobody, daemon=True).start()

@@ -35,7 +35,7 @@ def _loaded() -> tuple[Home, dict[str, Site]]:
 
 
 def _chosen(known: Mapping[str, Site], names: tuple[str, ...]) -> list[Site]:
-    """The sites that were named, each once; by default those that share the processing."""
+    """Select the named sites, each once; by default those that share the processing."""
     from campaign.sites.model import find
 
     shared = [name for name, site in known.items() if site.fraction]
@@ -70,14 +70,16 @@ def _list(as_json: bool) -> None:
 @sites.command()
 @click.argument("names", nargs=-1)
 @click.option("--nodes", type=click.IntRange(1, 64), default=4, show_default=True, help="Virtual nodes of each.")
-@click.option("--cpus", type=click.IntRange(1), default=4, show_default=True, help="Cores that a node claims to have.")
+@click.option(
+    "--cpus", type=click.IntRange(1), default=4, show_default=True, help="Cores of each node, as claimed to Slurm."
+)
 @click.option("--memory", type=click.IntRange(256), default=8000, show_default=True, help="MiB of a node.")
 @as_json
 def up(names: tuple[str, ...], nodes: int, cpus: int, memory: int, as_json: bool) -> None:
     """Start development clusters on this machine for the sites NAMES (default: those that share the processing).
 
-    Private ones: no system service, no root.  Each has an empty repository and scratch under
-    $CAMPAIGN_HOME/clusters/<site>, by default in the user's data directory: any later shell finds it, whatever REPO is.
+    The clusters are private: no system service, no root.  Each has an empty repository and scratch under
+    $CAMPAIGN_HOME/clusters/<site>, by default in the user's data directory: any later shell finds it, under any REPO.
     """
     from campaign import console
     from campaign.errors import UsageError
@@ -102,7 +104,7 @@ def up(names: tuple[str, ...], nodes: int, cpus: int, memory: int, as_json: bool
 @click.argument("names", nargs=-1)
 @as_json
 def down(names: tuple[str, ...], as_json: bool) -> None:
-    """Stop development clusters and their jobs (default: all that there are); their files stay."""
+    """Stop development clusters and their jobs (default: all); their files stay."""
     from campaign import console
     from campaign.errors import UsageError
     from campaign.problems import suggest
@@ -124,15 +126,17 @@ def down(names: tuple[str, ...], as_json: bool) -> None:
 
 @sites.command()
 @click.argument("names", nargs=-1)
-@click.option("--wait", type=click.FloatRange(1), default=60.0, show_default=True, help="Second, for a site's job.")
-@click.option("--override", is_flag=True, help="Another release or configuration is a warning.")
+@click.option(
+    "--wait", type=click.FloatRange(1), default=60.0, show_default=True, help="Longest wait for a site's job, second."
+)
+@click.option("--override", is_flag=True, help="Only warn of another release or configuration.")
 @as_json
 def ping(names: tuple[str, ...], wait: float, override: bool, as_json: bool) -> None:
-    """Prove the sites NAMES (default: those that share the processing), by using each part of them.
+    """Prove the sites NAMES (default: those that share the processing) by using each part of them.
 
     The scheduler answers, a job runs with the site's Python, scratch can be
-    written from here and from there, the repository opens, release and
-    configuration are the same at both ends.  Exit code 4 names all that failed.
+    written from both ends, the repository opens, release and configuration are
+    the same at both ends.  Exit code 4: the message names all that failed.
     """
     from campaign import console
     from campaign.sites.ping import ping
@@ -153,7 +157,7 @@ def _judge(answers: list[Answer], override: bool) -> None:
     Raises
     ------
     SubmissionRefused
-        Something did.
+        A check has failed.
     """
     from campaign import console
     from campaign.errors import SubmissionRefused

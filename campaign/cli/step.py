@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 template_options = options(
     click.argument("template"),
     env_file,
-    click.option("--site", metavar="NAME", help="Run at this site, instead of the template's."),
+    click.option("--site", metavar="NAME", help="Run at this site instead of the template's."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a template key (repeat)."),
 )
 selection_options = options(
     click.option("--exclude", type=int, multiple=True, metavar="ID", help="Leave an exposure out (repeat); recorded."),
-    click.option("--allow-missing", is_flag=True, help="Combine what there is where a detector lacks exposures."),
+    click.option("--allow-missing", is_flag=True, help="Combine the exposures at hand where a detector lacks some."),
     click.option(
         "--calibration",
         "named",
         multiple=True,
         metavar="KIND=COLLECTION",
-        help="Take bias, dark, ... from COLLECTION, whatever find-first would give (repeat); recorded.",
+        help="Take bias, dark, ... from COLLECTION instead of find-first's (repeat); recorded.",
     ),
 )
 sites_options = options(
     click.option("--sites", metavar="A,B,...", help="Split the work over these sites, by their fractions."),
-    click.option("--override", is_flag=True, help="Warn of a site whose release differs, instead of refusing it."),
+    click.option("--override", is_flag=True, help="Only warn of a site whose release differs."),
 )
 
 
@@ -66,7 +66,7 @@ def _options(
 
 @cli.command()
 @template_options
-@click.option("--origins", is_flag=True, help="Say of every value where it comes from.")
+@click.option("--origins", is_flag=True, help="Show the origin of every value.")
 @as_json
 def render(
     template: str, env_file: str | None, site: str | None, settings: tuple[str, ...], origins: bool, as_json: bool
@@ -92,7 +92,7 @@ def render(
 @cli.command()
 @template_options
 @selection_options
-@click.option("--levels", "with_levels", is_flag=True, help="Measure every frame, and list those unlike the others.")
+@click.option("--levels", "with_levels", is_flag=True, help="Measure every frame, and list the outliers.")
 @site_ranks
 @as_json
 def check(
@@ -107,7 +107,7 @@ def check(
     ranks: int | None,
     as_json: bool,
 ) -> None:
-    """Report everything that would keep TEMPLATE from running, and what it will take."""
+    """Report everything that would keep TEMPLATE from running, and estimate its cost."""
     from campaign import console
     from campaign.runs.check import check
 
@@ -192,7 +192,7 @@ def _show_findings(findings: Any, say: Callable[[str], None] = print) -> None:
     is_flag=False,
     flag_value="process",
     type=click.Choice(["process", "job"]),
-    help="Let it be made in the background, by a process here or by a job of the site's, and return.",
+    help="Run in the background, as a process here or a job of the site, and return.",
 )
 @site_ranks
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output, and nothing else.")
@@ -259,14 +259,14 @@ def _detached(step: Any, plan: Any, how: str, as_json: bool) -> None:
 
 
 def show_end(done: Any, as_json: bool) -> None:
-    """Show what a submission, or a restart, has come to; end as it did.
+    """Show the result of a submission or a restart; raise if it is incomplete.
 
     Raises
     ------
     TasksFailed
-        Not everything was made.
+        Some tasks were not made.
     Drained
-        Not everything was begun.
+        Some tasks were not begun.
     """
     from campaign import console
     from campaign.errors import Drained, TasksFailed
@@ -274,7 +274,7 @@ def show_end(done: Any, as_json: bool) -> None:
     plan = done.plan
     for note in done.notes:
         console.say(f"note: {note}")
-    if done.findings or (plan.kind and done.outcome.done):  # what was not read cannot be said to be well
+    if done.findings or (plan.kind and done.outcome.done):  # frames that were not read cannot be called good
         _show_findings(done.findings, console.say if as_json else print)
     if not as_json:
         _show_submission(done)
@@ -282,7 +282,7 @@ def show_end(done: Any, as_json: bool) -> None:
         raise Drained(
             f"drained: {len(done.outcome.published)} of {len(plan.tasks)} tasks are made, nothing is left running",
             where=plan.run,
-            do=f"{command('restart', plan.run)} goes on with it",
+            do=f"{command('restart', plan.run)} resumes it",
         )
     if not done.outcome.done:
         first = next(iter(done.outcome.failed.items()), ("", ""))
@@ -334,12 +334,14 @@ def _show_submission(done: Any) -> None:
 certify_options = options(
     click.option("--begin-date", help="ISO-8601, TAI; $START_DATE by default."),
     click.option("--end-date", help="ISO-8601, TAI; open by default."),
-    click.option("--search-all-inputs", is_flag=True, help="Certify from all RUNs of a chain, not the newest only."),
+    click.option("--search-all-inputs", is_flag=True, help="Certify from all RUNs of a chain, not only the newest."),
 )
 chain_options = options(
     click.option("--mode", type=click.Choice(["prepend", "redefine"]), default="prepend", show_default=True),
     click.option(
-        "--yes", is_flag=True, help="Redefine a chain that is not empty; put older calibrations in front of newer ones."
+        "--yes",
+        is_flag=True,
+        help="Allow redefining a chain that is not empty, and older calibrations in front of newer ones.",
     ),
     click.option("--deploy", is_flag=True, help="Change $INSTRUMENT/calib itself."),
 )
@@ -348,22 +350,21 @@ chain_options = options(
 @cli.command()
 @click.argument("template", required=False)
 @env_file
-@click.option("--repo", help="Repository, where no template is given.")
+@click.option("--repo", help="Repository, without a template.")
 @click.option("--source", help="Generation RUN or CHAINED collection.")
 @click.option("--target", help="CALIBRATION collection.")
 @click.option("--type", "dataset_type", help="Dataset type: bias, dark, flat, ...")
 @certify_options
-@click.option("--chain", "chain_name", help="Chain to put it into; the ticket's by default.")
+@click.option("--chain", "chain_name", help="Chain to extend; the ticket's by default.")
 @click.option("--no-chain", is_flag=True, help="Do not chain.")
 @chain_options
 @as_json
 def certify(template: str | None, env_file: str | None, as_json: bool, **chosen: Any) -> None:
-    """Certify what TEMPLATE has made for a range of dates, and chain it.
+    """Certify the products of TEMPLATE for a range of dates, and chain them.
 
-    Names come from the environment as DMTN-222 has them: from
-    .../biasGen.$RERUN into .../bias.$CERT_RERUN, from $START_DATE on, prepended
-    to the ticket's chain.  Without a template, --repo, --source, --target and
-    --type say it.
+    Names follow DMTN-222: from .../biasGen.$RERUN into .../bias.$CERT_RERUN, from
+    $START_DATE on, prepended to the ticket's chain.  Without a template, give
+    --repo, --source, --target and --type.
     """
     from campaign import console
     from campaign.certification.command import request, run

@@ -1,3 +1,3 @@
-"""Raw files: their headers read by kernels, ingested, summarised, and held against a camera file."""
+"""Raw files: headers read by kernels, ingested, summarised, and compared with a camera file."""
 
 __all__ = ["ingest", "sections", "summary"]

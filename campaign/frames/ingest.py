@@ -1,4 +1,4 @@
-"""Raw frames into a repository: read by a kernel, translated by the camera's table, recorded by the Butler."""
+"""Brings raw frames into a repository: read by a kernel, translated by the camera's table, recorded by the Butler."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What an ingest did; ``refused`` by path, why; ``notes`` by path, what else there is to know."""
+    """Result of an ingest; ``refused`` gives the reason by path, ``notes`` the remarks by path."""
 
     new: tuple[str, ...]
     existing: tuple[str, ...]
@@ -33,7 +33,7 @@ class Report:
 
 
 def camera_of(home: Home, name_or_path: str) -> Camera:
-    """The camera that a repository was made with, else a packaged one or a file."""
+    """Load the camera that a repository was made with, else a packaged one or a file."""
     kept = home.cameras / f"{name_or_path}.yaml"
     return load(kept if kept.is_file() else name_or_path)
 
@@ -44,7 +44,7 @@ def keep_camera(home: Home, camera: Camera) -> None:
     Raises
     ------
     ConfigurationError
-        Another camera of that name was kept before.
+        The repository keeps another camera of that name.
     """
     path = home.cameras / f"{camera.name}.yaml"
     if not path.exists():
@@ -59,11 +59,11 @@ def keep_camera(home: Home, camera: Camera) -> None:
 
 
 def prepare(root: str, home: Home, camera: Camera) -> Repository:
-    """Open the repository, made where there is none, with the camera's instrument registered; it may be repeated."""
+    """Open or make the repository, with the camera's instrument registered; may be repeated."""
     from campaign.butler.repository import obtain
 
     repository = obtain(root)
-    with repository.deciding():  # of two who begin, one does
+    with repository.deciding():  # one of two simultaneous processes keeps it
         keep_camera(home, camera)
         register(repository, camera)
     return repository
@@ -77,12 +77,12 @@ def register(repository: Repository, camera: Camera) -> None:
 
 
 def expand(paths: Sequence[str]) -> list[str]:
-    """Files, and the files of folders, absolute, each once.
+    """List files, and the files of folders, by absolute path, each once.
 
     Raises
     ------
     UsageError
-        Nothing is left.
+        There is no file.
     """
     files: dict[str, None] = {}
     for text in paths:
@@ -105,7 +105,7 @@ def read_headers(
     headers: Sequence[int | str] = (0,),
     whole: bool = True,
 ) -> list[dict[str, Any]]:
-    """Have a kernel read headers, and check that the files are ``whole``; one answer a file, in order."""
+    """Have a kernel read headers and, with ``whole``, check the files; one answer a file, in order."""
     with tempfile.TemporaryDirectory(prefix="campaign-headers-") as folder:
         result = Path(folder) / "headers.jsonl"
         files = {str(n): {"path": path} for n, path in enumerate(paths)}
@@ -128,7 +128,7 @@ def read_headers(
 def observe(
     paths: Sequence[str], camera: Camera, overrides: Overrides, ranks: int
 ) -> tuple[list[Observation], dict[str, str]]:
-    """Translate frames; those that cannot be read or translated come with the reason."""
+    """Translate frames; give the reason for each that cannot be read or translated."""
     observations, refused = [], {}
     for found in read_headers(paths, camera.translation.wanted(), ranks, camera.translation.headers):
         if "error" in found:
@@ -143,7 +143,7 @@ def observe(
             refused[found["path"]] = error.what + (f" ({error.do})" if error.do else "")
         except UnicodeEncodeError:
             refused[found["path"]] = "its name is not UTF-8: a repository cannot hold it (rename it)"
-        except Exception as error:  # whatever is wrong with one frame, the others go in
+        except Exception as error:  # a frame of any fault does not keep the others out
             refused[found["path"]] = f"its header cannot be translated: {error!r}"
     return observations, refused
 
@@ -153,7 +153,7 @@ def ingest(
 ) -> Report:
     """Ingest raws; see ``campaign ingest --help``.
 
-    The repository is made only when there is something to put in.
+    The repository is made only when there is a frame to ingest.
     """
     observations, refused = observe(expand(paths), camera, overrides, ranks)
     if not observations:

@@ -1,4 +1,4 @@
-"""Frames beside a camera file: do its sections lie where the light is, are its read noises those of the frames."""
+"""Compares a camera file with frames: sections with where the light ends, read noises with those measured."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from campaign.jobs.launch import run_job
 
 #: Frames of these types have no light.
 UNLIT = ("bias", "dark")
-#: A read noise that is so many times too large or too small is wrong, and one that is worth a word.
+#: Factor by which a read noise is wrong, and factor by which it is noted.
 WRONG, ODD = 2.0, 1.25
 BOXES = ("data", "serial_overscan", "parallel_overscan")
 
 
 @dataclass
 class Report:
-    """What frames show of a camera file.
+    """Comparison of a camera file with frames.
 
     Parameters
     ----------
     camera : `Camera`
     detectors : `list` [`dict`]
-        See `kernels.products.sections.examine`; misfits of the read noise are among the others.
+        See `kernels.products.sections.examine`; misfits of the read noise are added to the others.
     refused : mapping
-        By path, why a frame cannot be used.
+        Reason why a frame cannot be used, by path.
     proposed : `dict`
-        By type, ``size`` and ``amplifiers`` as they should be, in the camera file's own words.
+        Corrected ``size`` and ``amplifiers`` of each type, in the camera file's own words.
     pictures : `list` [`Path`]
     """
 
@@ -50,7 +50,7 @@ class Report:
     pictures: list[Path] = field(default_factory=list)
 
     def _said(self, key: str) -> Iterator[str]:
-        """Each thing once, with the amplifiers that it is said of."""
+        """Merge equal remarks, each with its amplifiers."""
         by_text: dict[tuple[int, str], list[str]] = {}
         for one in self.detectors:
             for row in one["amplifiers"]:
@@ -62,27 +62,27 @@ class Report:
 
     @property
     def misfits(self) -> list[str]:
-        """Everything that is wrong, by detector and amplifier."""
+        """Misfits, by detector and amplifier."""
         return list(self._said("misfits"))
 
     @property
     def notes(self) -> list[str]:
-        """What is worth a word."""
+        """Remarks, by detector and amplifier."""
         return list(self._said("notes"))
 
     @property
     def lit(self) -> int:
-        """Frames with light."""
+        """Number of frames with light."""
         return sum(int(one["frames"]["lit"]) for one in self.detectors)
 
     @property
     def judged(self) -> bool:
-        """Whether the frames have shown where the light ends in every amplifier."""
+        """Whether the frames show where the light ends in every amplifier."""
         return all(row["judged"] for one in self.detectors for row in one["amplifiers"])
 
     @property
     def fits(self) -> bool:
-        """Whether nothing is wrong, as far as the frames show."""
+        """Whether the frames show no misfit."""
         return not (self.refused or self.misfits)
 
     def plain(self) -> dict[str, Any]:
@@ -107,13 +107,13 @@ def check(name_or_path: str, frames: Sequence[str], folder: Path, ranks: int) ->
     Raises
     ------
     ConfigurationError
-        The camera file is wrong by itself, or none of the frames can be read by it.
+        The camera file is wrong by itself, or fits none of the frames.
     """
     from campaign.quality.sections import draw
 
     camera = load(name_or_path)
     observations, refused = observe(expand(frames), camera, Overrides(), ranks)
-    if refused and camera.translation.datasec:  # the pixels of a frame whose DATASEC is another are worth a look
+    if refused and camera.translation.datasec:  # a frame with another DATASEC is examined too
         lenient = camera.translation.model_copy(update={"datasec": False})
         observations += observe(list(refused), camera.model_copy(update={"translation": lenient}), Overrides(), ranks)[
             0
@@ -136,7 +136,7 @@ def check(name_or_path: str, frames: Sequence[str], folder: Path, ranks: int) ->
 
 
 def _measure(camera: Camera, observations: Sequence[Observation], work: Path, ranks: int) -> list[dict[str, Any]]:
-    """Have a kernel look at the pixels; one answer a detector."""
+    """Have a kernel examine the pixels; one answer a detector."""
     by_detector: dict[int, list[Observation]] = {}
     for one in sorted(observations, key=lambda o: (o.exposure, o.path)):
         by_detector.setdefault(one.detector, []).append(one)
@@ -170,7 +170,7 @@ def _measure(camera: Camera, observations: Sequence[Observation], work: Path, ra
 
 
 def _compare_noise(row: dict[str, Any]) -> None:
-    """Say where a measured read noise is not the camera file's."""
+    """Report read noises that differ from the camera file's."""
     if not row["noise_adu"]:
         return
     measured, said = row["noise_adu"] * row["gain"], row["read_noise"]
@@ -185,11 +185,11 @@ def _compare_noise(row: dict[str, Any]) -> None:
         row["notes"].append(text)
 
 
-# What the sections should be
+# Proposed sections
 
 
 def _proposals(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
-    """By type of CCD; all detectors of a type share their sections, so that the first one that is off speaks for it."""
+    """Propose sections by type of CCD: its detectors share them, so the first misfit counts for all."""
     for name, kind in report.camera.types.items():
         for one in report.detectors:
             rows = {row["amplifier"]: row["proposal"] for row in one["amplifiers"] if row["proposal"]}
@@ -208,7 +208,7 @@ def _amplifier(old: Amplifier, boxes: Mapping[str, Sequence[int] | None] | None)
 
 
 def _laid_out(old: Sequence[Amplifier], new: Sequence[Amplifier]) -> tuple[list[int], list[Amplifier]] | None:
-    """The size of the image, and the amplifiers at their places on it; `None` where they fit no longer together."""
+    """Give the size of the image and the amplifiers on it; `None` where they no longer fit together."""
     xs = _cells([(a.target.x0, a.target.x1, b.data.nx) for a, b in zip(old, new, strict=True)])
     ys = _cells([(a.target.y0, a.target.y1, b.data.ny) for a, b in zip(old, new, strict=True)])
     if xs is None or ys is None:
@@ -222,7 +222,7 @@ def _laid_out(old: Sequence[Amplifier], new: Sequence[Amplifier]) -> tuple[list[
 
 
 def _cells(spans: Sequence[tuple[int, int, int]]) -> dict[int, int] | None:
-    """New place of each edge of the amplifiers' grid, given first, beyond and new length of each amplifier."""
+    """Move each edge of the amplifiers' grid, given first, beyond and new length of each amplifier."""
     edges = sorted({v for first, beyond, _ in spans for v in (first, beyond)})
     places = {edges[0]: 0}
     for first, beyond in itertools.pairwise(edges):
@@ -234,7 +234,7 @@ def _cells(spans: Sequence[tuple[int, int, int]]) -> dict[int, int] | None:
 
 
 def _checked(camera: Camera, name: str, size: list[int], amplifiers: Sequence[Amplifier]) -> dict[str, Any]:
-    """What is proposed as plain data, and what would still be wrong with it."""
+    """Give a proposal as plain data, and the problems that it would still have."""
     plain = [a.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for a in amplifiers]
     kind = {**camera.types[name].model_dump(exclude_none=True), "size": size, "amplifiers": plain}
     try:
@@ -246,6 +246,6 @@ def _checked(camera: Camera, name: str, size: list[int], amplifiers: Sequence[Am
 
 
 def pasted(name: str, proposed: Mapping[str, Any]) -> str:
-    """A proposal as it goes into the camera file."""
+    """Write a proposal as text for the camera file."""
     lines = ["types:", f"  {name}:", f"    size: {flow(proposed['size'])}", "    amplifiers:"]
     return "\n".join([*lines, *(f"      - {flow(a)}" for a in proposed["amplifiers"])])

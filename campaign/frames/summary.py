@@ -1,4 +1,4 @@
-"""What a repository holds, and what its frames say of the camera: read noise and gain, from pairs of like frames."""
+"""Summarises a repository: its exposures, and read noise and gain from pairs of like frames."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from campaign.butler.records import ExposureRecord, Raw
     from campaign.butler.repository import Repository
 
-#: Frames of a group and detector that are paired at most: more say hardly more.
+#: Most frames of a group and detector that are paired; more would hardly add precision.
 ENOUGH = 64
-#: By how much the frames and the camera file may differ: read noise and gain, factors.
+#: Factors by which read noise and gain of frames and camera file may differ.
 NOISE_AGREES, GAIN_AGREES = 1.5, 1.25
 
 Kind = tuple[str, int, str]
@@ -31,7 +31,7 @@ Channel = tuple[int, str]
 
 @dataclass(frozen=True)
 class Measured:
-    """One amplifier, from the pairs of a group: read noise (ADU) or gain (electron / ADU), and the camera file's."""
+    """Read noise (ADU) or gain (electron / ADU) of an amplifier from the pairs of a group, and the camera file's."""
 
     detector: int
     amplifier: str
@@ -44,7 +44,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """Frames of one kind on one day; noise (ADU) and gain (electron / ADU) from pairs, where there are any."""
+    """Frames of one kind on one day; noise (ADU) and gain (electron / ADU) where pairs exist."""
 
     type: str
     day_obs: int
@@ -90,7 +90,7 @@ def summarise(repository: Repository, instrument: str, camera: Camera, ranks: in
 
 
 def disagreements(rows: Sequence[SummaryRow]) -> list[str]:
-    """Say where the frames and the camera file differ, read noises and gains: the worst amplifier of each."""
+    """Report where read noise or gain of frames and camera file differ: the worst amplifier of each."""
     texts = []
     for name, unit, limit in (("read_noise", "ADU", NOISE_AGREES), ("gain", "electron/ADU", GAIN_AGREES)):
         found: dict[Channel, tuple[float, float]] = {}
@@ -116,7 +116,7 @@ def _factor(a: float, b: float) -> float:
 def _measure(
     groups: Mapping[Kind, Sequence[ExposureRecord]], raws: Mapping[int, Sequence[Raw]], camera: Camera, ranks: int
 ) -> dict[Kind, tuple[Measured, ...]]:
-    """By group its amplifiers: biases first, which say what to subtract from the flats."""
+    """Measure the amplifiers of each group, biases first: flats need their level and noise."""
     answers: dict[str, list[dict[str, Any]]] = {}
     offsets: dict[Channel, float] = {}
     squares: dict[Channel, float] = {}
@@ -150,16 +150,16 @@ def _measure(
 
 
 def gain_of(means: Sequence[float], variance: float, square: float | None) -> float | None:
-    """Gain of one amplifier of one pair of flats; `None` where no bias tells the noise, or it is all noise.
+    """Compute the gain of one amplifier from one pair of flats; `None` without a bias, or where all is noise.
 
     Parameters
     ----------
     means : sequence of `float`
-        Of both, above the bias, ADU; each was scaled to their mean.
+        Levels of both above the bias, ADU; each frame was scaled to their mean.
     variance : `float`
-        Half of that of the difference, ADU^2.
+        Half the variance of the difference, ADU^2.
     square : `float` or `None`
-        The same of biases.
+        The same of biases, ADU^2.
     """
     if square is None or min(means) <= 0:
         return None

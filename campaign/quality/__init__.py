@@ -1,3 +1,3 @@
-"""Frames and products judged: levels against those of other exposures, and pictures to look at."""
+"""Judges frames by their levels, and draws pictures of products."""
 
 __all__ = ["judging", "levels", "pictures", "sections"]

@@ -1,4 +1,4 @@
-"""Pictures, as PNG: an image with its scale and histogram, detectors at their places, names on them."""
+"""Draws pictures as PNG: an image with scale and histogram, and detectors with their names."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BACKGROUND = "#20242c"
-#: Of the grey levels, what is shown at the ends of the scale, percent.
+#: Percentiles of the grey levels at the ends of the scale.
 CLIPPED = (1, 99)
-#: Pixels of a picture's image: at least, so that there is something to see, and at most.
+#: Fewest and most pixels along a picture's longer side, and dots per inch.
 SMALLEST, LARGEST, DPI = 700, 1600, 100
-#: Detectors whose names are written on them.
+#: With more detectors than this no names are written.
 NAMED = 250
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image and all that is said of it.
+    """Image with its labels.
 
     Parameters
     ----------
     image : `numpy.ndarray` [y, x], float32
         NaN where there is no detector.
     title : `str`
-        Lines above it.
+        Lines above the image.
     unit : `str`
-        Of the scale.
+        Unit of the scale.
     axes : `str`
-        What a pixel is.
+        Meaning of a pixel.
     names : sequence of `tuple`
         Detectors: name, and box [x0, y0, nx, ny] on the image.
     """
@@ -50,7 +50,7 @@ class Shown:
 
 
 def places(detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], binning: int) -> list[list[int]]:
-    """Where each detector lies on a mosaic, as `kernels.products.mosaic.places` has it.
+    """Locate each detector on a mosaic, as `kernels.products.mosaic.places` does.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def places(detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], bin
 
 
 def limits(image: NDArray[np.float32]) -> tuple[float, float]:
-    """Grey levels between which 98 % of the pixels lie, and never none at all."""
+    """Give grey levels that enclose 98 % of the pixels; never equal."""
     good = image[np.isfinite(image)]
     if not good.size:
         return 0.0, 1.0
@@ -79,7 +79,7 @@ def limits(image: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def figure_for(shape: Sequence[int], more: tuple[float, float]) -> Figure:
-    """A figure in which an image of ``shape`` (rows, columns) has a dot a pixel, with so much more around it, inch."""
+    """Make a figure with a dot for each pixel of ``shape`` (rows, columns), and margins in inch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -92,7 +92,7 @@ def figure_for(shape: Sequence[int], more: tuple[float, float]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture, whole or not at all."""
+    """Write a picture whole, or not at all."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
     try:
         figure.canvas.print_png(temporary)  # type: ignore[attr-defined]  # savefig lays out and draws twice
@@ -102,7 +102,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def write_names(axes: Axes, names: Sequence[tuple[str, Sequence[int]]]) -> None:
-    """Write detectors' names where they are, as small as they must be."""
+    """Write detectors' names on them, as small as necessary."""
     from matplotlib.patheffects import withStroke
 
     if not 1 < len(names) <= NAMED:
@@ -115,7 +115,7 @@ def write_names(axes: Axes, names: Sequence[tuple[str, Sequence[int]]]) -> None:
 
 
 def draw(shown: Shown, path: Path) -> None:
-    """Draw an image, x to the right and y up, with a scale that says what it leaves out, and a histogram."""
+    """Draw an image, x to the right and y up, with a histogram and a scale that marks clipped levels."""
     image = shown.image
     low, high = limits(image)
     figure = figure_for(image.shape, (1.9, 2.4))
@@ -142,7 +142,7 @@ def draw(shown: Shown, path: Path) -> None:
 
 
 def _histogram(axes: Axes, good: NDArray[np.float32], ends: tuple[float, float], unit: str) -> None:
-    """How often each level is, some way beyond both ends of the scale, which are marked."""
+    """Draw the frequency of each level, somewhat beyond both ends of the scale; mark the ends."""
     low, high = ends
     margin = (high - low) / 2
     ends_of_bins = (low - margin, high + margin)

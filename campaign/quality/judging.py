@@ -1,11 +1,11 @@
-"""The inputs table, judged: which exposures, amplifiers and groups of exposures are not like the others.
+"""Judges the inputs table: finds exposures, amplifiers and groups of exposures unlike the others.
 
-A value is told where it is off by five of its own statistical errors, and where
-that is more than its peers scatter.  The scatter of few values says little: the
-fewer, the more of it is allowed (`campaign.quality.outlying`), by simulations of such
-values.  Exposures are compared three times: by detector (the median of its
-amplifiers), by amplifier (less what its detector shares), and as groups, since
-two halves have no odd one out.
+A value is reported when it is off by five of its own statistical errors and by
+more than the scatter of its peers.  Few values estimate a scatter badly: the
+fewer, the larger the deviation allowed (`campaign.quality.outlying`), by
+simulations of such values.  Exposures are compared three times: by detector (the
+median of its amplifiers), by amplifier (less the part that its detector shares),
+and as groups, since two halves have no odd one out.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ from campaign.quality.outlying import NSIGMA, follow, groups, middle, odd, strai
 
 F64 = NDArray[np.float64]
 
-#: Systematic part of a level's error, in noises; of a flat's, of its level; of a noise.
+#: Systematic errors: of a level, in noises; of a flat's level and of a noise, as fractions.
 PRECISION, OF_FLAT, OF_NOISE = 0.05, 1e-3, 5e-3
-#: By which part a flat's level may change with its lamp.
+#: Fraction by which a flat's level may change with its lamp.
 LAMP = 0.05
-#: Part of a cell's noise that the size of a deviation from the common shape may have by chance.
+#: Deviation from the common shape that may occur by chance, as a fraction of a cell's noise.
 OF_CELL = 0.3
-#: Cells of a shape along each axis, rows that they are taken from at most, and the fewest pixels of a cell.
+#: Cells of a shape along each axis, most rows sampled for them, and fewest pixels of a cell.
 CELLS, SAMPLED_ROWS, CELL_PIXELS = 8, 64, 12
-#: By how much the noise and the camera file's read noise may differ.
+#: Factor by which the noise and the camera file's read noise may differ.
 AGREEING = 1.5
-#: Cosmic rays hit less of an amplifier than this; hits/cm^2/s, and pixels that one takes when it is grown.
+#: Cosmic rays: largest fraction of an amplifier, hits/cm^2/s, and pixels of a grown hit.
 REJECTED, RATE, TAKEN = 0.01, 0.05, 60
-#: Rows of one value that are no chance.
+#: Fraction of rows with one value that chance cannot explain.
 CONSTANT = 0.01
-#: Of its detector's brightest amplifier's level: less is no light.
+#: An amplifier below this fraction of its detector's brightest level has no light.
 UNLIT = 0.01
-#: What a group's gap is at least, in errors.
+#: Least gap between groups, in errors.
 GAP = 6.0
-#: Amplifiers that are named at most.
+#: Most amplifiers that are named.
 SHOWN = 4
 SAMPLED_ROWS = 64
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows as arrays.
+    """Rows as arrays.
 
     Parameters
     ----------
     exposures : `list` [`int`]
     channels : `list` [(detector, amplifier)]
     values : `dict` [`str`, `numpy.ndarray` [exposure, channel], float64]
-        By column; NaN where there is no row.
+        Values by column; NaN where there is no row.
     """
 
     exposures: list[int]
@@ -83,29 +83,29 @@ class Table:
         return {int(d): np.flatnonzero(owner == d) for d in dict.fromkeys(owner)}
 
     def some(self, keep: NDArray[np.bool_]) -> Table:
-        """Of some exposures."""
+        """Select some exposures."""
         exposures = [e for e, kept in zip(self.exposures, keep, strict=True) if kept]
         return Table(exposures, self.channels, {name: v[keep] for name, v in self.values.items()})
 
 
 @dataclass(frozen=True)
 class Series:
-    """What is compared of all exposures.
+    """Quantity that is compared over all exposures.
 
     Parameters
     ----------
     name, unit : `str`
         For messages.
     far : `numpy.ndarray` [exposure, channel], float64
-        Deviations from the channel's median, in its errors; NaN where it is not to be compared.
+        Deviations from the channel's median, in its errors; NaN where not to be compared.
     own : `numpy.ndarray` [exposure, channel], float64
-        The same, less what all of a detector's channels share.
+        The same, less the part that a detector's channels share.
     error : `numpy.ndarray` [channel], float64
-        In the unit of the values.
+        Errors in the unit of the values.
     least : `float`
-        What all detectors share is told from here on, in errors.
+        Least reported deviation shared by all detectors, in errors.
     grouped : `bool`
-        Whether two kinds of exposures are one too many.
+        Whether a split of the exposures into groups is reported.
     """
 
     name: str
@@ -116,11 +116,11 @@ class Series:
     grouped: bool = True
 
 
-# What is compared
+# Quantities
 
 
 def _level_error(table: Table, camera: Camera, product: str) -> F64:
-    """Error of each channel's level, ADU: of the rows' medians and overscans, of light, and what is systematic."""
+    """Estimate each channel's level error, ADU: medians of rows, overscans, light, and a systematic part."""
     noise = np.maximum(middle(table.values["noise"], 0), DIGITISATION)
     level = np.abs(middle(table.values["level"], 0))
     errors = []
@@ -140,7 +140,7 @@ def _level_error(table: Table, camera: Camera, product: str) -> F64:
 
 
 def _own(table: Table, far: F64) -> F64:
-    """Deviations of channels less what their detector's share."""
+    """Subtract the shared deviation of each detector from its channels."""
     out = np.empty_like(far)
     for columns in table.detectors.values():
         out[:, columns] = follow(middle(far[:, columns], 1), far[:, columns])
@@ -156,7 +156,7 @@ def _level(table: Table, camera: Camera, product: str, live: NDArray[np.bool_], 
 
 
 def _noise(table: Table, camera: Camera, product: str, live: NDArray[np.bool_]) -> Series:
-    """Noises; where there is no overscan they hold that of the light, which is taken out along the level."""
+    """Compare noises; without an overscan the light's part is removed along the level."""
     values = np.where(live, table.values["noise"], np.nan)
     if product != "bias":
         scanned = _scanned(table, camera)
@@ -164,7 +164,7 @@ def _noise(table: Table, camera: Camera, product: str, live: NDArray[np.bool_]) 
             square = straight(table.values["level"][:, k], values[:, k] ** 2) + np.nanmedian(values[:, k]) ** 2
             values[:, k] = np.sqrt(np.maximum(square, 0.0))
     usual = middle(values, 0)
-    # Before a table said how well a noise is known: a twentieth.
+    # Tables of older versions have no error of the noise: take a twentieth.
     known = middle(np.where(live, table.values["noise_error"], np.nan), 0)
     error = np.hypot(np.where(known > 0, known, PRECISION * np.maximum(usual, DIGITISATION)), OF_NOISE * usual)
     far = (values - usual) / error
@@ -175,7 +175,7 @@ def _shape(table: Table, product: str, live: NDArray[np.bool_]) -> Series:
     values = np.where(live, table.values["shape"], np.nan)
     level = np.abs(middle(table.values["level"], 0))
     floor = OF_FLAT * level if product == "flat" else PRECISION * middle(table.values["noise"], 0)
-    # The longest of some darks has the noisiest cells: each frame counts by its own.
+    # The longest dark has the noisiest cells: each frame counts by its own error.
     cell = np.fmax(table.values["shape_error"], middle(table.values["shape_error"], 0))
     error = np.maximum(np.hypot(floor, OF_CELL * cell), PRECISION * DIGITISATION)
     far = (values - middle(values, 0)) / error
@@ -183,7 +183,7 @@ def _shape(table: Table, product: str, live: NDArray[np.bool_]) -> Series:
 
 
 def _resolved(table: Table, camera: Camera) -> NDArray[np.bool_]:
-    """Which channels have cells of enough pixels for their levels to be told from a hit, or a hot column."""
+    """Which channels have cells of enough pixels to tell a level from a hit or a hot column."""
     many = {
         (d.id, a.name): (a.data.nx // CELLS) * (min(a.data.ny, SAMPLED_ROWS) // CELLS)
         for d in camera.detectors
@@ -198,11 +198,11 @@ def _scanned(table: Table, camera: Camera) -> NDArray[np.bool_]:
     return np.array([c in found for c in table.channels])
 
 
-# What is told
+# Findings
 
 
 def _names(channels: Sequence[tuple[int, str]]) -> str:
-    """A few amplifiers, for a message."""
+    """Name a few amplifiers, for a message."""
     texts = [f"{name} of detector {d}" for d, name in channels]
     more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     return f"amplifier{'s' * (len(texts) > 1)} {', '.join(texts[:SHOWN])}{more}"
@@ -214,7 +214,7 @@ def _finding(exposure: int | None, channels: Sequence[tuple[int, str]], why: str
 
 
 def _by_exposure(table: Table, which: NDArray[np.bool_], why: Callable[[int, NDArray[np.intp]], str]) -> list[Finding]:
-    """A finding an exposure, with the channels [exposure, channel] that are concerned."""
+    """Make one finding an exposure, with the affected channels [exposure, channel]."""
     found = []
     for n, exposure in enumerate(table.exposures):
         columns = np.flatnonzero(which[n])
@@ -224,7 +224,7 @@ def _by_exposure(table: Table, which: NDArray[np.bool_], why: Callable[[int, NDA
 
 
 def copies(table: Table) -> list[Finding]:
-    """Exposures that hold another one's pixels."""
+    """Find exposures with the pixels of another exposure."""
     same = np.nan_to_num(table.values["same_as"])
 
     def why(n: int, columns: NDArray[np.intp]) -> str:
@@ -234,7 +234,7 @@ def copies(table: Table) -> list[Finding]:
 
 
 def _hit(table: Table, camera: Camera, times: Mapping[int, float]) -> F64:
-    """Largest part of each amplifier [exposure, channel] that cosmic rays may well take: 1 %, or that of few pixels."""
+    """Give the largest plausible fraction of hits [exposure, channel]: 1 %, more where pixels are few."""
     limit = np.full((len(table.exposures), len(table.channels)), REJECTED)
     for k, (detector, name) in enumerate(table.channels):
         d = camera.by_id.get(detector)
@@ -248,7 +248,7 @@ def _hit(table: Table, camera: Camera, times: Mapping[int, float]) -> F64:
 
 
 def rejected(table: Table, camera: Camera, times: Mapping[int, float]) -> list[Finding]:
-    """Exposures of which cosmic rays have taken more than they can."""
+    """Find exposures with more rejected pixels than cosmic rays can hit."""
     share = table.values["rejected"]
 
     def why(n: int, columns: NDArray[np.intp]) -> str:
@@ -259,7 +259,7 @@ def rejected(table: Table, camera: Camera, times: Mapping[int, float]) -> list[F
 
 
 def dead(table: Table, camera: Camera, product: str) -> tuple[list[Finding], NDArray[np.bool_]]:
-    """Amplifiers that are off, or answer no light; and which values [exposure, channel] are of living ones."""
+    """Find amplifiers that are off or without light; also give which values [exposure, channel] are live."""
     constant = np.nan_to_num(table.values["constant"]) > CONSTANT
     unlit = np.zeros_like(constant)
     if product == "flat":
@@ -286,9 +286,9 @@ def dead(table: Table, camera: Camera, product: str) -> tuple[list[Finding], NDA
 
 
 def read_noises(table: Table, camera: Camera, product: str, live: NDArray[np.bool_]) -> list[Finding]:
-    """Amplifiers whose noise is not the camera file's read noise."""
+    """Find amplifiers whose noise differs from the camera file's read noise."""
     measured = middle(np.where(live, table.values["noise"], np.nan), 0)
-    if product != "bias":  # without an overscan it holds the light's, too
+    if product != "bias":  # without an overscan it includes the light's noise
         measured = np.where(_scanned(table, camera), measured, np.nan)
     expected = {
         (d.id, a.name): noise / gain
@@ -315,8 +315,8 @@ def read_noises(table: Table, camera: Camera, product: str, live: NDArray[np.boo
 def _detectors(far: F64, least: float) -> NDArray[np.bool_]:
     """Which detectors [exposure, detector] are far from their peers.
 
-    What all detectors share, as a lamp's changes, is judged once: then many
-    detectors say no more of the usual scatter than one does.
+    A deviation shared by all detectors, such as a change of the lamp, is judged
+    once: many detectors then tell no more about the usual scatter than one.
     """
     if far.shape[1] < 3:
         return np.concatenate([odd(far[:, [k]] * NSIGMA / least) for k in range(far.shape[1])], axis=1)
@@ -326,7 +326,7 @@ def _detectors(far: F64, least: float) -> NDArray[np.bool_]:
 
 
 def outliers(table: Table, series: Series) -> Iterator[tuple[int, list[tuple[int, str]], str]]:
-    """Exposures that are far from their peers: by detector, then by amplifier; channels, and why."""
+    """Find exposures far from their peers, by detector, then by amplifier; give channels and reasons."""
     detectors = table.detectors
     far = np.stack([middle(series.far[:, columns], 1) for columns in detectors.values()], axis=1)
     which, numbers = _detectors(far, series.least), list(detectors)
@@ -346,7 +346,7 @@ def outliers(table: Table, series: Series) -> Iterator[tuple[int, list[tuple[int
 
 
 def parties(table: Table, series: Series, gap: float = GAP) -> list[Finding]:
-    """Exposures that fall into groups: one finding for all detectors that part alike."""
+    """Find exposures that fall into groups: one finding for all detectors that split alike."""
     numbers, parting = list(table.detectors), dict[tuple[tuple[int, ...], ...], list[tuple[int, float]]]()
     far = np.stack([middle(series.far[:, columns], 1) for columns in table.detectors.values()], axis=1)
     shared = middle(far, 1)
@@ -371,7 +371,7 @@ def parties(table: Table, series: Series, gap: float = GAP) -> list[Finding]:
 def compared(
     table: Table, rows: Sequence[Row], product: str, times: Mapping[int, float], camera: Camera
 ) -> Iterator[tuple[Table, Series]]:
-    """Everything that is compared, with the exposures that are peers in it."""
+    """List the quantities to compare, each with the exposures that are peers in it."""
     _, live = dead(table, camera, product)
     if product == "dark":
         table = Table.of(at_one_time(rows, times))
@@ -384,7 +384,7 @@ def compared(
 
 
 def _overscan(table: Table) -> Series:
-    """The electronics' level; what it does the overscan takes out, so that only a jump is told."""
+    """Compare the electronics' level; overscan subtraction removes its drifts, so only a jump is reported."""
     values = table.values["overscan"]
     error = JUMP / NSIGMA * np.maximum(middle(table.values["noise"], 0), DIGITISATION)
     far = (values - middle(values, 0)) / error
@@ -398,7 +398,7 @@ def judge(
     camera: Camera,
     night: Mapping[int, str] = MappingProxyType({}),
 ) -> list[Finding]:
-    """Name what an operator should look at, exposures first.
+    """List findings for the operator, exposures first.
 
     Parameters
     ----------
@@ -408,10 +408,10 @@ def judge(
     times : `dict`
         Exposure time of each exposure, second.
     camera : `Camera`
-        Tells which amplifiers have an overscan (without, a level holds the
-        bias), and their read noises.
+        Tells which amplifiers have an overscan (without one, a level includes
+        the bias), and their read noises.
     night : `dict`, optional
-        Of each exposure; with it, those whose bias level has jumped are told.
+        Night of each exposure; with it, jumps of the bias level are found.
     """
     if not rows:
         return []

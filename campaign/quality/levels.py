@@ -1,4 +1,4 @@
-"""The inputs table, and what single rows of it say: saturated, of another kind, its bias level has jumped."""
+"""Reads the inputs table, and judges single rows: saturated, mistyped, or with a jump of the bias level."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from typing import ClassVar
 
 from campaign.camera.model import Camera
 
-#: More saturated pixels than hot pixels and cosmic rays could make.
+#: Fraction of saturated pixels that hot pixels and cosmic rays cannot explain.
 SATURATED = 0.005
-#: A bias or dark above, a flat below this many read noises is another kind of frame.
+#: A bias or dark above this many read noises, or a flat below, is another kind of frame.
 LIT = 100.0
-#: Noises that an overscan may be off from those of most exposures.
+#: Largest deviation of an overscan from that of most exposures, in noises.
 JUMP = 20.0
-#: Noise of digitisation, ADU: an amplifier that says nothing has no less.
+#: Noise of digitisation, ADU: the least noise of any amplifier.
 DIGITISATION = 12**-0.5
 
 
 @dataclass(frozen=True)
 class Row:
-    """One amplifier of one exposure, as ``docs/products.md`` has it.
+    """Amplifier of one exposure, as described in ``docs/products.md``.
 
     Parameters
     ----------
     level, overscan : `float`
-        Above the overscan, and of it, ADU.
+        Level above the overscan, and level of the overscan, ADU.
     noise, noise_error : `float`
-        And its standard error, ADU.
+        Noise and its standard error, ADU.
     saturated, rejected, blank : `float`
-        Of its pixels; rejected as cosmic rays; without a value.
+        Fractions of the pixels: saturated, rejected as cosmic rays, without a value.
     shape, shape_error : `float`
         Deviation from the shape of the others, and the noise of a cell, ADU.
     constant : `float`
-        Of its rows: all pixels have one value.
+        Fraction of the rows whose pixels have one value.
     same_as : `int`
-        An exposure before it that has the same pixels; 0 where there is none.
+        An earlier exposure with the same pixels; 0 for none.
     """
 
-    #: The columns that are numbers.
+    #: Columns with numbers.
     NUMBERS: ClassVar[tuple[str, ...]]
 
     exposure: int
@@ -68,14 +68,14 @@ Row.NUMBERS = tuple(f.name for f in fields(Row) if f.name not in ("exposure", "d
 
 @dataclass(frozen=True)
 class Finding:
-    """An exposure that an operator should look at, and why; or, without one, what concerns them all.
+    """Finding for the operator about one exposure or, without one, about all.
 
     Parameters
     ----------
     amplifiers : `tuple` [`str`]
-        Where it is not the whole detectors.
+        Affected amplifiers; empty for whole detectors.
     refused : `bool`
-        Whether the combine would refuse it.
+        Whether the combine would refuse the exposure.
     """
 
     exposure: int | None
@@ -86,7 +86,7 @@ class Finding:
 
     @property
     def subject(self) -> str:
-        """What is to be looked at."""
+        """Exposure, or all exposures, for a message."""
         if self.exposure is not None:
             return f"exposure {self.exposure}"
         return "all exposures"
@@ -108,7 +108,7 @@ def read(folder: Path) -> list[Row]:
 
 
 def _row(cells: Mapping[str, str]) -> Row:
-    """A line of the table; columns that a table of an older version lacks are 0."""
+    """Parse a line of the table; columns missing from older versions are 0."""
     numbers = {name: float(cells[name]) for name in Row.NUMBERS if name in cells}
     numbers["same_as"] = int(numbers.get("same_as", 0))
     return Row(int(cells["exposure"]), int(cells["detector"]), cells["amplifier"], **numbers)  # type: ignore[arg-type]
@@ -132,8 +132,8 @@ def _grouped(rows: Iterable[Row], key: Sequence[str]) -> dict[tuple[object, ...]
 def at_one_time(rows: Sequence[Row], times: Mapping[int, float]) -> list[Row]:
     """Bring the levels of darks of unlike exposure times to the usual one.
 
-    By the Theil-Sen line of each amplifier (the median of the slopes between
-    all pairs), whose zero may be anything: without an overscan a level holds
+    Each amplifier follows its Theil-Sen line (the median of the slopes between
+    all pairs). The line's zero is free: without an overscan a level includes
     the bias.
 
     Parameters
@@ -151,12 +151,12 @@ def at_one_time(rows: Sequence[Row], times: Mapping[int, float]) -> list[Row]:
 
 
 def nights(dates: Mapping[int, str]) -> dict[int, str]:
-    """The night of each exposure, from when it began (ISO-8601): a night begins at noon."""
+    """Give the night of each exposure from its begin (ISO-8601); a night begins at noon."""
     return {e: str((datetime.fromisoformat(t) - timedelta(hours=12)).date()) for e, t in dates.items()}
 
 
 def jumps(rows: Sequence[Row], night: Mapping[int, str]) -> list[Finding]:
-    """Exposures whose overscans are far from those of the night with the most exposures."""
+    """Find exposures whose overscans are far from those of the night with the most exposures."""
     by_night = Counter(night[e] for e in {row.exposure for row in rows} if e in night)
     if not by_night:
         return []
@@ -181,7 +181,7 @@ def _has_overscan(camera: Camera) -> bool:
 
 
 def saturated(rows: Sequence[Row]) -> list[Finding]:
-    """Exposures with more saturated pixels than hot pixels and cosmic rays could make."""
+    """Find exposures with more saturated pixels than hot pixels and cosmic rays can explain."""
     found = []
     for (exposure,), some in _grouped(rows, ("exposure",)).items():
         for value in ("saturated", "blank"):
@@ -194,7 +194,7 @@ def saturated(rows: Sequence[Row]) -> list[Finding]:
 
 
 def mistyped(rows: Sequence[Row], product: str, camera: Camera) -> list[Finding]:
-    """A lit dark or bias, a dark flat: told by the level alone, where an overscan gives it a zero."""
+    """Find lit darks and biases, and dark flats, by the level where an overscan gives its zero."""
     if not _has_overscan(camera):
         return []
     found = []

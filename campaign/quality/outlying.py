@@ -1,4 +1,4 @@
-"""Which of some values are far from the others, and which fall into heaps; values in their own errors."""
+"""Finds values far from the others, and values that fall into heaps; all in their own errors."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 F64 = NDArray[np.float64]
 
 NSIGMA = 5.0
-#: The range of a heap that its values' errors explain, in errors.
+#: Range of a heap that errors alone explain, in errors.
 KNOWN = 4.0
-#: How many errors a member may be off for one that all share.
+#: Steepest slope of a member against the shared deviation.
 STEEPEST = 3.0
 
 
 def allowed(n: int) -> float:
-    """Of ``n`` normal values, the largest deviation over the scatter (1.4826 MAD) that one table in 1000 has."""
+    """Give the largest deviation over the scatter (1.4826 MAD) that one table of ``n`` normal values in 1000 has."""
     return 5 + 200 / n**1.5 if n > 3 else 100.0
 
 
 def parted(n: int) -> float:
-    """Of ``n`` normal values, the largest gap over the wider part's range that one table in 1000 has."""
+    """Give the largest gap over the wider part's range that one table of ``n`` normal values in 1000 has."""
     return max(2.5, 30 * (4 / n) ** 3.3)
 
 
 def middle(values: F64, axis: int) -> F64:
-    """Of what is a number; NaN without a word where nothing is."""
+    """Take the median of the finite values; NaN, without a warning, where there are none."""
     empty = np.isnan(values).all(axis=axis)
     full = np.where(np.expand_dims(empty, axis), 0.0, values)
     return np.where(empty, np.nan, np.nanmedian(full, axis=axis))
@@ -36,8 +36,8 @@ def middle(values: F64, axis: int) -> F64:
 def odd(values: F64, least: float = NSIGMA) -> NDArray[np.bool_]:
     """Which values [exposure, member], in errors, are far from the others of their member.
 
-    Members that scatter by more than their errors are judged by what most
-    members scatter, and such as scatter by more than most, by their own.
+    Members that scatter by more than their errors are judged by the usual scatter
+    of members; members that scatter by more than that, by their own.
     """
     n = np.isfinite(values).sum(axis=0)
     scatter = 1.4826 * middle(np.abs(values - middle(values, 0)), 0)
@@ -50,12 +50,12 @@ def odd(values: F64, least: float = NSIGMA) -> NDArray[np.bool_]:
 
 
 def groups(values: F64, gap: float) -> list[list[int]]:
-    """Split values that lie in two or more heaps into the heaps; their indices, or nothing.
+    """Split values that lie in two or more heaps; give the heaps' indices, or nothing.
 
     Parameters
     ----------
     values : `numpy.ndarray` [n], float64
-        In errors; what is no number is left out.
+        In errors; NaN is left out.
     gap : `float`
         Least distance between heaps.
     """
@@ -74,9 +74,10 @@ def groups(values: F64, gap: float) -> list[list[int]]:
 
 
 def follow(shared: F64, far: F64) -> F64:
-    """What is left of deviations [exposure, member] when each member follows what they share [exposure].
+    """Remove the shared deviation [exposure] from the deviations [exposure, member]; give the residuals.
 
-    Along a line: a member of less noise is further off, in its errors, by the same drift.
+    Each member follows along a line of its own: by the same drift, a member with
+    less noise is further off in its errors.
     """
     there = np.flatnonzero(np.isfinite(shared))
     order = there[np.argsort(shared[there], kind="stable")]
@@ -93,7 +94,7 @@ def follow(shared: F64, far: F64) -> F64:
 
 
 def straight(x: F64, y: F64) -> F64:
-    """What is left of ``y`` about its line against ``x``, by the median of the slopes of pairs half a table apart."""
+    """Give the residuals of ``y`` about a line in ``x``: the median slope of pairs half a table apart."""
     good = np.isfinite(x) & np.isfinite(y)
     order = np.flatnonzero(good)[np.argsort(x[good], kind="stable")]
     half = len(order) // 2

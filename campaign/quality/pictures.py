@@ -1,4 +1,4 @@
-"""Pictures for people who would rather look than read: what a run has made, as PNG."""
+"""Draws the products of a run as PNG."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from campaign.quality.tables import draw_table
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
 
-#: A single detector up to this size is drawn with all of its pixels, instead of binned.
+#: A single detector up to this size is drawn with all pixels, unbinned.
 WHOLE = 4096
-#: Kernels whose products are pictures of their own.
+#: Kernels whose products are tables, drawn in their own way.
 TABLES = ("cti", "defects")
 
 
 def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
-    """Draw what a run has made into ``<submitPath>/pictures``: mosaics, or all pixels of a small camera; tables."""
+    """Draw a run's products into ``<submitPath>/pictures``: mosaics, all pixels of a small camera, tables."""
     done = [(group, task) for group in plan.groups for task in group.tasks if task.name in outcome.published]
     whole = _whole(plan, [task for _, task in done])
     made = [] if whole is None else [_product(repository, plan, whole)]
@@ -48,7 +48,7 @@ def _place(plan: Plan, name: str) -> Path:
 
 
 def _whole(plan: Plan, tasks: Sequence[PlanTask]) -> Any:
-    """The product of the only detector, where it is small; `None` otherwise."""
+    """Read the product of the only detector if it is small; `None` otherwise."""
     found = [o for task in tasks for o in task.outputs if o.type == plan.product]
     if len(found) != 1 or len(plan.wanted(plan.product)) != 1 or plan.kind not in ("bias", "dark", "flat"):
         return None
@@ -57,7 +57,7 @@ def _whole(plan: Plan, tasks: Sequence[PlanTask]) -> Any:
 
 
 def title(plan: Plan, data_id: Mapping[str, Any], what: str = "") -> str:
-    """What a picture is of: step with band and RERUN, filter, run, its inputs and their dates."""
+    """Write a picture's title: step with band and RERUN, filter, run, inputs and their dates."""
     frames = [task.job.parameters for task in plan.tasks if "exposures" in task.job.parameters]
     exposures = {e for p in frames for e in p["exposures"]}
     dates = sorted({date[:10] for p in frames for date in p.get("dates", ())})

@@ -1,4 +1,4 @@
-"""A camera file's sections, drawn over a frame, and the levels on both sides of their borders."""
+"""Draws a camera file's sections over a frame, and the levels on both sides of their borders."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 COLOURS = {"data": "#3fb950", "serial_overscan": "#f0883e", "parallel_overscan": "#58a6ff"}
 WRONG = "#f85149"
-#: Borders that are shown closely at most.
+#: Most borders that are drawn enlarged.
 CLOSELY = 8
 
 
 def draw(kind: CcdType, found: Mapping[str, Any], path: Path, title: str) -> None:
-    """Draw a detector's HDUs with the sections of their amplifiers, and the borders of the data sections closely.
+    """Draw a detector's HDUs with the sections of their amplifiers, and borders of data sections enlarged.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def _legend() -> list[Any]:
 def _frame(
     axes: Axes, picture: Mapping[str, Any], some: Sequence[Amplifier], rows: Mapping[str, Any], small: bool
 ) -> None:
-    """One HDU; pixels are counted from 1, as sections are."""
+    """Draw one HDU; pixels are counted from 1, like sections."""
     from matplotlib.patches import Rectangle
 
     image, step = np.load(picture["path"]), picture["step"]
@@ -103,7 +103,7 @@ def _frame(
 
 
 def _corner(axes: Axes, amplifier: Amplifier) -> None:
-    """The corner that is read first, and which way a row is read: what is read last lies beside the overscans."""
+    """Give the corner that is read first and the direction of a row; pixels read last lie beside the overscans."""
     data = amplifier.data
     serial, parallel = amplifier.serial_overscan, amplifier.parallel_overscan
     if serial is None:
@@ -118,7 +118,7 @@ def _corner(axes: Axes, amplifier: Amplifier) -> None:
 
 
 def _chosen(amplifiers: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The borders to be shown closely: those that are off first, then those that have an edge at all."""
+    """Choose the borders to enlarge: misplaced ones first, then those with any edge."""
     borders = [(row["amplifier"], b) for row in amplifiers if row["judged"] for b in row["borders"]]
     seen = [(name, b) for name, b in borders if b["edge"]]
     return sorted(seen, key=lambda one: -abs(one[1]["found"] - one[1]["declared"]))[:CLOSELY]

@@ -1,4 +1,4 @@
-"""Pictures of calibrations that are tables: defects over the focal plane, deferred charge by amplifier."""
+"""Draws calibrations that are tables: defects over the focal plane, deferred charge by amplifier."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw_table(
     kernel : `str`
         ``defects`` or ``cti``.
     rows : mapping
-        By detector, its table.
+        Table of each detector.
     """
     wanted = [d for d in detectors if d["id"] in rows]
     (_defects if kernel == "defects" else _cti)(rows, wanted, types, path, title)
@@ -33,7 +33,7 @@ def draw_table(
 def _defects(
     rows: Rows, detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], path: Path, title: str
 ) -> None:
-    """Every box at its place: at least a dot, whatever the scale."""
+    """Draw every box at its place, with at least one dot at any scale."""
     one = places(detectors, types, 1)
     extent = max(max(x + nx for x, _, nx, _ in one), max(y + ny for _, y, _, ny in one))
     binning = -(-extent // LARGEST)
@@ -57,7 +57,7 @@ def _defects(
 
 
 def _mask(boxes: NDArray[Any], size: Sequence[int], binning: int) -> tuple[NDArray[np.float32], int]:
-    """Which bins have a defect, and how many pixels are defects."""
+    """Give the bins with a defect, and the number of defect pixels."""
     fine = np.zeros((size[1], size[0]), bool)
     plane = np.zeros([-(-n // binning) for n in fine.shape], np.float32)
     for box in boxes:
@@ -68,7 +68,7 @@ def _mask(boxes: NDArray[Any], size: Sequence[int], binning: int) -> tuple[NDArr
 
 
 def _cti(rows: Rows, detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], path: Path, title: str) -> None:
-    """Inefficiency of the transfer, and the output's drift, of every amplifier with its error."""
+    """Draw each amplifier's transfer inefficiency and output drift, with errors."""
     figure = figure_for((500, 1000), (0.5, 1.0))
     panels = figure.subplots(2, 1, sharex=True)
     table = np.concatenate([rows[d["id"]] for d in detectors])

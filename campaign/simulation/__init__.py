@@ -1,3 +1,3 @@
-"""Exposures of which the truth is known: simulate, and the demonstration."""
+"""Simulates exposures with a known truth, and runs the demonstration."""
 
 __all__ = ["blocks", "demo", "simulate", "truth"]

@@ -1,4 +1,4 @@
-"""What a plan's ``simulation:`` block lists: exposures block by block, and truths that are certified beforehand.
+"""Reads a campaign's ``simulation:`` block: exposures block by block, and truths to certify beforehand.
 
 ::
 
@@ -11,7 +11,7 @@
       exposures:
         - {for: [SELECTION_BIAS], type: bias, day_obs: 20241206, first: 427, count: 10}
         - {for: [SELECTION_FLAT_r], type: flat, filter: r_03, day_obs: 20241111, first: 17, count: 20, time: 10}
-        - {for: [], type: bias, day_obs: 20241206, first: 1, count: 1}     # of which nothing is to be made
+        - {for: [], type: bias, day_obs: 20241206, first: 1, count: 1}     # selected by nothing
 
 ``time`` and ``electrons`` are a number, or the first and the last of a ramp.
 """
@@ -34,26 +34,26 @@ class _Model(BaseModel):
 
 
 class Block(_Model):
-    """Exposures of one kind that follow each other.
+    """Consecutive exposures of one kind.
 
     Parameters
     ----------
     selected_by : `tuple` [`str`]
-        ``for``: the variables whose selections are to find them.
+        ``for``: the variables whose selections must find them.
     type : `str`
         ``bias``, ``dark`` or ``flat``.
     day_obs, first, count : `int`
-        Night, first sequence number, how many.
+        Night, first sequence number, number of exposures.
     skip : `tuple` [`int`]
-        Sequence numbers that are not taken.
+        Sequence numbers that are left out.
     filter : `str`, optional
         Physical filter.
     time : `float` or a ramp
         Second.
     electrons : `float` or a ramp, optional
-        Light in a pixel of response 1; the lamp's rate x time without.
+        Light in a pixel of response 1; by default the lamp's rate x time.
     program, reason : `str`
-        As in the header.
+        Values of the header.
     leak, jump : `float`
         See `kernels.simulation.simulate`.
     """
@@ -80,12 +80,12 @@ class Block(_Model):
 
     @property
     def numbers(self) -> list[int]:
-        """Its sequence numbers."""
+        """Sequence numbers of the block."""
         return [n for n in range(self.first, self.first + self.count) if n not in self.skip]
 
 
 class Simulation(_Model):
-    """See the module's text."""
+    """Simulation block; see the module's docstring."""
 
     camera: str
     scale: PositiveInt = 1
@@ -98,14 +98,14 @@ class Simulation(_Model):
 
 
 def _along(ramp: Ramp, n: int, of: int) -> float:
-    """The n-th of a ramp's values."""
+    """Give the n-th value of a ramp."""
     if isinstance(ramp, tuple):
         return ramp[0] + (ramp[1] - ramp[0]) * n / max(of - 1, 1)
     return ramp
 
 
 def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict[str, set[int]]]:
-    """The exposures, by time, and by variable which of them its selection is to find."""
+    """List the exposures by time and, by variable, those that its selection must find."""
     made: list[Exposure] = []
     wanted: dict[str, set[int]] = {}
     for block in simulation.exposures:
@@ -137,7 +137,7 @@ def _evening(day_obs: int) -> datetime:
 
 
 def problems(simulation: Simulation, variables: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong between the blocks: numbers taken twice, selections that are no variables."""
+    """List contradictions between blocks: numbers taken twice, selections that are no variables."""
     taken: dict[tuple[int, int], int] = {}
     for k, block in enumerate(simulation.exposures, 1):
         for number in block.numbers:
@@ -151,5 +151,5 @@ def problems(simulation: Simulation, variables: Mapping[str, str]) -> Iterator[s
 
 
 def filters(blocks: Sequence[Block]) -> tuple[str, ...]:
-    """The physical filters that are used."""
+    """List the physical filters in use."""
     return tuple(sorted({b.filter for b in blocks if b.filter}))

@@ -52,7 +52,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Demo:
-    """What the demo made: numbers of each product as the documentation lists them, and pictures."""
+    """Result of the demo: the documented numbers of each product, and pictures."""
 
     repository: Path
     products: list[dict[str, Any]] = field(default_factory=list)
@@ -62,12 +62,12 @@ class Demo:
 
 
 def folder(wanted: Path | None) -> Path:
-    """The folder to work in: the one asked for, or a new ``campaign-demo`` here.
+    """Give the folder to work in: the given one, or a new ``campaign-demo`` here.
 
     Raises
     ------
     UsageError
-        The one asked for is not empty.
+        The given folder is not empty.
     """
     if wanted is None:
         names = ["campaign-demo", *(f"campaign-demo-{n}" for n in range(2, 1000))]
@@ -78,7 +78,7 @@ def folder(wanted: Path | None) -> Path:
 
 
 def _is_new(path: Path) -> bool:
-    """Make a folder; whether that made it."""
+    """Make a folder; tell whether it is new."""
     try:
         path.mkdir()
     except FileExistsError:
@@ -87,7 +87,7 @@ def _is_new(path: Path) -> bool:
 
 
 def variables(places: Places) -> dict[str, str]:
-    """What an operator would export (DMTN-222, section 7)."""
+    """Give the variables that an operator would export (DMTN-222, section 7)."""
     selection = f"instrument='{CAMERA}' and exposure.observation_type="
     prefix = f"{CAMERA}/calib"
     return {
@@ -115,7 +115,7 @@ def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
     Raises
     ------
     TasksFailed, VerificationFailed
-        Something went wrong, or a calibration is not what the truth says.
+        A task failed, or a calibration does not agree with the truth.
     """
     from campaign.butler.repository import open_repository
 
@@ -177,7 +177,7 @@ def _step(template: str, environment: Mapping[str, str], repository: Repository,
 
 
 def _read_back(repository: Repository, plan: Plan) -> dict[int, str]:
-    """Path of each detector's product, found as any later step would: by date, in the ticket's chain."""
+    """Find the path of each detector's product as a later step would: by date, in the ticket's chain."""
     chain = f"{plan.instrument}/calib/{plan.ticket}"
     combined = next(t for t in plan.tasks if any(o.type == plan.product for o in t.outputs))
     begin = combined.job.parameters["dates"][0]
@@ -205,11 +205,11 @@ def compare(
     Parameters
     ----------
     plan : `Plan`
-        What made them.
+        Plan that made the products.
     plans : mapping
-        By kind, those of the bias and the dark that they were corrected by.
+        Plans of the bias and dark that corrected them, by kind.
     paths : mapping
-        Each detector's product.
+        Path of each detector's product.
     """
     names = {d["id"]: d["name"] for d in plan.camera["detectors"]}
     applied = {kind: _exposures(plans[kind]) for kind in ("bias", "dark") if kind in plans and kind != plan.kind}

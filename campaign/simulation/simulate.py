@@ -1,4 +1,4 @@
-"""A simulated campaign: exposures over several nights, raws by a kernel, ingested like real ones."""
+"""Simulates a campaign: exposures over several nights, raws by a kernel, ingested like real ones."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from campaign.journal.events import read as read_events
 PREFIX = {"LSSTCam": "MC", "LSSTComCam": "CC", "LATISS": "AT"}
 HEADER = {"LSSTCam": "lsstCam", "LSSTComCam": "COMCAM", "LATISS": "LATISS"}
 READOUT = 3.0
-#: What says in the truth's folder that not everything is there yet.
+#: Files in the truth's folder as long as the simulation is incomplete.
 CLAIM = {claim.NAME, f"{claim.NAME}.lock"}
-#: How the files of an empty repository begin.
+#: Beginnings of the names of an empty repository's files.
 REPOSITORY = ("butler.yaml", "gen3.sqlite3")
 MJD_EPOCH = datetime(1858, 11, 17)
 
 
 @dataclass(frozen=True)
 class Nights:
-    """What is observed each night: numbers of frames, and exposure times in second."""
+    """Observations of each night: numbers of frames, and exposure times in second."""
 
     bias: int = 10
     dark: int = 10
@@ -48,7 +48,7 @@ class Nights:
 
 @dataclass(frozen=True)
 class Exposure:
-    """One exposure to be simulated; what `kernels.simulation.simulate` needs of it."""
+    """Exposure to be simulated, as `kernels.simulation.simulate` needs it."""
 
     exposure: int
     obs_id: str
@@ -67,14 +67,14 @@ class Exposure:
     jump: float = 0.0
 
     def plain(self) -> dict[str, Any]:
-        """What a job says of it: nothing of what is as usual."""
+        """Give the values for a job, without defaults."""
         usual = {"electrons": None, "leak": 0.0, "jump": 0.0}
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a simulation writes: the repository, and beside it the raws and their truth."""
+    """Folders of a simulation: the repository, and beside it the raws and their truth."""
 
     repository: Path
     raw: Path = field(init=False)
@@ -86,12 +86,12 @@ class Places:
 
     @property
     def all(self) -> tuple[Path, Path, Path]:
-        """Every folder."""
+        """All folders."""
         return self.repository, self.raw, self.truth
 
 
 def _shots(plan: Nights, night: int) -> Iterator[tuple[str, str | None, float]]:
-    """Type, filter and exposure time of a night's exposures; each kind is spread over the nights."""
+    """List type, filter and exposure time of a night's exposures; each kind is spread over the nights."""
 
     def share(total: int) -> int:
         nights = len(plan.days)
@@ -106,7 +106,7 @@ def _shots(plan: Nights, night: int) -> Iterator[tuple[str, str | None, float]]:
 def exposure_at(
     camera: str, day: int, number: int, begin: datetime, kind: str, seconds: float, **more: Any
 ) -> Exposure:
-    """An exposure, with the ids and times that follow from its night, its number and when it begins."""
+    """Make an exposure, with ids and times that follow from its night, its number and its begin."""
     return Exposure(
         exposure=day * 100000 + number,
         obs_id=f"{PREFIX[camera]}_O_{day}_{number:06d}",
@@ -129,12 +129,12 @@ def _midnight(day: int) -> datetime:
 
 
 def require_simulated(camera: Camera) -> None:
-    """See that the simulator writes raws of a camera.
+    """Refuse a camera that cannot be simulated.
 
     Raises
     ------
     UsageError
-        It does not.
+        The simulator writes no raws of it.
     """
     if camera.name not in PREFIX:
         raise UsageError(
@@ -143,7 +143,7 @@ def require_simulated(camera: Camera) -> None:
 
 
 def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
-    """The exposures of a sequence, night by night.
+    """List the exposures of a sequence, night by night.
 
     Raises
     ------
@@ -180,9 +180,9 @@ def _require_free(places: Places) -> None:
 
 @contextmanager
 def making(places: Places) -> Iterator[None]:
-    """Have the folders of a simulation to oneself: what fails leaves nothing, what was killed the next one clears.
+    """Hold the folders of a simulation: a failure leaves nothing, and the next process clears a killed one's.
 
-    A claim lies with the truth for as long as not everything is there.  May be nested.
+    A claim lies beside the truth until the simulation is complete.  May be nested.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def making(places: Places) -> Iterator[None]:
 
 
 def _clear(places: Places, owner: claim.Claim) -> None:
-    """Remove what a simulation that was killed has left, unless the repository was used since.
+    """Remove the remains of a killed simulation, unless the repository was used since.
 
     Raises
     ------
@@ -270,14 +270,14 @@ def simulate(
     ranks: int,
     rates: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
-    """Make a repository with simulated raws; return how many raws it holds.  What fails leaves nothing.
+    """Make a repository with simulated raws; return their number.  A failure leaves nothing.
 
-    ``rates`` are settings of the simulator's model that are not its defaults.
+    ``rates`` are settings of the simulator's model that differ from its defaults.
 
     Raises
     ------
     UsageError, ConfigurationError
-        The folders are taken, the camera or a filter is not one that can be simulated.
+        The folders are taken, or the camera or a filter cannot be simulated.
     TasksFailed
         A frame could not be written.
     """
@@ -323,7 +323,7 @@ def _simulate(
 
 
 def _written(work: Path) -> int:
-    """Frames that the journal knows."""
+    """Count the frames in the journal."""
     journals = list(work.glob("journal*.jsonl"))
     return sum(
         path.read_bytes().count(b'"task":"raw:') - path.read_bytes().count(b'"event":"started"') for path in journals
@@ -331,5 +331,5 @@ def _written(work: Path) -> int:
 
 
 def default_filters(camera: Camera) -> tuple[str, ...]:
-    """The camera's first filter of band r."""
+    """Give the camera's first filter of band r."""
     return tuple(f.name for f in camera.filters if f.band == "r")[:1]

@@ -1,4 +1,4 @@
-"""A plan's simulation: its raws, and calibrations made of the truth, certified where CALIB_COLLECTIONS looks."""
+"""Makes a campaign's simulation: raws, and calibrations of the truth, certified where CALIB_COLLECTIONS looks."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def simulate_plan(
     instead: tuple[int | None, Sequence[int]],
     ranks: int,
 ) -> tuple[int, dict[str, set[int]]]:
-    """Make a repository with what a plan's simulation lists.
+    """Make a repository with the exposures and truths of a campaign's simulation.
 
     Parameters
     ----------
     variables : `dict`
-        The plan's.
+        Variables of the campaign.
     instead : `tuple`
-        Scale (or `None`) and detectors (or none of them) instead of the plan's.
+        Scale (or `None`) and detectors (may be empty) that replace the campaign's.
 
     Returns
     -------
     raws : `int`
-        How many there are.
+        Number of raws.
     wanted : `dict` [`str`, `set` [`int`]]
-        By variable, the exposures that its selection is to find.
+        Exposures that the selection of each variable must find.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def simulate_plan(
 
 
 def certify_truth(places: Places, camera: Camera, simulation: Simulation, detectors: Sequence[int], ranks: int) -> None:
-    """Write the truth's calibrations, and certify them for ever in the collections that the simulation names.
+    """Write the truth's calibrations, and certify them without end in the collections that the simulation names.
 
     Raises
     ------

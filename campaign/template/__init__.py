@@ -1,6 +1,6 @@
 """BPS templates and the operator's environment become one step's configuration.
 
-Every problem of a template is told at once, with its file and line.
+All problems of a template are reported at once, each with file and line.
 """
 
 __all__ = ["config", "envfile", "expand", "resolve", "selection", "variables", "vocabulary"]

@@ -1,4 +1,4 @@
-"""What a resolved template may not say, and what it says that is probably not meant."""
+"""Checks a resolved template: errors, and values that are probably not meant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SWITCHES: Final = {"true": True, "false": False}
 
 
 def sections(root: Mapping[str, Entry]) -> list[Problem]:
-    """Find sections that are not mappings, the named ones inside cluster, pipetask and site too."""
+    """Find sections that are not mappings, including the named ones inside cluster, pipetask and site."""
     found = []
     for name in _SECTIONS:
         entry = root.get(name)
@@ -35,7 +35,7 @@ def sections(root: Mapping[str, Entry]) -> list[Problem]:
 
 
 def _levels(root: Mapping[str, Entry]) -> Iterator[tuple[str, Mapping[str, Entry], set[str]]]:
-    """Give each level that is looked at, with the keys that it may hold."""
+    """Yield each checked level, with the keys that it may hold."""
     words = vocabulary()
     shared = {*words.resources, "extraRunQuantumOptions", "runQuantumCommand"}
     yield "", root, {*words.root, *words.payload, *shared}
@@ -52,10 +52,10 @@ def _levels(root: Mapping[str, Entry]) -> Iterator[tuple[str, Mapping[str, Entry
 
 
 def keys(root: Mapping[str, Entry], referenced: set[str]) -> tuple[list[Problem], list[str]]:
-    """Find keys that nothing knows: misspelt ones are problems, others warnings.
+    """Find unknown keys: misspelt ones are problems, others warnings.
 
-    On the command line there are no others.  A key of one's own is fine where some ``{key}`` refers to it; a site may
-    hold anything that its scheduler wants.
+    On the command line every unknown key is a problem.  A key that some ``{key}`` refers to is allowed; a site may
+    hold anything for its scheduler.
     """
     problems, warnings = [], []
     for level, section, known in _levels(root):
@@ -71,13 +71,13 @@ def keys(root: Mapping[str, Entry], referenced: set[str]) -> tuple[list[Problem]
 
 
 def _converted(value: Any, kind: str) -> Any:
-    """Give a value as its kind; raises `ValueError` where it is none."""
+    """Convert a value to its kind; raise `ValueError` where that fails."""
     text = str(value).strip()
     if kind == "switch":
         return value if isinstance(value, bool) else _SWITCHES[text.lower()]
     if isinstance(value, bool):
         raise ValueError(value)
-    if isinstance(value, str) and not _NUMBER.fullmatch(text):  # 0640 and 1_000 are not the same number to everybody
+    if isinstance(value, str) and not _NUMBER.fullmatch(text):  # 0640 and 1_000 are ambiguous
         raise ValueError(value)
     number = numbers.whole(text) if kind == "integer" else numbers.real(text)
     if not 0 <= number < 2**53:
@@ -86,7 +86,7 @@ def _converted(value: Any, kind: str) -> Any:
 
 
 def convert(values: dict[str, Any], origins: Mapping[str, str], prefix: str = "") -> list[Problem]:
-    """Turn numbers and switches that came as text into what they are, in place.
+    """Convert numbers and switches that came as text, in place.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def convert(values: dict[str, Any], origins: Mapping[str, str], prefix: str = ""
     origins : `~collections.abc.Mapping` [`str`, `str`]
         Places by dotted key.
     prefix : `str`, optional
-        The section's dotted name, with a dot at its end.
+        Dotted name of the section, with a final dot.
     """
     found = []
     known = vocabulary().keys
@@ -119,16 +119,16 @@ def convert(values: dict[str, Any], origins: Mapping[str, str], prefix: str = ""
 
 
 def missing(root: Mapping[str, Entry]) -> list[str]:
-    """List the keys that every template must have and this one has not."""
+    """List the required keys that the template lacks."""
     payload = root["payload"].value
     found = {key: payload.get(key) or root.get(key) for key in REQUIRED}
     return [key for key, entry in found.items() if entry is None or not entry.value]
 
 
 def collections(find: Mapping[str, Any], origins: Mapping[str, str]) -> list[Problem]:
-    """Find names that no collection can have, or that lead out of the repository's root."""
+    """Find names that are no collection names, or that lead out of the repository's root."""
     output, run = str(find["output"]), str(find["outputRun"])
-    # A run inside a wrong output is wrong for the same reason.
+    # A wrong output makes the run inside it wrong for the same reason.
     named = [("output", output)] + [("outputRun", run)] * (is_collection(output) or not run.startswith(output))
     named += [("inCollection", name) for name in find["inCollection"]]
     return [
@@ -145,7 +145,7 @@ def collections(find: Mapping[str, Any], origins: Mapping[str, str]) -> list[Pro
 def doubts(
     root: Mapping[str, Entry], find: Mapping[str, Any], used: Mapping[str, str], every: Mapping[str, str]
 ) -> list[str]:
-    """List what is allowed and probably not meant.
+    """List values that are allowed and probably not meant.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def doubts(
     find : `dict`
         Resolved values by plain key.
     used, every : `dict` [`str`, `str`]
-        The variables that the template asked for, and all.
+        Variables that the template asked for, and all variables.
     """
     found = []
     output = str(find["output"])

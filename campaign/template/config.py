@@ -1,4 +1,4 @@
-"""A step's configuration: what a template says once everything in it is resolved."""
+"""Configuration of a step: a template with everything in it resolved."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def find(values: Mapping[str, Any], command_line: Mapping[str, Any], key: str) -
 
 @dataclass(frozen=True)
 class StepConfig:
-    """A template with every ``${..}`` and ``{..}`` resolved.
+    """Template with every ``${..}`` and ``{..}`` resolved.
 
     Parameters
     ----------
     path : `str`
         The file.
     name : `str`
-        The template's name, ``bps_flat_g.yaml`` also where one source serves all bands.
+        Name of the template: ``bps_flat_g.yaml`` also where one source serves all bands.
     values : `dict`
         The configuration: nested, plain.  ``inCollection`` is a list, ``dataQuery`` one line.
     origins : `dict` [`str`, `str`]
-        Where each value comes from, by dotted key: ``file:line``, ``packaged
+        Origin of each value, by dotted key: ``file:line``, ``packaged
         defaults``, ``environment``, ``generated`` or ``command line``.
     variables : `dict` [`str`, `str`]
-        The environment variables that were used.
+        Environment variables that were used.
     command_line : `dict`
         Values from the command line, by key.
     warnings : `tuple` [`str`]
-        What was guessed, and what is probably not meant.
+        Guesses, and values that are probably not meant.
     """
 
     path: str
@@ -57,7 +57,7 @@ class StepConfig:
 
     @property
     def again(self) -> str:
-        """The path to ask for to get it again: where one source serves all bands, only the name says which."""
+        """Path that resolves to this template again; where one source serves all bands, the name gives the band."""
         return os.path.join(os.path.dirname(self.path), self.name)
 
     def find(self, key: str) -> Any:
@@ -65,7 +65,7 @@ class StepConfig:
         return find(self.values, self.command_line, key)
 
     def chosen(self, key: str) -> bool:
-        """Whether anybody but the packaged defaults sets a key, at whatever level."""
+        """Whether anything but the packaged defaults sets a key, at any level."""
         names = [name for name in self.origins if name == key or name.endswith(f".{key}")]
         return any(self.origins[name] != DEFAULTS for name in names)
 
@@ -82,7 +82,7 @@ class StepConfig:
         Returns
         -------
         value
-            `None` where nothing sets it.
+            `None` where the key is not set.
 
         Raises
         ------
@@ -106,48 +106,43 @@ class StepConfig:
 
     @property
     def pipeline_yaml(self) -> str:
-        """The pipeline, as `campaign.pipeline.model.load` takes it."""
+        """Pipeline, in the form that `campaign.pipeline.model.load` takes."""
         return str(self.find("pipelineYaml"))
 
     @property
     def pipeline_options(self) -> str:
-        """``extraQgraphOptions``, as `campaign.pipeline.model.load` takes it."""
+        """``extraQgraphOptions``, in the form that `campaign.pipeline.model.load` takes."""
         return str(self.find("extraQgraphOptions") or "")
 
     @property
     def submit_path(self) -> str:
-        """The run's folder."""
+        """Folder of the run."""
         return str(self.find("submitPath"))
 
     @property
     def output(self) -> str:
-        """The CHAINED collection."""
+        """CHAINED output collection."""
         return str(self.find("output"))
 
     @property
     def output_run(self) -> str:
-        """The RUN collection."""
+        """RUN output collection."""
         return str(self.find("outputRun"))
 
     @property
     def in_collections(self) -> tuple[str, ...]:
-        """Collections to read from, in order."""
+        """Input collections, in order."""
         return tuple(input_collections(self.find("inCollection")))
 
     @property
     def data_query(self) -> str:
-        """Which exposures, on one line; may be empty."""
+        """Selection of exposures, on one line; may be empty."""
         return str(self.find("dataQuery"))
 
     @property
     def butler_config(self) -> str:
-        """The repository."""
+        """Butler repository."""
         return str(self.find("butlerConfig"))
-
-    @property
-    def payload_name(self) -> str:
-        """The step's name."""
-        return str(self.find("payloadName"))
 
     @property
     def instrument(self) -> str:
@@ -161,15 +156,10 @@ class StepConfig:
 
     @property
     def timestamp(self) -> str:
-        """Of the resolution, UTC, like 20211117T155008Z."""
+        """Time of the resolution, UTC, like 20211117T155008Z."""
         return str(self.find("timestamp"))
 
     @property
     def operator(self) -> str:
-        """Who submits."""
+        """Submitting user."""
         return str(self.find("operator"))
-
-    @property
-    def uniq_proc_name(self) -> str:
-        """``outputRun`` with ``_`` for ``/``."""
-        return str(self.find("uniqProcName"))

@@ -1,15 +1,15 @@
-"""Variables from a file, as a shell reads its assignments: no shell is started to read it.
+"""Reads variables from a file as a shell reads assignments, without starting a shell.
 
-Of a shell's grammar this is the part that assigns: ``NAME=value`` and
+Only the assignments of a shell's grammar are read: ``NAME=value`` and
 ``export NAME=value``, any number of them on a line, comments, and
 
-- ``'...'``: everything as it stands;
+- ``'...'``: every character literally;
 - ``"..."``: ``$NAME`` and ``${NAME}`` are replaced, a backslash takes ``$``, a
-  backtick, ``"`` and itself literally, and with the line's end after it vanishes;
-- unquoted: the same, a backslash takes any character literally, and ``~`` at the
-  beginning is the home.
+  backtick, ``"`` and itself literally; a backslash at a line's end joins the lines;
+- unquoted: the same, except that a backslash takes any character literally, and ``~``
+  at the beginning is the home.
 
-What a shell would run, or make of other expansions, is refused.
+Commands and all other expansions are refused.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from campaign.problems import near
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
-#: What stands for itself, by the quote that it is in: up to the next character that may not.
+#: Literal text up to the next special character, by the enclosing quote.
 _PLAIN = {
     "": re.compile(r"(?:[^ \t\r\n'\"\\$`~;&|<>()\0]|\r(?!\n))+"),
     '"': re.compile(r'[^"\\$`\0]+'),
 }
-#: What ends a word.
+#: End of a word.
 _END = re.compile(r"[ \t\n;]|\r\n|\Z")
-#: What a backslash takes literally between double quotes; outside of them it is any character.
+#: Characters that a backslash takes literally between double quotes; outside, it takes any.
 _ESCAPED = '$`"\\'
-#: After a dollar: what a shell would run, compute or look up in itself, by the quote that it is in.
+#: After a dollar: text that a shell would run, compute or look up in itself, by the enclosing quote.
 _SHELLS = {"": re.compile(r"[({'\"0-9@*#?!$-]"), '"': re.compile(r"[({0-9@*#?!$-]")}
-#: What the system lets one variable hold, byte.
+#: Most bytes that the system allows in one variable.
 MOST = 1 << 17
 
 
 def read(path: Path, base: Mapping[str, str]) -> dict[str, str]:
     """Read a file of variables.
 
-    ``$NAME`` and ``${NAME}`` become what the file has set before, else what
-    ``base`` has.
+    ``$NAME`` and ``${NAME}`` take the value that the file has set before, else
+    that of ``base``.
 
     Parameters
     ----------
     base : `dict`
-        What the file goes over.
+        Variables that the file overrides.
 
     Raises
     ------
@@ -61,20 +61,20 @@ def read(path: Path, base: Mapping[str, str]) -> dict[str, str]:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"cannot be read: {why}", where=str(path)) from error
-    if "\r\n" in text and text.count("\n") == text.count("\r\n"):  # written where lines end so
+    if "\r\n" in text and text.count("\n") == text.count("\r\n"):  # line ends of Windows
         text = text.replace("\r\n", "\n")
     return _Reader(text, str(path), dict(base)).read()
 
 
 @dataclass
 class _Reader:
-    """Goes through the text once."""
+    """Reads the text in one pass."""
 
     text: str
     path: str
     values: dict[str, str]
     at: int = 0
-    exported: dict[str, str] | None = None  # by the export that is being read, whose words are expanded before it acts
+    exported: dict[str, str] | None = None  # of the export being read: all words are expanded first
 
     def read(self) -> dict[str, str]:
         while self._skip():
@@ -83,12 +83,12 @@ class _Reader:
         return self.values
 
     def _end(self) -> None:
-        """A line, or a command, is over."""
+        """End a line, or a command."""
         self.values |= self.exported or {}
         self.exported = None
 
     def _skip(self) -> bool:
-        """Go to the next word; whether there is one."""
+        """Go to the next word; tell whether there is one."""
         while self.at < len(self.text):
             here = self.text[self.at]
             if here in " \t\n;" or self.text.startswith("\r\n", self.at):
@@ -105,7 +105,7 @@ class _Reader:
         return False
 
     def _word(self) -> None:
-        """One word: ``export``, a name that is exported, or an assignment."""
+        """Read one word: ``export``, an exported name, or an assignment."""
         began, name = self.at, _NAME.match(self.text, self.at)
         if name and self.text.startswith("=", name.end()):
             self.at = name.end() + 1
@@ -121,7 +121,7 @@ class _Reader:
             raise self._wrong(began, f"{self._shown(began)!r} is not NAME=value")
 
     def _value(self, began: int) -> str:
-        """The rest of a word, without its quotes."""
+        """Read the rest of a word, without its quotes."""
         parts, quote, opened, bare = [""], "", began, ":"
         while quote or not _END.match(self.text, self.at):
             here = self.text[self.at : self.at + 1]
@@ -161,7 +161,7 @@ class _Reader:
         return found
 
     def _home(self, before: str) -> str:
-        """A tilde: the home where a shell takes it for that, at the beginning or after an unquoted colon."""
+        """Read a tilde: the home at the beginning of a value or after an unquoted colon, as in a shell."""
         first = before.endswith(":")
         self.at += 1
         ends = _END.match(self.text, self.at) or self.text.startswith(("/", ":"), self.at)
@@ -189,7 +189,7 @@ class _Reader:
         return self.values[name]
 
     def _shown(self, began: int) -> str:
-        """The beginning of a word as it stands, for messages."""
+        """Quote the beginning of a word, for messages."""
         return (self.text[began : began + 60].split() or [""])[0]
 
     def _unclosed(self, opened: int) -> ConfigurationError:

@@ -1,7 +1,7 @@
-"""Templates named ``*.j2``: Jinja first, YAML after, and nothing of the one can break the other.
+"""Renders templates named ``*.j2``: Jinja first, YAML after, and neither can break the other.
 
-One that is not packaged is rendered by a process of its own, which may take
-just so much time and memory: ``{{ 'a' * 10**10 }}`` ends it, and not the machine.
+A template that is not packaged is rendered in a process with limits of time and
+memory: ``{{ 'a' * 10**10 }}`` ends that process, and not the machine.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ MOST_MEMORY: Final = 1 << 29
 
 
 class _Quoted(str):
-    """Text that is already a YAML scalar."""
+    """Text that already is a YAML scalar."""
 
     __slots__ = ()
 
 
 def quote(value: Any) -> str:
-    """Write a value as a double-quoted YAML scalar on one line, whatever it holds: the filter ``yaml``.
+    """Write any value as a double-quoted YAML scalar on one line: the filter ``yaml``.
 
     Raises
     ------
     ValueError
-        It holds what would be expanded afterwards, or no text at all.
+        The value holds text that would be expanded afterwards, or is no text.
     """
     text = str(value)
     if _EXPANDED.search(text):
@@ -52,7 +52,7 @@ def _escape(character: str) -> str:
 
 
 def _finalize(value: Any) -> Any:
-    """Let through only what cannot change the YAML around it."""
+    """Pass only values that cannot change the YAML around them."""
     from jinja2 import Undefined
 
     if isinstance(value, (_Quoted, Undefined)) or _SAFE.fullmatch(str(value)):
@@ -61,21 +61,21 @@ def _finalize(value: Any) -> Any:
 
 
 def render(text: str, band: str, environment: Mapping[str, str]) -> str:
-    """Run a template's text through Jinja: sandboxed, undefined names refused, values quoted or harmless.
+    """Render a template's text with Jinja: sandboxed, undefined names refused, values quoted or harmless.
 
     Parameters
     ----------
     text : `str`
-        The source; it may use ``band`` and ``environment``.
+        Source; may use ``band`` and ``environment``.
     band : `str`
-        Undefined where empty.
+        Band; undefined in the template where empty.
     environment : `~collections.abc.Mapping` [`str`, `str`]
         The operator's variables.
 
     Raises
     ------
     ValueError
-        It cannot be rendered, or becomes too large.
+        The text cannot be rendered, or becomes too large.
     """
     from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -110,7 +110,7 @@ def render_apart(text: str, band: str, environment: Mapping[str, str]) -> str:
     Raises
     ------
     ValueError
-        It cannot be rendered, becomes too large, or takes too much.
+        The text cannot be rendered, becomes too large, or exceeds the limits.
     """
     line = [sys.executable, "-P", "-m", __name__]
     plain = json.dumps([text, band, dict(environment)])

@@ -1,8 +1,8 @@
-"""Lazy expansion of ``${VARIABLE}`` and ``{key}`` in the values of a parsed template.
+"""Expands ``${VARIABLE}`` and ``{key}`` lazily in the values of a parsed template.
 
-Expansion comes after parsing and is done once: what a variable brings in is
-never parsed nor looked at again, so that no value of a selection, whatever
-quotes, braces or line ends it holds, can change anything but that string.
+Expansion follows parsing and happens once.  A variable's value is never parsed
+or expanded again: quotes, braces or line ends in a selection change nothing but
+that string.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _NAME: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def _is_late(key: str) -> bool:
-    """Whether the names in a key's braces are known only when a job is made."""
+    """Whether the names in braces of a key are known only when a job is made."""
     keys = vocabulary().keys
     return any(keys.get(part, {}).get("late", False) for part in key.split("."))
 
 
 def _is_text(key: str) -> bool:
-    """Whether a key is read as text: 1.10 and true are no number and no switch there."""
+    """Whether a key is read as text: 1.10 is no number there, and true no switch."""
     return key.startswith("environment.") or vocabulary().keys.get(key.rpartition(".")[2], {}).get("kind") == "text"
 
 
@@ -45,16 +45,16 @@ class Expander:
     variables : `Variables`
         The environment.
     command_line : `dict` [`str`, `Entry`]
-        Looked at first.
+        Values that are searched first.
     root : `dict` [`str`, `Entry`]
         The merged tree.
     problems : `list` [`Problem`]
-        Grows by what cannot be expanded.
+        Gains an entry for each failed expansion.
 
     Attributes
     ----------
     referenced : `set` [`str`]
-        The keys that were looked up.
+        Keys that were looked up.
     """
 
     def __init__(self, variables: Variables, command_line: Section, root: Section, problems: list[Problem]) -> None:
@@ -63,12 +63,12 @@ class Expander:
         self.root = root
         self.problems = problems
         self.referenced: set[str] = set()
-        # The entry is kept with its text: an identity is one only as long as its owner lives.
+        # Entries are kept with their texts: an id is unique only as long as its object lives.
         self._known: dict[int, tuple[Entry, str]] = {}
         self._open: dict[int, str] = {}
 
     def section(self, name: str) -> Section:
-        """Give a mapping of the outermost level; empty where there is none."""
+        """Give a mapping of the outermost level; empty where it is missing."""
         entry = self.root.get(name)
         return entry.value if entry is not None and isinstance(entry.value, dict) else {}
 
@@ -82,7 +82,7 @@ class Expander:
         key : `str`
             Its dotted name.
         own : `dict` [`str`, `Entry`], optional
-            The task, group or site that the value stands in, looked at before the outermost level.
+            Task, group or site of the value, searched before the outermost level.
         """
         if isinstance(entry.value, dict):
             depth = key.count(".")
@@ -97,7 +97,7 @@ class Expander:
         return entry.text if entry.written and _is_text(key) else entry.value
 
     def string(self, entry: Entry, key: str, own: Section) -> str:
-        """Expand one string, once: the next time it is known."""
+        """Expand a string; a second call returns the first result."""
         if entry.final:
             return str(entry.value)
         if id(entry) in self._open:
@@ -148,7 +148,7 @@ class Expander:
             self.variables.warnings[guess] = None
             return self._key(name, where, key, own)
         if key.startswith("environment."):
-            # The shell's A=x:$A: a variable that the jobs extend need not be there.
+            # As in the shell's A=x:$A: a variable that jobs extend may be unset.
             self.variables.warnings[f"{where}: the variable {name} is not set: nothing is put in its place"] = None
             return ""
         self.variables.missing(name, where)
@@ -164,7 +164,7 @@ class Expander:
 
     @property
     def site(self) -> str:
-        """The name under ``computeSite``, as it is written."""
+        """Give the name under ``computeSite``, as written."""
         entry = self.command_line.get("computeSite") or self.root.get("computeSite")
         return str(entry.value) if entry is not None else ""
 
@@ -180,6 +180,6 @@ class Expander:
         if isinstance(entry.value, (dict, list)):
             self.problems.append(Problem(f"{key}: {{{name}}} is a section, not a value", where))
             return ""
-        # What stands outside the section is expanded as it stands there, whoever asks first.
+        # A key from outside the section is expanded in its own scope, whichever reference is first.
         scope = own if name in own else {}
         return self.string(entry, name, scope) if isinstance(entry.value, str) else entry.written or str(entry.value)

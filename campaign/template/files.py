@@ -1,4 +1,4 @@
-"""Finding, rendering and merging the files that a template is made of."""
+"""Finds, renders and merges the files of a template."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _BAND: Final = re.compile(rf"(?P<stem>.+)_(?P<band>[{BANDS}])")
 
 @dataclass(frozen=True)
 class Source:
-    """A file to be read.
+    """File to be read.
 
     Parameters
     ----------
     path : `~pathlib.Path`
         The file; ``*.j2`` goes through Jinja.
     name : `str`
-        What it is called in messages: the name that was asked for.
+        Name in messages: the name that was asked for.
     band : `str`
-        The band that a source shared by all bands is read for, else empty.
+        Band for which a source shared by all bands is read, else empty.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Source:
 
 
 def folders(environment: Mapping[str, str]) -> list[Path]:
-    """List where templates without a folder are looked for, in order."""
+    """List the folders searched for templates without a folder, in order."""
     packages = (("CP_PIPE_DIR", "cp_pipe"), ("CP_VERIFY_DIR", "cp_verify"))
     homes = [Path(environment.get(variable) or ROOT / package) for variable, package in packages]
     return [Path.cwd(), *(home / "bps" / "templates" for home in homes)]
@@ -62,7 +62,7 @@ def _served(path: Path) -> Source | None:
 
 
 def _other_band(path: Path) -> str:
-    """Say for which bands a template is, where it is asked for another; empty where it is none of a band."""
+    """Say which bands a template serves, where another is asked for; empty for a template without bands."""
     stem, sign, _ = path.stem.rpartition("_")
     shared = path.with_name(f"{stem}{path.suffix}.j2")
     if not sign or not _for_bands(shared):
@@ -75,7 +75,7 @@ def _for_bands(path: Path) -> bool:
 
 
 def names(folder: Path) -> list[str]:
-    """List the templates of a folder by the names that they answer to."""
+    """List the names by which a folder's templates can be asked for."""
     found = []
     for path in sorted(folder.glob("bps_*.yaml*")):
         stem = path.name.removesuffix(".j2").removesuffix(".yaml")
@@ -89,8 +89,8 @@ def locate(path_or_name: str, environment: Mapping[str, str]) -> Source | Proble
     Parameters
     ----------
     path_or_name : `str`
-        A path, or a name without a folder, looked for in the working
-        directory and in the templates of cp_pipe and cp_verify.
+        A path, or a name without a folder: then the working directory and the
+        templates of cp_pipe and cp_verify are searched.
     environment : `~collections.abc.Mapping` [`str`, `str`]
         ``CP_PIPE_DIR``, ``CP_VERIFY_DIR``; the packaged templates where unset.
     """
@@ -116,16 +116,16 @@ def locate(path_or_name: str, environment: Mapping[str, str]) -> Source | Proble
 
 @dataclass(frozen=True)
 class Loader:
-    """Reads files with everything that they include.
+    """Reads files with all their includes.
 
     Parameters
     ----------
     environment : `~collections.abc.Mapping` [`str`, `str`]
-        For Jinja.
+        Variables for Jinja.
     expand : `~collections.abc.Callable` [[`Entry`, `str`], `str`]
-        Puts variables into an include's name.
+        Expands variables in an include's name.
     problems : `list` [`Problem`]
-        Grows by what is wrong.
+        Gains every problem that is found.
     """
 
     environment: Mapping[str, str]
@@ -134,7 +134,7 @@ class Loader:
     included: list[str] = field(default_factory=list)
 
     def load(self, source: Source, chain: tuple[Path, ...] = ()) -> dict[str, Entry] | None:
-        """Read a file, and lay it over what it includes; `None` where it cannot be read."""
+        """Read a file and merge it over its includes; `None` where it cannot be read."""
         tree = self._read(source)
         if tree is None:
             return None
@@ -167,7 +167,7 @@ class Loader:
         return merge(low, own)
 
     def _counted(self, entry: Entry) -> bool:
-        """Count an include; say once that there are too many."""
+        """Count an include; report too many of them once."""
         self.included.append(entry.where)
         if len(self.included) == MOST_FILES + 1:
             self.problems.append(Problem(f"{INCLUDE}: more than {MOST_FILES} files are included", entry.where))

@@ -1,15 +1,14 @@
-"""From a template and the operator's environment to a step's configuration.
+"""Resolves a template and the operator's environment to a step's configuration.
 
 The conventions are those of the BPS templates of cp_pipe and cp_verify, whose
-files resolve here unchanged.  Where upstream leaves an unset variable as it
-stands, or makes nothing of an unknown ``{key}``, this is an error: all errors
-of a template are found in one go.
+files resolve here unchanged.  Upstream keeps an unset variable literally, and
+replaces an unknown ``{key}`` by nothing; here both are errors.  All errors of a
+template are reported at once.
 
-Layers, low to high: packaged defaults, the files that the template includes,
-the template, the command line.  A key is looked for on the command line, in
-payload, in the group, in the task, in the site, at the outermost level.
-Values of variables are put in as they are; a text from the command line is
-expanded as one in the template.
+Layers, low to high: packaged defaults, included files, the template, the command
+line.  A key is searched on the command line, in payload, in the group, in the
+task, in the site, at the outermost level.  Values of variables are inserted
+literally; text from the command line is expanded like text in the template.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ __all__ = ["StepConfig", "TemplateErrors", "resolve"]
 
 
 class TemplateErrors(Problems):
-    """Everything that is wrong with a template and its variables."""
+    """All problems of a template and its variables."""
 
 
 def resolve(
@@ -48,21 +47,21 @@ def resolve(
     Parameters
     ----------
     path_or_name : `str`
-        A file, or a name (``bps_bias``, ``bps_bias.yaml``) that is looked for
-        in the working directory and in the templates of cp_pipe and cp_verify.
+        A file, or a name (``bps_bias``, ``bps_bias.yaml``): then the working
+        directory and the templates of cp_pipe and cp_verify are searched.
     environment : `~collections.abc.Mapping` [`str`, `str`]
         The operator's variables.
     overrides : `~collections.abc.Mapping`, optional
         Values from the command line, by plain key (``dataQuery``, ``requestMemory``).
     site : `str`, optional
-        In place of the template's ``computeSite``.
+        Site that replaces the template's ``computeSite``.
     now : `~datetime.datetime`, optional
-        The time of the submission; the current one by default.
+        Time of the submission; the current time by default.
 
     Raises
     ------
     TemplateErrors
-        With every problem that was found.
+        Every problem that was found.
     """
     source = locate(path_or_name, environment)
     if isinstance(source, Problem):
@@ -82,7 +81,7 @@ def resolve(
         raise TemplateErrors(str(source.path), [*problems, *wrong, *variables.problems()])
     absent = check.missing(root)
     problems += [Problem(f"{key} is missing", "", vocabulary().keys[key]["is"]) for key in absent]
-    # Said once: what refers to it is not complained of too, as its own name stands for it.
+    # Reported once: references resolve to the key's own name, and are not reported too.
     root |= {key: Entry(key, "", final=True) for key in absent}
     expander = Expander(variables, command_line, root, problems)
     values = expander.tree(Entry(root, ""), "")
@@ -108,7 +107,7 @@ def _inspect(
     expander: Expander,
     problems: list[Problem],
 ) -> list[str]:
-    """Check what was resolved: problems are added, warnings given back."""
+    """Check the resolved values: add problems, return warnings."""
     payload = values["payload"]
     payload["inCollection"] = input_collections(find(values, {}, "inCollection"))
     payload["dataQuery"] = join_lines(str(find(values, {}, "dataQuery") or ""))
@@ -116,13 +115,13 @@ def _inspect(
     unknown, warnings = check.keys(root, expander.referenced)
     problems += unknown + check.convert(values, origins)
     if not expander.variables.problems():
-        # A name made with a variable that is wrong is not worth a second complaint.
+        # A name made with a wrong variable is not reported a second time.
         problems += check.collections(found, origins)
     return warnings + check.doubts(root, found, expander.variables.used, expander.variables.environment)
 
 
 def _entry(value: Any, where: str) -> Entry:
-    """Dress a plain value."""
+    """Wrap a plain value as an entry."""
     if isinstance(value, Mapping):
         return Entry({str(key): _entry(below, where) for key, below in value.items()}, where)
     if isinstance(value, (list, tuple)):
@@ -140,7 +139,7 @@ def _generated(environment: Mapping[str, str], now: datetime | None) -> dict[str
 
 
 def _placed(command_line: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Put what the command line gives where the template would have it."""
+    """Place the command line's values where the template would have them."""
     inside = {key: entry for key, entry in command_line.items() if key in vocabulary().payload}
     outside = {key: entry for key, entry in command_line.items() if key not in inside}
     return {**outside, **({"payload": Entry(inside, COMMAND_LINE)} if inside else {})}

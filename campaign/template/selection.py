@@ -1,21 +1,17 @@
-"""Looking at a data query before the Butler does: what is wrong, and where.
+"""Checks a data query before the Butler does.
 
 The Butler's own message for a doubled ``and`` is a syntax error at a token.
-Here the place is shown under the text, and what was probably meant is said.
-The grammar is that of daf_butler's expressions, without chains of comparisons:
-whatever passes here, its parser accepts.
+Here a mark under the text shows the place, and a hint gives the probable
+meaning.  The grammar is that of daf_butler's expressions, without chains of
+comparisons: its parser accepts every query that passes here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NoReturn
-
-from campaign.errors import ConfigurationError
-from campaign.problems import suggest
 
 MAX_DEPTH: Final = 50
 """Parentheses in each other."""
@@ -50,7 +46,7 @@ _MARGIN: Final = 36
 
 @dataclass(frozen=True)
 class QueryProblem:
-    """One mistake in a query.
+    """Mistake in a query.
 
     Parameters
     ----------
@@ -59,7 +55,7 @@ class QueryProblem:
     position : `int`
         Offset in the text, characters.
     shown : `str`
-        The fragment, and a line with ``^`` under the place.
+        Fragment of the query, and a line with ``^`` under the place.
     """
 
     what: str
@@ -89,17 +85,17 @@ def join_lines(text: str) -> str:
 
 
 def check_expression(text: str) -> list[QueryProblem]:
-    """Find what is wrong with a data query.
+    """Find mistakes in a data query.
 
     Parameters
     ----------
     text : `str`
-        The query; line continuations are fine.
+        Query; may hold line continuations.
 
     Returns
     -------
     problems : `list` [`QueryProblem`]
-        Empty where the Butler's parser will take it.
+        Empty where the Butler's parser accepts the query.
     """
     tokens = _tokens(text)
     found = [*_characters(tokens), *_parentheses(tokens), *_joins(tokens)]
@@ -116,7 +112,7 @@ def check_expression(text: str) -> list[QueryProblem]:
 
 
 def instruments(text: str) -> set[str]:
-    """Give the names that a query compares ``instrument`` with (``=`` or ``in``)."""
+    """List the names that a query compares ``instrument`` with (``=`` or ``in``)."""
     tokens = _tokens(text)
     found = set()
     for k, token in enumerate(tokens):
@@ -134,13 +130,8 @@ def instruments(text: str) -> set[str]:
     return {name[1:-1] for name in found if name.startswith("'")}
 
 
-def unknown_instrument(name: str, known: Iterable[str]) -> ConfigurationError:
-    """Build the error for an instrument that the repository does not have."""
-    return ConfigurationError(f"there is no instrument {name!r}", where="dataQuery", do=suggest(name, known))
-
-
 def splits(text: str) -> bool:
-    """Whether a query holds an ``or`` outside parentheses: an ``and`` put behind it would apply to its last part."""
+    """Whether a query has an ``or`` outside parentheses: an appended ``and`` would apply to its last part only."""
     depth = 0
     for token in _tokens(text):
         depth += (token.kind == "left") - (token.kind == "right")
@@ -162,14 +153,14 @@ def _tokens(text: str) -> list[_Token]:
 
 def _show(text: str, position: int) -> str:
     begin = max(0, position - _MARGIN)
-    # One blank for one character, so that the mark stands under the place.
+    # One blank for each character keeps the mark under its place.
     fragment = re.sub(r"\s", " ", text[begin : position + _MARGIN])
     before, after = "..." * (begin > 0), "..." * (position + _MARGIN < len(text))
     return f"    {before}{fragment}{after}\n    {' ' * (len(before) + position - begin)}^"
 
 
 def _characters(tokens: list[_Token]) -> list[tuple[str, _Token]]:
-    """Find characters that have no place; what follows an open quote is not looked at."""
+    """Find characters outside the grammar; text after an open quote is not searched."""
     found = []
     for token, following in pairwise([*tokens, None]):
         assert token is not None
@@ -211,7 +202,7 @@ def _joins(tokens: list[_Token]) -> list[tuple[str, _Token]]:
 
 
 class _Parser:
-    """Recursive descent over the grammar; raises `_Mistake` at the first token that does not fit."""
+    """Parses the grammar by recursive descent; raises `_Mistake` at the first token that does not fit."""
 
     def __init__(self, text: str, tokens: list[_Token]) -> None:
         self.tokens = [*tokens, _Token("end", "the end", len(text.rstrip()))]
@@ -230,11 +221,13 @@ class _Parser:
         raise _Mistake(f"{wanted} was expected, not {self.token.text}", self.token)
 
     def query(self) -> None:
+        """Parse a whole query."""
         self.expression()
         if self.token.kind != "end":
             self.fail("'and', 'or' or a comparison")
 
     def expression(self) -> None:
+        """Parse comparisons joined by ``and`` and ``or``."""
         while True:
             while self.take("not"):
                 pass
@@ -247,6 +240,7 @@ class _Parser:
                 return
 
     def predicate(self) -> None:
+        """Parse one side of a comparison, or a membership."""
         self.sum()
         following = self.tokens[min(self.at + 1, len(self.tokens) - 1)]
         if self.take("in") or (self.token.kind == "not" and following.kind == "in"):
@@ -254,6 +248,7 @@ class _Parser:
             self.members()
 
     def members(self) -> None:
+        """Parse the list after ``in``."""
         if not self.take("left"):
             self.fail("after 'in' a list in parentheses, as in (1, 2) or (1..9),")
         while True:
@@ -268,11 +263,13 @@ class _Parser:
             self.fail("a comma or a closing parenthesis")
 
     def sum(self) -> None:
+        """Parse values joined by operators."""
         self.value()
         while self.take("sign", "times"):
             self.value()
 
     def call(self) -> bool:
+        """Parse a function call; tell whether there is one."""
         if self.token.kind != "name" or self.tokens[self.at + 1].kind != "left":
             return False
         self.at += 2
@@ -287,6 +284,7 @@ class _Parser:
         return True
 
     def value(self) -> None:
+        """Parse a literal, a name, a call or an expression in parentheses."""
         while self.take("sign"):
             pass
         if self.call() or self.take("text", "number", "name", "dotted", "bind"):

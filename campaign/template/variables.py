@@ -1,4 +1,4 @@
-"""The operator's environment, as far as a template asks for it."""
+"""Variables of the operator's environment that a template asks for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BOOTSTRAP = "_BOOTSTRAP"
 
 
 class Variables:
-    """Variables by name, with the packaged fallbacks; remembers what was asked for.
+    """Variables by name, with the packaged fallbacks; remembers requests.
 
     Parameters
     ----------
@@ -22,11 +22,11 @@ class Variables:
     Attributes
     ----------
     used : `dict` [`str`, `str`]
-        What was asked for and found.
+        Requested variables that are set.
     unset : `dict` [`str`, `list` [`str`]]
-        What was asked for and not found, with the places.
+        Requested variables that are not set, with the places of the requests.
     warnings : `dict` [`str`, `None`]
-        What was guessed, in order.
+        Guesses, in order.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -36,7 +36,7 @@ class Variables:
         self.warnings: dict[str, None] = {}
 
     def find(self, name: str) -> str | None:
-        """Give a variable's value, `None` where there is none."""
+        """Give a variable's value; `None` where it is not set."""
         value = self.environment.get(name)
         if value is None:
             value = self._packaged(name) or self._ordinary(name)
@@ -45,7 +45,7 @@ class Variables:
         return value
 
     def missing(self, name: str, where: str) -> None:
-        """Remember that ``name`` is not set though ``where`` needs it."""
+        """Remember that ``where`` needs ``name``, which is not set."""
         places = self.unset.setdefault(name, [])
         if where not in places:
             places.append(where)
@@ -63,7 +63,7 @@ class Variables:
         return value
 
     def problems(self) -> list[Problem]:
-        """List unset variables and values that cannot be used, set ones too that are not asked for."""
+        """List unset variables and unusable values, also of variables that the template does not ask for."""
         return [self._unset(name, places) for name, places in self.unset.items()] + self._unusable()
 
     def _unset(self, name: str, places: list[str]) -> Problem:

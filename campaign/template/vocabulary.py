@@ -1,4 +1,4 @@
-"""What templates may say: the packaged defaults, the known keys and variables, as data."""
+"""Vocabulary of templates: the packaged defaults, known keys and known variables, as data."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _SEPARATOR: Final = re.compile(r"(?:\\\r?\n|\s)*,(?:\\\r?\n|\s)*")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """``templates/defaults.yaml``, read.
+    """Contents of ``templates/defaults.yaml``.
 
     Parameters
     ----------
     defaults : `dict` [`str`, `Entry`]
-        The lowest layer.
+        Lowest layer.
     root, payload, resources, groups : `dict`
-        Known keys by where they may stand: ``{key: {"kind", "is", ...}}``.
+        Known keys of each level: ``{key: {"kind", "is", ...}}``.
     variables : `dict`
         Known variables: ``{name: {"check", "example", ...}}``.
     """
@@ -46,7 +46,7 @@ class Vocabulary:
 
     @property
     def keys(self) -> dict[str, Mapping[str, Any]]:
-        """Every known key."""
+        """All known keys."""
         return {**self.root, **self.payload, **self.resources, **self.groups}
 
 
@@ -71,24 +71,24 @@ def vocabulary() -> Vocabulary:
 
 
 def split_collections(text: str) -> tuple[str, ...]:
-    """Split names at commas; blanks and line continuations around them do not count, repeated names do once."""
+    """Split names at commas; drop blanks and line continuations around them, and repetitions."""
     names = _SEPARATOR.split(re.sub(r"^(?:\\\r?\n|\s)+|(?:\\\r?\n|\s)+$", "", text))
     return tuple(dict.fromkeys(name for name in names if name))
 
 
 def input_collections(value: Any) -> list[str]:
-    """Read ``inCollection``, a text or a list."""
+    """Read ``inCollection``: text, or a list."""
     parts = value if isinstance(value, list) else [value or ""]
     return [name for part in parts for name in split_collections(str(part))]
 
 
 def is_collection(name: str) -> bool:
-    """Whether a name can be a collection's, and cannot lead out of the repository's root."""
+    """Whether a name is a valid collection name that does not lead out of the repository's root."""
     return _COLLECTION.fullmatch(name) is not None
 
 
 def objection(check: str, value: str) -> str:
-    """Say why a variable's value cannot be used; empty where it can.
+    """Say why a variable's value cannot be used; empty where it can be used.
 
     Parameters
     ----------

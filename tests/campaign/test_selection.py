@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lsst.daf.butler.queries.expressions.parser import parse_expression
 
-from campaign.errors import ConfigurationError
-from campaign.template.selection import check_expression, instruments, join_lines, splits, unknown_instrument
+from campaign.template.selection import check_expression, instruments, join_lines, splits
 
 # The selections of DMTN-222, section 7, line continuations included.
 HEAD = "instrument='LSSTComCam' and \\\n    "
@@ -128,13 +127,6 @@ def test_deep_parentheses_are_refused() -> None:
 )
 def test_instruments(text: str, names: set[str]) -> None:
     assert instruments(text) == names
-
-
-def test_unknown_instrument() -> None:
-    error = unknown_instrument("LSSTComcam", ["LSSTComCam", "LATISS"])
-    assert isinstance(error, ConfigurationError)
-    assert str(error) == "dataQuery: there is no instrument 'LSSTComcam'\n  -> did you mean LSSTComCam?"
-    assert "known: LATISS, LSSTComCam" in str(unknown_instrument("HSC", ["LSSTComCam", "LATISS"]))
 
 
 @pytest.mark.parametrize(

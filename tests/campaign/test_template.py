@@ -86,14 +86,14 @@ def test_every_packaged_template_resolves(name: str) -> None:
 def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, MINIMAL, "bps_bias.yaml")
     monkeypatch.chdir(tmp_path)
-    assert resolve("bps_bias", {}).payload_name == "n"
+    assert resolve("bps_bias", {}).find("payloadName") == "n"
 
 
 def test_cp_pipe_dir_comes_before_the_package(tmp_path: Path) -> None:
     folder = tmp_path / "bps" / "templates"
     folder.mkdir(parents=True)
     make(folder, MINIMAL, "bps_bias.yaml")
-    assert resolve("bps_bias", {"CP_PIPE_DIR": str(tmp_path)}).payload_name == "n"
+    assert resolve("bps_bias", {"CP_PIPE_DIR": str(tmp_path)}).find("payloadName") == "n"
 
 
 def test_defaults() -> None:

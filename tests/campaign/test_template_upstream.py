@@ -227,7 +227,7 @@ def test_upstream_template_resolves(name: str, tmp_path: Path) -> None:
         (value for key, value in step.variables.items() if key.startswith("SELECTION_")), "instrument='LSSTComCam'"
     )
     assert step.data_query.startswith(selection)
-    assert step.uniq_proc_name == step.output_run.replace("/", "_")
+    assert step.find("uniqProcName") == step.output_run.replace("/", "_")
     assert "$" not in str(step.values)
     assert "{" not in "".join(str(value) for value in step.values.values() if isinstance(value, str))
 
@@ -253,7 +253,7 @@ def test_flat_bootstrap_collections() -> None:
         "LSSTComCam/calib/DM-46825",
     )
     assert step.data_query == "instrument='LSSTComCam' and physical_filter='r_03'"
-    assert step.payload_name == "LSSTComCam_DM-48520_flatBootstrap"
+    assert step.find("payloadName") == "LSSTComCam_DM-48520_flatBootstrap"
     assert step.cluster == {
         "cpFlatBootstrapIsrByExposure": {"pipetasks": "cpFlatBootstrapIsr", "dimensions": "exposure"}
     }
