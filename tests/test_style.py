@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parent.parent
 LINTERS = [("ruff", "check", "--no-cache", "--output-format", "concise", "."), ("mypy", "--no-error-summary")]
 

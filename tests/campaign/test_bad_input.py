@@ -33,6 +33,9 @@ from campaign.journal.events import Event
 from campaign.simulation import simulate as simulation
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Exposure, Nights, Places
+from tests.conftest import apart
+
+pytestmark = pytest.mark.processes
 
 B1, B2, B3, B4 = 2024120600001, 2024120600002, 2024120800001, 2024120800002
 BIAS = "instrument='LSSTComCam' and exposure.observation_type='bias'"
@@ -97,8 +100,8 @@ class Site:
 
 
 def start(arguments: tuple[str, ...], environment: dict[str, str], **how: Any) -> subprocess.Popen[str]:
-    """Start a command as a process of its own."""
-    line = [sys.executable, "-P", "-m", "campaign", *arguments]
+    """Start a command as a process of its own; a true one, where it matters how."""
+    line = [sys.executable, "-P", "-m", "campaign", *arguments] if how else apart("campaign", *arguments)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | how
     return subprocess.Popen(line, env={**os.environ, **environment}, **pipes)
 

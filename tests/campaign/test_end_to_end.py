@@ -15,6 +15,8 @@ import pytest
 from campaign.butler.repository import Repository, open_repository
 from tests.conftest import Demo
 
+pytestmark = pytest.mark.processes
+
 CHAIN = "LSSTComCam/calib/DM-00000"
 
 

@@ -35,6 +35,8 @@ from campaign.sites.transport import Local, Ssh, Transport, end
 from tests.campaign import loopback, plans
 from tests.conftest import ROOT, Demo
 
+pytestmark = pytest.mark.processes
+
 FRACTIONS = {"usdf": 0.25, "frdf": 0.5, "ukdf": 0.25}
 DETECTORS = 8
 EXPOSURES = 4

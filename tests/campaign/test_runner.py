@@ -36,6 +36,8 @@ from slurm import secure
 from tests.campaign import plans
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.processes
+
 DETECTORS = 3
 
 

@@ -37,6 +37,8 @@ from tests.campaign import plans
 from tests.campaign.test_certify import CAMERA, TICKET, publish
 from tests.faults.meeting import Meeting
 
+pytestmark = pytest.mark.processes
+
 OUTPUT = f"{TICKET}/TAG/biasGen.a"
 CHAIN = f"{TICKET}/chain"
 
