@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FRAMES = Path(os.environ.get("CAMPAIGN_FRAMES", ROOT.parent / "shared" / "frames"))
 
 #: Fixtures of tests that start processes.
-PROCESSES = {"cluster", "demo", "new_cluster", "operator", "postgresql", "repository", "technote"}
+PROCESSES = {"cluster", "demo", "new_cluster", "operator", "postgresql", "repository", "slurm_here"}
 STARTS = {"subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system"}
 DEMO = ("tests/campaign/test_end_to_end.py", "tests/campaign/test_federation.py")
 #: Begun before all others, the longest first, so that the workers end together.
