@@ -51,6 +51,11 @@ LONGEST = (
 )
 
 
+def soak(*values: Any) -> Any:
+    """Mark one case of a parametrised test as long."""
+    return pytest.param(*values, marks=pytest.mark.soak)
+
+
 def file_of(nodeid: str) -> str:
     return nodeid.partition("::")[0]
 

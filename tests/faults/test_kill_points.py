@@ -20,11 +20,11 @@ from campaign.home import Home
 from campaign.journal.events import read
 from campaign.killpoints import DRIVER, KERNEL
 from kernels import killpoints
-from tests.faults.conftest import CALIB, Operator
+from tests.faults.conftest import CALIB, PIPELINE, Operator
 
 #: Two biases by a gang, and a mosaic by a job that needs them.
 TASKS = 3
-SHORT = "${CP_PIPE_DIR}/pipelines/${INSTRUMENT}/cpBias.yaml#cpBiasIsr,cpBiasCombine,cpBiasBin64,cpBiasMosaic64"
+SHORT = f"{PIPELINE},cpBiasBin64,cpBiasMosaic64"
 #: Of a run of gangs on this machine.
 ELSEWHERE = ("job-queued", "quanta-submitted", "share-committed")
 HERE = [point for point in DRIVER if point not in ELSEWHERE]
