@@ -311,7 +311,7 @@ def other_release(tmp_path_factory: pytest.TempPathFactory) -> Member:
     folder = tmp_path_factory.mktemp("other release")
     for package in ("campaign", "kernels", "slurm", "templates"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (folder / "kernels" / "combine.py").open("a") as file:
+    with (folder / "kernels" / "products" / "combine.py").open("a") as file:
         file.write("# another one\n")
     return member(folder, "frdf", Local({"PYTHONPATH": str(folder)}))
 
