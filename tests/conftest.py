@@ -38,7 +38,14 @@ FRAMES = Path(os.environ.get("CAMPAIGN_FRAMES", ROOT.parent / "shared" / "frames
 #: Fixtures of tests that start processes.
 PROCESSES = {"cluster", "demo", "new_cluster", "operator", "postgresql", "repository", "slurm_here"}
 STARTS = {"subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system"}
-DEMO = ("tests/campaign/test_end_to_end.py", "tests/campaign/test_federation.py")
+#: Files that use the demo, which takes longest.
+DEMO = (
+    "tests/campaign/test_end_to_end.py",
+    "tests/campaign/test_federation.py",
+    "tests/campaign/test_slurm_submit.py",
+)
+#: Has a run of a bias make no mosaics and no pictures, which take longer than the rest.
+COMBINED = ("--set", "pipelineYaml=${CP_PIPE_DIR}/pipelines/${INSTRUMENT}/cpBias.yaml#cpBiasIsr,cpBiasCombine")
 #: Begun before all others, the longest first, so that the workers end together.
 LONGEST = (
     "tests/dmtn222/test_section7.py",

@@ -17,12 +17,10 @@ import pytest
 
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Places
-from tests.conftest import apart, command, typed
+from tests.conftest import COMBINED, apart, command, typed
 
 CALIB = "LSSTComCam/calib/DM-00000"
 NUMBERS = ("--bias", "4", "--dark", "3", "--flat", "0", "--scale", "32", "--detector", "0", "--detector", "1")
-#: The packaged pipeline without its pictures, which take longer than the rest; more of its tasks may follow.
-PIPELINE = "${CP_PIPE_DIR}/pipelines/${INSTRUMENT}/cpBias.yaml#cpBiasIsr,cpBiasCombine"
 #: Who has no rights at all.
 NOBODY = 65534
 
@@ -60,8 +58,7 @@ class Operator:
 
     def submit(self, tag: str, *arguments: str, **more: str | None) -> Answer:
         """Make a bias by one rank, two tasks."""
-        line = ("submit", "bps_bias", "--ranks", "1", "--set", f"pipelineYaml={PIPELINE}")
-        return self.run(*line, *arguments, **{"TAG": tag, **more})
+        return self.run("submit", "bps_bias", "--ranks", "1", *COMBINED, *arguments, **{"TAG": tag, **more})
 
     def refuse(self, code: int, *arguments: str, **more: str | None) -> str:
         """Run a command that must be refused without a trace; give what it said."""

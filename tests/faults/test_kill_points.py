@@ -20,11 +20,12 @@ from campaign.home import Home
 from campaign.journal.events import read
 from campaign.killpoints import DRIVER, KERNEL
 from kernels import killpoints
-from tests.faults.conftest import CALIB, PIPELINE, Operator
+from tests.conftest import COMBINED
+from tests.faults.conftest import CALIB, Operator
 
 #: Two biases by a gang, and a mosaic by a job that needs them.
 TASKS = 3
-SHORT = f"{PIPELINE},cpBiasBin64,cpBiasMosaic64"
+SHORT = f"{COMBINED[1]},cpBiasBin64,cpBiasMosaic64"
 #: Of a run of gangs on this machine.
 ELSEWHERE = ("job-queued", "quanta-submitted", "share-committed")
 HERE = [point for point in DRIVER if point not in ELSEWHERE]
@@ -45,9 +46,8 @@ class Killed:
         name = name or self.name
         chosen = {"outputRun": f"{CALIB}/{name}/run", "output": f"{CALIB}/{name}"}
         chosen["submitPath"] = str(self.folder.with_name(name))
-        if self.template == "bps_bias":
-            chosen["pipelineYaml"] = SHORT
         settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+        settings += ["--set", SHORT] * (self.template == "bps_bias")
         return self._ended("submit", self.template, "--ranks", "2", *self.options, *settings, kill=kill, **more)
 
     def restart(self, kill: str = "", apart: bool = False, **more: str) -> int:

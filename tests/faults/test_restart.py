@@ -52,9 +52,9 @@ class TestOneAtATime:
 
     @pytest.mark.parametrize("turn", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 50))])
     def test_item_20_two_operators_start_the_same_step(self, operator: Operator, turn: int, tmp_path: Path) -> None:
-        names = {"outputRun": f"{CALIB}/twice{turn}/run", "output": f"{CALIB}/twice{turn}", "pipelineYaml": SHORT}
+        names = {"outputRun": f"{CALIB}/twice{turn}/run", "output": f"{CALIB}/twice{turn}"}
         settings = [word for key, value in names.items() for word in ("--set", f"{key}={value}")]
-        line = ("submit", "bps_bias", "--ranks", "1", *settings, "--set")
+        line = ("submit", "bps_bias", "--ranks", "1", *settings, "--set", SHORT, "--set")
         both = [operator.start(*line, f"submitPath={tmp_path / str(n)}") for n in range(2)]
         said = [process.communicate(timeout=120)[1] for process in both]
         codes = [process.returncode for process in both]
@@ -202,10 +202,9 @@ class TestControl:
             "outputRun": killed.run_collection,
             "output": f"{CALIB}/{killed.name}",
             "submitPath": str(killed.folder),
-            "pipelineYaml": SHORT,
         }
         settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
-        return killed.operator.start("submit", "bps_bias", "--ranks", "2", *settings, *more, how=how)
+        return killed.operator.start("submit", "bps_bias", "--ranks", "2", *settings, "--set", SHORT, *more, how=how)
 
     def test_pause_resume_cancel_and_restart(self, killed: Killed) -> None:
         with self.started(killed) as process:
