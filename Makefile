@@ -1,12 +1,14 @@
-# make demo        an environment in .venv, then the whole chain on simulated frames
-# make test        the same environment with the test tools, then the suite
-# make soak        the long tests that the suite leaves out
-# make bench       the same environment with the peers, then the benchmarks (20 minutes): bench-results/*.json
-# make slurm-deps  Debian's Slurm packages (as root)
-# make postgresql-deps  Debian's PostgreSQL, of which a test starts a server of its own (as root)
-# make ssh-deps    Debian's ssh server, which starts itself where systemd runs (as root)
-# make clean       what the above made in this folder
+# make demo        Create an environment in .venv, then run the whole chain on simulated frames.
+# make check       Run the linters, and the tests that start no process and open no Butler: the loop while editing.
+# make test        Run the suite: the loop before a commit.
+# make soak        Run the long tests, which the suite leaves out.
+# make bench       Run the benchmarks against the peers (20 minutes); they write bench-results/*.json.
+# make slurm-deps  Install Debian's Slurm packages (as root).
+# make postgresql-deps  Install Debian's PostgreSQL, from which a test starts a server of its own (as root).
+# make ssh-deps    Install Debian's ssh server, which systemd starts at once (as root).
+# make clean       Remove what the others made in this folder.
 #
+# `check`, `test` and `soak` share one environment with the test tools; pyproject.toml and constraints.txt renew it.
 # All targets are relative, and pip gets its constraints as a relative path, because both make and pip split at blanks.
 
 PYTHON ?= python3
@@ -22,15 +24,23 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # -P: a folder in the working directory is never imported by accident; -m: the shebang of an installed script may not
 # survive a path with a blank.
 RUN = .venv/bin/python -P -m
-# Tests that run at the same time; each starts what a small focal plane needs. A file's tests stay together.
+# Workers of pytest. A file's tests stay on one worker, for they share a repository.
 JOBS = 2
+PYTEST = $(RUN) pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test soak bench bench-deps slurm-deps ssh-deps postgresql-deps clean
+.PHONY: demo check test soak bench bench-deps slurm-deps ssh-deps postgresql-deps clean
 .NOTPARALLEL:
 
 demo: .venv/demo.stamp
 	$(RUN) campaign doctor --warm
 	$(RUN) campaign demo
+
+check: .venv/test.stamp
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	@$(RUN) kernels.run --warm
+	$(PYTEST) -m "not soak and not processes"
 
 test: .venv/test.stamp
 	@missing=""; \
@@ -40,7 +50,7 @@ test: .venv/test.stamp
 	[ -d "$${CAMPAIGN_FRAMES:-../shared/frames}" ] || missing="$$missing those with real frames (set CAMPAIGN_FRAMES);"; \
 	echo "Left out:$$missing the long ones (make soak)"
 	@$(RUN) kernels.run --warm  # once, and not by several tests at the same time
-	$(RUN) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 soak: .venv/test.stamp
 	$(RUN) pytest -m soak

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import pwd
@@ -10,9 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -30,6 +34,90 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for w
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = Path(os.environ.get("CAMPAIGN_FRAMES", ROOT.parent / "shared" / "frames"))
+
+#: Fixtures of tests that start processes.
+PROCESSES = {"cluster", "demo", "new_cluster", "operator", "postgresql", "repository", "slurm_here"}
+STARTS = {"subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system"}
+#: Files that use the demo, which takes longest.
+DEMO = (
+    "tests/campaign/test_end_to_end.py",
+    "tests/campaign/test_federation.py",
+    "tests/campaign/test_slurm_submit.py",
+)
+#: Has a run of a bias make no mosaics and no pictures, which take longer than the rest.
+COMBINED = ("--set", "pipelineYaml=${CP_PIPE_DIR}/pipelines/${INSTRUMENT}/cpBias.yaml#cpBiasIsr,cpBiasCombine")
+#: Begun before all others, the longest first, so that the workers end together.
+LONGEST = (
+    "tests/dmtn222/test_section7.py",
+    "tests/faults/test_kill_points.py",
+    "tests/faults/test_restart.py",
+    *DEMO,
+    "tests/faults/test_slurm.py",
+    "tests/campaign/test_real_frames.py",
+    "tests/campaign/test_bad_input.py",
+)
+
+
+def soak(*values: Any) -> Any:
+    """Mark one case of a parametrised test as long."""
+    return pytest.param(*values, marks=pytest.mark.soak)
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes by their fixtures; put the longest files first.
+
+    A file's tests go to one worker, and the files that use the demo to the same one.
+    """
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if PROCESSES.intersection(fixtures):
+            item.add_marker("processes")
+        demo = file_of(item.nodeid) in DEMO
+        item.add_marker(pytest.mark.xdist_group("demo" if demo else file_of(item.nodeid)))
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(file_of(item.nodeid), len(order)))
+
+
+class Guard:
+    """Refuses to start a process, or to open a Butler's database, for a test that is not marked `processes`."""
+
+    def __init__(self) -> None:
+        self.test = ""
+        sys.addaudithook(self._look)
+
+    def _look(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.test and (event in STARTS or (event == "sqlite3.connect" and "gen3" in str(arguments[0]))):
+            raise RuntimeError(f"{self.test}: {event} {arguments[:2]}: mark it with pytest.mark.processes")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.test = "" if item.get_closest_marker("processes") else item.nodeid
+        try:
+            return (yield)
+        finally:
+            self.test = ""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Guard())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how long each file took, the longest last."""
+    took: Counter[str] = Counter()
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            took[file_of(report.nodeid)] += report.duration
+    shown = {file: seconds for file, seconds in took.items() if seconds >= 1}
+    if len(shown) > 1:
+        terminalreporter.section("seconds by file")
+        for file, seconds in sorted(shown.items(), key=lambda item: item[1]):
+            terminalreporter.write_line(f"{seconds:7.1f}  {file}")
+        terminalreporter.write_line(f"{took.total():7.1f}  in all, {len(took) - len(shown)} files below 1 s")
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +176,32 @@ def typed(*arguments: str, environment: Mapping[str, str]) -> subprocess.Complet
     return subprocess.CompletedProcess(arguments, int(end.value.code or 0), *texts)
 
 
+@cache
+def forks() -> str:
+    """Start the server of `tests.forked`, once; give its socket."""
+    folder = Path(tempfile.mkdtemp(prefix="campaign-forks-"))
+    line = [sys.executable, "-P", str(ROOT / "tests" / "forked.py"), str(folder / "door")]
+    server = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd="/")
+    assert server.stdin and server.stdout
+
+    def end() -> None:
+        with server:
+            server.communicate()
+        shutil.rmtree(folder)
+
+    atexit.register(end)
+    assert server.stdout.readline() == b"ready\n"
+    return line[-1]
+
+
+def apart(*words: str) -> list[str]:
+    """Give the command line that runs ``campaign`` or ``butler`` as a process of its own, without its imports."""
+    return [sys.executable, "-S", "-E", "-P", str(ROOT / "tests" / "forked.py"), forks(), *words]
+
+
 def command(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run ``campaign`` as a process of its own, from nowhere in particular."""
-    line = [sys.executable, "-P", "-m", "campaign", *arguments]
+    """Run ``campaign`` as a process of its own."""
+    line = apart("campaign", *arguments)
     return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
 
 

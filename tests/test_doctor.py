@@ -17,6 +17,8 @@ import pytest
 from campaign.cli import doctor
 from campaign.cli.doctor import Finding, examine, show
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

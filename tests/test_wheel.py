@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("campaign", "kernels", "slurm", "templates")
 SOURCES = (*PACKAGES, "pyproject.toml", "README.md", "LICENSE")

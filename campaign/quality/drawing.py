@@ -119,7 +119,15 @@ def draw(shown: Shown, path: Path) -> None:
     image = shown.image
     low, high = limits(image)
     figure = figure_for(image.shape, (1.9, 2.4))
-    axes, counts = figure.subplots(2, 1, height_ratios=(6, 1))
+    figure.set_layout_engine("none")  # it takes longer than the drawing, and places are known
+    width, height = figure.get_size_inches()
+
+    def axes_at(left: float, bottom: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+
+    axes = axes_at(0.7, 1.85, width - 1.9, height - 2.4)
+    scale = axes_at(width - 1.1, 1.85, 0.15, height - 2.4)
+    counts = axes_at(0.7, 0.45, width - 0.9, 0.75)
     axes.set_facecolor(BACKGROUND)
     picture = axes.imshow(image, origin="lower", cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
     axes.set_xlabel(shown.axes, fontsize=8)
@@ -130,7 +138,7 @@ def draw(shown: Shown, path: Path) -> None:
     below, above = int((good < low).sum()), int((good > high).sum())
     clipped = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
     extend = clipped[below > 0, above > 0]
-    figure.colorbar(picture, ax=axes, label=shown.unit, extend=extend, shrink=0.9)
+    figure.colorbar(picture, cax=scale, label=shown.unit, extend=extend)
     _histogram(counts, good, (low, high), shown.unit)
     words = f"{below} pixels below {low:.5g}, {above} above {high:.5g}"
     counts.set_title(

@@ -33,6 +33,9 @@ from campaign.journal.events import Event
 from campaign.simulation import simulate as simulation
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Exposure, Nights, Places
+from tests.conftest import COMBINED, apart
+
+pytestmark = pytest.mark.processes
 
 B1, B2, B3, B4 = 2024120600001, 2024120600002, 2024120800001, 2024120800002
 BIAS = "instrument='LSSTComCam' and exposure.observation_type='bias'"
@@ -97,8 +100,8 @@ class Site:
 
 
 def start(arguments: tuple[str, ...], environment: dict[str, str], **how: Any) -> subprocess.Popen[str]:
-    """Start a command as a process of its own."""
-    line = [sys.executable, "-P", "-m", "campaign", *arguments]
+    """Start a command as a process of its own; a true one, where it matters how."""
+    line = [sys.executable, "-P", "-m", "campaign", *arguments] if how else apart("campaign", *arguments)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | how
     return subprocess.Popen(line, env={**os.environ, **environment}, **pipes)
 
@@ -409,12 +412,12 @@ def test_a_damaged_frame_stops_its_detector_alone(site: Site, damage: Callable[[
     tag = damage.__name__
     with altered(site.raw(B1, 0)) as frame:
         damage(frame)
-        answer = site.run("submit", "bps_bias", "--ranks", "1", TAG=tag)
+        answer = site.run("submit", "bps_bias", "--ranks", "1", *COMBINED, TAG=tag)
     assert answer.code == 1
     assert "Traceback" not in answer.err
     assert f"cpBiasCombine:0 failed: {frame}: " in answer.err
     assert re.search(f"{re.escape(str(frame))}: HDU {hdu}", answer.err), answer.err
-    assert "[1/4] cpBiasCombine:1 published" in answer.err
+    assert "[1/2] cpBiasCombine:1 published" in answer.err
     assert [path.name for path in site.products(tag) if "R22_S00" in path.name] == []
     assert len([path for path in site.products(tag) if path.name.startswith("bias_")]) == 1
     said = site.refuse(4, "certify", "bps_bias", TAG=tag)
@@ -449,7 +452,7 @@ def test_another_camera_of_the_same_name(site: Site, tmp_path: Path) -> None:
 
 def test_adu_and_electrons(site: Site) -> None:
     """A bias that is certified into the chain in another unit than the darks are corrected in."""
-    assert site.run("submit", "bps_bias", "--ranks", "1", TAG="adu").code == 0
+    assert site.run("submit", "bps_bias", "--ranks", "1", *COMBINED, TAG="adu").code == 0
     for path in site.products("adu"):
         with fitsio.FITS(str(path), "rw") as fits:
             fits[0].write_key("CALUNIT", "adu")
@@ -476,14 +479,14 @@ def test_what_is_missing_or_left_out_is_recorded(site: Site) -> None:
     more = {"SELECTION_BIAS": f"{BIAS} and not (exposure={B1} and detector=1)", "TAG": "some"}
     few = site.refuse(4, "submit", "bps_bias", "--allow-missing", "--exclude", str(B2), **more)
     assert "a bias is made of 3 frames at least: detector 1 has 2" in few
-    answer = site.run("submit", "bps_bias", "--allow-missing", "--ranks", "1", **more)
+    answer = site.run("submit", "bps_bias", "--allow-missing", "--ranks", "1", *COMBINED, **more)
     assert answer.code == 0
     assert f"note: no raw of (exposure, detector) ({B1}, 1)" in answer.err
     headers = {h["DETECTOR"]: h for h in map(fitsio.read_header, map(str, site.products("some"))) if "NINPUTS" in h}
     assert [headers[d]["NINPUTS"] for d in (0, 1)] == [4, 3]
     assert str(headers[1]["MISSING"]).strip() == str(B1)
 
-    assert site.run("submit", "bps_bias", "--exclude", str(B3), "--ranks", "1", TAG="without").code == 0
+    assert site.run("submit", "bps_bias", "--exclude", str(B3), "--ranks", "1", *COMBINED, TAG="without").code == 0
     header = fitsio.read_header(str(next(p for p in site.products("without") if p.name.startswith("bias_"))))
     assert (header["NINPUTS"], str(header["EXCLUDED"]).strip()) == (3, str(B3))
     (folder,) = site.submit_folders("without")

@@ -25,6 +25,8 @@ from kernels.products.defectgrow import Growth
 from tests.conftest import command, typed
 from tests.injected import grown, require_agreement
 
+pytestmark = pytest.mark.processes
+
 TAG = "LSSTComCam/calib/DM-00000/demo"
 MORE = {
     "BOOTSTRAP_RUN_NUMBER": "1",

@@ -22,6 +22,8 @@ from campaign.simulation.simulate import Places
 from kernels import run
 from kernels.jobs import job
 
+pytestmark = pytest.mark.processes
+
 CALIB, SITE = "LSSTComCam/calib", "LSSTComCam/calib/site"
 KINDS = ("crosstalk", "linearizer", "defects", "ptc")
 SCALE, DETECTORS = 32, (0, 1)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from campaign.butler.repository import Repository, create, open_repository
 from campaign.certification.certify import certify, chain, check_chain
 from campaign.certification.command import request, run
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, UsageError
+from tests.conftest import apart
 
 CAMERA = "ToyCam"
 TICKET = f"{CAMERA}/calib/DM-1"
@@ -82,10 +80,8 @@ def certified(repository: Repository, **other: Any) -> Any:
 
 def butler(*commands: list[str]) -> None:
     """Run commands of the Butler's own, side by side."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    program = [sys.executable, f"{sysconfig.get_path('scripts')}/butler"]
     running = [
-        subprocess.Popen([*program, *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        subprocess.Popen(apart("butler", *command), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
         for command in commands
     ]
     errors = [process.communicate(timeout=60)[1] for process in running]

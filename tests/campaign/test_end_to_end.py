@@ -15,7 +15,15 @@ import pytest
 from campaign.butler.repository import Repository, open_repository
 from tests.conftest import Demo
 
+pytestmark = pytest.mark.processes
+
 CHAIN = "LSSTComCam/calib/DM-00000"
+PIPELINES = "${CP_PIPE_DIR}/pipelines/${INSTRUMENT}"
+#: All but the mosaics, which the demo has.
+TASKS = {
+    "bps_bias": "cpBias.yaml#cpBiasIsr,cpBiasCombine,cpBiasBin8",
+    "bps_flat_r": "cpFlat.yaml#cpFlatIsr,cpFlatMeasure,cpFlatNormalize,cpFlatCombine",
+}
 
 
 @pytest.fixture
@@ -27,7 +35,8 @@ def repository(demo: Demo) -> Iterator[Repository]:
 def submitted(demo: Demo, *arguments: str, rerun: str) -> dict[str, Path]:
     """Submit a step into a RUN of its own; give the products' paths by file name up to the run."""
     run = f"LSSTComCam/calib/DM-00000/demo/{rerun}/run"
-    answer = demo.run("submit", *arguments, "--set", f"outputRun={run}", "--set", f"output={run[:-4]}")
+    chosen = {"outputRun": run, "output": run[:-4], "pipelineYaml": f"{PIPELINES}/{TASKS[arguments[0]]}"}
+    answer = demo.run("submit", *arguments, *(word for item in chosen.items() for word in ("--set", "=".join(item))))
     assert answer.returncode == 0, answer.stderr
     with open_repository(str(demo.folder / "repo")) as found:
         names = ("bias", "dark", "flat", "biasBin8", "postISRCCD")

@@ -36,6 +36,8 @@ from campaign.sites.transport import Local, Ssh, Transport, end
 from tests.campaign import loopback, plans
 from tests.conftest import ROOT, Demo
 
+pytestmark = pytest.mark.processes
+
 FRACTIONS = {"usdf": 0.25, "frdf": 0.5, "ukdf": 0.25}
 DETECTORS = 8
 EXPOSURES = 4
@@ -310,7 +312,7 @@ def other_release(tmp_path_factory: pytest.TempPathFactory) -> Participant:
     folder = tmp_path_factory.mktemp("other release")
     for package in ("campaign", "kernels", "slurm", "templates"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (folder / "kernels" / "combine.py").open("a") as file:
+    with (folder / "kernels" / "products" / "combine.py").open("a") as file:
         file.write("# another one\n")
     return member(folder, "frdf", Local({"PYTHONPATH": str(folder)}))
 

@@ -21,6 +21,8 @@ from tests.campaign.test_real_frames import campaign, done
 from tests.kernels import fitsforms
 from tests.kernels.fitsforms import BLOCK, EMPTY, HEIGHT, SHAPE, WIDTH
 
+pytestmark = pytest.mark.processes
+
 Pixels = NDArray[np.int64]
 DATA = 32
 BEGIN = "2024-12-08T21:03:12"

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from campaign.butler.repository import Selection, open_repository
 from campaign.cli.root import main
 
+pytestmark = pytest.mark.processes
+
 Frames = Callable[[str], Path]
 Image = NDArray[np.float64]
 CENTRE = (slice(256, 768), slice(256, 768))

@@ -8,8 +8,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
-import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -34,6 +32,7 @@ from campaign.butler.records import to_iso, to_nsec
 from campaign.butler.repository import DATASET_TYPES, Repository, create, open_repository
 from campaign.camera.observation import Observation
 from campaign.errors import ConfigurationError, TransientError, UsageError
+from tests.conftest import apart
 
 CAMERA = "ToyCam"
 RAWS = f"{CAMERA}/raw/all"
@@ -773,16 +772,12 @@ def test_what_is_no_tai_time(text: str) -> None:
 def test_the_butlers_own_command_line_reads_our_repository(repository: Repository, root: Path) -> None:
     publish_biases(repository, RUN)
     repository.chain_output("out", RUN, [f"{CAMERA}/defaults"])
-    butler = [sys.executable, f"{sysconfig.get_path('scripts')}/butler"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     commands = [
         ["query-datasets", str(root), "bias", "--collections", "out"],
         ["query-collections", str(root), "--chains", "TREE"],
     ]
     running = [
-        subprocess.Popen(
-            [*butler, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
+        subprocess.Popen(apart("butler", *command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for command in commands
     ]
     (datasets, errors), (tree, more) = (process.communicate(timeout=60) for process in running)

@@ -38,6 +38,8 @@ from campaign.schedulers.protocol import Workers
 from tests.campaign import plans
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.processes
+
 DETECTORS = 3
 
 

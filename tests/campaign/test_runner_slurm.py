@@ -30,6 +30,8 @@ from slurm.scripts import Scheduler
 from tests import strangers
 from tests.campaign import plans
 
+pytestmark = pytest.mark.processes
+
 importlib.import_module("slurm.workers")  # by the main thread: dask-jobqueue sets a signal handler
 
 DETECTORS, EXPOSURES = 3, 8

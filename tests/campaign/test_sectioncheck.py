@@ -14,6 +14,8 @@ import yaml
 from campaign.camera.model import load
 from tests.conftest import typed
 
+pytestmark = pytest.mark.processes
+
 #: 64 x 48 pixels of data, then 16 columns of overscan.
 CAMERA = """\
 version: 1

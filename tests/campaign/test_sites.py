@@ -28,6 +28,7 @@ from slurm.development import Cluster
 from slurm.scripts import Scheduler
 from templates import ROOT
 from tests.campaign import loopback
+from tests.conftest import apart
 
 NAMES = ("frdf", "ukdf", "usdf")
 
@@ -221,7 +222,8 @@ class Shell:
 
     def run(self, *arguments: str, **more: str) -> Answer:
         begin = time.monotonic()
-        line = [sys.executable, "-P", "-m", "campaign", *arguments]
+        other = "PYTHONPATH" in more  # another release
+        line = [sys.executable, "-P", "-m", "campaign", *arguments] if other else apart("campaign", *arguments)
         done = subprocess.run(line, capture_output=True, text=True, env=self.environment(**more), timeout=120)
         return Answer(done.returncode, done.stdout, done.stderr, time.monotonic() - begin)
 

@@ -20,6 +20,8 @@ from slurm.commands import call, queue
 from slurm.development import Cluster
 from tests.conftest import Demo
 
+pytestmark = pytest.mark.processes
+
 TEMPLATE = Path(__file__).parents[1] / "data" / "bps_isr.yaml"
 CHAIN = "LSSTComCam/calib/DM-00000"
 PATIENCE_S = 30

@@ -24,6 +24,8 @@ from campaign.schedulers import secure, worker
 from tests import strangers
 from tests.campaign import plans
 
+pytestmark = pytest.mark.processes
+
 DETECTORS, EXPOSURES, RANKS = 2, 3, 2
 
 

@@ -15,6 +15,8 @@ from campaign.errors import ConfigurationError, TransientError
 from campaign.sites.transport import Local, Ssh, Transport, end, fetch
 from tests.campaign import loopback
 
+pytestmark = pytest.mark.processes
+
 #: Words that a shell would make something else of.
 WORDS = ["a b", "$HOME", "`id`", "a'; echo foo", '"', "*", "-x", "\\", "a\nb", "é", ""]
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ.get('OWN'), os.environ.get('SLURM_JOB_ID')]))"

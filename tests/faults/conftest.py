@@ -17,7 +17,7 @@ import pytest
 
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Places
-from tests.conftest import typed
+from tests.conftest import COMBINED, apart, command, typed
 
 CALIB = "LSSTComCam/calib/DM-00000"
 NUMBERS = ("--bias", "4", "--dark", "3", "--flat", "0", "--scale", "32", "--detector", "0", "--detector", "1")
@@ -57,8 +57,8 @@ class Operator:
         return answer
 
     def submit(self, tag: str, *arguments: str, **more: str | None) -> Answer:
-        """Make a bias by one rank."""
-        return self.run("submit", "bps_bias", "--ranks", "1", *arguments, **{"TAG": tag, **more})
+        """Make a bias by one rank, two tasks."""
+        return self.run("submit", "bps_bias", "--ranks", "1", *COMBINED, *arguments, **{"TAG": tag, **more})
 
     def refuse(self, code: int, *arguments: str, **more: str | None) -> str:
         """Run a command that must be refused without a trace; give what it said."""
@@ -76,8 +76,8 @@ class Operator:
         return names, files
 
     def start(self, *arguments: str, how: Mapping[str, Any] | None = None, **more: str) -> subprocess.Popen[str]:
-        """Start a command as a process of its own."""
-        line = [sys.executable, "-P", "-m", "campaign", *arguments]
+        """Start a command as a process of its own; a true one, where it matters how."""
+        line = [sys.executable, "-P", "-m", "campaign", *arguments] if how else apart("campaign", *arguments)
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(line, env={**os.environ, **self.variables, **more}, **{**pipes, **(how or {})})
 
@@ -109,8 +109,7 @@ class Operator:
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Places:
     made = Places(tmp_path_factory.mktemp("faults") / "repo")
-    line = [sys.executable, "-P", "-m", "campaign", "simulate", str(made.repository), *NUMBERS, "--json"]
-    done = subprocess.run(line, capture_output=True, text=True)
+    done = command("simulate", str(made.repository), *NUMBERS, "--json")
     assert done.returncode == 0, done.stderr
     return made
 

@@ -12,6 +12,8 @@ from campaign.butler.records import ExposureRecord, Raw, Selection
 from campaign.planning.inputs import problems
 from tests.faults.conftest import Operator
 
+pytestmark = pytest.mark.processes
+
 MINIMAL = "pipelineYaml: p\nsubmitPath: /s\npayload: {payloadName: n, butlerConfig: r, inCollection: a}\n"
 BOMBS = {
     "memory": "a: {{ 'a' * 10000000000 }}",

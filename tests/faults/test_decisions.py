@@ -37,6 +37,8 @@ from tests.campaign import plans
 from tests.campaign.test_certify import CAMERA, TICKET, publish
 from tests.faults.meeting import Meeting
 
+pytestmark = pytest.mark.processes
+
 OUTPUT = f"{TICKET}/TAG/biasGen.a"
 CHAIN = f"{TICKET}/chain"
 
@@ -332,19 +334,23 @@ def prepared(root: Path) -> None:
     prepare(str(root), Home(root / "campaign"), load_camera("LATISS")).close()
 
 
-def require_whole(root: Path) -> None:
+WHOLE = ["butler.yaml", "campaign", LOCK, "gen3.sqlite3"]
+
+
+def repaired(root: Path) -> list[str]:
+    """Make the repository; give the names of its files."""
     prepared(root)
     with open_repository(str(root)) as repository:
         assert repository.known_instruments() == ("LATISS",)
         assert repository.chain("LATISS/defaults") == ("LATISS/raw/all", "LATISS/calib")
-    assert sorted(path.name for path in root.iterdir()) == ["butler.yaml", "campaign", LOCK, "gen3.sqlite3"]
+    return sorted(path.name for path in root.iterdir())
 
 
 @pytest.mark.parametrize("point", first(*POINTS))
 def test_a_repository_whose_maker_is_killed_is_made_again(tmp_path: Path, meeting: Meeting, point: str) -> None:
     root = tmp_path / "new"
     assert meeting.start(lambda: prepared(root), kill=point).go() == -signal.SIGKILL
-    require_whole(root)
+    assert repaired(root) == WHOLE
 
 
 def test_of_three_who_make_a_repository_one_does(tmp_path: Path, meeting: Meeting) -> None:
@@ -355,7 +361,7 @@ def test_of_three_who_make_a_repository_one_does(tmp_path: Path, meeting: Meetin
     for one in others:
         one.blocked(root / LOCK)
     assert [one.go() for one in (first, *others)] == [0, 0, 0]
-    require_whole(root)
+    assert repaired(root) == WHOLE
 
 
 @pytest.mark.parametrize("what", first("some tables", "no database", "an empty database", "half a configuration"))
@@ -372,7 +378,7 @@ def test_half_a_repository_of_the_butlers_own_making_is_made_again(tmp_path: Pat
     if what == "some tables":
         with sqlite3.connect(root / "gen3.sqlite3") as database:
             database.execute("DROP TABLE butler_attributes")
-    require_whole(root)
+    assert repaired(root) == WHOLE
 
 
 @pytest.mark.soak

@@ -51,7 +51,7 @@ def test_item_12_a_quota_is_reached_while_a_product_is_written(operator: Operato
     assert list(tmp_path.glob("bias*")) + list(tmp_path.glob(".*")) == []
     code, _, events = run()
     assert (code, [event["event"] for event in events[4:]]) == (0, ["started", "published"] * 2)
-    assert len(list(tmp_path.glob("bias*.fits"))) == 6
+    assert len(list(tmp_path.glob("bias*.fits"))) == 2
 
 
 def filled(path: Path) -> None:

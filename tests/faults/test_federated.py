@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from campaign.journal.events import read
+from tests.conftest import soak
 from tests.faults.conftest import Operator
 from tests.faults.test_kill_points import TASKS, Killed
 
@@ -29,7 +30,7 @@ def killed(
     return Killed(operator, name, "bps_bias", "--sites", "usdf,frdf,ukdf")
 
 
-@pytest.mark.parametrize("point", ["run-started", "share-committed", "products-ingested"])
+@pytest.mark.parametrize("point", ["share-committed", *map(soak, ("run-started", "products-ingested"))])
 def test_item_07_the_driver_of_several_sites_is_killed(killed: Killed, point: str) -> None:
     assert killed.submit(point) == -signal.SIGKILL, killed.err
     assert killed.restart() == 0, killed.err

@@ -20,10 +20,12 @@ from campaign.home import Home
 from campaign.journal.events import read
 from campaign.killpoints import DRIVER, KERNEL
 from kernels import killpoints
+from tests.conftest import COMBINED
 from tests.faults.conftest import CALIB, Operator
 
-#: Two biases, the table of levels, a mosaic.
-TASKS = 4
+#: Two biases by a gang, and a mosaic by a job that needs them.
+TASKS = 3
+SHORT = f"{COMBINED[1]},cpBiasBin64,cpBiasMosaic64"
 #: Of a run of gangs on this machine.
 ELSEWHERE = ("job-queued", "quanta-submitted", "share-committed")
 HERE = [point for point in DRIVER if point not in ELSEWHERE]
@@ -45,6 +47,7 @@ class Killed:
         chosen = {"outputRun": f"{CALIB}/{name}/run", "output": f"{CALIB}/{name}"}
         chosen["submitPath"] = str(self.folder.with_name(name))
         settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+        settings += ["--set", SHORT] * (self.template == "bps_bias")
         return self._ended("submit", self.template, "--ranks", "2", *self.options, *settings, kill=kill, **more)
 
     def restart(self, kill: str = "", apart: bool = False, **more: str) -> int:

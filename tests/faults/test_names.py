@@ -88,7 +88,9 @@ def test_item_28_a_selection_that_is_somebody_elses_code(operator: Operator, val
     assert unharmed(operator)
 
 
-def select(operator: Operator, value: str) -> None:
+def selected(operator: Operator, value: str) -> set[int]:
+    """Give the numbers of raws that the expressions find; of those that are refused, none."""
+    numbers = set()
     with open_repository(str(operator.repo)) as repository:
         for query in (value, f"instrument='LSSTComCam' and exposure.obs_id='{value}'"):
             try:
@@ -96,32 +98,33 @@ def select(operator: Operator, value: str) -> None:
             except ConfigurationError as error:
                 assert str(error)
             else:
-                assert len(found.raws) in (0, 14)
+                numbers.add(len(found.raws))
+    return numbers
 
 
 @SOME
 @given(value=ANY)
 def test_item_28_any_value_in_an_expression_of_the_butler(operator: Operator, value: str) -> None:
     """Not even without our own look at it does a value change anything, or end in another error."""
-    select(operator, value)
+    assert selected(operator, value) <= {0, 14}
 
 
-def from_a_file(folder: Path, value: str) -> None:
+def from_a_file(folder: Path, value: str) -> dict[str, str]:
+    """Give the variables of a file with that value; none where it is refused."""
     file = folder / "my.env"
     file.write_text(f"export A={shlex.quote(value)}\nB=after\n", encoding="utf-8", newline="")
     try:
-        found = read_variables(file, {})
+        return dict(read_variables(file, {}))
     except ConfigurationError as error:
         assert "\0" in value and "NUL" in str(error)
-    else:
-        assert found == {"A": value, "B": "after"}
+        return {}
 
 
 @SOME
 @given(value=ANY)
 def test_item_28_any_value_in_a_file_of_variables(tmp_path: Path, value: str) -> None:
     """Quoted as a shell quotes it, it is read as a shell reads it, and no shell is started."""
-    from_a_file(tmp_path, value)
+    assert from_a_file(tmp_path, value) == {"A": value, "B": "after"} or "\0" in value
 
 
 #: By variable, what its value becomes a part of; `str.startswith` and the like compare the two.
@@ -137,17 +140,16 @@ BECOMES: dict[str, Callable[[StepConfig, str], bool]] = {
 KEYS = {"SCRATCH": "submitPath", "CALIB_COLLECTIONS": "inCollection"}
 
 
-def resolved(operator: Operator, name: str, value: str) -> None:
+def comes_through(operator: Operator, name: str, value: str) -> bool:
+    """Whether the value is what the step has, or is refused by the variable's name."""
     environment = {**operator.variables, "LOGNAME": "", name: value}
     try:
         step = resolve("bps_bias", environment)
     except ConfigurationError as error:
-        assert name in str(error) or KEYS.get(name, name) in str(error)
-    else:
-        assert name == "USER" or step.variables[name] == value
-        assert BECOMES[name](step, value)
-        plain = json.loads(json.dumps(step.values))
-        assert yaml.safe_load(yaml.safe_dump(plain, sort_keys=False, width=120)) == plain
+        return name in str(error) or KEYS.get(name, name) in str(error)
+    plain = json.loads(json.dumps(step.values))
+    assert yaml.safe_load(yaml.safe_dump(plain, sort_keys=False, width=120)) == plain
+    return (name == "USER" or step.variables[name] == value) and BECOMES[name](step, value)
 
 
 NAMES = tuple(BECOMES)
@@ -158,22 +160,22 @@ NAMES = tuple(BECOMES)
 def test_item_31_any_value_of_any_variable_comes_through_or_is_refused(
     operator: Operator, name: str, value: str
 ) -> None:
-    resolved(operator, name, value)
+    assert comes_through(operator, name, value)
 
 
 @pytest.mark.soak
 @MANY
 @given(name=st.sampled_from(NAMES), value=ANY)
 def test_item_31_many_values_of_any_variable(operator: Operator, name: str, value: str, tmp_path: Path) -> None:
-    resolved(operator, name, value)
-    from_a_file(tmp_path, value)
+    assert comes_through(operator, name, value)
+    assert from_a_file(tmp_path, value) == {"A": value, "B": "after"} or "\0" in value
 
 
 @pytest.mark.soak
 @settings(MANY, max_examples=2000)
 @given(value=ANY)
 def test_item_28_many_values_in_an_expression(operator: Operator, value: str) -> None:
-    select(operator, value)
+    assert selected(operator, value) <= {0, 14}
 
 
 # Item 29

@@ -22,6 +22,7 @@ from slurm.commands import call, queue
 from slurm.development import Cluster
 from slurm.scripts import Scheduler
 from tests.campaign.test_runner_slurm import Running, blocked, make, only, wait_for
+from tests.conftest import soak
 from tests.faults.conftest import Operator
 from tests.faults.test_kill_points import TASKS, Killed
 
@@ -59,7 +60,7 @@ def living(cluster: Cluster, run: Killed) -> list[str]:
     return [one.name for one in queue(cluster.access) if one.living and one.name.startswith(name)]
 
 
-@pytest.mark.parametrize("point", ["job-submitting", "job-accepted", "job-queued"])
+@pytest.mark.parametrize("point", ["job-submitting", "job-accepted", soak("job-queued")])
 def test_item_07_a_driver_killed_around_sbatch(killed: Callable[..., Killed], cluster: Cluster, point: str) -> None:
     run = killed("bps_bias")
     assert run.submit(point) == -signal.SIGKILL, run.err
@@ -70,7 +71,7 @@ def test_item_07_a_driver_killed_around_sbatch(killed: Callable[..., Killed], cl
     assert living(cluster, run) == []
 
 
-@pytest.mark.parametrize("point", ["quanta-submitted", "tasks-settled"])
+@pytest.mark.parametrize("point", ["quanta-submitted", soak("tasks-settled")])
 def test_item_06_the_dask_scheduler_is_killed(killed: Callable[..., Killed], cluster: Cluster, point: str) -> None:
     run = killed(TEMPLATE)
     assert run.submit(point) == -signal.SIGKILL, run.err

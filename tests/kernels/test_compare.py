@@ -24,6 +24,8 @@ from kernels.isr import framenoise
 from kernels.jobs import job
 from kernels.simulation import compare, expected, simulate
 
+pytestmark = pytest.mark.processes
+
 N = 10
 #: Variance of the clipped mean of ten inputs over the expected variance of the survivors / their number.
 CLIPPED = 1.2435

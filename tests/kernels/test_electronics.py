@@ -25,6 +25,8 @@ from kernels.simulation import electronics, simulate, truth
 from kernels.simulation.rates import Rates
 from tests.kernels.conftest import Lab
 
+pytestmark = pytest.mark.processes
+
 SEED, FILTER = 7, "r_03"
 #: Nothing but light, its Poisson noise, and rounding.
 QUIET = {"level_drift": 0.0, "row_drift": 0.0, "cosmic_rays": 0.0}

@@ -20,6 +20,8 @@ from kernels.isr import reader as isr
 from kernels.jobs import gang, job
 from kernels.jobs.publish import PublishError
 
+pytestmark = pytest.mark.processes
+
 N = 6
 Plain = dict[str, Any]
 Planes = dict[str, bytes]

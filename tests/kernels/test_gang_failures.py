@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 SCRIPT = """
 import json, sys, time
 import numpy as np

@@ -22,6 +22,8 @@ from kernels.fits.blocks import BLOCK
 from kernels.jobs.job import VERSION, Job, from_plain
 from kernels.products.headers import execute, read
 
+pytestmark = pytest.mark.processes
+
 KEYWORDS = ["IMGTYPE", "EXPTIME", "SEQNUM", "LAMP", "OBJECT", "ESO DET OUT1 CONAD", "ABSENT", "NOTHING"]
 VALUES = {
     "IMGTYPE": "BIAS",

@@ -22,6 +22,8 @@ from kernels.fits import product
 from kernels.jobs.publish import PublishError, publish, publish_all
 from kernels.products import levels
 
+pytestmark = pytest.mark.processes
+
 ROOT = os.getuid() == 0
 CONTENT = b"pixels" * 1000
 

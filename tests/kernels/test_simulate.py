@@ -28,6 +28,8 @@ from kernels.jobs import job
 from kernels.simulation import simulate, truth, truthfile
 from kernels.simulation.rates import Rates
 
+pytestmark = pytest.mark.processes
+
 NX, NY = 48, 100
 GAIN, NOISE, SEED = 1.5, 6.0, 42
 SEGMENTS = {"16": (0, True, True), "17": (1, True, True), "07": (1, False, False), "06": (0, False, False)}

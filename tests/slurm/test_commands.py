@@ -25,6 +25,8 @@ from slurm.scripts import Resources, Scheduler, gang_script, keep
 from slurm.states import State
 from slurm.watcher import Watcher
 
+pytestmark = pytest.mark.processes
+
 SMALL = Resources(memory_mib=50, minutes=5)
 MPIEXEC = Path(sysconfig.get_path("scripts")) / "mpiexec"
 #: A rank's environment, in a file of its own.

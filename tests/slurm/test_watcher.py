@@ -22,6 +22,8 @@ from slurm.scripts import Resources, Scheduler, gang_script, keep
 from slurm.states import State, Status
 from slurm.watcher import Watcher
 
+pytestmark = pytest.mark.processes
+
 SMALL = Resources(memory_mib=50, minutes=5)
 EAT = "x = bytearray(b'1' * (300 << 20)); import time; time.sleep(60)"
 
