@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from campaign import plugins
 from campaign.documents import MAX_DEPTH, Entry, parse, plain, read_text
 from campaign.problems import Problem, suggest
 from campaign.template.expand import Expander
@@ -64,19 +65,20 @@ class Reader:
         return self.problems + (self.variables.problems() if self.variables.unset else [])
 
     def find(self, location: Entry, beside: Path) -> Path | None:
-        """Find a file: where it says, or among those for any instrument."""
+        """Find a file: as its location says, else among those for any instrument, else among other distributions'."""
         text = str(location.value)
         for prefix, folder in _RESOURCES.items():
             text = text.replace(prefix, folder) if text.startswith(prefix) else text
         name = self.expander.string(Entry(text, location.where), "location", {})
         path = beside / name
-        served = path.parent.parent / "any" / path.name
-        if path.is_file():
-            return path
-        if path.parent.name == self.instrument and served.is_file():
-            return served
+        places = [path]
+        if path.parent.name == self.instrument:
+            shared = [path.parent.parent, *(folder / "pipelines" for folder in plugins.folders())]
+            places += [folder / one / path.name for folder in shared for one in (self.instrument, "any")]
+        if found := next((place for place in places if place.is_file()), None):
+            return found
         if not self.variables.unset:
-            there = sorted({p.name for folder in (path.parent, served.parent) for p in folder.glob("*.yaml")})
+            there = sorted({p.name for place in places for p in place.parent.glob("*.yaml")})
             self.problems.append(Problem(f"there is no pipeline {path}", location.where, suggest(path.name, there)))
         return None
 

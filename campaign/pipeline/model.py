@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from campaign.documents import Entry, plain
-from campaign.kinds.tasks import TASKS, Kind
+from campaign.kinds import table
+from campaign.kinds.task import PipelineTask
 from campaign.pipeline.files import Draft, DraftPipeline, Reader
 from campaign.problems import Problem, Problems, near, suggest
 
@@ -23,37 +24,6 @@ _OPTIONS = "extraQgraphOptions"
 
 class PipelineErrors(Problems):
     """Everything that is wrong with a pipeline and what it imports."""
-
-
-@dataclass(frozen=True)
-class PipelineTask:
-    """A task of a pipeline, mapped and checked.
-
-    Parameters
-    ----------
-    label : `str`
-        Upstream's label.
-    cls : `str`
-        Upstream's class.
-    kernel, kind, dimensions
-        See `campaign.kinds.tasks.TaskClass`.
-    config : `dict`
-        The configuration by upstream's names, dotted, defaults filled in.
-    settings : `dict`
-        The part of it that the kernel takes, by the kernel's names.
-    inputs, outputs : `dict` [`str`, `str`]
-        Dataset types by connection.
-    """
-
-    label: str
-    cls: str
-    kernel: str
-    kind: Kind
-    dimensions: tuple[str, ...]
-    config: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -168,10 +138,11 @@ def _keep(draft: DraftPipeline, wanted: set[str]) -> list[Problem]:
 def _task(label: str, draft: Draft, parameters: Mapping[str, Entry]) -> PipelineTask | list[Problem]:
     """Map a task to its kernel; what is wrong with it where anything is."""
     cls = str(draft.cls.value)
-    known = TASKS.get(cls)
+    mapped = table.tasks()
+    known = mapped.get(cls)
     if known is None:
-        meant = near(cls, TASKS, cutoff=0.95)
-        hint = f"did you mean {meant}?" if meant else f"mapped are {', '.join(sorted(TASKS))}"
+        meant = near(cls, mapped, cutoff=0.95)
+        hint = f"did you mean {meant}?" if meant else f"mapped are {', '.join(sorted(mapped))}"
         return [Problem(f"{label}: the task class {cls} is not mapped to a kernel", draft.cls.where, hint)]
     values = {name: entry.default for name, entry in known.fields.items()}
     connections = {**known.inputs, **known.outputs}

@@ -12,8 +12,8 @@ from campaign.camera.headertable import Setting, parts
 from campaign.camera.model import Camera
 from campaign.errors import SubmissionRefused
 from campaign.frames.ingest import read_headers
-from campaign.journal.plan import Plan
-from campaign.planning.inputs import MEND, listed
+from campaign.planning.inputs import MEND
+from campaign.wording import listed
 
 Value = float | str
 
@@ -140,16 +140,20 @@ def require(settings: Settings, where: str) -> None:
         raise SubmissionRefused("; ".join(settings.problems), where=where, do=MEND)
 
 
-def against(camera: Camera, settings: Settings, plan: Plan) -> list[str]:
-    """Notes about calibrations that were made at other settings than the frames they are applied to."""
+def against(camera: Camera, settings: Settings, paths: Mapping[str, str]) -> list[str]:
+    """Note calibrations that were made at other settings than the frames that they are applied to.
+
+    Parameters
+    ----------
+    paths : `dict`
+        By kind, one calibration's file.
+    """
     wanted = camera.translation.agree
-    task = next((t for t in plan.tasks if t.job.inputs.get("raw")), None)
-    roles = [r for r in ("bias", "dark", "flat") if task and task.job.inputs.get(r)]
-    if not wanted or not task or not roles:
+    if not wanted or not paths:
         return []
-    paths = [plan.files[task.job.inputs[role][0]]["path"] for role in roles]
+    answers = read_headers(list(paths.values()), [card(n) for n in wanted], 1, whole=False)
     notes = []
-    for role, answer in zip(roles, read_headers(paths, [card(n) for n in wanted], 1, whole=False), strict=True):
+    for kind, answer in zip(paths, answers, strict=True):
         for name, setting in wanted.items():
             there = answer.get("headers", {}).get(card(name))
             here = settings.cards.get(card(name))
@@ -158,6 +162,6 @@ def against(camera: Camera, settings: Settings, plan: Plan) -> list[str]:
             there = number(str(there).strip())
             if len(alike({0: here, 1: there}, setting.within)) > 1:
                 notes.append(
-                    f"the {role} that is applied was taken at {name} {shown(there)}, the frames at {shown(here)}"
+                    f"the {kind} that is applied was taken at {name} {shown(there)}, the frames at {shown(here)}"
                 )
     return notes

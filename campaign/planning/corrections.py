@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from campaign.butler.records import Association, CalibrationRef, ExposureRecord, Selection, to_nsec
 from campaign.errors import ConfigurationError, SubmissionRefused
-from campaign.planning.inputs import listed
+from campaign.kinds import table
+from campaign.kinds.model import Correction
 from campaign.problems import suggest
+from campaign.wording import listed
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
-    from campaign.pipeline.model import PipelineTask
+    from campaign.kinds.task import PipelineTask
 
 Found = Mapping[tuple[int, int], CalibrationRef]
 #: Calibrations that come near and are told of, where none fits.
@@ -47,39 +49,6 @@ def _miss(link: Association, exposure: ExposureRecord) -> _Miss | None:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A calibration that frames are corrected by.
-
-    Parameters
-    ----------
-    switch : `str`
-        Field of the signature removal that asks for it; '' where frames in electron do.
-    setting : `str`
-        Its name among the kernel's settings.
-    needed : `bool`
-        Frames do not go without it; else it is left out where the inputs hold none.
-    connection : `str`
-        What the signature removal calls it, where that is not its own name.
-    """
-
-    switch: str
-    setting: str
-    needed: bool = False
-    connection: str = ""
-
-
-KINDS: Final[Mapping[str, Kind]] = {
-    "bias": Kind("doBias", "bias", needed=True),
-    "dark": Kind("doDark", "dark", needed=True),
-    "linearizer": Kind("doLinearize", "linearity"),
-    "crosstalk": Kind("doCrosstalk", "crosstalk"),
-    "defects": Kind("doDefect", "defects"),
-    "cti": Kind("doDeferredCharge", "deferred", connection="deferredChargeCalib"),
-    "ptc": Kind("", "ptc"),
-}
-
-
-@dataclass(frozen=True)
 class Corrections:
     """The calibrations of a step.
 
@@ -106,7 +75,7 @@ class Corrections:
     @property
     def settings(self) -> dict[str, bool]:
         """Settings of the kernel: it applies what was found, and nothing else."""
-        return {kind.setting: name in self.refs for name, kind in KINDS.items()}
+        return {kind.setting: name in self.refs for name, kind in table.corrections().items()}
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -201,7 +170,7 @@ class Finder:
             of a detector need different ones.
         """
         refs, absent, notes, instead = {}, [], [], {}
-        wanted = {name: kind for name, kind in KINDS.items() if self._asked(kind)}
+        wanted = {name: kind for name, kind in table.corrections().items() if self._asked(kind)}
         require_known(self._named, wanted, self._pipeline)
         for name, kind in wanted.items():
             found = self._search(name, kind, self._there)
@@ -216,10 +185,10 @@ class Finder:
             else:
                 absent.append(name)
         notes += self._left_out({name: wanted[name] for name in absent})
-        types = {name: self._type(name, KINDS[name]) for name in refs}
+        types = {name: self._type(name, table.corrections()[name]) for name in refs}
         return Corrections(refs, tuple(absent), tuple(notes), types, instead)
 
-    def _search(self, name: str, kind: Kind, there: Sequence[str]) -> Found:
+    def _search(self, name: str, kind: Correction, there: Sequence[str]) -> Found:
         selection = self._selection
         return self._repository.find_calibrations(
             self._type(name, kind), there, selection.exposures, selection.detectors
@@ -231,14 +200,14 @@ class Finder:
         runs = dict.fromkeys(found[pair].run if pair in found else "none" for pair in pairs)
         return " and ".join(runs)
 
-    def _asked(self, kind: Kind) -> bool:
+    def _asked(self, kind: Correction) -> bool:
         return bool(self._isr.config[kind.switch]) if kind.switch else self._unit == "electron"
 
-    def _type(self, name: str, kind: Kind) -> str:
+    def _type(self, name: str, kind: Correction) -> str:
         """The dataset type that the pipeline wants for it."""
         return self._isr.inputs[kind.connection or name]
 
-    def _left_out(self, kinds: Mapping[str, Kind]) -> list[str]:
+    def _left_out(self, kinds: Mapping[str, Correction]) -> list[str]:
         """Say of the kinds that there are none of, in one line, and of those that do not fit, in another."""
         fits = [
             name for name, kind in kinds.items() if self._repository.associations(self._type(name, kind), self._there)
@@ -254,7 +223,9 @@ class Finder:
             texts += [f"no {', '.join(names)} {where}: {'; '.join(left)}"] if names else []
         return texts
 
-    def _one_a_detector(self, name: str, kind: Kind, found: Found, there: Sequence[str]) -> dict[int, CalibrationRef]:
+    def _one_a_detector(
+        self, name: str, kind: Correction, found: Found, there: Sequence[str]
+    ) -> dict[int, CalibrationRef]:
         self._require_all(name, kind, found, there)
         return {d: self._only(name, d, [found[e.id, d] for e in self._selection.exposures]) for d in self._detectors}
 
@@ -262,7 +233,7 @@ class Finder:
     def _detectors(self) -> Sequence[int]:
         return self._selection.detectors
 
-    def _require_all(self, name: str, kind: Kind, found: Found, there: Sequence[str]) -> None:
+    def _require_all(self, name: str, kind: Correction, found: Found, there: Sequence[str]) -> None:
         lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for detector in self._detectors:
             exposures = tuple(e.id for e in self._selection.exposures if (e.id, detector) not in found)

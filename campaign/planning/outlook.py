@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from campaign.errors import ConfigurationError
 from campaign.frames.ingest import camera_of
+from campaign.kinds import table
 from campaign.planning.allocation import site_of, slots
 from campaign.planning.cost import by_geometry
 from campaign.planning.derived import is_derived
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from campaign.butler.repository import Repository
     from campaign.camera.model import Camera
     from campaign.planning.step import Step
-
-#: Kernels that read every raw.
-READERS = ("combine", "cti", "flat_measure", "isr")
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ def outlook(step: Step, repository: Repository) -> Outlook:
     counts = dict.fromkeys(camera.detector_ids("SCIENCE"), 0) if derived else _counts(step, repository, camera)
     pixels = raw_pixels(camera.plain(sorted(counts)))
     wanted = _works(step, counts, pixels)
-    seen = expected(step.home, camera.name, wanted)
-    cpu = sum(seen[label].cpu_s if label in seen else by_geometry(one) for label, one in wanted.items())
+    seen, kernels = expected(step.home, camera.name, wanted), {t.label: t.kernel for t in step.pipeline.tasks.values()}
+    cpu = sum(seen[label].cpu_s if label in seen else by_geometry(kernels[label], one) for label, one in wanted.items())
     walls = [seen[label].wall_s for label in wanted if label in seen]
     return Outlook(cpu, sum(walls) if len(walls) == len(wanted) else None)
 
@@ -75,10 +73,10 @@ def _works(step: Step, counts: Mapping[int, int], pixels: Mapping[int, int]) -> 
     many, found = slots(site, None), dict[str, Work]()
     for label, task in step.pipeline.tasks.items():
         if task.kind == "gang":
-            frames = [(d, n if task.kernel in READERS else 0) for d, n in counts.items()]
+            frames = [(d, n if table.tasks()[task.cls].raws else 0) for d, n in counts.items()]
             found[label] = work(pixels, frames, len(counts), many)
         elif task.kind == "serial":
             found[label] = work(pixels, [], 1, 1)
-        elif task.kernel == "isr" and task.config["doWrite"]:
+        elif task.config.get("doWrite"):
             found[label] = work(pixels, list(counts.items()), sum(counts.values()), 1)
     return found

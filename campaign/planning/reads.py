@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any, Final
 
+from campaign import plugins
+from campaign.kinds import table
+from campaign.kinds.model import Calibrations
 from campaign.pipeline import model as pipelines
 from campaign.pipeline import svg
-from campaign.pipeline.makers import product_of
+from campaign.pipeline.makers import kind_of, product_of, some
 from campaign.pipeline.model import Pipeline
-from campaign.planning.corrections import KINDS
 from templates import ROOT
 
 PIPELINES: Final = ROOT / "cp_pipe" / "pipelines"
@@ -51,19 +53,23 @@ class Difference:
 
 
 def reads(instrument: str, environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """What each product of an instrument's packaged pipelines is made from, nothing before what it needs.
+    """Give what each product of an instrument's pipelines is made from, nothing before what it needs.
+
+    Pipelines are the packaged ones, and those of other distributions.
 
     Raises
     ------
     ConfigurationError
         A pipeline cannot be read.
     """
-    names = {path.name for folder in (instrument, "any") for path in (PIPELINES / folder).glob("cp*.yaml")}
+    paths: dict[str, str] = {}
+    for folder in (PIPELINES, *(folder / "pipelines" for folder in plugins.folders())):
+        for one in (instrument, "any"):
+            for path in sorted((folder / one).glob("cp*.yaml")):
+                paths.setdefault(path.name, str(path))
     found: dict[str, tuple[str, ...]] = {}
-    for name in sorted(names):
-        own, shared = PIPELINES / instrument / name, PIPELINES / "any" / name
-        path = own if own.exists() else shared
-        pipeline = pipelines.load(str(path), instrument, environment, "")
+    for name in sorted(paths):
+        pipeline = pipelines.load(paths[name], instrument, environment, "")
         found[product_of(pipeline)] = tuple(_inputs(pipeline))
     for name in {n for needs in found.values() for n in needs} - found.keys():
         found[name] = ()
@@ -72,12 +78,13 @@ def reads(instrument: str, environment: Mapping[str, str]) -> dict[str, tuple[st
 
 def _inputs(pipeline: Pipeline) -> Iterator[str]:
     """Dataset types of the calibrations that its tasks ask for."""
-    for task in pipeline.tasks.values():
-        if task.kernel == "measure_defects":
-            yield task.inputs["inputExp"]
-        for name, kind in KINDS.items() if task.kernel == "isr" else ():
-            if task.config[kind.switch or "doApplyGains"]:
-                yield task.inputs[kind.connection or name]
+    made_of = kind_of(pipeline).made_of
+    if isinstance(made_of, Calibrations):
+        yield from (task.inputs[made_of.connection] for task in some(pipeline, made_of.kernel))
+    for isr in some(pipeline, "isr"):
+        for name, correction in table.corrections().items():
+            if isr.config[correction.switch or "doApplyGains"]:
+                yield isr.inputs[correction.connection or name]
 
 
 def differences(real: Mapping[str, tuple[str, ...]]) -> list[Difference]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from campaign.errors import CampaignError
 from campaign.journal.plan import load
-from campaign.planning.inputs import listed
+from campaign.wording import listed
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository

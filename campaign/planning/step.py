@@ -18,12 +18,13 @@ from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.frames.ingest import camera_of
 from campaign.home import Home, home_of
 from campaign.pipeline import model as pipelines
+from campaign.pipeline.makers import some
 from campaign.pipeline.model import Pipeline
-from campaign.planning.inputs import for_purpose, listed, without
+from campaign.planning.inputs import for_purpose, without
 from campaign.problems import suggest
 from campaign.template.resolve import StepConfig, resolve
 from campaign.template.selection import check_expression, instruments
-from campaign.wording import command, count
+from campaign.wording import command, count, listed
 
 if TYPE_CHECKING:
     from campaign.butler.records import Selection
@@ -175,7 +176,7 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
 
 def in_unit(camera: Camera, pipeline: Pipeline) -> Camera:
     """The camera with its frames in the unit that a pipeline wants: ADU where no gains are applied."""
-    gains = [task.config["doApplyGains"] for task in pipeline.tasks.values() if task.kernel == "isr"]
+    gains = [task.config["doApplyGains"] for task in some(pipeline, "isr")]
     return camera if all(gains) else camera.model_copy(update={"unit": "adu"})
 
 

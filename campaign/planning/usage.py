@@ -18,7 +18,8 @@ from campaign.journal.events import Event
 from campaign.lines import lacking
 
 if TYPE_CHECKING:
-    from campaign.journal.plan import Group, Plan
+    from campaign.jobs.file import JobTask
+    from campaign.journal.plan import Plan
 
 #: Lines of a label that count: the latest.
 LATEST: Final = 5
@@ -95,15 +96,15 @@ def work(pixels: Mapping[int, int], frames: Sequence[tuple[int, int]], tasks: in
 
 
 def works(plan: Plan) -> dict[str, Work]:
-    """What each label of a plan has to do."""
+    """Give what each label of a plan has to do."""
     pixels = raw_pixels(plan.camera)
-    return {group.label: _work(pixels, group) for group in plan.groups}
+    return {group.label: work_of(pixels, [task.job for task in group.tasks], group.ranks) for group in plan.groups}
 
 
-def _work(pixels: Mapping[int, int], group: Group) -> Work:
-    jobs = [t.job for t in group.tasks]
+def work_of(pixels: Mapping[int, int], jobs: Sequence[JobTask], ranks: int) -> Work:
+    """Add up what some tasks have to do; see `work`."""
     frames = [(j.detector, len(j.inputs.get("raw", ()))) for j in jobs if j.detector is not None]
-    return work(pixels, frames, len(group.tasks), group.ranks)
+    return work(pixels, frames, len(jobs), ranks)
 
 
 def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:

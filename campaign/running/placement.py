@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from campaign.journal.plan import Plan
+from campaign.journal.plan import Group
 from campaign.running.backend import Backend, Local, Resources
 from campaign.running.runner import Run, Runner
 
@@ -42,8 +43,8 @@ def run_at(site: Site | None, many: int) -> Run:
     return lambda plan, listener: Runner(plan, listener, backend).run()
 
 
-def probe(site: Site | None, plan: Plan) -> None:
-    """See that a site would take the jobs of a plan, before anything is claimed.
+def probe(site: Site | None, groups: Sequence[Group]) -> None:
+    """See that a site would take the jobs of a plan's groups, before anything is claimed.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def probe(site: Site | None, plan: Plan) -> None:
         Its scheduler does not answer, or does not take them.
     """
     jobs: list[tuple[int, Resources]] = []
-    for group in plan.groups:
+    for group in groups:
         job = group.ranks, group.resources
         if job not in jobs:
             jobs.append(job)

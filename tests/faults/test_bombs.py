@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from campaign.butler.records import ExposureRecord, Raw, Selection
+from campaign.kinds import bias
 from campaign.planning.inputs import problems
 from tests.faults.conftest import Operator
 
@@ -52,5 +53,5 @@ def test_item_32_more_quanta_than_any_step_has() -> None:
         *("LSSTCam", 1, "a", "bias", "", "", 20250101, 1, "none", "", 0.0, 0.0), "2025-01-01", "2025-01-01"
     )
     raw = Raw(1, 0, "/raw", "", 1)
-    found = problems(Selection((exposure,), (raw,) * 1_000_001), "bias", False)
+    found = problems(Selection((exposure,), (raw,) * 1_000_001), bias.KIND, False)
     assert found == ["the selection has 1000001 raws, a step can have 1000000"]
