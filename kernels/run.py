@@ -9,7 +9,6 @@ ends the whole job with that rank's error.  Exit codes: 0 done, 1 tasks failed
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -19,28 +18,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from kernels import table
 from kernels.errors import EXIT_CODES, JobError, KernelError
 from kernels.jobs.job import Job, load
 from kernels.jobs.ports import shut_inherited
 from kernels.killpoints import disarm
 
-#: Where each kernel lives; imported when it is asked for.
-KERNELS = {
-    "combine": "kernels.products.combine:execute",
-    "compare": "kernels.simulation.compare:execute",
-    "flat_measure": "kernels.products.normalise:measure",
-    "flat_normalise": "kernels.products.normalise:normalise",
-    "correct": "kernels.products.corrected:execute",
-    "cti": "kernels.products.ctifit:execute",
-    "defects": "kernels.products.defectfind:execute",
-    "headers": "kernels.products.headers:execute",
-    "levels": "kernels.products.levels:execute",
-    "mosaic": "kernels.products.mosaic:execute",
-    "pairs": "kernels.products.pairs:execute",
-    "sections": "kernels.products.sections:execute",
-    "simulate": "kernels.simulation.simulate:execute",
-    "truth_products": "kernels.simulation.truthproducts:execute",
-}
+#: Module of each kernel of this package.
+KERNELS = table.KERNELS
 FAILED_TASKS = 1
 #: Time that rank 0 has to report an error of all ranks, second.
 GRACE_S = 2.0
@@ -52,10 +37,7 @@ WORLD_VARIABLES = ("PMI_SIZE", "PMIX_SIZE", "OMPI_COMM_WORLD_SIZE")
 
 
 def _kernel(name: str) -> Callable[[Job, Any], int]:
-    if name not in KERNELS:
-        raise JobError(f"no kernel {name!r}; there are {', '.join(sorted(KERNELS))}")
-    module, function = KERNELS[name].split(":")
-    entry: Callable[[Job, Any], int] = getattr(importlib.import_module(module), function)
+    entry: Callable[[Job, Any], int] = table.find(name).execute
     if "numba" in sys.modules:
         _start_numba()
     return entry

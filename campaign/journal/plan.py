@@ -58,7 +58,7 @@ class Group:
     label : `str`
         The pipeline's.
     kernel : `str`
-        In `kernels.run.KERNELS`.
+        In `kernels.table`.
     kind : `str`
         ``gang``, ``serial`` or ``quantum``.
     ranks : `int`

@@ -50,7 +50,7 @@ class Job:
     version : `int`
         `VERSION`; another is refused.
     kernel : `str`
-        Name in `kernels.run.KERNELS`.
+        Name in `kernels.table`.
     run, attempt, site, token
         Identify the journal's events.
     ranks : `int`

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,16 @@ from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish_all
 from kernels.products import levels
+from kernels.products.bench import Bench
+from kernels.products.flatlevels import LIT, means_of, scales_of
 from kernels.products.header import product_cards
-from kernels.products.normalise import LIT, means_of, scales_of
 from kernels.products.reduce import FEW_INPUTS, Stacker, Statistics
+from kernels.statistics import clip, network
 from kernels.statistics.binning import binned
 from kernels.statistics.percentiles import percentiles
+from kernels.statistics.weighted import weighted_mean
+
+KERNEL: Final = "combine"
 
 F32 = NDArray[np.float32]
 
@@ -38,6 +43,8 @@ F32 = NDArray[np.float32]
 PIECE_BYTES = 16 << 20
 #: No file is taken to be packed tighter than this: it may be unpacked as it is read.
 TIGHTEST = 16
+#: Switches of `kernels.calibrations.config.IsrConfig` that run code of their own.
+EVERY_CORRECTION = ("bias", "dark", "crosstalk", "linearity", "deferred", "defects", "ptc", "parallel")
 
 
 @dataclass(frozen=True)
@@ -428,3 +435,20 @@ def _fill(image: F32, variance: F32, mask: NDArray[np.int32]) -> None:
 def execute(job: Job, comm: Any) -> int:
     """Combine every task's frames; return the number of tasks of this rank that failed."""
     return gang.execute(job, comm, Combine(job))
+
+
+def warm(bench: Bench) -> None:
+    """Combine a few pixels in every way: statistics of all sizes, corrections, cosmic rays."""
+    for n in (*network.SIZES, network.STRAIGHT + 1):
+        for statistic in clip.STATISTICS.keys() - {"WEIGHTED"}:
+            cube = network.workspace(n, 1)
+            cube[:n] = 1
+            width = cube.shape[1]
+            image, variance, count = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int16)
+            clip.collapse(cube, n, clip.Rule(statistic), image, variance, count)
+            weighted_mean(cube, n, np.ones(n), image, variance, count)
+    every = {"raw": bench.raws, **{role: [path] for role, path in bench.calibrations.items()}}
+    for cosmic in ({}, {"cosmic": {"grow": 2}}):
+        for isr in ({"serial": "meanclip"}, dict.fromkeys(EVERY_CORRECTION, True)):
+            bench.run(execute, every, "dark", type="dark", isr=isr, bins={"darkBin8": 8}, **cosmic)
+    bench.run(execute, {"raw": bench.raws[:3]}, "bias", type="bias", isr={})

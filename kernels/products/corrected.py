@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.header import corrections
+
+KERNEL: Final = "correct"
 
 
 class Correct(FrameKernel):

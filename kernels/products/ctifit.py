@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish
 from kernels.statistics.sample import clipped_mean
+
+KERNEL: Final = "cti"
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

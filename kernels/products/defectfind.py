@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.defectgrow import Growth, boxes, grow_columns, mask_edges, mask_rings
 from kernels.statistics.sample import clipped_mean
+
+KERNEL: Final = "defects"
 
 F32 = NDArray[np.float32]
 KINDS = ("bias", "dark", "flat")

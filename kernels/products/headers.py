@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, Final
 
 from kernels.errors import DataError
 from kernels.fits.blocks import BITPIX, Cards, Hdus, Stream, opening, packing, walk
@@ -21,6 +21,8 @@ from kernels.fits.raw import Frames
 from kernels.fits.tiles import Odd, described
 from kernels.jobs.job import Job
 from kernels.jobs.publish import PublishError, reason, sync
+
+KERNEL: Final = "headers"
 
 
 def _describe(number: int, cards: Cards, pixels: str | tuple[int, float] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import PublishError, reason, sync
 from kernels.statistics import shape
+
+KERNEL: Final = "levels"
 
 COLUMNS = (
     "exposure", "detector", "amplifier", "level", "noise", "saturated", "overscan",

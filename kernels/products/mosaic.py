@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from kernels.fits import product
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
+
+KERNEL: Final = "mosaic"
 
 
 def places(camera: Camera, detectors: Sequence[Detector], binning: int) -> tuple[tuple[int, int], list[Box]]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from kernels.isr.reader import Reader
 from kernels.jobs.job import Job, Task
 from kernels.jobs.scratch import Scratch
 from kernels.statistics.sample import clipped_mean
+
+KERNEL: Final = "pairs"
 
 #: Side of the central square of an amplifier that is used at most, pixel.
 SIDE = 512

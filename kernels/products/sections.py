@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import PublishError, reason
 from kernels.statistics.edges import Fit, fit, proposal
 from kernels.statistics.sample import clipped_mean
+
+KERNEL: Final = "sections"
 
 F32 = NDArray[np.float32]
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ from kernels.simulation import truthfile
 from kernels.simulation.agreement import Statistics, overall, problems
 from kernels.simulation.expected import F64, Expected, Inputs, Pixels, expected
 from kernels.statistics.sample import clipped_mean
+
+KERNEL: Final = "compare"
 
 
 @dataclass(frozen=True)

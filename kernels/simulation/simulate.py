@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import fitsio
 import numpy as np
@@ -48,6 +48,8 @@ from kernels.simulation.electronics import bend, couple, full_well
 from kernels.simulation.rates import Rates, Stream, generator
 from kernels.simulation.truth import F32, CosmicRays, Truth, cosmic_rays, jitter, lamp, make, oriented
 from kernels.simulation.truthfile import truth_bytes
+
+KERNEL: Final = "simulate"
 
 #: Over what length of the focal plane a light leak dies away, mm.
 LEAK_MM = 700.0

@@ -9,7 +9,7 @@ A job's ``config``: ``seed`` and ``rates`` of the simulation, ``permissions``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from kernels.jobs.publish import publish_all
 from kernels.simulation.electronics import full_well, in_unit
 from kernels.simulation.rates import Rates
 from kernels.simulation.truth import Truth, make
+
+KERNEL: Final = "truth_products"
 
 
 def write_crosstalk(path: str, camera: Camera, truth: Truth, rates: Rates, cards: Sequence[Card]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from campaign.camera import model as cameras
-from kernels import run
+from kernels import table
 from kernels.calibrations import defects, linearity, ptc
 from kernels.calibrations.crosstalk import Crosstalk, correct
 from kernels.calibrations.linearity import Linearizer
@@ -65,9 +65,8 @@ def products_job(folder: Path, camera: dict[str, Any], ranks: int = 1) -> dict[s
 
 
 def products(folder: Path, unit: str) -> Path:
-    assert run.KERNELS["truth_products"] == "kernels.simulation.truthproducts:execute"
     frozen = job.from_plain(products_job(folder, plain(unit)))
-    assert run._kernel(frozen.kernel)(frozen, None) == 0
+    assert table.find(frozen.kernel).execute(frozen, None) == 0
     return folder
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kernels.camera import geometry
 from kernels.errors import DataError
-from kernels.products.normalise import scales_of, solve
+from kernels.products.flat_normalise import solve
+from kernels.products.flatlevels import scales_of
 
 EXPOSURES = [11, 12, 13, 14, 15]
 Plain = dict[str, Any]

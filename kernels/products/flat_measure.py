@@ -1,29 +1,32 @@
-"""A flat's levels over the whole focal plane: measured by detector, normalised together."""
+"""A flat's levels, measured by detector: the clipped mean of every amplifier and of the detector, by exposure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.camera.geometry import Detector
 from kernels.errors import DataError
 from kernels.isr.framekernel import FrameKernel
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
 from kernels.products import levels
+from kernels.products.bench import Bench
+from kernels.products.flatlevels import LIT, write_json
 from kernels.statistics.sample import clipped_mean
 
-#: An amplifier with less than this part of what is usual on its detector is dead.
-LIT = 0.01
+KERNEL: Final = "flat_measure"
+
 #: More saturated pixels of an amplifier than hot pixels and cosmic rays could make.
 SATURATED = 0.005
+#: Exposures are measured again, on the pixels that are good in all of them, where these leave out more than this
+#: fraction of a detector, or of an amplifier: what fewer change is lost in the noise.
+MATTERS = 1e-4, 1e-3
+#: Less than this fraction of a detector says nothing of an exposure's level.
+ENOUGH = 0.05
 
 
 def _lit(clipped: Sequence[tuple[float, float, int]]) -> list[bool]:
@@ -32,21 +35,9 @@ def _lit(clipped: Sequence[tuple[float, float, int]]) -> list[bool]:
     return [not c[2] or brightest <= 0 or c[0] > LIT * brightest for c in clipped]
 
 
-#: Exposures are measured again, on the pixels that are good in all of them, where these leave out more than this
-#: fraction of a detector, or of an amplifier: what fewer change is lost in the noise.
-MATTERS = 1e-4, 1e-3
-#: Less than this fraction of a detector says nothing of an exposure's level.
-ENOUGH = 0.05
-
-
 def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """What `numpy.packbits` packed."""
     return np.unpackbits(bits, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
-
-
-def write_json(path: str, content: Any) -> None:
-    """Write a small product; floats keep all their bits."""
-    Path(path).write_text(json.dumps(content, separators=(",", ":")))
 
 
 class Measure(FrameKernel):
@@ -220,165 +211,11 @@ class Measure(FrameKernel):
         return {"look_at": [f"exposure {exposures[n]}: {what}{more}; --exclude {exposures[n]} leaves it out"]}
 
 
-def measure(job: Job, comm: Any) -> int:
+def execute(job: Job, comm: Any) -> int:
     """Measure every task's exposures; return the number of tasks of this rank that failed."""
     return gang.execute(job, comm, Measure(job))
 
 
-def solve(
-    mean: NDArray[np.float64], count: NDArray[np.float64], iterations: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Split levels into a factor an exposure and a factor a detector.
-
-    Alternating weighted means of ``log mean[detector, exposure]``, weights the
-    counts, the detectors' factors normalised to a weighted mean of 1 in each
-    iteration (the scheme of cp_pipe's flat normalisation).
-
-    Parameters
-    ----------
-    mean, count : `numpy.ndarray` [detector (or amplifier), exposure], float64
-
-    Returns
-    -------
-    exposure_scale : `numpy.ndarray` [exposure]
-        In the unit of ``mean``.
-    detector_scale : `numpy.ndarray` [detector]
-        Relative, of weighted mean 1; 1 for what was never measured.
-    """
-    log = np.log(np.where(count > 0, mean, 1))  # where nothing was measured the mean is no number, and weightless
-    by_detector = count.sum(axis=1)
-    of_detector = np.maximum(by_detector, 1)
-
-    def exposures(g: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(((log - g[:, np.newaxis]) * count).sum(axis=0) / count.sum(axis=0))
-
-    g = np.zeros(len(mean))
-    e = exposures(g)
-    for _ in range(iterations):
-        g = ((log - e) * count).sum(axis=1) / of_detector
-        e = exposures(g)
-        g -= np.log((np.exp(g) * by_detector).sum() / by_detector.sum())
-    return np.exp(exposures(g)), np.exp(np.where(by_detector > 0, g, 0))
-
-
-def _load(path: str) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(path, f"not readable as JSON: {error}") from error
-    assert isinstance(content, dict)
-    return content
-
-
-@dataclass(frozen=True)
-class Row:
-    """Levels and counts of a detector, or an amplifier, over all exposures; weightless where there is none."""
-
-    name: str
-    mean: NDArray[np.float64]
-    count: NDArray[np.float64]
-
-
-def _rows(table: dict[str, Any], level: str, exposures: Sequence[int]) -> list[Row]:
-    """A detector's row, or its amplifiers' rows, of the matrix that `solve` takes."""
-    at = [exposures.index(e) for e in table["exposures"]]
-    if level == "AMP":
-        names = [f"{table['detector']}:{a}" for a in table["amplifiers"]]
-        means, counts = np.array(table["mean"]).T, np.array(table["count"]).T
-    else:
-        names = [str(table["detector"])]
-        means, counts = np.array([table["detector_mean"]]), np.array([table["detector_count"]])
-    rows, usual = [], np.median(np.nan_to_num(means), axis=0)
-    for name, some_mean, some_count in zip(names, means, counts, strict=True):
-        mean, count = np.ones(len(exposures)), np.zeros(len(exposures))
-        lit = np.asarray(some_mean) > np.maximum(0, LIT * usual)  # a dead amplifier's logarithm is noise: it has no say
-        mean[at], count[at] = np.where(lit, some_mean, 1), np.where(lit, some_count, 0)
-        rows.append(Row(name, mean, count))
-    return rows
-
-
-class Normalise:
-    """The serial kernel of flatNormalise: all detectors' levels to one scale an exposure.
-
-    ``config``: ``level`` (DETECTOR | AMP), ``iterations``, ``permissions``; input ``flatMeasure`` of
-    every detector; output ``flatNormalization``.
-    """
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def weights(self, task: Task) -> Sequence[float]:
-        """One piece: the solution needs every detector."""
-        return [1.0]
-
-    def compute(self, task: Task, piece: int) -> dict[str, Any]:
-        """Solve for the scales."""
-        tables = [_load(self._job.files[key].path) for key in task.inputs["flatMeasure"]]
-        exposures, units = sorted({e for t in tables for e in t["exposures"]}), sorted({t["unit"] for t in tables})
-        if len(units) > 1:
-            raise DataError(self._job.files[task.inputs["flatMeasure"][0]].path, f"units are mixed: {units}")
-        level, iterations = self._job.config["level"], int(self._job.config["iterations"])
-        rows = [row for table in tables for row in _rows(table, level, exposures)]
-        scale, relative = solve(np.array([r.mean for r in rows]), np.array([r.count for r in rows]), iterations)
-        return {
-            "level": level,
-            "unit": units[0],
-            "exposures": exposures,
-            "exposure_scale": scale.tolist(),
-            "detector_scale": dict(zip([r.name for r in rows], relative.tolist(), strict=True)),
-        }
-
-    def finish(self, task: Task, results: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """Publish the scales."""
-        (scales,) = results
-        stamp = f"{self._job.run}.{self._job.attempt}"
-        output = publish(
-            task.outputs["flatNormalization"],
-            lambda p: write_json(p, scales),
-            stamp,
-            self._job.config["permissions"],
-        )
-        return {"flatNormalization": output}
-
-
-def normalise(job: Job, comm: Any) -> int:
-    """Normalise; return the number of failed tasks."""
-    return gang.execute(job, comm, Normalise(job))
-
-
-def means_of(path: str, exposures: Sequence[int]) -> NDArray[np.float64]:
-    """The clipped mean of each exposure of a detector [exposure], in the unit of the frames.
-
-    Raises
-    ------
-    DataError
-        An exposure was not measured.
-    """
-    table = _load(path)
-    means = dict(zip(table["exposures"], table["detector_mean"], strict=True))
-    missing = [e for e in exposures if e not in means]
-    if missing:
-        raise DataError(path, f"has no mean of exposure {missing[0]}")
-    return np.array([means[e] for e in exposures], np.float64)
-
-
-def scales_of(path: str, detector: Detector, exposures: Sequence[int]) -> NDArray[np.float64]:
-    """What each exposure of a detector is divided by.
-
-    Returns
-    -------
-    scales : `numpy.ndarray` [exposure, amplifier], float64
-        In the unit of the frames.
-
-    Raises
-    ------
-    DataError
-        An exposure was not normalised.
-    """
-    table = _load(path)
-    by_exposure = dict(zip(table["exposures"], table["exposure_scale"], strict=True))
-    missing = [e for e in exposures if e not in by_exposure]
-    if missing:
-        raise DataError(path, f"has no scale for exposure {missing[0]}")
-    one = np.array([by_exposure[e] for e in exposures])
-    return np.repeat(one[:, np.newaxis], len(detector.amplifiers), axis=1)
+def warm(bench: Bench) -> None:
+    """Measure a few pixels."""
+    bench.run(execute, {"raw": bench.raws}, "flatMeasure", isr={})
