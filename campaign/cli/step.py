@@ -271,11 +271,12 @@ def show_end(done: Any, as_json: bool) -> None:
     """
     from campaign import console
     from campaign.errors import Drained, TasksFailed
+    from campaign.kinds.table import judged
 
     plan = done.plan
     for note in done.notes:
         console.say(f"note: {note}")
-    if done.findings or (plan.kind and done.outcome.done):  # what was not read cannot be said to be well
+    if done.findings or (judged(plan.product) and done.outcome.done):  # what was not read cannot be said to be well
         _show_findings(done.findings, console.say if as_json else print)
     if not as_json:
         _show_submission(done)

@@ -14,7 +14,7 @@ from typing import Final
 from campaign import plugins
 from campaign.errors import ConfigurationError
 from campaign.kinds import bias, corrected, crosstalk, cti, dark, defects, flat, isr, linearizer, mosaic, ptc
-from campaign.kinds.model import Correction, CostModel, DatasetType, ProductKind
+from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.task import PipelineTask, TaskClass
 from campaign.problems import suggest
 
@@ -116,3 +116,9 @@ def made_by(task: PipelineTask) -> ProductKind:
 def of_dataset(name: str) -> ProductKind | None:
     """Give the kind of a dataset type; `None` for one that no kind has."""
     return next((kind for kind in kinds().values() if name in kind.datasets), None)
+
+
+def judged(dataset_type: str) -> bool:
+    """Whether levels of the frames of a product are compared with one another."""
+    kind = of_dataset(dataset_type)
+    return kind is not None and isinstance(kind.made_of, Frames) and kind.made_of.alike
