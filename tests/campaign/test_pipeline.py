@@ -149,7 +149,7 @@ def test_the_product_of_a_pipeline_and_its_frames(name: str, of: str, kind: str)
 
 def test_a_combine_of_no_kind_is_refused(tmp_path: Path) -> None:
     pipeline = load(make(tmp_path, f"tasks: {{a: {{class: {COMBINE}, config: {{calibrationType: drak}}}}}}\n"), "X", {})
-    with pytest.raises(ConfigurationError, match="'drak' is no product kind\n  -> did you mean dark"):
+    with pytest.raises(ConfigurationError, match="'drak' is no product kind\n  -> known: bias, dark, flat"):
         kind_of(pipeline)
 
 
