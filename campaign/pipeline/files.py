@@ -1,4 +1,4 @@
-"""Reading the files of a pipeline: what they import, name and configure, before anything is mapped."""
+"""Read the files of a pipeline with their imports, before anything is mapped."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _flat(section: Mapping[str, Entry], prefix: str = "") -> dict[str, Entry]:
 
 
 class Reader:
-    """Reads files; collects what is wrong."""
+    """Reads files and collects their problems."""
 
     def __init__(self, instrument: str, environment: Mapping[str, str]) -> None:
         self.instrument = instrument
@@ -61,7 +61,7 @@ class Reader:
         self.expander = Expander(self.variables, {}, {}, self.problems)
 
     def all_problems(self) -> list[Problem]:
-        """List what is wrong, unset variables included."""
+        """List the problems, unset variables included."""
         return self.problems + (self.variables.problems() if self.variables.unset else [])
 
     def find(self, location: Entry, beside: Path) -> Path | None:
@@ -83,7 +83,7 @@ class Reader:
         return None
 
     def read(self, path: Path, chain: tuple[Path, ...]) -> DraftPipeline:
-        """Read a file over what it imports."""
+        """Read a file; its own tasks are laid over those that it imports."""
         draft = DraftPipeline()
         try:
             tree = parse(read_text(path), path.name, self.problems)
@@ -169,7 +169,7 @@ class Reader:
         self._merge(label, Draft(cls, config), draft)
 
     def _merge(self, label: str, task: Draft, draft: DraftPipeline) -> None:
-        """Lay a task over the one of the same label; one of another class takes its place."""
+        """Lay a task over the one of the same label; a task of another class replaces it."""
         below = draft.tasks.get(label)
         same = below is not None and below.cls.value == task.cls.value
         draft.tasks[label] = Draft(task.cls, {**(below.config if below and same else {}), **task.config})

@@ -23,12 +23,12 @@ _OPTIONS = "extraQgraphOptions"
 
 
 class PipelineErrors(Problems):
-    """Everything that is wrong with a pipeline and what it imports."""
+    """All problems of a pipeline and of its imports."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A pipeline, resolved.
+    """A resolved pipeline.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Pipeline:
     subsets : `dict` [`str`, `tuple` [`str`]]
         Labels by name.
     warnings : `tuple` [`str`]
-        What was left out.
+        Parts that were ignored.
     """
 
     path: str
@@ -53,14 +53,13 @@ class Pipeline:
 
 
 def load(path: str, instrument: str, environment: Mapping[str, str], options: str = "") -> Pipeline:
-    """Read a pipeline and all that it imports.
+    """Read a pipeline and its imports.
 
     Parameters
     ----------
     path : `str`
-        The file, with ``#label,...`` or ``#subset`` where only a part of it is
-        wanted.  Where ``.../<instrument>/X.yaml`` does not exist,
-        ``.../any/X.yaml`` serves.
+        The file; ``#label,...`` or ``#subset`` selects a part of it.  In place of
+        an absent ``.../<instrument>/X.yaml`` serves ``.../any/X.yaml``.
     instrument : `str`
         The Butler's instrument name.
     environment : `~collections.abc.Mapping` [`str`, `str`]
@@ -71,7 +70,7 @@ def load(path: str, instrument: str, environment: Mapping[str, str], options: st
     Raises
     ------
     PipelineErrors
-        With every problem that was found.
+        With all problems.
     """
     reader = Reader(instrument, environment)
     location, _, wanted = path.partition("#")
@@ -127,7 +126,7 @@ def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
 
 
 def _keep(draft: DraftPipeline, wanted: set[str]) -> list[Problem]:
-    """Leave out every task that was not asked for."""
+    """Drop every task that was not asked for."""
     known = [*draft.tasks, *draft.subsets]
     problems = [Problem(f"#{name}: there is no such task", "", suggest(name, known)) for name in wanted - set(known)]
     labels = wanted.union(*(draft.subsets.get(name, ()) for name in wanted))
@@ -136,7 +135,7 @@ def _keep(draft: DraftPipeline, wanted: set[str]) -> list[Problem]:
 
 
 def _task(label: str, draft: Draft, parameters: Mapping[str, Entry]) -> PipelineTask | list[Problem]:
-    """Map a task to its kernel; what is wrong with it where anything is."""
+    """Map a task to its kernel, or list its problems."""
     cls = str(draft.cls.value)
     mapped = table.tasks()
     known = mapped.get(cls)

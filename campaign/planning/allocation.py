@@ -1,4 +1,4 @@
-"""Where a step runs, and what its jobs ask a site's scheduler for."""
+"""Decide where a step runs, and what its jobs request from a site's scheduler."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from campaign.planning.step import Step
     from campaign.sites.model import Site
 
-#: Where a template says nothing: memory of a rank, MiB, and time of a job, minute.
+#: Memory of a rank, MiB, and time of a job, minute, where a template sets none.
 MEMORY_MIB, MINUTES = 2048, 60
-#: What is asked for at least where it goes by what was seen; and how much more time than that.
+#: Least request where earlier runs decide it, and the factor on their time.
 LEAST_MIB, LEAST_MINUTES, WALL_MARGIN = 256, 10, 3.0
 
 
 def site_of(step: Step) -> tuple[Site | None, list[str]]:
-    """The site that a step runs at, `None` for this machine, and what the operator should know of it.
+    """Give the site that a step runs at, `None` for this machine, and notes for the operator.
 
     A template may come from elsewhere and name a site of another system; the
     command line may not.
@@ -35,7 +35,7 @@ def site_of(step: Step) -> tuple[Site | None, list[str]]:
     Raises
     ------
     UsageError
-        The command line names a site that there is not.
+        The command line names an unknown site.
     """
     name = step.config.find("computeSite")
     if not name:
@@ -49,12 +49,12 @@ def site_of(step: Step) -> tuple[Site | None, list[str]]:
 
 
 def require_release(site: Site, override: bool) -> list[str]:
-    """See that a site has this release; say so where a difference is overridden.
+    """Refuse a site of another release; give notes where that is overridden.
 
     Raises
     ------
     SubmissionRefused
-        It has another.
+        The releases differ.
     """
     from campaign.sites.model import check_release
 
@@ -62,31 +62,31 @@ def require_release(site: Site, override: bool) -> list[str]:
 
 
 def slots(site: Site | None, asked: int | None) -> int:
-    """Processes that a run may keep busy at a site, workers of quanta among them.
+    """Give the number of processes that a run may keep busy at a site, workers of quanta included.
 
     Parameters
     ----------
     asked : `int` or `None`
-        ``--ranks``; without it the site's file says, else the size of its nodes, else this machine.
+        ``--ranks``; else the site file's ranks, else the cores of its nodes, else those of this machine.
     """
     scheduler = site.scheduler if site else None
     return asked or (scheduler and (scheduler.ranks or scheduler.node_cores)) or cores()
 
 
 def gang_ranks(site: Site | None, asked: int | None, tasks: int) -> int:
-    """MPI ranks of a gang: at a site with a scheduler, where nobody asked for more, no more than it has tasks."""
+    """Give the MPI ranks of a gang; a scheduler is asked for at most one a task, unless ``asked`` says otherwise."""
     many = slots(site, asked)
     return many if asked or site is None or site.scheduler is None else min(many, tasks)
 
 
 def available_mib() -> int:
-    """Memory of this machine that nobody uses, MiB."""
+    """Give the free memory of this machine, MiB."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
     return int(lines["MemAvailable"].split()[0]) >> 10
 
 
 def at_site(groups: Sequence[Group], site: Site | None, asked: int | None) -> list[Group]:
-    """Give the groups with gangs as large as a site has them."""
+    """Give the groups with their gangs sized for a site."""
     return [
         replace(group, ranks=gang_ranks(site, asked, len(group.tasks))) if group.kind == "gang" else group
         for group in groups
@@ -144,7 +144,7 @@ def sized(
 
 
 def _ranks(site: Site | None, asked: int | None, tasks: int, seen: Expected | None) -> int:
-    """Ranks of a gang; on this machine no more than there is memory for, by earlier runs."""
+    """Give the ranks of a gang; on this machine as many as its memory holds, by earlier runs."""
     many = gang_ranks(site, asked, tasks)
     if asked or (site and site.scheduler) or seen is None:
         return many
@@ -152,7 +152,7 @@ def _ranks(site: Site | None, asked: int | None, tasks: int, seen: Expected | No
 
 
 def resources(config: StepConfig, cost: Cost) -> dict[str, int]:
-    """What a group's jobs ask for: as the template says, else by what earlier runs took, else by the estimate.
+    """Decide the request of a group's jobs: by the template, else by earlier runs, else by the estimate.
 
     Raises
     ------
@@ -176,12 +176,12 @@ def resources(config: StepConfig, cost: Cost) -> dict[str, int]:
 
 
 def policy(config: StepConfig, label: str) -> dict[str, Any]:
-    """What is tried again of a group, as the template says.
+    """Give the retry policy of a label from the template.
 
     Raises
     ------
     ConfigurationError
-        ``retryUnlessExit`` is no exit code, and no list of them.
+        ``retryUnlessExit`` is neither an exit code nor a list of them.
     """
     said = {key: config.resource(label, key) for key in ("numberOfRetries", "memoryMultiplier", "memoryLimit")}
     unless = config.resource(label, "retryUnlessExit")

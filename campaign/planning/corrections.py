@@ -1,4 +1,4 @@
-"""What corrects the frames: of the calibrations that a pipeline asks for, what find-first gives, or a person names."""
+"""Choose the calibrations that correct the frames: by find-first, or as the operator names them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from campaign.kinds.task import PipelineTask
 
 Found = Mapping[tuple[int, int], CalibrationRef]
-#: Calibrations that come near and are told of, where none fits.
+#: Near misses that a message names, where no calibration fits.
 NEAREST: Final = 3
 
 
 @dataclass(frozen=True)
 class _Miss:
-    """A calibration that an exposure just misses: by how many days, and the criterion in words."""
+    """A near miss: by how many days, and the reason in words."""
 
     days: float
     text: str
 
 
 def _miss(link: Association, exposure: ExposureRecord) -> _Miss | None:
-    """What keeps a calibration of the right detector from an exposure."""
+    """Say why a calibration of the right detector does not fit an exposure."""
     at = to_nsec(exposure.begin)
     what = f"{link.run} in {link.collection}"
     taken = f"exposure {exposure.id} began at {exposure.begin}"
@@ -55,15 +55,15 @@ class Corrections:
     Parameters
     ----------
     refs : `dict` [`str`, `dict` [`int`, `CalibrationRef`]]
-        By kind and detector: what is applied.
+        Applied calibrations, by kind and detector.
     absent : `tuple` [`str`]
-        Kinds that were asked for and are left out.
+        Kinds that the pipeline asks for and the inputs lack.
     notes : `tuple` [`str`]
-        That they are.
+        For the operator.
     types : `dict` [`str`, `str`]
         By kind, the dataset type.
     instead : `dict` [`str`, `dict` [`int`, `str`]]
-        By kind that a person has named, and detector, the RUN that find-first would give.
+        By kind that the operator named, and detector, the RUN that find-first would give.
     """
 
     refs: Mapping[str, Mapping[int, CalibrationRef]]
@@ -74,20 +74,20 @@ class Corrections:
 
     @property
     def settings(self) -> dict[str, bool]:
-        """Settings of the kernel: it applies what was found, and nothing else."""
+        """Settings of the kernel, which applies what was found and nothing else."""
         return {kind.setting: name in self.refs for name, kind in table.corrections().items()}
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
-        """Entries of the file table, by dataset id."""
+        """Entries of the file table, by dataset ID."""
         return {ref.dataset_id: {"path": ref.path} for refs in self.refs.values() for ref in refs.values()}
 
     def inputs(self, detector: int) -> dict[str, list[str]]:
-        """Keys of the file table that a detector's tasks read, by role."""
+        """Give the keys of the file table that a detector's tasks read, by role."""
         return {kind: [refs[detector].dataset_id] for kind, refs in self.refs.items()}
 
     def summary(self) -> list[dict[str, Any]]:
-        """What is applied, for a person: a row a certification, with its detectors."""
+        """Give the applied calibrations as rows, one a certification, with its detectors."""
         rows: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
         for kind, refs in self.refs.items():
             for detector, ref in refs.items():
@@ -99,7 +99,7 @@ class Corrections:
         ]
 
     def cards(self, detector: int | None) -> dict[str, str]:
-        """Provenance: which calibrations, from where, valid when; and which there were none of."""
+        """Give the provenance cards: each calibration's ID, RUN, collection and validity; ``none`` for absent kinds."""
         cards: dict[str, str] = {}
         for kind, refs in self.refs.items():
             if detector is not None:
@@ -113,12 +113,12 @@ class Corrections:
 
 
 def require_known(named: Mapping[str, str], wanted: Collection[str], pipeline: str) -> None:
-    """Refuse a calibration that is named though nothing asks for it.
+    """Refuse a calibration that the operator names and the pipeline does not ask for.
 
     Raises
     ------
     ConfigurationError
-        With what is asked for.
+        With the kinds that the pipeline asks for.
     """
     for name in named.keys() - set(wanted):
         do = suggest(name, wanted) if wanted else "leave --calibration out"
@@ -139,7 +139,7 @@ class Finder:
     unit : `str`
         Of the camera's frames; ``electron`` asks for gains.
     named : `dict` [`str`, `str`]
-        By kind, the collection that it is to come from, whatever the inputs have.
+        By kind, the collection that replaces find-first.
     """
 
     def __init__(
@@ -158,16 +158,15 @@ class Finder:
         self._there = [name for name in inputs if repository.collection_type(name) is not None]
 
     def find(self) -> Corrections:
-        """Find them all.
+        """Find all calibrations.
 
         Raises
         ------
         ConfigurationError
-            One is named that is not asked for, or a collection that is not there.
+            The operator names a kind that nothing asks for, or an unknown collection.
         SubmissionRefused
-            One is missing that frames do not go without, or that other
-            frames have; one cannot be applied by this version; the exposures
-            of a detector need different ones.
+            A required calibration is missing, or one that other frames have;
+            exposures of one detector need different ones.
         """
         refs, absent, notes, instead = {}, [], [], {}
         wanted = {name: kind for name, kind in table.corrections().items() if self._asked(kind)}
@@ -195,7 +194,7 @@ class Finder:
         )
 
     def _usual(self, found: Found, detector: int) -> str:
-        """The RUN that find-first gives for a detector, for a person."""
+        """Name the RUN that find-first gives for a detector."""
         pairs = [(e.id, detector) for e in self._selection.exposures]
         runs = dict.fromkeys(found[pair].run if pair in found else "none" for pair in pairs)
         return " and ".join(runs)
@@ -204,11 +203,11 @@ class Finder:
         return bool(self._isr.config[kind.switch]) if kind.switch else self._unit == "electron"
 
     def _type(self, name: str, kind: Correction) -> str:
-        """The dataset type that the pipeline wants for it."""
+        """Give the dataset type that the pipeline reads."""
         return self._isr.inputs[kind.connection or name]
 
     def _left_out(self, kinds: Mapping[str, Correction]) -> list[str]:
-        """Say of the kinds that there are none of, in one line, and of those that do not fit, in another."""
+        """Note the kinds that the inputs lack, and those that do not fit, in a line each."""
         fits = [
             name for name, kind in kinds.items() if self._repository.associations(self._type(name, kind), self._there)
         ]
@@ -255,7 +254,7 @@ class Finder:
         )
 
     def _nearest(self, dataset_type: str, pairs: Sequence[tuple[int, int]], there: Sequence[str]) -> list[str]:
-        """Say of the calibrations that come nearest to some (exposure, detector) what keeps them from being taken."""
+        """Say why the calibrations nearest to some (exposure, detector) do not fit."""
         links, detectors = self._repository.associations(dataset_type, there), {d for _, d in pairs}
         own = [link for link in links if link.data_id.get("detector") in detectors]
         if not own:

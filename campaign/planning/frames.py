@@ -65,7 +65,7 @@ class RawFrames:
 
     @property
     def applied(self) -> Sequence[str]:
-        """See `campaign.planning.source.Source`; so are the others."""
+        """Kinds of the calibrations that are applied."""
         return list(self.corrections.refs)
 
     @cached_property

@@ -21,11 +21,13 @@ from campaign.pipeline.makers import kind_of, maker, only, product_of, some
 from campaign.planning.allocation import site_of, sized
 from campaign.planning.derived import MadeCalibrations
 from campaign.planning.frames import RawFrames
-from campaign.planning.source import Source
 from campaign.planning.step import Options, Step
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
+
+#: What a plan is made from.
+Source = RawFrames | MadeCalibrations
 
 
 def run_id() -> str:

@@ -1,4 +1,4 @@
-"""What a selection must be to become a product: right type, one filter, enough frames, nothing missing."""
+"""Check a selection: right type, one filter, enough frames, nothing missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.kinds.model import Frames, ProductKind
 from campaign.wording import listed
 
-#: Raws that a step can have at most: more are a mistake, or more than one step.
+#: Raws of a step, at most; more are a mistake, or several steps.
 MOST = 1_000_000
 MEND = "mend the selection, or leave frames out with --exclude ID"
 
@@ -24,7 +24,7 @@ def without(selection: Selection, excluded: Collection[int]) -> Selection:
     Raises
     ------
     ConfigurationError
-        One of them was not selected anyhow.
+        One of them is not in the selection.
     """
     strangers = sorted(set(excluded) - {e.id for e in selection.exposures})
     if strangers:
@@ -40,17 +40,17 @@ def without(selection: Selection, excluded: Collection[int]) -> Selection:
     )
 
 
-#: A condition that names detectors, or asks for a purpose; one that only leaves some out does not match.
+#: A condition that names detectors or a purpose; a condition that only excludes some does not match.
 _NAMED = re.compile(r"(?<![\w.])detector(?:\.\w+)?\s*(?:=|in\b|[<>])", re.IGNORECASE)
 
 
 def names_detectors(query: str) -> bool:
-    """Whether an expression itself says which detectors are in."""
+    """Tell whether an expression itself chooses detectors."""
     return _NAMED.search(re.sub(r"'[^']*'", "''", query)) is not None
 
 
 def absent(selection: Selection, camera: Camera, query: str) -> list[str]:
-    """Science detectors of which no raw at all is selected, though nothing leaves them out."""
+    """List science detectors without any selected raw, where the expression excludes none."""
     if "detector" in query:
         return []
     return [camera.by_id[d].name for d in camera.detector_ids("SCIENCE") if d not in selection.detectors]
@@ -63,7 +63,7 @@ def for_purpose(selection: Selection, camera: Camera, query: str) -> Selection:
 
 
 def purposed(detectors: Set[int], camera: Camera, query: str) -> Set[int]:
-    """Of detectors that were found the science ones, unless the expression itself names others."""
+    """Keep the science ones of the detectors found, unless the expression itself names others."""
     return detectors if names_detectors(query) else detectors & set(camera.detector_ids("SCIENCE"))
 
 
@@ -92,7 +92,7 @@ def _unreachable(raws: Sequence[Raw]) -> str | None:
 
 
 def unreadable(paths: Iterable[str]) -> list[str]:
-    """Those of some files that are there and that we may not read."""
+    """List the files that this user may not read."""
     return [path for path in paths if not os.access(path, os.R_OK, effective_ids=True)]
 
 
@@ -111,7 +111,7 @@ def problems(selection: Selection, kind: ProductKind, allow_missing: bool) -> li
     kind : `ProductKind`
         The product; only one that is made of frames has problems.
     allow_missing : `bool`
-        Combine what there is of a detector that lacks some exposures.
+        Combine a detector that lacks some exposures.
     """
     exposures, wanted = selection.exposures, kind.made_of
     if not isinstance(wanted, Frames):
@@ -142,7 +142,7 @@ def require(selection: Selection, kind: ProductKind, allow_missing: bool, where:
     Parameters
     ----------
     where : `str`
-        Where the selection stands, for the message; see `problems` for the others.
+        Place of the selection, for the message; other parameters are those of `problems`.
 
     Raises
     ------

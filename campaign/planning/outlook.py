@@ -1,4 +1,4 @@
-"""What a step will take, before what it needs is made: its frames are counted, and that is all."""
+"""Estimate a step whose inputs are not made yet: its raw frames are counted."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a step will take.
+    """An estimate of a step.
 
     Parameters
     ----------
     cpu_seconds : `float`
     wall_seconds : `float` or `None`
-        Only where all of it was seen before.
+        `None` unless every label has run before.
     """
 
     cpu_seconds: float
@@ -38,7 +38,7 @@ class Outlook:
 
 
 def outlook(step: Step, repository: Repository) -> Outlook:
-    """Estimate a step by what was seen of its labels, and by the camera's geometry where nothing was.
+    """Estimate a step by earlier runs of its labels, else by the camera's geometry.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def outlook(step: Step, repository: Repository) -> Outlook:
 
 
 def _counts(step: Step, repository: Repository, camera: Camera) -> dict[int, int]:
-    """Raws of each detector."""
+    """Count the raws of each detector."""
     query = step.config.data_query
     there = [name for name in step.config.in_collections if repository.collection_type(name)]
     found = repository.count_raws(there, query)
@@ -68,7 +68,7 @@ def _counts(step: Step, repository: Repository, camera: Camera) -> dict[int, int
 
 
 def _works(step: Step, counts: Mapping[int, int], pixels: Mapping[int, int]) -> dict[str, Work]:
-    """What is a job of its own, by label."""
+    """Give the work of every label that runs as jobs of its own."""
     site, _ = site_of(step)
     many, found = slots(site, None), dict[str, Work]()
     for label, task in step.pipeline.tasks.items():
