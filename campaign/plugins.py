@@ -56,6 +56,11 @@ def broken(entry: EntryPoint, why: str) -> ConfigurationError:
     )
 
 
+def version_of(group: str, name: str) -> dict[str, str]:
+    """Give the distribution that declares an entry point, with its version; empty for a packaged one."""
+    return {entry.dist.name: entry.dist.version for entry in entries(group) if entry.name == name and entry.dist}
+
+
 def folders() -> list[Path]:
     """List the folders of packages that bring product kinds; their templates and pipelines lie there.
 

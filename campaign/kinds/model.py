@@ -165,3 +165,8 @@ class ProductKind:
     costs: Mapping[str, CostModel] = field(default_factory=dict)
     unit: str = "{unit}"
     picture: Picture = ""
+
+    def __post_init__(self) -> None:
+        parts = self.maker, self.output, self.made_of, self.groups
+        if any(parts) and not all(parts):
+            raise ValueError(f"{self.name}: maker, output, made_of and groups are given together, or none of them")

@@ -39,6 +39,8 @@ def kinds() -> Mapping[str, ProductKind]:
     found = {kind.name: kind for kind in PACKAGED}
     for entry in plugins.entries(plugins.KINDS):
         kind = plugins.load(entry, ProductKind)
+        if kind.name != entry.name:
+            raise plugins.broken(entry, f"its kind is named {kind.name}")
         for what, taken in _taken(kind, found):
             raise plugins.broken(entry, f"{what} is the kind {taken}'s")
         found[kind.name] = kind
@@ -107,10 +109,10 @@ def made_by(task: PipelineTask) -> ProductKind:
     for kind in able:
         if kind.config.items() <= task.config.items():
             return kind
-    (name,) = able[0].config
-    known = [str(kind.config[name]) for kind in able]
-    said = str(task.config[name])
-    raise ConfigurationError(f"{task.label}: {name} {said!r} is no product kind", do=suggest(said, known))
+    said = {name: task.config.get(name) for kind in able for name in kind.config}
+    what = ", ".join(f"{name} {value!r}" for name, value in said.items())
+    do = suggest(" ".join(map(str, said.values())), [kind.name for kind in able])
+    raise ConfigurationError(f"{task.label}: {what} is no product kind", do=do)
 
 
 def of_dataset(name: str) -> ProductKind | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from campaign import plugins
 from campaign.camera.model import Camera
 from campaign.errors import ConfigurationError
 from campaign.home import versions
@@ -81,7 +82,8 @@ class Freezer:
         self.scale = source.camera.scale
         self.permissions: Mapping[str, Any] = dict(step.permissions)
         self._cards: dict[int | None, dict[str, Any]] = {}
-        self._versions = {f"VERSION_{name.upper()}": version for name, version in versions().items()}
+        made_by = versions() | plugins.version_of(plugins.KINDS, kind.name)
+        self._versions = {f"VERSION_{name.upper()}": version for name, version in made_by.items()}
 
     # For the kind
 

@@ -192,7 +192,9 @@ def test_a_kind_of_another_distribution_runs_from_submit_to_staleness(observator
     assert len(made) == 2
     for path in made:
         assert abs(np.nanmedian(fitsio.read(str(path), ext="IMAGE")) - 1) < 0.01
-    assert fitsio.read_header(str(made[0]))["CALIB_BIAS_RUN"].startswith("LSSTComCam/calib/DM-00000/demo/biasGen")
+    header = fitsio.read_header(str(made[0]))
+    assert header["CALIB_BIAS_RUN"].startswith("LSSTComCam/calib/DM-00000/demo/biasGen")
+    assert header["VERSION_SKY-MEDIAN"] == "1.0"
 
     report = json.loads(observatory.run("certify", "bps_skyMedian", "--json"))["certified"]
     assert report["target"] == "LSSTComCam/calib/DM-00000/demo/skyMedian.20241208a"
@@ -218,7 +220,8 @@ def test_a_kind_that_cannot_be_used_is_told_by_name(observatory: Observatory) ->
     for wrong, why in (
         ("from campaign.kinds import nothing\n", "ImportError: cannot import name 'nothing'"),
         ("KIND = 1\n", "sky_median.kind:KIND is no ProductKind"),
-        (text.replace('"skyMedian",\n', '"bias",\n', 1), "the name bias is the kind bias's"),
+        (text.replace('"skyMedian",\n', '"bias",\n', 1), "its kind is named bias"),
+        (text.replace('{"skyMedian": ', '{"bias": '), "the dataset type bias is the kind bias's"),
     ):
         observatory.module.write_text(wrong)
         said = observatory.run("reads", code=3)
