@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
+
+#: Items of a list that a message names.
+SHOWN = 8
 
 
 def command(*words: object) -> str:
@@ -25,3 +29,10 @@ def count(number: int, singular: str, plural: str = "") -> str:
         Where it is not made by an s.
     """
     return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def listed(items: Iterable[object]) -> str:
+    """Write a few of many: ``1, 2, 3 and 7 more``."""
+    words = [str(item) for item in items]
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return ", ".join(words[:SHOWN]) + more

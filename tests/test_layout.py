@@ -46,7 +46,7 @@ PLACES = {
 # but for those on top.
 ROOMS = {
     "campaign": (
-        "jobs", "schedulers", "camera", "template", "journal", "butler", "kinds", "pipeline", "quality", "frames",
+        "jobs", "schedulers", "camera", "template", "journal", "kinds", "butler", "pipeline", "quality", "frames",
         "sites", "planning", "running", "federation", "certification", "runs", "simulation", "campaigns", "upkeep",
         "cli",
     ),

@@ -23,10 +23,10 @@ from lsst.daf.butler.dimensions import DimensionDataAttacher
 from lsst.resources import ResourcePath
 
 from campaign.butler.errors import similar
-from campaign.butler.records import DATASET_TYPES
 from campaign.console import say
 from campaign.errors import ConfigurationError
 from campaign.journal.locks import alone
+from campaign.kinds import table
 
 #: In a repository's folder: who decides on it.
 LOCK = "campaign.lock"
@@ -104,9 +104,10 @@ class Base:
         """Take a dataset type as it is registered, else as our table has it."""
         if self._registered(name):
             return self._butler.get_dataset_type(name)
-        if name not in DATASET_TYPES:
-            raise ConfigurationError(f"unknown dataset type {name!r}: {similar(name, DATASET_TYPES)}", where=self.root)
-        kind = DATASET_TYPES[name]
+        known = table.dataset_types()
+        if name not in known:
+            raise ConfigurationError(f"unknown dataset type {name!r}: {similar(name, known)}", where=self.root)
+        kind = known[name]
         universe = self._butler.dimensions
         return DatasetType(name, kind.dimensions, kind.storage_class, universe=universe, isCalibration=kind.calibration)
 

@@ -25,14 +25,12 @@ from lsst.daf.butler.registry import (
 )
 from lsst.daf.butler.registry.interfaces import SchemaAlreadyDefinedError
 
-from campaign.butler.records import DATASET_TYPES
 from campaign.errors import AGAIN, CampaignError, ConfigurationError, TransientError
+from campaign.kinds import table
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Parts of the names of collections that say what they hold.
-_NAMED = re.compile(rf"({'|'.join((*DATASET_TYPES, 'defect'))})(?:Gen)?(?:-(\w+))?(?:\..*)?")
 #: Of a database that lacks tables.
 NOT_WHOLE = "the repository's database is not whole"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -45,12 +43,17 @@ UPDATE = "install a release of lsst-daf-butler that reads it, or bring a copy up
 COMPARE = "compare butler.yaml with another repository's, or bring it and the database back from a backup"
 
 
+@functools.cache
+def _named() -> re.Pattern[str]:
+    """Match parts of the names of collections that say what they hold."""
+    return re.compile(rf"({'|'.join((*table.dataset_types(), 'defect'))})(?:Gen)?(?:-(\w+))?(?:\..*)?")
+
+
 def _kind(name: str) -> tuple[str, str] | None:
     """The kind and band that a collection of calibrations is named for, as ``.../flatGen-r.20250207a`` is."""
     parts = name.split("/")
-    found = (
-        next((match for part in reversed(parts) if (match := _NAMED.fullmatch(part))), None) if len(parts) > 1 else None
-    )
+    matches = (_named().fullmatch(part) for part in reversed(parts if len(parts) > 1 else []))
+    found = next((match for match in matches if match), None)
     return (found[1], found[2] or "") if found else None
 
 

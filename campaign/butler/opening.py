@@ -14,11 +14,13 @@ from lsst.resources import ResourcePath
 
 import templates
 from campaign.butler.errors import denied, opening, other
-from campaign.butler.records import DATASET_TYPES
 from campaign.butler.wait import patiently
 from campaign.errors import ConfigurationError
+from campaign.kinds import table
 
 SEED = templates.ROOT / "repository.yaml"
+#: Formatter of a dataset that is a `dict`; the Butler's own would be YAML.
+JSON = "lsst.daf.butler.formatters.json.JsonFormatter"
 SQLITE = "sqlite:///"
 #: What raws and products are recorded by: universes before version 6 have no day_obs and no group.
 DIMENSIONS = {"instrument", "detector", "physical_filter", "day_obs", "group", "exposure"}
@@ -55,9 +57,12 @@ def _overlay(config: ButlerConfig) -> None:
     """
     seed = Config(str(SEED))
     config.merge(seed)
+    for name, kind in table.dataset_types().items():
+        if kind.storage_class == "StructuredDataDict":
+            config["datastore", "formatters", name] = JSON
     if importlib.util.find_spec("lsst.obs") is None:
         ours = seed["datastore", "formatters"]
-        for name, kind in DATASET_TYPES.items():
+        for name, kind in table.dataset_types().items():
             if kind.storage_class in ours:
                 config["datastore", "formatters", name] = ours[kind.storage_class]
 

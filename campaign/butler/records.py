@@ -1,4 +1,4 @@
-"""What the Butler layer hands out and takes: plain values, and the table of dataset types."""
+"""Plain values that the Butler layer hands out and takes."""
 
 from __future__ import annotations
 
@@ -10,50 +10,6 @@ from typing import Any
 
 EPOCH = datetime(1970, 1, 1)
 FIRST, LAST = "1970-01-01T00:00:00", "2100-01-01T00:00:00"  # what the Butler's timespans can hold
-
-
-@dataclass(frozen=True)
-class DatasetKind:
-    """A dataset type as this project registers it where there is none of that name."""
-
-    dimensions: tuple[str, ...]
-    storage_class: str
-    calibration: bool = False
-
-
-_CALIBRATIONS: Mapping[str, tuple[str, ...]] = {
-    "bias": ("instrument", "detector"),
-    "dark": ("instrument", "detector"),
-    "flat": ("instrument", "physical_filter", "detector"),
-}
-
-#: Calibrations before there are any: in ADU, of frames that nothing but each other corrects.
-_BOOTSTRAPS = {f"{name}Bootstrap": dimensions for name, dimensions in _CALIBRATIONS.items()}
-
-_IMAGES = {**_CALIBRATIONS, **_BOOTSTRAPS}
-
-#: Calibrations that are tables; crosstalk, linearizer and ptc no pipeline of ours makes yet: a site brings its own.
-_TABLES = ("crosstalk", "cti", "linearizer", "defects", "ptc")
-
-
-def _without_detector(dimensions: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(d for d in dimensions if d != "detector")
-
-
-DATASET_TYPES: Mapping[str, DatasetKind] = {
-    "raw": DatasetKind(("instrument", "exposure", "detector"), "RawFrame"),
-    **{name: DatasetKind(dims, "CalibImage", calibration=True) for name, dims in _IMAGES.items()},
-    **{name: DatasetKind(("instrument", "detector"), "CalibTable", calibration=True) for name in _TABLES},
-    **{f"{name}Bin{n}": DatasetKind(dims, "CalibImage") for name, dims in _IMAGES.items() for n in (8, 64)},
-    **{
-        f"{name}Mosaic{n}": DatasetKind(_without_detector(dims), "CalibImage")
-        for name, dims in _IMAGES.items()
-        for n in (8, 64)
-    },
-    "postISRCCD": DatasetKind(("instrument", "exposure", "detector"), "CalibImage"),
-    "flatMeasure": DatasetKind(_CALIBRATIONS["flat"], "StructuredDataDict"),
-    "flatNormalization": DatasetKind(_without_detector(_CALIBRATIONS["flat"]), "StructuredDataDict"),
-}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from campaign.butler.opening import connect
 from campaign.butler.products import Products
 from campaign.butler.raws import Raws
 from campaign.butler.records import (
-    DATASET_TYPES,
     Association,
     CalibrationRef,
     Dataset,
@@ -24,7 +23,6 @@ from campaign.butler.records import (
 )
 
 __all__ = [
-    "DATASET_TYPES",
     "Association",
     "CalibrationRef",
     "Dataset",

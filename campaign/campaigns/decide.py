@@ -14,9 +14,8 @@ from campaign.errors import CampaignError, SubmissionRefused, UsageError
 from campaign.home import Home
 from campaign.journal.books import Books
 from campaign.journal.plan import load as load_plan
-from campaign.planning.inputs import listed
 from campaign.problems import suggest
-from campaign.wording import command, count
+from campaign.wording import command, count, listed
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository

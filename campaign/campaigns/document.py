@@ -33,7 +33,6 @@ from campaign import documents as template_yaml
 from campaign.certification.certify import validity_range
 from campaign.certification.command import Certification, begin_of, by_template, request
 from campaign.errors import CampaignError, ConfigurationError
-from campaign.planning.inputs import listed
 from campaign.problems import Problem, Problems, suggest
 from campaign.simulation.blocks import Simulation
 from campaign.template import envfile
@@ -41,6 +40,7 @@ from campaign.template.config import StepConfig
 from campaign.template.resolve import resolve
 from campaign.template.selection import check_expression
 from campaign.validation import sentences
+from campaign.wording import listed
 from templates import ROOT
 
 FOLDER = ROOT / "plans"

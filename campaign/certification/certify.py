@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from campaign.butler.records import DATASET_TYPES, FIRST, LAST, is_tai, to_iso, to_nsec
+from campaign.butler.records import FIRST, LAST, is_tai, to_iso, to_nsec
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
+from campaign.kinds import table
 from campaign.problems import suggest
 from campaign.template.vocabulary import is_collection
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 DataId = Mapping[str, Any]
 MODES = ("redefine", "prepend")
-CALIBRATIONS = tuple(name for name, kind in DATASET_TYPES.items() if kind.calibration)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def certify(
     searched = _searched(repository, source, search_all_inputs)
     datasets = repository.datasets(dataset_type, searched)
     if not datasets:
-        do = "" if dataset_type in DATASET_TYPES else suggest(dataset_type, CALIBRATIONS)
+        known = table.dataset_types()
+        calibrations = [name for name, kind in known.items() if kind.calibration]
+        do = "" if dataset_type in known else suggest(dataset_type, calibrations)
         raise ConfigurationError(f"there is no {dataset_type} in {', '.join(searched)}", do=do)
     _require_expected(dataset_type, datasets, expected, searched)
     _require_no_overlap(repository, dataset_type, datasets, target, (begin, end))

@@ -57,11 +57,12 @@ def _restarted(left: RunRecord, redo_stale: bool, as_json: bool) -> Submission:
     from campaign import console
     from campaign.butler.repository import open_repository
     from campaign.cli.progress import Progress
-    from campaign.runs.execution import execution
+    from campaign.runs.execution import execution, overrides
     from campaign.runs.restart import restart
 
     def how(step: Any, plan: Any) -> Any:
-        return execution(step, plan, left.order, console.say)[1]
+        overrides(step, left.order)
+        return execution(step, plan, left.order, console.say)[0]
 
     many = sum(group["left"] for group in left.groups)
     with (

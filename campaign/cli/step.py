@@ -219,7 +219,7 @@ def submit(
     from campaign.planning.step import load
     from campaign.runs.detach import require_driver
     from campaign.runs.drive import submit as run
-    from campaign.runs.execution import execution
+    from campaign.runs.execution import execution, overrides
     from campaign.runs.submit import create, prepare
 
     chosen = _options(settings, site, exclude, allow_missing, named, ranks)
@@ -227,8 +227,9 @@ def submit(
     console.warn(step.config.warnings)
     order = Order.of(step, chosen, sites, override, os.environ.get(NONCE, ""))
     with open_repository(step.config.butler_config, writeable=not dry_run) as repository:
-        plan, camera = prepare(step, repository, chosen)
-        plan, how, shares = execution(step, plan, order, console.say, probe=not dry_run)
+        overridden = overrides(step, order, probe=not dry_run)
+        plan, camera = prepare(step, repository, chosen, notes=overridden)
+        how, shares = execution(step, plan, order, console.say, probe=not dry_run)
         if shares and not as_json:
             _show_shares(shares)
         if dry_run:
@@ -270,11 +271,12 @@ def show_end(done: Any, as_json: bool) -> None:
     """
     from campaign import console
     from campaign.errors import Drained, TasksFailed
+    from campaign.kinds.table import judged
 
     plan = done.plan
     for note in done.notes:
         console.say(f"note: {note}")
-    if done.findings or (plan.kind and done.outcome.done):  # frames that were not read cannot be called good
+    if done.findings or (judged(plan.product) and done.outcome.done):  # frames that were not read cannot be called good
         _show_findings(done.findings, console.say if as_json else print)
     if not as_json:
         _show_submission(done)

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from campaign.journal.events import Event
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
 from campaign.limited import from_json
-from campaign.planning.allocation import slots, with_ranks
+from campaign.planning.allocation import at_site, slots
 from campaign.running.placement import probe as probe_site
 from campaign.sites.model import Site, check_release, find, load
 from campaign.sites.model import plain as plain_site
@@ -63,16 +62,18 @@ def transport(site: Site, home: Home) -> Transport:
     return Local(own, site.python)
 
 
-def _place(site: Site, plan: Plan, ranks: int | None) -> Place:
+def _place(site: Site, folder: Path, ranks: int | None) -> Place:
     if site.transport == "ssh" and not site.scratch:
         raise ConfigurationError(f"site {site.name} is reached by ssh, and its file names no scratch", where="scratch")
-    scratch = site.scratch or str(plan.folder / "scratch" / site.name)
+    scratch = site.scratch or str(folder / "scratch" / site.name)
     return Place(site.name, site.raw_root, scratch, plain_site(site), slots(site, ranks), ranks)
 
 
-def members(chosen: Sequence[Site], plan: Plan, home: Home, ranks: int | None) -> list[Participant]:
-    """Describe each site to the federation."""
-    return [Participant(_place(site, plan, ranks), float(site.fraction or 0), transport(site, home)) for site in chosen]
+def members(chosen: Sequence[Site], folder: Path, home: Home, ranks: int | None) -> list[Participant]:
+    """Describe each site to the federation of a run, by the run's folder."""
+    return [
+        Participant(_place(site, folder, ranks), float(site.fraction or 0), transport(site, home)) for site in chosen
+    ]
 
 
 def raw_root(sites: Mapping[str, Site], plan: Plan) -> str:
@@ -133,24 +134,54 @@ def require_release(asked: Sequence[Participant], override: bool) -> list[str]:
     return warnings
 
 
+def _chosen(step: Step, order: Order) -> list[Site]:
+    return choose(load(step.environment, step.home), str(order.sites).split(","))
+
+
+def overrides(step: Step, order: Order, probe: bool) -> list[str]:
+    """Compare the sites' releases with this one, before anything is planned.
+
+    Parameters
+    ----------
+    order : `Order`
+        Sites, and whether a release that differs is only warned of.
+    probe : `bool`
+        Ask the sites for their release.
+
+    Returns
+    -------
+    notes : `list` [`str`]
+        What was overridden, renormalised, not asked.
+
+    Raises
+    ------
+    CampaignError
+        A site is unknown, cannot be used, or has another release.
+    """
+    chosen = _chosen(step, order)
+    asked = members(chosen, Path(step.config.submit_path), step.home, order.ranks)
+    texts = [*check_release(chosen, order.override), *(require_release(asked, order.override) if probe else ())]
+    notes = [*(f"overridden: {text}" for text in texts), *_renormalised(asked)]
+    unasked = "the sites were not asked whether they are there, and what release they have"
+    return notes if probe else [*notes, unasked]
+
+
 def federate(
     step: Step, plan: Plan, order: Order, say: Callable[[str], None], probe: bool
-) -> tuple[Plan, Run, list[dict[str, Any]]]:
+) -> tuple[Run, list[dict[str, Any]]]:
     """Prepare a plan to be run at several sites.
 
     Parameters
     ----------
     order : `Order`
-        Which sites, whether a release that differs is only warned of, and how many ranks.
+        Sites, and ranks of a gang.
     say : callable
         See `Federation`.
     probe : `bool`
-        Ask the sites for their release, and whether their schedulers answer.
+        See that schedulers answer, and would take the jobs.
 
     Returns
     -------
-    plan : `Plan`
-        With notes on what was overridden and renormalised.
     run : callable
         Runs it; see `campaign.runs.drive.drive`.
     shares : `list` [`dict`]
@@ -159,33 +190,23 @@ def federate(
     Raises
     ------
     CampaignError
-        A site that is none, cannot be used, or has another release; a raw that sites could not find.
+        A site cannot be used; sites could not find a raw.
     """
-    sites = load(step.environment, step.home)
-    chosen = choose(sites, str(order.sites).split(","))
-    asked, root = members(chosen, plan, step.home, order.ranks), raw_root(sites, plan)
+    chosen = _chosen(step, order)
+    asked = members(chosen, plan.folder, step.home, order.ranks)
+    root = raw_root(load(step.environment, step.home), plan)
     _require_below(root, plan)
-    overridden = check_release(chosen, order.override)
-    if probe:
-        overridden += _probed(chosen, asked, plan, order)
+    for site in chosen:
+        if probe and site.transport == "local":
+            probe_site(site, at_site(plan.groups, site, order.ranks))
     labels = [group.label for group in plan.groups if group.kind == "quantum"]
     by = {label: str(step.config.resource(label, "partition") or DEFAULT) for label in labels}
     fractions = {m.place.name: m.fraction for m in asked}
-    notes = [*(f"overridden: {text}" for text in overridden), *_renormalised(asked)]
-    notes += [] if probe else ["the sites were not asked whether they are there, and what release they have"]
 
     def run(plan: Plan, listener: Callable[[Event], None]) -> Outcome:
         return Federation(plan, asked, root, by, listener, say).run()
 
-    return replace(plan, notes=[*plan.notes, *notes]), run, shares(plan, fractions, by)
-
-
-def _probed(chosen: Sequence[Site], asked: Sequence[Participant], plan: Plan, order: Order) -> list[str]:
-    """Check that the sites answer, and would take their jobs; list the differences that were overridden."""
-    for site in chosen:
-        if site.transport == "local":
-            probe_site(site, with_ranks(plan, site, order.ranks))
-    return require_release(asked, order.override)
+    return run, shares(plan, fractions, by)
 
 
 def _renormalised(asked: Sequence[Participant]) -> list[str]:

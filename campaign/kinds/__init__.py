@@ -1,3 +1,3 @@
 """Kinds of product: what each is made of, by which kernel, and what becomes of it."""
 
-__all__ = ["tasks"]
+__all__ = ["draft", "model", "table", "task"]

@@ -1,6 +1,6 @@
-"""Upstream's pipeline files: read, checked, and reduced to what the kernels do.
+"""Read upstream's pipeline files, check them, and map their tasks to kernels.
 
-A configuration that a kernel would not honour is refused by name.
+A configuration that no kernel honours is refused by name.
 """
 
 __all__ = ["makers", "model", "svg"]

@@ -1,4 +1,4 @@
-"""Reading the files of a pipeline: what they import, name and configure, before anything is mapped."""
+"""Read the files of a pipeline with their imports, before anything is mapped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from campaign import plugins
 from campaign.documents import MAX_DEPTH, Entry, parse, plain, read_text
 from campaign.problems import Problem, suggest
 from campaign.template.expand import Expander
@@ -50,7 +51,7 @@ def _flat(section: Mapping[str, Entry], prefix: str = "") -> dict[str, Entry]:
 
 
 class Reader:
-    """Reads files; collects what is wrong."""
+    """Reads files and collects their problems."""
 
     def __init__(self, instrument: str, environment: Mapping[str, str]) -> None:
         self.instrument = instrument
@@ -60,28 +61,29 @@ class Reader:
         self.expander = Expander(self.variables, {}, {}, self.problems)
 
     def all_problems(self) -> list[Problem]:
-        """List what is wrong, unset variables included."""
+        """List the problems, unset variables included."""
         return self.problems + (self.variables.problems() if self.variables.unset else [])
 
     def find(self, location: Entry, beside: Path) -> Path | None:
-        """Find a file: where it says, or among those for any instrument."""
+        """Find a file: as its location says, else among those for any instrument, else among other distributions'."""
         text = str(location.value)
         for prefix, folder in _RESOURCES.items():
             text = text.replace(prefix, folder) if text.startswith(prefix) else text
         name = self.expander.string(Entry(text, location.where), "location", {})
         path = beside / name
-        served = path.parent.parent / "any" / path.name
-        if path.is_file():
-            return path
-        if path.parent.name == self.instrument and served.is_file():
-            return served
+        places = [path]
+        if path.parent.name == self.instrument:
+            shared = [path.parent.parent, *(folder / "pipelines" for folder in plugins.folders())]
+            places += [folder / one / path.name for folder in shared for one in (self.instrument, "any")]
+        if found := next((place for place in places if place.is_file()), None):
+            return found
         if not self.variables.unset:
-            there = sorted({p.name for folder in (path.parent, served.parent) for p in folder.glob("*.yaml")})
+            there = sorted({p.name for place in places for p in place.parent.glob("*.yaml")})
             self.problems.append(Problem(f"there is no pipeline {path}", location.where, suggest(path.name, there)))
         return None
 
     def read(self, path: Path, chain: tuple[Path, ...]) -> DraftPipeline:
-        """Read a file over what it imports."""
+        """Read a file; its own tasks are laid over those that it imports."""
         draft = DraftPipeline()
         try:
             tree = parse(read_text(path), path.name, self.problems)
@@ -167,7 +169,7 @@ class Reader:
         self._merge(label, Draft(cls, config), draft)
 
     def _merge(self, label: str, task: Draft, draft: DraftPipeline) -> None:
-        """Lay a task over the one of the same label; one of another class takes its place."""
+        """Lay a task over the one of the same label; a task of another class replaces it."""
         below = draft.tasks.get(label)
         same = below is not None and below.cls.value == task.cls.value
         draft.tasks[label] = Draft(task.cls, {**(below.config if below and same else {}), **task.config})

@@ -1,44 +1,43 @@
-"""What a pipeline makes: the one task that makes its product, of which frames, and the product's dataset type."""
+"""The product that a pipeline is for: the task that makes it, its kind, its dataset type."""
 
 from __future__ import annotations
 
 from campaign.errors import ConfigurationError
-from campaign.pipeline.model import Pipeline, PipelineTask
+from campaign.kinds import table
+from campaign.kinds.model import ProductKind
+from campaign.kinds.task import PipelineTask
+from campaign.pipeline.model import Pipeline
 
 
 def only(pipeline: Pipeline, kernel: str) -> PipelineTask:
-    """The pipeline's one task of a kernel.
+    """Give the pipeline's one task of a kernel.
 
     Raises
     ------
     ConfigurationError
         It has none, or several.
     """
-    found = [t for t in pipeline.tasks.values() if t.kernel == kernel]
+    found = some(pipeline, kernel)
     if len(found) != 1:
-        raise ConfigurationError(f"{len(found)} tasks of kernel {kernel}, one is needed", where=str(pipeline.path))
+        raise ConfigurationError(f"{len(found)} tasks of kernel {kernel}, one is needed", where=pipeline.path)
     return found[0]
 
 
 def some(pipeline: Pipeline, kernel: str) -> list[PipelineTask]:
-    """The pipeline's tasks of a kernel."""
+    """List the pipeline's tasks of a kernel."""
     return [t for t in pipeline.tasks.values() if t.kernel == kernel]
 
 
-#: By kernel, the connection of the product that a pipeline is for, and of which frames it is made where its task does
-#: not say; '' for none.
-MAKERS = {"combine": ("outputData", ""), "cti": ("outputCalib", "flat"), "defects": ("mergedDefects", "")}
-
-
 def maker(pipeline: Pipeline) -> PipelineTask:
-    """The task that makes what the pipeline is for.
+    """Give the task that makes the product.
 
     Raises
     ------
     ConfigurationError
         There is none, or several.
     """
-    found = [t for t in pipeline.tasks.values() if t.kernel in MAKERS]
+    makers = table.makers()
+    found = [t for t in pipeline.tasks.values() if t.kernel in makers]
     if len(found) == 1:
         return found[0]
     if not found:
@@ -51,13 +50,17 @@ def maker(pipeline: Pipeline) -> PipelineTask:
     )
 
 
-def kind_of(pipeline: Pipeline) -> str:
-    """Of what the pipeline makes its product: ``bias``, ``dark`` or ``flat`` frames; empty where of none."""
-    task = maker(pipeline)
-    return str(task.config.get("calibrationType", MAKERS[task.kernel][1]))
+def kind_of(pipeline: Pipeline) -> ProductKind:
+    """Give the kind of the product.
+
+    Raises
+    ------
+    ConfigurationError
+        See `maker`; its configuration fits no kind.
+    """
+    return table.made_by(maker(pipeline))
 
 
 def product_of(pipeline: Pipeline) -> str:
-    """The dataset type that the pipeline makes: ``bias``, ``biasBootstrap``, ``defects``."""
-    task = maker(pipeline)
-    return task.outputs[MAKERS[task.kernel][0]]
+    """Give the dataset type of the product: ``bias``, ``biasBootstrap``, ``defects``."""
+    return maker(pipeline).outputs[kind_of(pipeline).output]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from campaign.documents import Entry, plain
-from campaign.kinds.tasks import TASKS, Kind
+from campaign.kinds import table
+from campaign.kinds.task import PipelineTask
 from campaign.pipeline.files import Draft, DraftPipeline, Reader
 from campaign.problems import Problem, Problems, near, suggest
 
@@ -22,43 +23,12 @@ _OPTIONS = "extraQgraphOptions"
 
 
 class PipelineErrors(Problems):
-    """Everything that is wrong with a pipeline and what it imports."""
-
-
-@dataclass(frozen=True)
-class PipelineTask:
-    """A task of a pipeline, mapped and checked.
-
-    Parameters
-    ----------
-    label : `str`
-        Upstream's label.
-    cls : `str`
-        Upstream's class.
-    kernel, kind, dimensions
-        See `campaign.kinds.tasks.TaskClass`.
-    config : `dict`
-        The configuration by upstream's names, dotted, defaults filled in.
-    settings : `dict`
-        The part of it that the kernel takes, by the kernel's names.
-    inputs, outputs : `dict` [`str`, `str`]
-        Dataset types by connection.
-    """
-
-    label: str
-    cls: str
-    kernel: str
-    kind: Kind
-    dimensions: tuple[str, ...]
-    config: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
+    """All problems of a pipeline and of its imports."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A pipeline, resolved.
+    """A resolved pipeline.
 
     Parameters
     ----------
@@ -71,7 +41,7 @@ class Pipeline:
     subsets : `dict` [`str`, `tuple` [`str`]]
         Labels by name.
     warnings : `tuple` [`str`]
-        What was left out.
+        Parts that were ignored.
     """
 
     path: str
@@ -83,14 +53,13 @@ class Pipeline:
 
 
 def load(path: str, instrument: str, environment: Mapping[str, str], options: str = "") -> Pipeline:
-    """Read a pipeline and all that it imports.
+    """Read a pipeline and its imports.
 
     Parameters
     ----------
     path : `str`
-        The file, with ``#label,...`` or ``#subset`` where only a part of it is
-        wanted.  Where ``.../<instrument>/X.yaml`` does not exist,
-        ``.../any/X.yaml`` serves.
+        The file; ``#label,...`` or ``#subset`` selects a part of it.  In place of
+        an absent ``.../<instrument>/X.yaml`` serves ``.../any/X.yaml``.
     instrument : `str`
         The Butler's instrument name.
     environment : `~collections.abc.Mapping` [`str`, `str`]
@@ -101,7 +70,7 @@ def load(path: str, instrument: str, environment: Mapping[str, str], options: st
     Raises
     ------
     PipelineErrors
-        With every problem that was found.
+        With all problems.
     """
     reader = Reader(instrument, environment)
     location, _, wanted = path.partition("#")
@@ -157,7 +126,7 @@ def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
 
 
 def _keep(draft: DraftPipeline, wanted: set[str]) -> list[Problem]:
-    """Leave out every task that was not asked for."""
+    """Drop every task that was not asked for."""
     known = [*draft.tasks, *draft.subsets]
     problems = [Problem(f"#{name}: there is no such task", "", suggest(name, known)) for name in wanted - set(known)]
     labels = wanted.union(*(draft.subsets.get(name, ()) for name in wanted))
@@ -166,12 +135,13 @@ def _keep(draft: DraftPipeline, wanted: set[str]) -> list[Problem]:
 
 
 def _task(label: str, draft: Draft, parameters: Mapping[str, Entry]) -> PipelineTask | list[Problem]:
-    """Map a task to its kernel; what is wrong with it where anything is."""
+    """Map a task to its kernel, or list its problems."""
     cls = str(draft.cls.value)
-    known = TASKS.get(cls)
+    mapped = table.tasks()
+    known = mapped.get(cls)
     if known is None:
-        meant = near(cls, TASKS, cutoff=0.95)
-        hint = f"did you mean {meant}?" if meant else f"mapped are {', '.join(sorted(TASKS))}"
+        meant = near(cls, mapped, cutoff=0.95)
+        hint = f"did you mean {meant}?" if meant else f"mapped are {', '.join(sorted(mapped))}"
         return [Problem(f"{label}: the task class {cls} is not mapped to a kernel", draft.cls.where, hint)]
     values = {name: entry.default for name, entry in known.fields.items()}
     connections = {**known.inputs, **known.outputs}

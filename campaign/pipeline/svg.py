@@ -1,4 +1,4 @@
-"""Boxes and arrows as SVG: a graph in columns, nothing left of what it needs."""
+"""Draw a graph as SVG: boxes in columns, each to the right of all that it needs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
-#: Of boxes at least, between them, around all, pixels; a lane is what an arrow takes that leaps a column.
+#: Least size of a box, gaps between boxes, margin, padding, height of an arrow's lane where it crosses a column; pixel.
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, PADDING, LANE = 168, 56, 56, 18, 20, 10, 14
 Place = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box: its title and lines, its colours, and what is said of it when one points at it."""
+    """A box: title, lines, colours; ``hint`` is shown under the pointer."""
 
     title: str
     lines: Sequence[str] = ()
@@ -26,7 +26,7 @@ class Box:
 
 
 def columns(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Names by depth; ``needs`` has every name behind what it needs."""
+    """Group names by depth; ``needs`` lists every name after those that it needs."""
     depth: dict[str, int] = {}
     for name, others in needs.items():
         depth[name] = 1 + max((depth[n] for n in others), default=-1)
@@ -38,7 +38,7 @@ def columns(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything of a graph is.
+    """Positions of a graph's boxes and arrows.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ class Layout:
     places : mapping
         Upper left corner of each box.
     bends : mapping
-        By arrow, (needed, needing), what it passes between boxes of the columns that it leaps: corners of lanes, which
-        are as wide as a box.
+        By arrow, (needed, needing), the upper left corners of its lanes in the columns that it crosses; a lane is as
+        wide as a box.
     width, height : `int`
-        Of the whole, pixels.
+        Of the drawing, pixel.
     """
 
     box: Place
@@ -61,7 +61,7 @@ class Layout:
 
 
 def wide(words: str, bold: bool = False, em: float = 12.0) -> float:
-    """About the width of a text in a common sans-serif font, rather too wide, pixels."""
+    """Estimate the width of a text in a common sans-serif font, pixel; rather too wide."""
     return (
         em
         * sum((0.4 if c in "iljtf.,:;|!'()[] " else 0.95 if c in "mwMW@%" else 0.62) for c in words)
@@ -70,7 +70,7 @@ def wide(words: str, bold: bool = False, em: float = 12.0) -> float:
 
 
 def layout(needs: Mapping[str, Sequence[str]], boxes: Mapping[str, Box], top: float = 0.0) -> Layout:
-    """Place boxes in columns, and a lane in each column that an arrow leaps."""
+    """Place boxes in columns, and a lane in each column that an arrow crosses."""
     texts = [(wide(f"{b.title}{b.mark}", True), *(wide(line) for line in b.lines)) for b in boxes.values()]
     box = (
         max([WIDTH, *(2 * PADDING + w for some in texts for w in some)]),
@@ -96,14 +96,14 @@ def layout(needs: Mapping[str, Sequence[str]], boxes: Mapping[str, Box], top: fl
 
 
 def graph(needs: Mapping[str, Sequence[str]], boxes: Mapping[str, Box], top: float = 0.0) -> list[str]:
-    """The elements of a graph whose upper edge is at ``top``."""
+    """Draw a graph whose upper edge is at ``top``; give its elements."""
     laid = layout(needs, boxes, top)
     arrows = [_arrow(laid, n, name) for name, others in needs.items() for n in others]
     return [*arrows, *(_box(laid.places[name], boxes[name], laid.box) for name in needs)]
 
 
 def legend(entries: Sequence[tuple[str, str, str]], y: float) -> list[str]:
-    """Small boxes of a fill and a border colour, each with its meaning, in a line."""
+    """Draw a line of small boxes, each of a fill and a border colour and with its meaning."""
     x, elements = float(MARGIN), []
     for fill, border, words in entries:
         colours = f"fill={quoteattr(fill)} stroke={quoteattr(border)}"
@@ -114,12 +114,12 @@ def legend(entries: Sequence[tuple[str, str, str]], y: float) -> list[str]:
 
 
 def text(x: float, y: float, words: str, style: str = 'fill="#555"') -> str:
-    """A line of text."""
+    """Draw a line of text."""
     return f'<text x="{x:g}" y="{y:g}" {style}>{escape(words)}</text>'
 
 
 def document(width: float, height: float, title: str, elements: Sequence[str]) -> str:
-    """A whole file."""
+    """Write the whole file."""
     shape = f'width="{width:g}" height="{height:g}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {shape} viewBox="0 0 {width:g} {height:g}"'
     white = f'<rect {shape} fill="white"/>'
@@ -135,7 +135,7 @@ def document(width: float, height: float, title: str, elements: Sequence[str]) -
 
 
 def route(laid: Layout, start: str, end: str) -> list[Place]:
-    """Points that an arrow goes through: straight along lanes, in curves only between columns."""
+    """List the points of an arrow, straight along lanes and curved between columns."""
     width, height = laid.box
     (x0, y0), (x1, y1) = laid.places[start], laid.places[end]
     points = [(x0 + width, y0 + height / 2)]

@@ -1,6 +1,6 @@
-"""A step's selection becomes a frozen plan: inputs, calibrations, tasks, cost, placement.
+"""Turn a step's selection into a frozen plan: inputs, calibrations, tasks, cost, placement.
 
-Whatever can be refused is refused here, before anything is claimed.
+Every refusal that can be known comes from here, before anything is claimed.
 """
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Settings of the camera that the frames of a step must share: temperature, gain, read-out mode, ..."""
+"""Compare the camera's settings (temperature, gain, read-out mode, ...) over the frames of a step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from campaign.camera.headertable import Setting, parts
 from campaign.camera.model import Camera
 from campaign.errors import SubmissionRefused
 from campaign.frames.ingest import read_headers
-from campaign.journal.plan import Plan
-from campaign.planning.inputs import MEND, listed
+from campaign.planning.inputs import MEND
+from campaign.wording import listed
 
 Value = float | str
 
 
 def number(text: str) -> Value:
-    """A header's value: a number, where it is one."""
+    """Read a header's value as a number, where it is one."""
     try:
         return float(text)
     except ValueError:
@@ -27,17 +27,17 @@ def number(text: str) -> Value:
 
 
 def shown(value: Value) -> str:
-    """A value, for a message."""
+    """Write a value for a message."""
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def card(name: str) -> str:
-    """The product's keyword of a setting."""
+    """Give a setting's keyword in products."""
     return f"SETTING_{name.upper()}"
 
 
 def alike(values: Mapping[int, Value], within: float) -> list[list[int]]:
-    """Split exposures into groups whose values differ by no more than that; texts must be equal.
+    """Split exposures into groups whose values differ by at most ``within``; texts must be equal.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def alike(values: Mapping[int, Value], within: float) -> list[list[int]]:
 
 
 def _value(setting: Setting, headers: Mapping[str, Any]) -> Value | None:
-    """The first source of a setting that a header has and that is not blank."""
+    """Give a setting's value: its first source that the header has and that is not blank."""
     for source in setting.keywords:
         found = {k: str(headers[k]).strip() for k in parts(source) if headers.get(k) is not None}
         if len(found) == len(parts(source)) and all(found.values()):
@@ -70,14 +70,14 @@ def _value(setting: Setting, headers: Mapping[str, Any]) -> Value | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the frames' headers say of the camera's settings.
+    """The camera's settings by the frames' headers.
 
     Parameters
     ----------
     values : `dict`
-        By setting, and exposure; those that say nothing are not in it.
+        By setting and exposure; exposures without the keyword are absent.
     problems, notes : `list` [`str`]
-        What keeps the frames from being combined; what is not known.
+        Reasons against combining the frames; settings that are unknown.
     """
 
     values: Mapping[str, Mapping[int, Value]] = field(default_factory=dict)
@@ -86,17 +86,17 @@ class Settings:
 
     @property
     def cards(self) -> dict[str, Value]:
-        """For the products' headers: the first exposure's value of each."""
+        """Cards for the products' headers: the first exposure's values."""
         return {card(name): next(iter(values.values())) for name, values in self.values.items() if values}
 
 
 def read(camera: Camera, selection: Selection) -> Settings:
-    """Read one raw of each exposure: its settings, and whether they agree."""
+    """Read the settings from one raw of each exposure, and compare them."""
     wanted = camera.translation.agree
     if not wanted:
         return Settings()
     there = [raw for raw in selection.raws if raw.bytes is not None]
-    often = Counter(raw.detector for raw in there)  # of one detector, as far as that goes: each has its own temperature
+    often = Counter(raw.detector for raw in there)  # the same detector wherever possible: each has its own temperature
     one: dict[int, str] = {}
     for raw in sorted(there, key=lambda r: (r.exposure, -often[r.detector], r.detector)):
         one.setdefault(raw.exposure, raw.path)
@@ -140,16 +140,20 @@ def require(settings: Settings, where: str) -> None:
         raise SubmissionRefused("; ".join(settings.problems), where=where, do=MEND)
 
 
-def against(camera: Camera, settings: Settings, plan: Plan) -> list[str]:
-    """Notes about calibrations that were made at other settings than the frames they are applied to."""
+def against(camera: Camera, settings: Settings, paths: Mapping[str, str]) -> list[str]:
+    """Note calibrations that were made at other settings than the frames that they are applied to.
+
+    Parameters
+    ----------
+    paths : `dict`
+        By kind, one calibration's file.
+    """
     wanted = camera.translation.agree
-    task = next((t for t in plan.tasks if t.job.inputs.get("raw")), None)
-    roles = [r for r in ("bias", "dark", "flat") if task and task.job.inputs.get(r)]
-    if not wanted or not task or not roles:
+    if not wanted or not paths:
         return []
-    paths = [plan.files[task.job.inputs[role][0]]["path"] for role in roles]
+    answers = read_headers(list(paths.values()), [card(n) for n in wanted], 1, whole=False)
     notes = []
-    for role, answer in zip(roles, read_headers(paths, [card(n) for n in wanted], 1, whole=False), strict=True):
+    for kind, answer in zip(paths, answers, strict=True):
         for name, setting in wanted.items():
             there = answer.get("headers", {}).get(card(name))
             here = settings.cards.get(card(name))
@@ -158,6 +162,6 @@ def against(camera: Camera, settings: Settings, plan: Plan) -> list[str]:
             there = number(str(there).strip())
             if len(alike({0: here, 1: there}, setting.within)) > 1:
                 notes.append(
-                    f"the {role} that is applied was taken at {name} {shown(there)}, the frames at {shown(here)}"
+                    f"the {kind} that is applied was taken at {name} {shown(there)}, the frames at {shown(here)}"
                 )
     return notes

@@ -1,4 +1,4 @@
-"""What corrects the frames: of the calibrations that a pipeline asks for, what find-first gives, or a person names."""
+"""Choose the calibrations that correct the frames: by find-first, or as the operator names them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from typing import TYPE_CHECKING, Any, Final
 
 from campaign.butler.records import Association, CalibrationRef, ExposureRecord, Selection, to_nsec
 from campaign.errors import ConfigurationError, SubmissionRefused
-from campaign.planning.inputs import listed
+from campaign.kinds import table
+from campaign.kinds.model import Correction
 from campaign.problems import suggest
+from campaign.wording import listed
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
-    from campaign.pipeline.model import PipelineTask
+    from campaign.kinds.task import PipelineTask
 
 Found = Mapping[tuple[int, int], CalibrationRef]
-#: Calibrations that come near and are told of, where none fits.
+#: Near misses that a message names, where no calibration fits.
 NEAREST: Final = 3
 
 
 @dataclass(frozen=True)
 class _Miss:
-    """A calibration that an exposure just misses: by how many days, and the criterion in words."""
+    """A near miss: by how many days, and the reason in words."""
 
     days: float
     text: str
 
 
 def _miss(link: Association, exposure: ExposureRecord) -> _Miss | None:
-    """What keeps a calibration of the right detector from an exposure."""
+    """Say why a calibration of the right detector does not fit an exposure."""
     at = to_nsec(exposure.begin)
     what = f"{link.run} in {link.collection}"
     taken = f"exposure {exposure.id} began at {exposure.begin}"
@@ -47,54 +49,21 @@ def _miss(link: Association, exposure: ExposureRecord) -> _Miss | None:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A calibration that frames are corrected by.
-
-    Parameters
-    ----------
-    switch : `str`
-        Field of the signature removal that asks for it; '' where frames in electron do.
-    setting : `str`
-        Its name among the kernel's settings.
-    needed : `bool`
-        Frames do not go without it; else it is left out where the inputs hold none.
-    connection : `str`
-        What the signature removal calls it, where that is not its own name.
-    """
-
-    switch: str
-    setting: str
-    needed: bool = False
-    connection: str = ""
-
-
-KINDS: Final[Mapping[str, Kind]] = {
-    "bias": Kind("doBias", "bias", needed=True),
-    "dark": Kind("doDark", "dark", needed=True),
-    "linearizer": Kind("doLinearize", "linearity"),
-    "crosstalk": Kind("doCrosstalk", "crosstalk"),
-    "defects": Kind("doDefect", "defects"),
-    "cti": Kind("doDeferredCharge", "deferred", connection="deferredChargeCalib"),
-    "ptc": Kind("", "ptc"),
-}
-
-
-@dataclass(frozen=True)
 class Corrections:
     """The calibrations of a step.
 
     Parameters
     ----------
     refs : `dict` [`str`, `dict` [`int`, `CalibrationRef`]]
-        By kind and detector: what is applied.
+        Applied calibrations, by kind and detector.
     absent : `tuple` [`str`]
-        Kinds that were asked for and are left out.
+        Kinds that the pipeline asks for and the inputs lack.
     notes : `tuple` [`str`]
-        That they are.
+        For the operator.
     types : `dict` [`str`, `str`]
         By kind, the dataset type.
     instead : `dict` [`str`, `dict` [`int`, `str`]]
-        By kind that a person has named, and detector, the RUN that find-first would give.
+        By kind that the operator named, and detector, the RUN that find-first would give.
     """
 
     refs: Mapping[str, Mapping[int, CalibrationRef]]
@@ -105,20 +74,20 @@ class Corrections:
 
     @property
     def settings(self) -> dict[str, bool]:
-        """Settings of the kernel: it applies what was found, and nothing else."""
-        return {kind.setting: name in self.refs for name, kind in KINDS.items()}
+        """Settings of the kernel, which applies what was found and nothing else."""
+        return {kind.setting: name in self.refs for name, kind in table.corrections().items()}
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
-        """Entries of the file table, by dataset id."""
+        """Entries of the file table, by dataset ID."""
         return {ref.dataset_id: {"path": ref.path} for refs in self.refs.values() for ref in refs.values()}
 
     def inputs(self, detector: int) -> dict[str, list[str]]:
-        """Keys of the file table that a detector's tasks read, by role."""
+        """Give the keys of the file table that a detector's tasks read, by role."""
         return {kind: [refs[detector].dataset_id] for kind, refs in self.refs.items()}
 
     def summary(self) -> list[dict[str, Any]]:
-        """What is applied, for a person: a row a certification, with its detectors."""
+        """Give the applied calibrations as rows, one a certification, with its detectors."""
         rows: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
         for kind, refs in self.refs.items():
             for detector, ref in refs.items():
@@ -130,7 +99,7 @@ class Corrections:
         ]
 
     def cards(self, detector: int | None) -> dict[str, str]:
-        """Provenance: which calibrations, from where, valid when; and which there were none of."""
+        """Give the provenance cards: each calibration's ID, RUN, collection and validity; ``none`` for absent kinds."""
         cards: dict[str, str] = {}
         for kind, refs in self.refs.items():
             if detector is not None:
@@ -144,12 +113,12 @@ class Corrections:
 
 
 def require_known(named: Mapping[str, str], wanted: Collection[str], pipeline: str) -> None:
-    """Refuse a calibration that is named though nothing asks for it.
+    """Refuse a calibration that the operator names and the pipeline does not ask for.
 
     Raises
     ------
     ConfigurationError
-        With what is asked for.
+        With the kinds that the pipeline asks for.
     """
     for name in named.keys() - set(wanted):
         do = suggest(name, wanted) if wanted else "leave --calibration out"
@@ -170,7 +139,7 @@ class Finder:
     unit : `str`
         Of the camera's frames; ``electron`` asks for gains.
     named : `dict` [`str`, `str`]
-        By kind, the collection that it is to come from, whatever the inputs have.
+        By kind, the collection that replaces find-first.
     """
 
     def __init__(
@@ -189,19 +158,18 @@ class Finder:
         self._there = [name for name in inputs if repository.collection_type(name) is not None]
 
     def find(self) -> Corrections:
-        """Find them all.
+        """Find all calibrations.
 
         Raises
         ------
         ConfigurationError
-            One is named that is not asked for, or a collection that is not there.
+            The operator names a kind that nothing asks for, or an unknown collection.
         SubmissionRefused
-            One is missing that frames do not go without, or that other
-            frames have; one cannot be applied by this version; the exposures
-            of a detector need different ones.
+            A required calibration is missing, or one that other frames have;
+            exposures of one detector need different ones.
         """
         refs, absent, notes, instead = {}, [], [], {}
-        wanted = {name: kind for name, kind in KINDS.items() if self._asked(kind)}
+        wanted = {name: kind for name, kind in table.corrections().items() if self._asked(kind)}
         require_known(self._named, wanted, self._pipeline)
         for name, kind in wanted.items():
             found = self._search(name, kind, self._there)
@@ -216,30 +184,30 @@ class Finder:
             else:
                 absent.append(name)
         notes += self._left_out({name: wanted[name] for name in absent})
-        types = {name: self._type(name, KINDS[name]) for name in refs}
+        types = {name: self._type(name, table.corrections()[name]) for name in refs}
         return Corrections(refs, tuple(absent), tuple(notes), types, instead)
 
-    def _search(self, name: str, kind: Kind, there: Sequence[str]) -> Found:
+    def _search(self, name: str, kind: Correction, there: Sequence[str]) -> Found:
         selection = self._selection
         return self._repository.find_calibrations(
             self._type(name, kind), there, selection.exposures, selection.detectors
         )
 
     def _usual(self, found: Found, detector: int) -> str:
-        """The RUN that find-first gives for a detector, for a person."""
+        """Name the RUN that find-first gives for a detector."""
         pairs = [(e.id, detector) for e in self._selection.exposures]
         runs = dict.fromkeys(found[pair].run if pair in found else "none" for pair in pairs)
         return " and ".join(runs)
 
-    def _asked(self, kind: Kind) -> bool:
+    def _asked(self, kind: Correction) -> bool:
         return bool(self._isr.config[kind.switch]) if kind.switch else self._unit == "electron"
 
-    def _type(self, name: str, kind: Kind) -> str:
-        """The dataset type that the pipeline wants for it."""
+    def _type(self, name: str, kind: Correction) -> str:
+        """Give the dataset type that the pipeline reads."""
         return self._isr.inputs[kind.connection or name]
 
-    def _left_out(self, kinds: Mapping[str, Kind]) -> list[str]:
-        """Say of the kinds that there are none of, in one line, and of those that do not fit, in another."""
+    def _left_out(self, kinds: Mapping[str, Correction]) -> list[str]:
+        """Note the kinds that the inputs lack, and those that do not fit, in a line each."""
         fits = [
             name for name, kind in kinds.items() if self._repository.associations(self._type(name, kind), self._there)
         ]
@@ -254,7 +222,9 @@ class Finder:
             texts += [f"no {', '.join(names)} {where}: {'; '.join(left)}"] if names else []
         return texts
 
-    def _one_a_detector(self, name: str, kind: Kind, found: Found, there: Sequence[str]) -> dict[int, CalibrationRef]:
+    def _one_a_detector(
+        self, name: str, kind: Correction, found: Found, there: Sequence[str]
+    ) -> dict[int, CalibrationRef]:
         self._require_all(name, kind, found, there)
         return {d: self._only(name, d, [found[e.id, d] for e in self._selection.exposures]) for d in self._detectors}
 
@@ -262,7 +232,7 @@ class Finder:
     def _detectors(self) -> Sequence[int]:
         return self._selection.detectors
 
-    def _require_all(self, name: str, kind: Kind, found: Found, there: Sequence[str]) -> None:
+    def _require_all(self, name: str, kind: Correction, found: Found, there: Sequence[str]) -> None:
         lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for detector in self._detectors:
             exposures = tuple(e.id for e in self._selection.exposures if (e.id, detector) not in found)
@@ -284,7 +254,7 @@ class Finder:
         )
 
     def _nearest(self, dataset_type: str, pairs: Sequence[tuple[int, int]], there: Sequence[str]) -> list[str]:
-        """Say of the calibrations that come nearest to some (exposure, detector) what keeps them from being taken."""
+        """Say why the calibrations nearest to some (exposure, detector) do not fit."""
         links, detectors = self._repository.associations(dataset_type, there), {d for _, d in pairs}
         own = [link for link in links if link.data_id.get("detector") in detectors]
         if not own:

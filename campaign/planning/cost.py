@@ -1,23 +1,20 @@
-"""What a plan will cost, estimated from the camera's geometry and the number of frames."""
+"""What a plan will take, estimated from the camera's geometry and the number of frames."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from campaign.journal.plan import Group, Plan
+from campaign.kinds import table
 from campaign.planning.usage import Expected, Work, works
 
-#: Mpixel a second and core, compressed raws to corrected rows; what reading alone does bounds it.
-MPIXELS_PER_SECOND = 40.0
-START_SECONDS = 1.0
-BASE_MIB = 250
-BLOCK_MIB = 64
-#: A combine holds image, mask, variance and what it fills them from.
-BYTES_PER_PIXEL = 40
-PRODUCT_BYTES_PER_PIXEL = 12
+if TYPE_CHECKING:
+    from campaign.journal.plan import Plan, PlanTask
+
+#: Start of a rank, second.
+START_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,9 @@ class Cost:
     output_mib : `float`
         Files written, MiB.
     wall_seconds : `float` or `None`
-        Only where it was seen.
+        `None` where no earlier run tells.
     seen : `int`
-        Runs that it is taken from; 0: estimated from the camera's geometry.
+        Earlier runs that the estimate is taken from; 0: from the camera's geometry.
     """
 
     label: str
@@ -50,39 +47,44 @@ class Cost:
     seen: int = 0
 
 
-def _pixels(camera: Mapping[str, Any]) -> dict[int, int]:
-    """Pixels of the assembled detector, by detector."""
+def pixels_of(camera: Mapping[str, Any]) -> dict[int, int]:
+    """Count the pixels of the assembled detectors, by detector of a camera as plans have it."""
     sizes = {name: kind["size"][0] * kind["size"][1] for name, kind in camera["types"].items()}
     return {detector["id"]: sizes[detector["type"]] for detector in camera["detectors"]}
 
 
-def by_geometry(one: Work) -> float:
-    """CPU of all ranks, second, where nothing was seen."""
-    return START_SECONDS * one.ranks + one.mpixels / MPIXELS_PER_SECOND
+def sizes_of(pixels: Mapping[int, int], tasks: Sequence[PlanTask]) -> list[int]:
+    """Give the pixels of the detector of each task that has one."""
+    return [pixels[task.job.detector] for task in tasks if task.job.detector is not None]
 
 
-def _group(plan: Plan, group: Group, one: Work) -> Cost:
-    pixels = _pixels(plan.camera)
-    sizes = [pixels[t.job.detector] for t in group.tasks if t.job.detector is not None]
-    largest = max(sizes, default=0)
-    images = sum(sizes) if group.kernel == "combine" else 0
-    return Cost(
-        group.label,
-        group.ranks,
-        len(group.tasks),
-        by_geometry(one),
-        BASE_MIB + (BLOCK_MIB * 3 if sizes else 0) + (largest * BYTES_PER_PIXEL >> 20),
-        images * PRODUCT_BYTES_PER_PIXEL / 2**20,
-    )
+def by_geometry(kernel: str, one: Work) -> float:
+    """Estimate the CPU time of all ranks, second."""
+    return START_SECONDS * one.ranks + one.mpixels / table.cost(kernel).mpixels_per_second
+
+
+def cost_of(label: str, kernel: str, one: Work, sizes: Sequence[int], seen: Expected | None) -> Cost:
+    """Estimate a group: by earlier runs of its label, else by the camera's geometry.
+
+    Parameters
+    ----------
+    one : `Work`
+        What the group has to do.
+    sizes : sequence of `int`
+        Pixels of the detector of each task that has one.
+    """
+    model = table.cost(kernel)
+    output_mib = sum(sizes) * model.output_bytes / 2**20
+    if seen is not None:
+        return Cost(label, one.ranks, one.tasks, seen.cpu_s, seen.rank_mib, output_mib, seen.wall_s, seen.runs)
+    blocks = model.blocks_mib if sizes else 0
+    rank_mib = model.base_mib + blocks + (max(sizes, default=0) * model.pixel_bytes >> 20)
+    return Cost(label, one.ranks, one.tasks, by_geometry(kernel, one), rank_mib, output_mib)
 
 
 def estimate(plan: Plan, seen: Mapping[str, Expected] = MappingProxyType({})) -> list[Cost]:
-    """Say what every group of a plan will take: by what was seen of its label, else by the camera's geometry."""
-    wanted = works(plan)
-    return [_by_what_was_seen(_group(plan, g, wanted[g.label]), seen.get(g.label)) for g in plan.groups]
-
-
-def _by_what_was_seen(cost: Cost, seen: Expected | None) -> Cost:
-    if seen is None:
-        return cost
-    return replace(cost, cpu_seconds=seen.cpu_s, rank_mib=seen.rank_mib, wall_seconds=seen.wall_s, seen=seen.runs)
+    """Estimate every group of a plan; ``seen`` is by label."""
+    wanted, pixels = works(plan), pixels_of(plan.camera)
+    return [
+        cost_of(g.label, g.kernel, wanted[g.label], sizes_of(pixels, g.tasks), seen.get(g.label)) for g in plan.groups
+    ]

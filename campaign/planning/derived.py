@@ -1,217 +1,133 @@
-"""Steps that read no raws: what they find in the calibrations of a detector is another calibration of it."""
+"""Other calibrations as the source of a plan: what is found in a detector's is another calibration of it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from campaign.camera.model import Camera
-from campaign.documents import load_plain
-from campaign.errors import ConfigurationError, SubmissionRefused
-from campaign.home import versions
-from campaign.jobs.file import JobTask
-from campaign.journal.plan import Group, Output, Plan, PlanTask
-from campaign.pipeline.makers import kind_of
-from campaign.pipeline.model import Pipeline, PipelineTask
+from campaign.errors import SubmissionRefused
+from campaign.frames.ingest import camera_of
+from campaign.kinds.model import Calibrations
+from campaign.kinds.task import PipelineTask
+from campaign.pipeline.makers import kind_of, some
+from campaign.pipeline.model import Pipeline
 from campaign.planning.corrections import require_known
-from campaign.planning.inputs import listed
+from campaign.planning.step import Options, Step
+from campaign.wording import listed
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Dataset, Repository
-    from campaign.planning.step import Step
 
-#: Numbers of pixels, which shrink with the camera's scale.
-COUNTS: Final = ("column_bad", "column_gap", "column_whole", "edge_rows", "edge_columns", "ring")
-#: By kind, the thresholds that its task says.
-THRESHOLDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "bias": ("bias",),
-    "dark": ("mode", "dark", "bright_sigma"),
-    "flat": ("flat", "vampire", "dark_sigma"),
-}
-Inputs = Mapping[str, Mapping[int, Sequence["Dataset"]]]
+Found = Mapping[str, Mapping[int, Sequence["Dataset"]]]
 
 
 def is_derived(pipeline: Pipeline) -> bool:
-    """Whether a pipeline combines no frames.
+    """Whether a pipeline reads no raw frames.
 
     Raises
     ------
     ConfigurationError
         It makes nothing, or several products.
     """
-    return not kind_of(pipeline)
+    return isinstance(kind_of(pipeline).made_of, Calibrations)
 
 
-def _measures(pipeline: Pipeline) -> dict[str, PipelineTask]:
-    """What looks at the bias, the dark and the flat, by kind."""
-    return {str(t.config["productType"]): t for t in pipeline.tasks.values() if t.kernel == "measure_defects"}
+def readers(pipeline: Pipeline) -> dict[str, PipelineTask]:
+    """Give the tasks that read a calibration each, by its role; none where the product is made of frames."""
+    made_of = kind_of(pipeline).made_of
+    if not isinstance(made_of, Calibrations):
+        return {}
+    return {str(task.config[made_of.role]): task for task in some(pipeline, made_of.kernel)}
 
 
-class Deriver:
-    """Builds the plan of one such step.
+class MadeCalibrations:
+    """The calibrations that a step's product is made of.
 
-    Parameters
-    ----------
-    ranks : `int`
-        MPI ranks of its gang.
-    named : `dict` [`str`, `str`]
-        By kind (``bias``), the collection that it is to come from, whatever the inputs have.
+    Raises
+    ------
+    ConfigurationError, SubmissionRefused
+        One is absent, or some detectors lack it.
     """
 
-    def __init__(
-        self, step: Step, repository: Repository, camera: Camera, ranks: int, run: str, named: Mapping[str, str]
-    ) -> None:
-        self._step, self._repository, self._camera = step, repository, camera
-        self._ranks, self._run, self._named = ranks, run, named
-        (self._merge,) = (t for t in step.pipeline.tasks.values() if t.kernel == "defects")
-        self._measures = _measures(step.pipeline)
+    raws: Sequence[tuple[int, int]] = ()
+    excluded: Sequence[int] = ()
+    applied: Sequence[str] = ()
+    physical_filter = ""
 
-    def freeze(self) -> Plan:
-        """Decide everything.
+    def __init__(self, step: Step, repository: Repository, options: Options, made_of: Calibrations) -> None:
+        self._step, self._repository, self._named = step, repository, options.named
+        self.camera = camera_of(step.home, step.config.instrument)
+        self._types = {role: task.inputs[made_of.connection] for role, task in readers(step.pipeline).items()}
+        self._found = self._find()
+        self.detectors: Sequence[int] = self._complete()
+        self.shared: Mapping[str, Any] = {}
+        self.notes = [f"{role} is that of {name}, as --calibration says" for role, name in self._named.items()]
 
-        Raises
-        ------
-        ConfigurationError, SubmissionRefused
-            An input is not there, or some detectors lack it; the boxes drawn by hand cannot be read.
-        """
-        config, found = self._step.config, self._inputs()
-        detectors = self._detectors(found)
-        product = self._merge.outputs["mergedDefects"]
-        ids = [{"instrument": self._camera.name, "detector": d} for d in detectors]
-        paths = self._repository.predict_paths(config.output_run, [(product, data_id) for data_id in ids])
-        tasks = [self._task(found, Output(product, data_id, path)) for data_id, path in zip(ids, paths, strict=True)]
-        fused = [task.label for task in self._measures.values()]
-        group = Group(self._merge.label, "defects", "gang", self._ranks, fused, self._config(), tasks, [])
-        used = [one for by in found.values() for d in detectors for one in by[d]]
-        return Plan(
-            run=self._run,
-            template=str(config.path),
-            instrument=self._camera.name,
-            ticket=config.ticket,
-            repository=self._repository.root,
-            output=config.output,
-            output_run=config.output_run,
-            inputs=config.in_collections,
-            submit_path=config.submit_path,
-            product=product,
-            data_query=config.data_query,
-            excluded=[],
-            camera=self._camera.plain(detectors),
-            files={one.dataset_id: {"path": one.path} for one in used}
-            | {f"{product}:{d}": {"path": p} for d, p in zip(detectors, paths, strict=True)},
-            groups=[group],
-            notes=[f"{kind} is that of {name}, as --calibration says" for kind, name in self._named.items()],
-            calibrations=self._summary(found, detectors),
-        )
-
-    def _inputs(self) -> Inputs:
-        """What is looked at: by kind and detector, of each data ID the first that the inputs have."""
+    def _find(self) -> Found:
+        """By role and detector, of each data ID the first that the inputs have."""
         found: dict[str, dict[int, list[Dataset]]] = {}
-        require_known(self._named, self._measures, str(self._step.pipeline.path))
+        config = self._step.config
+        require_known(self._named, self._types, self._step.pipeline.path)
         for collection in self._named.values():
             self._repository.require_collections([collection])
-        inputs = [name for name in self._step.config.in_collections if self._repository.collection_type(name)]
-        for kind, task in self._measures.items():
-            there = [self._named[kind]] if kind in self._named else inputs
-            wanted, by = task.inputs["inputExp"], defaultdict[int, "list[Dataset]"](list)
-            for one in self._repository.datasets(wanted, there, self._step.config.data_query):
+        inputs = [name for name in config.in_collections if self._repository.collection_type(name)]
+        for role, wanted in self._types.items():
+            there = [self._named[role]] if role in self._named else inputs
+            by = defaultdict[int, "list[Dataset]"](list)
+            for one in self._repository.datasets(wanted, there, config.data_query):
                 by[int(one.data_id["detector"])].append(one)
             if not by:
                 raise SubmissionRefused(
-                    f"no {wanted} of {self._step.config.data_query} in {', '.join(there)}",
-                    where=self._step.config.path,
+                    f"no {wanted} of {config.data_query} in {', '.join(there)}",
+                    where=config.path,
                     do=f"submit bps_{wanted} first",
                 )
-            found[kind] = dict(by)
+            found[role] = dict(by)
         return found
 
-    def _detectors(self, found: Inputs) -> list[int]:
-        """The science detectors that have all of it; refuses where some lack a part."""
-        science, every = self._camera.detector_ids("SCIENCE"), {d for by in found.values() for d in by}
-        for kind, by in found.items():
+    def _complete(self) -> list[int]:
+        """List the science detectors that have all calibrations; refuse where some lack one."""
+        science, every = self.camera.detector_ids("SCIENCE"), {d for by in self._found.values() for d in by}
+        for role, by in self._found.items():
             if lacking := sorted((every & set(science)) - by.keys()):
-                names = listed(self._camera.by_id[d].name for d in lacking)
+                names = listed(self.camera.by_id[d].name for d in lacking)
                 raise SubmissionRefused(
-                    f"no {self._measures[kind].inputs['inputExp']} of {names}, which have others",
+                    f"no {self._types[role]} of {names}, which have others",
                     where=self._step.config.path,
                     do="make it, or leave these detectors out of dataQuery",
                 )
         return [d for d in science if d in every]
 
-    def _config(self) -> dict[str, Any]:
-        scale = self._camera.scale
-        thresholds = {n: self._measures[kind].settings[n] for kind in self._measures for n in THRESHOLDS[kind]}
-        growth = dict(self._merge.settings)
-        drawn = growth.pop("manual")
-        for name in COUNTS:
-            growth[name] = max(1, round(growth[name] / scale)) if growth[name] else 0
-        config = {"thresholds": thresholds, "growth": growth, "permissions": dict(self._step.permissions)}
-        return {**config, "manual": read_boxes(drawn, self._camera)} if drawn else config
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """The calibrations by dataset ID."""
+        used = [one for by in self._found.values() for d in self.detectors for one in by[d]]
+        return {one.dataset_id: {"path": one.path} for one in used}
 
-    def _task(self, found: Inputs, output: Output) -> PlanTask:
-        detector = int(output.data_id["detector"])
-        inputs = {kind: [one.dataset_id for one in by[detector]] for kind, by in found.items()}
-        job = JobTask(
-            f"{self._merge.label}:{detector}",
-            detector,
-            inputs,
-            {output.type: output.path},
-            {},
-            self._provenance(found, detector),
-        )
-        return PlanTask(job, [output], [])
+    def inputs(self, detector: int, exposure: int | None = None) -> dict[str, list[str]]:
+        """The detector's calibrations, by role."""
+        return {role: [one.dataset_id for one in by[detector]] for role, by in self._found.items()}
 
-    def _provenance(self, found: Inputs, detector: int) -> dict[str, Any]:
-        config = self._step.config
-        cards: dict[str, Any] = {
-            "OUT_RUN": config.output_run,
-            "TEMPLATE": config.name,
-            "PIPELINE": str(self._step.pipeline.path),
-            "TICKET": config.ticket,
-            "QUERY": config.data_query,
-        }
-        for by in found.values():
-            for number, one in enumerate(by[detector]):
+    def parameters(self, detector: int, exposure: int | None = None) -> dict[str, Any]:
+        """Nothing: there are no frames."""
+        return {}
+
+    def cards(self, detector: int | None) -> dict[str, Any]:
+        """The calibrations' IDs and RUNs; of several of a type all but the first are numbered."""
+        cards: dict[str, Any] = {}
+        for by in self._found.values():
+            for number, one in enumerate(by[detector] if detector is not None else ()):
                 key = f"CALIB_{one.type.upper()}" + (f"_{number}" if number else "")
                 cards |= {f"{key}_ID": one.dataset_id, f"{key}_RUN": one.run}
-        for kind in self._named:
-            cards[f"CALIB_{self._measures[kind].inputs['inputExp'].upper()}_NAMED"] = "by the operator"
-        return cards | {f"VERSION_{name.upper()}": version for name, version in versions().items()}
+        return cards | {f"CALIB_{self._types[role].upper()}_NAMED": "by the operator" for role in self._named}
 
-    def _summary(self, found: Inputs, detectors: Sequence[int]) -> list[dict[str, Any]]:
+    def summary(self) -> list[dict[str, Any]]:
+        """The calibrations: a row a RUN."""
         rows: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for by in found.values():
-            for d in detectors:
+        for by in self._found.values():
+            for d in self.detectors:
                 for one in by[d]:
                     rows[one.type, one.run] += [d]
         names = ("type", "run", "collection", "begin", "end", "detectors")
         return [dict(zip(names, (kind, run, run, None, None, some), strict=True)) for (kind, run), some in rows.items()]
-
-
-def read_boxes(path: str, camera: Camera) -> dict[str, list[list[int]]]:
-    """Read boxes that were drawn by hand: YAML, by a detector's name a list of [x0, y0, width, height].
-
-    Raises
-    ------
-    ConfigurationError
-        The file cannot be read, names a detector that the camera has not, or
-        holds what is no box.
-    """
-    try:
-        plain = load_plain(Path(path))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"the boxes drawn by hand cannot be read: {error}", where=path) from error
-    names = {detector.name for detector in camera.by_id.values()}
-    for name, drawn in plain.items() if isinstance(plain, dict) else [(path, None)]:
-        whole = isinstance(drawn, list) and all(
-            isinstance(box, list) and len(box) == 4 and all(type(n) is int for n in box) for box in drawn
-        )
-        if name not in names or not whole:
-            raise ConfigurationError(
-                f"{name!r}: {'a detector and a list of boxes was expected' if name in names else 'no such detector'}",
-                where=path,
-                do="write for example   R22_S11: [[120, 40, 5, 9]]   (x0, y0, width, height)",
-            )
-    return {str(name): drawn for name, drawn in plain.items()}

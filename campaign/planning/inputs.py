@@ -1,4 +1,4 @@
-"""What a selection must be to become a product: right type, one filter, enough frames, nothing missing."""
+"""Check a selection: right type, one filter, enough frames, nothing missing."""
 
 from __future__ import annotations
 
@@ -10,19 +10,12 @@ from collections.abc import Collection, Iterable, Sequence, Set
 from campaign.butler.records import ExposureRecord, Raw, Selection
 from campaign.camera.model import Camera
 from campaign.errors import ConfigurationError, SubmissionRefused
+from campaign.kinds.model import Frames, ProductKind
+from campaign.wording import listed
 
-MINIMUM = 3
-#: Raws that a step can have at most: more are a mistake, or more than one step.
+#: Raws of a step, at most; more are a mistake, or several steps.
 MOST = 1_000_000
 MEND = "mend the selection, or leave frames out with --exclude ID"
-SHOWN = 8
-
-
-def listed(items: Iterable[object]) -> str:
-    """A few of many, for a message."""
-    words = [str(item) for item in items]
-    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return ", ".join(words[:SHOWN]) + more
 
 
 def without(selection: Selection, excluded: Collection[int]) -> Selection:
@@ -31,7 +24,7 @@ def without(selection: Selection, excluded: Collection[int]) -> Selection:
     Raises
     ------
     ConfigurationError
-        One of them was not selected anyhow.
+        One of them is not in the selection.
     """
     strangers = sorted(set(excluded) - {e.id for e in selection.exposures})
     if strangers:
@@ -47,17 +40,17 @@ def without(selection: Selection, excluded: Collection[int]) -> Selection:
     )
 
 
-#: A condition that names detectors, or asks for a purpose; one that only leaves some out does not match.
+#: A condition that names detectors or a purpose; a condition that only excludes some does not match.
 _NAMED = re.compile(r"(?<![\w.])detector(?:\.\w+)?\s*(?:=|in\b|[<>])", re.IGNORECASE)
 
 
 def names_detectors(query: str) -> bool:
-    """Whether an expression itself says which detectors are in."""
+    """Tell whether an expression itself chooses detectors."""
     return _NAMED.search(re.sub(r"'[^']*'", "''", query)) is not None
 
 
 def absent(selection: Selection, camera: Camera, query: str) -> list[str]:
-    """Science detectors of which no raw at all is selected, though nothing leaves them out."""
+    """List science detectors without any selected raw, where the expression excludes none."""
     if "detector" in query:
         return []
     return [camera.by_id[d].name for d in camera.detector_ids("SCIENCE") if d not in selection.detectors]
@@ -70,21 +63,22 @@ def for_purpose(selection: Selection, camera: Camera, query: str) -> Selection:
 
 
 def purposed(detectors: Set[int], camera: Camera, query: str) -> Set[int]:
-    """Of detectors that were found the science ones, unless the expression itself names others."""
+    """Keep the science ones of the detectors found, unless the expression itself names others."""
     return detectors if names_detectors(query) else detectors & set(camera.detector_ids("SCIENCE"))
 
 
-def _types(exposures: Sequence[ExposureRecord], product: str) -> str | None:
-    wrong = [e for e in exposures if e.type != product]
+def _types(exposures: Sequence[ExposureRecord], name: str, wanted: Frames) -> str | None:
+    wrong = [e for e in exposures if e.type != wanted.type]
     if not wrong:
         return None
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(e.type for e in exposures).most_common())
-    return f"a {product} is made of {product} frames, the selection has {kinds}: exposure {listed(e.id for e in wrong)}"
+    made = f"a {name} is made of {wanted.type} frames"
+    return f"{made}, the selection has {kinds}: exposure {listed(e.id for e in wrong)}"
 
 
-def _filters(exposures: Sequence[ExposureRecord], product: str) -> str | None:
+def _filters(exposures: Sequence[ExposureRecord], wanted: Frames) -> str | None:
     filters = Counter(e.physical_filter for e in exposures)
-    if product != "flat" or len(filters) == 1:
+    if not wanted.one_filter or len(filters) == 1:
         return None
     odd = filters.most_common()[-1][0]
     counts = ", ".join(f"{n} in {name}" for name, n in filters.most_common())
@@ -98,7 +92,7 @@ def _unreachable(raws: Sequence[Raw]) -> str | None:
 
 
 def unreadable(paths: Iterable[str]) -> list[str]:
-    """Those of some files that are there and that we may not read."""
+    """List the files that this user may not read."""
     return [path for path in paths if not os.access(path, os.R_OK, effective_ids=True)]
 
 
@@ -108,27 +102,29 @@ def _denied(raws: Sequence[Raw]) -> str | None:
     return f"{who}: {listed(shut)}" if shut else None
 
 
-def problems(selection: Selection, product: str, allow_missing: bool) -> list[str]:
-    """Why this selection cannot become the product; empty if it can.
+def problems(selection: Selection, kind: ProductKind, allow_missing: bool) -> list[str]:
+    """Say why a selection cannot become a product; nothing where it can.
 
     Parameters
     ----------
     selection : `Selection`
-    product : `str`
-        ``bias``, ``dark`` or ``flat``.
+    kind : `ProductKind`
+        The product; only one that is made of frames has problems.
     allow_missing : `bool`
-        Combine what there is of a detector that lacks some exposures.
+        Combine a detector that lacks some exposures.
     """
-    exposures = selection.exposures
+    exposures, wanted = selection.exposures, kind.made_of
+    if not isinstance(wanted, Frames):
+        return []
     if len(selection.raws) > MOST:
         return [f"the selection has {len(selection.raws)} raws, a step can have {MOST}"]
-    found = [_types(exposures, product), _filters(exposures, product), _unreachable(selection.raws)]
+    found = [_types(exposures, kind.name, wanted), _filters(exposures, wanted), _unreachable(selection.raws)]
     found.append(_denied(selection.raws))
     counts = Counter(r.detector for r in selection.raws)
-    few = [d for d in selection.detectors if counts[d] < MINIMUM]
+    few = [d for d in selection.detectors if counts[d] < wanted.least]
     if few:
         have = listed(f"detector {d} has {counts[d]}" for d in few)
-        found.append(f"a {product} is made of {MINIMUM} frames at least: {have}")
+        found.append(f"a {kind.name} is made of {wanted.least} frames at least: {have}")
     if selection.missing and not allow_missing:
         found.append(f"{missing(selection)}; --allow-missing combines what there is")
     return [text for text in found if text]
@@ -140,19 +136,19 @@ def missing(selection: Selection) -> str:
     return f"no raw of (exposure, detector) {pairs}" if pairs else ""
 
 
-def require(selection: Selection, product: str, allow_missing: bool, where: str) -> None:
+def require(selection: Selection, kind: ProductKind, allow_missing: bool, where: str) -> None:
     """Refuse a selection with `problems`.
 
     Parameters
     ----------
     where : `str`
-        Where the selection stands, for the message; see `problems` for the others.
+        Place of the selection, for the message; other parameters are those of `problems`.
 
     Raises
     ------
     SubmissionRefused
         It cannot become the product.
     """
-    found = problems(selection, product, allow_missing)
+    found = problems(selection, kind, allow_missing)
     if found:
         raise SubmissionRefused("; ".join(found), where=where, do=MEND)

@@ -1,4 +1,4 @@
-"""How a run was asked for, kept in its folder: whoever restarts it asks for the same."""
+"""The order of a run, kept in its folder: a restart asks for the same."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from campaign.planning.step import Options, Step, load
 NAME = "order.json"
 #: Variable by which a campaign's driver hands a submission the nonce of its step.
 NONCE = "CAMPAIGN_NONCE"
-#: What it must say.
+#: Keys of the file, with their types.
 NEEDS = {"template": str, "overrides": dict, "exclude": list, "allow_missing": bool, "named": dict, "variables": dict}
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the command line and the environment said.
+    """The command line and the environment of a submission.
 
     Parameters
     ----------
@@ -32,19 +32,19 @@ class Order:
     overrides : `dict`
         Template keys.
     site, sites : `str` or `None`
-        One site instead of the template's; several to split the work over.
+        One site in place of the template's; several that share the work.
     override : `bool`
-        Whether a site's other release is only warned of.
+        Whether another release of a site only causes a warning.
     exclude : `list` [`int`]
     allow_missing : `bool`
     ranks : `int` or `None`
-        Without them, what the site has.
+        MPI ranks of a gang; `None`: the site's.
     named : `dict`
         By kind, the collection that a calibration is taken from.
     variables : `dict`
-        The environment's that the template named.
+        Environment variables that the template names.
     nonce : `str`
-        What a campaign's driver gave the step that it submitted, and knows the run by; empty for an operator's own.
+        Mark by which a campaign's driver knows its run; empty for an operator's own.
     """
 
     template: str
@@ -63,7 +63,7 @@ class Order:
     def of(
         cls, step: Step, options: Options, sites: str | None = None, override: bool = False, nonce: str = ""
     ) -> Order:
-        """What was asked for when a step was resolved."""
+        """Make the order of a step that was just resolved."""
         return cls(
             template=step.config.again,
             overrides=options.overrides,
@@ -80,16 +80,16 @@ class Order:
 
     @property
     def options(self) -> Options:
-        """What `campaign.planning.step` wants."""
+        """The options of the step."""
         exclude = frozenset(self.exclude)
         return Options(self.overrides, self.site, exclude, self.allow_missing, self.ranks, self.named)
 
     def write(self, folder: Path) -> None:
-        """Keep it in a run's folder."""
+        """Write the order into a run's folder."""
         write_text(folder / NAME, json.dumps(asdict(self), indent=1))
 
     def step(self, output_run: str, submit_path: str) -> Step:
-        """The step that was asked for, for the run that there is.
+        """Resolve the step again, for the existing run.
 
         Raises
         ------
@@ -107,7 +107,7 @@ def read(folder: Path) -> Order:
     Raises
     ------
     ConfigurationError
-        There is none: nothing was planned there.
+        The folder holds none: nothing was planned there.
     """
     try:
         found = json.loads((folder / NAME).read_text())
@@ -121,7 +121,7 @@ def read(folder: Path) -> Order:
 
 
 def fingerprint(step: Step) -> dict[str, str]:
-    """What decides the bits of a step's products, but for the frames and the code: a checksum by label."""
+    """Give a checksum by label of all that decides the bits of products, frames and code aside."""
     found = {label: _digest(asdict(task)) for label, task in step.pipeline.tasks.items()}
     return found | {"dataQuery": _digest([step.config.data_query, list(step.config.in_collections)])}
 

@@ -1,4 +1,4 @@
-"""What a step will take, before what it needs is made: its frames are counted, and that is all."""
+"""Estimate a step whose inputs are not made yet: its raw frames are counted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from campaign.errors import ConfigurationError
 from campaign.frames.ingest import camera_of
+from campaign.kinds import table
 from campaign.planning.allocation import site_of, slots
 from campaign.planning.cost import by_geometry
 from campaign.planning.derived import is_derived
@@ -20,19 +21,16 @@ if TYPE_CHECKING:
     from campaign.camera.model import Camera
     from campaign.planning.step import Step
 
-#: Kernels that read every raw.
-READERS = ("combine", "cti", "flat_measure", "isr")
-
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a step will take.
+    """An estimate of a step.
 
     Parameters
     ----------
     cpu_seconds : `float`
     wall_seconds : `float` or `None`
-        Only where all of it was seen before.
+        `None` unless every label has run before.
     """
 
     cpu_seconds: float
@@ -40,7 +38,7 @@ class Outlook:
 
 
 def outlook(step: Step, repository: Repository) -> Outlook:
-    """Estimate a step by what was seen of its labels, and by the camera's geometry where nothing was.
+    """Estimate a step by earlier runs of its labels, else by the camera's geometry.
 
     Raises
     ------
@@ -52,14 +50,14 @@ def outlook(step: Step, repository: Repository) -> Outlook:
     counts = dict.fromkeys(camera.detector_ids("SCIENCE"), 0) if derived else _counts(step, repository, camera)
     pixels = raw_pixels(camera.plain(sorted(counts)))
     wanted = _works(step, counts, pixels)
-    seen = expected(step.home, camera.name, wanted)
-    cpu = sum(seen[label].cpu_s if label in seen else by_geometry(one) for label, one in wanted.items())
+    seen, kernels = expected(step.home, camera.name, wanted), {t.label: t.kernel for t in step.pipeline.tasks.values()}
+    cpu = sum(seen[label].cpu_s if label in seen else by_geometry(kernels[label], one) for label, one in wanted.items())
     walls = [seen[label].wall_s for label in wanted if label in seen]
     return Outlook(cpu, sum(walls) if len(walls) == len(wanted) else None)
 
 
 def _counts(step: Step, repository: Repository, camera: Camera) -> dict[int, int]:
-    """Raws of each detector."""
+    """Count the raws of each detector."""
     query = step.config.data_query
     there = [name for name in step.config.in_collections if repository.collection_type(name)]
     found = repository.count_raws(there, query)
@@ -70,15 +68,15 @@ def _counts(step: Step, repository: Repository, camera: Camera) -> dict[int, int
 
 
 def _works(step: Step, counts: Mapping[int, int], pixels: Mapping[int, int]) -> dict[str, Work]:
-    """What is a job of its own, by label."""
+    """Give the work of every label that runs as jobs of its own."""
     site, _ = site_of(step)
     many, found = slots(site, None), dict[str, Work]()
     for label, task in step.pipeline.tasks.items():
         if task.kind == "gang":
-            frames = [(d, n if task.kernel in READERS else 0) for d, n in counts.items()]
+            frames = [(d, n if table.tasks()[task.cls].raws else 0) for d, n in counts.items()]
             found[label] = work(pixels, frames, len(counts), many)
         elif task.kind == "serial":
             found[label] = work(pixels, [], 1, 1)
-        elif task.kernel == "isr" and task.config["doWrite"]:
+        elif task.config.get("doWrite"):
             found[label] = work(pixels, list(counts.items()), sum(counts.values()), 1)
     return found

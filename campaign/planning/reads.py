@@ -1,4 +1,4 @@
-"""What each product is made from, by the pipelines as they are, beside DMTN-222's figure 2 as it was."""
+"""Show the inputs of each product, by today's pipelines and by DMTN-222's figure 2."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any, Final
 
+from campaign import plugins
+from campaign.kinds import table
+from campaign.kinds.model import Calibrations
 from campaign.pipeline import model as pipelines
 from campaign.pipeline import svg
-from campaign.pipeline.makers import product_of
+from campaign.pipeline.makers import kind_of, product_of, some
 from campaign.pipeline.model import Pipeline
-from campaign.planning.corrections import KINDS
 from templates import ROOT
 
 PIPELINES: Final = ROOT / "cp_pipe" / "pipelines"
-#: Fill and border of a product that is made as the figure says, and of one that is not.
+#: Fill and border of a product whose inputs are those of the figure, and of one whose inputs differ.
 PLAIN: Final = ("#f4f4f4", "#9a9a9a")
 ODD: Final = ("#fff3b0", "#b7791f")
 ARROW: Final = (
     "An arrow leads to what is made from a product; below each name is all that it reads, also by way of others."
 )
-#: DMTN-222 (2025-04), figure 2: what each calibration depends on.
+#: DMTN-222 (2025-04), figure 2: the inputs of each calibration.
 FIGURE_2: Final[Mapping[str, tuple[str, ...]]] = {
     "bias": (),
     "defects": ("bias",),
@@ -37,7 +39,7 @@ FIGURE_2: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Difference:
-    """A product that is made from other things than the figure says."""
+    """A product whose inputs differ from the figure."""
 
     product: str
     more: tuple[str, ...]
@@ -45,25 +47,29 @@ class Difference:
 
     @property
     def text(self) -> str:
-        """For a person."""
+        """One line for the operator."""
         words = [f"reads {', '.join(self.more)} too"] * bool(self.more)
         return f"{self.product}: " + "; ".join(words + [f"does not read {', '.join(self.less)}"] * bool(self.less))
 
 
 def reads(instrument: str, environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """What each product of an instrument's packaged pipelines is made from, nothing before what it needs.
+    """Give the inputs of each product of an instrument's pipelines, inputs before products.
+
+    Pipelines are the packaged ones, and those of other distributions.
 
     Raises
     ------
     ConfigurationError
         A pipeline cannot be read.
     """
-    names = {path.name for folder in (instrument, "any") for path in (PIPELINES / folder).glob("cp*.yaml")}
+    paths: dict[str, str] = {}
+    for folder in (PIPELINES, *(folder / "pipelines" for folder in plugins.folders())):
+        for one in (instrument, "any"):
+            for path in sorted((folder / one).glob("cp*.yaml")):
+                paths.setdefault(path.name, str(path))
     found: dict[str, tuple[str, ...]] = {}
-    for name in sorted(names):
-        own, shared = PIPELINES / instrument / name, PIPELINES / "any" / name
-        path = own if own.exists() else shared
-        pipeline = pipelines.load(str(path), instrument, environment, "")
+    for name in sorted(paths):
+        pipeline = pipelines.load(paths[name], instrument, environment, "")
         found[product_of(pipeline)] = tuple(_inputs(pipeline))
     for name in {n for needs in found.values() for n in needs} - found.keys():
         found[name] = ()
@@ -71,17 +77,18 @@ def reads(instrument: str, environment: Mapping[str, str]) -> dict[str, tuple[st
 
 
 def _inputs(pipeline: Pipeline) -> Iterator[str]:
-    """Dataset types of the calibrations that its tasks ask for."""
-    for task in pipeline.tasks.values():
-        if task.kernel == "measure_defects":
-            yield task.inputs["inputExp"]
-        for name, kind in KINDS.items() if task.kernel == "isr" else ():
-            if task.config[kind.switch or "doApplyGains"]:
-                yield task.inputs[kind.connection or name]
+    """Give the dataset types of the calibrations that a pipeline asks for."""
+    made_of = kind_of(pipeline).made_of
+    if isinstance(made_of, Calibrations):
+        yield from (task.inputs[made_of.connection] for task in some(pipeline, made_of.kernel))
+    for isr in some(pipeline, "isr"):
+        for name, correction in table.corrections().items():
+            if isr.config[correction.switch or "doApplyGains"]:
+                yield isr.inputs[correction.connection or name]
 
 
 def differences(real: Mapping[str, tuple[str, ...]]) -> list[Difference]:
-    """Of the products that both have."""
+    """Compare the products that both have."""
     found = []
     for name in FIGURE_2.keys() & real.keys():
         more, less = set(real[name]) - set(FIGURE_2[name]), set(FIGURE_2[name]) - set(real[name])
@@ -91,7 +98,7 @@ def differences(real: Mapping[str, tuple[str, ...]]) -> list[Difference]:
 
 
 def draw(instrument: str, real: Mapping[str, tuple[str, ...]]) -> str:
-    """Both, one above the other, and the differences as text below; each box of the first lists all that it reads."""
+    """Draw today's inputs above the figure's, with the differences as text below."""
     odd = {d.product for d in differences(real)}
     ours = {name: _box(name, real[name], name in odd) for name in real}
     theirs = {name: _box(name, (), name in odd) for name in FIGURE_2}
@@ -115,7 +122,7 @@ def draw(instrument: str, real: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def _direct(real: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """What a product needs that nothing else it needs needs: more arrows nobody could follow."""
+    """Keep direct inputs only: those that no other input of the product reads itself."""
     above: dict[str, set[str]] = {}
     for name, needs in real.items():  # in their order
         above[name] = set(needs).union(*(above[n] for n in needs))
@@ -129,7 +136,7 @@ def _box(name: str, needs: tuple[str, ...], odd: bool) -> svg.Box:
 
 
 def plain(real: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """The JSON document."""
+    """Give the JSON document."""
     return {
         "reads": {name: list(needs) for name, needs in real.items()},
         "figure_2": {name: list(needs) for name, needs in FIGURE_2.items()},

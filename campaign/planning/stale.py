@@ -1,7 +1,6 @@
-"""How a run stands: what is done, what of it would be made otherwise today, what of it is not as it was made.
+"""Tell the standing of a run: tasks done, stale, damaged.
 
-Neither the Butler nor Dask is asked: the journals say what happened, the file
-system what is there.
+Its journals and the file system answer; neither the Butler nor Dask is asked.
 """
 
 from __future__ import annotations
@@ -25,26 +24,26 @@ from campaign.lines import lacking
 from campaign.planning.order import Order, fingerprint
 
 BLOCK = 1 << 22
-#: What a journal says of a product.
+#: Keys of a product in a journal, with their types.
 MADE = {"path": str, "bytes": int, "sha256": str}
-#: Instead of what cannot be read.
+#: In place of a file that cannot be read.
 DAMAGED: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a run stands.
+    """The standing of a run.
 
     Parameters
     ----------
     outcome : `Outcome`
-        What its journals say.
+        Of its journals.
     damaged : `dict`
-        Finished tasks whose products are not there as they were published, and why.
+        Finished tasks whose products differ from those published, and why.
     stale : `dict`
-        Finished tasks that would be made otherwise today, and why.
+        Finished tasks that would be made differently today, and why.
     reasons : `list` [`str`]
-        What has changed for the whole run.
+        Changes that concern the whole run.
     """
 
     outcome: Outcome
@@ -62,12 +61,12 @@ def outcome_of(plan: Plan) -> Outcome:
 
 
 def standing(plan: Plan, order: Order | None, verify: bool = False) -> Standing:
-    """See how a run stands.
+    """Look at a run.
 
     Parameters
     ----------
     order : `Order` or `None`
-        How it was asked for; where it is known, what it resolves to today is compared.
+        The run's order; where known, today's configuration is compared.
     verify : `bool`
         Read every product, and compare its checksum.
     """
@@ -89,7 +88,7 @@ def _environment(plan: Plan) -> dict[str, Any]:
 
 
 def _release(plan: Plan) -> list[str]:
-    """What of the code was another one when the run was planned."""
+    """Name the parts of the code that differ from those of the run."""
     environment = _environment(plan)
     if environment is DAMAGED:
         return [f"{plan.folder / 'env.json'} is damaged: what it was made with is not known"]
@@ -98,7 +97,7 @@ def _release(plan: Plan) -> list[str]:
 
 
 def _configuration(plan: Plan, order: Order) -> list[str]:
-    """Labels whose configuration, or selection, is another one today."""
+    """Name the labels whose configuration or selection differs today."""
     known = _environment(plan).get("pipeline", {})
     try:
         today = fingerprint(order.step(plan.output_run, plan.submit_path))
@@ -109,7 +108,7 @@ def _configuration(plan: Plan, order: Order) -> list[str]:
 
 
 def _inputs(plan: Plan, outcome: Outcome) -> dict[str, str]:
-    """Finished tasks with an input that is not as large as it was, and those that were made from theirs."""
+    """Find finished tasks with an input of another size, and those that depend on them."""
     sizes = _sizes(file["path"] for file in plan.files.values())
     changed = {
         key: f"{file['path']} has {sizes.get(file['path'], 'no')} bytes, it had {file['bytes']}"
@@ -145,7 +144,7 @@ def _damaged(outcome: Outcome, verify: bool) -> dict[str, str]:
             found[task] = f"{made['path']} {has}"
     if verify:
         whole = [(task, made) for task, made in products if task not in found]
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # hashing lets go of the interpreter's lock
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # hashing releases the interpreter's lock
             sums = pool.map(_sha256, (made["path"] for _, made in whole))
             for (task, made), digest in zip(whole, sums, strict=True):
                 if digest != made["sha256"]:
@@ -154,7 +153,7 @@ def _damaged(outcome: Outcome, verify: bool) -> dict[str, str]:
 
 
 def _sizes(paths: Iterator[str]) -> dict[str, int]:
-    """Sizes of the files that there are, bytes: each folder is read once."""
+    """Give the sizes of existing files, byte; each folder is read once."""
     folders: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         folder, _, name = path.rpartition("/")

@@ -1,11 +1,10 @@
-"""Stale products: those that would be made from something else today.
+"""Find stale products: those that would be made from other calibrations today.
 
-What a product was made from stands in its provenance, by dataset id.  The same
-search, of the same inputs for the same exposures and detectors, is done again:
-where find-first gives another dataset now, or one where there was none, or none
-where there was one, the product is stale; but not for what an operator named.
-No chart of what depends on what is
-needed, and one that is out of date cannot mislead.
+A product's provenance names its calibrations by dataset ID.  The search of the
+same inputs for the same exposures and detectors is repeated: where find-first
+gives another dataset, one in place of none, or none in place of one, the product
+is stale.  Calibrations that an operator named do not count.  No chart of
+dependencies is kept, so that none can be out of date.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from campaign.errors import CampaignError
 from campaign.journal.plan import load
-from campaign.planning.inputs import listed
+from campaign.wording import listed
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
     from campaign.jobs.file import JobTask
     from campaign.journal.plan import Plan
 
-#: Cards of what a product was made from; of several of a kind all but the first have a number, ``CALIB_FLAT_1_ID``.
+#: Cards of a product's calibrations; of several of a kind all but the first are numbered, ``CALIB_FLAT_1_ID``.
 _ID: Final = re.compile(r"CALIB_(.+)_ID")
 _NONE: Final = re.compile(r"CALIB_(.+)")
-#: By detector and kind: dataset ids and RUNs.
+#: By detector and kind: dataset IDs and RUNs.
 Uses = dict[int, dict[str, set[tuple[str, str]]]]
-#: That there is none.
+#: In place of a calibration that is absent.
 NONE: Final = ("", "")
 
 
@@ -43,13 +42,13 @@ class Stale:
     Parameters
     ----------
     product : `str`
-        Their dataset type.
+        Dataset type of the products.
     detectors : `tuple` [`int`]
-        Which of them.
+        Their detectors.
     kind : `str`
-        What they would be made from otherwise: ``ptc``, ``bias``.
+        Kind of the calibration that differs: ``ptc``, ``bias``.
     had, has : `str`
-        The RUN that it was of then, and is of now; empty for none.
+        Its RUN then, and now; empty for none.
     """
 
     product: str
@@ -60,13 +59,13 @@ class Stale:
 
     @property
     def text(self) -> str:
-        """For a person."""
+        """One line for the operator."""
         which = f"detector{'s' * (len(self.detectors) > 1)} {listed(self.detectors)}"
         return f"{self.kind} was {self.had or 'none'}, is {self.has or 'none'} now ({which})"
 
 
 def stale(plan: Plan, repository: Repository) -> list[Stale]:
-    """Say why what a run made is stale; nothing where it is not.
+    """Say why the products of a run are stale; empty where they are not.
 
     Raises
     ------
@@ -81,12 +80,12 @@ def stale(plan: Plan, repository: Repository) -> list[Stale]:
 
 
 def _products(plan: Plan) -> list[JobTask]:
-    """The tasks that make what the plan is for."""
+    """Give the tasks that make the product."""
     return [t.job for t in plan.tasks if t.job.detector is not None and plan.product in t.job.outputs]
 
 
 def _had(plan: Plan) -> Uses:
-    """What a product was made from; but for what an operator named."""
+    """Give the calibrations of each product, without those that an operator named."""
     found: Uses = {}
     known = {str(row["type"]).upper() for row in plan.calibrations}
     for job in _products(plan):
@@ -103,13 +102,13 @@ def _had(plan: Plan) -> Uses:
 
 
 def _kind(name: str, known: Set[str]) -> str:
-    """The kind in a card's name, which may end in the number of one of several."""
+    """Give the kind in a card's name, without the number of one of several."""
     kind, _, number = name.rpartition("_")
     return kind if kind and number.isdigit() and name not in known else name
 
 
 def _found_certified(plan: Plan, repository: Repository, there: Sequence[str], kinds: Sequence[str]) -> Uses:
-    """What find-first gives today for each of the very exposures that a product was made of."""
+    """Give what find-first finds today, for the exposures of each product."""
     types = {row["type"]: row.get("dataset_type", row["type"]) for row in plan.calibrations}
     known = {e.id: e for e in repository.select(there, plan.data_query).exposures}
     used = {job.detector: [e for e in job.parameters["exposures"] if e in known] for job in _products(plan)}
@@ -125,7 +124,7 @@ def _found_certified(plan: Plan, repository: Repository, there: Sequence[str], k
 
 
 def _found_made(plan: Plan, repository: Repository, there: Sequence[str], kinds: Sequence[str]) -> Uses:
-    """What the inputs have today for a product that is made of others."""
+    """Give what the inputs hold today, for products made of other calibrations."""
     names = {row["type"].lower(): row["type"] for row in plan.calibrations}
     found: Uses = defaultdict(lambda: defaultdict(set))
     for kind in kinds:
@@ -146,7 +145,7 @@ def _differences(product: str, had: Uses, has: Uses) -> Iterator[Stale]:
 
 
 def _runs(uses: Set[tuple[str, str]]) -> str:
-    """For a person; empty for none at all."""
+    """Name RUNs for the operator; empty for none at all."""
     runs = sorted({run or "none" for _, run in uses})
     return "" if runs == ["none"] else " and ".join(runs)
 
@@ -154,9 +153,9 @@ def _runs(uses: Set[tuple[str, str]]) -> str:
 def of_calibrations(
     calibrations: Sequence[Mapping[str, Any]], home: Home, repository: Repository
 ) -> dict[str, list[Stale]]:
-    """Of the calibrations that a step would apply, those that are stale themselves, by RUN.
+    """Find stale ones among the calibrations that a step would apply, by RUN.
 
-    Those that no run of this home made, or whose plan is gone, are left out: nothing is known of them.
+    Calibrations of unknown runs, or of runs without a plan, are left out.
     """
     folders = {entry["output_run"]: Path(entry["submit_path"]) for entry in home.runs()}
     found: dict[str, list[Stale]] = {}

@@ -1,4 +1,4 @@
-"""What `check` and `submit` share: a template resolved, its pipeline, repository and selection at hand."""
+"""A resolved template with its pipeline, repository and selection, as `check` and `submit` need it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.frames.ingest import camera_of
 from campaign.home import Home, home_of
 from campaign.pipeline import model as pipelines
+from campaign.pipeline.makers import some
 from campaign.pipeline.model import Pipeline
-from campaign.planning.inputs import for_purpose, listed, without
+from campaign.planning.inputs import for_purpose, without
 from campaign.problems import suggest
 from campaign.template.resolve import StepConfig, resolve
 from campaign.template.selection import check_expression, instruments
-from campaign.wording import command, count
+from campaign.wording import command, count, listed
 
 if TYPE_CHECKING:
     from campaign.butler.records import Selection
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line adds to template and environment.
+    """Options of the command line, over template and environment.
 
     Parameters
     ----------
@@ -41,13 +42,13 @@ class Options:
     site : `str` or `None`
         In place of the template's ``computeSite``.
     exclude : collection of `int`
-        Exposures to be left out.
+        Exposures to leave out.
     allow_missing : `bool`
-        Combine what there is of a detector that lacks some exposures.
+        Combine a detector that lacks some exposures.
     ranks : `int` or `None`
-        MPI ranks of a gang; `None`: what the site has.
+        MPI ranks of a gang; `None`: the site's.
     named : `dict` [`str`, `str`]
-        By kind (``bias``), the collection that its calibration is taken from, whatever find-first would give.
+        By kind (``bias``), the collection that replaces find-first.
     """
 
     overrides: Mapping[str, Any]
@@ -60,7 +61,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Step:
-    """A template resolved, with the environment that it was resolved in and the home of its repository."""
+    """A resolved template, with its environment and the home of its repository."""
 
     config: StepConfig
     environment: Mapping[str, str]
@@ -68,26 +69,26 @@ class Step:
 
     @cached_property
     def pipeline(self) -> Pipeline:
-        """The pipeline; a `ConfigurationError` says everything that is wrong with it."""
+        """The pipeline; a `ConfigurationError` has all its problems."""
         config = self.config
         return pipelines.load(config.pipeline_yaml, config.instrument, self.environment, config.pipeline_options)
 
     @property
     def query_place(self) -> str:
-        """Where the selection stands, for messages: the template's line and the variables in it."""
+        """Place of the selection, for messages: the template's line and its variables."""
         names = [name for name in self.config.variables if name.startswith("SELECTION_")]
         place = self.config.origins.get("payload.dataQuery", "dataQuery")
         return f"{place} ({', '.join(names)})" if names else place
 
     @property
     def ticket_chain(self) -> str:
-        """The ticket-level chain that the step's calibrations are found in."""
+        """The ticket's chain, in which calibrations of the step are found."""
         prefix = self.config.variables.get("USER_CALIB_PREFIX", "")
         return f"{prefix}{self.config.instrument}/calib/{self.config.ticket}"
 
     @property
     def permissions(self) -> dict[str, str]:
-        """Mode and group of published files, where template or site give them.
+        """Mode and group of published files, where template or site set them.
 
         Raises
         ------
@@ -112,14 +113,14 @@ def load(template: str, environment: Mapping[str, str], options: Options) -> Ste
     Raises
     ------
     ConfigurationError
-        Everything that is wrong with it.
+        With all problems.
     """
     config = resolve(template, environment, options.overrides, options.site)
     return Step(config, environment, home_of(config.butler_config, environment))
 
 
 def _require_instruments(step: Step, repository: Repository) -> None:
-    """Refuse instruments that the repository does not know: such a selection finds nothing, and does not say why."""
+    """Refuse instruments unknown to the repository: their selection would silently find nothing."""
     known = repository.known_instruments()
     places = dict.fromkeys(instruments(step.config.data_query), step.query_place)
     for name, where in {**places, step.config.instrument: "INSTRUMENT"}.items():
@@ -138,7 +139,7 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
     ------
     ConfigurationError
         The expression is malformed, names an unknown instrument, finds nothing
-        or another camera's frames, or an exposure to be left out is not in it.
+        or another camera's frames, or lacks an exposure that was to be left out.
     """
     query = step.config.data_query
     if not query:
@@ -174,8 +175,8 @@ def select(step: Step, repository: Repository, options: Options) -> tuple[Camera
 
 
 def in_unit(camera: Camera, pipeline: Pipeline) -> Camera:
-    """The camera with its frames in the unit that a pipeline wants: ADU where no gains are applied."""
-    gains = [task.config["doApplyGains"] for task in pipeline.tasks.values() if task.kernel == "isr"]
+    """Give the camera in the unit of a pipeline: ADU where no gains are applied."""
+    gains = [task.config["doApplyGains"] for task in some(pipeline, "isr")]
     return camera if all(gains) else camera.model_copy(update={"unit": "adu"})
 
 
@@ -185,7 +186,7 @@ def require_writeable(folder: Path, need_bytes: int = 0) -> None:
     Raises
     ------
     SubmissionRefused
-        The file system is read-only, full, or not ours to write.
+        The file system is read-only or full, or this user may not write.
     """
     while not folder.exists():
         folder = folder.parent
@@ -197,7 +198,7 @@ def require_writeable(folder: Path, need_bytes: int = 0) -> None:
             f"cannot be written: {error.strerror} (uid {os.geteuid()})", where=str(folder), do="choose another place"
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # where nothing can be written nothing can be removed
+        with contextlib.suppress(OSError):  # what cannot be written cannot be removed
             probe.unlink()
     free = shutil.disk_usage(folder).free
     if free < need_bytes:

@@ -1,9 +1,9 @@
-"""What runs have taken, by task label, and what the next ones are taken to take.
+"""Record time and memory of runs by task label, and expect the same of the next.
 
-``<home>/usage.jsonl`` has one line a run and label: frames, raw pixels, CPU,
+``<home>/usage.jsonl`` has one line a run and label: frames, raw pixels, CPU time,
 wall time, and the largest memory of a process.  A plan of the same camera, label
-and size of frames is estimated from the latest of them: by pixel what scales
-with pixels, and by task the rest.
+and size of frames is estimated from the latest lines: by pixel where there are
+frames, else by task.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from campaign.journal.events import Event
 from campaign.lines import lacking
 
 if TYPE_CHECKING:
-    from campaign.journal.plan import Group, Plan
+    from campaign.jobs.file import JobTask
+    from campaign.journal.plan import Plan
 
-#: Lines of a label that count: the latest.
+#: Latest lines of a label that count.
 LATEST: Final = 5
-#: Memory is asked for with this much more than was seen; frames by more than this make what was seen say nothing.
+#: Factor on the memory seen; factor on the number of frames beyond which earlier runs do not count.
 MARGIN: Final = 1.25
 MORE: Final = 2.0
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a label has to do.
+    """Work of a label.
 
     Parameters
     ----------
     frame : `int`
-        Raw pixels of the largest frame: a camera's scale changes it.
+        Raw pixels of the largest frame; depends on the camera's scale.
     tasks, frames : `int`
-        How many, and the most frames of a task.
+        Number of tasks, and the most frames of one.
     mpixels : `float`
         Raw pixels of all frames, millions.
     ranks : `int`
@@ -52,7 +53,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Seen(Work):
-    """What one run took for one label that had this to do.
+    """Time and memory of one label in one run.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class Seen(Work):
 
 
 def raw_pixels(camera: Mapping[str, Any]) -> dict[int, int]:
-    """Pixels of a raw frame, overscan and all, by detector of a camera as plans have it."""
+    """Count the pixels of a raw frame, overscan included, by detector of a camera as plans have it."""
     found = {}
     for detector in camera["detectors"]:
         kind = camera["types"][detector["type"]]
@@ -80,7 +81,7 @@ def raw_pixels(camera: Mapping[str, Any]) -> dict[int, int]:
 
 
 def work(pixels: Mapping[int, int], frames: Sequence[tuple[int, int]], tasks: int, ranks: int) -> Work:
-    """Add up what there is to do.
+    """Add up work.
 
     Parameters
     ----------
@@ -95,19 +96,19 @@ def work(pixels: Mapping[int, int], frames: Sequence[tuple[int, int]], tasks: in
 
 
 def works(plan: Plan) -> dict[str, Work]:
-    """What each label of a plan has to do."""
+    """Give the work of each label of a plan."""
     pixels = raw_pixels(plan.camera)
-    return {group.label: _work(pixels, group) for group in plan.groups}
+    return {group.label: work_of(pixels, [task.job for task in group.tasks], group.ranks) for group in plan.groups}
 
 
-def _work(pixels: Mapping[int, int], group: Group) -> Work:
-    jobs = [t.job for t in group.tasks]
+def work_of(pixels: Mapping[int, int], jobs: Sequence[JobTask], ranks: int) -> Work:
+    """Add up the work of some tasks; see `work`."""
     frames = [(j.detector, len(j.inputs.get("raw", ()))) for j in jobs if j.detector is not None]
-    return work(pixels, frames, len(group.tasks), group.ranks)
+    return work(pixels, frames, len(jobs), ranks)
 
 
 def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
-    """What a run took, by label; labels of which not everything was made in one attempt are left out."""
+    """Give time and memory of a run by label, without labels that needed a second attempt or are incomplete."""
     published: dict[str, list[Event]] = {}
     started: dict[str, list[str]] = {}
     for event in events:
@@ -142,14 +143,14 @@ def _between(first: str, last: str) -> float:
 
 
 def record(home: Home, plan: Plan, events: Iterable[Event]) -> None:
-    """Keep what a run took."""
+    """Record time and memory of a run."""
     for seen in seen_in(plan, events):
         home.add_usage({"t": now(), "run": plan.run, **asdict(seen)})
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a group is taken to take, by what was seen; memory with its margin."""
+    """Expected time and memory of a group; memory with its margin."""
 
     cpu_s: float
     wall_s: float
@@ -158,7 +159,7 @@ class Expected:
 
 
 def expected(home: Home, instrument: str, wanted: Mapping[str, Work]) -> Mapping[str, Expected]:
-    """What each label is taken to take; those that nothing is known of are left out."""
+    """Give what to expect of each label that has run before."""
     lines = [_seen(line) for line in home.usage() if line.get("instrument") == instrument]
     found = {}
     for label, one in wanted.items():
@@ -171,7 +172,7 @@ def expected(home: Home, instrument: str, wanted: Mapping[str, Work]) -> Mapping
 
 def _expected(alike: list[Seen], one: Work) -> Expected:
     def share(s: Seen) -> float:
-        """How much more there is to do than there was."""
+        """Give the ratio of the work to that of an earlier run."""
         return one.mpixels / s.mpixels if s.mpixels else one.tasks / max(s.tasks, 1)
 
     cpu = max(s.cpu_s * share(s) for s in alike)
@@ -180,6 +181,6 @@ def _expected(alike: list[Seen], one: Work) -> Expected:
 
 
 def _seen(line: Mapping[str, Any]) -> Seen | None:
-    """A line as it was written; `None` for one of another release, or one that is damaged."""
+    """Read a line; `None` for a damaged one, or one of another release."""
     fields = {name: str if name in ("label", "instrument") else (int, float) for name in Seen.__dataclass_fields__}
     return None if lacking(line, fields) else Seen(**{name: line[name] for name in fields})

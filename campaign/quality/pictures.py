@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan, PlanTask
+from campaign.kinds import table
 from campaign.quality.drawing import Shown, draw, places
-from campaign.quality.tables import draw_table
+from campaign.quality.tables import TABLES, draw_table
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
 
 #: A single detector up to this size is drawn with all pixels, unbinned.
 WHOLE = 4096
-#: Kernels whose products are tables, drawn in their own way.
-TABLES = ("cti", "defects")
 
 
 def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
@@ -26,12 +25,13 @@ def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
     whole = _whole(plan, [task for _, task in done])
     made = [] if whole is None else [_product(repository, plan, whole)]
     made += [_mosaic(repository, plan, task) for group, task in done if group.kernel == "mosaic" and whole is None]
-    for kernel in TABLES:
-        if some := [task for group, task in done if group.kernel == kernel]:
-            rows = {int(t.outputs[0].data_id["detector"]): _get(repository, plan, t.outputs[0]).rows for t in some}
-            path = _place(plan, plan.product)
-            draw_table(kernel, rows, plan.camera["detectors"], plan.camera["types"], path, title(plan, {}))
-            made.append(path)
+    kind = table.of_dataset(plan.product)
+    outputs = [output for _, task in done for output in task.outputs if output.type == plan.product]
+    if kind and kind.picture in TABLES and outputs:
+        rows = {int(output.data_id["detector"]): _get(repository, plan, output).rows for output in outputs}
+        path = _place(plan, plan.product)
+        draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], path, title(plan, {}))
+        made.append(path)
     return made
 
 
@@ -50,7 +50,8 @@ def _place(plan: Plan, name: str) -> Path:
 def _whole(plan: Plan, tasks: Sequence[PlanTask]) -> Any:
     """Read the product of the only detector if it is small; `None` otherwise."""
     found = [o for task in tasks for o in task.outputs if o.type == plan.product]
-    if len(found) != 1 or len(plan.wanted(plan.product)) != 1 or plan.kind not in ("bias", "dark", "flat"):
+    kind = table.of_dataset(plan.product)
+    if len(found) != 1 or len(plan.wanted(plan.product)) != 1 or kind is None or kind.picture != "image":
         return None
     (detector,) = (d for d in plan.camera["detectors"] if d["id"] == found[0].data_id["detector"])
     return found[0] if max(plan.camera["types"][detector["type"]]["size"]) <= WHOLE else None
@@ -75,7 +76,8 @@ def _data_ids(plan: Plan) -> list[Mapping[str, Any]]:
 
 def _unit(plan: Plan) -> str:
     unit = plan.camera["unit"].replace("adu", "ADU")
-    return {"bias": unit, "dark": f"{unit} / s", "flat": "relative"}[plan.kind]
+    kind = table.of_dataset(plan.product)
+    return kind.unit.format(unit=unit) if kind else ""
 
 
 def _product(repository: Repository, plan: Plan, output: Any) -> Path:

@@ -15,19 +15,19 @@ Rows = Mapping[int, NDArray[Any]]
 
 
 def draw_table(
-    kernel: str, rows: Rows, detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], path: Path, title: str
+    picture: str, rows: Rows, detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], path: Path, title: str
 ) -> None:
     """Draw the tables of a run.
 
     Parameters
     ----------
-    kernel : `str`
-        ``defects`` or ``cti``.
+    picture : `str`
+        See `campaign.kinds.model.Picture`.
     rows : mapping
         Table of each detector.
     """
     wanted = [d for d in detectors if d["id"] in rows]
-    (_defects if kernel == "defects" else _cti)(rows, wanted, types, path, title)
+    TABLES[picture](rows, wanted, types, path, title)
 
 
 def _defects(
@@ -89,3 +89,7 @@ def _cti(rows: Rows, detectors: Sequence[Mapping[str, Any]], types: Mapping[str,
     panels[1].set_xlabel(f"amplifiers, by detector; {lost} were not measured{' (red)' if lost else ''}", fontsize=8)
     panels[0].set_title(title, fontsize=10)
     save(figure, path)
+
+
+#: By `campaign.kinds.model.Picture`.
+TABLES = {"boxes": _defects, "amplifiers": _cti}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from campaign.journal.plan import Plan
+from collections.abc import Sequence
+
+from campaign.journal.plan import Group
 from campaign.running.runner import Run, Runner
 from campaign.schedulers.local import Local
 from campaign.schedulers.protocol import Backend, Resources
@@ -33,8 +35,8 @@ def run_at(site: Site | None, many: int) -> Run:
     return lambda plan, listener: Runner(plan, listener, backend).run()
 
 
-def probe(site: Site | None, plan: Plan) -> None:
-    """See that a site would take the jobs of a plan, before anything is claimed.
+def probe(site: Site | None, groups: Sequence[Group]) -> None:
+    """See that a site would take the jobs of a plan's groups, before anything is claimed.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def probe(site: Site | None, plan: Plan) -> None:
         Its scheduler does not answer, or does not take them.
     """
     jobs: list[tuple[int, Resources]] = []
-    for group in plan.groups:
+    for group in groups:
         job = group.ranks, group.resources
         if job not in jobs:
             jobs.append(job)

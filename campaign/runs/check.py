@@ -15,10 +15,10 @@ from campaign.jobs.file import JobFile, JobTask
 from campaign.jobs.launch import cores, run_job
 from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
+from campaign.kinds.model import Frames, ProductKind
 from campaign.pipeline.makers import kind_of
 from campaign.planning import agreement
 from campaign.planning.cost import Cost, estimate
-from campaign.planning.derived import is_derived
 from campaign.planning.inputs import MEND
 from campaign.planning.inputs import problems as selection_problems
 from campaign.planning.staleness import of_calibrations
@@ -82,33 +82,34 @@ def check(template: str, environment: Mapping[str, str], options: Options, with_
         step = load(template, environment, options)
         found.notes += step.config.warnings
         found.output_run = step.config.output_run
-        product, derived = "", False
+        kind: ProductKind | None = None
         with found.noting():
             found.pipeline = str(step.pipeline.path)
-            derived = is_derived(step.pipeline)
-            product = "" if derived else kind_of(step.pipeline)
+            kind = kind_of(step.pipeline)
         with open_repository(step.config.butler_config) as repository:
             _look_at_collections(found, step, repository)
-            if not derived:
-                _look_at_frames(found, step, repository, options, product, with_levels)
+            if kind is None or isinstance(kind.made_of, Frames):
+                _look_at_frames(found, step, repository, options, kind, with_levels)
             if not found.problems:
                 _plan(found, step, repository, options)
     return found
 
 
 def _look_at_frames(
-    found: Check, step: Step, repository: Repository, options: Options, product: str, with_levels: bool
+    found: Check, step: Step, repository: Repository, options: Options, kind: ProductKind | None, with_levels: bool
 ) -> None:
     camera, selection = select(step, repository, options)
     _describe(found, selection)
-    for text in selection_problems(selection, product, options.allow_missing) if product else ():
+    for text in selection_problems(selection, kind, options.allow_missing) if kind else ():
         found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
     if found.problems:  # else planning raises them
         for text in agreement.read(camera, selection).problems:
             found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
-    if with_levels and product and not selection.unreachable:
+    frames = kind.made_of if kind else None
+    if with_levels and isinstance(frames, Frames) and frames.alike and not selection.unreachable:
         with found.noting():
-            found.levels = measure_levels(selection, product, in_unit(camera, step.pipeline), options.ranks or cores())
+            seen_by = in_unit(camera, step.pipeline)
+            found.levels = measure_levels(selection, frames.type, seen_by, options.ranks or cores())
         for one in found.levels or ():
             if one.refused:
                 found.add(SubmissionRefused(f"{one.subject}: {one.why}", where=step.query_place, do=MEND))

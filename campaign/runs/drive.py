@@ -24,6 +24,7 @@ from campaign.journal.index import followed, update
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
 from campaign.killpoints import reach
+from campaign.kinds import table
 from campaign.planning import usage
 from campaign.quality import judging, levels
 from campaign.running.runner import Run, Runner
@@ -92,7 +93,7 @@ def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
 
 def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
     """Judge the inputs table of a run, and keep it as one file."""
-    rows = levels.read(plan.folder / "inputs")
+    rows = levels.read(plan.folder / "inputs") if table.judged(plan.product) else []
     if not rows:
         return []
     levels.write(rows, plan.folder / "inputs.csv")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from campaign.planning.allocation import require_release, site_of, slots
@@ -17,36 +16,59 @@ if TYPE_CHECKING:
     from campaign.running.runner import Run
 
 
+def overrides(step: Step, order: Order, probe: bool = True) -> list[str]:
+    """Compare the releases of the sites with this one, before anything is planned.
+
+    Parameters
+    ----------
+    probe : `bool`
+        Ask sites, where there are several.
+
+    Returns
+    -------
+    notes : `list` [`str`]
+        What was overridden, for the plan.
+
+    Raises
+    ------
+    CampaignError
+        A site is unknown, cannot be used, or has another release.
+    """
+    if order.sites:
+        from campaign.federation import participants
+
+        return participants.overrides(step, order, probe)
+    site, _ = site_of(step)
+    return require_release(site, order.override) if site else []
+
+
 def execution(
     step: Step, plan: Plan, order: Order, say: Callable[[str], None], probe: bool = True
-) -> tuple[Plan, Run, Sequence[Mapping[str, Any]]]:
+) -> tuple[Run, Sequence[Mapping[str, Any]]]:
     """Decide how a plan is run.
 
     Parameters
     ----------
     probe : `bool`
-        See that schedulers answer, and would take the jobs; nobody is asked without.
+        See that schedulers answer, and would take the jobs.
 
     Returns
     -------
-    plan : `Plan`
-        With notes on what was overridden.
     run : callable
         Runs it; see `campaign.runs.drive.drive`.
     shares : sequence of `dict`
-        What each of several sites will be given; see `campaign.federation.driver.shares`.
+        The share of each of several sites; see `campaign.federation.driver.shares`.
 
     Raises
     ------
     CampaignError
-        A site that is none, cannot be used, or has another release.
+        A site is unknown, or cannot be used.
     """
     if order.sites:
         from campaign.federation.participants import federate
 
         return federate(step, plan, order, say, probe)
     site, _ = site_of(step)
-    notes = require_release(site, order.override) if site else []
     if probe:
-        probe_site(site, plan)
-    return replace(plan, notes=[*plan.notes, *notes]), run_at(site, slots(site, order.ranks)), ()
+        probe_site(site, plan.groups)
+    return run_at(site, slots(site, order.ranks)), ()

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,6 @@ import yaml
 
 from campaign import release
 from campaign.errors import SubmissionRefused
-from campaign.frames.ingest import camera_of
 from campaign.home import Home, versions
 from campaign.jobs.file import write_text
 from campaign.jobs.launch import mpiexec
@@ -24,16 +23,11 @@ from campaign.journal import claim
 from campaign.journal.outcome import last_state
 from campaign.journal.plan import Plan, undisturbed
 from campaign.killpoints import reach
-from campaign.pipeline.makers import kind_of
-from campaign.planning import agreement
-from campaign.planning.allocation import site_of, slots, with_ranks, with_resources
+from campaign.planning.allocation import site_of, slots
 from campaign.planning.cost import estimate
-from campaign.planning.derived import Deriver, is_derived
-from campaign.planning.freeze import Request, freeze, run_id
-from campaign.planning.inputs import missing, require
+from campaign.planning.freeze import freeze, run_id
 from campaign.planning.order import NAME, Order, fingerprint
-from campaign.planning.step import Options, Step, in_unit, require_writeable, select
-from campaign.planning.usage import expected, works
+from campaign.planning.step import Options, Step, require_writeable
 from campaign.schedulers import secure
 from campaign.wording import command
 
@@ -50,13 +44,17 @@ WRITTEN = (claim.NAME, f"{claim.NAME}.lock", "config.yaml", "env.json", "groups.
 
 
 @undisturbed()
-def prepare(step: Step, repository: Repository, options: Options, run: str | None = None) -> tuple[Plan, Camera]:
+def prepare(
+    step: Step, repository: Repository, options: Options, run: str | None = None, notes: Sequence[str] = ()
+) -> tuple[Plan, Camera]:
     """Plan a step; nothing is written.
 
     Parameters
     ----------
     run : `str`, optional
         A run that is planned again, and has its output RUN already.
+    notes : sequence of `str`
+        Further notes for the operator; see `campaign.runs.execution.overrides`.
 
     Raises
     ------
@@ -68,15 +66,11 @@ def prepare(step: Step, repository: Repository, options: Options, run: str | Non
     repository.require_collections(known or list(step.config.in_collections))
     if run is None and repository.collection_type(step.config.output_run) is not None:
         raise taken(step.home, repository, step.config.output_run, "exists already")
-    site, notes = site_of(step)
-    many = slots(site, options.ranks)
-    if many > 1 and (site is None or site.scheduler is None):
+    site, _ = site_of(step)
+    if slots(site, options.ranks) > 1 and (site is None or site.scheduler is None):
         mpiexec()
     name = run or run_id()
-    frozen, camera = _frozen(_own_folder(step, name) if run is None else step, repository, options, many, name)
-    seen = expected(step.home, frozen.instrument, works(frozen))
-    plan = with_resources(step.config, with_ranks(frozen, site, options.ranks, seen), seen)
-    return replace(plan, notes=[*notes, *plan.notes]), camera
+    return freeze(_own_folder(step, name) if run is None else step, repository, options, name, notes)
 
 
 def _own_folder(step: Step, run: str) -> Step:
@@ -86,24 +80,6 @@ def _own_folder(step: Step, run: str) -> Step:
         return step
     mine = {**step.config.command_line, "submitPath": f"{path}-{run.rpartition('-')[2]}"}
     return replace(step, config=replace(step.config, command_line=mine))
-
-
-def _frozen(step: Step, repository: Repository, options: Options, ranks: int, run: str) -> tuple[Plan, Camera]:
-    """Decide what is made of frames, or of other calibrations."""
-    if is_derived(step.pipeline):
-        camera = camera_of(step.home, step.config.instrument)
-        return Deriver(step, repository, camera, ranks, run, options.named).freeze(), camera
-    camera, selection = select(step, repository, options)
-    require(selection, kind_of(step.pipeline), options.allow_missing, step.query_place)
-    settings = agreement.read(camera, selection)
-    agreement.require(settings, step.query_place)
-    camera = in_unit(camera, step.pipeline)
-    chosen = (list(options.exclude), options.named)
-    request = Request(step.config, step.pipeline, camera, selection, ranks, *chosen, step.permissions, settings.cards)
-    plan = freeze(request, repository, run)
-    notes = [text for text in [missing(selection)] if text]
-    notes += [*settings.notes, *agreement.against(camera, settings, plan), *plan.notes]
-    return replace(plan, notes=notes), camera
 
 
 def taken(home: Home, repository: Repository, output_run: str, how: str) -> SubmissionRefused:

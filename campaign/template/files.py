@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from campaign import plugins
 from campaign.documents import MAX_DEPTH, Entry, merge, parse, read_text
 from campaign.problems import Problem, suggest
 from campaign.template.environment import render, render_apart
@@ -43,7 +44,7 @@ def folders(environment: Mapping[str, str]) -> list[Path]:
     """List the folders searched for templates without a folder, in order."""
     packages = (("CP_PIPE_DIR", "cp_pipe"), ("CP_VERIFY_DIR", "cp_verify"))
     homes = [Path(environment.get(variable) or ROOT / package) for variable, package in packages]
-    return [Path.cwd(), *(home / "bps" / "templates" for home in homes)]
+    return [Path.cwd(), *(home / "bps" / "templates" for home in [*homes, *plugins.folders()])]
 
 
 def _served(path: Path) -> Source | None:

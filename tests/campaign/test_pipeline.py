@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from campaign.errors import ConfigurationError
-from campaign.kinds.tasks import TASKS
+from campaign.kinds.table import tasks
 from campaign.pipeline.makers import kind_of, product_of
 from campaign.pipeline.model import Pipeline, PipelineErrors, load
 from campaign.planning.derived import is_derived
@@ -134,15 +134,23 @@ def test_kinds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "of", "product"),
+    ("name", "of", "kind"),
     [
-        ("Bias", "bias", "bias"), ("Dark", "dark", "dark"), ("Flat", "flat", "flat"), ("Cti", "flat", "cti"),
-        ("Defects", "", "defects"),
+        ("Bias", "bias", "bias"), ("BiasBootstrap", "bias", "bias"), ("Dark", "dark", "dark"), ("Flat", "flat", "flat"),
+        ("Cti", "flat", "cti"), ("Defects", "", "defects"),
     ],
 )  # fmt: skip
-def test_what_a_pipeline_makes_and_of_which_frames(kind: str, of: str, product: str) -> None:
-    pipeline = packaged(kind)
-    assert (kind_of(pipeline), product_of(pipeline), is_derived(pipeline)) == (of, product, of == "")
+def test_the_product_of_a_pipeline_and_its_frames(name: str, of: str, kind: str) -> None:
+    pipeline, product = packaged(name), f"{name[0].lower()}{name[1:]}"
+    made = kind_of(pipeline)
+    assert (made.name, product_of(pipeline), is_derived(pipeline)) == (kind, product, of == "")
+    assert product in made.datasets and getattr(made.made_of, "type", "") == of
+
+
+def test_a_combine_of_no_kind_is_refused(tmp_path: Path) -> None:
+    pipeline = load(make(tmp_path, f"tasks: {{a: {{class: {COMBINE}, config: {{calibrationType: drak}}}}}}\n"), "X", {})
+    with pytest.raises(ConfigurationError, match="'drak' is no product kind\n  -> known: bias, dark, flat"):
+        kind_of(pipeline)
 
 
 def test_a_pipeline_makes_one_product(tmp_path: Path) -> None:
@@ -171,7 +179,7 @@ def test_resource_location() -> None:
 
 
 def test_every_mapped_default_is_possible() -> None:
-    for cls, task in TASKS.items():
+    for cls, task in tasks().items():
         for name, field in task.fields.items():
             assert field.objection(field.default) == "", (cls, name)
 

@@ -29,9 +29,10 @@ from lsst.daf.butler import Butler, DatasetType, Timespan
 
 from campaign.butler.errors import told
 from campaign.butler.records import to_iso, to_nsec
-from campaign.butler.repository import DATASET_TYPES, Repository, create, open_repository
+from campaign.butler.repository import Repository, create, open_repository
 from campaign.camera.observation import Observation
 from campaign.errors import ConfigurationError, TransientError, UsageError
+from campaign.kinds.table import dataset_types
 from tests.conftest import apart
 
 CAMERA = "ToyCam"
@@ -583,12 +584,14 @@ def test_a_product_that_cannot_be_named_is_refused(
 
 def test_every_dataset_type_has_a_path_and_can_be_registered(repository: Repository, root: Path) -> None:
     values = {"instrument": CAMERA, "detector": 0, "physical_filter": "r_03", "exposure": 2024120800000}
-    wanted = {name: [{d: values[d] for d in kind.dimensions}] for name, kind in DATASET_TYPES.items() if name != "raw"}
+    wanted = {
+        name: [{d: values[d] for d in kind.dimensions}] for name, kind in dataset_types().items() if name != "raw"
+    }
     items = publish(repository, RUN, wanted)
     repository.ingest_products(RUN, items)
-    assert len({path for _, _, path in items}) == len(DATASET_TYPES) - 1 == 38
+    assert len({path for _, _, path in items}) == len(dataset_types()) - 1 == 38
     with Butler.from_config(str(root)) as butler:
-        for name, kind in DATASET_TYPES.items():
+        for name, kind in dataset_types().items():
             registered = butler.get_dataset_type(name)
             assert set(registered.dimensions.required) == set(kind.dimensions)
             tables = ("crosstalk", "cti", "linearizer", "defects", "ptc")
@@ -601,8 +604,8 @@ def test_dataset_types_of_the_rubin_stack_are_used_as_registered(tmp_path: Path)
     Butler.makeRepo(str(tmp_path / "repo"))
     with Butler.from_config(str(tmp_path / "repo"), writeable=True) as butler:
         for name, kind in (("raw", "Exposure"), ("bias", "ExposureF")):
-            dimensions = DATASET_TYPES[name].dimensions
-            calibration = DATASET_TYPES[name].calibration
+            dimensions = dataset_types()[name].dimensions
+            calibration = dataset_types()[name].calibration
             butler.registry.registerDatasetType(
                 DatasetType(name, dimensions, kind, universe=butler.dimensions, isCalibration=calibration)
             )

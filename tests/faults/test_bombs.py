@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from campaign.butler.records import ExposureRecord, Raw, Selection
+from campaign.kinds import bias
 from campaign.planning.inputs import problems
 from tests.faults.conftest import Operator
 
@@ -30,6 +31,7 @@ def test_item_32_a_template_for_jinja_that_explodes(operator: Operator, tmp_path
     """Every way is refused by name, in seconds, and this process does not grow."""
     template = tmp_path / "bomb.yaml.j2"
     template.write_text(f"{MINIMAL}{BOMBS[bomb]}\n")
+    operator.refuse(3, "submit", "bps_nothing")  # imports all that the command needs
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     said = operator.refuse(3, "submit", str(template))
     assert time.monotonic() - began < 15
@@ -54,5 +56,5 @@ def test_item_32_more_quanta_than_any_step_has() -> None:
         *("LSSTCam", 1, "a", "bias", "", "", 20250101, 1, "none", "", 0.0, 0.0), "2025-01-01", "2025-01-01"
     )
     raw = Raw(1, 0, "/raw", "", 1)
-    found = problems(Selection((exposure,), (raw,) * 1_000_001), "bias", False)
+    found = problems(Selection((exposure,), (raw,) * 1_000_001), bias.KIND, False)
     assert found == ["the selection has 1000001 raws, a step can have 1000000"]

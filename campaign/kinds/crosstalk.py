@@ -1,0 +1,9 @@
+"""Crosstalk between amplifiers: a table that a site brings."""
+
+from campaign.kinds.model import Correction, DatasetType, ProductKind
+
+KIND = ProductKind(
+    "crosstalk",
+    {"crosstalk": DatasetType(("instrument", "detector"), "CalibTable", calibration=True)},
+    correction=Correction("doCrosstalk", "crosstalk"),
+)

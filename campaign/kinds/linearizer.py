@@ -1,0 +1,9 @@
+"""Linearity of each amplifier: a table that a site brings."""
+
+from campaign.kinds.model import Correction, DatasetType, ProductKind
+
+KIND = ProductKind(
+    "linearizer",
+    {"linearizer": DatasetType(("instrument", "detector"), "CalibTable", calibration=True)},
+    correction=Correction("doLinearize", "linearity"),
+)

@@ -1,0 +1,85 @@
+"""Binned products, and mosaics of them: an image of the focal plane."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from campaign.errors import ConfigurationError
+from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
+from campaign.kinds.model import DatasetType, ProductKind
+from campaign.kinds.task import Field, PipelineTask, TaskClass, named
+
+BINNINGS: Final = (8, 64)
+_MODULE: Final = "lsst.pipe.tasks.visualizeVisit"
+_FIELDS: Final = {"binning": Field(8, kernel="binning", least=1)}
+
+
+def _bin(*more: str) -> TaskClass:
+    dimensions = ("instrument", "detector", *more)
+    return TaskClass("bin", "fused", dimensions, {"inputExp": "bias"}, {"outputExp": "biasBin"}, _FIELDS)
+
+
+def _mosaic(*more: str) -> TaskClass:
+    dimensions = ("instrument", *more)
+    return TaskClass("mosaic", "serial", dimensions, {"inputExps": "biasBin"}, {"outputData": "biasMosaic"}, _FIELDS)
+
+
+def types(name: str, dimensions: tuple[str, ...]) -> dict[str, DatasetType]:
+    """Give the dataset types of an image's bins and mosaics."""
+    whole = tuple(d for d in dimensions if d != "detector")
+    return {
+        **{f"{name}Bin{n}": DatasetType(dimensions, "CalibImage") for n in BINNINGS},
+        **{f"{name}Mosaic{n}": DatasetType(whole, "CalibImage") for n in BINNINGS},
+    }
+
+
+def binnings(planner: Planner) -> dict[str, int]:
+    """Give the binnings of the product, by dataset type."""
+    return {task.outputs["outputExp"]: binning(planner, task) for task in planner.some("bin")}
+
+
+def binning(planner: Planner, task: PipelineTask) -> int:
+    """Give a task's binning, which shrinks with the camera's scale."""
+    return max(1, round(task.config["binning"] / planner.scale))
+
+
+def mosaics(planner: Planner) -> list[GroupDraft]:
+    """Plan the pipeline's mosaics.
+
+    Raises
+    ------
+    ConfigurationError
+        No task bins what one of them shows.
+    """
+    return [_group(planner, task) for task in planner.some("mosaic")]
+
+
+def _group(planner: Planner, task: PipelineTask) -> GroupDraft:
+    binned = task.inputs["inputExps"]
+    if binned not in binnings(planner):
+        raise ConfigurationError(
+            f"{task.label} makes a mosaic of {binned}, and no task of the pipeline bins by {task.config['binning']}",
+            where=planner.pipeline,
+        )
+    one = TaskDraft(
+        {},
+        [task.outputs["outputData"]],
+        {"binned": [f"{binned}:{d}" for d in planner.detectors]},
+        {"detectors": list(planner.detectors), "binning": binning(planner, task)},
+        [f"{planner.maker.label}:{d}" for d in planner.detectors],
+    )
+    config = {"permissions": planner.permissions}
+    return GroupDraft(task.label, task.kernel, task.kind, config, [one], needs=[planner.maker.label])
+
+
+KIND: Final = ProductKind(
+    "mosaic",
+    {},  # each image's: see `types`
+    tasks={
+        **named(_bin(), "VisualizeBinCalibTask", _MODULE),
+        **named(_bin("physical_filter"), "VisualizeBinCalibFilterTask", _MODULE),
+        **named(_mosaic(), "VisualizeMosaicCalibTask", _MODULE),
+        **named(_mosaic("physical_filter"), "VisualizeMosaicCalibFilterTask", _MODULE),
+    },
+    picture="image",
+)

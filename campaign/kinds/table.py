@@ -1,0 +1,126 @@
+"""The table of product kinds: the packaged ones, and those of other distributions.
+
+Other distributions declare theirs in the entry-point group ``drp_campaign.kinds``.
+The table is read when it is first asked, so that a command that needs no
+product imports none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Final
+
+from campaign import plugins
+from campaign.errors import ConfigurationError
+from campaign.kinds import bias, corrected, crosstalk, cti, dark, defects, flat, isr, linearizer, mosaic, ptc
+from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
+from campaign.kinds.task import PipelineTask, TaskClass
+from campaign.problems import suggest
+
+#: In the order in which headers and notes name the calibrations that are applied.
+PACKAGED: Final = (
+    *(module.KIND for module in (bias, dark, flat, linearizer, crosstalk, defects, cti, ptc)),
+    corrected.KIND,
+    mosaic.KIND,
+)
+RAW: Final = {"raw": DatasetType(("instrument", "exposure", "detector"), "RawFrame")}
+
+
+@cache
+def kinds() -> Mapping[str, ProductKind]:
+    """Give all kinds, by name.
+
+    Raises
+    ------
+    ConfigurationError
+        One of another distribution cannot be used.
+    """
+    found = {kind.name: kind for kind in PACKAGED}
+    for entry in plugins.entries(plugins.KINDS):
+        kind = plugins.load(entry, ProductKind)
+        if kind.name != entry.name:
+            raise plugins.broken(entry, f"its kind is named {kind.name}")
+        for what, taken in _taken(kind, found):
+            raise plugins.broken(entry, f"{what} is the kind {taken}'s")
+        found[kind.name] = kind
+    return found
+
+
+def _taken(kind: ProductKind, others: Mapping[str, ProductKind]) -> Iterator[tuple[str, str]]:
+    """Find what a kind declares that another one has: its name, dataset types, task classes of its own."""
+    for name, other in others.items():
+        if name == kind.name:
+            yield f"the name {name}", name
+        yield from ((f"the dataset type {one}", name) for one in kind.datasets.keys() & other.datasets.keys())
+        for cls in kind.tasks.keys() & other.tasks.keys():
+            if kind.tasks[cls] != other.tasks[cls]:
+                yield f"the task class {cls}", name
+
+
+@cache
+def corrections() -> Mapping[str, Correction]:
+    """Give how frames are corrected, by kind."""
+    return {name: kind.correction for name, kind in kinds().items() if kind.correction}
+
+
+@cache
+def tasks() -> Mapping[str, TaskClass]:
+    """Give upstream's task classes by full name."""
+    found = isr.tasks(corrections())
+    for kind in kinds().values():
+        found |= kind.tasks
+    return found
+
+
+@cache
+def dataset_types() -> Mapping[str, DatasetType]:
+    """Give the dataset types that this program registers, by name."""
+    found = dict(RAW)
+    for kind in kinds().values():
+        found |= kind.datasets
+    return found
+
+
+@cache
+def _costs() -> Mapping[str, CostModel]:
+    return {kernel: cost for kind in kinds().values() for kernel, cost in kind.costs.items()}
+
+
+def cost(kernel: str) -> CostModel:
+    """Give what a kernel takes."""
+    return _costs().get(kernel, CostModel())
+
+
+def makers() -> set[str]:
+    """Give the kernels of tasks that make a product that a pipeline is for."""
+    return {kind.maker for kind in kinds().values() if kind.maker}
+
+
+def made_by(task: PipelineTask) -> ProductKind:
+    """Give the kind that a task makes.
+
+    Raises
+    ------
+    ConfigurationError
+        Its configuration fits no kind.
+    """
+    able = [kind for kind in kinds().values() if kind.maker == task.kernel]
+    for kind in able:
+        if kind.config.items() <= task.config.items():
+            return kind
+    said = {name: task.config.get(name) for kind in able for name in kind.config}
+    what = ", ".join(f"{name} {value!r}" for name, value in said.items())
+    do = suggest(" ".join(map(str, said.values())), [kind.name for kind in able])
+    raise ConfigurationError(f"{task.label}: {what} is no product kind", do=do)
+
+
+def of_dataset(name: str) -> ProductKind | None:
+    """Give the kind of a dataset type; `None` for one that no kind has."""
+    return next((kind for kind in kinds().values() if name in kind.datasets), None)
+
+
+def judged(dataset_type: str) -> bool:
+    """Whether levels of the frames of a product are compared with one another."""
+    kind = of_dataset(dataset_type)
+    return kind is not None and isinstance(kind.made_of, Frames) and kind.made_of.alike

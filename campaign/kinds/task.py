@@ -1,0 +1,122 @@
+"""Upstream's task classes as data: fields, connections, kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: How a task runs: inside the gang that reads its output or writes its input; as one MPI job over the focal plane;
+#: as one process; as one of many small jobs.
+Mode = Literal["fused", "gang", "serial", "quantum"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A configuration field.
+
+    Parameters
+    ----------
+    default
+        Value where a pipeline sets none; its type is the field's.
+    choices : `tuple`, optional
+        Possible values; any of the type where empty.
+    kernel : `str`, optional
+        Name among the kernel's settings; empty where only the planner reads the field.
+    least : `float`, optional
+        Smallest possible value.
+    """
+
+    default: Any
+    choices: tuple[Any, ...] = ()
+    kernel: str = ""
+    least: float | None = None
+
+    def objection(self, value: Any) -> str:
+        """Say why a value cannot be the field's; empty where it can."""
+        wanted = type(self.default)
+        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if not fits or isinstance(value, bool) is not isinstance(self.default, bool):
+            return f"a value of the type {wanted.__name__} was expected"
+        if isinstance(value, list) and not all(isinstance(item, type(self.default[0])) for item in value):
+            return f"a list of {type(self.default[0]).__name__} was expected"
+        if self.least is not None and not self.least <= value < float("inf"):
+            return f"at least {self.least:g} was expected"
+        if self.choices and value not in self.choices:
+            known = " | ".join(
+                str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices
+            )
+            return f"only {known} is implemented" if len(self.choices) == 1 else f"possible are {known}"
+        return ""
+
+
+@dataclass(frozen=True)
+class TaskClass:
+    """An upstream task class and the kernel that stands for it.
+
+    Parameters
+    ----------
+    kernel : `str`
+        Kernel that runs the task; for a fused task, the stage inside that kernel.
+    kind : `str`
+        See `Mode`.
+    dimensions : `tuple` [`str`]
+        Of a task's data IDs.
+    inputs, outputs : `dict` [`str`, `str`]
+        Dataset types by connection, those that a pipeline may rename.
+    fields : `dict` [`str`, `Field`]
+        Configuration, by dotted name.
+    raws : `bool`
+        Whether the kernel reads every raw frame of its detector.
+    """
+
+    kernel: str
+    kind: Mode
+    dimensions: tuple[str, ...]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    raws: bool = False
+
+
+@dataclass(frozen=True)
+class PipelineTask:
+    """A pipeline's task, mapped and checked.
+
+    Runs keep a digest of these fields: another name or another field makes every earlier run look changed.
+
+    Parameters
+    ----------
+    label : `str`
+        Upstream's label.
+    cls : `str`
+        Upstream's class.
+    kernel, kind, dimensions
+        See `TaskClass`.
+    config : `dict`
+        Configuration by upstream's names, dotted, defaults filled in.
+    settings : `dict`
+        The part of the configuration that the kernel takes, by the kernel's names.
+    inputs, outputs : `dict` [`str`, `str`]
+        Dataset types by connection.
+    """
+
+    label: str
+    cls: str
+    kernel: str
+    kind: Mode
+    dimensions: tuple[str, ...]
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+def only(value: bool, *names: str) -> dict[str, Field]:
+    """Make fields that have one possible value."""
+    return {name: Field(value, (value,)) for name in names}
+
+
+def named(task: TaskClass, name: str, *modules: str) -> dict[str, TaskClass]:
+    """Give a task class by its full names, one for each module that upstream has kept it in."""
+    return {f"{module}.{name}": task for module in modules}
