@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from campaign.campaigns.document import Campaign
 from campaign.campaigns.gatekeeper import Gatekeeper
@@ -21,6 +22,7 @@ from campaign.journal import control
 from campaign.journal.books import Books, Decisions
 from campaign.journal.events import Decision
 from campaign.problems import suggest
+from campaign.runs.listing import list_unlisted, unlisted
 from campaign.wording import count
 
 POLL_S = 0.1
@@ -115,6 +117,7 @@ class Driver:
         with self.books.driving():
             text = self.campaign.path.read_text(encoding="utf-8")
             keep_document(self.books, text, self.campaign.chosen_variables, self.chosen.changed)
+            self._list_unlisted()
             self._require_before(wanted)
             detail = {"campaign": self.campaign.name, "plan": str(self.campaign.path), "steps": wanted}
             self.home.record("run", self.campaign.environment["TICKET"], detail)
@@ -136,6 +139,16 @@ class Driver:
                 do="mend the cause and give the same command again: it resumes with the steps that are left",
             )
         return states
+
+    def _list_unlisted(self) -> None:
+        """List runs of steps whose submission was killed too early for it: they are resumed."""
+        folders = {Path(s.config.submit_path).parent for s in self._look().values() if s.config}
+        if any(unlisted(self.home, folder) for folder in folders):
+            from campaign.butler.repository import open_repository
+
+            with open_repository(self.campaign.environment["REPO"]) as repository:
+                for folder in folders:
+                    list_unlisted(self.home, repository, folder)
 
     def _require_before(self, wanted: list[str]) -> None:
         states = self._look()

@@ -28,6 +28,7 @@ from campaign.planning.cost import estimate
 from campaign.planning.freeze import freeze, run_id
 from campaign.planning.order import NAME, Order, fingerprint
 from campaign.planning.step import Options, Step, require_writeable
+from campaign.runs.listing import entry_of, list_unlisted, owner_of
 from campaign.schedulers import secure
 from campaign.wording import command
 
@@ -191,6 +192,7 @@ def create(step: Step, repository: Repository, plan: Plan, order: Order | None =
         The outputs cannot be written, or another submission was quicker.
     """
     require_places(step, plan)
+    list_unlisted(step.home, repository, plan.folder.parent)
     with _folder(plan):
         reach("claim-written")
         write_inputs(step, plan)
@@ -259,23 +261,11 @@ def register(home: Home, repository: Repository, plan: Plan, template: str, nonc
     SubmissionRefused
         Another run owns the output RUN.
     """
-    owner = f"{plan.run} {plan.folder.absolute()}"
+    owner = owner_of(plan)
     if not repository.claim_run(plan.output_run, owner) and repository.run_owner(plan.output_run) != owner:
         raise taken(home, repository, plan.output_run, "was claimed by another submission just now")
     reach("run-registered")
     if plan.run in {entry["run"] for entry in home.runs()}:
         return
-    entry = {
-        "run": plan.run,
-        "template": template,
-        "ticket": plan.ticket,
-        "output": plan.output,
-        "output_run": plan.output_run,
-        "product": plan.product,
-        "detectors": [d["detector"] for d in plan.wanted(plan.product)],
-        "submit_path": plan.submit_path,
-        "nonce": nonce,
-        "made_from": sorted(plan.made_from),
-    }
-    home.add_run(entry)
+    home.add_run(entry_of(plan, template, nonce))
     reach("run-listed")

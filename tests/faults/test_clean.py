@@ -11,6 +11,7 @@ import pytest
 
 from campaign.butler.repository import open_repository
 from campaign.journal import claim
+from campaign.journal import plan as plans
 from tests.faults.conftest import Operator
 
 
@@ -71,6 +72,19 @@ def test_what_a_killed_submission_has_left_goes(operator: Operator, point: str) 
     assert not list(folders.rglob("plan.json"))
     assert not products.exists()
     assert "no run of ticket" in operator.refuse(2, "clean", name)
+
+
+def test_a_run_whose_submission_was_killed_before_it_was_listed(operator: Operator) -> None:
+    """The next submission beside it lists it."""
+    name, _, folders = ticket(operator, "DM-00083")
+    with operator.start(
+        "submit", "bps_bias", "--ranks", "1", TICKET=name, TAG="t", CAMPAIGN_KILL_AT="run-registered"
+    ) as process:
+        process.communicate()
+    (lost,) = folders.glob("*/*/*")
+    again = operator.submit("t", TICKET=name)
+    assert again.code == 0 and f"listed      {plans.load(lost / 'plan.json').run}, of a submission" in again.err
+    assert [one["state"] for one in shown(operator, name)["runs"]] == ["lost", "done"]
 
 
 def test_what_another_home_lists_stays(operator: Operator, tmp_path: Path) -> None:
