@@ -20,7 +20,7 @@ from campaign.schedulers.protocol import Backend, Place, Refused, Resources, Say
 
 #: Starts of a LocalCluster, at most.
 STARTS = 3
-#: How a process, or mpiexec for its ranks, says that it was killed.
+#: Exit codes of a process that was killed, or of mpiexec whose rank was.
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, signal.SIGKILL)
 
 
@@ -57,7 +57,7 @@ class Local:
         return "this machine"
 
     def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
-        """This machine is there."""
+        """Accept everything: this machine is there."""
 
     def job(self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a module; see `Backend.job`."""
@@ -66,27 +66,27 @@ class Local:
         code = launch(module, ranks, log, self._living, name, python=place.python, variables=place.environment)
         if code in (0, 1):
             return Death(code=code)
-        # A signal's is nobody's fault here: another process, or the kernel's own lack of memory, sent it.
+        # A signal comes from outside: from another process, or from the system for want of memory.
         kind = KERNEL_CODES.get(code, Cause.INFRASTRUCTURE if code in KILLED else Cause.FAILED)
         death = Death(cause(log, code), kind, code)
         say("died", {"error": death.why, "name": name, "cause": kind, "code": code})
         return death
 
     def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
-        """Nothing outlives its driver here; see `Backend.adopt`."""
+        """Find nothing: no job outlives its driver here; see `Backend.adopt`."""
         return None
 
     def sweep(self, stem: str, keep: Collection[str]) -> int:
-        """Kill what has not yet noticed that its driver is gone; see `Backend.sweep`."""
+        """Kill processes that have not noticed the end of their driver; see `Backend.sweep`."""
         return end_named(f"{stem}-")
 
     @contextmanager
     def cluster(
         self, workers: int, resources: Resources, logs: Path, name: str, say: Say, keys: Path
     ) -> Iterator[Workers]:
-        """A LocalCluster; see `Backend.cluster`."""
-        os.environ[JOB] = name  # workers, also those that come later, have it from here
-        # Workers import from their folder: by default it lies where others could have made it.
+        """Start a LocalCluster; see `Backend.cluster`."""
+        os.environ[JOB] = name  # inherited by all workers
+        # Workers import from their folder: Dask's default lies where others could have put files.
         with (
             tempfile.TemporaryDirectory(prefix="campaign-workers-", ignore_cleanup_errors=True) as folder,
             _local_cluster(workers, keys, folder) as cluster,
@@ -94,13 +94,13 @@ class Local:
             yield Workers(cluster.scheduler_address)
 
     def probe_driver(self, resources: Resources) -> None:
-        """There is no queue here; see `Backend.probe_driver`."""
+        """Refuse: there is no queue here; see `Backend.probe_driver`."""
         self._no_queue()
 
     def submit_driver(
         self, command: Sequence[str], log: Path, name: str, resources: Resources, variables: Mapping[str, str]
     ) -> str:
-        """There is no queue here; see `Backend.submit_driver`."""
+        """Refuse: there is no queue here; see `Backend.submit_driver`."""
         self._no_queue()
 
     def _no_queue(self) -> NoReturn:
@@ -108,16 +108,16 @@ class Local:
         raise Refused("the site of this run has no scheduler", where="--detach=job", do=do)
 
     def drain(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: nothing waits here."""
 
     def cancel(self) -> None:
-        """Kill what other threads wait for."""
+        """Kill the processes that other threads wait for."""
         for process in list(self._living):
             process.kill()
 
 
 def _local_cluster(workers: int, keys: Path, folder: str, tries: int = STARTS) -> Any:
-    """Start a LocalCluster; try again if a worker that is lost while it starts takes the whole with it.
+    """Start a LocalCluster; try again if a lost worker takes the starting cluster with it.
 
     Raises
     ------

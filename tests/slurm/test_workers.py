@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slurm.scripts import Resources, Scheduler, ScriptError
+from slurm.settings import Resources, Scheduler, ScriptError
 from slurm.workers import Pool, Running, Wanted
 
 
