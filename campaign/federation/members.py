@@ -25,7 +25,7 @@ from campaign.planning.allocation import slots, with_ranks
 from campaign.running.placement import probe as probe_site
 from campaign.sites.model import Site, check_release, find, load
 from campaign.sites.model import plain as plain_site
-from campaign.sites.transport import Local, Ssh, Transport, ask
+from campaign.sites.transport import LocalTransport, SshTransport, Transport, ask
 from campaign.wording import command
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def choose(sites: Mapping[str, Site], names: Sequence[str]) -> list[Site]:
 def transport(site: Site, home: Home) -> Transport:
     """How a site is reached."""
     if site.transport == "ssh":
-        return Ssh(site.host, site.environment, site.python, site.ssh_options)
+        return SshTransport(site.host, site.environment, site.python, site.ssh_options)
     own = {"CAMPAIGN_HOME": str(home.path.absolute()), **site.environment}
-    return Local(own, site.python)
+    return LocalTransport(own, site.python)
 
 
 def _place(site: Site, plan: Plan, ranks: int | None) -> Place:
@@ -86,7 +86,7 @@ def raw_root(sites: Mapping[str, Site], plan: Plan) -> str:
 
 
 def _answer(member: Member) -> dict[str, str]:
-    """What a site says of its release; over ssh, once its own Slurm answers there.
+    """What a site says of its release; over ssh, once its own scheduler answers there.
 
     Raises
     ------

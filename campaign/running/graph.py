@@ -22,7 +22,7 @@ from campaign.jobs.death import Cause
 from campaign.journal.plan import Group
 from campaign.running import chunk
 from campaign.running.chunk import Answer
-from campaign.running.rounds import ERRORS, RUNS, Nodes, Round, chunked
+from campaign.running.rounds import ERRORS, RUNS, Nodes, RoundGraph, chunked
 from campaign.schedulers import secure
 from campaign.schedulers.protocol import Refused, Workers
 
@@ -104,11 +104,11 @@ def _on_workers(nodes: Nodes, groups: Sequence[Group], number: Iterator[int]) ->
     return left
 
 
-def _round(nodes: Nodes, groups: Sequence[Group], number: int) -> Round:
+def _round(nodes: Nodes, groups: Sequence[Group], number: int) -> RoundGraph:
     """Cut what is left of each group's quanta into chunks."""
     nodes.chunks = {g.label: chunked(nodes.left(g)) for g in groups if g.kind == "quantum"}
     many = {label: len(chunks) for label, chunks in nodes.chunks.items()}
-    return Round(number, nodes.plan.run, groups, many, nodes.backend.shared)
+    return RoundGraph(number, nodes.plan.run, groups, many, nodes.backend.shared)
 
 
 @contextmanager
@@ -190,7 +190,7 @@ def _driver_worker(client: Any) -> Iterator[None]:
             client.sync(worker.close, executor_wait=False)
 
 
-def _run(nodes: Nodes, one: Round, workers: Workers, client: Any) -> list[Group]:
+def _run(nodes: Nodes, one: RoundGraph, workers: Workers, client: Any) -> list[Group]:
     """Run a round; give the groups that Dask gave up."""
     graph = one.graph()
     keys = list(graph.to_dict())

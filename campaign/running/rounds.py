@@ -94,7 +94,7 @@ def _here(run: str, method: str, label: str, *needs: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Round:
+class RoundGraph:
     """Graph of some groups; all that they need of other groups is done.
 
     Parameters

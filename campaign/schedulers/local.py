@@ -16,7 +16,7 @@ from campaign.jobs.death import KERNEL_CODES, Cause, Death
 from campaign.jobs.launch import JOB, cause, cores, end_named, launch
 from campaign.killpoints import reach
 from campaign.schedulers import secure
-from campaign.schedulers.protocol import Backend, Place, Refused, Resources, Say, Scheduler, Workers
+from campaign.schedulers.protocol import Backend, Installation, Refused, Resources, Say, Scheduler, Workers
 
 #: Starts of a LocalCluster, at most.
 STARTS = 3
@@ -32,9 +32,9 @@ class LocalScheduler(Scheduler):
     def __str__(self) -> str:
         return "none: processes"
 
-    def backend(self, place: Place, slots: int) -> Backend:
+    def backend(self, there: Installation, slots: int) -> Backend:
         """Make the backend; it has as many slots as this machine has cores."""
-        return Local(place)
+        return Local(there)
 
 
 class Local:
@@ -42,9 +42,9 @@ class Local:
 
     shared = True
 
-    def __init__(self, place: Place | None = None) -> None:
-        self._place = place or Place()
-        self.site = self._place.name
+    def __init__(self, there: Installation | None = None) -> None:
+        self._there = there or Installation()
+        self.site = self._there.name
         self._living: set[subprocess.Popen[bytes]] = set()
 
     @property
@@ -62,8 +62,8 @@ class Local:
     def job(self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a module; see `Backend.job`."""
         reach("job-accepted")
-        place = self._place
-        code = launch(module, ranks, log, self._living, name, python=place.python, variables=place.environment)
+        there = self._there
+        code = launch(module, ranks, log, self._living, name, python=there.python, variables=there.environment)
         if code in (0, 1):
             return Death(code=code)
         # A signal comes from outside: from another process, or from the system for want of memory.
@@ -89,7 +89,7 @@ class Local:
         # Workers import from their folder: Dask's default lies where others could have put files.
         with (
             tempfile.TemporaryDirectory(prefix="campaign-workers-", ignore_cleanup_errors=True) as folder,
-            _local_cluster(workers, keys, folder) as cluster,
+            _local_cluster(workers, keys, folder, self._there.environment) as cluster,
         ):
             yield Workers(cluster.scheduler_address)
 
@@ -116,7 +116,7 @@ class Local:
             process.kill()
 
 
-def _local_cluster(workers: int, keys: Path, folder: str, tries: int = STARTS) -> Any:
+def _local_cluster(workers: int, keys: Path, folder: str, variables: Mapping[str, str], tries: int = STARTS) -> Any:
     """Start a LocalCluster; try again if a lost worker takes the starting cluster with it.
 
     Raises
@@ -136,9 +136,10 @@ def _local_cluster(workers: int, keys: Path, folder: str, tries: int = STARTS) -
             scheduler_kwargs={"dashboard": False, "dashboard_address": secure.DASHBOARD},
             worker_dashboard_address=None,
             local_directory=folder,
+            env=dict(variables),
             resources={"quantum": 1},
         )
     except (RuntimeError, OSError) as error:
         if tries == 1:
             raise TransientError(f"Dask's workers do not start: {error.__cause__ or error}", do=AGAIN) from error
-    return _local_cluster(workers, keys, folder, tries - 1)
+    return _local_cluster(workers, keys, folder, variables, tries - 1)

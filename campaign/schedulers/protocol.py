@@ -30,7 +30,7 @@ class Refused(CampaignError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Installation:
     """The site of a backend.
 
     Parameters
@@ -222,6 +222,8 @@ class Scheduler(Model):
         Whether jobs go to nodes by a queue; otherwise they are processes of the driver's machine.
     expanded : `tuple` [`str`, ...]
         Settings in which ``$NAME`` stands for a variable of the operator's.
+    lone_ranks : `str`
+        What to do if the ranks of a gang do not see each other.
     ranks : `int`, optional
         Processes that a run may keep busy, unless its operator says.
     node_cores, node_memory_mib : `int`, optional
@@ -230,6 +232,7 @@ class Scheduler(Model):
 
     queued: ClassVar[bool] = True
     expanded: ClassVar[tuple[str, ...]] = ()
+    lone_ranks: ClassVar[str] = "have the scheduler start MPI ranks by this Python's MPI"
 
     ranks: Whole | None = None
     node_cores: Whole | None = None
@@ -245,12 +248,12 @@ class Scheduler(Model):
         return True
 
     @abstractmethod
-    def backend(self, place: Place, slots: int) -> Backend:
+    def backend(self, there: Installation, slots: int) -> Backend:
         """Make the backend of a site.
 
         Parameters
         ----------
-        place : `Place`
+        there : `Installation`
         slots : `int`
             Workers that quanta may have.
         """

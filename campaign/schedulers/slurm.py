@@ -14,7 +14,7 @@ from campaign.jobs.death import KERNEL_CODES, Cause, Death
 from campaign.jobs.logs import complaint, lines_of
 from campaign.killpoints import reach
 from campaign.schedulers import secure
-from campaign.schedulers.protocol import MEMORY_MIB, MINUTES, Backend, Place, Refused, Resources, Say, Workers
+from campaign.schedulers.protocol import MEMORY_MIB, MINUTES, Backend, Installation, Refused, Resources, Say, Workers
 from campaign.schedulers.protocol import Scheduler as Settings
 from campaign.schedulers.values import FilePath, Seconds, Text, Whole, WholeOrZero, Word, text
 from slurm import commands, scripts, settings
@@ -59,6 +59,9 @@ class SlurmScheduler(Settings):
     """Slurm; its settings, their meaning and defaults are `slurm.settings.Scheduler`'s."""
 
     expanded: ClassVar[tuple[str, ...]] = ("conf", "template")
+    lone_ranks: ClassVar[str] = (
+        "set scheduler.launcher to what starts this Python's MPI: srun-pmi2, srun-pmix or mpiexec"
+    )
 
     partition: Word = ""
     account: Word = ""
@@ -85,11 +88,11 @@ class SlurmScheduler(Settings):
         """Whether ``conf`` says where jobs go; see `campaign.schedulers.protocol.Scheduler.placed`."""
         return bool(self.conf)
 
-    def backend(self, place: Place, slots: int) -> Backend:
+    def backend(self, there: Installation, slots: int) -> Backend:
         """Make the backend of a site."""
-        scheduler = Scheduler(**self.model_dump(), environment=dict(place.environment), python=place.python)
+        scheduler = Scheduler(**self.model_dump(), environment=dict(there.environment), python=there.python)
         # A gang is in the queue beside the workers.
-        return Slurm(place.name, scheduler, max(1, min(slots, self.max_submit - 1)))
+        return Slurm(there.name, scheduler, max(1, min(slots, self.max_submit - 1)))
 
 
 class Slurm:

@@ -15,7 +15,7 @@ from campaign.home import Home, home_of, versions
 from campaign.problems import suggest
 from campaign.schedulers import development, table
 from campaign.schedulers.local import LocalScheduler
-from campaign.schedulers.protocol import Backend, Place, Scheduler
+from campaign.schedulers.protocol import Backend, Installation, Scheduler
 from campaign.sites.file import SiteSettings, check_fractions, place_of, read_all
 
 
@@ -72,7 +72,7 @@ class Site:
 
     def backend(self, slots: int) -> Backend:
         """Make the backend that runs the site's jobs, given the number of workers that quanta may have."""
-        return self.scheduler.backend(Place(self.name, self.python, self.environment), slots)
+        return self.scheduler.backend(Installation(self.name, self.python, self.environment), slots)
 
 
 def plain(site: Site) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from campaign.release import about, differences
 from campaign.schedulers.protocol import Backend, Refused
 from campaign.sites.model import Site, from_plain, plain
 from campaign.sites.probe import configuration, write_test
-from campaign.sites.transport import Ssh, ask
+from campaign.sites.transport import SshTransport, ask
 
 RANKS = 2
 RESOURCES = {"memory_mib": 300, "minutes": 5}
@@ -182,8 +182,7 @@ def _gang(site: Site, backend: Backend, patience: _Patience) -> Proof:
     """Start ranks as every gang does: a wrong launcher silently runs each as a world of one."""
     size = _run(site, backend, "gang", ["kernels.run", "--world"], "size", patience, RANKS)["size"]
     if size != RANKS:
-        do = "set scheduler.launcher to what starts this Python's MPI: srun-pmi2, srun-pmix or mpiexec"
-        raise _Failed("gang", f"{RANKS} ranks see a world of {size}", do)
+        raise _Failed("gang", f"{RANKS} ranks see a world of {size}", site.scheduler.lone_ranks)
     return Proof("gang", True, f"{RANKS} ranks see each other")
 
 
@@ -278,7 +277,7 @@ def _repository(site: Site) -> Proof:
 def _prove_there(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
     there = replace(site, transport="local", host="", ssh_options=())
     question = json.dumps({"site": plain(there), "wait": patience.seconds}).encode()
-    transport = Ssh(site.host, site.environment, site.python, site.ssh_options)
+    transport = SshTransport(site.host, site.environment, site.python, site.ssh_options)
     try:
         text, complaints = ask(
             transport, [*transport.python, "-m", "campaign.sites.ping"], question, patience.seconds + 60

@@ -68,7 +68,7 @@ def _check_variables(variables: Mapping[str, str]) -> None:
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalTransport:
     """Site on this machine, or on a file system that it sees.
 
     Parameters
@@ -96,7 +96,7 @@ class Local:
 
 
 @dataclass(frozen=True)
-class Ssh:
+class SshTransport:
     """Site on another machine.
 
     Parameters
@@ -104,7 +104,7 @@ class Ssh:
     host : `str`
         ``[user@]host``, or an alias; ports and keys belong into ssh's configuration.
     variables, interpreter
-        See `Local`; no other variable goes there.
+        See `LocalTransport`; no other variable goes there.
     options : sequence of `str`
         Arguments of ssh before the host.
     """
