@@ -147,7 +147,7 @@ class Pool:
         lines = [command for _, command, _ in batch]
         try:
             job = await asyncio.to_thread(self._array, lines)
-        except Exception as error:  # nobody awaits this task: the error is for those who wait for workers
+        except Exception as error:  # no caller awaits this task: `problem` tells
             self._missed(error, len(batch))
             job = ""
         for n, (worker, _, answer) in enumerate(batch):

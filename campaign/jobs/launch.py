@@ -131,8 +131,6 @@ def launch(
 ) -> int:
     """Run a Python module and wait for it.
 
-    The process has a session of its own: a terminal's ^C is for the driver.
-
     Parameters
     ----------
     module : sequence of `str`
@@ -168,7 +166,7 @@ def launch(
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**environment(name), **variables},
-            start_new_session=True,
+            start_new_session=True,  # a terminal's ^C is for the driver
             preexec_fn=_die_with_parent(),
         )
         living = set() if living is None else living

@@ -66,7 +66,7 @@ def run(paths: Sequence[str], number: int) -> Answer:
     Parameters
     ----------
     paths : sequence of `str`
-        Job files of all chunks; empty for a chunk of which nothing can be done.
+        Job files of all chunks; empty for a chunk with nothing to do.
     number : `int`
         Of the chunk to run.
     """

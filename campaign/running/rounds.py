@@ -41,7 +41,7 @@ class Nodes(Protocol):
 
     @property
     def outcome(self) -> Outcome:
-        """What is known of the tasks."""
+        """Outcome of the tasks so far."""
 
     @property
     def ending(self) -> bool:

@@ -70,7 +70,7 @@ class Runner:
 
     @property
     def outcome(self) -> Outcome:
-        """What is known of the tasks."""
+        """Outcome of the tasks so far."""
         return self._record.outcome
 
     @property

@@ -14,9 +14,9 @@ from campaign.errors import CampaignError
 from campaign.jobs.death import Death
 from campaign.schedulers.values import Model, Whole
 
-#: What a job asks for: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job; a key may be missing.
+#: Resources of a job: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job; a key may be missing.
 Resources = Mapping[str, int]
-#: Memory of a rank, MiB, and walltime of a job, minute, that nobody has chosen.
+#: Defaults: memory of a rank, MiB, and walltime of a job, minute.
 MEMORY_MIB: Final = 2048
 MINUTES: Final = 60
 #: Called with what befalls a job or a worker: an event's name and its detail.
@@ -223,7 +223,7 @@ class Scheduler(Model):
     expanded : `tuple` [`str`, ...]
         Settings in which ``$NAME`` stands for a variable of the operator's.
     lone_ranks : `str`
-        What to do if the ranks of a gang do not see each other.
+        Remedy if the ranks of a gang do not see each other.
     ranks : `int`, optional
         Processes that a run may keep busy, unless its operator says.
     node_cores, node_memory_mib : `int`, optional

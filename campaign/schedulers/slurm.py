@@ -208,7 +208,7 @@ class Slurm:
             raise Refused(str(error), where=f"{self.site}, {what}", do=do) from error
 
     def _adopted(self, name: str, say: Say) -> str:
-        """Find a living job of this name, which a driver that is gone has submitted; give its id, or nothing."""
+        """Find a living job of this name, which an earlier driver has submitted; give its id, or nothing."""
         found = commands.find(self._access, [name])[name]
         if found:
             say("adopted", {"name": name, "job": found[0].job})
