@@ -14,7 +14,7 @@ class Cause(StrEnum):
     DISK = "disk"
 
 
-#: Exit code of a job that could not go on; 0: done, 1: tasks failed.  The driver has the same numbers.
+#: Exit code of a job that had to stop; 0: done, 1: tasks failed.  The driver has the same numbers.
 EXIT_CODES: Final = {Cause.CONFIGURATION: 3, Cause.DATA: 65, Cause.CODE: 70, Cause.DISK: 74}
 
 

@@ -1,1 +1,1 @@
-"""Everything about Slurm: job scripts, commands, states, clusters."""
+"""Slurm: job scripts, commands, states of jobs, Dask workers, private clusters; nothing of campaigns."""

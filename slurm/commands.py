@@ -15,10 +15,10 @@ from typing import Final
 
 from slurm.states import State, hopeless, state_of
 
-#: All that a command, and so a job, inherits of the shell it was submitted from; the rest is the site's to declare.
+#: Variables that a command, and so a job, inherits from the shell; the site's file declares all others.
 INHERITED: Final = ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LANGUAGE", "TZ")
 
-#: What Slurm says when asking again may help.
+#: Errors of Slurm after which another try may help.
 _TRANSIENT: Final = re.compile(
     r"unable to contact slurm controller|socket timed out|connection (?:refused|reset|timed out)"
     r"|communication connection failure|zero bytes were transmitted|temporarily un(?:able|available)"
@@ -27,39 +27,39 @@ _TRANSIENT: Final = re.compile(
     r"|resource temporarily|too many open files|slurmdbd.*(?:down|connection)|slurm_persist_conn",
     re.IGNORECASE,
 )
-#: What Slurm says of options that are wrong today and tomorrow.
+#: Errors of Slurm about options that will never be right.
 _WRONG: Final = re.compile(r"invalid|unrecognized|ambiguous|not permitted|denied", re.IGNORECASE)
-#: What scancel says of a job that is over: as wanted.
+#: Error of scancel for a job that is over.
 _OVER: Final = re.compile(r"invalid job id|already compl", re.IGNORECASE)
 _ID: Final = re.compile(r"\d+(?:_(?:\d+|\[[^\]]*\]))?", re.ASCII)
-#: What sbatch --parsable says: an id, and the cluster's name where there are several.
+#: Answer of sbatch --parsable: an id, and the cluster's name if there are several.
 _SUBMITTED: Final = re.compile(r"(\d+)(?:;[\w.-]*)?", re.ASCII)
-#: A state, in words or squeue's letters, and what the job waits for.
+#: A state, in words or squeue's letters, and the reason why the job waits.
 _STATE: Final = re.compile(r"([A-Z][A-Z_+,]*)\|(.*)", re.ASCII)
 _NAME: Final = re.compile(r"^#SBATCH --job-name=(.*)$", re.MULTILINE)
 _PREFIX: Final = re.compile(r"^(?:\w+: )?(?:fatal: |error: )+", re.IGNORECASE)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
-#: A bar ends each field, the name last: Slurm cuts none of them off then.
+#: Each field ends with a bar, so that Slurm does not cut it off; the name is last.
 _ROW: Final = "--Format=" + ",".join(
     f"{key}:|" for key in ("JobArrayID", "JobID", "State", "exit_code", "Reason", "Name")
 )
-#: A controller that wakes up answers what has piled up in any order: seconds that an sbatch may come after a squeue.
+#: A controller that wakes up answers in any order: an sbatch may come so much later than a squeue, second.
 _LATE: Final = 1.0
-#: What a job waits for until the scheduler has looked at it against its partition's limits, and when to look again.
+#: Reason of a job that was not yet compared with its partition's limits, and pauses before another look, second.
 _UNDECIDED: Final = "PartitionConfig"
 _LOOKS: Final = (0.3, 0.7, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Access:
-    """How a cluster's commands are reached.
+    """Access to a cluster by its commands.
 
     Parameters
     ----------
     conf : `str`, optional
-        Its slurm.conf (``SLURM_CONF``); by default what the machine, or the operator's ``SLURM_CONF``, has.
+        Path of its slurm.conf; by default the operator's ``SLURM_CONF``, else the machine's.
     timeout : `float`
-        Seconds that one command may take.
+        Time limit of one command, second.
     """
 
     conf: str | None = None
@@ -67,18 +67,18 @@ class Access:
 
 
 class SlurmError(Exception):
-    """A command of Slurm failed; the text is one line, the cause first.
+    """A command of Slurm failed; the text is one line that begins with the cause.
 
     Parameters
     ----------
     command : sequence of `str`
-        The argument list.
+        Argument list.
     code : `int`, optional
-        Its exit code; `None` where it did not end, or did not start.
+        Exit code; `None` if it did not end, or did not start.
     stdout, stderr : `str`
-        What it said.
+        Its output.
     transient : `bool`
-        Whether asking again may help.
+        Whether another try may help.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SlurmError(Exception):
 
     @property
     def cause(self) -> str:
-        """The first error line of what it said."""
+        """First error line of its output."""
         lines = [line.strip() for line in (self.stderr or self.stdout).splitlines() if line.strip()]
         errors = [line for line in lines if "error:" in line or "fatal:" in line]
         return _PREFIX.sub("", (errors or lines or ["it said nothing"])[0])
@@ -110,17 +110,17 @@ class Found:
     Parameters
     ----------
     job, name : `str`
-        Its id (``12_3`` for an element of an array) and its name.
+        Id (``12_3`` for an element of an array), and name.
     state : `State`
-        What it means.
+        Meaning of Slurm's word.
     slurm : `str`
-        Slurm's own word for the state.
+        Slurm's word for the state.
     why : `str`
-        What it waits for, or why it ended.
+        Reason why it waits, or why it ended.
     exit_code : `str`
         ``code:signal``, once it has ended.
     number : `str`
-        What Slurm counts it by: an element of an array gets a number of its own when it starts.
+        Slurm's internal number: an element of an array gets one of its own when it starts.
     """
 
     job: str
@@ -140,9 +140,9 @@ class Found:
 def environment(access: Access) -> dict[str, str]:
     """Give the environment of a command: a short list of the shell's variables, and ``SLURM_CONF``.
 
-    A job inherits what its sbatch had.  So nothing of a surrounding job or MPI (``SLURM_*``, ``SBATCH_*``, ``PMI_*``,
-    ``PMIX_*``), of the tools' own defaults (``SQUEUE_FORMAT``) or of the operator's experiments (``PYTHONPATH``,
-    ``LD_PRELOAD``, ``BASH_ENV``) reaches it; what a job needs is in the site's file.
+    A job inherits the environment of its sbatch.  Nothing of a surrounding job or MPI (``SLURM_*``, ``SBATCH_*``,
+    ``PMI_*``, ``PMIX_*``), of the tools' defaults (``SQUEUE_FORMAT``) or of the operator's experiments (``PYTHONPATH``,
+    ``LD_PRELOAD``, ``BASH_ENV``) may reach it; variables of jobs are in the site's file.
     """
     kept = {k: v for k, v in os.environ.items() if k in INHERITED or k.startswith("LC_")}
     conf = access.conf or os.environ.get("SLURM_CONF")
@@ -150,7 +150,7 @@ def environment(access: Access) -> dict[str, str]:
 
 
 def once(access: Access, arguments: Sequence[str], stdin: str | None = None) -> str:
-    """Run a command of Slurm one single time; see `call`."""
+    """Run a command of Slurm once; see `call`."""
     command = [str(argument) for argument in arguments]
     try:
         done = subprocess.run(
@@ -161,7 +161,7 @@ def once(access: Access, arguments: Sequence[str], stdin: str | None = None) -> 
             errors="replace",
             env=environment(access),
             timeout=access.timeout,
-            start_new_session=True,  # an operator's ^C must not cut an answer off
+            start_new_session=True,  # an operator's ^C must not cut off an answer
         )
     except subprocess.TimeoutExpired as error:
         said = f"error: no answer within {access.timeout:g} s"
@@ -178,28 +178,28 @@ def once(access: Access, arguments: Sequence[str], stdin: str | None = None) -> 
 
 
 def call(access: Access, arguments: Sequence[str], stdin: str | None = None, patience: float = 60.0) -> str:
-    """Run a command of Slurm, and again after a growing pause as long as its error is transient.
+    """Run a command of Slurm; repeat it after growing pauses while its error is transient.
 
     Parameters
     ----------
     access : `Access`
-        Which cluster.
+        Of the cluster.
     arguments : sequence of `str`
-        The command and its arguments; never a shell string.
+        Command and arguments; never a shell string.
     stdin : `str`, optional
-        What it reads; nothing by default.
+        Its input; empty by default.
     patience : `float`
-        Seconds after which a transient error is raised too.
+        Time after which a transient error is raised too, second.
 
     Returns
     -------
     stdout : `str`
-        What it wrote.
+        Its output.
 
     Raises
     ------
     SlurmError
-        It failed.
+        The command failed.
     """
     end = time.monotonic() + patience
     for pause in Pauses():
@@ -213,7 +213,7 @@ def call(access: Access, arguments: Sequence[str], stdin: str | None = None, pat
 
 
 class Pauses:
-    """Seconds to wait after each transient error: doubling, with jitter, so that no two drivers ask in step."""
+    """Pauses after transient errors, second: doubling, with jitter, so that drivers do not ask in step."""
 
     def __init__(self, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
         self._next = first
@@ -231,29 +231,29 @@ class Pauses:
 def submit(access: Access, script: Path, *options: str, patience: float = 60.0) -> str:
     """Submit a script, once.
 
-    An sbatch that timed out may have been heard: before it is tried again, a job of the script's name is looked for,
-    and taken.  A job that Slurm queues although it can never run (over the partition's time limit, say) is cancelled.
+    An sbatch that timed out may have succeeded: a job of the script's name is looked for before another try, and
+    taken.  A job that Slurm queues although it can never run, say over the partition's time limit, is cancelled.
 
     Parameters
     ----------
     access : `Access`
-        Which cluster.
+        Of the cluster.
     script : `~pathlib.Path`
-        With its name in a line ``#SBATCH --job-name=``.
+        Has the job's name in a line ``#SBATCH --job-name=``.
     *options : `str`
         More options of sbatch.
     patience : `float`
-        Seconds after which a transient error is raised too.
+        Time after which a transient error is raised too, second.
 
     Returns
     -------
     job : `str`
-        Its id.
+        Id of the job.
 
     Raises
     ------
     SlurmError
-        It was refused; nothing is left queued.
+        The job was refused; nothing is left in the queue.
     """
     command = ["sbatch", "--parsable", *options, str(script)]
     end = time.monotonic() + patience
@@ -274,20 +274,17 @@ def submit(access: Access, script: Path, *options: str, patience: float = 60.0) 
 
 
 def shaped(said: str, shape: re.Pattern[str]) -> list[re.Match[str]]:
-    """Give the lines of an answer that look as they should.
-
-    At many sites a command of Slurm's is a wrapper that has something to say of its own, before or behind the answer.
-    """
+    """Give the lines of an answer that have its shape: at many sites commands are wrappers that add lines."""
     return [match for line in said.splitlines() if (match := shape.fullmatch(line.strip()))]
 
 
 def _id(said: str, access: Access, command: Sequence[str], script: Path, patience: float) -> str:
-    """The job's id in sbatch's answer; where there is none, that of the job of the script's name.
+    """Find the job's id in sbatch's answer, else by the script's name in the queue.
 
     Raises
     ------
     SlurmError
-        There is no such job either.
+        There is no such job.
     """
     if found := shaped(said, _SUBMITTED):
         return found[-1][1]
@@ -299,13 +296,12 @@ def _id(said: str, access: Access, command: Sequence[str], script: Path, patienc
 def try_out(access: Access, script: str) -> None:
     """Ask whether sbatch would take a script; nothing is queued.
 
-    What Slurm holds against it may be the state of the nodes just now (down, drained, in use): a job waits for those,
-    so that only what is wrong with the script's own options is raised.
+    Only errors about the script's options are raised: a job may wait for nodes that are down, drained or in use.
 
     Raises
     ------
     SlurmError
-        It would be refused, or Slurm does not answer.
+        The script would be refused, or Slurm does not answer.
     """
     try:
         once(access, ["sbatch", "--test-only"], script)
@@ -315,13 +311,13 @@ def try_out(access: Access, script: str) -> None:
 
 
 def name_of(script: Path) -> str:
-    """Give the name that a script gives its job; empty if it gives none."""
+    """Read the job's name in a script; empty if there is none."""
     match = _NAME.search(script.read_text())
     return shlex.split(match[1])[0] if match else ""
 
 
 def _heard(access: Access, name: str, patience: float) -> str:
-    """Give the job of a name, whatever became of it; empty if there is none."""
+    """Find the newest job of a name, living or ended; give its id, empty if there is none."""
     for pause in (_LATE, 0.0):
         jobs = [one.job for one in queue(access, patience) if name and one.name == name]
         if jobs:
@@ -331,11 +327,11 @@ def _heard(access: Access, name: str, patience: float) -> str:
 
 
 def _refuse_hopeless(access: Access, command: Sequence[str], job: str) -> None:
-    """Cancel what would wait for ever, and say why it would."""
+    """Cancel a job that would wait for ever, and raise the reason."""
     for pause in (*_LOOKS, 0.0):
         try:
             said = shaped(once(access, ["squeue", "--noheader", "--jobs", job, "--format=%T|%r"]), _STATE)
-        except SlurmError:  # ended, or nobody answers: the watcher will tell
+        except SlurmError:  # the job has ended, or nobody answers: the watcher will tell
             return
         state, why = said[-1].groups() if said else ("", "")
         if state_of(state) is not State.WAITING or why != _UNDECIDED:
@@ -347,7 +343,7 @@ def _refuse_hopeless(access: Access, command: Sequence[str], job: str) -> None:
 
 
 def queue(access: Access, patience: float = 60.0) -> list[Found]:
-    """Give all of the user's jobs that Slurm remembers, living or just ended: one squeue, however many they are."""
+    """Give all of the user's jobs that Slurm remembers, living or just ended, by one squeue."""
     arguments = ["squeue", "--noheader", "--array", "--all", "--states=all", f"--user={os.getuid()}", _ROW]
     rows = (line.removesuffix("|").split("|", 5) for line in call(access, arguments, patience=patience).splitlines())
     return [_found(row) for row in rows if len(row) == 6 and _ID.fullmatch(row[0])]
@@ -361,17 +357,17 @@ def _found(row: Sequence[str]) -> Found:
 
 
 def _exit_code(code: str) -> str:
-    """Write the status of wait(2), which squeue gives, as everybody else does."""
+    """Write the status of wait(2), which squeue gives, as ``code:signal``."""
     return f"{int(code) >> 8}:{int(code) & 0x7F}" if code.isdecimal() else code
 
 
 def find(access: Access, names: Sequence[str], patience: float = 60.0) -> dict[str, list[Found]]:
-    """Find the user's living jobs by name: one squeue for all.
+    """Find the user's living jobs by name, by one squeue.
 
     Returns
     -------
     found : `dict` [`str`, `list` [`Found`]]
-        An entry for every name, empty where there is no such job.
+        An entry for every name; empty if there is no such job.
     """
     found: dict[str, list[Found]] = {name: [] for name in names}
     for one in queue(access, patience):
@@ -381,12 +377,12 @@ def find(access: Access, names: Sequence[str], patience: float = 60.0) -> dict[s
 
 
 def cancel(access: Access, *jobs: str, patience: float = 60.0) -> None:
-    """Cancel jobs, by id or by name; one that is over, or that nobody knows, is no error.
+    """Cancel jobs, by id or by name; jobs that are over or unknown are no errors.
 
     Raises
     ------
     SlurmError
-        Slurm refused.
+        Slurm refused to.
     """
     ids = [job for job in jobs if _ID.fullmatch(job)]
     names = [job for job in jobs if not _ID.fullmatch(job)]

@@ -1,8 +1,8 @@
 """Private Slurm clusters on this machine: munged, slurmctld and virtual nodes, for development and tests.
 
-Every daemon runs under the calling user, root or not, in a session of its own; no system service is started, and no
-file outside the cluster's folder is written, unless its path is too long for a Unix socket or holds what ``slurm.conf``
-cannot: the daemons' files are then in a new folder under ``/tmp``, which goes when the cluster goes.
+Every daemon runs under the calling user, root or not, in a session of its own; no system service is started.  All
+files are in the cluster's folder.  Only if its path is too long for a Unix socket, or has characters that
+``slurm.conf`` cannot have, are the daemons' files in a new folder under ``/tmp``, which is removed with the cluster.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm.commands import Access
+from slurm.proc import pids, stat, variables
 
 STATE = "cluster.json"
 MARK = "CAMPAIGN_CLUSTER"
@@ -50,11 +51,11 @@ _chosen: set[int] = set()
 
 
 class ClusterError(Exception):
-    """A development cluster does not come up."""
+    """A development cluster does not start."""
 
 
 class _PortTaken(ClusterError):
-    """Somebody else was quicker."""
+    """Another process has taken a port."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ class Cluster:
     Parameters
     ----------
     name : `str`
-        Its name in Slurm.
+        Name in Slurm.
     folder : `str`
-        Where its state file lies.
+        Folder of its state file.
     run : `str`
-        Where its daemons' files lie.
+        Folder of its daemons' files.
     nodes : `tuple` [`str`, ...]
         Names of the virtual nodes.
     cpus : `int`
@@ -89,12 +90,12 @@ class Cluster:
 
     @property
     def conf(self) -> str:
-        """Its ``slurm.conf``; a client that has it as ``SLURM_CONF`` talks to this cluster."""
+        """Path of its ``slurm.conf``; a client with this as ``SLURM_CONF`` talks to this cluster."""
         return f"{self.run}/slurm.conf"
 
     @property
     def access(self) -> Access:
-        """How its commands are reached."""
+        """Access by its commands."""
         return Access(conf=self.conf)
 
     @property
@@ -104,12 +105,12 @@ class Cluster:
 
     @property
     def daemons_alive(self) -> list[int]:
-        """Process ids of its daemons, of those that run: a number alone may have gone to another program."""
-        return [pid for pid in self.daemons.values() if _environment(pid).get(MARK) == self.folder]
+        """Process ids of daemons that run; a number that another program has now does not count."""
+        return [pid for pid in self.daemons.values() if variables(pid).get(MARK) == self.folder]
 
 
 def missing() -> str:
-    """Name the first program that this machine lacks; empty where it has all."""
+    """Name the first program that this machine lacks; empty if it has all."""
     return next((name for name in PROGRAMS if shutil.which(name, path=_path()) is None), "")
 
 
@@ -119,11 +120,11 @@ def up(folder: Path, name: str, nodes: int = 4, cpus: int = 4, memory_mib: int =
     Parameters
     ----------
     folder : `pathlib.Path`
-        Of this cluster alone; made where it is not there.
+        Of this cluster alone; made if missing.
     name : `str`
         Small letters and digits; its nodes are ``<name>1``, ``<name>2``, ...
     nodes, cpus, memory_mib : `int`
-        Virtual nodes, and what each claims to have, cores and MiB.
+        Number of virtual nodes, and cores and MiB that each claims to have.
 
     Raises
     ------
@@ -149,10 +150,7 @@ def up(folder: Path, name: str, nodes: int = 4, cpus: int = 4, memory_mib: int =
 
 
 def down(folder: Path) -> None:
-    """Stop a cluster, its jobs and whatever they started; its logs stay until it is started again.
-
-    Where there is none, there is nothing to do.
-    """
+    """Stop a cluster, if there is one, its jobs and their processes; its logs stay until it starts again."""
     folder = folder.absolute()
     if folder.is_dir():
         with _locked(folder):
@@ -160,13 +158,13 @@ def down(folder: Path) -> None:
 
 
 def living(root: Path) -> list[Cluster]:
-    """Give the clusters that run, of those whose folders are in ``root``, by name of the folder."""
+    """Give the running clusters whose folders are in ``root``, ordered by folder."""
     found = [read(file.parent) for file in sorted(root.absolute().glob(f"*/{STATE}"))]
     return [cluster for cluster in found if cluster is not None and cluster.alive]
 
 
 def read(folder: Path) -> Cluster | None:
-    """Read a cluster's state file; `None` where it is not there, or not whole."""
+    """Read a cluster's state file; give `None` if it is missing, or not whole."""
     try:
         state = json.loads((folder / STATE).read_text())
         return Cluster(**{**state, "nodes": tuple(state["nodes"])})
@@ -175,50 +173,25 @@ def read(folder: Path) -> Cluster | None:
 
 
 def processes(cluster: Cluster) -> list[int]:
-    """Find every process of a cluster: its daemons, its jobs, and what descends from either.
+    """Find every process of a cluster: its daemons, its jobs, and their descendants.
 
-    A shell that merely has the cluster as its ``SLURM_CONF`` is none of them.
+    A shell with the cluster's ``SLURM_CONF`` is not one of them.
 
     Returns
     -------
     pids : `list` [`int`]
-        Process ids; zombies are dead, and not among them.
+        Process ids, without zombies.
     """
-    parents = {pid: parent for pid, state, parent in map(_stat, _pids()) if state not in "ZX"}
-    found = {pid for pid in parents if _belongs(_environment(pid), cluster)}
-    grown = True
-    while grown:
-        children = {pid for pid, parent in parents.items() if parent in found} - found
+    parents = {pid: parent for pid, state, parent in map(stat, pids()) if state not in "ZX"}
+    found = {pid for pid in parents if _belongs(variables(pid), cluster)}
+    while children := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= children
-        grown = bool(children)
     return sorted(found - {os.getpid()})
 
 
 def _belongs(environment: dict[str, str], cluster: Cluster) -> bool:
     job = environment.get("SLURM_CONF") == cluster.conf and "SLURM_JOB_ID" in environment
     return job or environment.get(MARK) == cluster.folder
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _stat(pid: int) -> tuple[int, str, int]:
-    """Give process id, state letter and parent; one that is gone is as dead as a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return pid, "X", 0
-    return pid, fields[0], int(fields[1])
-
-
-def _environment(pid: int) -> dict[str, str]:
-    """Read a process's environment; empty for a zombie, and for another user's."""
-    try:
-        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-    except OSError:
-        return {}
-    return {name: value for name, _, value in (entry.partition("=") for entry in text.split("\0"))}
 
 
 # Up
@@ -230,14 +203,14 @@ def _start(folder: Path, name: str, nodes: int, cpus: int, memory_mib: int) -> C
     cluster = Cluster(name, str(folder), str(run), names, cpus, memory_mib, {})
     with _free_ports(nodes + 1) as ports:
         _write_files(cluster, ports)
-        _save(cluster)  # from here on `down` finds what there is
+        _save(cluster)  # from here on `down` finds it
     try:
         munged = [f"--{key}={run}/munge/{value}" for key, value in MUNGE_FILES.items()]
         _daemon(cluster, "munged", "munged", "-F", "--force", *munged)
         _wait(cluster, lambda: (run / "munge" / "s").exists())
         _daemon(cluster, "slurmctld", "slurmctld", "-D", "-f", cluster.conf)
         _wait(cluster, lambda: _listens(ports[0]))
-        for node in names:  # a node that does not reach slurmctld at once waits for seconds
+        for node in names:  # a node that does not reach slurmctld at once would wait for seconds
             _daemon(cluster, node, "slurmd", "-D", "-f", cluster.conf, "-N", node)
         _wait(cluster, lambda: _idle(cluster))
     except BaseException:
@@ -251,18 +224,18 @@ MUNGE_FILES = {"socket": "s", "key-file": "key", "pid-file": "pid", "seed-file":
 
 
 def _run_folder(folder: Path, node: str) -> Path:
-    """Choose where the daemons' files go."""
+    """Choose the folder of the daemons' files."""
     run = folder / "slurm"
     longest = run / "spool" / node / f"sock.pmi2.{2**31}.{2**31}"
     if PLAIN.fullmatch(str(run)) and len(os.fsencode(longest)) <= SOCKET_PATH:
-        run.mkdir(mode=0o700)  # whoever reaches munge has nodes run jobs, and these are all the operator's
+        run.mkdir(mode=0o700)  # whoever reaches munge can run jobs as the operator
         return run
     return Path(tempfile.mkdtemp(prefix="campaign-", dir="/tmp"))
 
 
 @contextmanager
 def _free_ports(number: int) -> Iterator[list[int]]:
-    """Hold free ports until their daemons' files are written."""
+    """Hold free ports until the daemons' files are written."""
     with _choosing:
         found: list[socket.socket] = []
         try:
@@ -284,7 +257,7 @@ def _bind(port: int) -> socket.socket | None:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(("", port))
-        bound.listen()  # with SO_REUSEADDR only this finds who listens already
+        bound.listen()  # with SO_REUSEADDR only this finds another listener
     except OSError:
         bound.close()
         return None
@@ -311,7 +284,7 @@ def _write_files(cluster: Cluster, ports: Sequence[int]) -> None:
 
 
 def _save(cluster: Cluster) -> None:
-    """Write the state file, at once and whole."""
+    """Write the state file whole, or not at all."""
     file = Path(cluster.folder) / STATE
     new = file.with_suffix(".new")
     new.write_text(json.dumps(asdict(cluster), indent=1) + "\n")
@@ -323,10 +296,10 @@ def _path() -> str:
 
 
 def _daemon(cluster: Cluster, name: str, program: str, *options: str) -> None:
-    """Start a daemon as nobody's child, so that nobody has to wait for it."""
-    found = shutil.which(program, path=_path())
+    """Start a daemon as a child of init, which waits for its end."""
     script = '"$@" </dev/null >>"$0" 2>&1 & echo $!'
-    line = ["/bin/sh", "-c", script, f"{cluster.run}/log/{name}.out", str(found), *options]
+    found = str(shutil.which(program, path=_path()))
+    line = ["/bin/sh", "-c", script, f"{cluster.run}/log/{name}.out", found, *options]
     environment = {"PATH": _path(), "LC_ALL": "C", "SLURM_CONF": cluster.conf, MARK: cluster.folder}
     done = subprocess.run(line, env=environment, stdout=subprocess.PIPE, start_new_session=True, check=True, cwd="/")
     cluster.daemons[name] = int(done.stdout)
@@ -340,8 +313,8 @@ def _listens(port: int) -> bool:
 def _idle(cluster: Cluster) -> bool:
     """Ask whether all nodes are there."""
     line = ["sinfo", "-h", "-o", "%T %D"]
-    environment = {"PATH": _path(), "LC_ALL": "C", "SLURM_CONF": cluster.conf}
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=START, check=False)
+    shell = {"PATH": _path(), "LC_ALL": "C", "SLURM_CONF": cluster.conf}
+    done = subprocess.run(line, env=shell, capture_output=True, text=True, timeout=START, check=False)
     return done.stdout.splitlines()[-1:] == [f"idle {len(cluster.nodes)}"]
 
 
@@ -351,11 +324,11 @@ def _wait(cluster: Cluster, ready: Callable[[], bool]) -> None:
     Raises
     ------
     ClusterError
-        With what the daemon's log says.
+        A daemon has ended, or they are not ready in time; with a line of its log.
     """
     end = time.monotonic() + START
     while not ready():
-        dead = [name for name, pid in cluster.daemons.items() if _stat(pid)[1] in "ZX"]
+        dead = [name for name, pid in cluster.daemons.items() if stat(pid)[1] in "ZX"]
         if dead:
             why = _complaint(cluster, dead[0])
             kind = _PortTaken if "in use" in why else ClusterError
@@ -367,7 +340,7 @@ def _wait(cluster: Cluster, ready: Callable[[], bool]) -> None:
 
 
 def _complaint(cluster: Cluster, daemon: str) -> str:
-    """Find the line of a daemon's logs that says why."""
+    """Find the error line of a daemon's logs."""
     names = (f"{daemon}.out", f"{daemon}.log", f"slurmd-{daemon}.log")
     files = [Path(cluster.run) / "log" / name for name in names]
     lines = [line for file in files if file.exists() for line in file.read_text(errors="replace").splitlines()]
@@ -380,7 +353,7 @@ def _complaint(cluster: Cluster, daemon: str) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one shell at a time change a cluster."""
+    """Lock a cluster against changes by other processes."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "cluster.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -388,7 +361,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _clear(folder: Path, known: Cluster | None) -> None:
-    """End all of a cluster's processes and remove what it wrote, but for its logs."""
+    """End all of a cluster's processes and remove its files but for the logs."""
     cluster = known or _orphaned(folder)
     _end(cluster)
     run, logs = Path(cluster.run), folder / "log"
@@ -400,14 +373,14 @@ def _clear(folder: Path, known: Cluster | None) -> None:
 
 
 def _orphaned(folder: Path) -> Cluster:
-    """Describe what may run although its state file is gone: somebody removed it under the daemons."""
-    confs = [e["SLURM_CONF"] for e in map(_environment, _pids()) if e.get(MARK) == str(folder)]
+    """Describe a cluster that may run although its state file was removed."""
+    confs = [e["SLURM_CONF"] for e in map(variables, pids()) if e.get(MARK) == str(folder)]
     run = Path(confs[0]).parent if confs else folder / "slurm"
     return Cluster("", str(folder), str(run), (), 0, 0, {})
 
 
 def _end(cluster: Cluster) -> None:
-    """Ask the daemons to end, then kill what there still is: jobs outlive their slurmd."""
+    """Ask the daemons to end, then kill what is left: jobs outlive their slurmd."""
     _signal(cluster.daemons_alive, signal.SIGTERM)
     end = time.monotonic() + STOP
     while time.monotonic() < end and cluster.daemons_alive:
@@ -419,7 +392,7 @@ def _end(cluster: Cluster) -> None:
         time.sleep(0.02)
 
 
-def _signal(pids: Sequence[int], number: signal.Signals) -> None:
-    for pid in pids:
+def _signal(numbers: Sequence[int], number: signal.Signals) -> None:
+    for pid in numbers:
         with suppress(ProcessLookupError):
             os.kill(pid, number)

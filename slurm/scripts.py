@@ -1,188 +1,63 @@
-"""Writes job scripts by template inheritance (base, scheduler, site); what templates write is quoted for the shell."""
+"""Writes job scripts by template inheritance (base, scheduler, site); every value is quoted for the shell."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from slurm.commands import Access
+from slurm.settings import Resources, Scheduler, ScriptError
 from slurm.states import UNABLE_CODE, WALLTIME_CODE
 
-#: Ranks are the parallelism; a folder in the working directory is never imported by accident.
+#: One thread a rank; nothing is imported from the working directory.
 FIXED: Final[dict[str, str]] = {
     "PYTHONSAFEPATH": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
 }
-#: What a script, submitted by hand out of another job, must not inherit.
+#: Prefixes of variables that a script must not inherit if it is submitted by hand, out of another job.
 SCRUBBED: Final = ("SBATCH_", "PMI_", "PMIX_", "OMPI_", "HYDI_", "HYDRA_")
-MEMORY: Final = ("mem", "mem-per-cpu", "none")
-LAUNCHERS: Final = ("srun-pmi2", "srun-pmix", "mpiexec")
 
 _SUFFIX: Final = ".sh.j2"
-#: Run by the site's interpreter after a failure; its arguments are packages.
+#: Code for the site's interpreter after a failure; its arguments are packages.
 _LACKING: Final = (
     "import sys; from importlib.util import find_spec as find; "
     'sys.exit(next((sys.executable + " has no package " + name for name in sys.argv[1:] if not find(name)), 0))'
 )
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 #: squeue's list of names divides at commas, jobcomp/filetxt at blanks, our own rows at bars.
 _NAME: Final = re.compile(r"[^\s,|\x00-\x1f\x7f]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-#: What a site says that its templates must use; the rest is used here.
+#: Settings that a site's templates must use; this module uses the others.
 _FOR_TEMPLATES: Final = (
     *("partition", "account", "qos", "reservation", "constraint"),
     *("signal_before_s", "environment", "setup", "extra"),
 )
 
 
-class ScriptError(Exception):
-    """A job script cannot be written; the text says which setting, and why."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a job asks for.
-
-    Parameters
-    ----------
-    memory_mib : `int`
-        Memory of one rank, MiB.
-    cores : `int`
-        Cores of one rank.
-    ranks : `int`
-        Processes.
-    nodes : `int`, optional
-        Over how many nodes; by default what fits.
-    minutes : `int`
-        Walltime.
-    """
-
-    memory_mib: int
-    cores: int = 1
-    ranks: int = 1
-    nodes: int | None = None
-    minutes: int = 60
-
-    def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if not (one.name == "nodes" and value is None) and not (type(value) is int and value > 0):
-                raise ScriptError(f"resources: {one.name} is {value!r}, not a positive whole number")
-        if self.nodes is not None and self.nodes > self.ranks:
-            raise ScriptError(f"resources: {self.nodes} nodes for {self.ranks} ranks")
-
-
-@dataclass(frozen=True)
-class Scheduler:
-    """What a site says about its Slurm.
-
-    Parameters
-    ----------
-    partition, account, qos, reservation, constraint : `str`
-        Options of sbatch; empty ones are left out.
-    memory : `str`
-        How memory is asked for: ``mem`` (a node's), ``mem-per-cpu``, or ``none`` where a site refuses both.
-    ranks : `int`, optional
-        Processes that a run may keep busy, where its operator does not say.
-    node_cores, node_memory_mib : `int`, optional
-        The size of a node, from which follows how many a gang needs.
-    signal_before_s : `int`
-        Seconds before the walltime at which the command is asked to end (SIGTERM); 0 never.
-    launcher : `str`
-        Of a gang: ``srun-pmi2``, ``srun-pmix``, or ``mpiexec`` (the one beside ``python``).
-    environment : mapping
-        Variables of every job.
-    setup : sequence of `str`
-        Lines of shell, verbatim, before the command.
-    extra : sequence of `str`
-        More options of sbatch, such as ``--exclusive``.
-    python : `str`
-        The site's interpreter; by default this one.
-    template : `str`
-        A packaged template's name, or the path of the site's own, which extends ``slurm.sh.j2``.
-    max_array : `int`
-        Elements that an array may have (``MaxArraySize``).
-    max_submit : `int`
-        Jobs that a user may have in the queue.
-    interface : `str`
-        Network interface that driver and Dask workers meet at, such as ``ib0``; by default what their host routes by.
-    conf : `str`, optional
-        The cluster's slurm.conf.
-    timeout : `float`
-        Seconds that a command of Slurm may take.
-    """
-
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    reservation: str = ""
-    constraint: str = ""
-    memory: str = "mem"
-    ranks: int | None = None
-    node_cores: int | None = None
-    node_memory_mib: int | None = None
-    signal_before_s: int = 0
-    launcher: str = "srun-pmi2"
-    environment: Mapping[str, str] = field(default_factory=dict)
-    setup: Sequence[str] = ()
-    extra: Sequence[str] = ()
-    python: str = sys.executable
-    template: str = "slurm"
-    max_array: int = 1000
-    max_submit: int = 1000
-    interface: str = ""
-    conf: str | None = None
-    timeout: float = 30.0
-
-    def __post_init__(self) -> None:
-        for key, allowed in (("memory", MEMORY), ("launcher", LAUNCHERS)):
-            if getattr(self, key) not in allowed:
-                raise ScriptError(f"scheduler: {key} is {getattr(self, key)!r}, not one of {', '.join(allowed)}")
-        for key, least in (("signal_before_s", 0), ("max_array", 1), ("max_submit", 1)):
-            value = getattr(self, key)
-            if type(value) is not int or value < least:
-                raise ScriptError(f"scheduler: {key} is {value!r}, not a whole number from {least} on")
-        for name in self.environment:
-            if not _VARIABLE.fullmatch(name):
-                raise ScriptError(f"scheduler: environment has {name!r}, which is no name of a variable")
-        for option in self.extra:
-            if not option.startswith("-") or _CONTROL.search(option):
-                raise ScriptError(f"scheduler: extra has {option!r}, which is no option of sbatch")
-
-    @property
-    def access(self) -> Access:
-        """How its commands are reached."""
-        return Access(self.conf, self.timeout)
-
-
 class Script(str):
-    """A job script's text.
+    """Text of a job script.
 
     Attributes
     ----------
     unused : `tuple` [`str`, ...]
-        Options of the site that no template used: to be told to the operator.
+        Settings of the site that no template used, for the operator.
     """
 
     unused: tuple[str, ...] = ()
 
 
 class _Verbatim(str):
-    """Text that is shell already."""
+    """Text that is shell code already."""
 
 
 class _Site:
-    """The site's options as templates see them; notes which ones they used."""
+    """Settings of a site as templates see them; notes those that they use."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -193,7 +68,7 @@ class _Site:
         return getattr(self._scheduler, name)
 
     def _unused(self) -> tuple[str, ...]:
-        """Options that were given, and have come to nothing."""
+        """Settings that were given and not used."""
         return tuple(name for name in _FOR_TEMPLATES if name not in self._used and getattr(self._scheduler, name))
 
 
@@ -203,20 +78,18 @@ def gang_script(name: str, command: Sequence[str], log: Path, resources: Resourc
     Parameters
     ----------
     name : `str`
-        The job's name.
+        Name of the job.
     command : sequence of `str`
-        What each rank runs.
+        Command of each rank.
     log : `~pathlib.Path`
-        Where its output goes; its folder, where the job runs, must exist when it is submitted (see `keep`).
+        Takes the output; its folder, where the job runs, must exist when the job is submitted (see `keep`).
     resources : `Resources`
-        What it asks for.
     scheduler : `Scheduler`
-        The site.
 
     Raises
     ------
     ScriptError
-        The job fits on no node, the name cannot be one, or the site's template is at fault.
+        The job fits on no node, the name is not allowed, or the site's template has an error.
     """
     run = shlex.join([*launch(resources, scheduler), *_checked(command)])
     able = _Verbatim(shlex.join([scheduler.python, "-P", "-c", _LACKING, *_packages(command, scheduler)]))
@@ -224,7 +97,7 @@ def gang_script(name: str, command: Sequence[str], log: Path, resources: Resourc
 
 
 def _packages(command: Sequence[str], scheduler: Scheduler) -> list[str]:
-    """What the site's interpreter must have for a command of its own; nothing for another program's."""
+    """Packages that the site's interpreter needs for a command; none for another program."""
     own = list(command) if command[0] == scheduler.python else []
     return [name.partition(".")[0] for option, name in pairwise(own) if option == "-m"]
 
@@ -237,15 +110,15 @@ def array_script(
     Parameters
     ----------
     name : `str`
-        The array's name.
+        Name of the array.
     commands : `~pathlib.Path`
-        Written by `write_commands`.
+        File by `write_commands`.
     elements : `range`
-        Which lines, from 0; the array's indices are 0 to ``len(elements) - 1``.
+        Lines, from 0; the array's indices are 0 to ``len(elements) - 1``.
     log : `~pathlib.Path`
         ``gang.log`` becomes ``gang.<index>.log``; see `log_of`.
     resources, scheduler
-        As for `gang_script`; the resources are those of each element.
+        See `gang_script`; the resources are those of each element.
     """
     if not 0 < len(elements) <= scheduler.max_array:
         raise ScriptError(f"{name}: an array of {len(elements)}; the site's max_array is {scheduler.max_array}")
@@ -268,12 +141,12 @@ def write_commands(path: Path, commands: Sequence[Sequence[str]]) -> Path:
 
 
 def keep(script: str, log: Path) -> Path:
-    """Write a script beside its log, ``gang.log`` and ``gang.sh``; Slurm makes no folders, so they are made here."""
+    """Write a script beside its log, ``gang.sh`` beside ``gang.log``; make their folder, as Slurm does not."""
     log.parent.mkdir(parents=True, exist_ok=True)
     path = log.with_suffix(".sh")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(script)
-    temporary.chmod(0o700)  # a driver's has variables of its operator's
+    temporary.chmod(0o700)  # a driver's script has variables of its operator
     temporary.replace(path)
     return path
 
@@ -281,7 +154,7 @@ def keep(script: str, log: Path) -> Path:
 def launch(resources: Resources, scheduler: Scheduler) -> list[str]:
     """Give the launcher of a gang; nothing for a single process.
 
-    srun has not taken sbatch's ``--cpus-per-task`` since 22.05: it is restated.
+    Since 22.05 srun does not inherit sbatch's ``--cpus-per-task``: it is repeated.
     """
     if resources.ranks == 1:
         return []
@@ -298,14 +171,14 @@ def layout(resources: Resources, scheduler: Scheduler) -> tuple[int | None, int 
     Raises
     ------
     ScriptError
-        One rank fits on no node of the site, or the nodes asked for are too few.
+        One rank fits on no node of the site, or the given nodes are too few.
     """
     fits = _fits(resources, scheduler)
     nodes = resources.nodes
     if nodes is None and fits is not None:
         nodes = ceil(resources.ranks / fits)
     if nodes is None and (resources.ranks == 1 or scheduler.memory == "mem"):
-        nodes = 1  # memory is a node's: how many share it must be known
+        nodes = 1  # memory is that of a node: the number of its ranks must be known
     if nodes is None:
         return None, None
     each = ceil(resources.ranks / nodes)
@@ -315,7 +188,7 @@ def layout(resources: Resources, scheduler: Scheduler) -> tuple[int | None, int 
 
 
 def _fits(resources: Resources, scheduler: Scheduler) -> int | None:
-    """Ranks that a node of the site has room for; `None` where the site does not say."""
+    """Count the ranks that fit on a node of the site; `None` if the site does not say."""
     wanted = ((scheduler.node_cores, resources.cores), (scheduler.node_memory_mib, resources.memory_mib))
     rooms = [room // need for room, need in wanted if room is not None]
     if rooms and not min(rooms):
@@ -329,21 +202,21 @@ def _sizes(resources: Resources, scheduler: Scheduler) -> str:
 
 
 def _memory(resources: Resources, scheduler: Scheduler, each: int | None) -> str:
-    """The option that asks for memory, in whole MiB; empty where the site refuses it."""
+    """Give the option that asks for memory, in whole MiB; empty if the site refuses it."""
     if scheduler.memory == "mem":
         return f"--mem={resources.memory_mib * (each or 1)}M"
     return f"--mem-per-cpu={ceil(resources.memory_mib / resources.cores)}M" if scheduler.memory != "none" else ""
 
 
 def _pattern(log: Path) -> str:
-    """A path as sbatch's ``--output`` takes it: % begins a replacement there."""
+    """Write a path for sbatch's ``--output``, where % begins a replacement."""
     if "\\" in str(log) or _CONTROL.search(str(log)):
         raise ScriptError(f"{str(log)!r}: sbatch takes no path with a backslash or a control character")
     return str(log.absolute()).replace("%", "%%")
 
 
 def _checked(command: Sequence[str]) -> list[str]:
-    """Refuse what no script can hold on one line."""
+    """Refuse words that do not fit on one line of a script."""
     for word in command:
         if "\n" in word or "\0" in word:
             raise ScriptError(f"{word!r}: an argument of a job holds a line end")
@@ -355,7 +228,7 @@ def _refuse(text: str) -> NoReturn:
 
 
 def _quoted(value: Any) -> str:
-    """Quote what a template writes, unless it is shell already."""
+    """Quote a value for the shell, unless it is shell code already."""
     return value if isinstance(value, _Verbatim) else shlex.quote(str(value))
 
 
@@ -408,7 +281,7 @@ def _render(
 
 
 def _jinja(scheduler: Scheduler) -> tuple[Any, str]:
-    """Give Jinja, and the site's template's name in it; a site's own may extend packaged ones and its neighbours."""
+    """Make a Jinja environment; give it with the name of the site's template, which may extend packaged ones."""
     import jinja2
 
     packaged = jinja2.PackageLoader("templates", "sbatch")
@@ -430,7 +303,7 @@ def _jinja(scheduler: Scheduler) -> tuple[Any, str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # what super() gives is written already
+    # blocks of super() are quoted already
     jinja.concat = lambda pieces: _Verbatim("".join(pieces))  # type: ignore[method-assign]
     jinja.filters["verbatim"] = _Verbatim
     jinja.globals["refuse"] = _refuse

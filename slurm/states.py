@@ -1,4 +1,4 @@
-"""What Slurm says of a job, and what it means: one total table, and the cause of an end."""
+"""Slurm's words for states of jobs: one total table of their meanings, and the causes of bad ends."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 
 
 class State(StrEnum):
-    """What a campaign makes of a job."""
+    """Meaning of a state for a campaign."""
 
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
-    #: Ended through no fault of its own: to be run again, and not to be charged.
+    #: Ended through no fault of its own: to be repeated, not to be charged.
     RETRY = "retry"
-    #: Slurm has not said: neither success nor failure may be inferred.
+    #: Not told by Slurm: neither success nor failure may be inferred.
     UNKNOWN = "unknown"
 
 
@@ -54,7 +54,7 @@ TABLE: Final[dict[str, State]] = {
     "UPDATE_DB": State.RUNNING,
 }
 
-#: squeue's two letters, for whoever has only these.
+#: squeue's short codes.
 CODES: Final[dict[str, str]] = {
     "BF": "BOOT_FAIL",
     "CA": "CANCELLED",
@@ -82,19 +82,19 @@ CODES: Final[dict[str, str]] = {
     "TO": "TIMEOUT",
 }
 
-#: Of several words for one job, the one that leaves most open wins: FAILED and REQUEUED is a job that waits.
+#: Precedence of several words for one job, the most open first: FAILED and REQUEUED is a job that waits.
 _OPEN: Final = (State.UNKNOWN, State.RUNNING, State.WAITING, State.RETRY, State.FAILED, State.DONE)
 _ENDED: Final = frozenset({State.DONE, State.FAILED, State.RETRY})
 
-#: Why a job waits that will never run: Slurm leaves it queued for ever.
+#: Reasons of jobs that will never run: Slurm leaves them queued for ever.
 _HOPELESS: Final = re.compile(
     r"Partition(?:Time|Node)Limit|BadConstraints|DependencyNeverSatisfied|Invalid(?:Account|QOS)|ReservationDeleted"
     r"|QOSNotAllowed|(?:QOS|Assoc)Max\w*PerJob(?:Limit)?|.*(?:can't|not permitted to) use this partition.*"
 )
 
-#: What a job script says when it stopped its command because the time was nearly up (as timeout(1) does).
+#: Exit code of a job script that stopped its command before the walltime (like that of timeout(1)).
 WALLTIME_CODE: Final = 124
-#: What it says where its command could not begin: no such interpreter, or one without the packages.
+#: Exit code of a job script whose command could not start: no such interpreter, or one without the packages.
 UNABLE_CODE: Final = 3
 
 CAUSES: Final[dict[str, str]] = {
@@ -110,7 +110,7 @@ CAUSES: Final[dict[str, str]] = {
     "TIMEOUT": "walltime",
 }
 
-#: slurmstepd in a log: "StepId=5.batch exceeded memory limit (434806784 > 104857600), being killed".
+#: Line of slurmstepd in a log: "StepId=5.batch exceeded memory limit (434806784 > 104857600), being killed".
 _STEPD: Final = re.compile(
     r"^slurmstepd\S*: error: .*?(?:(?P<memory>exceeded (?:\w+ )?memory limit|oom[-_ ]?kill)"
     r"|(?P<walltime>DUE TO TIME LIMIT)|(?P<infrastructure>DUE TO (?:NODE FAILURE|PREEMPTION)))",
@@ -120,24 +120,24 @@ _STEPD: Final = re.compile(
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of a job.
+    """Status of a job.
 
-    A job that Slurm has forgotten is unknown because of ``infrastructure``: what became of it, its journal knows.
+    A job that Slurm has forgotten is unknown because of ``infrastructure``: only its journal knows its end.
 
     Parameters
     ----------
     job : `str`
-        Its id, ``12`` or ``12_3`` for an element of an array.
+        Id, ``12`` or ``12_3`` for an element of an array.
     name : `str`
-        Empty where Slurm never told.
+        Empty if Slurm has not told it.
     state : `State`
-        What it means.
+        Meaning of Slurm's word.
     slurm : `str`
-        Slurm's own words, with its reason where it gave one: ``PENDING (Resources)``.
+        Slurm's word, with its reason if there is one: ``PENDING (Resources)``.
     exit_code : `str`
-        ``code:signal``; empty as long as there is none.
+        ``code:signal``; empty before the end.
     reason : `str`
-        Why it did not end well: ``memory``, ``walltime``, ``infrastructure``, ``cancelled`` or ``failed``; else empty.
+        Cause of a bad end: ``memory``, ``walltime``, ``infrastructure``, ``cancelled`` or ``failed``; else empty.
     """
 
     job: str
@@ -149,17 +149,17 @@ class Status:
 
     @property
     def ended(self) -> bool:
-        """Whether there is no more to be heard of it."""
+        """Whether its status is final."""
         return self.state in _ENDED or bool(self.reason)
 
 
 def words(text: str) -> list[str]:
-    """Take Slurm's words for a state apart: ``CANCELLED by 0``, ``OUT_OF_ME+``, ``cd`` and ``FAILED,REQUEUED`` too."""
+    """Split Slurm's text for a state: ``CANCELLED by 0``, ``OUT_OF_ME+``, ``cd`` and ``FAILED,REQUEUED`` too."""
     return [_word(part.split()[0]) for part in re.split(r"[,|]|\+(?=\w)", text.upper()) if part.split()]
 
 
 def _word(part: str) -> str:
-    """Complete what sacct cut off, where that is unambiguous."""
+    """Complete a word that sacct has cut off, if that is unambiguous."""
     stem = part.rstrip("+")
     if stem in TABLE:
         return stem
@@ -168,34 +168,34 @@ def _word(part: str) -> str:
 
 
 def state_of(text: str) -> State:
-    """Say what Slurm's text for a state means; what is not documented is `State.UNKNOWN`."""
+    """Translate Slurm's text for a state; undocumented words are `State.UNKNOWN`."""
     found = {TABLE.get(word, State.UNKNOWN) for word in words(text)}
     return next((state for state in _OPEN if state in found), State.UNKNOWN)
 
 
 def hopeless(why: str) -> bool:
-    """Say whether what a job waits for can never come."""
+    """Decide whether a job waits for what can never come."""
     return bool(_HOPELESS.fullmatch(why))
 
 
 def cause_of(text: str, why: str = "", exit_code: str = "", log: str | None = None) -> str:
-    """Say why a job that has ended did not do so well.
+    """Find the cause of a job's bad end.
 
     Parameters
     ----------
     text : `str`
         Slurm's text for the state.
     why : `str`
-        Slurm's reason, where known.
+        Slurm's reason, if known.
     exit_code : `str`
         ``code:signal``.
     log : `str`, optional
-        The end of the job's log, where slurmstepd says what it did.
+        End of the job's log, which may have slurmstepd's reason.
 
     Returns
     -------
     cause : `str`
-        One of ``memory``, ``walltime``, ``infrastructure``, ``cancelled``, ``failed``; empty for a job that did well,
+        One of ``memory``, ``walltime``, ``infrastructure``, ``cancelled``, ``failed``; empty for a job that ended well,
         or has not ended.
     """
     state = state_of(text)
@@ -206,18 +206,18 @@ def cause_of(text: str, why: str = "", exit_code: str = "", log: str | None = No
 
 
 def _told(log: str) -> str:
-    """Find what slurmstepd said of the end of a job that Slurm calls FAILED; the first word counts."""
+    """Find slurmstepd's reason for the end of a job that Slurm calls FAILED; the first counts."""
     match = _STEPD.search(log)
     return str(match.lastgroup) if match else ""
 
 
 def _failure(why: str, exit_code: str, no_log: bool) -> str:
-    """Tell apart what Slurm calls FAILED, by its reason and the exit code."""
+    """Distinguish causes of FAILED by Slurm's reason and the exit code."""
     if exit_code == f"{WALLTIME_CODE}:0" or why == "TimeLimit":
         return "walltime"
     if why == "OutOfMemory":
         return "memory"
-    # OverMemoryKill looks like any kill -9 of the batch script but for the log
+    # only the log tells OverMemoryKill from any kill -9 of the batch script
     if why == "JobLaunchFailure" and exit_code.endswith(":9") and no_log:
         return "memory"
     return "infrastructure" if why in ("JobLaunchFailure", "NodeDown", "SystemFailure") else "failed"

@@ -1,4 +1,4 @@
-"""Watches jobs: one squeue an interval for all of them, then the accounting for those that Slurm's memory has lost."""
+"""Watches jobs: by one squeue an interval for all, and by the accounting for those that squeue has forgotten."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from typing import Final, Self
 from slurm.commands import Access, Found, Pauses, SlurmError, call, cancel, queue
 from slurm.states import State, Status, cause_of, hopeless, state_of
 
-#: How much of a log's end is looked at for slurmstepd's last words.
+#: Length of a log's end that may have slurmstepd's last words, byte.
 _TAIL: Final = 65536
-#: Jobs that one sacct is asked for.
+#: Most jobs of one sacct.
 _BATCH: Final = 1000
-#: Seconds until an accounting that refused is asked again.
+#: Time until an accounting that refused is asked again, second.
 _REFUSED: Final = 600.0
 
 
 @dataclass
 class _Watched:
-    """A job, and what the watcher remembers of it."""
+    """A watched job."""
 
     status: Status
     log: Path | None = None
     number: str = ""
-    #: Since when the queue, answering, has not had it.
+    #: Time since which the queue answers without it.
     lost: float | None = None
 
 
 @dataclass
 class _Accounting:
-    """A way to ask for jobs that are over.
+    """Command that tells of jobs that are over.
 
-    ``sacct`` knows an element of an array as 12_3, ``sacct -c`` (a site without a database) by its own number only.
+    ``sacct`` knows an element of an array as 12_3; ``sacct -c``, of a site without a database, by its own number only.
     """
 
     command: tuple[str, ...]
@@ -45,14 +45,14 @@ class _Accounting:
     not_before: float = 0.0
 
     def key(self, watched: _Watched) -> str:
-        """What it knows a job by; empty where that cannot be told."""
+        """Give the accounting's id of a job; empty if it is not known."""
         job = watched.status.job
         if not self.by_number or "_" not in job:
             return job
         return "" if watched.number == job.split("_")[0] else watched.number
 
     def ask(self, access: Access, keys: Sequence[str]) -> list[Found]:
-        """Give a line for each job that it knows, the newest of a number last."""
+        """Give a line for each known job, the newest of a number last."""
         arguments = [*self.command, "--noheader", "--parsable2", "--format=jobid,state,exitcode,jobname"]
         said = call(access, [*arguments, "-j", ",".join(keys)], patience=0)
         rows = (line.split("|", 3) for line in said.splitlines())
@@ -63,19 +63,19 @@ class _Accounting:
 class Watcher:
     """Follows any number of jobs of one cluster, in a thread, by at most one command an interval.
 
-    A job that the queue does not have is looked for in the accounting; absence is never taken for success.  While
-    Slurm does not answer, every job that has not ended is unknown, and Slurm is asked less and less often.  A job
-    that would wait for ever (over a limit of its partition, say) is cancelled, and failed.
+    A job that is not in the queue is looked for in the accounting; absence is never success.  While Slurm does not
+    answer, every job that has not ended is unknown, and the interval grows.  A job that would wait for ever, say over
+    a limit of its partition, is cancelled, and fails.
 
     Parameters
     ----------
     access : `Access`
-        The cluster.
+        Of the cluster.
     interval : `float`
-        Seconds between two commands.
+        Time between two commands, second.
     grace : `float`
-        Seconds after which a job that neither the queue nor the accounting knows is given up: unknown, by
-        infrastructure.  The accounting may lag by ten seconds.
+        Time after which a job that neither queue nor accounting knows is given up as unknown, second.  The accounting
+        may lag by ten seconds.
     """
 
     def __init__(self, access: Access, interval: float = 1.0, grace: float = 30.0) -> None:
@@ -96,22 +96,22 @@ class Watcher:
         self._thread.start()
 
     def watch(self, job: str, name: str = "", log: Path | None = None) -> None:
-        """Follow a job; once more does no harm.
+        """Follow a job; a second call does nothing.
 
         Parameters
         ----------
         job : `str`
-            Its id, ``12_3`` for an element of an array.
+            Id, ``12_3`` for an element of an array.
         name : `str`
-            Its name, so that an old job of the same number is not taken for it.
+            Name, which tells it from an old job of the same number.
         log : `~pathlib.Path`, optional
-            Where slurmstepd says why it ended a job, which is else told as plain FAILED.
+            May have slurmstepd's reason for an end that Slurm calls FAILED.
         """
         with self._changed:
             self._jobs.setdefault(job, _Watched(Status(job, name), log))
 
     def status(self, job: str) -> Status:
-        """Give what is known of a watched job; asks nobody."""
+        """Give the known status of a watched job, without a command."""
         with self._changed:
             return self._jobs[job].status
 
@@ -123,7 +123,7 @@ class Watcher:
             return watched.status
 
     def close(self) -> None:
-        """Stop; the jobs go on."""
+        """Stop watching; the jobs continue."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
@@ -149,7 +149,7 @@ class Watcher:
                 pause = max(self._interval, next(pauses))
 
     def _turn(self) -> bool:
-        """Run one command, if there is anything to ask; say whether Slurm answered."""
+        """Run one command if there is a question; say whether Slurm answered."""
         with self._changed:
             watched = [one for one in self._jobs.values() if not one.status.ended]
         if not watched:
@@ -164,7 +164,7 @@ class Watcher:
         return self._look(watched)
 
     def _look(self, watched: Sequence[_Watched]) -> bool:
-        """Ask the queue for all jobs; what it does not have is for the accounting to tell, one way a turn."""
+        """Ask the queue for all jobs; an accounting is asked for the others, one in each turn."""
         self.commands += 1
         try:
             rows = {row.job: row for row in queue(self._access, patience=0)}
@@ -178,7 +178,7 @@ class Watcher:
         return True
 
     def _settle(self, news: Iterable[tuple[_Watched, Status]]) -> None:
-        """Take news in, and tell those who wait."""
+        """Store new statuses, and wake those who wait."""
         answers = list(news)
         with self._changed:
             for watched, status in answers:
@@ -186,7 +186,7 @@ class Watcher:
             self._changed.notify_all()
 
     def _seen(self, watched: _Watched, row: Found | None) -> Status:
-        """Say what the queue's answer means for a job."""
+        """Derive a job's status from the queue's answer."""
         old = watched.status
         if row is None or (old.name and row.name != old.name):
             return self._missed(watched)
@@ -198,7 +198,7 @@ class Watcher:
         return Status(row.job, row.name, row.state, words, row.exit_code, cause)
 
     def _give_up(self) -> bool:
-        """Cancel the jobs that would wait for ever; say whether Slurm answered."""
+        """Cancel jobs that would wait for ever; say whether Slurm answered."""
         self.commands += 1
         doomed, self._doomed = self._doomed, []
         try:
@@ -210,14 +210,14 @@ class Watcher:
         return True
 
     def _missed(self, watched: _Watched) -> Status:
-        """Say what a job is that the queue, answering, does not have."""
+        """Give the status of a job that the queue, which answers, does not have."""
         now = time.monotonic()
         watched.lost = watched.lost or now
         over = now - watched.lost > self._grace
         return replace(watched.status, state=State.UNKNOWN, reason="infrastructure" if over else "")
 
     def _ask(self, source: _Accounting, lost: Sequence[_Watched]) -> bool:
-        """Ask an accounting for the jobs that were lost; say whether a command was run."""
+        """Ask an accounting for jobs that the queue has lost; say whether a command was run."""
         keys = {key: one for one in lost if (key := source.key(one))}
         now = time.monotonic()
         if not keys or now < source.not_before:
@@ -234,7 +234,7 @@ class Watcher:
 
     @staticmethod
     def _is(watched: _Watched, row: Found) -> bool:
-        """Say whether an accounting's line is of that job, and of its end."""
+        """Decide whether a line of an accounting tells the end of that job."""
         ended = row.state in (State.DONE, State.FAILED, State.RETRY)
         return ended and watched.status.name in ("", row.name)
 
@@ -248,7 +248,7 @@ class Watcher:
 
 
 def _tail(log: Path | None) -> str | None:
-    """Give the end of a log; `None` where there is none."""
+    """Read the end of a log; `None` if there is no log."""
     if log is None:
         return None
     try:

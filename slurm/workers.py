@@ -23,13 +23,14 @@ from distributed.deploy.spec import ProcessInterface
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from slurm.commands import SlurmError, cancel, queue, submit
-from slurm.scripts import Resources, Scheduler, array_script, keep, log_of, write_commands
+from slurm.scripts import array_script, keep, log_of, write_commands
+from slurm.settings import Resources, Scheduler
 from slurm.states import State, Status
 from slurm.watcher import Watcher
 
 
 def _dask_jobqueue() -> Any:
-    """Import it, and leave ^C as it is: dask-jobqueue would have it end the process with success."""
+    """Import dask-jobqueue and restore the handler of ^C: its own ends the process with success."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         return importlib.import_module("dask_jobqueue.slurm")
@@ -38,36 +39,36 @@ def _dask_jobqueue() -> Any:
 
 
 _SLURM = _dask_jobqueue()
-#: A worker without a scheduler, as when the driver was killed, ends after this many seconds.
+#: Time after which a worker without a scheduler ends, as after a killed driver, second.
 ORPHANED_S = 60
-#: A worker leaves by itself between these shares of its walltime: never all at once, and never by Slurm's hand.
+#: A worker leaves by itself after LIFETIME +- STAGGER of its walltime: not all at once, and before Slurm ends it.
 LIFETIME, STAGGER = 0.55, 0.35
-#: What of a job's memory its worker leaves to its nanny, MiB.
+#: Memory of a job that is left to the nanny, MiB.
 NANNY_MIB = 128
-#: Workers that are wanted within this time are submitted together, second.
+#: Workers that are wanted within this time are one array, second.
 TOGETHER_S = 0.05
-#: So many jobs a worker may end before they join; then it is no accident.
+#: Jobs for each wanted worker that may end before they join; more are no accident.
 STILLBORN = 3
 Say = Callable[[str, Mapping[str, Any]], Any]
 
 
 def over(status: Status) -> bool:
-    """Whether nothing more will come of a job: it has ended, or Slurm knows it no longer."""
+    """Decide whether a job has ended, or is given up."""
     return status.ended or (status.state is State.UNKNOWN and bool(status.reason))
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a pool is made of.
+    """Workers that are wanted.
 
     Parameters
     ----------
-    scheduler : `~slurm.scripts.Scheduler`
-        The site.
-    resources : `~slurm.scripts.Resources`
+    scheduler : `~slurm.settings.Scheduler`
+        Of the site.
+    resources : `~slurm.settings.Resources`
         Of one worker.
     name : `str`
-        What the names of all their jobs begin with.
+        Beginning of the names of their jobs.
     folder : `~pathlib.Path`
         Takes scripts and logs.
     say : callable
@@ -108,7 +109,7 @@ class Wanted:
 
 @dataclass
 class Pool:
-    """The jobs of a cluster's workers.
+    """Jobs of a cluster's workers.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ class Pool:
 
     wanted: Wanted
     watcher: Watcher
-    #: Part of the arrays' names: those of an earlier driver are never taken for them.
+    #: Part of the arrays' names, which tells them from those of an earlier driver.
     epoch: str = field(default_factory=lambda: f"{int(time.time()):x}")
     living: dict[str, str] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
@@ -146,7 +147,7 @@ class Pool:
         lines = [command for _, command, _ in batch]
         try:
             job = await asyncio.to_thread(self._array, lines)
-        except Exception as error:  # nobody awaits this but who waits for a worker: it must be told, whatever it is
+        except Exception as error:  # no caller awaits this task: `problem` tells
             self._missed(error, len(batch))
             job = ""
         for n, (worker, _, answer) in enumerate(batch):
@@ -170,7 +171,7 @@ class Pool:
             self.refused = error
 
     def lost(self) -> list[str]:
-        """Workers whose jobs have ended since the last call; what ended them is told."""
+        """Give the workers whose jobs have ended since the last call, and tell of each end."""
         gone = []
         for worker, job in list(self.living.items()):
             status = self.watcher.status(job)
@@ -186,7 +187,7 @@ class Pool:
         return gone
 
     def problem(self, workers: int) -> str:
-        """Why there will be no worker again; empty while there is hope."""
+        """Say why no worker will come again; empty while there is hope."""
         if not self.present and self.stillborn >= STILLBORN * workers:
             return f"no worker comes up: {self.last}; see {self.wanted.folder}/workers.*.log"
         return ""
@@ -199,25 +200,25 @@ class WorkerJob(_SLURM.SLURMJob):  # type: ignore[name-defined]
     operator's whole environment and no time-out; its script is in a folder that others may read.
     """
 
-    #: An empty id is a refusal: whoever waits for workers hears of it by the pool.
+    #: An empty id is a refusal, which the pool tells.
     job_id_regexp = r"^(?P<job_id>(?:\d+_\d+)?)$"
 
     def __init__(
         self, scheduler: Any = None, name: Any = None, *, pool: Pool, security: Any = None, **options: Any
     ) -> None:
-        super().__init__(scheduler=scheduler, name=name, **options)  # the worker's module knows the keys
+        super().__init__(scheduler=scheduler, name=name, **options)  # keys are an affair of the worker's module
         self._pool = pool
 
     @contextmanager
     def job_file(self) -> Iterator[str]:
-        """An array's elements share the pool's script."""
+        """Write nothing: elements of an array share the pool's script."""
         yield ""
 
     async def _submit_job(self, script_filename: str) -> str:
         return await self._pool.start(str(self.name), shlex.split(self._command_template))
 
     async def close(self) -> None:
-        """Cancel; when all go, they go by one command."""
+        """Cancel the job; when the cluster closes, one command cancels all."""
         if self.job_id and not self._pool.closing:
             self._pool.living.pop(str(self.name), None)
             await asyncio.to_thread(cancel, self._pool.wanted.scheduler.access, self.job_id)
@@ -225,7 +226,7 @@ class WorkerJob(_SLURM.SLURMJob):  # type: ignore[name-defined]
 
 
 class Register(SchedulerPlugin):
-    """Notes in the scheduler who joins and who leaves, and what nannies say."""
+    """Notes workers that join, leave or are restarted."""
 
     name = "campaign-register"
 
@@ -234,7 +235,7 @@ class Register(SchedulerPlugin):
         self._names: dict[str, str] = {}
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
-        """Note that a worker is there."""
+        """Note a worker that joins."""
         name = str(scheduler.workers[worker].name)
         if name not in self._pool.living:
             return
@@ -245,14 +246,14 @@ class Register(SchedulerPlugin):
         self._say(name, "joined", worker)
 
     def remove_worker(self, scheduler: Any, worker: str, *, stimulus_id: str, **_: Any) -> None:
-        """Note that a worker is gone, and how that came."""
+        """Note a worker that leaves, and why."""
         name = self._names.pop(worker, "")
         if name:
             self._pool.present.discard(name)
             self._say(name, "left", stimulus_id)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Note a nanny's restart of its worker, as for memory."""
+        """Note a worker that its nanny restarts for want of memory."""
         if topic == "worker-restart-memory":
             name = self._names.get(str(msg.get("worker")), str(msg.get("worker")))
             self._say(name, "restarted", f"memory: {int(msg.get('rss', 0)) >> 20} MiB")
@@ -263,14 +264,14 @@ class Register(SchedulerPlugin):
 
 
 class Running:
-    """A cluster whose workers come from Slurm.
+    """A running cluster of Slurm jobs.
 
     Parameters
     ----------
     cluster : `dask_jobqueue.SLURMCluster`
     pool : `Pool`
     many : `int`
-        Workers that are wanted.
+        Number of wanted workers.
     """
 
     def __init__(self, cluster: Any, pool: Pool, many: int) -> None:
@@ -278,7 +279,7 @@ class Running:
         self.address = str(cluster.scheduler_address)
 
     def problem(self) -> str:
-        """Have lost workers replaced; say why there will be none again, empty while there is hope.
+        """Replace lost workers; say why none will come again, empty while there is hope.
 
         Raises
         ------
@@ -287,7 +288,7 @@ class Running:
         OSError
             Their script cannot be written.
         """
-        for worker in self._pool.lost():  # the adaptive cluster then sees that it has one less than planned
+        for worker in self._pool.lost():  # the adaptive cluster then starts another one
             self._cluster.loop.add_callback(self._cluster.workers.pop, worker, None)
         if self._pool.refused:
             raise self._pool.refused
@@ -296,10 +297,10 @@ class Running:
 
 @contextmanager
 def running(wanted: Wanted, watcher: Watcher, many: int) -> Iterator[Running]:
-    """A Dask cluster of ``many`` single-threaded workers; what died is replaced, what is left is cancelled.
+    """Run a Dask cluster of ``many`` single-threaded workers; replace those that die, cancel the rest at the end.
 
-    Its scheduler lives in this process: workers of an earlier one of this name
-    have nobody to talk to, and are cancelled first.
+    The scheduler lives in this process: workers of an earlier cluster of this
+    name have no scheduler any more, and are cancelled first.
     """
     access = wanted.scheduler.access
     cancel(access, *(one.job for one in queue(access) if one.living and one.name.startswith(f"{wanted.name}-")))
@@ -308,7 +309,7 @@ def running(wanted: Wanted, watcher: Watcher, many: int) -> Iterator[Running]:
     with _SLURM.SLURMCluster(n_workers=0, job_cls=WorkerJob, pool=pool, **wanted.options()) as cluster:
         try:
             cluster.scheduler.add_plugin(Register(pool))
-            cluster.scale(many)  # at once; adapt() looks first after a second
+            cluster.scale(many)  # at once: adapt() first looks after a second
             cluster.adapt(minimum=many, maximum=many)
             yield Running(cluster, pool, many)
         finally:

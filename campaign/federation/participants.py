@@ -24,7 +24,7 @@ from campaign.planning.allocation import at_site, slots
 from campaign.running.placement import probe as probe_site
 from campaign.sites.model import Site, check_release, find, load
 from campaign.sites.model import plain as plain_site
-from campaign.sites.transport import Local, Ssh, Transport, ask
+from campaign.sites.transport import LocalTransport, SshTransport, Transport, ask
 from campaign.wording import command
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def choose(sites: Mapping[str, Site], names: Sequence[str]) -> list[Site]:
 def transport(site: Site, home: Home) -> Transport:
     """Choose the transport to a site."""
     if site.transport == "ssh":
-        return Ssh(site.host, site.environment, site.python, site.ssh_options)
+        return SshTransport(site.host, site.environment, site.python, site.ssh_options)
     own = {"CAMPAIGN_HOME": str(home.path.absolute()), **site.environment}
-    return Local(own, site.python)
+    return LocalTransport(own, site.python)
 
 
 def _place(site: Site, folder: Path, ranks: int | None) -> Place:
@@ -87,7 +87,7 @@ def raw_root(sites: Mapping[str, Site], plan: Plan) -> str:
 
 
 def _answer(member: Participant) -> dict[str, str]:
-    """Ask a site for its release; over ssh, it answers once its own Slurm does.
+    """Ask a site for its release; over ssh, it answers once its own scheduler does.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Job files: what a kernel is told, written once, before it is started."""
+"""Job files: the input of a kernel, written once, before it starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class JobTask:
-    """A task of a job; the keys of ``inputs`` are roles, its values keys of the file table."""
+    """A task of a job; ``inputs`` has, by role, keys of the file table."""
 
     task: str
     detector: int | None = None
@@ -29,7 +29,7 @@ class JobTask:
 
 @dataclass(frozen=True)
 class JobFile:
-    """A kernel's job, as `kernels.jobs.job.Job` reads it (``kernels/job.schema.json``)."""
+    """A job, as `kernels.jobs.job.Job` reads it (``kernels/job.schema.json``)."""
 
     kernel: str
     run: str
@@ -45,19 +45,20 @@ class JobFile:
     token: int = 1
 
     def plain(self) -> dict[str, Any]:
-        """The JSON document."""
+        """Give the JSON document."""
         return {**vars(self), "tasks": [vars(task) for task in self.tasks]}
 
     def write(self, path: Path) -> Path:
-        """Write the file: whole, or not at all; a power cut may take it, for a restart writes another one."""
+        """Write the file whole or not at all; not synced, because a restart after a power cut writes another one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(self.plain(), separators=(",", ":")), sync=False)
         return path
 
 
 def write_text(path: Path, text: str, sync: bool = True) -> None:
-    """Write a text file under a temporary name, see it on disk, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}.tmp")  # of one host's process, one thread's
+    """Write a text file under a temporary name, sync it, then rename it."""
+    # No other host, process or thread has this name.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}.tmp")
     try:
         with naming(path), temporary.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -20,29 +20,29 @@ from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.jobs.logs import complaint, lines_of
 
 PR_SET_PDEATHSIG = 1
-#: A disk with less is full: its last block is for the superuser, byte.
+#: Free space of a disk that counts as full, byte: the last blocks are the superuser's.
 NO_ROOM = 1 << 16
 #: One thread a rank: ranks are the parallelism.
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
-#: The ranks of a gang share a machine: without this each of them listens at an address of the network's.
+#: Ranks of a gang share a machine; without this each of them listens on the network.
 SHARED_MEMORY = {"UCX_TLS": "self,sm"}
-#: In the environment of every process of a job: its name.
+#: Variable with the job's name, in every process of the job.
 JOB = "CAMPAIGN_JOB"
 INHERITED = ("PMI_", "PMIX_", "OMPI_", "MPI_", "SLURM_", "SBATCH_", "HYDI_", "HYDRA_")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def mpiexec() -> str:
-    """The environment's own launcher; ``PATH`` is never searched, its MPI may be another one.
+    """Find the launcher of this Python environment; ``PATH`` is never searched, its MPI may be another one.
 
     Raises
     ------
     ConfigurationError
-        The environment has none.
+        There is none.
     """
     path = Path(sysconfig.get_path("scripts")) / "mpiexec"
     if not path.exists():
@@ -54,26 +54,26 @@ def mpiexec() -> str:
 
 
 def environment(name: str = "") -> dict[str, str]:
-    """The environment of a kernel: nothing of a surrounding MPI or Slurm job, one thread a rank, the job's name."""
+    """Give the environment of a kernel: one thread a rank, nothing of a surrounding MPI or batch job."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(INHERITED)}
     return {**kept, **THREADS, **SHARED_MEMORY, "PYTHONSAFEPATH": "1", JOB: name}
 
 
 def _named(stem: str) -> Iterator[int]:
-    """Processes of this machine, but for what this process has started, of jobs whose names begin with ``stem``."""
+    """Find processes of jobs whose names begin with ``stem``, but for those that descend from this process."""
     mark = f"{JOB}={stem}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 words = (entry / "environ").read_bytes().split(b"\0")
-            except OSError:  # another user's, or gone; a zombie's is empty
+            except OSError:  # another user's, or gone
                 continue
             if any(word.startswith(mark) for word in words) and os.getpid() not in _ancestry(int(entry.name)):
                 yield int(entry.name)
 
 
 def _ancestry(pid: int) -> list[int]:
-    """A process and those that it descends from."""
+    """Give a process and its ancestors."""
     found = []
     while pid > 1:
         found.append(pid)
@@ -85,12 +85,12 @@ def _ancestry(pid: int) -> list[int]:
 
 
 def end_named(stem: str) -> int:
-    """Kill what there still is of jobs whose names begin with ``stem``, and wait until it is gone.
+    """Kill all processes of jobs whose names begin with ``stem``, and wait until they are gone.
 
     Returns
     -------
     ended : `int`
-        How many processes there were.
+        Number of processes.
     """
     found = set(_named(stem))
     ended = len(found)
@@ -131,8 +131,6 @@ def launch(
 ) -> int:
     """Run a Python module and wait for it.
 
-    The process has a session of its own: a terminal's ^C is for the driver.
-
     Parameters
     ----------
     module : sequence of `str`
@@ -168,7 +166,7 @@ def launch(
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**environment(name), **variables},
-            start_new_session=True,
+            start_new_session=True,  # a terminal's ^C is for the driver
             preexec_fn=_die_with_parent(),
         )
         living = set() if living is None else living
@@ -184,7 +182,7 @@ def launch(
 
 
 def run_job(job: Path, ranks: int, log: Path) -> int:
-    """Run a job whose kernel must not fail as a whole; see `launch`.
+    """Run a job file with a kernel that must not fail as a whole; see `launch`.
 
     Raises
     ------
@@ -198,17 +196,17 @@ def run_job(job: Path, ranks: int, log: Path) -> int:
 
 
 def _kept(log: Path) -> Path:
-    """Copy a log to where it outlives its folder, which as a rule is a temporary one."""
+    """Copy a log to where it outlives its folder, which is mostly a temporary one."""
     with tempfile.NamedTemporaryFile("wb", prefix=f"campaign-{log.stem}-", suffix=".log", delete=False) as file:
         file.write(log.read_bytes())
     return Path(file.name)
 
 
 def cause(log: Path, code: int) -> str:
-    """Why a job died, from its log and its exit code."""
+    """Tell why a job died, from its log and its exit code."""
     return complaint(lines_of(log)) or f"the kernel ended with code {code}{_no_room(log.parent)}"
 
 
 def _no_room(folder: Path) -> str:
-    """What may have kept a job from saying why."""
+    """Tell of a full disk, which may have kept a job from saying why it died."""
     return f": no space left on the disk of {folder}" if shutil.disk_usage(folder).free < NO_ROOM else ""

@@ -1,8 +1,8 @@
-"""What a Dask worker runs: a chunk of quanta, which is a job file.
+"""Runs a chunk of quanta, which is a job file, on a Dask worker.
 
-A chunk is given again to another worker where its first one was lost.  What
-that one has published stands; what it had in hand is done again, last, and is
-left alone once it has cost a few workers.
+If a worker is lost, its chunk goes to another one.  Published products stand.
+The quantum in hand is done again, last, and is left alone once it has cost a
+few workers.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from campaign.jobs.file import write_text
 from campaign.journal.control import DRAIN, PAUSE, asked
 from campaign.lines import read as read_lines
 
-#: What a worker runs, by name: the driver does not import kernels.
+#: Runs a job file on a worker; by name, since the driver does not import kernels.
 EXECUTE = "kernels.run:execute"
-#: A quantum that was in hand when so many workers were lost has killed them.
+#: Lost workers after which the quantum in hand counts as their killer.
 DEATHS = 3
 PAUSED_S = 0.5
-#: How files end that are being written, or fetched from a site.
+#: Suffixes of files that are being written, or fetched from a site.
 TEMPORARY = (".tmp", ".part")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker says of a chunk.
+    """Answer of a worker about a chunk.
 
     Parameters
     ----------
     why : `str`
-        Why it died; empty where its journal says everything.
+        Why it died; empty if its journal says everything.
     cause : `Cause`
         Of the death.
     killers : `dict`
-        Quanta that were left alone, and how many workers each has cost.
+        Quanta that were left alone, with the number of workers that each has cost.
     drained : `bool`
-        It was not begun, because the run is to end.
+        Whether it was not begun because the run is to end.
     """
 
     why: str = ""
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Rest:
-    """What is left of a chunk: a job file, empty where that is nothing, and what is left alone."""
+    """Rest of a chunk: its job file, empty if nothing is left, and the quanta that are left alone."""
 
     path: str
     killers: Mapping[str, int] = field(default_factory=dict)
@@ -66,9 +66,9 @@ def run(paths: Sequence[str], number: int) -> Answer:
     Parameters
     ----------
     paths : sequence of `str`
-        The job files of all chunks; empty where nothing of a chunk can be done.
+        Job files of all chunks; empty for a chunk with nothing to do.
     number : `int`
-        Which of them.
+        Of the chunk to run.
     """
     path = paths[number]
     if not path:
@@ -96,20 +96,20 @@ def _cause(error: Exception) -> Cause:
 
 
 def _may_start(folder: Path) -> bool:
-    """Wait as long as the run is paused; say whether it goes on."""
+    """Wait while the run is paused; say whether work may be started then."""
     while asked(folder, PAUSE) and not asked(folder, DRAIN):
         time.sleep(PAUSED_S)
     return not asked(folder, DRAIN)
 
 
 def unfinished(path: str) -> Rest:
-    """The job file of what is left of a chunk: its own, or another one after a worker was lost."""
+    """Give the job file of the rest of a chunk: its own, or a new one after a worker was lost."""
     plain = json.loads(Path(path).read_text())
     tried, journal = 1, plain["journal"]
     told: set[str] = set()
     begun: Counter[str] = Counter()
     while (events := Path(f"{journal}.r0.jsonl")).exists():
-        said = read_lines(events, {"task": str, "event": str})  # a worker that was killed may leave half a line
+        said = read_lines(events, {"task": str, "event": str})  # a killed worker may leave half a line
         told |= {line["task"] for line in said if line["event"] in ("published", "failed")}
         begun.update(line["task"] for line in said if line["event"] == "started")
         tried += 1
@@ -118,7 +118,7 @@ def unfinished(path: str) -> Rest:
         return Rest(path)
     left = [t for t in plain["tasks"] if t["task"] not in told]
     killers = {t["task"]: begun[t["task"]] for t in left if begun[t["task"]] >= DEATHS}
-    # What a worker had in hand when it was lost comes last: it may be what killed it.
+    # Last comes what a lost worker had in hand: that may have killed it.
     left = sorted((t for t in left if t["task"] not in killers), key=lambda t: begun[t["task"]])
     clear(out for task in left for out in task["outputs"].values())
     if not left:
@@ -130,12 +130,12 @@ def unfinished(path: str) -> Rest:
 
 
 def clear(outputs: Iterable[str]) -> None:
-    """Remove files that no journal knows: whoever wrote, or fetched, them was lost between the two.
+    """Remove files that no journal knows: their writer was lost before it could record them.
 
     Parameters
     ----------
     outputs : iterable of `str`
-        Final paths; what stands beside them under a temporary name goes too, and under that of a temporary's temporary.
+        Final paths; files beside them under temporary names go too.
     """
     folders: dict[Path, set[str]] = defaultdict(set)
     for output in outputs:

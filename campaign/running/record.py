@@ -18,7 +18,7 @@ Listener = Callable[[Event], None]
 
 
 class Record:
-    """What is known of a plan's tasks, and the driver's pen.
+    """Outcome of a plan's tasks so far, and the driver's journal.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Whether a job that died is tried again, and with what: each cause has its own budget."""
+"""Decides whether a job that died is tried again, with which resources: each cause has its own budget."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from campaign.schedulers.protocol import MEMORY_MIB, MINUTES
 #: Other causes are never retried: the same would happen again (data, configuration, code, disk, killed), or the end
 #: was asked for (cancelled).
 RETRIED = frozenset({Cause.MEMORY, Cause.WALLTIME, Cause.INFRASTRUCTURE, Cause.FAILED})
-#: Of the scheduler, a node, the network: not charged to the tasks, and not for ever.
+#: Tries after failures of scheduler, node or network: not charged to the tasks, but not endless.
 INFRASTRUCTURE = 5
-#: The time is doubled so often.
+#: Tries with doubled walltime.
 WALLTIME = 3
-#: Second, before the n-th try after the infrastructure's failures; the last counts for all that follow.
+#: Pause before each try after a failure of the infrastructure, second; the last counts for all that follow.
 PAUSES_S = (0.0, 1.0, 5.0, 20.0, 60.0)
-#: Where a template says nothing: times, factor on the memory, and its limit, MiB.
+#: Defaults of a template: number of tries, factor on the memory, and its limit, MiB.
 RETRIES, MULTIPLIER, LIMIT_MIB = 5, 2.0, 491520
 
 
 @dataclass
 class Budget:
-    """What a group may still try.
+    """Tries that a group has left.
 
     Parameters
     ----------
     resources : mapping
-        What its next job asks for: ``memory_mib``, ``cores``, ``minutes``.
+        Of its next job: ``memory_mib``, ``cores``, ``minutes``.
     policy : mapping
-        ``numberOfRetries``, ``memoryMultiplier``, ``memoryLimit`` (MiB), ``retryUnlessExit`` (list), as templates
-        have them.
+        Keys of templates: ``numberOfRetries``, ``memoryMultiplier``, ``memoryLimit`` (MiB), ``retryUnlessExit``
+        (list).
     """
 
     resources: Mapping[str, int]
@@ -41,14 +41,14 @@ class Budget:
     _used: Counter[str] = field(default_factory=Counter)
 
     def again(self, cause: str, code: int | None = None) -> bool:
-        """Whether another try is worth it after a failure; `resources` are then what it should ask for.
+        """Decide whether another try is worth it; `resources` are then those of that try.
 
         Parameters
         ----------
         cause : `str`
-            ``memory``, ``walltime``, ``infrastructure``, ``failed``, or one that is for good.
+            Of the failure; see `campaign.jobs.death.Cause`.
         code : `int`, optional
-            How the job ended, where it is known.
+            Exit code, if known.
         """
         if cause not in RETRIED:
             return False
@@ -64,7 +64,7 @@ class Budget:
 
     @property
     def pause_s(self) -> float:
-        """How long to wait before the next try, second: a node that is being rebooted takes its time."""
+        """Pause before the next try, second: a node that reboots takes its time."""
         lost = self._used[Cause.INFRASTRUCTURE]
         return PAUSES_S[min(lost - 1, len(PAUSES_S) - 1)] if lost else 0.0
 

@@ -37,7 +37,7 @@ Run = Callable[[Plan, Listener], Outcome]
 
 
 class Runner:
-    """Runs what is left of one plan; see `campaign.running.graph.Nodes` for the graph's view of it.
+    """Runs what is left of one plan; see `campaign.running.rounds.Nodes` for the graph's view of it.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Runner:
 
     @property
     def outcome(self) -> Outcome:
-        """What is known of the tasks."""
+        """Outcome of the tasks so far."""
         return self._record.outcome
 
     @property

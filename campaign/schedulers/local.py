@@ -16,11 +16,11 @@ from campaign.jobs.death import KERNEL_CODES, Cause, Death
 from campaign.jobs.launch import JOB, cause, cores, end_named, launch
 from campaign.killpoints import reach
 from campaign.schedulers import secure
-from campaign.schedulers.protocol import Backend, Place, Refused, Resources, Say, Scheduler, Workers
+from campaign.schedulers.protocol import Backend, Installation, Refused, Resources, Say, Scheduler, Workers
 
 #: Starts of a LocalCluster, at most.
 STARTS = 3
-#: How a process, or mpiexec for its ranks, says that it was killed.
+#: Exit codes of a process that was killed, or of mpiexec whose rank was.
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, signal.SIGKILL)
 
 
@@ -32,9 +32,9 @@ class LocalScheduler(Scheduler):
     def __str__(self) -> str:
         return "none: processes"
 
-    def backend(self, place: Place, slots: int) -> Backend:
+    def backend(self, there: Installation, slots: int) -> Backend:
         """Make the backend; it has as many slots as this machine has cores."""
-        return Local(place)
+        return Local(there)
 
 
 class Local:
@@ -42,9 +42,9 @@ class Local:
 
     shared = True
 
-    def __init__(self, place: Place | None = None) -> None:
-        self._place = place or Place()
-        self.site = self._place.name
+    def __init__(self, there: Installation | None = None) -> None:
+        self._there = there or Installation()
+        self.site = self._there.name
         self._living: set[subprocess.Popen[bytes]] = set()
 
     @property
@@ -57,50 +57,50 @@ class Local:
         return "this machine"
 
     def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
-        """This machine is there."""
+        """Accept everything: this machine is there."""
 
     def job(self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a module; see `Backend.job`."""
         reach("job-accepted")
-        place = self._place
-        code = launch(module, ranks, log, self._living, name, python=place.python, variables=place.environment)
+        there = self._there
+        code = launch(module, ranks, log, self._living, name, python=there.python, variables=there.environment)
         if code in (0, 1):
             return Death(code=code)
-        # A signal's is nobody's fault here: another process, or the kernel's own lack of memory, sent it.
+        # A signal comes from outside: from another process, or from the system for want of memory.
         kind = KERNEL_CODES.get(code, Cause.INFRASTRUCTURE if code in KILLED else Cause.FAILED)
         death = Death(cause(log, code), kind, code)
         say("died", {"error": death.why, "name": name, "cause": kind, "code": code})
         return death
 
     def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
-        """Nothing outlives its driver here; see `Backend.adopt`."""
+        """Find nothing: no job outlives its driver here; see `Backend.adopt`."""
         return None
 
     def sweep(self, stem: str, keep: Collection[str]) -> int:
-        """Kill what has not yet noticed that its driver is gone; see `Backend.sweep`."""
+        """Kill processes that have not noticed the end of their driver; see `Backend.sweep`."""
         return end_named(f"{stem}-")
 
     @contextmanager
     def cluster(
         self, workers: int, resources: Resources, logs: Path, name: str, say: Say, keys: Path
     ) -> Iterator[Workers]:
-        """A LocalCluster; see `Backend.cluster`."""
-        os.environ[JOB] = name  # workers, also those that come later, have it from here
-        # Workers import from their folder: by default it lies where others could have made it.
+        """Start a LocalCluster; see `Backend.cluster`."""
+        os.environ[JOB] = name  # inherited by all workers
+        # Workers import from their folder: Dask's default lies where others could have put files.
         with (
             tempfile.TemporaryDirectory(prefix="campaign-workers-", ignore_cleanup_errors=True) as folder,
-            _local_cluster(workers, keys, folder) as cluster,
+            _local_cluster(workers, keys, folder, self._there.environment) as cluster,
         ):
             yield Workers(cluster.scheduler_address)
 
     def probe_driver(self, resources: Resources) -> None:
-        """There is no queue here; see `Backend.probe_driver`."""
+        """Refuse: there is no queue here; see `Backend.probe_driver`."""
         self._no_queue()
 
     def submit_driver(
         self, command: Sequence[str], log: Path, name: str, resources: Resources, variables: Mapping[str, str]
     ) -> str:
-        """There is no queue here; see `Backend.submit_driver`."""
+        """Refuse: there is no queue here; see `Backend.submit_driver`."""
         self._no_queue()
 
     def _no_queue(self) -> NoReturn:
@@ -108,16 +108,16 @@ class Local:
         raise Refused("the site of this run has no scheduler", where="--detach=job", do=do)
 
     def drain(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: nothing waits here."""
 
     def cancel(self) -> None:
-        """Kill what other threads wait for."""
+        """Kill the processes that other threads wait for."""
         for process in list(self._living):
             process.kill()
 
 
-def _local_cluster(workers: int, keys: Path, folder: str, tries: int = STARTS) -> Any:
-    """Start a LocalCluster; try again if a worker that is lost while it starts takes the whole with it.
+def _local_cluster(workers: int, keys: Path, folder: str, variables: Mapping[str, str], tries: int = STARTS) -> Any:
+    """Start a LocalCluster; try again if a lost worker takes the starting cluster with it.
 
     Raises
     ------
@@ -136,9 +136,10 @@ def _local_cluster(workers: int, keys: Path, folder: str, tries: int = STARTS) -
             scheduler_kwargs={"dashboard": False, "dashboard_address": secure.DASHBOARD},
             worker_dashboard_address=None,
             local_directory=folder,
+            env=dict(variables),
             resources={"quantum": 1},
         )
     except (RuntimeError, OSError) as error:
         if tries == 1:
             raise TransientError(f"Dask's workers do not start: {error.__cause__ or error}", do=AGAIN) from error
-    return _local_cluster(workers, keys, folder, tries - 1)
+    return _local_cluster(workers, keys, folder, variables, tries - 1)

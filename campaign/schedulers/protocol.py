@@ -14,9 +14,9 @@ from campaign.errors import CampaignError
 from campaign.jobs.death import Death
 from campaign.schedulers.values import Model, Whole
 
-#: What a job asks for: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job; a key may be missing.
+#: Resources of a job: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job; a key may be missing.
 Resources = Mapping[str, int]
-#: Memory of a rank, MiB, and walltime of a job, minute, that nobody has chosen.
+#: Defaults: memory of a rank, MiB, and walltime of a job, minute.
 MEMORY_MIB: Final = 2048
 MINUTES: Final = 60
 #: Called with what befalls a job or a worker: an event's name and its detail.
@@ -30,7 +30,7 @@ class Refused(CampaignError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Installation:
     """The site of a backend.
 
     Parameters
@@ -222,6 +222,8 @@ class Scheduler(Model):
         Whether jobs go to nodes by a queue; otherwise they are processes of the driver's machine.
     expanded : `tuple` [`str`, ...]
         Settings in which ``$NAME`` stands for a variable of the operator's.
+    lone_ranks : `str`
+        Remedy if the ranks of a gang do not see each other.
     ranks : `int`, optional
         Processes that a run may keep busy, unless its operator says.
     node_cores, node_memory_mib : `int`, optional
@@ -230,6 +232,7 @@ class Scheduler(Model):
 
     queued: ClassVar[bool] = True
     expanded: ClassVar[tuple[str, ...]] = ()
+    lone_ranks: ClassVar[str] = "have the scheduler start MPI ranks by this Python's MPI"
 
     ranks: Whole | None = None
     node_cores: Whole | None = None
@@ -245,12 +248,12 @@ class Scheduler(Model):
         return True
 
     @abstractmethod
-    def backend(self, place: Place, slots: int) -> Backend:
+    def backend(self, there: Installation, slots: int) -> Backend:
         """Make the backend of a site.
 
         Parameters
         ----------
-        place : `Place`
+        there : `Installation`
         slots : `int`
             Workers that quanta may have.
         """

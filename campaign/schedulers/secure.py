@@ -1,9 +1,9 @@
-"""Dask as a run uses it: with keys of the run's own, and by nobody's configuration but this.
+"""Dask with keys of the run's own, and with no configuration but this one.
 
-Whoever talks to a scheduler, a worker or a nanny has it run code.  So each
-listens on one address, and talks to nobody who does not hold the run's key.
-The key lies in a folder that only the operator can look into, is made anew for
-every cluster, and goes with it.
+Whoever can talk to a scheduler, a worker or a nanny can run code there.  So
+each listens on one address and talks only to holders of the run's key.  The key
+is made anew for every cluster, lies in a folder that only the operator can
+open, and is removed with the cluster.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from campaign.errors import ConfigurationError
 
 KEY, CERTIFICATE = "key.pem", "certificate.pem"
 PROTOCOL: Final = "tls://"
-#: What the names of folders with keys begin with, in the folder of their run.
+#: Beginning of the names of folders with keys, in the folder of their run.
 PREFIX: Final = ".keys-"
-#: Clocks of a site's nodes may be apart; and no run lasts so long.
+#: Validity before and after now: the clocks of nodes may differ; no run lasts that long.
 BEFORE, AFTER = datetime.timedelta(days=7), datetime.timedelta(days=366)
-#: Of every process of a cluster. No HTTP server has a page, and none listens to other machines (`DASHBOARD`).
+#: Configuration of every process of a cluster. HTTP servers have no pages, and do not listen to other machines.
 SETTINGS: Final[dict[str, Any]] = {
     "distributed.comm.require-encryption": True,
     "distributed.comm.tls.min-version": 1.3,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    # A worker above its memory is ended, which is seen; one that were paused before would wait for ever.
+    # A worker above its memory limit is killed, which is seen; a paused one would wait for ever.
     **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
 }
-#: Dask starts its HTTP servers in any case.
+#: Address of HTTP servers, which Dask always starts.
 DASHBOARD: Final = "127.0.0.1:0"
 _LOCK = threading.Lock()
 _pinned = False
 
 
 def pin() -> None:
-    """Have Dask go by its defaults and by `SETTINGS`: a file in somebody's home could do without keys.
+    """Configure Dask by its defaults and `SETTINGS` alone: a file in somebody's home could do without keys.
 
     Raises
     ------
     ConfigurationError
-        Such a file, or a variable ``DASK_...``, cannot be read: processes that Dask starts would read it too.
+        A file of configuration, or a variable ``DASK_...``, cannot be read: Dask's own processes would read it too.
     """
     global _pinned
     with _LOCK:
@@ -68,7 +68,7 @@ def pin() -> None:
 
 
 def _pair() -> tuple[bytes, bytes]:
-    """A key, and a certificate that vouches for itself alone; both PEM."""
+    """Make a key and a self-signed certificate; both PEM."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -97,18 +97,18 @@ def _write(path: Path, content: bytes) -> None:
     with os.fdopen(handle, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())  # a node may read it next
+        os.fsync(file.fileno())  # for nodes that read it next
 
 
 def forget(folder: Path) -> None:
-    """Remove the keys that a killed driver has left in its run's folder: they open nothing any more."""
+    """Remove the keys that a killed driver left in its run's folder: they open nothing any more."""
     for left in folder.glob(f"{PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
 def keys(folder: Path) -> Iterator[Path]:
-    """Make keys for a cluster, below the run's folder; they are removed with it, as are those of a killed driver.
+    """Make keys for a cluster in the run's folder; remove them at the end, and those of a killed driver now.
 
     Yields
     ------
@@ -128,7 +128,7 @@ def keys(folder: Path) -> Iterator[Path]:
 
 
 def security(folder: Path) -> Any:
-    """Dask's `distributed.security.Security`, of keys that `keys` made."""
+    """Give Dask's `distributed.security.Security` for keys that `keys` made."""
     from distributed.security import Security
 
     certificate, key = str(folder / CERTIFICATE), str(folder / KEY)
@@ -138,7 +138,7 @@ def security(folder: Path) -> Any:
 
 
 def own_address(peer: str = "") -> str:
-    """The one address of this machine that it is reached at from a peer, a Dask address; by default from elsewhere."""
+    """Give this machine's address as a peer sees it; without one, as other machines do."""
     from distributed.comm import get_address_host
     from distributed.utils import get_ip
 

@@ -14,30 +14,30 @@ from campaign.jobs.death import KERNEL_CODES, Cause, Death
 from campaign.jobs.logs import complaint, lines_of
 from campaign.killpoints import reach
 from campaign.schedulers import secure
-from campaign.schedulers.protocol import MEMORY_MIB, MINUTES, Backend, Place, Refused, Resources, Say, Workers
+from campaign.schedulers.protocol import MEMORY_MIB, MINUTES, Backend, Installation, Refused, Resources, Say, Workers
 from campaign.schedulers.protocol import Scheduler as Settings
 from campaign.schedulers.values import FilePath, Seconds, Text, Whole, WholeOrZero, Word, text
-from slurm import commands, scripts
+from slurm import commands, scripts, settings
 from slurm.commands import SlurmError
-from slurm.scripts import Scheduler, ScriptError
+from slurm.settings import Scheduler, ScriptError
 from slurm.states import State, Status
 from slurm.watcher import Watcher
 
-#: How often a waiting gang looks whether it was given up, second; Slurm is asked by the watcher alone.
+#: Interval at which a waiting gang looks whether it was given up, second; only the watcher asks Slurm.
 POLL_SECONDS = 0.5
-#: Between two questions of the watcher, second: less than one a second, the first one of a run included.
+#: Interval between questions of the watcher, second: less than one a second, with the first of a run.
 INTERVAL_S = 1.1
-#: How long Slurm may take to answer before anything is claimed, second.
+#: Patience with Slurm before anything is claimed, second.
 PROBE_S = 15.0
-#: How long before its walltime a driver that is a job is told to drain, second; a tenth of it where that is less.
+#: Time before its walltime at which a driver that is a job is told to drain, second; at most a tenth of the walltime.
 DRAIN_S = 1800
-#: The log of a job that is only asked about.
+#: Log of a job that is only tried out.
 NOWHERE = Path("/dev/null")
-#: How a shell ends that does not find its command, or may not run it.
+#: Exit codes of a shell that does not find its command, or may not run it.
 NO_COMMAND = (126, 127)
-#: How a kernel ends that has failed tasks: its journal says which.
+#: Exit code of a kernel with failed tasks: its journal says which.
 TASKS_FAILED = "1:0"
-#: What sinfo says of a partition: its name, with a star where it is the default one, its name again, its state.
+#: Line of sinfo: a partition's name, with a star if it is the default, its name again, its state.
 _PARTITION = re.compile(r"(\S+) (\S+) ([a-z]+)")
 
 
@@ -56,9 +56,12 @@ Option = Annotated[
 
 
 class SlurmScheduler(Settings):
-    """Slurm; its settings, their meaning and defaults are `slurm.scripts.Scheduler`'s."""
+    """Slurm; its settings, their meaning and defaults are `slurm.settings.Scheduler`'s."""
 
     expanded: ClassVar[tuple[str, ...]] = ("conf", "template")
+    lone_ranks: ClassVar[str] = (
+        "set scheduler.launcher to what starts this Python's MPI: srun-pmi2, srun-pmix or mpiexec"
+    )
 
     partition: Word = ""
     account: Word = ""
@@ -85,10 +88,11 @@ class SlurmScheduler(Settings):
         """Whether ``conf`` says where jobs go; see `campaign.schedulers.protocol.Scheduler.placed`."""
         return bool(self.conf)
 
-    def backend(self, place: Place, slots: int) -> Backend:
+    def backend(self, there: Installation, slots: int) -> Backend:
         """Make the backend of a site."""
-        scheduler = Scheduler(**self.model_dump(), environment=dict(place.environment), python=place.python)
-        return Slurm(place.name, scheduler, max(1, min(slots, self.max_submit - 1)))  # and a gang
+        scheduler = Scheduler(**self.model_dump(), environment=dict(there.environment), python=there.python)
+        # A gang is in the queue beside the workers.
+        return Slurm(there.name, scheduler, max(1, min(slots, self.max_submit - 1)))
 
 
 class Slurm:
@@ -97,7 +101,7 @@ class Slurm:
     Parameters
     ----------
     site : `str`
-    scheduler : `~slurm.scripts.Scheduler`
+    scheduler : `~slurm.settings.Scheduler`
     slots : `int`
         Workers that quanta may have.
     """
@@ -123,7 +127,7 @@ class Slurm:
 
     @property
     def commands(self) -> int:
-        """How often Slurm was asked for the state of jobs."""
+        """Number of times that Slurm was asked for the state of jobs."""
         return self._watcher.commands
 
     def ping(self) -> str:
@@ -143,13 +147,13 @@ class Slurm:
         return "partition {} is {}".format(*_default(known))
 
     def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
-        """See that Slurm answers, and what it says of jobs; see `Backend.probe`."""
+        """See that Slurm answers, and would take the jobs; see `Backend.probe`."""
         do = (
             f"campaign sites up {self.site} starts a private cluster here, unless the site's file has its own conf;"
             f" campaign sites ping {self.site} looks closer"
         )
         conf = self._access.conf
-        if conf and not Path(conf).exists():  # Slurm's own commands would look for a server of configurations, for long
+        if conf and not Path(conf).exists():  # Slurm's commands would look long for a server of configurations
             raise Refused(f"no Slurm answers: there is no {conf}", where=f"{self.site}, its Slurm", do=do)
         try:
             commands.call(replace(self._access, timeout=PROBE_S), ["sinfo", "--noheader", "--format=%T"], patience=0)
@@ -163,13 +167,11 @@ class Slurm:
 
     def job(self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a module; see `Backend.job`."""
-        self._names.add(name)  # known before it is submitted: whatever happens then, it can be cancelled
+        self._names.add(name)  # before it is submitted: from here on it can be cancelled
         with self._refusing(f"job {name}"):
             job = self._adopted(name, say) or self._submitted(module, ranks, log, name, resources, say)
-        if (
-            self._cancelled.is_set() or self._drained.is_set()
-        ):  # meanwhile, and by its name it was not there to be found
-            commands.cancel(self._access, job)
+            if self._cancelled.is_set() or self._drained.is_set():  # before its name was there to be found
+                commands.cancel(self._access, job)
         return self._waited(job, name, log, say)
 
     def _waited(self, job: str, name: str, log: Path, say: Say) -> Death:
@@ -181,28 +183,24 @@ class Slurm:
         return death
 
     def adopt(self, name: str, job: str, log: Path, say: Say) -> Death | None:
-        """Wait for a job of an earlier driver; of one that has ended meanwhile Slurm may still know why.
-
-        See `Backend.adopt`.
-        """
+        """Wait for a job of an earlier driver; Slurm may still know why it ended; see `Backend.adopt`."""
         self._names.add(name)
         with self._refusing(f"job {name}"):
             known = self._adopted(name, say) or job
         return self._waited(known, name, log, say) if known else None
 
     def sweep(self, stem: str, keep: Collection[str]) -> int:
-        """Cancel workers, and gangs of which nothing is wanted; see `Backend.sweep`."""
+        """Cancel workers, and gangs with nothing left to do; see `Backend.sweep`."""
         with self._refusing(f"jobs of run {stem}"):
             living = [one for one in commands.queue(self._access) if one.living and one.name.startswith(f"{stem}-")]
-            # A driver that is a job of the site's is judged by its claim.
+            # A driver that is a job is judged by its claim.
             unwanted = [one.job for one in living if one.name not in keep and one.name != f"{stem}-driver"]
-            if unwanted:
-                commands.cancel(self._access, *unwanted)
+            commands.cancel(self._access, *unwanted)
         return len(unwanted)
 
     @contextmanager
     def _refusing(self, what: str) -> Iterator[None]:
-        """Say what Slurm says as a refusal."""
+        """Turn errors of Slurm into refusals."""
         try:
             yield
         except (SlurmError, ScriptError) as error:
@@ -210,7 +208,7 @@ class Slurm:
             raise Refused(str(error), where=f"{self.site}, {what}", do=do) from error
 
     def _adopted(self, name: str, say: Say) -> str:
-        """The id of a living job of this name: it was submitted by a driver that is gone."""
+        """Find a living job of this name, which an earlier driver has submitted; give its id, or nothing."""
         found = commands.find(self._access, [name])[name]
         if found:
             say("adopted", {"name": name, "job": found[0].job})
@@ -219,26 +217,20 @@ class Slurm:
     def submit_driver(
         self, command: Sequence[str], log: Path, name: str, resources: Resources, variables: Mapping[str, str]
     ) -> str:
-        """Submit what drives a run as a job of its own; give its id.
-
-        Raises
-        ------
-        Refused
-            The scheduler does not take it.
-        """
+        """Submit a job that drives a run; see `Backend.submit_driver`."""
         words = ["env", *(f"{key}={value}" for key, value in variables.items()), *command]
         with self._refusing(f"job {name}"):
             return commands.submit(self._access, scripts.keep(self._driver(name, words, log, resources), log))
 
     def probe_driver(self, resources: Resources) -> None:
-        """See that Slurm would take what drives a run; see `probe`."""
+        """See that Slurm would take a driver; see `Backend.probe_driver`."""
         self.probe()
         with self._refusing("the driver's job"):
             script = self._driver("probe", [self._scheduler.python], NOWHERE, resources)
             commands.try_out(self._access, script)
 
     def _driver(self, name: str, words: Sequence[str], log: Path, resources: Resources) -> scripts.Script:
-        """The script of a driver, which is told early enough that its time is nearly up: what runs shall end well."""
+        """Write the script of a driver, which is warned early enough for running jobs to end well."""
         wanted = _wanted(resources, 1)
         early = max(self._scheduler.signal_before_s, min(DRAIN_S, 60 * wanted.minutes // 10))
         return scripts.gang_script(name, words, log, wanted, replace(self._scheduler, signal_before_s=early))
@@ -258,7 +250,7 @@ class Slurm:
         return job
 
     def _end(self, job: str, name: str, log: Path) -> Status:
-        """Wait until a job is over, or Slurm knows it no longer."""
+        """Wait until a job is over, given up, or cancelled."""
         self._watcher.watch(job, name, log)
         while True:
             status = self._watcher.wait(job, POLL_SECONDS)
@@ -270,7 +262,7 @@ class Slurm:
     def cluster(
         self, workers: int, resources: Resources, logs: Path, name: str, say: Say, keys: Path
     ) -> Iterator[Workers]:
-        """A Dask cluster of Slurm jobs; see `Backend.cluster`."""
+        """Start a Dask cluster of Slurm jobs; see `Backend.cluster`."""
         from slurm.workers import Wanted, running
 
         interface = self._scheduler.interface
@@ -288,27 +280,27 @@ class Slurm:
             yield Workers(cluster.address, problem)
 
     def drain(self) -> None:
-        """Cancel the jobs that wait in the queue; see `Backend.drain`."""
+        """Cancel jobs that wait in the queue; see `Backend.drain`."""
         self._drained.set()
-        found = commands.find(self._access, sorted(self._names)) if self._names else {}
-        waiting = [one.job for jobs in found.values() for one in jobs if one.state is State.WAITING]
-        if waiting:
+        with self._refusing("waiting jobs"):
+            found = commands.find(self._access, sorted(self._names)) if self._names else {}
+            waiting = [one.job for jobs in found.values() for one in jobs if one.state is State.WAITING]
             commands.cancel(self._access, *waiting)
 
     def cancel(self) -> None:
-        """Cancel every job that is waited for; the workers go with their cluster."""
+        """Cancel every job that is waited for; workers go with their cluster."""
         self._cancelled.set()
-        if self._names:
+        with self._refusing("jobs to cancel"):
             commands.cancel(self._access, *self._names)
 
 
 def _default(partitions: Sequence[Sequence[str]]) -> Sequence[str]:
-    """Name and state of the partition that jobs go to: the one that sinfo marks with a star, else the first."""
+    """Give name and state of the partition that jobs go to: that with sinfo's star, else the first."""
     return next((words for words in partitions if words[0] != words[1]), partitions[0])[1:]
 
 
-def _wanted(resources: Resources, ranks: int) -> scripts.Resources:
-    return scripts.Resources(
+def _wanted(resources: Resources, ranks: int) -> settings.Resources:
+    return settings.Resources(
         memory_mib=resources.get("memory_mib", MEMORY_MIB),
         cores=resources.get("cores", 1),
         ranks=ranks,
@@ -317,7 +309,7 @@ def _wanted(resources: Resources, ranks: int) -> scripts.Resources:
 
 
 def _death(status: Status, log: Path) -> Death:
-    """Put together what Slurm and the log say of a job's end."""
+    """Tell a job's death by Slurm's word and by its log."""
     if status.state is State.DONE:
         return Death(code=0)
     if status.state is State.FAILED and status.exit_code == TASKS_FAILED:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-#: What a text must be, in the operator's words, by its pattern.
+#: Description of texts for the operator, by their patterns.
 MEANT: dict[str, str] = {}
 
 

@@ -1,8 +1,8 @@
 """A Dask worker as a scheduler's job: ``python -P -m campaign.schedulers.worker KEYS SCHEDULER [option ...]``.
 
 KEYS is the folder that `campaign.schedulers.secure.keys` made; the options are those of
-``dask worker``.  It listens on one address, that by which its node reaches the
-scheduler unless ``--interface`` says another, and keeps its files where nobody
+``dask worker``.  The worker listens on one address: the one by which its node
+reaches the scheduler, or that of ``--interface``.  Its files lie where nobody
 else can put any.
 """
 
@@ -17,7 +17,7 @@ from campaign.schedulers import secure
 
 
 def options(keys: Path, scheduler: str, given: Sequence[str], folder: str) -> list[str]:
-    """The words for ``dask worker``."""
+    """Give the arguments of ``dask worker``."""
     words = [scheduler, "--tls-ca-file", str(keys / secure.CERTIFICATE)]
     words += ["--tls-cert", str(keys / secure.CERTIFICATE), "--tls-key", str(keys / secure.KEY)]
     words += ["--no-dashboard", "--dashboard-address", secure.DASHBOARD, "--local-directory", folder, *given]
@@ -25,7 +25,7 @@ def options(keys: Path, scheduler: str, given: Sequence[str], folder: str) -> li
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Be a worker until the scheduler is gone."""
+    """Run a worker until the scheduler is gone."""
     secure.pin()
     from distributed.cli.dask_worker import main as worker
 

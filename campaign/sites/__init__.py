@@ -1,3 +1,3 @@
-"""Data facilities: their files, whether they answer, and how files and commands reach them."""
+"""Sites: their files, proofs that they work, and transports of commands and files to them."""
 
 __all__ = ["model", "ping", "transport", "up"]

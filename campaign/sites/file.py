@@ -1,4 +1,4 @@
-"""Site files: YAML in two layers, the packaged ones and the operator's, each value checked where it enters."""
+"""Site files: YAML in two layers, the packaged ones and the operator's, every value checked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXPANDED = ("raw_root", "repository", "scratch", "python")
 
 
 def _text(value: Any) -> Any:
-    """Take a number for a variable's value as it was written; `True` may have been yes, on or true."""
+    """Take a number as the text that was written; not `True`, which may have been yes, on or true."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -41,7 +41,7 @@ Value = Annotated[Text, BeforeValidator(_text)]
 
 
 class SiteSettings(Model):
-    """A site file; its ``scheduler`` is checked by the scheduler's own kind."""
+    """Settings of a site file; the scheduler's own kind checks ``scheduler``."""
 
     name: Name
     fraction: Fraction | None = None
@@ -64,20 +64,19 @@ def read_all(environment: Mapping[str, str], home: Home) -> dict[str, tuple[Site
     Parameters
     ----------
     environment : `~collections.abc.Mapping` [`str`, `str`]
-        ``CAMPAIGN_SITES`` names a folder, or one file, in place of ``<home>/sites``; other variables may be used in
-        paths.
+        ``CAMPAIGN_SITES`` names a folder, or one file, in place of ``<home>/sites``; paths may use other variables.
     home : `Home`
-        Whose ``sites/*.yaml`` are the operator's.
+        Has the operator's files in ``sites/*.yaml``.
 
     Returns
     -------
     sites : `dict`
-        By name, in the order of the files: the checked settings, and the tree that knows where each stands.
+        By name, in the order of the files: checked settings, and the tree with the place of each.
 
     Raises
     ------
     ConfigurationError
-        Naming file, line and key.
+        A value is wrong: with file, line and key.
     """
     own = environment.get("CAMPAIGN_SITES")
     place = Path(own) if own else home.path / "sites"
@@ -91,12 +90,12 @@ def read_all(environment: Mapping[str, str], home: Home) -> dict[str, tuple[Site
 
 
 def _layer(place: Path) -> dict[str, Entry]:
-    """Read the files of a folder (or one file); by the names of their sites.
+    """Read the files of a folder, or one file; give them by the names of their sites.
 
     Raises
     ------
     ConfigurationError
-        A file is no YAML, has no name, or the name of another one.
+        A file is not YAML, or names no site, or one that another file names.
     """
     found: dict[str, Entry] = {}
     for file in [place] if place.is_file() else sorted(place.glob("*.yaml")):
@@ -119,7 +118,13 @@ def _layer(place: Path) -> dict[str, Entry]:
 
 
 def _settings(entry: Entry, environment: Mapping[str, str]) -> SiteSettings:
-    """Check one site, and its scheduler by the scheduler's own kind."""
+    """Check the settings of a site and of its scheduler.
+
+    Raises
+    ------
+    ConfigurationError
+        With all that is wrong.
+    """
     values = plain(entry)
     scheduler = values.pop("scheduler", "none")
     problems: list[Problem] = []
@@ -139,7 +144,7 @@ def _settings(entry: Entry, environment: Mapping[str, str]) -> SiteSettings:
 
 
 def _kind(entry: Entry, scheduler: Any, problems: list[Problem]) -> type[Scheduler]:
-    """Find the kind of a site's scheduler; what the file says may be neither ``none`` nor settings."""
+    """Find the kind of a site's scheduler; note a value that is neither ``none`` nor settings."""
     if isinstance(scheduler, dict):
         try:
             return table.kind(str(scheduler.get("kind", table.DEFAULT)))
@@ -153,7 +158,7 @@ def _kind(entry: Entry, scheduler: Any, problems: list[Problem]) -> type[Schedul
 
 
 def _checked(model: type[Checked], values: Any, entry: Entry, problems: list[Problem]) -> Checked | None:
-    """Check settings; note all that is wrong with them."""
+    """Check settings; note every problem with them."""
     under = () if model is SiteSettings else ("scheduler",)
     try:
         return model.model_validate(values)
@@ -163,7 +168,7 @@ def _checked(model: type[Checked], values: Any, entry: Entry, problems: list[Pro
 
 
 def _expand(values: dict[str, Any], entry: Entry, key: str, environment: Mapping[str, str]) -> None:
-    """Put variables into one setting, in place."""
+    """Expand variables in one setting, in place."""
     *sections, last = key.split(".")
     for section in sections:
         values = values[section] if isinstance(values.get(section), dict) else {}
@@ -178,7 +183,7 @@ def _expand(values: dict[str, Any], entry: Entry, key: str, environment: Mapping
 
 
 def _problem(entry: Entry, detail: Any, place: Sequence[Any], model: type[Model]) -> Problem:
-    """Say what pydantic found in the words of the file."""
+    """Translate an error of pydantic's into words of the file."""
     loc = [part for part in place if part != "[key]"]
     key, where = ".".join(map(str, loc)), place_of(entry, loc)
     if detail["type"] == "extra_forbidden":
@@ -194,7 +199,7 @@ def _problem(entry: Entry, detail: Any, place: Sequence[Any], model: type[Model]
 
 
 def place_of(entry: Entry, loc: Sequence[Any]) -> str:
-    """Give file and line of a setting, or of what it would stand in."""
+    """Give file and line of a setting, or of its section."""
     where = entry.where
     for part in loc:
         try:
@@ -206,12 +211,12 @@ def place_of(entry: Entry, loc: Sequence[Any]) -> str:
 
 
 def check_fractions(sites: Mapping[str, tuple[SiteSettings, Entry]]) -> None:
-    """See that the processing sites share the whole.
+    """Check that the fractions of the processing sites sum to 1.
 
     Raises
     ------
     ConfigurationError
-        The fractions do not sum to 1 within 1e-9, or one that has a fraction does not process.
+        They do not within 1e-9, or a site with a fraction has no role of processing.
     """
     shares = {name: pair for name, pair in sites.items() if pair[0].fraction is not None}
     for settings, entry in shares.values():

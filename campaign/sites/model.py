@@ -1,4 +1,4 @@
-"""Sites: where a campaign can run, what part of it, and how its scheduler is spoken to."""
+"""Sites: places where a campaign can run, with their shares, schedulers and folders."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from campaign.home import Home, home_of, versions
 from campaign.problems import suggest
 from campaign.schedulers import development, table
 from campaign.schedulers.local import LocalScheduler
-from campaign.schedulers.protocol import Backend, Place, Scheduler
+from campaign.schedulers.protocol import Backend, Installation, Scheduler
 from campaign.sites.file import SiteSettings, check_fractions, place_of, read_all
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place to run at.
+    """Site where jobs can run.
 
     Parameters
     ----------
     name : `str`
         Small letters and digits.
     fraction : `float` or `None`
-        Its share of what is split over sites; `None` takes no part.
+        Share of work that is split over sites; `None` takes no part.
     roles : `tuple` [`str`, ...]
-        Of archive, construction, processing.
+        Any of archive, construction, processing.
     scheduler : `Scheduler`
-        Runs its jobs; by default they are processes of this machine (or of ``host``).
+        By default jobs are processes of this machine (or of ``host``).
     raw_root : `str`
-        Folder that the site's raws lie in; empty: where the archive's repository has them.
+        Folder of the site's raws; empty: that of the archive's repository.
     repository : `str`
         Folder, label or URI of its Butler repository; empty: the step's own.
     scratch : `str`
-        Folder that its nodes can write to, for logs, job scripts and intermediate files; empty: the step's own.
+        Folder for logs, job scripts and intermediate files, writable for its nodes; empty: the step's own.
     environment : `~collections.abc.Mapping` [`str`, `str`]
         Variables of every job.
     release : `str`
-        The version of drp-campaign that is installed there; empty: the same as here.
+        Version of drp-campaign that is installed there; empty: the same as here.
     transport : `str`
         ``local``: its commands run on this machine; ``ssh``: on ``host``.
     host : `str`
-        Where ssh goes to.
+        Destination of ssh.
     ssh_options : `tuple` [`str`, ...]
         Arguments of ssh before the host.
     python : `str`
-        The interpreter of its jobs.
+        Interpreter of its jobs.
     development : `bool`
         Whether it is a development cluster on this machine.
     """
@@ -71,8 +71,8 @@ class Site:
     development: bool = False
 
     def backend(self, slots: int) -> Backend:
-        """Make what runs the site's jobs, given how many workers quanta may have."""
-        return self.scheduler.backend(Place(self.name, self.python, self.environment), slots)
+        """Make the backend that runs the site's jobs, given the number of workers that quanta may have."""
+        return self.scheduler.backend(Installation(self.name, self.python, self.environment), slots)
 
 
 def plain(site: Site) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def from_plain(values: Mapping[str, Any]) -> Site:
     Raises
     ------
     ConfigurationError
-        It is not what `plain` gives.
+        The values are not those of a site.
     """
     try:
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
@@ -99,19 +99,19 @@ def from_plain(values: Mapping[str, Any]) -> Site:
 
 
 def clusters_folder(environment: Mapping[str, str]) -> Path:
-    """Where the development clusters are, a folder each: ``$CAMPAIGN_HOME``, else the user's, whatever ``REPO`` is."""
+    """Give the folder of development clusters: in ``$CAMPAIGN_HOME``, else in the user's home; never in ``REPO``."""
     return home_of(None, environment).path.absolute() / "clusters"
 
 
 def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
-    """Load all sites: the packaged files, the operator's over them, and what development clusters fill in.
+    """Load all sites: the packaged files, the operator's over them, and development clusters that are up.
 
     Parameters
     ----------
     environment : `~collections.abc.Mapping` [`str`, `str`]
-        The operator's variables; ``CAMPAIGN_SITES`` names the folder (or file) of the operator's own site files.
+        Variables; ``CAMPAIGN_SITES`` names the folder (or file) of the operator's own site files.
     home : `Home`
-        Its ``sites/*.yaml`` are the operator's where ``CAMPAIGN_SITES`` is not set.
+        Has the operator's files in ``sites/*.yaml`` unless ``CAMPAIGN_SITES`` is set.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def find(sites: Mapping[str, Site], name: str) -> Site:
     Raises
     ------
     UsageError
-        There is none, and what there is.
+        There is none; the message suggests one.
     """
     if name not in sites:
         raise UsageError(f"there is no site {name!r}", do=suggest(name, sites))
@@ -151,12 +151,12 @@ def find(sites: Mapping[str, Site], name: str) -> Site:
 
 
 def check_release(sites: Iterable[Site], override: bool = False) -> list[str]:
-    """See that sites are said to have this release; give warnings where a difference is overridden.
+    """Check that the files of sites name this release; give a warning for each overridden difference.
 
     Raises
     ------
     SubmissionRefused
-        One has another, and ``override`` is not given.
+        A site has another, and ``override`` is not given.
     """
     ours = versions()["drp-campaign"]
     other = [f"{s.name} has drp-campaign {s.release}, this is {ours}" for s in sites if s.release not in ("", ours)]
@@ -166,7 +166,7 @@ def check_release(sites: Iterable[Site], override: bool = False) -> list[str]:
 
 
 def _site(settings: SiteSettings) -> Site:
-    """Make a site of its settings; what the file does not say stays the dataclass's default."""
+    """Make a site of its settings; settings that the file does not give keep the dataclass's defaults."""
     given: dict[str, Any] = {key: getattr(settings, key) for key in settings.model_fields_set}
     if not given.get("python"):
         given.pop("python", None)
@@ -179,7 +179,7 @@ def has_own_cluster(site: Site) -> bool:
 
 
 def _developed(site: Site, cluster: development.Cluster) -> Site:
-    """Fill in what a development cluster knows, and the site's file does not say."""
+    """Fill in settings of a development cluster that the site's file does not give."""
     if has_own_cluster(site):
         return site
     folder = Path(cluster.folder)

@@ -24,7 +24,7 @@ from campaign.release import about, differences
 from campaign.schedulers.protocol import Backend, Refused
 from campaign.sites.model import Site, from_plain, plain
 from campaign.sites.probe import configuration, write_test
-from campaign.sites.transport import Ssh, ask
+from campaign.sites.transport import SshTransport, ask
 
 RANKS = 2
 RESOURCES = {"memory_mib": 300, "minutes": 5}
@@ -35,20 +35,20 @@ SETTLE = 5.0
 
 @dataclass(frozen=True)
 class Proof:
-    """One thing that was tried.
+    """Result of one trial.
 
     Parameters
     ----------
     what : `str`
         host, scheduler, scratch, job, gang, repository, release or configuration.
     ok : `bool`
-        Whether it works.
+        Whether it succeeded.
     found : `str`
-        What was found, or the first error.
+        Finding, or the first error.
     do : `str`
-        What to do; empty where it works.
+        Remedy; empty after success.
     difference : `bool`
-        Both ends work, and are not the same: may be overridden.
+        Whether both ends work, but differ: this can be overridden.
     """
 
     what: str
@@ -60,7 +60,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a site showed, and how long it took, second."""
+    """Proofs of a site, and the time that they took, second."""
 
     site: str
     proofs: tuple[Proof, ...]
@@ -69,14 +69,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Patience:
-    """How long a job may take, second, and whether anybody still wants to know."""
+    """Time that a job may take, second, and an event that says that nobody waits any more."""
 
     seconds: float
     over: Event
 
 
 class _Failed(Exception):
-    """A proof failed; those that build on it are not tried."""
+    """A proof failed; those that need it are not tried."""
 
     def __init__(self, what: str, found: str, do: str) -> None:
         super().__init__(found)
@@ -89,20 +89,19 @@ def ping(sites: Sequence[Site], wait: float = 60.0) -> list[Answer]:
     Parameters
     ----------
     sites : sequence of `Site`
-        Which.
     wait : `float`
-        How long a site's job may take to start and end, second.
+        Time that a site's job may take to start and end, second.
 
     Returns
     -------
     answers : `list` [`Answer`]
-        One a site; nothing is raised for what fails there.
+        One for each site; failures are proofs too, and not raised.
     """
     patience = _Patience(wait, Event())
     with ThreadPoolExecutor(max(1, len(sites))) as pool:
         try:
             return list(pool.map(lambda site: _timed(site, patience), sites))
-        except BaseException:  # an operator's ^C: the jobs are cancelled, and nobody waits for them
+        except BaseException:  # an operator's ^C: cancel the jobs, and do not wait
             patience.over.set()
             raise
 
@@ -116,7 +115,7 @@ def _timed(site: Site, patience: _Patience) -> Answer:
 
 
 def _prove_here(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
-    """Prove a site whose commands run on this machine: where it has no scratch of its own, runs use the step's."""
+    """Prove a site whose commands run on this machine; without a scratch of its own, runs use the step's."""
     with tempfile.TemporaryDirectory(prefix="campaign-ping-") as spare:
         scratch = os.environ.get("SCRATCH", "")
         if not site.scheduler.queued:  # its jobs are processes here
@@ -126,14 +125,14 @@ def _prove_here(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
 
 @dataclass(frozen=True)
 class _Places:
-    """What stands in for a scratch that the site's file does not name, and whose it is; nothing may."""
+    """Substitute for a scratch that the site's file does not name, and its owner; empty if there is none."""
 
     whose: str = ""
     scratch: str = ""
 
 
 def _prove(site: Site, patience: _Patience, places: _Places) -> tuple[list[Proof], Said]:
-    """Prove a site whose commands run on this machine; give what its job said too."""
+    """Prove a site whose commands run on this machine; also give the answer of its job."""
     proofs: list[Proof] = []
     said: Said = {}
     backend = site.backend(RANKS)
@@ -171,7 +170,7 @@ def _scratch(site: Site, places: _Places) -> Proof:
 
 
 def _job(site: Site, backend: Backend, patience: _Patience) -> Said:
-    """Run the probe as every job of the site would run; give what it said."""
+    """Run the probe as every job of the site runs; give its answer."""
     said = _run(site, backend, "job", ["campaign.sites.probe", site.scratch], "configuration", patience)
     if said["scratch"]:
         do = "set scratch to a folder that the nodes can write to"
@@ -180,11 +179,10 @@ def _job(site: Site, backend: Backend, patience: _Patience) -> Said:
 
 
 def _gang(site: Site, backend: Backend, patience: _Patience) -> Proof:
-    """Start ranks as every gang would: the wrong launcher runs each as a world of one, and says nothing."""
+    """Start ranks as every gang does: a wrong launcher silently runs each as a world of one."""
     size = _run(site, backend, "gang", ["kernels.run", "--world"], "size", patience, RANKS)["size"]
     if size != RANKS:
-        do = "set scheduler.launcher to what starts this Python's MPI: srun-pmi2, srun-pmix or mpiexec"
-        raise _Failed("gang", f"{RANKS} ranks see a world of {size}", do)
+        raise _Failed("gang", f"{RANKS} ranks see a world of {size}", site.scheduler.lone_ranks)
     return Proof("gang", True, f"{RANKS} ranks see each other")
 
 
@@ -212,7 +210,7 @@ def _run(
 
 @contextmanager
 def _ended_in_time(backend: Backend, patience: _Patience) -> Iterator[Event]:
-    """Cancel a job once its time is up, or nobody wants to know any more; the event says that it was cancelled."""
+    """Cancel a job once its time is up, or nobody waits any more; the event says that this has happened."""
     ended, late = Event(), Event()
 
     def watch() -> None:
@@ -220,7 +218,8 @@ def _ended_in_time(backend: Backend, patience: _Patience) -> Iterator[Event]:
         while not ended.wait(0.1):
             if patience.over.is_set() or time.monotonic() > until:
                 late.set()
-                backend.cancel()
+                with suppress(CampaignError):
+                    backend.cancel()
                 return
 
     thread = Thread(target=watch, daemon=True)
@@ -233,7 +232,7 @@ def _ended_in_time(backend: Backend, patience: _Patience) -> Iterator[Event]:
 
 
 def _said(log: Path, key: str, settle: float) -> Said | None:
-    """Find a job's answer in its log, which may be seen some seconds late."""
+    """Find a job's answer in its log, which may appear some seconds late."""
     last = time.monotonic() + settle
     while True:
         for line in reversed(lines_of(log)):
@@ -247,7 +246,7 @@ def _said(log: Path, key: str, settle: float) -> Said | None:
 
 
 def _agreement(site: Site, said: Said) -> Iterator[Proof]:
-    """Compare both ends, and what the site file says."""
+    """Compare both ends, and the site's file."""
     ours = about()
     version = ours["drp-campaign"]
     other = differences(ours, said["release"])
@@ -278,7 +277,7 @@ def _repository(site: Site) -> Proof:
 def _prove_there(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
     there = replace(site, transport="local", host="", ssh_options=())
     question = json.dumps({"site": plain(there), "wait": patience.seconds}).encode()
-    transport = Ssh(site.host, site.environment, site.python, site.ssh_options)
+    transport = SshTransport(site.host, site.environment, site.python, site.ssh_options)
     try:
         text, complaints = ask(
             transport, [*transport.python, "-m", "campaign.sites.ping"], question, patience.seconds + 60

@@ -1,4 +1,4 @@
-"""What a site's job says of itself: ``python -P -m campaign.sites.probe [SCRATCH]`` prints one line of JSON."""
+"""Describes a site's installation: ``python -P -m campaign.sites.probe [SCRATCH]`` prints one line of JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from templates import ROOT
 
 
 def configuration() -> str:
-    """Digest what decides the products beside the release: packaged pipelines, templates and cameras.
+    """Digest the packaged pipelines, templates and cameras, which decide the products beside the release.
 
     Site files are left out: each site has its own.
 
@@ -33,7 +33,7 @@ def configuration() -> str:
 
 
 def write_test(folder: str) -> str:
-    """Write and fsync a block, which a full or read-only disk refuses; give the error, or nothing."""
+    """Write and sync a block, which a full or read-only disk refuses; give the error, or nothing."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".ping-") as file:
             file.write(bytes(4096))
@@ -45,7 +45,7 @@ def write_test(folder: str) -> str:
 
 
 def main() -> None:
-    """Print what this end is."""
+    """Print the description."""
     answer = {
         "release": about(),
         "configuration": configuration(),

@@ -1,9 +1,8 @@
-"""How commands of a site are started: by a process of this machine, or over ssh.
+"""Transports: start commands of a site on this machine, or over ssh.
 
-A transport knows how to start a command and to read and write its standard
-streams; bundles go in by standard input, events and products come out by
-standard output.  Nothing here is a shell string, but for what ssh itself hands
-to the remote shell, which is quoted word by word.
+A transport starts a command and gives its standard streams: bundles go in by
+standard input, events and products come out by standard output.  Commands are
+argument lists; ssh alone hands a string to a shell, with every word quoted.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from campaign.limited import TarMember, into_log
 #: ``[user@]host``, or an alias of ssh's own configuration.
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:-]*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-#: What a site is given to remove what is no longer wanted, second.
+#: Patience with a site that removes a folder, second.
 REMOVE_S = 60.0
-#: What a site says when it is asked, byte.
+#: Longest answer of a site, byte.
 MAX_ANSWER = 1 << 20
 SSH = (
     *("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"),
@@ -41,14 +40,14 @@ SSH = (
 
 
 class Transport(Protocol):
-    """How a site is reached."""
+    """Way to a site."""
 
     def start(self, arguments: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start a command there, its standard input and output as pipes here, its standard error into ``log``."""
+        """Start a command there, with pipes to its standard input and output, and its standard error into ``log``."""
 
     @property
     def python(self) -> Sequence[str]:
-        """The command of the site's Python, safe from what lies in a working directory."""
+        """Command of the site's Python, which imports nothing from the working directory."""
 
 
 def _popen(arguments: Sequence[str], log: IO[bytes], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -58,7 +57,7 @@ def _popen(arguments: Sequence[str], log: IO[bytes], variables: Mapping[str, str
         stdout=subprocess.PIPE,
         stderr=log,
         env=dict(variables),
-        start_new_session=True,  # an operator's ^C is for the driver: it ends what it has started
+        start_new_session=True,  # an operator's ^C is for the driver, which ends its commands
     )
 
 
@@ -69,15 +68,15 @@ def _check_variables(variables: Mapping[str, str]) -> None:
 
 
 @dataclass(frozen=True)
-class Local:
-    """Another place of this machine, or of a file system that it sees.
+class LocalTransport:
+    """Site on this machine, or on a file system that it sees.
 
     Parameters
     ----------
     variables : `dict`
         Added to the environment.
     interpreter : `str`
-        The site's Python.
+        Python of the site.
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -97,15 +96,15 @@ class Local:
 
 
 @dataclass(frozen=True)
-class Ssh:
-    """Another machine.
+class SshTransport:
+    """Site on another machine.
 
     Parameters
     ----------
     host : `str`
-        ``[user@]host``, or an alias; ports and keys are the business of ssh's configuration.
+        ``[user@]host``, or an alias; ports and keys belong into ssh's configuration.
     variables, interpreter
-        See `Local`; nothing else of the environment goes there.
+        See `LocalTransport`; no other variable goes there.
     options : sequence of `str`
         Arguments of ssh before the host.
     """
@@ -133,23 +132,23 @@ class Ssh:
 
 
 def end(process: subprocess.Popen[bytes], patience: float = 15.0) -> None:
-    """End a command and what it has started; nothing is left running here."""
+    """End a command and its children; nothing is left running here."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             try:
                 os.killpg(process.pid, sign)
-                os.killpg(process.pid, signal.SIGCONT)  # one that was stopped hears nothing
+                os.killpg(process.pid, signal.SIGCONT)  # a stopped process hears nothing
                 process.wait(patience)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
     process.wait()
-    if process.stdin is not None:  # only now: whoever still writes into it holds its lock
+    if process.stdin is not None:  # only now: a thread that still writes holds its lock
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
 
 
 def remove(transport: Transport, folder: str, log: Path) -> None:
-    """Remove a folder of a site that is not wanted any more; what cannot be removed does no harm."""
+    """Remove a folder of a site; one that cannot be removed does no harm."""
     with into_log(log) as errors:
         process = transport.start(["rm", "-r", "-f", "--", folder], errors)
         assert process.stdout
@@ -163,14 +162,14 @@ def remove(transport: Transport, folder: str, log: Path) -> None:
 
 
 def ask(transport: Transport, arguments: Sequence[str], question: bytes, seconds: float) -> tuple[bytes, list[str]]:
-    """Have a command of a site answer a question on its standard input.
+    """Ask a command of a site a question on its standard input.
 
     Returns
     -------
     answer : `bytes`
-        All that it says on standard output; none where it takes too long, or says too much.
+        Its standard output; empty if that takes too long, or is too long.
     complaints : `list` [`str`]
-        The lines of its standard error, and at the end why there is no answer.
+        Lines of its standard error, and last the reason if there is no answer.
 
     Raises
     ------
@@ -199,12 +198,12 @@ def ask(transport: Transport, arguments: Sequence[str], question: bytes, seconds
 
 
 def _said(process: subprocess.Popen[bytes], question: bytes, seconds: float) -> bytes:
-    """What a process says, having been told something; raises `ValueError` where it is too much."""
+    """Give the answer of a process to a question; raise `ValueError` if it is too long."""
     parts: list[bytes] = []
 
     def talk() -> None:
         assert process.stdin and process.stdout
-        with contextlib.suppress(OSError, ValueError):  # it ended, or was
+        with contextlib.suppress(OSError, ValueError):  # it has ended
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(question)
                 process.stdin.close()
@@ -225,7 +224,7 @@ def _said(process: subprocess.Popen[bytes], question: bytes, seconds: float) -> 
 def fetch(
     transport: Transport, folder: str, names: Sequence[str], take: Callable[[str, IO[bytes]], None], log: Path
 ) -> None:
-    """Fetch files, or whole folders, of a site: one command and one stream, however many there are.
+    """Fetch files, or whole folders, of a site by one command and one stream.
 
     Parameters
     ----------
@@ -234,15 +233,14 @@ def fetch(
     names : sequence of `str`
         Paths below it.
     take : callable
-        Called with each file's name and its content; it must take no more of that than it can use.  Links, devices
-        and the like are not looked at.
+        Called with each file's name and content; reads no more than it can use.  Links and devices are ignored.
     log : `Path`
-        Takes what the site says on standard error.
+        Takes the standard error.
 
     Raises
     ------
     TransientError
-        They did not come, or not whole.
+        Files did not come, or not whole.
     """
     command = ["tar", "--create", "--file=-", "--format=pax", f"--directory={folder}", "--null"]
     command += ["--verbatim-files-from", "--files-from=-"]
@@ -257,7 +255,7 @@ def fetch(
                     content = tar.extractfile(member) if member.isreg() else None
                     if content is not None:
                         take(member.name, content)
-            while process.stdout.read(MAX_ANSWER):  # what pads it
+            while process.stdout.read(MAX_ANSWER):  # the padding
                 continue
             code = process.wait()
         except (tarfile.TarError, BrokenPipeError, ValueError, EOFError) as error:

@@ -12,21 +12,21 @@ from campaign.schedulers import development
 
 
 def up(folder: Path, names: Sequence[str], nodes: int, cpus: int, memory_mib: int) -> list[development.Cluster]:
-    """Start clusters, all at once; one that is up stays as it is, and so do its repository and scratch.
+    """Start clusters, all at once; leave those that are up, with their repositories and scratch.
 
     Parameters
     ----------
     folder : `pathlib.Path`
-        A folder each is made in it: ``<name>/{slurm,repo,scratch}``.
+        Gets a folder for each, with its daemons' files, ``repo`` and ``scratch``.
     names : sequence of `str`
         Of sites.
     nodes, cpus, memory_mib : `int`
-        What each claims to have; memory a node, MiB.
+        Nodes of each, and what a node claims to have; memory in MiB.
 
     Raises
     ------
     SubmissionRefused
-        One does not come up; the others stay up.
+        A cluster does not start; the others stay up.
     """
 
     def start(name: str) -> development.Cluster:
@@ -43,12 +43,12 @@ def up(folder: Path, names: Sequence[str], nodes: int, cpus: int, memory_mib: in
 
 
 def down(folder: Path, names: Sequence[str]) -> None:
-    """Stop clusters, their jobs, and what these started; repositories, scratch and logs stay.
+    """Stop clusters, their jobs and their processes; repositories, scratch and logs stay.
 
     Raises
     ------
     TransientError
-        Something of theirs cannot be ended.
+        A process cannot be ended.
     """
 
     def stop(name: str) -> str:
@@ -65,7 +65,7 @@ def down(folder: Path, names: Sequence[str]) -> None:
 
 
 def _make_repositories(places: Sequence[Path]) -> None:
-    """Make empty repositories where there are none: the first by the Butler, the others as copies of it."""
+    """Make missing repositories: the first by the Butler, the others as copies of it."""
     wanted = [place for place in places if not (place / "butler.yaml").exists()]
     if not wanted:
         return

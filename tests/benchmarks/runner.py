@@ -19,7 +19,7 @@ from campaign.jobs.launch import cores
 from campaign.journal.events import Event
 from campaign.journal.index import followed, update
 from campaign.journal.plan import Group, Plan, PlanTask
-from campaign.running.graph import CHUNK
+from campaign.running.rounds import CHUNK
 from campaign.running.runner import Runner
 from campaign.schedulers.protocol import Local
 from tests.benchmarks.harness import Bar, Bench, Result, ratio

@@ -17,11 +17,12 @@ from campaign.jobs.launch import cores
 from campaign.journal.events import Event
 from campaign.journal.plan import Group, Output, Plan, PlanTask
 from campaign.running import chunk
-from campaign.running.graph import CHUNK, SETTINGS
+from campaign.running.graph import SETTINGS
+from campaign.running.rounds import CHUNK
 from campaign.running.runner import Runner
 from campaign.schedulers.slurm import Slurm
 from slurm import development
-from slurm.scripts import Scheduler
+from slurm.settings import Scheduler
 from tests.benchmarks.harness import Bar, Bench, Result, Skipped
 from tests.benchmarks.jobs import LSST_ISR, fresh
 

@@ -32,7 +32,7 @@ from campaign.journal.plan import Group, Plan
 from campaign.limited import MAX_LOG
 from campaign.running.runner import Runner
 from campaign.sites import model as sites
-from campaign.sites.transport import Local, Ssh, Transport, end
+from campaign.sites.transport import LocalTransport, SshTransport, Transport, end
 from tests.campaign import loopback, plans
 from tests.conftest import ROOT, Demo
 
@@ -67,7 +67,7 @@ def quanta(folder: Path) -> Group:
 
 def member(folder: Path, name: str, transport: Transport | None = None) -> Participant:
     place = Place(name, "", str(folder / f"site {name}"), sites.plain(sites.Site(name)))
-    return Participant(place, FRACTIONS[name], transport or Local())
+    return Participant(place, FRACTIONS[name], transport or LocalTransport())
 
 
 def federate(
@@ -152,7 +152,7 @@ def test_what_was_withdrawn_after_a_site_was_lost_is_made_again_at_the_archive(t
 
 
 @dataclass(frozen=True)
-class Talking(Local):
+class Talking(LocalTransport):
     """A site that says what a script prints, in place of its run."""
 
     script: str = ""
@@ -187,7 +187,7 @@ def test_sites_that_talk_nonsense_are_lost_and_the_others_go_on(tmp_path: Path, 
 
 
 @dataclass(frozen=True)
-class Struck(Local):
+class Struck(LocalTransport):
     """A site that is struck by a signal as soon as it is there."""
 
     sign: int = signal.SIGKILL
@@ -269,7 +269,7 @@ def test_late_results_are_refused(tmp_path: Path) -> None:
 def test_a_site_ends_with_its_archive(tmp_path: Path) -> None:
     """What holds the other end of its standard input is gone: it ends, instead of working for nobody."""
     with (tmp_path / "log").open("wb") as log:
-        process = Local().start([sys.executable, "-P", "-c", WAITING], log)
+        process = LocalTransport().start([sys.executable, "-P", "-c", WAITING], log)
         assert process.stdin and process.stdout
         assert process.stdout.readline() == b"waiting\n"
         process.stdin.close()
@@ -297,7 +297,7 @@ def test_a_site_over_ssh(tmp_path: Path, alone: dict[str, bytes]) -> None:
         pytest.skip(why)
     plan = make(tmp_path / "archive", gang)
     with loopback.server(tmp_path / "sshd") as there:
-        outcome, events = federate(plan, {"frdf": Ssh(there.host, {}, sys.executable, there.options)})
+        outcome, events = federate(plan, {"frdf": SshTransport(there.host, {}, sys.executable, there.options)})
     assert outcome.done, outcome
     assert pixels(plan) == {path: bits for path, bits in alone.items() if "postISRCCD" not in path}
     assert Counter(site for site, _ in holders(events).values()) == {"usdf": 2, "frdf": 4, "ukdf": 2}
@@ -314,7 +314,7 @@ def other_release(tmp_path_factory: pytest.TempPathFactory) -> Participant:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (folder / "kernels" / "products" / "combine.py").open("a") as file:
         file.write("# another one\n")
-    return member(folder, "frdf", Local({"PYTHONPATH": str(folder)}))
+    return member(folder, "frdf", LocalTransport({"PYTHONPATH": str(folder)}))
 
 
 def test_a_site_of_another_release_is_refused_unless_overridden(other_release: Participant, tmp_path: Path) -> None:

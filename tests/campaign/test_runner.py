@@ -29,8 +29,8 @@ from campaign.journal.events import Event, read
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan
 from campaign.running import chunk
-from campaign.running.graph import CHUNK, chunked
 from campaign.running.retry import INFRASTRUCTURE
+from campaign.running.rounds import CHUNK, chunked
 from campaign.running.runner import Runner
 from campaign.schedulers import secure
 from campaign.schedulers.local import STARTS, Local

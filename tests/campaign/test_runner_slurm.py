@@ -26,7 +26,7 @@ from campaign.schedulers.protocol import Refused
 from campaign.schedulers.slurm import Slurm
 from slurm.commands import call, queue
 from slurm.development import Cluster
-from slurm.scripts import Scheduler
+from slurm.settings import Scheduler
 from tests import strangers
 from tests.campaign import plans
 
@@ -258,7 +258,7 @@ def test_workers_that_wait_for_their_nodes_do_not_hold_a_drain_up(
 ) -> None:
     own = new_cluster("full", nodes=1)
     call(own.access, ["scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test"])
-    running = Running(plan, Slurm("usdf", scheduler(own, node_cores=2), 2))
+    running = Running(only(plan, plan.groups[0]), Slurm("usdf", scheduler(own, node_cores=2), 2))
     running.detail("submitted", "workers")
     control.ask(plan.folder, control.DRAIN)
     running.end()

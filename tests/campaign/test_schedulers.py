@@ -23,7 +23,7 @@ BATCH = """
 from typing import ClassVar
 
 from campaign.schedulers.local import Local
-from campaign.schedulers.protocol import Place, Scheduler
+from campaign.schedulers.protocol import Installation, Scheduler
 from campaign.schedulers.values import FilePath, Whole, Word
 
 
@@ -33,8 +33,9 @@ class Batch(Scheduler):
     spool: FilePath = ""
     depth: Whole = 3
 
-    def backend(self, place: Place, slots: int) -> Local:
-        return Local(Place(place.name, place.python, {**place.environment, "LANE": self.lane, "SPOOL": self.spool}))
+    def backend(self, there: Installation, slots: int) -> Local:
+        own = {"LANE": self.lane, "SPOOL": self.spool}
+        return Local(Installation(there.name, there.python, {**there.environment, **own}))
 """
 POINTS = (
     "[drp_campaign.schedulers]\nbatch = batch_of_theirs:Batch\nbroken = batch_of_theirs:Nothing\nodd = json:loads\n"

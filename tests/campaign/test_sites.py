@@ -25,7 +25,7 @@ from campaign.sites.file import SiteSettings
 from campaign.sites.model import Site, check_release, clusters_folder, find, from_plain, load, plain
 from campaign.sites.probe import configuration
 from slurm.development import Cluster
-from slurm.scripts import Scheduler
+from slurm.settings import Scheduler
 from templates import ROOT
 from tests.campaign import loopback
 from tests.conftest import apart

@@ -12,7 +12,7 @@ from typing import IO
 import pytest
 
 from campaign.errors import ConfigurationError, TransientError
-from campaign.sites.transport import Local, Ssh, Transport, end, fetch
+from campaign.sites.transport import LocalTransport, SshTransport, Transport, end, fetch
 from tests.campaign import loopback
 
 pytestmark = pytest.mark.processes
@@ -34,9 +34,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Server
 def transport(request: pytest.FixtureRequest) -> Transport:
     variables = {"OWN": "it's $HOME"}
     if request.param == "local":
-        return Local(variables)
+        return LocalTransport(variables)
     here: loopback.Server = request.getfixturevalue("server")
-    return Ssh(here.host, variables, sys.executable, here.options)
+    return SshTransport(here.host, variables, sys.executable, here.options)
 
 
 def test_words_arrive_as_they_are(transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,11 +79,11 @@ def test_what_was_started_is_ended(transport: Transport, tmp_path: Path) -> None
 @pytest.mark.parametrize("host", ["-oProxyCommand=id", "a b", "a;b", "", "a@b@c", "$HOME"])
 def test_a_host_that_is_none_is_refused(host: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be a host"):
-        Ssh(host)
+        SshTransport(host)
 
 
-@pytest.mark.parametrize("make", [Local, lambda v: Ssh("host", v)])
-def test_a_variable_that_is_none_is_refused(make: type[Local]) -> None:
+@pytest.mark.parametrize("make", [LocalTransport, lambda v: SshTransport("host", v)])
+def test_a_variable_that_is_none_is_refused(make: type[LocalTransport]) -> None:
     variables: Mapping[str, str] = {"A B": "x"}
     with pytest.raises(ConfigurationError, match="cannot be the name of a variable"):
         make(variables)

@@ -14,7 +14,7 @@ from campaign.journal.events import read
 from campaign.schedulers.slurm import Slurm
 from slurm.commands import call, queue
 from slurm.development import Cluster
-from slurm.scripts import Scheduler
+from slurm.settings import Scheduler
 from tests.campaign.test_runner_slurm import Running, blocked, make, only
 from tests.faults.conftest import Operator
 

@@ -12,7 +12,7 @@ from typing import IO
 import pytest
 
 from campaign.running.runner import Runner
-from campaign.sites.transport import Local
+from campaign.sites.transport import LocalTransport
 from tests.campaign.test_federation import federate, gang, holders, make, pixels
 
 #: Runs a command and changes one bit of what it says.
@@ -27,7 +27,7 @@ sys.exit(done.returncode)
 
 
 @dataclass(frozen=True)
-class Noisy(Local):
+class Noisy(LocalTransport):
     """A site whose line flips a bit in the first so many fetches of products."""
 
     times: int = 1

@@ -21,7 +21,8 @@ from campaign.sites.model import Site
 from campaign.sites.ping import _scheduler as ping_scheduler
 from slurm.commands import Access, Pauses, SlurmError, call, cancel, find, name_of, once, queue, submit, try_out
 from slurm.development import Cluster
-from slurm.scripts import Resources, Scheduler, gang_script, keep
+from slurm.scripts import gang_script, keep
+from slurm.settings import Resources, Scheduler
 from slurm.states import State
 from slurm.watcher import Watcher
 

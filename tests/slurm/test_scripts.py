@@ -13,10 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slurm.scripts import (
-    Resources,
-    Scheduler,
     Script,
-    ScriptError,
     array_script,
     gang_script,
     keep,
@@ -25,6 +22,7 @@ from slurm.scripts import (
     log_of,
     write_commands,
 )
+from slurm.settings import Resources, Scheduler, ScriptError
 
 GOLDEN = Path(__file__).parent / "golden"
 BLANK = Path("/sps/my data/50% of it/it's here")

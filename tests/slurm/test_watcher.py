@@ -18,7 +18,8 @@ import pytest
 
 from slurm.commands import SlurmError, call, cancel, find, once, submit
 from slurm.development import Cluster, down, up
-from slurm.scripts import Resources, Scheduler, gang_script, keep
+from slurm.scripts import gang_script, keep
+from slurm.settings import Resources, Scheduler
 from slurm.states import State, Status
 from slurm.watcher import Watcher
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dask.utils import parse_bytes
 
-from slurm.scripts import Resources, Scheduler, ScriptError
-from slurm.workers import Pool, Running, Wanted
+from slurm.settings import Resources, Scheduler, ScriptError
+from slurm.workers import NANNY_MIB, Pool, Running, Wanted, WorkerJob
 
 
 class Cluster:
@@ -45,6 +47,26 @@ def wanted(tmp_path: Path) -> Wanted:
         ["worker", "keys"],
         {},
     )
+
+
+def test_every_word_of_a_workers_command_is_kept(wanted: Wanted) -> None:
+    """dask-jobqueue joins them to one line."""
+    wanted = replace(wanted, scheduler=Scheduler(python="/a b/it's/python"), module=["some.worker", "/keys of $HOME"])
+    submitted: list[list[str]] = []
+
+    class Taken(Pool):
+        async def start(self, worker: str, command: Sequence[str]) -> str:
+            submitted.append([worker, *command])
+            return "12_3"
+
+    options = {key: value for key, value in wanted.options().items() if key != "name"}
+    job = WorkerJob("tls://host:1", "w-0", pool=Taken(wanted, watcher=None), **options)  # type: ignore[arg-type]
+    asyncio.run(job.start())
+    ((name, *words),) = submitted
+    assert (job.job_id, name) == ("12_3", "w-0")
+    assert words[:6] == ["/a b/it's/python", "-P", "-m", "some.worker", "/keys of $HOME", "tls://host:1"]
+    limit = parse_bytes(words[words.index("--memory-limit") + 1])
+    assert 0 < limit <= (wanted.resources.memory_mib - NANNY_MIB // 2) << 20
 
 
 def test_a_worker_that_fits_on_no_node_is_told_as_a_refusal(wanted: Wanted) -> None:

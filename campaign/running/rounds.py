@@ -1,0 +1,159 @@
+"""Rounds of a run: graphs of what is left of its groups, with the run's own functions as nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from campaign.jobs.death import Death
+from campaign.journal.outcome import Outcome
+from campaign.journal.plan import Group, Plan, PlanTask
+from campaign.running import chunk
+from campaign.running.chunk import Answer
+from campaign.running.retry import Budget
+from campaign.schedulers.protocol import Backend, Refused, Say
+
+#: Quanta of a chunk, which is one Dask task.
+CHUNK = 20
+
+
+class Nodes(Protocol):
+    """The graph's view of a run: its nodes, and what decides which of them there are.
+
+    Attributes
+    ----------
+    plan : `Plan`
+    backend : `Backend`
+    stem : `str`
+        Beginning of the names of all jobs.
+    chunks : `dict`
+        By group, its quanta as workers get them; decided for each round.
+    short_of_memory : callable
+        Says whether workers were lost for want of memory since the last call; set while there are workers.
+    """
+
+    plan: Plan
+    backend: Backend
+    stem: str
+    chunks: dict[str, list[Sequence[PlanTask]]]
+    short_of_memory: Callable[[], bool]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Outcome of the tasks so far."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more may be started."""
+
+    def require_wanted(self) -> None:
+        """Raise if the run was asked to end at once."""
+
+    def left(self, group: Group) -> list[PlanTask]:
+        """Tasks of a group that nothing is known of."""
+
+    def budget(self, label: str) -> Budget:
+        """Tries that a group has left, and resources of its next job."""
+
+    def say(self, label: str) -> Say:
+        """Give what events of a group's jobs are written with."""
+
+    def refused(self, refusal: Refused) -> Death:
+        """Account for a refusal of the scheduler's."""
+
+    def node(self, label: str, *_: Any) -> None:
+        """Run a gang or a serial job."""
+
+    def prepare(self, label: str, *_: Any) -> list[str]:
+        """Write the job files of a group's chunks."""
+
+    def settle(self, label: str, answers: Sequence[Answer]) -> None:
+        """Account for a group's quanta."""
+
+
+#: Runs of this process: a node travels by name, and the driver's own worker runs it.
+RUNS: dict[str, Nodes] = {}
+#: Errors that their nodes raised.
+ERRORS: dict[str, Exception] = {}
+
+
+def chunked(tasks: Sequence[PlanTask]) -> list[Sequence[PlanTask]]:
+    """Cut tasks into chunks, by detector: a chunk reads the calibrations of its detector once."""
+    tasks = sorted(tasks, key=lambda t: -1 if t.job.detector is None else t.job.detector)
+    return [tasks[n : n + CHUNK] for n in range(0, len(tasks), CHUNK)]
+
+
+def _here(run: str, method: str, label: str, *needs: Any) -> Any:
+    """Call a node of a run of this process."""
+    try:
+        return getattr(RUNS[run], method)(label, *needs)
+    except Exception as error:
+        ERRORS[run] = error
+        raise
+
+
+@dataclass(frozen=True)
+class RoundGraph:
+    """Graph of some groups; all that they need of other groups is done.
+
+    Parameters
+    ----------
+    number : `int`
+        Part of the keys: work that a round gave up is another node in the next.
+    run : `str`
+    groups : sequence of `Group`
+    chunks : mapping
+        By group of quanta, its number of chunks.
+    chained : `bool`
+        Have each group wait for the one before: they take the same cores.
+    """
+
+    number: int
+    run: str
+    groups: Sequence[Group]
+    chunks: Mapping[str, int]
+    chained: bool
+
+    def key(self, label: str, part: str | int = "done") -> str:
+        """Give the key of a group's node: ``ready``, a chunk's number, or ``done``."""
+        return f"node:{self.number}:{label}:{part}"
+
+    def parts(self, group: Group) -> list[str]:
+        """Give the keys of a group's chunks."""
+        return [self.key(group.label, n) for n in range(self.chunks.get(group.label, 0))]
+
+    def layers(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Give the nodes of the graph, with the resource that they take."""
+        before: list[str] = []
+        labels = {group.label for group in self.groups}
+        for group in self.groups:
+            needs = [self.key(name) for name in group.needs if name in labels]
+            needs += before if self.chained else []
+            label, done, ready = group.label, self.key(group.label), self.key(group.label, "ready")
+            if group.kind == "quantum":
+                parts = self.parts(group)
+                yield {ready: (_here, self.run, "prepare", label, *needs)}, "driver"
+                yield {part: (chunk.run, ready, n) for n, part in enumerate(parts)}, "quantum"
+                yield {done: (_here, self.run, "settle", label, parts)}, "driver"
+            else:
+                yield {done: (_here, self.run, "node", label, *needs)}, "gang"
+            before = [done]
+
+    def graph(self) -> Any:
+        """Give the graph in Dask's form."""
+        from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+        layers: dict[str, Any] = {}
+        needs: dict[str, set[str]] = {}
+        home: dict[str, str] = {}
+        for n, (nodes, resource) in enumerate(self.layers()):
+            layers[f"{n}"] = MaterializedLayer(nodes, annotations={"resources": {resource: 1}})
+            home |= dict.fromkeys(nodes, f"{n}")
+            needs[f"{n}"] = {home[key] for node in nodes.values() for key in _named(node, home)} - {f"{n}"}
+        return HighLevelGraph(layers, needs)
+
+
+def _named(node: Sequence[Any], home: Mapping[str, str]) -> list[str]:
+    parts = [part for item in node for part in (item if isinstance(item, list) else [item])]
+    return [part for part in parts if isinstance(part, str) and part in home]
