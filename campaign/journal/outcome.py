@@ -157,7 +157,7 @@ class Outcome:
         if task in self.published:
             return
         if name == EventName.FAILED:
-            self.failed[task] = record.error or "no word of why"
+            self.failed[task] = record.error or "no reason is known"
             self.causes[task] = record.cause
         elif name == EventName.LOST:
             self.skipped.setdefault(task, record.error)
