@@ -31,9 +31,9 @@ from campaign.errors import AGAIN, CampaignError, ConfigurationError, TransientE
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Parts of collections' names that tell their contents.
+#: Parts of the names of collections that say what they hold.
 _NAMED = re.compile(rf"({'|'.join((*DATASET_TYPES, 'defect'))})(?:Gen)?(?:-(\w+))?(?:\..*)?")
-#: Words about a database that lacks tables.
+#: Of a database that lacks tables.
 NOT_WHOLE = "the repository's database is not whole"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}

@@ -1,4 +1,4 @@
-"""Plain values that enter and leave this room, and the table of dataset types."""
+"""What the Butler layer hands out and takes: plain values, and the table of dataset types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIRST, LAST = "1970-01-01T00:00:00", "2100-01-01T00:00:00"  # what the Butler's 
 
 @dataclass(frozen=True)
 class DatasetKind:
-    """A dataset type, as this project registers it if missing."""
+    """A dataset type as this project registers it where there is none of that name."""
 
     dimensions: tuple[str, ...]
     storage_class: str
@@ -27,12 +27,12 @@ _CALIBRATIONS: Mapping[str, tuple[str, ...]] = {
     "flat": ("instrument", "physical_filter", "detector"),
 }
 
-#: Bootstrap calibrations: in ADU, combined from frames without other corrections.
+#: Calibrations before there are any: in ADU, of frames that nothing but each other corrects.
 _BOOTSTRAPS = {f"{name}Bootstrap": dimensions for name, dimensions in _CALIBRATIONS.items()}
 
 _IMAGES = {**_CALIBRATIONS, **_BOOTSTRAPS}
 
-#: Calibrations that are tables; no pipeline of ours makes crosstalk, linearizer and ptc yet: a site brings its own.
+#: Calibrations that are tables; crosstalk, linearizer and ptc no pipeline of ours makes yet: a site brings its own.
 _TABLES = ("crosstalk", "cti", "linearizer", "defects", "ptc")
 
 

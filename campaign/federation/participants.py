@@ -70,7 +70,7 @@ def _place(site: Site, plan: Plan, ranks: int | None) -> Place:
 
 
 def members(chosen: Sequence[Site], plan: Plan, home: Home, ranks: int | None) -> list[Participant]:
-    """Describe each site to the federation."""
+    """What the federation must know of each."""
     return [Participant(_place(site, plan, ranks), float(site.fraction or 0), transport(site, home)) for site in chosen]
 
 
@@ -108,13 +108,13 @@ def _answer(member: Participant) -> dict[str, str]:
 
 
 def _complaint(lines: Sequence[str]) -> str:
-    """Find a site's own error on its standard error, else its last words."""
+    """Of what a site says on standard error, its own error, else its last words."""
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return next(iter([*errors, *(line for line in reversed(lines) if line.strip())]), "")
 
 
 def require_release(asked: Sequence[Participant], override: bool) -> list[str]:
-    """Ask every site for its release.
+    """Ask every site for what it runs.
 
     Returns
     -------
@@ -186,7 +186,7 @@ def federate(
 
 
 def _probed(chosen: Sequence[Site], asked: Sequence[Participant], plan: Plan, order: Order) -> list[str]:
-    """Check that the sites answer, and would take their jobs; list the differences that were overridden."""
+    """See that the sites are there, and would take their jobs; give what was overridden."""
     for site in chosen:
         if site.transport == "local":
             probe_site(site, with_ranks(plan, site, order.ranks))

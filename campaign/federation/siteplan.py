@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,9 +20,6 @@ from campaign.errors import ConfigurationError, SubmissionRefused, TransientErro
 from campaign.federation.partition import part
 from campaign.journal.plan import Group, Plan, PlanTask, from_plain
 from campaign.limited import from_json
-
-if TYPE_CHECKING:
-    pass
 
 VERSION = 1
 PLAN = "site-plan.json"

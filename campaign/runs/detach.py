@@ -89,7 +89,7 @@ def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
             if process.returncode == 0:
                 break
             last = log.read_text(errors="replace").strip().splitlines()[-3:]
-            do = f"campaign restart {plan.run} resumes the run"
+            do = f"campaign restart {plan.run} goes on with the run"
             raise TransientError(f"the driver ended: {' '.join(last)}", where=str(log), do=do)
         if time.monotonic() > until:
             raise TransientError(f"the driver has not begun in {BEGINS_S:.0f} s", where=str(log))

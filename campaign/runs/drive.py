@@ -91,7 +91,7 @@ def ingest(repository: Repository, plan: Plan, outcome: Outcome) -> int:
 
 
 def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
-    """Judge the inputs table of a run, and keep it as one file."""
+    """Look at the inputs table of a run, and keep it as one file."""
     rows = levels.read(plan.folder / "inputs")
     if not rows:
         return []
