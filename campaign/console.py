@@ -1,8 +1,8 @@
-"""What an operator sees: a progress bar on a terminal, plain lines in a log, JSON lines for a program.
+"""Output for operators: a progress bar on a terminal, plain lines in a log, JSON lines for a program.
 
-Names of files, header cards and words of sites come from elsewhere.  What they
-could tell a terminal to do is shown, and not done: `guarded` sees to it for all
-that is printed, and the tables and bars here for what they hold.
+Names of files, header cards and words of sites come from elsewhere, and may hold
+control characters.  A terminal shows these, and does not obey them: `guarded`
+escapes them in all that is printed, the tables and bars here in their cells.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TextIO
 
-#: What moves a cursor, colours, reverses or hides text, or is no text: C0 (but for tab and line end), C1, the marks of
-#: direction, breaks and blanks of no width, and halves of characters, as which Python reads bytes that are none.
+#: Characters that move a cursor, colour, reverse or hide text, or are no text: C0 (except tab and line end), C1, marks
+#: of direction, breaks and blanks of no width, and lone surrogates, which Python makes of undecodable bytes.
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
 
 def visible(text: str, lines: bool = True) -> str:
-    """A text of somebody's as it may be printed: control characters as Python writes them.
+    """Escape the control characters of a text, as Python writes them.
 
     Parameters
     ----------
     lines : `bool`
-        Leave line ends and tabs as they are; a name, or a cell of a table, has none.
+        Keep line ends and tabs; without, they are escaped too, as in a name or a cell of a table.
     """
     text = _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
     return text if lines else text.replace("\n", "\\n").replace("\t", "\\t")
@@ -61,15 +61,15 @@ class _Guarded:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Have standard output and standard error print no control characters; those that were closed lead nowhere.
+    """Escape control characters on standard output and standard error; connect closed standard streams to nowhere.
 
-    Else the next file that is opened would be one of them.
+    The next file that is opened would else become a standard stream.
     """
     for number in range(3):
         with suppress(OSError):
             os.fstat(number)
             continue
-        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number
     kept = sys.stdin, sys.stdout, sys.stderr
     sys.stdin = kept[0] or os.fdopen(0, closefd=False)
     sys.stdout, sys.stderr = (
@@ -85,7 +85,7 @@ def guarded() -> Iterator[None]:
 
 
 def rich_console(stream: Any, **options: Any) -> Any:
-    """Rich's console on a standard stream: it colours by itself, and takes nothing in a text for a word of its own."""
+    """Make Rich's console on a standard stream; it reads no markup in texts."""
     from rich.console import Console
 
     return Console(
@@ -93,7 +93,7 @@ def rich_console(stream: Any, **options: Any) -> Any:
     )
 
 
-#: Between two signs of life of a command that has nothing else to say, second.
+#: Time between two signs of life of a command that has nothing else to say, second.
 EVERY_S = 30.0
 
 
@@ -103,12 +103,12 @@ def emit(document: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line of progress or explanation: on standard error, so that output stays clean."""
+    """Print a line of progress or explanation on standard error, so that output stays clean."""
     print(visible(text), file=sys.stderr, flush=True)
 
 
 def deafen() -> None:
-    """Let output go nowhere, once its reader has gone."""
+    """Send output nowhere, once its reader has gone."""
     _deafen((sys.stdout, sys.stderr))
 
 
@@ -121,7 +121,7 @@ def _deafen(streams: Iterable[TextIO]) -> None:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Have nothing fail because nobody listens any more: a pipe's reader has gone, or a terminal was closed."""
+    """Keep output from failing where a pipe's reader has gone, or a terminal was closed."""
     try:
         yield
     except OSError as error:
@@ -131,7 +131,7 @@ def unheard() -> Iterator[None]:
 
 
 def deafen_closed() -> None:
-    """Let output to a terminal that was closed go nowhere; what goes into files goes on."""
+    """Send output to a closed terminal nowhere; output into files continues."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -150,8 +150,8 @@ def warn(texts: Iterable[str]) -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """Print a table on standard output; no cell is cut or broken, so that names can be copied.
 
-    On a terminal that is too narrow for it the widest columns stand below
-    their rows; where nobody's terminal says otherwise it is as wide as it is.
+    On a terminal that is too narrow, the widest columns stand below their rows;
+    without a terminal, the table is as wide as it needs.
     """
     wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = laid_out(columns, [[_cell(cell) for cell in row] for row in rows], wide)
@@ -168,17 +168,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
 
 
 def _cell(value: object) -> str:
-    """One line of text, with nothing in it that a terminal would obey."""
+    """Write a value as one line, without control characters."""
     return visible(str(value), lines=False)
 
 
 def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], wide: int | None) -> list[str]:
-    """The lines of a table: its heading, then its rows.
+    """Lay out the lines of a table: its heading, then its rows.
 
     Parameters
     ----------
     wide : `int` or `None`
-        Columns of the terminal; `None` for as many as it takes.
+        Columns of the terminal; `None` for as many as the table needs.
     """
     from rich.cells import cell_len
 
@@ -247,7 +247,7 @@ def patience(
     began = time.monotonic()
 
     def tell() -> float | None:
-        with suppress(OSError):  # nobody listens any more, or what is counted is not there yet
+        with suppress(OSError):  # nobody listens any more, or the files that are counted do not exist yet
             if text := what():
                 say(f"{text} ({time.monotonic() - began:.0f} s)")
                 return again

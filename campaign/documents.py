@@ -1,14 +1,12 @@
-"""YAML with line numbers, from files that are not trusted: all YAML that is read goes through here.
+"""Read YAML from untrusted files, with line numbers; all YAML is read here.
 
-PyYAML's safe loader gives a tree of nodes, which is turned into plain values
-here: every value keeps its line, a key given twice is an error, an alias bomb
-is stopped by what it would expand to, not by what it is written as, and there
-are no tags.
+PyYAML's safe loader gives a tree of nodes, which becomes plain values here:
+every value keeps its line, a repeated key is an error, an alias bomb is stopped
+by its expanded size, and there are no tags.
 
-What YAML 1.1 reads as another number, date or switch than a person who wrote it
-(0640 is 416 there, 12:30:00 is 45000, ``no`` is false) stays text as written.
-Whoever wants a number or a switch of it converts it, or refuses it with its
-line.
+Scalars that YAML 1.1 reads as another number, date or switch than their author
+(0640 as 416, 12:30:00 as 45000, ``no`` as false) stay text as written.  A reader
+that wants a number or a switch converts the text, or refuses it with its line.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ _MERGE = _TAG + "merge"
 _BUILT = {_TAG + kind for kind in ("int", "float", "bool", "null")}
 _TEXT = {_TAG + kind for kind in ("str", "timestamp", "value")}
 _BRANCHES = {_TAG + kind for kind in ("map", "seq")}
-#: What everybody reads alike: decimal and hexadecimal numbers, true and false, nothing.
+#: Scalars that all versions of YAML read alike: decimal and hexadecimal numbers, true and false, nothing.
 _PLAIN = {
     _TAG + "int": re.compile(r"[-+]?(?:0|[1-9][0-9]*|0x[0-9a-fA-F]+)"),
     _TAG + "float": re.compile(
@@ -52,18 +50,18 @@ Scalar: TypeAlias = "str | int | float | bool | None"
 
 @dataclass(frozen=True)
 class Entry:
-    """A value and where it stands.
+    """A value and its place.
 
     Parameters
     ----------
     value : scalar, `list` [`Entry`] or `dict` [`str`, `Entry`]
         As written, nothing expanded.
     where : `str`
-        ``file:line``, or what else it comes from.
+        ``file:line``, or another source.
     final : `bool`
-        Not to be expanded: it does not come from a template.
+        Never expanded, since it does not come from a template.
     written : `str`
-        How a number or a switch stands there: 1.10 is no 1.1 where a text is wanted.
+        A number or a switch as written: where a text is wanted, 1.10 is not 1.1.
     """
 
     value: Any
@@ -73,12 +71,12 @@ class Entry:
 
     @property
     def text(self) -> str:
-        """A scalar as it is written; nothing is an empty text."""
+        """The scalar as written; an empty text for nothing."""
         return self.written or ("" if self.value is None else str(self.value))
 
 
 class _Stop(Exception):
-    """Reading cannot go on."""
+    """Reading cannot continue."""
 
 
 def read_text(path: Path, most: int = MAX_BYTES) -> str:
@@ -87,7 +85,7 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
     Raises
     ------
     OSError, ValueError
-        It cannot be read, is too large, or is not UTF-8.
+        The file cannot be read, is too large, or is not UTF-8.
     """
     if not path.is_file():
         raise OSError("is not a file" if path.exists() else "does not exist")
@@ -99,13 +97,13 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
 
 
 def load(path: Path) -> Entry:
-    """Read a file that is no template; an empty one holds `None`.
+    """Read a file that is no template; an empty file gives `None`.
 
     Raises
     ------
     OSError, ValueError
-        It cannot be read, is too large, not UTF-8, not YAML, beyond the limits, or has keys twice, or tags: with the
-        lines.
+        The file cannot be read, is too large, not UTF-8, not YAML, beyond the limits, or has repeated keys or tags;
+        the error gives the lines.
     """
     text, problems = read_text(path, MAX_FILE_BYTES), list[Problem]()
     tree = parse(text, path.name, problems, MAX_FILE_VALUES, yaml.Node)
@@ -129,7 +127,7 @@ def parse(
     most: int = MAX_VALUES,
     outermost: type[yaml.Node] = yaml.MappingNode,
 ) -> Entry | None:
-    """Turn a document into a tree; its outermost level must be a mapping, if nothing else is said.
+    """Turn a document into a tree; by default its outermost level must be a mapping.
 
     Parameters
     ----------
@@ -138,16 +136,16 @@ def parse(
     name : `str`
         The file's name for ``file:line``.
     problems : `list` [`Problem`]
-        Grows by what is wrong.
+        Takes the mistakes that are found.
     most : `int`
-        Values that it may have, aliases expanded.
+        Most values, aliases expanded.
     outermost : `type`
-        Of the node that holds all others.
+        Type of the node that holds all others.
 
     Returns
     -------
     tree : `Entry` or `None`
-        `None` where nothing can be made of it.
+        `None` where the document cannot be read.
     """
     try:
         _limit_depth(text)
@@ -172,7 +170,7 @@ def parse(
 
 
 def _limit_depth(text: str) -> None:
-    """Look at the nesting event by event: composing nodes recurses in C."""
+    """Check the nesting event by event: composing nodes recurses in C."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -181,7 +179,7 @@ def _limit_depth(text: str) -> None:
 
 
 class _Tree:
-    """Conversion of nodes; `left` counts down over everything that is made, aliases included."""
+    """Converts nodes; `left` counts down over all values, aliases included."""
 
     def __init__(self, loader: yaml.CSafeLoader, name: str, problems: list[Problem], most: int) -> None:
         self.loader = loader
@@ -227,7 +225,7 @@ class _Tree:
         return {**merged, **own}
 
     def merges(self, node: yaml.Node) -> Iterator[dict[str, Entry]]:
-        """Give what ``<<`` brings in, the strongest first."""
+        """Give the mappings that ``<<`` merges, the strongest first."""
         for part in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             entry = self.entry(part)
             if isinstance(entry.value, dict):
@@ -252,14 +250,14 @@ class _Tree:
         self.problems.append(Problem(f"the tag {node.tag!r} is not supported", where, "write a plain value"))
 
     def ambiguous(self, node: yaml.Node) -> bool:
-        """Whether a number, or a switch, is one by YAML 1.1 alone, and not because its tag says so."""
+        """Whether a scalar is a number or a switch by YAML 1.1 alone, and not by its tag."""
         if _PLAIN[node.tag].fullmatch(node.value):
             return False
         return bool(self.loader.resolve(yaml.ScalarNode, node.value, (True, False)) == node.tag)
 
 
 def merge(low: dict[str, Entry], high: dict[str, Entry]) -> dict[str, Entry]:
-    """Lay one mapping over another: sections are merged, an empty value leaves all as is, anything else replaces."""
+    """Lay one mapping over another: sections are merged, an empty value changes nothing, any other value replaces."""
     result = dict(low)
     for key, entry in high.items():
         below = low.get(key)
@@ -272,7 +270,7 @@ def merge(low: dict[str, Entry], high: dict[str, Entry]) -> dict[str, Entry]:
 
 
 def plain(entry: Entry, as_text: bool = False) -> Any:
-    """Strip the places off a tree; ``as_text`` gives scalars as they are written."""
+    """Strip the places off a tree; ``as_text`` gives scalars as written."""
     if isinstance(entry.value, dict):
         return {key: plain(value, as_text) for key, value in entry.value.items()}
     if isinstance(entry.value, list):

@@ -31,14 +31,14 @@ class CampaignError(Exception):
         self.do = do
 
     def __str__(self) -> str:
-        place = self.where.replace("\n", "\\n")  # a name may have a line end, and look like another error
+        place = self.where.replace("\n", "\\n")  # a name with a line end might look like another error
         text = f"{place}: {self.what}" if place else self.what
         return f"{text}\n  -> {self.do}" if self.do else text
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have the system's errors name the file: a failed write alone does not know it."""
+    """Name the file in the system's errors: a failed write does not."""
     try:
         yield
     except OSError as error:
@@ -53,7 +53,7 @@ class TasksFailed(CampaignError):
 
 
 class Drained(CampaignError):
-    """A run was ended by its operator before everything was begun; it can be restarted."""
+    """The operator ended a run before everything was begun; it can be restarted."""
 
     exit_code = 130
 
@@ -77,7 +77,7 @@ class SubmissionRefused(CampaignError):
 
 
 class VerificationFailed(CampaignError):
-    """Products were made, and are not what they should be."""
+    """Products were made, and are wrong."""
 
     exit_code = 5
 
@@ -88,13 +88,13 @@ class TransientError(CampaignError):
     exit_code = 75
 
 
-#: What the system says of a disk that is full.
+#: Error numbers of a full disk.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 AGAIN = "give the same command again"
 
 
 def of_system(error: OSError, again: str = AGAIN) -> CampaignError:
-    """Say what the system said of a file of ours."""
+    """Turn an error of the system about a file of ours into one for the operator."""
     what, where = error.strerror or str(error), str(error.filename or "")
     if error.errno in FULL:
         return TransientError(what, where=where, do=f"make room, then {again}")

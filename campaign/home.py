@@ -1,4 +1,4 @@
-"""``$CAMPAIGN_HOME``: the list of runs, one line each, and the record of every command."""
+"""``$CAMPAIGN_HOME``: the list of runs, and the record of every command."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from campaign import lines
 from campaign.errors import ConfigurationError, UsageError
 from campaign.wording import command, count
 
-#: What a line must have, to be a run's, a command's, to say what a run took.
+#: Fields, and their types, of a line about a run, about a command, and about the resources of a run.
 RUN = dict.fromkeys(("t", "run", "template", "ticket", "output_run", "submit_path"), str)
 COMMAND = {**dict.fromkeys(("t", "command", "line", "ticket", "user", "host"), str), "versions": dict, "detail": dict}
-#: And what is said of a campaign's step.
+#: The same for a line about a campaign's step.
 SPOKEN = dict.fromkeys(("t", "event", "step"), str)
 USAGE = {"label": str}
 RECORDED = ("drp-campaign", "lsst-daf-butler", "numpy", "numba", "fitsio", "mpi4py", "dask")
 
 
 def now() -> str:
-    """The time of an event: ISO-8601, UTC, milliseconds."""
+    """Give the time, for an event: ISO-8601, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def typed_line() -> str:
-    """The command that is being carried out, so that it can be given again."""
+    """Write the present command, so that it can be given again."""
     return command(*sys.argv[1:])
 
 
 def versions() -> dict[str, str]:
-    """Versions of what makes the products; the project's own is `unknown` in a bare checkout."""
+    """List the versions of all that makes the products; the project's own is `unknown` in a bare checkout."""
     found = {}
     for name in RECORDED:
         try:
@@ -65,12 +65,12 @@ class Home:
 
     @property
     def usage_file(self) -> Path:
-        """One line a run and task label: what it took."""
+        """One line a run and task label: the resources used."""
         return self.path / "usage.jsonl"
 
     @property
     def cameras(self) -> Path:
-        """Where the cameras that were ingested with are kept."""
+        """Folder of the cameras that ingests have used."""
         return self.path / "cameras"
 
     def add_run(self, entry: Mapping[str, Any]) -> None:
@@ -78,24 +78,24 @@ class Home:
         append_line(self.runs_file, {"t": now(), **entry})
 
     def remove_run(self, run: str) -> None:
-        """List a run no more."""
+        """Take a run off the list."""
         append_line(self.runs_file, {"t": now(), "run": run, "cleaned": True})
 
     @property
     def campaigns(self) -> dict[str, Path]:
-        """Journals of the campaigns that were run from plans, by name."""
+        """Journals of campaigns, by name."""
         return {path.parent.name: path for path in sorted(self.path.glob("campaigns/*/journal.jsonl"))}
 
     def add_usage(self, entry: Mapping[str, Any]) -> None:
-        """Keep what a run took."""
+        """Keep the resources of a run."""
         append_line(self.usage_file, entry)
 
     def usage(self) -> list[dict[str, Any]]:
-        """What runs took, oldest first."""
+        """Read the resources of runs, oldest first."""
         return lines.read(self.usage_file, USAGE)
 
     def record(self, command: str, ticket: str, detail: Mapping[str, Any]) -> None:
-        """Record a command that changed something: who, when, how, with what versions."""
+        """Record a command that changed something: user, time, command line, versions."""
         entry = {
             "t": now(),
             "command": command,
@@ -109,9 +109,9 @@ class Home:
         append_line(self.history_file, entry)
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs that are still there, in the order in which they were claimed, which is no clock's: oldest first.
+        """List all runs that are still there, in the order of their claims (not of clocks), oldest first.
 
-        A line that is damaged is left out; see `campaign.lines`.
+        A damaged line is left out; see `campaign.lines`.
         """
         found: dict[str, dict[str, Any]] = {}
         for number, line in lines.numbered(self.runs_file):
@@ -126,7 +126,7 @@ class Home:
         return list(found.values())
 
     def history(self) -> list[dict[str, Any]]:
-        """All recorded commands, oldest first; a line that is damaged is left out, see `campaign.lines`."""
+        """List all recorded commands, oldest first; a damaged line is left out, see `campaign.lines`."""
         return lines.read(self.history_file, COMMAND)
 
     def find_run(self, name: str) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Home:
         Raises
         ------
         UsageError
-            There is none, or the prefix fits several.
+            No run is found, or the prefix fits several.
         """
         runs = self.runs()
         exact = [r for r in runs if name in (r["run"], r["output_run"])]
@@ -154,7 +154,7 @@ def append_line(file: Path, entry: Mapping[str, Any]) -> None:
 
 
 def home_of_new(repository: Path, environment: Mapping[str, str]) -> Home:
-    """The home of a repository that need not exist yet: ``$CAMPAIGN_HOME``, else ``<REPO>/campaign``."""
+    """Choose the home of a repository that need not exist yet: ``$CAMPAIGN_HOME``, else ``<REPO>/campaign``."""
     return Home(Path(environment.get("CAMPAIGN_HOME") or repository / "campaign"))
 
 
@@ -164,7 +164,7 @@ def home_of(repository: str | None, environment: Mapping[str, str]) -> Home:
     Raises
     ------
     ConfigurationError
-        The repository's path leads nowhere; a label or URI may, the Butler knows what it means.
+        The repository's path does not exist; labels and URIs are left to the Butler.
     """
     if explicit := environment.get("CAMPAIGN_HOME"):
         return Home(Path(explicit))

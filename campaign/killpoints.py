@@ -1,10 +1,10 @@
-"""Places where ``CAMPAIGN_KILL_AT=<point>[:n]`` kills the driver, the n-th time it passes: for tests of recovery.
+"""Places where ``CAMPAIGN_KILL_AT=<point>[:n]`` kills the driver at its n-th passage: for tests of recovery.
 
 Kernels have their own (``kernels/killpoints.py``), which work alike; both are listed here.
 
-``CAMPAIGN_HOLD_AT=<point>[:n]@<file>`` holds it there instead: it makes the
-file, and goes on when somebody has removed it.  So two commands meet where a
-test wants them to.
+``CAMPAIGN_HOLD_AT=<point>[:n]@<file>`` holds the driver there instead: it makes
+the file, and continues once the file is removed.  So a test can make two
+commands meet at a point.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-#: Of a kernel, in the order of the commit protocol; a test compares them with the kernels' own.
+#: Points of a kernel, in the order of the commit protocol; a test compares them with the kernels' own list.
 KERNEL = {
     "product-written": "the product is whole under its temporary name",
     "product-synced": "it is on disk, with its checksum taken",
@@ -23,7 +23,7 @@ KERNEL = {
     "product-published": "it has its final name alone, the journal does not know it",
     "product-journalled": "the journal knows it",
 }
-#: Of the driver, in the order in which a run passes them.
+#: Points of the driver, in the order in which a run passes them.
 DRIVER = {
     "folder-made": "the submit folder is there under another name, and says who makes the run",
     "claim-written": "it has its name",
@@ -44,7 +44,7 @@ DRIVER = {
     "output-chained": "the output chain has the run, the journal does not say that it is over",
     "run-ended": "the journal says that the run is over, the history does not",
 }
-#: Of what decides on runs, certifies, makes repositories.
+#: Points of commands that decide on runs, certify, or make repositories.
 DECISIONS = {
     "folder-named": "a submission has its folder's name, and has not made it",
     "clean-decided": "a run is to be removed, its output RUN is there, nobody else decides meanwhile",
@@ -67,7 +67,7 @@ _passed: Counter[tuple[str, str]] = Counter()
 
 
 def _reached(variable: str, point: str) -> str | None:
-    """What follows the point in a variable that names it, where it is passed for the time that is meant."""
+    """Give the rest of a variable that names this point, at the passage that the variable means."""
     text, _, rest = os.environ.get(variable, "").partition("@")
     wanted, _, times = text.partition(":")
     if wanted != point:
@@ -77,7 +77,7 @@ def _reached(variable: str, point: str) -> str | None:
 
 
 def reach(point: str) -> None:
-    """Die here by SIGKILL, or wait, where the environment says so."""
+    """Die here by SIGKILL, or wait, if the environment asks for it."""
     if _reached(VARIABLE, point) is not None:
         os.kill(os.getpid(), signal.SIGKILL)
     if file := _reached(HOLD, point):

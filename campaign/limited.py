@@ -1,4 +1,4 @@
-"""JSON and tars from elsewhere, and streams that may be of any length: read within limits, or refused."""
+"""Read JSON, tars and endless streams from elsewhere within limits, or refuse them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-#: Levels of nesting; what is written here has no more than ten.
+#: Most levels of nesting; documents of this project have ten at most.
 MAX_DEPTH = 64
-#: Of a log that somebody else fills, byte.
+#: Largest log that another program fills, byte.
 MAX_LOG = 8 << 20
-#: Names and the like of one member of a tar, byte.
+#: Largest header (names and the like) of one member of a tar, byte.
 MAX_HEADER = 1 << 16
 CHUNK = 1 << 16
 CUT = b"\n[the rest was not kept]\n"
-#: What a process that has ended may have left somebody else to hold its standard error for, second.
+#: Time that a child may hold an ended process's standard error open, second.
 PATIENCE_S = 1.0
 
 
@@ -29,7 +29,7 @@ def from_json(text: str | bytes, depth: int = MAX_DEPTH) -> Any:
     Raises
     ------
     ValueError
-        It is none, is nested deeper than ``depth``, or has numbers that are none.
+        The text is not JSON, is nested deeper than ``depth``, or has numbers that are not finite.
     """
     try:
         value = json.loads(text, parse_constant=_refuse)
@@ -56,14 +56,14 @@ def _below(value: Any) -> list[Any]:
 
 @contextmanager
 def into_log(path: Path, most: int = MAX_LOG) -> Iterator[IO[bytes]]:
-    """A file to write to, for a process of somebody else's: what comes is appended to a log, up to a size of it.
+    """Give another program's process a file to write to, whose content is appended to a log, up to a size.
 
     Parameters
     ----------
     path : `Path`
         The log.
     most : `int`
-        Size of it, byte; what comes after that goes nowhere, and the log says so.
+        Size of the log, byte; the rest is dropped, and the log says so.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     source, sink = os.pipe()
@@ -89,7 +89,7 @@ def _copy(source: IO[bytes], log: IO[bytes], most: int) -> None:
 
 
 class TarMember(tarfile.TarInfo):
-    """A member of a tar of somebody else's: what stands before the file itself is read into memory, and limited."""
+    """A member of a foreign tar: its header is read into memory, and so has a limit."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> TarMember:

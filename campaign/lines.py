@@ -1,4 +1,4 @@
-"""Append-only files of one JSON object a line: whole lines are added, and a damaged line costs that line alone."""
+"""Append-only files of one JSON object a line: only whole lines are added; a damaged line costs that line alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 from campaign.errors import naming
 
-#: Damaged lines of one file that are told one by one.
+#: Damaged lines of one file that are reported one by one.
 TOLD = 5
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """A line that was left out: of which file, its number from 1, and what is wrong with it."""
+    """A line that was left out: its file, its number from 1, and the damage."""
 
     file: str
     line: int
@@ -28,7 +28,7 @@ class Damaged:
 
     @property
     def text(self) -> str:
-        """For a person."""
+        """The line, for messages."""
         return f"{self.file}, line {self.line}: {self.why}"
 
 
@@ -37,12 +37,12 @@ _told: Counter[str] = Counter()
 
 
 def left_out() -> list[Damaged]:
-    """All lines that this process has left out, in the order in which it came upon them."""
+    """List the lines that this process has left out, in the order of reading."""
     return list(_left_out.values())
 
 
 def leave_out(file: str, line: int, why: str) -> None:
-    """Count a damaged line, and say so on standard error; once, however often the file is read."""
+    """Note a damaged line, and report it on standard error, once however often the file is read."""
     from campaign.console import say
 
     if (file, line) in _left_out:
@@ -56,12 +56,12 @@ def leave_out(file: str, line: int, why: str) -> None:
 
 
 def parse(raw: bytes) -> dict[str, Any] | str:
-    """Read one line: an object, or what is wrong with it.
+    """Read one line: give the object, or the damage.
 
     Parameters
     ----------
     raw : `bytes`
-        Without its newline.  What a power cut leaves before a record, a row of NULs, is no part of it.
+        Without its newline.  NULs before the record, which a power cut may leave, are dropped.
     """
     try:
         found = json.loads(raw.rpartition(b"\0")[2])
@@ -71,7 +71,7 @@ def parse(raw: bytes) -> dict[str, Any] | str:
 
 
 def lacking(found: Mapping[str, Any], needs: Mapping[str, type | tuple[type, ...]]) -> str:
-    """What is wrong with an object that must have keys with values of some types; empty where nothing is."""
+    """Say which keys an object lacks, or which of its values have another type; empty where all is right."""
     for key, kind in needs.items():
         if key not in found:
             return f"it lacks {key!r}"
@@ -81,7 +81,7 @@ def lacking(found: Mapping[str, Any], needs: Mapping[str, type | tuple[type, ...
 
 
 def numbered(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file with the numbers of their lines; none where there is no file.  See `leave_out`."""
+    """Give the objects of a file with the numbers of their lines; none where there is no file.  See `leave_out`."""
     try:
         with file.open("rb") as handle:
             with contextlib.suppress(OSError):  # a file system without locks; a line that is being written is cut
@@ -100,7 +100,7 @@ def numbered(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read(file: Path, needs: Mapping[str, type | tuple[type, ...]]) -> list[dict[str, Any]]:
-    """The objects of a file, oldest first, that are as they must be; see `lacking` and `leave_out`."""
+    """Read the objects of a file, oldest first, that have all needed keys; see `lacking` and `leave_out`."""
     found = []
     for number, one in numbered(file):
         if wrong := lacking(one, needs):
@@ -111,9 +111,9 @@ def read(file: Path, needs: Mapping[str, type | tuple[type, ...]]) -> list[dict[
 
 
 def append(file: Path, text: bytes) -> None:
-    """Add whole lines, all of them or none, and see them on disk; several processes may do so at once.
+    """Add whole lines, all or none, and wait until they are on disk; several processes may do so at once.
 
-    What a writer that was killed has left of a line is ended before: a new line never becomes a part of it.
+    A part of a line that a killed writer has left is ended first, so that no new line becomes a part of it.
 
     Raises
     ------

@@ -19,7 +19,7 @@ def whole(text: str) -> int:
     Raises
     ------
     ValueError
-        It is none, or longer than any.
+        The text is no whole number, or too long.
     """
     if not _WHOLE.fullmatch(text.strip()) or len(text) > 40:
         raise ValueError(f"{text!r} is not a whole number")
@@ -32,7 +32,7 @@ def real(text: str) -> float:
     Raises
     ------
     ValueError
-        It is none, or too large.
+        The text is no number, or too large.
     """
     text = text.strip()
     value = float(text.upper().replace("D", "E")) if _REAL.fullmatch(text) else math.nan
@@ -42,12 +42,12 @@ def real(text: str) -> float:
 
 
 def typed(value: Any) -> Any:
-    """Refuse what pydantic would take for a number, and nobody else; give the rest back.
+    """Refuse texts that only pydantic would read as numbers; return any other value.
 
     Raises
     ------
     ValueError
-        A text that is no number, or a switch.
+        The value is a switch, or a text that is no number.
     """
     if isinstance(value, bool):
         raise ValueError("must be a number")

@@ -1,4 +1,4 @@
-"""What makes the bits of a product: the release of this installation, to be compared between sites."""
+"""The release of this installation, which decides the bits of products: to be compared between sites."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from campaign.home import versions
 
-#: Libraries that compute or write pixels; those of the driver alone may differ.
+#: Libraries that compute or write pixels; libraries of the driver alone may differ.
 NUMERIC = ("drp-campaign", "numpy", "numba", "fitsio")
 
 
 @cache
 def kernels() -> str:
-    """SHA-256 over the sources of the kernels, in the order of their names: a checkout has no other release."""
+    """Compute the SHA-256 of the kernels' sources, in the order of their names: the release of a checkout."""
     found = importlib.util.find_spec("kernels")
     digest = hashlib.sha256()
     for folder in (found.submodule_search_locations or ()) if found else ():
@@ -26,12 +26,12 @@ def kernels() -> str:
 
 
 def about() -> dict[str, str]:
-    """This installation's release: versions by distribution, and the kernels' checksum."""
+    """Describe this installation's release: versions by distribution, and the kernels' checksum."""
     known = versions()
     return {name: known[name] for name in NUMERIC} | {"kernels": kernels()}
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """What of another installation is not as it is here; empty where they make the same bits."""
+    """List the differences of another installation; empty where both make the same bits."""
     return [f"{name} {there.get(name, 'unknown')[:12]}, not {mine[:12]}" for name, mine in here.items()
             if there.get(name) != mine]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a file, said for whoever wrote it."""
+"""Translate pydantic's errors about a file for its author."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from campaign.documents import Entry
 from campaign.problems import suggest
 
-#: What a value must be, by the beginning of pydantic's name for its not being so.
+#: Kinds of values, by the beginning of pydantic's name for the error.
 _MUST = {
     "int_": "must be a whole number",
     "float_": "must be a number",
@@ -24,7 +24,7 @@ _MUST = {
     "model_type": "must be keys with values",
     "model_attributes_type": "must be keys with values",
 }
-#: Of a limit: what is said before it, and under which name pydantic has it.
+#: Limits: the words before one, and pydantic's name for it.
 _LIMITS = {
     "greater_than": ("must be greater than", "gt"),
     "greater_than_equal": ("must be at least", "ge"),
@@ -34,12 +34,12 @@ _LIMITS = {
     "too_long": ("has too many values: at most", "max_length"),
     "literal_error": ("must be", "expected"),
 }
-#: A name's pattern begins like this; see `campaign.camera.model.Name`.
+#: Beginning of a name's pattern; see `campaign.camera.model.Name`.
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.+-]*"
 
 
 def _place(loc: Sequence[str | int], plain: Any) -> str:
-    """Say where in the file: list items by their name rather than their number."""
+    """Write a place in the file, with list items by name rather than number."""
     words = []
     for key in loc:
         try:
@@ -51,7 +51,7 @@ def _place(loc: Sequence[str | int], plain: Any) -> str:
 
 
 def line_of(tree: Entry, loc: Sequence[str | int]) -> str:
-    """File and line of a value, or of what it would stand in."""
+    """Find file and line of a value, or of the section that should hold it."""
     where = tree.where
     for key in loc:
         try:
@@ -63,7 +63,7 @@ def line_of(tree: Entry, loc: Sequence[str | int]) -> str:
 
 
 def _siblings(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """Keys that may stand where a place's last one does; none where any may."""
+    """List the keys that are allowed in place of the last; none where any is."""
     kinds: list[Any] = [model]
     for key in loc:
         models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
@@ -111,14 +111,14 @@ def _sentence(error: Mapping[str, Any], plain: Any, model: type[BaseModel] | Non
 def sentences(
     error: ValidationError, plain: Any, model: type[BaseModel] | None = None, tree: Entry | None = None
 ) -> list[str]:
-    """Say of every error where in the file it is, and why.
+    """Write every error, with its place in the file and its reason.
 
     Parameters
     ----------
     plain
-        What the file holds.
+        Content of the file.
     model : type, optional
-        Of the whole file: what an unknown key was meant to be is looked for in it.
+        Model of the whole file, to suggest known keys for unknown ones.
     tree : `Entry`, optional
         The file with its lines.
     """

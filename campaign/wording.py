@@ -1,4 +1,4 @@
-"""Words of messages that many commands say: commands to give, and numbers of things."""
+"""Wording of messages: commands to give, and counts."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ SHOWN = 8
 
 
 def command(*words: object) -> str:
-    """Write a command that can be given as it stands, whatever its words hold.
+    """Write a command, quoted so that it can be given as it stands.
 
     Parameters
     ----------
     words : `object`
-        What follows ``campaign``, unquoted.
+        The words after ``campaign``, unquoted.
     """
     return shlex.join(["campaign", *map(str, words)])
 
 
 def count(number: int, singular: str, plural: str = "") -> str:
-    """Write how many there are: ``1 run``, ``2 runs``.
+    """Write a count: ``1 run``, ``2 runs``.
 
     Parameters
     ----------
     plural : `str`, optional
-        Where it is not made by an s.
+        The plural, if not formed with an s.
     """
     return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 

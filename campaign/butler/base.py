@@ -1,4 +1,4 @@
-"""What every part of the repository builds on: the Butler, dataset types, identities, paths."""
+"""The base of every part of a repository: the Butler, dataset types, identities, paths."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from campaign.errors import ConfigurationError
 from campaign.journal.locks import alone
 from campaign.kinds import table
 
-#: In a repository's folder: who decides on it.
+#: Lock file in a repository's folder: its holder decides what is removed and what certified.
 LOCK = "campaign.lock"
 DataId = Mapping[str, Any]
 Values = tuple[int | str, ...]
 
 
 def _parts(dimensions: DimensionGroup) -> list[DimensionGroup]:
-    """The smallest groups that cover a group: that of each dimension, but for those that another one's has."""
+    """Find the fewest groups that cover a group: each dimension's, unless another's contains it."""
     groups = [dimensions.universe[name].minimal_group for name in dimensions.required]
     parts = [group for group in groups if not any(group < other for other in groups)]
     return parts if {e for part in parts for e in part.elements} >= set(dimensions.elements) else [dimensions]
@@ -58,9 +58,9 @@ class Base:
     root : `str`
         Path (or URI) of the repository, for messages.
     database : `str` or `None`
-        The SQLite file, if it is one.
+        The SQLite file; `None` for a server.
     config : `lsst.daf.butler.ButlerConfig`
-        What the Butler was opened with.
+        The Butler's configuration.
     """
 
     def __init__(self, butler: Butler, root: str, database: str | None, config: ButlerConfig) -> None:
@@ -72,10 +72,10 @@ class Base:
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
-        """Be the only one, of all processes of all machines, who decides what is removed and what certified.
+        """Hold the lock under which one process of all machines decides what is removed and what certified.
 
-        What is decided is to be asked of the Butler in here, and done in here.
-        Others wait; a holder that is killed holds nothing any more.
+        Both the queries of a decision and its changes belong inside the context.
+        Other processes wait; the lock ends with its holder.
 
         Raises
         ------
@@ -83,14 +83,14 @@ class Base:
             The repository's folder cannot be written, or its file system has no locks.
         """
         if not os.path.isdir(self.root):
-            say(f"note: {self.root} is no folder of this machine: nobody else who decides on it now is kept waiting")
+            say(f"note: {self.root} is no folder of this machine: it cannot be locked against other processes")
             yield
             return
         with alone(Path(self.root) / LOCK, f"the repository {self.root}"):
             yield
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._butler.close()
 
     def _registered(self, name: str) -> bool:
@@ -101,7 +101,7 @@ class Base:
         return True
 
     def _type(self, name: str) -> DatasetType:
-        """Take a dataset type as it is registered, else as our table has it."""
+        """Take a dataset type as registered, else as our table defines it."""
         if self._registered(name):
             return self._butler.get_dataset_type(name)
         known = table.dataset_types()
@@ -116,7 +116,7 @@ class Base:
             self._butler.registry.registerDatasetType(self._type(name))
 
     def _refs(self, run: str, items: Sequence[tuple[str, DataId]], expand: bool) -> list[DatasetRef]:
-        """Make refs whose ids follow from dataset type, data ID and RUN: making them again gives the same.
+        """Make refs whose ids follow from dataset type, data ID and RUN, so that a second call gives the same ids.
 
         With ``expand``, the data IDs get their records, which file templates need.
         """
@@ -132,7 +132,7 @@ class Base:
         ]
 
     def _expanded(self, ids: Sequence[DataCoordinate]) -> list[DataCoordinate]:
-        """Give data IDs their records; those of an exposure, or of a detector, are asked for once."""
+        """Give data IDs their records; query those of each exposure, and of each detector, once."""
         places = defaultdict(list)
         for place, data_id in enumerate(ids):
             places[data_id.dimensions].append(place)
@@ -166,6 +166,6 @@ class Base:
             raise
 
     def _paths(self, refs: Sequence[DatasetRef]) -> dict[DatasetRef, str]:
-        """Locate datasets in bulk; one that the datastore does not have is left out."""
+        """Locate datasets in bulk; leave out those that the datastore does not have."""
         found = self._butler.get_many_uris(refs, allow_missing=True)
         return {ref: path_of(uris.primaryURI) for ref, uris in found.items()}

@@ -1,4 +1,4 @@
-"""Taking runs that nobody needs out of a repository."""
+"""Remove runs from a repository."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from campaign.formatter import sources
 
 
 class Cleaning(Collections):
-    """The part of a repository that forgets."""
+    """Part of a repository: removal."""
 
     @answers
     def certified(self) -> Mapping[str, tuple[str, ...]]:
-        """By RUN, the CALIBRATION and TAGGED collections that hold something of it; those RUNs alone that have some."""
+        """List the CALIBRATION and TAGGED collections that hold datasets of a RUN, by RUN; only RUNs that have some."""
         found: dict[str, set[str]] = defaultdict(set)
         kinds = self.collections()
         types = list(self._butler.registry.queryDatasetTypes())
@@ -31,7 +31,7 @@ class Cleaning(Collections):
         return {run: tuple(sorted(names)) for run, names in found.items()}
 
     def _held(self, type: str, holders: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """The RUN and the collection of every dataset of a type that some collections hold."""
+        """Give the RUN and the collection of every dataset of a type in some collections."""
         with self._butler.query() as query:
             joined = query.join_dataset_search(type, holders)
             fields = {type: {"run", "collection"}}
@@ -40,9 +40,9 @@ class Cleaning(Collections):
 
     @answers
     def made_from(self, run: str) -> set[str]:
-        """The RUNs of the calibrations that the calibrations of a RUN were made from, as their headers say.
+        """Find the RUNs of the calibrations that a RUN's calibrations were made from, in their headers.
 
-        What is no FITS file, or cannot be read, says nothing.
+        Files that are not FITS, or cannot be read, are left out.
         """
         found: set[str] = set()
         for type in self._butler.registry.queryDatasetTypes():
@@ -54,13 +54,13 @@ class Cleaning(Collections):
 
     @writes
     def remove_run(self, run: str) -> None:
-        """Remove a RUN, its datasets and their files; where there is none, what was left of it is."""
+        """Remove a RUN, its datasets and their files; where the RUN is gone already, the files that it has left."""
         if self.collection_type(run) == CollectionType.RUN.name:
             self._butler.removeRuns([run], unlink_from_chains=True)
         self.empty_trash()
 
     @writes
     def remove_chain(self, chain: str) -> None:
-        """Remove a chain; what it holds stays."""
+        """Remove a chain; its children stay."""
         if self.collection_type(chain) == CollectionType.CHAINED.name:
             self._butler.collections.x_remove(chain)

@@ -13,7 +13,7 @@ from campaign.errors import ConfigurationError
 
 
 class Collections(Base):
-    """The part of a repository that knows its collections."""
+    """Part of a repository: collections."""
 
     @answers
     def collection_type(self, name: str) -> str | None:
@@ -31,7 +31,7 @@ class Collections(Base):
         return {info.name: info.type.name for info in sorted(found, key=lambda info: info.name)}
 
     def missing_collections(self, names: Sequence[str]) -> tuple[str, ...]:
-        """List those of the names that are no collections."""
+        """List the names that are no collections."""
         return tuple(name for name in names if self.collection_type(name) is None)
 
     def require_collections(self, names: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ class Collections(Base):
         Raises
         ------
         ConfigurationError
-            Naming them, with what may be meant.
+            Names them, with similar names that exist.
         """
         missing = self.missing_collections(names)
         if not names or missing:
@@ -50,12 +50,12 @@ class Collections(Base):
 
     @answers
     def flatten(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Replace chains by what they hold, in the order of the search, each collection once."""
+        """Replace chains by their children, in the order of the search, each collection once."""
         return tuple(self._butler.collections.query(list(names), flatten_chains=True)) if names else ()
 
     @answers
     def nested(self, names: Sequence[str]) -> tuple[str, ...]:
-        """List these collections, and those in the chains among them, the chains too."""
+        """List these collections, chains included, and those in the chains."""
         found = self._butler.collections.query(list(names), flatten_chains=True, include_chains=True)
         return tuple(found)
 
@@ -66,7 +66,7 @@ class Collections(Base):
         Raises
         ------
         ConfigurationError
-            There is no such collection, or it is no chain.
+            The collection does not exist, or is no chain.
         """
         self.require_collections([name])
         self._require_type(name, CollectionType.CHAINED)
@@ -83,7 +83,7 @@ class Collections(Base):
 
     @writes
     def claim_run(self, run: str, owner: str = "") -> bool:
-        """Register a RUN; `True` to exactly one caller, in whatever process.
+        """Register a RUN; `True` for exactly one caller of all processes.
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ class Collections(Base):
 
     @answers
     def run_owner(self, run: str) -> str:
-        """What was said of its owner when a RUN was registered; empty where there is none, or nothing was said."""
+        """Read the owner given when a RUN was registered; empty where there is no RUN, or no owner."""
         try:
             return str(self._butler.collections.get_info(run).doc or "")
         except MissingCollectionError:
@@ -103,9 +103,9 @@ class Collections(Base):
 
     @writes
     def empty_trash(self) -> None:
-        """Remove the files of datasets that are forgotten: the Butler does so by itself, unless it is killed between.
+        """Remove the files of forgotten datasets: the Butler does so itself, unless it is killed between.
 
-        It never looks at those again; and as long as they are there, no dataset of the same id can be recorded.
+        The Butler never looks at those files again; while they are there, no dataset of the same id can be recorded.
         """
         self._butler._datastore.emptyTrash()
 
@@ -118,7 +118,7 @@ class Collections(Base):
     def ensure_chain(self, name: str, children: Sequence[str] = ()) -> bool:
         """Make a CHAINED collection where there is none; `True` if that made it.
 
-        One that is empty, and is to have children, was left by somebody who was killed between the two.
+        An empty chain that should have children was left by a process that was killed between the two steps.
         """
         made = self._register(name, CollectionType.CHAINED)
         if children and not self.chain(name):
@@ -127,14 +127,14 @@ class Collections(Base):
 
     @writes
     def define_chain(self, name: str, children: Sequence[str]) -> None:
-        """Make a chain hold just these children, in this order."""
+        """Replace a chain's children by these, in this order."""
         self.require_collections(children)
         self._register(name, CollectionType.CHAINED)
         self._butler.collections.redefine_chain(name, list(children))
 
     @writes
     def prepend_chain(self, name: str, children: Sequence[str]) -> None:
-        """Put children before the others of a chain; one that is in it already moves to the front."""
+        """Put children before the others of a chain; children that are in it already move to the front."""
         self.require_collections(children)
         self._register(name, CollectionType.CHAINED)
         self._butler.collections.prepend_chain(name, list(children))
@@ -143,9 +143,9 @@ class Collections(Base):
     def chain_output(self, output: str, output_run: str, inputs: Sequence[str]) -> tuple[str, ...]:
         """Put a new RUN in front of its output chain; give the chain.
 
-        As `pipetask` does: a new chain holds the RUN and then the inputs,
-        flattened; an existing one only gets the RUN in front.  An empty one was
-        left by somebody who was killed between the two.
+        As in `pipetask`, a new chain holds the RUN and then the inputs,
+        flattened; an existing one only gets the RUN in front.  An empty chain
+        was left by a process that was killed between the two steps.
         """
         self._register(output, CollectionType.CHAINED)
         if not self.chain(output):
@@ -167,7 +167,7 @@ class Collections(Base):
         Raises
         ------
         ConfigurationError
-            Other collections do not exist; nothing was made.
+            Another collection does not exist; nothing was made.
         """
         others = [name for name in names if name != ticket_chain]
         if others:

@@ -1,4 +1,4 @@
-"""The Butler's errors, in the operator's words."""
+"""Translate the Butler's errors for the operator."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ T = TypeVar("T")
 NOT_WHOLE = "the repository's database is not whole"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-#: What the Butler raises for a repository whose tables, or whose ways to read them, are of another of its versions.
+#: Errors of the Butler about a repository of another of its versions.
 _VERSIONS = ("IncompatibleVersionError", "ManagerMismatchError", "MissingManagerError")
-#: What SQLite and PostgreSQL say of a database that lacks what the Butler looks for.
+#: Words of SQLite and PostgreSQL about a database without the Butler's tables or columns.
 _LACKS = re.compile(r"no such (?:table|column)|(?:relation|column) \S+ does not exist", re.IGNORECASE)
 UPDATE = "install a release of lsst-daf-butler that reads it, or bring a copy up to date with daf_butler_migrate"
 COMPARE = "compare butler.yaml with another repository's, or bring it and the database back from a backup"
@@ -50,7 +50,7 @@ def _named() -> re.Pattern[str]:
 
 
 def _kind(name: str) -> tuple[str, str] | None:
-    """The kind and band that a collection of calibrations is named for, as ``.../flatGen-r.20250207a`` is."""
+    """Read the kind and band in the name of a collection of calibrations, such as ``.../flatGen-r.20250207a``."""
     parts = name.split("/")
     matches = (_named().fullmatch(part) for part in reversed(parts if len(parts) > 1 else []))
     found = next((match for match in matches if match), None)
@@ -58,7 +58,7 @@ def _kind(name: str) -> tuple[str, str] | None:
 
 
 def similar(name: str, known: Iterable[str]) -> str:
-    """Say which of the known names are meant, or list the first of them."""
+    """Suggest the known names that are alike, or list the first known ones."""
     kind = _kind(name)
     names = [other for other in sorted(known) if not (kind and _kind(other) and _kind(other) != kind)]
     near = get_close_matches(name, names, n=3, cutoff=0.6)
@@ -68,14 +68,14 @@ def similar(name: str, known: Iterable[str]) -> str:
 
 
 def denied(path: str) -> ConfigurationError:
-    """Name the path that may not be written, or not be reached, and who tried."""
+    """Name the path that may not be written or reached, and the user who tried."""
     return ConfigurationError(
         f"permission denied on {path} as uid {os.geteuid()}", do="ask its owner, or use a repository of your own"
     )
 
 
 def other(why: str, root: str) -> ConfigurationError:
-    """Say that a repository is one of another Butler's, and why this one cannot read it."""
+    """Say that a repository is of another Butler version, and why this version cannot read it."""
     ours = version("lsst-daf-butler")
     return ConfigurationError(f"it was made with another daf_butler than {ours}: {why}", where=root, do=UPDATE)
 
@@ -90,7 +90,7 @@ def _from_os(error: OSError, root: str) -> CampaignError:
 
 
 def _from_database(error: BaseException, root: str) -> CampaignError:
-    """Translate what the driver said (sqlite3, psycopg2)."""
+    """Translate an error of the database driver (sqlite3, psycopg2)."""
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, sqlite3.DatabaseError) and ("not a database" in text or "malformed" in text):
         do = "bring it back from a backup"
@@ -133,14 +133,14 @@ def _translate(error: Exception, root: str) -> CampaignError | None:
 
 
 def _sentence(error: Exception) -> str:
-    """What an error of the Butler says, in one line."""
+    """Write an error of the Butler in one line."""
     words = re.sub(r"VersionTuple\(major=(\d+), minor=(\d+), patch=(\d+)\)", r"\1.\2.\3", " ".join(str(error).split()))
     return words[:400] or type(error).__name__
 
 
 @contextmanager
 def opening(root: str) -> Iterator[None]:
-    """Do as `told`, while a repository is opened: what nobody foresaw is about it too, not about this program."""
+    """Translate errors as `told` does, while a repository is opened: unforeseen errors are the repository's too."""
     try:
         with told(root):
             yield

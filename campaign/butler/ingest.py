@@ -1,4 +1,4 @@
-"""From observations to exposure records: what is new, what is there, what does not fit."""
+"""Sort observations into exposure records: new, existing, refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def timespan(begin: str | None, end: str | None) -> Timespan:
 
 
 def exposure_row(observation: Observation) -> dict[str, Any]:
-    """Make the exposure record of one of its observations; what the header does not say stays null."""
+    """Make the exposure record of an observation; fields that the header lacks stay null."""
     end = to_iso(to_nsec(observation.begin) + round(observation.exposure_time * 1e9))
     return {
         "instrument": observation.instrument,
@@ -77,15 +77,15 @@ class Sorting:
     Parameters
     ----------
     observations : `~collections.abc.Iterable` [`Observation`]
-        All of one registered instrument.
+        Observations of one registered instrument.
     detectors, filters : `~collections.abc.Collection`
-        Those of the instrument.
+        The instrument's.
     known : `~collections.abc.Mapping`
-        The exposure records that the repository has, by id.
+        The repository's exposure records, by id.
     there : `~collections.abc.Mapping`
-        The path of each raw that the repository has, by (exposure, detector).
+        The paths of the repository's raws, by (exposure, detector).
     limits : `~collections.abc.Mapping`
-        The longest text of each field of an exposure record, in characters.
+        The most characters of each field of an exposure record.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Sorting:
                 self.refused.append(RefusedFrame(observation.path, why))
 
     def _unfit(self, observation: Observation) -> str | None:
-        """Say why an observation cannot have a record, whatever else is there."""
+        """Say why an observation cannot have a record at all."""
         if observation.detector not in self._detectors:
             return f"{observation.instrument} has no detector {observation.detector}"
         name = observation.physical_filter
@@ -141,7 +141,7 @@ class Sorting:
         return None
 
     def _place(self, observation: Observation) -> str | None:
-        """Take an observation as new or existing, or say what is in its place."""
+        """Take an observation as new or existing, or say which raw is in its place."""
         pair = (observation.exposure, observation.detector)
         there = self.new[pair].path if pair in self.new else self._there.get(pair)
         if there is None:

@@ -1,9 +1,9 @@
-"""Making a Butler repository: whole, or not at all.
+"""Make a Butler repository: whole, or not at all.
 
-It is made under another name within its folder, by one process at a time, and
-then renamed: the database first, last ``butler.yaml``, by which a repository is
-known.  What somebody who was killed has left is recognised by holding nothing,
-and made again.
+The repository is made under another name within its folder, by one process at a
+time, and then renamed: the database first, last ``butler.yaml``, which marks a
+repository.  A half-made repository, left by a process that was killed, holds
+nothing, and is made again.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from campaign.journal.locks import alone
 from campaign.killpoints import reach
 
 CONFIG, DATABASE = "butler.yaml", "gen3.sqlite3"
-#: Where it is made, below its folder.
+#: Folder in which a repository is made, below its own.
 ASIDE = "campaign-making"  # the Butler takes what follows a point for a format
-#: What may lie in the folder of a repository that holds nothing.
+#: Files that an empty repository's folder may hold.
 OURS = (CONFIG, DATABASE, "campaign", LOCK, ASIDE)
-#: Beside a database, what SQLite keeps of a transaction.
+#: Suffixes of SQLite's files for a transaction.
 JOURNALS = ("", "-journal", "-wal", "-shm")
 
 
 def make(root: str) -> None:
-    """Make an empty repository from the seed, or leave nothing of it behind.
+    """Make an empty repository from the seed, or leave nothing behind.
 
     Raises
     ------
     UsageError
-        There is one already.
+        There is a repository already.
     ConfigurationError
         The place cannot be written.
     """
@@ -53,7 +53,7 @@ def make(root: str) -> None:
 
 
 def ensure(root: str) -> None:
-    """Make an empty repository where there is none, or one that was left half-made.
+    """Make an empty repository where there is none, or only a half-made one.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def ensure(root: str) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[Path]:
-    """Be the only one who makes a repository there; a folder that was made for it goes where that fails."""
+    """Hold the lock of a repository's making; remove a folder that was made for it if that fails."""
     with told(str(folder)):
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _alone(folder: Path) -> Iterator[Path]:
 
 
 def _make(folder: Path) -> None:
-    """Make it; its lock is held."""
+    """Make the repository, with its lock held."""
     aside = folder / ASIDE
     try:
         with told(str(folder)):
@@ -111,7 +111,7 @@ def _make(folder: Path) -> None:
 
 
 def _renamed(file: Path, name: Path) -> None:
-    """Give a file that is whole its name, on disk."""
+    """Rename a whole file, and wait until the name is on disk."""
     for path in (file, file.parent):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -122,7 +122,7 @@ def _renamed(file: Path, name: Path) -> None:
 
 
 def _make_aside(folder: Path, aside: Path) -> None:
-    """Make it under another name, from what somebody else began it with, or, where that is nothing whole, from ours."""
+    """Make the repository under another name: from a half-made one's configuration if that is whole, else from ours."""
     shutil.rmtree(aside, ignore_errors=True)  # nobody works there: who did is gone
     try:
         there = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
@@ -141,7 +141,7 @@ def _make_aside(folder: Path, aside: Path) -> None:
 
 
 def _require_nothing(database: Path) -> None:
-    """Refuse to put a new database in the place of one that holds something."""
+    """Refuse to replace a database that is not empty."""
     if database.is_file() and not _is_empty(database):
         raise ConfigurationError(
             f"{database} holds a repository's records, and {CONFIG} is not there",
@@ -153,7 +153,7 @@ def _require_nothing(database: Path) -> None:
 
 
 def _is_empty(database: Path) -> bool:
-    """Whether a database has no collection, and no dataset type; one that cannot be read may have some."""
+    """Whether a database has no collection and no dataset type; one that cannot be read may have some."""
     try:
         with closing(sqlite3.connect(f"{file_uri(str(database))}?mode=rw", uri=True)) as connection:
             there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -164,7 +164,7 @@ def _is_empty(database: Path) -> bool:
 
 
 def _is_half_made(folder: Path) -> bool:
-    """Whether a repository was begun, cannot be opened, and holds nothing: no collection, and no file of its own."""
+    """Whether a repository is half-made: it cannot be opened, and holds no collection and no file of its own."""
     ours = {*OURS, *(f"{DATABASE}{end}" for end in JOURNALS)}
     others = [path for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".")]
     server = _is_on_a_server(folder)

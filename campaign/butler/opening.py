@@ -1,4 +1,4 @@
-"""Opening a Butler repository."""
+"""Open a Butler repository."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SEED = templates.ROOT / "repository.yaml"
 #: Formatter of a dataset that is a `dict`; the Butler's own would be YAML.
 JSON = "lsst.daf.butler.formatters.json.JsonFormatter"
 SQLITE = "sqlite:///"
-#: What raws and products are recorded by: universes before version 6 have no day_obs and no group.
+#: Dimensions that record raws and products: universes before version 6 have no day_obs and no group.
 DIMENSIONS = {"instrument", "detector", "physical_filter", "day_obs", "group", "exposure"}
 
-# The Butler logs what it then raises; the operator shall see it once.
+# The Butler logs its errors before it raises them; the operator sees each once.
 logging.getLogger("lsst").addHandler(logging.NullHandler())
 
 
@@ -74,7 +74,7 @@ def sqlite_file(config: ButlerConfig, root: str) -> str | None:
 
 
 def _is_repository(uri: ResourcePath) -> bool:
-    """Look for the configuration; a local one that may not be reached is an error, not an absence."""
+    """Find the configuration; a local one that may not be reached is an error, not an absence."""
     file = uri.join("butler.yaml")
     if not file.isLocal:
         return bool(file.exists())
@@ -92,12 +92,12 @@ def _require_writeable(paths: list[str]) -> None:
 
 
 def _require_dimensions(universe: DimensionUniverse, root: str) -> None:
-    """See that a repository records exposures as this program does.
+    """Check that a repository records exposures as this program does.
 
     Raises
     ------
     ConfigurationError
-        Its dimensions are others, or of an older version.
+        The repository's dimensions are different, or of an older version.
     """
     lacking = sorted(DIMENSIONS - set(universe.elements.names))
     if lacking:
@@ -106,7 +106,7 @@ def _require_dimensions(universe: DimensionUniverse, root: str) -> None:
 
 
 def connect(path: str, writeable: bool) -> tuple[Butler, str, str | None, ButlerConfig]:
-    """Open the Butler; also give the root's path, the SQLite file, if it is one, and the configuration.
+    """Open the Butler; also give the root's path, the SQLite file, if any, and the configuration.
 
     Raises
     ------

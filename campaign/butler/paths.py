@@ -1,4 +1,4 @@
-"""Where datasets that do not exist yet will lie: by the datastore's own template, asked about it once a dataset type.
+"""Predict the paths of new datasets by the datastore's own template, which is looked up once a dataset type.
 
 `Butler.get_many_uris` looks up formatter, template and location anew for every
 dataset, half a millisecond each.  What differs between the files of one
@@ -21,7 +21,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_./+=-]+", re.ASCII)
 
 
 def templates_of(config: ButlerConfig, butler: Butler) -> FileTemplates | None:
-    """Read the templates of a file datastore; another kind has none that are ours to read."""
+    """Read the templates of a file datastore; other kinds have none that can be read here."""
     known = config["datastore"]
     return FileTemplates(known["templates"], universe=butler.dimensions) if "templates" in known else None
 
@@ -32,7 +32,7 @@ def predict(butler: Butler, templates: FileTemplates | None, refs: Sequence[Data
     Parameters
     ----------
     templates : `FileTemplates` or `None`
-        The datastore's; without them it is asked for every dataset.
+        The datastore's; without them the datastore is asked for every dataset.
     refs : `~collections.abc.Sequence` [`DatasetRef`]
         With the records of their data IDs.
     """

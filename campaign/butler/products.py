@@ -1,4 +1,4 @@
-"""Calibrations and products: finding, naming, recording, reading, certifying."""
+"""Calibrations and products: find, name, record, read, certify."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _first(links: Sequence[DatasetAssociation], span: Timespan, what: str) -> Da
     Raises
     ------
     ConfigurationError
-        One collection has two.
+        One collection has two such datasets.
     """
     valid = [link for link in links if link.timespan is None or link.timespan.overlaps(span)]
     if len(valid) > 1 and valid[1].collection == valid[0].collection:
@@ -57,7 +57,7 @@ def _first(links: Sequence[DatasetAssociation], span: Timespan, what: str) -> Da
 
 
 class Products(Collections):
-    """The part of a repository that knows calibrations and products."""
+    """Part of a repository: calibrations and products."""
 
     def _links(self, type: str, flat: Sequence[str]) -> list[DatasetAssociation]:
         if not flat or not self._registered(type):
@@ -77,14 +77,14 @@ class Products(Collections):
     def find_calibrations(
         self, type: str, collections: Sequence[str], exposures: Sequence[ExposureRecord], detectors: Sequence[int]
     ) -> dict[tuple[int, int], CalibrationRef]:
-        """Find the calibration of each exposure and detector: the first collection's that is valid then.
+        """Find the calibration of each exposure and detector, valid at its time, in the first collection that has one.
 
-        One query for the whole search, however many pairs there are.
+        One query serves the whole search, however many pairs there are.
 
         Returns
         -------
         found : `dict`
-            By (exposure, detector); a pair without calibration is not in it.
+            By (exposure, detector); pairs without a calibration are left out.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class Products(Collections):
 
     @writes
     def ingest_products(self, run: str, items: Sequence[tuple[str, DataId, str]]) -> None:
-        """Record products that lie under their final names in the datastore; doing it again changes nothing.
+        """Record products that lie under their final names in the datastore; a second call changes nothing.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class Products(Collections):
     def datasets(
         self, type: str, collections: Sequence[str], where: str = "", find_first: bool = True
     ) -> tuple[Dataset, ...]:
-        """List datasets of a type, ordered by data ID: of each data ID the first found, or all of them."""
+        """List datasets of a type, ordered by data ID: for each data ID the first found, or all."""
         self.require_collections(collections)
         if not self._registered(type):
             return ()
@@ -164,7 +164,7 @@ class Products(Collections):
     def find_dataset(
         self, type: str, data_id: DataId, collections: Sequence[str], begin: str | None = None, end: str | None = None
     ) -> Dataset | None:
-        """Look one dataset up by find-first; a certified one by its validity in [begin, end), ISO-8601 TAI."""
+        """Find one dataset by find-first; a certified one by its validity in [begin, end), ISO-8601 TAI."""
         self.require_collections(collections)
         span = timespan(begin, end) if begin or end else None
         ref = self._butler.find_dataset(self._type(type), dict(data_id), collections=list(collections), timespan=span)
@@ -183,12 +183,12 @@ class Products(Collections):
 
     @writes
     def certify(self, target: str, datasets: Sequence[Dataset], begin: str | None, end: str | None) -> None:
-        """Link datasets into a CALIBRATION collection, made where there is none, valid in [begin, end).
+        """Link datasets, valid in [begin, end), into a CALIBRATION collection; make that if missing.
 
         Raises
         ------
         ConfigurationError
-            A validity range overlaps one that is there; nothing was changed.
+            A validity range overlaps an existing one; nothing was changed.
         """
         made = self.register_calibration(target)
         try:
@@ -199,7 +199,7 @@ class Products(Collections):
             raise
 
     def _remove_unused(self, target: str) -> None:
-        """Remove a CALIBRATION collection, unless another has certified into it meanwhile."""
+        """Remove a CALIBRATION collection, unless another process has certified into it meanwhile."""
         registry = self._butler.registry
         with self._butler.transaction():
             kinds = [kind for kind in registry.queryDatasetTypes() if kind.isCalibration()]
@@ -208,7 +208,7 @@ class Products(Collections):
 
     @answers
     def forget_products(self, run: str, items: Sequence[tuple[str, DataId]]) -> int:
-        """Forget datasets of a RUN, with their files, that are to be made again; those that are not there are none.
+        """Forget datasets of a RUN, with their files, before they are made again; missing ones do not matter.
 
         Returns
         -------
@@ -217,7 +217,7 @@ class Products(Collections):
         Raises
         ------
         SubmissionRefused
-            One is certified: it is others' by now.  Nothing was changed.
+            A dataset is certified, so that others may use it; nothing was changed.
         """
         wanted = {(type, _key(data_id)) for type, data_id in items}
         refs: list[DatasetRef] = []
@@ -245,7 +245,7 @@ class Products(Collections):
 
 
 def _key(data_id: DataId) -> frozenset[tuple[str, Any]]:
-    """What tells data IDs of one instrument apart, whether they name it or not."""
+    """Reduce a data ID to the values that differ within one instrument."""
     return frozenset((key, value) for key, value in data_id.items() if key != "instrument")
 
 

@@ -1,4 +1,4 @@
-"""Instruments, exposures and raw frames: registering, ingesting, selecting."""
+"""Raw frames and their exposures: ingest, select, count."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from lsst.daf.butler import DatasetRef, DimensionRecord, FileDataset, InvalidQueryError
 from lsst.daf.butler.queries import Query
 
-from campaign.butler.collections import Collections
-from campaign.butler.errors import ConflictingDefinitionError, answers, similar
+from campaign.butler.errors import ConflictingDefinitionError, answers
 from campaign.butler.ingest import Sorting, insert_exposures
+from campaign.butler.instruments import Instruments
 from campaign.butler.opening import analyse, file_uri
 from campaign.butler.records import ExposureRecord, IngestReport, Raw, Selection, to_iso
 from campaign.butler.wait import writes
@@ -21,10 +21,8 @@ from campaign.camera.observation import Observation
 from campaign.errors import ConfigurationError
 from campaign.killpoints import reach
 
-Detector = tuple[int, str, str, str, str]
-DETECTOR_FIELDS = ("id", "full_name", "raft", "name_in_raft", "purpose")
 BULK = 1000
-#: Files that others ingest at the same time are looked for as often.
+#: Tries of an ingest, where others ingest some of the files at the same time.
 TURNS = 5
 
 
@@ -59,86 +57,15 @@ def _raw(ref: DatasetRef, path: str) -> Raw:
     return Raw(int(ref.dataId["exposure"]), int(ref.dataId["detector"]), path, str(ref.id), _size(path))
 
 
-class Raws(Collections):
-    """The part of a repository that knows instruments and their raw frames."""
-
-    @answers
-    def known_instruments(self) -> tuple[str, ...]:
-        """List the registered instruments."""
-        return tuple(sorted(record.name for record in self._records("instrument")))
-
-    def require_instrument(self, name: str) -> None:
-        """Refuse an instrument that is not registered.
-
-        Raises
-        ------
-        ConfigurationError
-            It is not, with those that are.
-        """
-        known = self.known_instruments()
-        if name not in known:
-            raise ConfigurationError(f"unknown instrument {name!r}: {similar(name, known)}", where=self.root)
-
-    def _records(self, element: str, **data_id: Any) -> Sequence[DimensionRecord]:
-        return self._butler.query_dimension_records(element, explain=False, limit=None, **data_id)
-
-    @writes
-    def register_instrument(
-        self, name: str, class_name: str, detectors: Sequence[Detector], filters: Sequence[tuple[str, str]]
-    ) -> None:
-        """Register an instrument, its raw RUN and its chains, or what is missing of them.
-
-        Parameters
-        ----------
-        name, class_name : `str`
-            As the Butler's instrument record has them.
-        detectors : `~collections.abc.Sequence` [`tuple`]
-            (id, full name, raft, slot, purpose).
-        filters : `~collections.abc.Sequence` [`tuple`]
-            (physical filter, band).
-
-        Raises
-        ------
-        ConfigurationError
-            The repository has a detector or filter of another meaning.
-        """
-        known = name in self.known_instruments()
-        if known:
-            self._require_same(name, "detector", "id", "full_name", {d[0]: d[1] for d in detectors})
-            self._require_same(name, "physical_filter", "name", "band", dict(filters))
-        insert = self._butler.registry.insertDimensionData
-        limits = {"detector_max": max(d[0] for d in detectors) + 1, "visit_max": 2**52, "exposure_max": 2**52}
-        with self._butler.transaction():
-            if not known:
-                insert("instrument", {"name": name, "class_name": class_name, "visit_system": 0, **limits})
-            # A camera without rafts has no raft's name; the Butler takes none, and refuses an empty one.
-            fields = (zip(DETECTOR_FIELDS, d, strict=True) for d in detectors)
-            rows = [{"instrument": name} | {key: v for key, v in some if v != ""} for some in fields]
-            insert("detector", *rows, skip_existing=True)
-            bands = [{"instrument": name, "name": f, "band": band} for f, band in filters]
-            insert("physical_filter", *bands, skip_existing=True)
-        reach("instrument-recorded")
-        self.claim_run(f"{name}/raw/all")
-        self.ensure_chain(f"{name}/calib")
-        self.ensure_chain(f"{name}/defaults", [f"{name}/raw/all", f"{name}/calib"])
-
-    def _require_same(self, instrument: str, element: str, key: str, field: str, wanted: Mapping[Any, str]) -> None:
-        for record in self._records(element, instrument=instrument):
-            name, there = getattr(record, key), getattr(record, field)
-            if wanted.get(name, there) != there:
-                raise ConfigurationError(
-                    f"{element.replace('_', ' ')} {name} of {instrument} has {field.replace('_', ' ')} {there!r} in "
-                    f"the repository and {wanted[name]!r} in the camera",
-                    where=self.root,
-                    do="use the camera that the repository was made with",
-                )
+class Raws(Instruments):
+    """Part of a repository: raw frames and their exposures."""
 
     @writes
     def ingest_raws(self, observations: Sequence[Observation], transfer: str) -> IngestReport:
         """Add exposures and raws to ``<instrument>/raw/all``, all in one transaction.
 
-        The same files again change nothing. A file that does not fit is
-        refused, and the others go in.
+        Files that are there already change nothing. A file that does not fit
+        is refused, and the others are ingested.
 
         Parameters
         ----------
@@ -154,7 +81,7 @@ class Raws(Collections):
         """
         try:
             return self._ingest_raws(observations, transfer)
-        except ConflictingDefinitionError:  # somebody has put some of them in since it was looked
+        except ConflictingDefinitionError:  # another process has ingested some of them since the look
             self._butler.registry.refresh()
             return self._ingest_raws(observations, transfer)
 
@@ -168,7 +95,7 @@ class Raws(Collections):
             try:
                 self._insert(sortings, transfer)
                 break
-            except ConflictingDefinitionError:  # another has ingested some of them meanwhile
+            except ConflictingDefinitionError:  # another process has ingested some of them meanwhile
                 if turn + 1 == TURNS:
                     raise
         new = tuple(observation.path for sorting in sortings.values() for observation in sorting.new.values())
@@ -177,7 +104,7 @@ class Raws(Collections):
         return IngestReport(new, existing, refused)
 
     def _insert(self, sortings: Mapping[str, Sorting], transfer: str) -> None:
-        """Add what is new of each instrument, all of it or nothing."""
+        """Add the new frames of all instruments, or none."""
         files = [file for instrument, sorting in sortings.items() for file in self._files(instrument, sorting)]
         reach("raws-sorted")
         with self._butler.transaction():
@@ -200,13 +127,13 @@ class Raws(Collections):
         return Sorting(observations, detectors, filters, self._exposures(instrument, ids), there, self._limits())
 
     def _exposures(self, instrument: str, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """Read the exposure records that the repository has of some exposures."""
+        """Read the repository's records of some exposures."""
         with self._butler.query() as query:
             some = query.where(query.expression_factory.exposure.in_iterable(ids), instrument=instrument)
             return {record.id: record.toDict() for record in some.dimension_records("exposure")}
 
     def _limits(self) -> dict[str, int]:
-        """Give the longest text that each field of an exposure record holds, in characters."""
+        """Give the most characters that each field of an exposure record holds."""
         fields = self._butler.dimensions["exposure"].schema.all
         return {field.name: field.length for field in fields if field.type == "string"}
 
@@ -223,7 +150,7 @@ class Raws(Collections):
         Parameters
         ----------
         collections : `~collections.abc.Sequence` [`str`]
-            Searched in order; the first that has a raw gives it.
+            Searched in order; a raw comes from the first that has it.
         where : `str`
             The expression; it must name the instrument.
         dataset : `str`
@@ -232,8 +159,8 @@ class Raws(Collections):
         Raises
         ------
         ConfigurationError
-            An unknown collection, an expression that the Butler cannot read
-            or that names what it does not know.
+            A collection is unknown; the expression cannot be read, or names
+            an unknown field.
         """
         self.require_collections(collections)
         if not self._registered(dataset):
@@ -251,7 +178,7 @@ class Raws(Collections):
 
     @answers
     def count_raws(self, collections: Sequence[str], where: str) -> dict[int, int]:
-        """Count the raws that `select` would find, by detector, without looking where they are.
+        """Count the raws that `select` would find, by detector, without their locations.
 
         Raises
         ------
@@ -264,9 +191,9 @@ class Raws(Collections):
 
     @contextmanager
     def _selected(self, collections: Sequence[str], where: str, dataset: str) -> Iterator[Query]:
-        """What an expression finds of a dataset type."""
+        """Query the datasets of a type that an expression finds."""
         try:
             with self._butler.query() as query:
                 yield query.join_dataset_search(dataset, collections).where(where)
-        except (InvalidQueryError, AssertionError) as error:  # its parser asserts that a text alone is a condition
+        except (InvalidQueryError, AssertionError) as error:  # the parser asserts that a lone text is a condition
             raise ConfigurationError(f"the selection cannot be used: {error}", where=where) from error

@@ -14,7 +14,7 @@ FIRST, LAST = "1970-01-01T00:00:00", "2100-01-01T00:00:00"  # what the Butler's 
 
 @dataclass(frozen=True)
 class ExposureRecord:
-    """One exposure as the repository records it; ``begin`` and ``end`` are ISO-8601 TAI, times in second."""
+    """One exposure of a repository; ``begin`` and ``end`` are ISO-8601 TAI, times in second."""
 
     instrument: str
     id: int
@@ -34,7 +34,7 @@ class ExposureRecord:
 
 @dataclass(frozen=True)
 class Raw:
-    """One raw frame: where it is; ``bytes`` is `None` where it cannot be reached."""
+    """One raw frame with its path; ``bytes`` is `None` where the file cannot be reached."""
 
     exposure: int
     detector: int
@@ -45,7 +45,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Selection:
-    """What an expression finds: exposures by id, raws by (exposure, detector)."""
+    """The result of an expression: exposures by id, raws by (exposure, detector)."""
 
     exposures: tuple[ExposureRecord, ...]
     raws: tuple[Raw, ...]
@@ -57,19 +57,19 @@ class Selection:
 
     @cached_property
     def missing(self) -> tuple[tuple[int, int], ...]:
-        """The (exposure, detector) pairs without a raw, of those exposures and detectors that have some."""
+        """The (exposure, detector) pairs without a raw, among exposures and detectors that have some."""
         found = {(raw.exposure, raw.detector) for raw in self.raws}
         return tuple((e.id, d) for e in self.exposures for d in self.detectors if (e.id, d) not in found)
 
     @cached_property
     def unreachable(self) -> tuple[Raw, ...]:
-        """The raws that the repository knows and the file system does not show."""
+        """Raws of the repository whose files cannot be reached."""
         return tuple(raw for raw in self.raws if raw.bytes is None)
 
 
 @dataclass(frozen=True)
 class RefusedFrame:
-    """A file that was not ingested, and why."""
+    """A file that was not ingested, and the reason."""
 
     path: str
     why: str
@@ -77,7 +77,7 @@ class RefusedFrame:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest did: paths now in the repository, paths that were there, and those refused."""
+    """The result of an ingest: new paths, paths that were there already, and refused files."""
 
     new: tuple[str, ...]
     existing: tuple[str, ...]
@@ -133,7 +133,7 @@ def to_nsec(iso: str) -> int:
     Raises
     ------
     ValueError
-        It is not ISO-8601, or carries a time zone, which TAI has not.
+        The text is not ISO-8601, or carries a time zone, which TAI has not.
     """
     head, _, fraction = iso.strip().partition(".")
     when = datetime.fromisoformat(head)

@@ -1,4 +1,4 @@
-"""The Butler repository: what exists, where it is, and what is added to it.
+"""The Butler repository: find, add and remove datasets.
 
 Nothing of the Butler's own types leaves this module except the opaque ``ref``
 of a `Dataset`, and every error is one of `campaign.errors`.
@@ -54,7 +54,7 @@ def open_repository(path: str, writeable: bool = False) -> Repository:
     Raises
     ------
     ConfigurationError
-        There is none, it is corrupt, or it may not be written (naming path and uid).
+        There is no repository, it is corrupt, or it may not be written (names path and uid).
     """
     return Repository(*connect(str(path), writeable))
 
@@ -65,7 +65,7 @@ def create(root: str) -> Repository:
     Raises
     ------
     UsageError
-        There is one already.
+        There is a repository already.
     ConfigurationError
         The place cannot be written.
     """
@@ -74,12 +74,12 @@ def create(root: str) -> Repository:
 
 
 def obtain(root: str) -> Repository:
-    """Open a repository for writing, made where there is none, or where somebody who was killed has left half of one.
+    """Open a repository for writing; make it where there is none, or only a half-made one.
 
     Raises
     ------
     ConfigurationError
-        The place cannot be written; there is one that cannot be opened, and holds something.
+        The place cannot be written, or holds a repository that cannot be opened and is not empty.
     """
     ensure(str(root))
     return open_repository(root, writeable=True)

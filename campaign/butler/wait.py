@@ -90,7 +90,7 @@ def _again(call: Callable[[], T], database: str) -> T:
         except TransientError as error:
             if LOCKED not in error.what or time.monotonic() > until:
                 raise
-            who = ", ".join(holders(database)) or "somebody, perhaps of another machine,"
+            who = ", ".join(holders(database)) or "a process, perhaps on another machine,"
             say(f"the repository's database {database} is locked: {who} holds it open; trying again")
 
 

@@ -19,7 +19,6 @@ All errors of a document are found at once, before anything runs.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -30,28 +29,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from campaign import documents as template_yaml
+from campaign.campaigns.variables import IDENTITY, DocumentErrors, variables
 from campaign.certification.certify import validity_range
 from campaign.certification.command import Certification, begin_of, by_template, request
 from campaign.errors import CampaignError, ConfigurationError
 from campaign.problems import Problem, Problems, suggest
 from campaign.simulation.blocks import Simulation
-from campaign.template import envfile
 from campaign.template.config import StepConfig
 from campaign.template.resolve import resolve
-from campaign.template.selection import check_expression
 from campaign.validation import sentences
 from campaign.wording import listed
 from templates import ROOT
 
 FOLDER = ROOT / "plans"
-#: Variables that name a campaign: another value is another campaign.
-IDENTITY = ("TICKET", "TAG", "RERUN")
-_USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-
-
-class DocumentErrors(Problems):
-    """All errors of a campaign's document."""
 
 
 class _Model(BaseModel):
@@ -325,59 +316,6 @@ def _sorted(file: CampaignFile) -> tuple[str, ...]:
     return tuple(found)
 
 
-def variables(file: CampaignFile, path: Path, env_file: Path | None, shell: Mapping[str, str]) -> dict[str, str]:
-    """Merge the variables of a campaign: the document's, overridden by the shell's, and these by a file's.
-
-    ``$NAME`` in a value of the document takes the final value of NAME.
-
-    Raises
-    ------
-    DocumentErrors, ConfigurationError
-        A value uses itself, or a variable that is not set; the file cannot be read.
-    """
-    over = dict(shell)
-    if env_file is not None:
-        plain = {name: value for name, value in file.variables.items() if "$" not in value}
-        over = envfile.read(env_file, {**plain, **shell})
-    values = {**file.variables, **{k: v for k, v in over.items() if k in file.variables}}
-    raw = {k for k in file.variables if k not in over}
-    found, problems = {**over, **values}, []
-    for name in raw:
-        try:
-            found[name] = _expanded(name, found, raw, ())
-        except _Unset as error:
-            known = [*file.variables, *over]
-            problems.append(Problem(f"variable {name}: {error}", do=suggest(str(error).split()[0].strip("$"), known)))
-    for name, value in found.items():
-        if name.startswith("SELECTION_") and (name in file.variables or env_file is not None):
-            problems += [Problem(f"{name}: {p}") for p in check_expression(value)]
-    problems += [
-        Problem(f"variable {name} is not set", do=f"{name} names the campaign")
-        for name in IDENTITY
-        if not found.get(name)
-    ]
-    if problems:
-        raise DocumentErrors(str(path), problems)
-    return found
-
-
-class _Unset(Exception):
-    """A value uses a variable that is not set."""
-
-
-def _expanded(name: str, values: Mapping[str, str], raw: set[str], inside: tuple[str, ...]) -> str:
-    if name in inside:
-        raise _Unset(f"${name} is used by itself")
-
-    def value(match: re.Match[str]) -> str:
-        other = match[1] or match[2]
-        if other not in values:
-            raise _Unset(f"${other} is not set")
-        return _expanded(other, values, raw, (*inside, name)) if other in raw else values[other]
-
-    return _USE.sub(value, values[name]) if name in raw else values[name]
-
-
 def load(name_or_path: str, env_file: Path | None, shell: Mapping[str, str]) -> Campaign:
     """Read a document with its variables, and check that its steps can be made.
 
@@ -389,7 +327,7 @@ def load(name_or_path: str, env_file: Path | None, shell: Mapping[str, str]) -> 
     """
     path = locate(name_or_path)
     file = read(path)
-    campaign = Campaign(path, file, variables(file, path, env_file, shell), _sorted(file))
+    campaign = Campaign(path, file, variables(file.variables, path, env_file, shell), _sorted(file))
     if problems := list(_clashes(campaign)):
         raise DocumentErrors(str(path), problems)
     return campaign

@@ -48,7 +48,7 @@ def site_run(plan: str) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
-    from campaign.federation import siteplan
+    from campaign.federation import onsite, siteplan
     from campaign.journal.events import Event
     from campaign.release import about
     from campaign.running.placement import backend_of
@@ -59,10 +59,10 @@ def site_run(plan: str) -> None:
         print(json.dumps(about()))
         return
     if plan == "-":
-        share = siteplan.receive(sys.stdin.buffer)
+        share = onsite.receive(sys.stdin.buffer)
     elif plan.endswith(".tar"):
         with open(plan, "rb") as file:
-            share = siteplan.receive(file)
+            share = onsite.receive(file)
     else:
         share = siteplan.parse(Path(plan).read_bytes(), plan)
     lock = threading.Lock()
@@ -80,4 +80,4 @@ def site_run(plan: str) -> None:
     if plan == "-":
         threading.Thread(target=_outlive_nobody, daemon=True).start()
     backend = backend_of(from_plain(share.settings), share.slots)
-    raise SystemExit(0 if siteplan.run(share, backend, tell) else 1)
+    raise SystemExit(0 if onsite.run(share, backend, tell) else 1)

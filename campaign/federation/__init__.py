@@ -1,3 +1,3 @@
 """One plan at several sites: shares by processing fraction, sent, watched, collected."""
 
-__all__ = ["participants", "siteplan"]
+__all__ = ["onsite", "participants", "siteplan"]

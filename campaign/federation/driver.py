@@ -227,7 +227,7 @@ class Federation:
         again = {task for task in ended.tasks if known.causes.get(task) == Cause.INFRASTRUCTURE} - self._moved
         if not again or not self._placement.sites.keys() - {ended.site}:
             return []
-        again = self._with_waiting(again, ended.tasks)
+        again = _with_waiting(self._plan, again, ended.tasks, known.skipped)
         for task in again:
             known.forget(task)
         self._moved |= again
@@ -237,15 +237,6 @@ class Federation:
         self._driver.write(EventName.RETRY, detail, ended.site)
         self._placement.move(again, ended.site)
         return self._share_again(number, names)
-
-    def _with_waiting(self, tasks: Collection[str], share: Sequence[str]) -> set[str]:
-        """Add the tasks of the same share that were skipped for want of these; needs come before their dependents."""
-        found = set(tasks)
-        needs = {task.name: task.needs for task in self._plan.tasks}
-        for task in share:
-            if task in self.outcome.skipped and found & set(needs[task]):
-                found.add(task)
-        return found
 
     def _tidy(self) -> None:
         """Have the living sites remove the files that had travelled to them."""
@@ -260,6 +251,16 @@ class Federation:
 
     def _known(self, task: str) -> bool:
         return task in self.outcome.published or task in self.outcome.failed
+
+
+def _with_waiting(plan: Plan, tasks: Collection[str], share: Sequence[str], skipped: Collection[str]) -> set[str]:
+    """Add the tasks of the same share that were skipped for want of these; needs come before their dependents."""
+    found = set(tasks)
+    needs = {task.name: task.needs for task in plan.tasks}
+    for task in share:
+        if task in skipped and found & set(needs[task]):
+            found.add(task)
+    return found
 
 
 def shares(plan: Plan, fractions: Mapping[str, float], chosen: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A site's share of a plan: the site plan, the files that travel with it, and its run there, without a Butler."""
+"""A site's share of a plan: the site plan, and the files that travel with it."""
 
 from __future__ import annotations
 
@@ -9,35 +9,24 @@ import os
 import re
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from campaign.console import repeating
 from campaign.errors import ConfigurationError, SubmissionRefused, TransientError, naming
 from campaign.federation.partition import part
-from campaign.jobs.file import JobTask, write_text
-from campaign.journal.events import Event
 from campaign.journal.plan import Group, Plan, PlanTask, from_plain
-from campaign.limited import TarMember, from_json
-
-if TYPE_CHECKING:
-    from campaign.schedulers.protocol import Backend
+from campaign.limited import from_json
 
 VERSION = 1
 PLAN = "site-plan.json"
 CHUNK = 1 << 20
-#: Time between two blank lines, by which a site's run shows that it lives, second.
-HEARTBEAT_S = 2.0
 _WORD = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+-]|\.(?!\.))*", re.ASCII)
 #: A task's name after its label.
 _REST = re.compile(r"[A-Za-z0-9_.+,-]*", re.ASCII)
-#: Largest site plan, byte: a whole camera's with a thousand exposures takes some tens of MiB.
-MAX_PLAN = 1 << 29
-_CHECKSUM = re.compile(r"[0-9a-f]{64}")
 #: Roots of inputs: the site's raw root, the bundle, and the products of the same site plan.
 ROOTS = ("raw", "files", "made")
 
@@ -80,7 +69,7 @@ class SitePlan:
             if not _WORD.fullmatch(text):
                 raise ConfigurationError(f"{text!r:.80} cannot be the {what} of a site plan")
         for group in self.plan.groups:
-            _inside(*_texts(group.config), *(output.path for task in group.tasks for output in task.outputs))
+            inside(*_texts(group.config), *(output.path for task in group.tasks for output in task.outputs))
             for task in group.tasks:
                 label, _, rest = task.name.partition(":")
                 if label != group.label or not _REST.fullmatch(rest):
@@ -90,10 +79,10 @@ class SitePlan:
         for key, file in self.plan.files.items():
             if file.get("root") not in ROOTS:
                 raise ConfigurationError(f"input {key} is of {file.get('root')!r}, not of {', '.join(ROOTS)}")
-            _inside(file["path"])
+            inside(file["path"])
         for task in self.plan.tasks:
             for path in task.job.outputs.values():
-                _inside(path)
+                inside(path)
 
     @property
     def run_folder(self) -> Path:
@@ -110,7 +99,7 @@ class SitePlan:
         return json.dumps({**vars(self), "plan": self.plan.plain()}, indent=1)
 
 
-def _inside(*paths: str) -> None:
+def inside(*paths: str) -> None:
     """Refuse a path that leads out of its folder."""
     for path in paths:
         parts = PurePosixPath(path).parts
@@ -152,9 +141,6 @@ def parse(text: str | bytes, where: str) -> SitePlan:
 
 def _taken_apart(task: PlanTask) -> dict[str, Any]:
     return {"job": vars(task.job), "outputs": [vars(output) for output in task.outputs], "needs": task.needs}
-
-
-# The archive's side
 
 
 @dataclass(frozen=True)
@@ -284,45 +270,6 @@ def send(site_plan: SitePlan, travelling: Mapping[str, str], to: IO[bytes]) -> N
                 tar.addfile(member, file)
 
 
-# The site's side
-
-
-def receive(source: IO[bytes]) -> SitePlan:
-    """Unpack a bundle below the scratch folder that its site plan names.
-
-    Raises
-    ------
-    ConfigurationError
-        The stream is no bundle.
-    TransientError
-        The bundle was cut short, or damaged on its way.
-    """
-    try:
-        with tarfile.open(fileobj=source, mode="r|", tarinfo=TarMember) as tar:
-            members = iter(tar)
-            first = next(members, None)
-            content = tar.extractfile(first) if first is not None and first.name == PLAN else None
-            if content is None:
-                raise ConfigurationError(f"a bundle begins with {PLAN}, this one does not")
-            if first is None or first.size > MAX_PLAN:
-                raise ConfigurationError(f"a site plan of more than {MAX_PLAN >> 20} MiB")
-            site_plan = parse(content.read(), PLAN)
-            for member in members:
-                _unpack(tar, member, site_plan.run_folder)
-    except tarfile.TarError as error:
-        raise TransientError(f"the bundle is cut short or damaged: {error}") from error
-    return site_plan
-
-
-def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    parts = member.name.split("/")
-    content = tar.extractfile(member) if member.isreg() else None
-    if content is None or len(parts) != 3 or parts[0] != "files" or not _CHECKSUM.fullmatch(parts[1]):
-        raise ConfigurationError(f"a bundle has no place for {member.name!r}")
-    _inside(member.name)
-    store(content, folder / member.name, parts[1])
-
-
 def copy(source: IO[bytes], to: IO[bytes], most: int | None, where: str) -> tuple[int, str]:
     """Copy a stream; give its size in bytes, and its SHA-256.
 
@@ -362,88 +309,3 @@ def store(source: IO[bytes], path: Path, wanted: str, most: int | None = None) -
     finally:
         temporary.unlink(missing_ok=True)
     return size
-
-
-def placed(site_plan: SitePlan) -> Plan:
-    """Give the plan the paths of this site, as a runner takes it."""
-    folder = site_plan.folder
-    roots = {"raw": Path(site_plan.raw_root), "files": site_plan.run_folder / "files", "made": folder}
-    files = {
-        key: {"path": str(roots[f["root"]] / f["path"])} | ({"bytes": f["bytes"]} if f.get("bytes") else {})
-        for key, f in site_plan.plan.files.items()
-    }
-    groups = [_placed(group, folder) for group in site_plan.plan.groups]
-    return replace(site_plan.plan, submit_path=str(folder), files=files, groups=groups)
-
-
-def _placed(group: Group, folder: Path) -> Group:
-    def job(job: JobTask) -> JobTask:
-        return replace(job, outputs={name: str(folder / path) for name, path in job.outputs.items()})
-
-    tasks = [
-        PlanTask(job(t.job), [replace(o, path=str(folder / o.path)) for o in t.outputs], t.needs) for t in group.tasks
-    ]
-    config = {k: str(folder / v) if k == "inputs_table" else v for k, v in group.config.items()}
-    return replace(group, tasks=tasks, config=config)
-
-
-def require_inputs(site_plan: SitePlan, plan: Plan) -> None:
-    """Check that every input that is not made here is here, and whole.
-
-    Raises
-    ------
-    SubmissionRefused
-        Some inputs are not; the first is named.
-    """
-    lacking = []
-    for key, file in site_plan.plan.files.items():
-        path, size = Path(plan.files[key]["path"]), file.get("bytes")
-        if file["root"] == "made":
-            continue
-        if not path.is_file():
-            lacking.append(f"{path} is not there")
-        elif size is not None and path.stat().st_size != size:
-            lacking.append(f"{path} has {path.stat().st_size} bytes, not {size}")
-        elif file["root"] == "raw" and "sha256" in file and checksum(str(path)) != file["sha256"]:
-            lacking.append(f"{path} has another SHA-256 than in the archive")
-    if lacking:
-        raise SubmissionRefused(
-            f"{len(lacking)} of {len(plan.files)} inputs are not as the archive has them; the first: {lacking[0]}",
-            where=site_plan.site,
-            do=f"look at raw_root ({site_plan.raw_root}) of the site",
-        )
-
-
-def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], None]) -> bool:
-    """Run a site's share.
-
-    Parameters
-    ----------
-    tell : callable
-        Told every event of the journal, and `None` now and then.
-
-    Returns
-    -------
-    done : `bool`
-        Whether every task was done.
-
-    Raises
-    ------
-    SubmissionRefused
-        The inputs are not here, or the share was begun before.
-    """
-    from campaign.running.runner import Runner
-
-    plan = placed(site_plan)
-    require_inputs(site_plan, plan)
-    plan.folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        plan.folder.mkdir()
-    except FileExistsError as error:
-        raise SubmissionRefused("this share was begun before", where=str(plan.folder)) from error
-    write_text(plan.folder / PLAN, site_plan.text())
-    plan.write()
-
-    with repeating(lambda: tell(None), HEARTBEAT_S):
-        share = f"{site_plan.site}.{site_plan.name}"
-        return Runner(plan, tell, backend, site_plan.token, share).run().done

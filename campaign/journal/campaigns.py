@@ -13,6 +13,7 @@ from campaign import lines
 from campaign.console import say
 from campaign.documents import load_plain
 from campaign.home import SPOKEN, Home
+from campaign.journal.books import DOCUMENT
 from campaign.journal.events import Decision
 from campaign.journal.tables import CAMPAIGNS, STEPS, replace_rows
 
@@ -99,7 +100,7 @@ def _row(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _steps(folder: Path) -> int:
     try:
-        return len(load_plain(folder / "plan.yaml")["steps"])
+        return len(load_plain(folder / DOCUMENT)["steps"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 

@@ -83,7 +83,7 @@ def of(pid: int) -> Claim:
 
 
 #: Stands for a claim that cannot be read: whether its owner lives is not known.
-UNKNOWN = Claim("somebody whom a damaged claim does not name", "", 0, "", "", "")
+UNKNOWN = Claim("an owner whom its damaged file does not name", "", 0, "", "", "")
 
 
 def parse(path: Path) -> Claim | None:

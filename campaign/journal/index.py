@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -200,19 +200,16 @@ class Index:
         run = entry["run"]
         replace_rows(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
         groups = {row["label"]: row for row in _rows(connection, GROUPS, run)} or dict(_planned(run, folder))
-        tasks = {event.task: TaskRecord() for event in events if event.of_task}
-        tasks |= {
-            row["task"]: TaskRecord(**{name: row[name] for name in RECORD})
-            for row in _rows(connection, TASKS, run, tasks)
-        }
+        tasks = {task: TaskRecord() for task in dict.fromkeys(event.task for event in events if event.of_task)}
+        for row in _rows(connection, TASKS, run, tasks):
+            tasks[row["task"]] = TaskRecord(**{name: row[name] for name in RECORD})
         for event in events:
-            if event.of_task:
-                tasks[event.task].fold(event)
+            if (record := tasks.get(event.task)) is not None:
+                record.fold(event)
             elif event.event == EventName.SUBMITTED and event.task in groups:
                 groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
         replace_rows(connection, GROUPS, list(groups.values()))
-        rows = [{"run": run, "task": task, "label": task.partition(":")[0], **asdict(tasks[task])} for task in tasks]
-        replace_rows(connection, TASKS, rows)
+        replace_rows(connection, TASKS, [_row(run, task, record) for task, record in tasks.items()])
 
     # Queries
     def groups(self, run: str) -> list[dict[str, Any]]:
@@ -284,6 +281,11 @@ def _rows(
     for row in connection.execute(wanted).mappings():
         if known is None or row["task"] in known:
             yield dict(row)
+
+
+def _row(run: str, task: str, record: TaskRecord) -> dict[str, Any]:
+    known = {name: getattr(record, name) for name in RECORD}  # asdict would copy every value, and take much longer
+    return {"run": run, "task": task, "label": task.partition(":")[0], **known}
 
 
 def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

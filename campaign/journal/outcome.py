@@ -58,25 +58,25 @@ class TaskRecord:
 
     def fold(self, event: Event) -> None:
         """Take an event of the task in."""
-        when, detail = order(event), event.detail
-        match event.event:
-            case EventName.STARTED:
-                self.started, self.tries = max(self.started, when), self.tries + 1
-                self.began = min(self.began or event.t, event.t)
-            case EventName.WITHDRAWN:
-                self.withdrawn = max(self.withdrawn, when)
-            case EventName.PUBLISHED:
-                self.ended = max(self.ended, event.t)
-                if when > self.published:
-                    self.published, self.site = when, event.site
-                    for name in ("cpu_s", "wall_s", "rss_mib"):
-                        setattr(self, name, _number(detail.get(name), getattr(self, name)))
-            case EventName.FAILED | EventName.LOST:
-                cause = _text(detail.get("cause", "")) if event.event == EventName.FAILED else str(EventName.LOST)
-                error = _text(detail.get("error", ""))
-                self.ended = max(self.ended, event.t)
-                if (when, cause, error) > (self.failed, self.cause, self.error):
-                    self.failed, self.site, self.cause, self.error = when, event.site, cause, error
+        name, detail, when = event.event, event.detail, event.token * MOST + event.attempt
+        if name == EventName.STARTED:
+            self.started, self.tries = max(self.started, when), self.tries + 1
+            self.began = min(self.began or event.t, event.t)
+        elif name == EventName.PUBLISHED:
+            self.ended = max(self.ended, event.t)
+            if when > self.published:
+                self.published, self.site = when, event.site
+                self.cpu_s = _number(detail.get("cpu_s"), self.cpu_s)
+                self.wall_s = _number(detail.get("wall_s"), self.wall_s)
+                self.rss_mib = _number(detail.get("rss_mib"), self.rss_mib)
+        elif name == EventName.WITHDRAWN:
+            self.withdrawn = max(self.withdrawn, when)
+        elif name in (EventName.FAILED, EventName.LOST):
+            cause = _text(detail.get("cause", "")) if name == EventName.FAILED else EventName.LOST.value
+            error = _text(detail.get("error", ""))
+            self.ended = max(self.ended, event.t)
+            if (when, cause, error) > (self.failed, self.cause, self.error):
+                self.failed, self.site, self.cause, self.error = when, event.site, cause, error
 
 
 def _number(value: Any, instead: float) -> float:
@@ -133,10 +133,10 @@ class Outcome:
 
         The journals' files may come in any order: `order` says which event of a task is the latest.
         """
-        group = event.task.partition(":")[0]
+        group, colon, _ = event.task.partition(":")
         self.attempts[group] = max(self.attempts.get(group, 0), event.attempt if event.task else 0)
         self.token = max(self.token, event.token)
-        if event.of_task:
+        if colon:
             self._fold_task(event)
         elif event.event == EventName.SUBMITTED:
             self.jobs[event.task] = dict(event.detail)
@@ -145,7 +145,9 @@ class Outcome:
 
     def _fold_task(self, event: Event) -> None:
         task, name = event.task, event.event
-        record = self._records.setdefault(task, TaskRecord())
+        record = self._records.get(task)
+        if record is None:
+            record = self._records[task] = TaskRecord()
         before = record.published
         record.fold(event)
         if not record.stands:
@@ -157,7 +159,7 @@ class Outcome:
         if task in self.published:
             return
         if name == EventName.FAILED:
-            self.failed[task] = record.error or "no word of why"
+            self.failed[task] = record.error or "no reason is known"
             self.causes[task] = record.cause
         elif name == EventName.LOST:
             self.skipped.setdefault(task, record.error)

@@ -203,7 +203,7 @@ def _used(one: Remains, uses: Uses) -> str:
     if use is not None and (use.firm or not one.forced):
         return use.text
     if _journal(folder) != one.journal:
-        return "somebody has gone on with it since it was listed"
+        return "it was resumed since it was listed"
     return ""
 
 

@@ -13,9 +13,9 @@ from campaign.campaigns.document import load as load_campaign
 from campaign.campaigns.state import WORDS, Books, folder_of, look
 from campaign.errors import CampaignError
 from campaign.journal import claim
+from campaign.journal.books import DOCUMENT
 from campaign.journal.events import Journals
 from campaign.journal.plan import load as load_plan
-from campaign.limited import from_json
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -132,18 +132,13 @@ class Uses:
     def _campaign(self, name: str, books: Books) -> Campaign | None:
         """Read a campaign as it was run last; `None` where its books cannot be read."""
         if name not in self._campaigns:
+            kept = {str(key): str(value) for key, value in books.variables().items()}
+            known = dict(zip(IDENTITY, name.rsplit(".", len(IDENTITY))[1:], strict=False))
+            # Scratch space is in no collection's name, and may not exist here.
+            shell = {"SCRATCH": str(books.folder), **os.environ, **known, **kept}
             try:
-                kept = from_json((books.folder / "variables.json").read_bytes())
-                known = dict(zip(IDENTITY, name.rsplit(".", len(IDENTITY))[1:], strict=False))
-                # Scratch space is in no collection's name, and may not exist here.
-                shell = {
-                    "SCRATCH": str(books.folder),
-                    **os.environ,
-                    **known,
-                    **{str(key): str(value) for key, value in kept.items()},
-                }
-                self._campaigns[name] = load_campaign(str(books.folder / "plan.yaml"), None, shell)
-            except (OSError, ValueError, AttributeError, CampaignError):
+                self._campaigns[name] = load_campaign(str(books.folder / DOCUMENT), None, shell) if kept else None
+            except (OSError, ValueError, CampaignError):
                 self._campaigns[name] = None
         return self._campaigns[name]
 

@@ -867,3 +867,13 @@ def test_frames_that_are_not_what_they_are_called(site: Site, tmp_path: Path, mo
 
 def test_frames_that_are_what_they_are_called(site: Site) -> None:
     assert "levels      no exposure stands out" in site.run("check", "bps_bias", "--levels", "--ranks", "1").out
+
+
+def test_the_first_sign_of_life_comes_sooner_where_it_is_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    said = iter(["", "somebody holds it", *[""] * 1000])
+    with console.patience(lambda: next(said), first=0.01, again=30.0):
+        time.sleep(0.5)
+    assert next(said) == "" and capfd.readouterr().err == "somebody holds it (0 s)\n"
+    with console.patience(lambda: "never", first=30.0):
+        pass
+    assert capfd.readouterr().err == ""

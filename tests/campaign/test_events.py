@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from campaign.journal.books import Books
 from campaign.journal.events import VERSION, DriverJournal, EventName
 from campaign.journal.outcome import Outcome, TaskRecord
 from kernels.jobs import journal as kernel
@@ -46,3 +47,20 @@ def test_a_task_that_a_failed_one_has_cost_is_skipped() -> None:
         outcome.fold(event("bias:1", name, 1))
     outcome.fold(event("usdf", "lost", 1))  # a site
     assert (outcome.skipped, outcome.failed) == ({"bias:1": "needs isr:0,0, which failed"}, {})
+
+
+def test_a_campaigns_decisions_are_folded(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    books.write("begun", "bias", rerun="20250207a", log="1.log", nonce="n")
+    books.write("made", "bias", run="r1")
+    books.write("rejected", "bias", run="r1", rerun="20250207b", reason="noise")
+    books.write("begun", "bias", rerun="20250207b", log="2.log", command="submit")
+    books.write("gate", "bias", run="r2")
+    found = books.decisions
+    assert (found.rerun, found.raised) == ("20250207a", [("bias", "20250207b")])
+    assert (found.made, found.shown, found.named) == ({"r1"}, {"r2"}, {"bias": ["r1", "r1", "r2"]})
+    assert found.origins == {"r1": ("bias", "20250207a"), "r2": ("bias", "20250207b")}
+    assert found.nonces == {("bias", "20250207a"): {"n"}} and found.begun.keys() == {("bias", "20250207b")}
+    assert found.logs == {"bias": "2.log"} and found.rejected["r1"].endswith(": noise")
+    with pytest.raises(ValueError, match="regretted"):
+        books.write("regretted", "bias")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, TransientError
-from campaign.federation import products, siteplan
+from campaign.federation import onsite, products, siteplan
 from campaign.federation.siteplan import Place, SitePlan, Writer
 from campaign.journal.events import Event
 from campaign.journal.plan import Plan
@@ -104,8 +104,8 @@ def test_calibrations_travel_once_by_checksum(plan: Plan, tmp_path: Path) -> Non
     share = writer.make(["combine:0", "combine:1"], place(tmp_path), "0.1", 1)
     sha256 = siteplan.checksum(str(bias))
     assert writer.travelling(share) == {f"{sha256}/a bias.fits": str(bias)}
-    got = siteplan.receive(bundled(share, writer.travelling(share)))
-    path = Path(siteplan.placed(got).files["b-uuid"]["path"])
+    got = onsite.receive(bundled(share, writer.travelling(share)))
+    path = Path(onsite.placed(got).files["b-uuid"]["path"])
     assert path == tmp_path / "a site" / "r-1" / "files" / sha256 / "a bias.fits"
     assert path.read_bytes() == b"SIMPLE"
 
@@ -114,11 +114,11 @@ def test_what_was_damaged_on_its_way_is_refused(share: SitePlan, tmp_path: Path)
     file = tmp_path / "x"
     file.write_bytes(b"x")
     with pytest.raises(TransientError, match="damaged on its way"):
-        siteplan.receive(bundled(share, {f"{'0' * 64}/x": str(file)}))
+        onsite.receive(bundled(share, {f"{'0' * 64}/x": str(file)}))
     assert not [p for p in (tmp_path / "a site").rglob("*") if p.is_file()]
     whole = bundled(share, {f"{siteplan.checksum(str(file))}/x": str(file)}).getvalue()
     with pytest.raises(CampaignError, match="cut short|begins with"):
-        siteplan.receive(io.BytesIO(whole[:700]))
+        onsite.receive(io.BytesIO(whole[:700]))
 
 
 @pytest.mark.parametrize("name", ["../x", "files/../x", f"files/{'0' * 64}/../../x", "/etc/x", f"files/{'0' * 64}/.."])
@@ -128,7 +128,7 @@ def test_a_bundle_does_not_write_elsewhere(share: SitePlan, name: str) -> None:
         tar.addfile(tarfile.TarInfo(name))
     stream.seek(0)
     with pytest.raises(ConfigurationError, match="no place for|leads out"):
-        siteplan.receive(stream)
+        onsite.receive(stream)
 
 
 def _spoil_path(text: str) -> str:
@@ -214,7 +214,7 @@ def test_what_stands_before_a_file_in_a_tar_is_limited() -> None:
     about = tarfile.TarInfo("x")
     about.type, about.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
     with pytest.raises(CampaignError, match="cut short or damaged"):
-        siteplan.receive(io.BytesIO(about.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)))
+        onsite.receive(io.BytesIO(about.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)))
 
 
 def test_a_product_gets_its_name_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,4 +240,4 @@ def test_a_site_says_which_input_it_lacks(share: SitePlan, tmp_path: Path) -> No
     (tmp_path / "the archive" / "raw" / "raw 1 2.fits").write_bytes(b"short")
     (tmp_path / "the archive" / "raw" / "raw 0 2.fits").unlink()
     with pytest.raises(SubmissionRefused, match="frdf: 2 of 8 inputs .* the first: .*raw 0 2.fits is not there"):
-        siteplan.require_inputs(share, siteplan.placed(share))
+        onsite.require_inputs(share, onsite.placed(share))

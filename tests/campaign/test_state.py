@@ -361,7 +361,7 @@ def test_a_damaged_claim_is_somebodys(tmp_path: Path) -> None:
         (tmp_path / claim.NAME).write_text(text)
         assert claim.read(tmp_path) == claim.UNKNOWN
         with pytest.raises(
-            SubmissionRefused, match=r"claimed by somebody whom a damaged claim does not name"
+            SubmissionRefused, match=r"claimed by an owner whom its damaged file does not name"
         ) as caught:
             claim.take(tmp_path)
         assert f"remove {claim.NAME}" in caught.value.do

@@ -292,12 +292,12 @@ class TestControl:
     ],
     ids=["database", "disk"],
 )
-def test_what_fails_once_a_run_is_claimed_is_gone_on_with(killed: Killed, error: Exception, do: str) -> None:
+def test_what_fails_once_a_run_is_claimed_is_resumed(killed: Killed, error: Exception, do: str) -> None:
     """The same command again would make another run."""
     with patch("campaign.butler.repository.Repository.ingest_products", side_effect=error):
         assert killed.submit() == 75, killed.err
     run = json.loads((killed.folder / "plan.json").read_text())["run"]
-    assert f"-> {do}campaign restart {run} goes on with it, what is made stays" in killed.err
+    assert f"-> {do}campaign restart {run} resumes it, and keeps what is made" in killed.err
     assert killed.restart() == 0, killed.err
     killed.require_whole(TASKS)
 
