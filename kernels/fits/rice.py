@@ -9,9 +9,9 @@ mapped to unsigned numbers: 0, -1, 1, -2, ...
 
 Where a code stands depends on the one before it, so that one tile cannot be
 decoded in parallel: sixteen are, in the lanes of the processor's vectors, four
-codes from each eight bytes read.  There are three ways down.  Where the four
+codes from each eight bytes read.  There are three fallbacks.  Where the four
 codes of a lane are longer than the `WIDEST` bits that eight bytes are sure to
-hold, all lanes go on code by code.  Where a single code is longer, where a
+hold, all lanes continue code by code.  Where a single code is longer, where a
 lane's differences stand as they are, or where a lane leaves its tile, that lane
 decodes the stretch again with every bit checked.  The tile's end is looked at
 after every `STRETCH` pixels, which is why the buffer must have `SPARE` bytes
@@ -51,7 +51,7 @@ LINE: Final = 64
 #: Bits of ``fs + 1``, and its largest value, by bytes a pixel.
 FS_BITS: Final = {1: 3, 2: 4, 4: 5}
 FS_MAX: Final = {1: 6, 2: 14, 4: 25}
-#: What brings a sum back into the encoder's type, ``((sum + b) & m) - b``: m and b, by bytes a pixel.
+#: Constants that bring a sum back into the encoder's type, ``((sum + b) & m) - b``: m and b, by bytes a pixel.
 RANGE: Final = {1: (0xFF, 0), 2: (0xFFFF, 0x8000), 4: (-1, 0)}
 
 

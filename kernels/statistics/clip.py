@@ -44,7 +44,7 @@ _BASE, _LOW, _HIGH, _MEAN, _VARIANCE, _NUMBER, _GOOD, _FACTOR = (row * LANES for
 
 @dataclass(frozen=True)
 class Rule:
-    """How inputs become one value.
+    """Statistic that makes one value of many inputs.
 
     Parameters
     ----------
@@ -66,10 +66,7 @@ class Rule:
 
 @inlined
 def _all(flat, at, stride, base, first, last):  # type: ignore[no-untyped-def]
-    """Sum, sum of squares (both in float64) and number of the ``d = flat[at + k stride] - base`` of rows ``k``.
-
-    ``first`` and ``last`` are multiples of `_CHUNK`.
-    """
+    """Sum, sum of squares (both float64) and number of ``d = flat[at + k stride] - base``; rows in fours."""
     zero = singles(0)
     total, squares, number = double(zero), double(zero), zero
     for row in range(first, last, _CHUNK):
@@ -83,7 +80,7 @@ def _all(flat, at, stride, base, first, last):  # type: ignore[no-untyped-def]
 
 @inlined
 def _within(flat, at, stride, base, first, last, low, high):  # type: ignore[no-untyped-def]
-    """The same of those with ``low <= d <= high``; the same bits as `_all` where all are."""
+    """Sum only ``low <= d <= high``; the same bits as `_all` where that is all."""
     zero, one = singles(0), singles(1)
     total, squares, number = double(zero), double(zero), zero
     for row in range(first, last, _CHUNK):
@@ -105,13 +102,11 @@ def _every(mask):  # type: ignore[no-untyped-def]
 
 @inlined
 def _clip_vector(flat, at, stride, rows, factor, passes, state):  # type: ignore[no-untyped-def]
-    """Clip from the bounds in ``state`` on, each pass about mean and deviation of the one before.
+    """Clip from the bounds in ``state`` on, each pass about the mean and deviation of the one before.
 
-    ``rows``: where the sorted column's middle part begins and ends, and its
-    end.  The middle, which hardly ever clips, is summed once; where one of
-    its values is outside of the bounds after all, it is summed like the
-    rest.  A lane without any survivor keeps what it had: no spread was left,
-    and the centre an ulp beside the value that it stands for.
+    ``rows``: begin and end of the sorted column's middle part, and the column's end.  The middle hardly ever clips: it
+    is summed once, and again only where one of its values is out of bounds.  A lane without survivors (no spread was
+    left, and the centre is an ulp beside the value that it stands for) keeps its former result.
     """
     start, stop, end = rows
     zero, one = singles(0), singles(1)
@@ -157,9 +152,9 @@ def _finish(state, at, image, variance, count):  # type: ignore[no-untyped-def]
 
 @njit
 def _quartiles(n, stride):  # type: ignore[no-untyped-def]
-    """Where base, and the lower and upper neighbours of median and quartiles of ``n`` sorted values lie.
+    """Places of the base, and of the lower and upper neighbours of median and quartiles, of ``n`` sorted values.
 
-    Offsets of them, and the parts of the way between two neighbours.
+    Returned are their offsets, and for each quantile its part of the way between its neighbours.
     """
     half, quarter, rest = 0.5 * (n - 1), 0.25 * (n - 1), 0.75 * (n - 1)
     h, q, r = int(half), int(quarter), int(rest)
@@ -199,7 +194,7 @@ def _begin(flat, at, quartiles, scale, n, state):  # type: ignore[no-untyped-def
 
 @njit
 def _lane(flat, stride, n, at, f, base):  # type: ignore[no-untyped-def]
-    """The same of a single lane."""
+    """One lane's quantile ``f`` above the base."""
     place = f * (n - 1)
     k = int(place)
     low, high = flat[at + k * stride] - base, flat[at + min(k + 1, n - 1) * stride] - base
@@ -346,7 +341,7 @@ def plain_factors(rule: Rule, n: int) -> F32:
 
 
 def _require(width: int, *planes: tuple[NDArray[Any], Any]) -> None:
-    """Vector code writes without looking: what it is given must be what it is written for."""
+    """Require the planes that vector code writes to without checking."""
     for plane, kind in planes:
         if plane is not NO_FIRST and (plane.shape != (width,) or plane.dtype != kind or not plane.flags.c_contiguous):
             raise ValueError(f"what a cube {width} pixels wide is reduced to must be as wide, of {kind.__name__}")

@@ -64,7 +64,7 @@ def workspace(n: int, pixels: int) -> F32:
     -------
     cube : `numpy.ndarray` [rows_of(n), width], float32
         ``width`` is a multiple of `TILE`, at least ``pixels``; filled with
-        +infinity, which is what stays in the rows and columns that are padding.
+        +infinity, which stays in the rows and columns of the padding.
     """
     width = -(-pixels // TILE) * TILE
     if width * 4 % _PAGE == 0:

@@ -1,8 +1,8 @@
 """Sixteen pixels, or sixteen streams of bits, side by side in vector registers, for numba: types with operators.
 
-numba leaves it to LLVM to find vectors in loops; what it does not find costs a factor of four to forty.  Functions that
-numba compiles use these types like numbers instead.  LLVM splits what is wider than the processor's registers, so that
-the same code runs everywhere.  Comparisons with NaN are false.  No address is checked: that is up to the caller.
+numba leaves it to LLVM to find vectors in loops, and a missed one costs a factor of four to forty.  Compiled functions
+use these types like numbers instead.  LLVM splits vectors that are wider than the processor's registers, so that the
+same code runs everywhere.  Comparisons with NaN are false.  No address is checked: that is up to the caller.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Model(models.PrimitiveModel):
 
 _WORDS, _MASK = _Vector("Words", _I64), _Vector("Mask", _I1)
 _SINGLES, _DOUBLES = _Vector("Singles", ir.FloatType()), _Vector("Doubles", ir.DoubleType())
-#: By the element of an array.
+#: Vector type by the element type of an array.
 _VECTORS: Final = {types.int64: _WORDS, types.float32: _SINGLES, types.float64: _DOUBLES}
 
 
@@ -197,9 +197,9 @@ def store_at(builder: Any, array: Any, at: Any, vector: Any) -> None:
     builder.store(vector, place, align={_I16: 2, ir.FloatType(): 4}.get(element, 8))
 
 
-#: Elements of an array from ``at`` on.
+#: Load the elements of an array from ``at`` on.
 load = written(lambda array, at: _VECTORS[array.dtype], at=types.int64)(load_at)
-#: Elements to an array from ``at`` on; whole numbers where it is of int16.
+#: Store elements into an array from ``at`` on; as whole numbers into int16.
 store = written(types.void, at=types.int64)(store_at)
 
 
