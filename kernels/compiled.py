@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import time
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -68,7 +69,8 @@ def remove_old() -> None:
     """Remove the machine code of other sources that was not warmed for `OLD` days, beside all that is in use here."""
     before = time.time() - OLD * 86400
     for used in _folders:
-        os.utime(used)
-        for folder in used.parent.glob(f"{_PREFIX}*"):
-            if folder not in _folders and folder.stat().st_mtime < before:
-                shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # a place of numba's that cannot be written to; or another process removes the same
+            os.utime(used)
+            for folder in used.parent.glob(f"{_PREFIX}*"):
+                if folder not in _folders and folder.stat().st_mtime < before:
+                    shutil.rmtree(folder, ignore_errors=True)

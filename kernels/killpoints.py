@@ -1,6 +1,6 @@
-"""Places where ``CAMPAIGN_KILL_AT=<point>[:n]`` kills this process, the n-th time it passes: for tests of recovery.
+"""Points where ``CAMPAIGN_KILL_AT=<point>[:n]`` kills this process when it passes for the n-th time: tests recovery.
 
-A job's first attempt is killed alone: what is tried again comes through.
+Only a job's first attempt is killed; later attempts pass.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import signal
 from collections import Counter
 
-#: Of the commit protocol, in its order.
+#: Points of the commit protocol, in order.
 POINTS = {
     "product-written": "the product is whole under its temporary name",
     "product-synced": "it is on disk, with its checksum taken",
@@ -23,12 +23,12 @@ _disarmed: list[bool] = []
 
 
 def disarm() -> None:
-    """Let this process pass everywhere."""
+    """Let this process pass every point."""
     _disarmed.append(True)
 
 
 def reach(point: str) -> None:
-    """Die here by SIGKILL, where the environment says so."""
+    """Die here by SIGKILL if the environment says so."""
     wanted, _, times = os.environ.get(VARIABLE, "").partition(":")
     if wanted == point and not _disarmed:
         _passed[point] += 1

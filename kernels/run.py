@@ -1,9 +1,9 @@
-"""Runs a job: ``mpiexec -n 4 python -P -m mpi4py -m kernels.run job.json``.
+"""Run a job: ``mpiexec -n 4 python -P -m mpi4py -m kernels.run job.json``.
 
 ``python -P -m kernels.run job.json`` runs it serially.  An exception on one rank
 ends the whole job with that rank's error.  Exit codes: 0 done, 1 tasks failed
 (the journal says why), else `kernels.errors.EXIT_CODES`: 3 the job was refused,
-65 its data cannot be used, 70 a defect, 74 what happens cannot be recorded.
+65 its data cannot be used, 70 a defect, 74 its events cannot be recorded.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _kernel(name: str) -> Callable[[Job, Any], int]:
 
 
 def _start_numba() -> None:
-    """Have numba load what it loads at its first call, less scipy's BLAS, which no kernel uses: 0.1 s and 20 MiB."""
+    """Load what numba loads at its first call, without scipy's BLAS, which no kernel uses: spares 0.1 s and 20 MiB."""
     from numba.core.registry import cpu_target
 
     if BLAS in sys.modules:
@@ -78,7 +78,7 @@ def started_by_mpi() -> bool:
 
 
 def _read(path: str, comm: Any) -> Job:
-    """Rank 0 reads; all know the answer, or the error."""
+    """Read the job on rank 0; every rank gets it, or its error."""
     answer: Job | JobError
     if comm is None:
         return load(path)
@@ -95,7 +95,7 @@ def _read(path: str, comm: Any) -> Job:
 
 
 def _check_world(job: Job, size: int) -> None:
-    """A launcher that starts singletons would have every one of them do everything."""
+    """Refuse a launcher that starts singletons, each of which would run the whole job."""
     if job.ranks != size:
         raise JobError(f"{job.ranks} ranks were asked for, the MPI world has {size}: launcher and MPI library differ")
 
@@ -118,7 +118,7 @@ def run(path: str, ranks: int | None = None) -> int:
     Raises
     ------
     JobError
-        The job, or the world that it was started in, is not what it should be.
+        The job cannot be read, or the MPI world is of another size.
     """
     comm = _world() if started_by_mpi() else None
     if comm:
@@ -139,7 +139,7 @@ def execute(path: str) -> int:
     Raises
     ------
     JobError
-        The job is not what it should be.
+        The job cannot be read, or asks for more than one rank.
     """
     job = load(path)
     if job.attempt > 1:
@@ -156,13 +156,13 @@ def _warm() -> None:
 
 
 def _say(text: str) -> None:
-    """Say why a job ends; where the disk of its log is full too, its exit code must do."""
+    """Print why a job ends; where the disk of its log is full, the exit code alone must tell."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def _end(code: int) -> int:
-    """End the whole job, not this rank alone."""
+    """End the whole job, not only this rank."""
     if started_by_mpi():
         time.sleep(HEARD_S)  # the launcher forwards what was said, and Abort would be quicker
         _world().Abort(code)
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return FAILED_TASKS if run(options.job, options.ranks) else 0
     except KernelError as error:
-        if started_by_mpi() and _world().rank:  # what all ranks found, rank 0 says, and ends the job
+        if started_by_mpi() and _world().rank:  # rank 0 reports an error of all ranks, and ends the job
             time.sleep(GRACE_S)
         _say(f"error: {error}")
         return _end(EXIT_CODES[error.cause])

@@ -30,7 +30,7 @@ def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Produc
 
 @dataclass(frozen=True)
 class Calibrations:
-    """What corrects a detector's frames; `None` where the job does not ask for it.
+    """Calibrations of a detector's frames; `None` where the job does not ask for one.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Calibrations:
 
     @property
     def flags(self) -> bool:
-        """Whether any of them can flag a pixel BAD."""
+        """Whether any calibration can flag a pixel BAD."""
         return any((self.bias, self.dark, self.defects))
 
     def flagged(self, box: Box) -> NDArray[np.bool_]:

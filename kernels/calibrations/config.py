@@ -1,4 +1,4 @@
-"""What the fused instrument signature removal does, as plain data."""
+"""Settings of the fused instrument signature removal, as plain data."""
 
 from __future__ import annotations
 

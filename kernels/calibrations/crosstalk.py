@@ -1,4 +1,4 @@
-"""Crosstalk: what the other amplifiers of a detector leave in one, read at the same time.
+"""Crosstalk: signal that the other amplifiers of a detector leave in one, read at the same time.
 
 Product: OBSTYPE ``crosstalk``, CALUNIT the unit of the frames, SOURCE<n> the
 name of the n-th source amplifier; extension CROSSTALK, one row a target
@@ -97,7 +97,7 @@ def write(
 
 @njit
 def correct(signal: NDArray[np.float32], c0: NDArray[np.float32], c1: NDArray[np.float32]) -> None:
-    """Subtract from each amplifier what the others leave in it, in place.
+    """Subtract from each amplifier the crosstalk of the others, in place.
 
     target -= sum over sources of c0 x + c1 x^2, x the source as it was read:
     the correction of IsrTaskLSST, which looks at pixels that are read at the

@@ -39,12 +39,12 @@ UNITS = {
     "EPER": "",
     "EXPOSURES": "",
 }
-#: More is no CCD.
+#: No CCD has more.
 LARGEST_CTI, LARGEST_DRIFT = 1e-3, 0.1
 
 
 def possible(cti: float, drift: float, decay: float) -> bool:
-    """Whether an amplifier can be like that; else it was not measured, but something else."""
+    """Whether an amplifier can be like this; if not, the measurement was of something else."""
     return 0 <= cti <= LARGEST_CTI and 0 <= drift <= LARGEST_DRIFT and decay > 0
 
 
@@ -55,7 +55,7 @@ def read(path: str, camera: Camera, detector: Detector) -> list[Deferral]:
     ------
     DataError
         See `kernels.fits.tables.read_table`; or its amplifiers are others, or a
-        value is one that no amplifier has.
+        value is impossible.
     """
     table = read_table(path, KIND, camera, detector, UNITS)
     rows = order(table, list(table.columns["AMPLIFIER"]), detector)

@@ -1,4 +1,4 @@
-"""Defects: the pixels of a detector that are not to be believed.
+"""Defects: unreliable pixels of a detector.
 
 Product: OBSTYPE ``defects``; extension DEFECTS, one row a box of the assembled
 detector, 0-based: X0, Y0, WIDTH, HEIGHT (pixel).  Boxes may overlap; there may be none.
@@ -47,7 +47,7 @@ class Defects:
         return cls(boxes)
 
     def mask(self, box: Box) -> NDArray[np.bool_]:
-        """Which pixels [y, x] of a box of the assembled detector are defects."""
+        """Flag the defects in a box [y, x] of the assembled detector."""
         bad = np.zeros((box.ny, box.nx), np.bool_)
         first = np.maximum(self.boxes[:, :2] - (box.x0, box.y0), 0)
         last = np.minimum(self.boxes[:, :2] + self.boxes[:, 2:] - (box.x0, box.y0), (box.nx, box.ny))

@@ -33,7 +33,7 @@ MISSED = 3
 
 @dataclass(frozen=True)
 class Deferral:
-    """What an amplifier does to a row.
+    """Deferred charge of one amplifier.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ class Deferral:
 
     @property
     def kept(self) -> float:
-        """What is left of an offset after a column."""
+        """Part of an offset that is left after one column."""
         return math.exp(-1 / self.decay)
 
 
 def defer(charge: F32, deferral: Deferral) -> F32:
-    """What a row's charge is read as.
+    """Read rows of charge as the amplifier does.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def defer(charge: F32, deferral: Deferral) -> F32:
 
 
 def restoring(deferral: Deferral, first: int, columns: int) -> F32:
-    """The inverse's factors [missed, column] of ``columns`` columns from register pixel ``first`` on."""
+    """Factors [missed, column] of the inverse, of ``columns`` columns from register pixel ``first`` on."""
     column, cti = np.arange(first, first + columns, dtype=np.float64), deferral.cti
     factors, ways = np.empty((MISSED + 1, columns), np.float32), (1 - cti) ** -(column + 1)
     for missed in range(MISSED + 1):
@@ -92,7 +92,7 @@ def restoring(deferral: Deferral, first: int, columns: int) -> F32:
 
 @njit
 def restore(signal: NDArray[np.float32], factors: NDArray[np.float32], drift: float, kept: float) -> None:
-    """Take the late charge out of an amplifier's signal, in place.
+    """Move the late charge of an amplifier's signal back to its column, in place.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Linearity: how far each amplifier's signal is from being in proportion to the light.
+"""Linearity: deviation of each amplifier's signal from proportion to the light.
 
 Product: OBSTYPE ``linearizer``; extension LINEARIZER, one row an amplifier:
 
@@ -28,7 +28,7 @@ from kernels.errors import DataError
 from kernels.fits.product import Card
 from kernels.fits.tables import Column, identity, order, read_table, write_table
 
-if TYPE_CHECKING:  # half a second and 40 MiB, which only those pay who linearise
+if TYPE_CHECKING:  # takes half a second and 40 MiB: imported only to linearise
     from scipy.interpolate import Akima1DInterpolator
 
 KIND = "linearizer"
@@ -176,7 +176,7 @@ def apply(signal: NDArray[np.float32], values: NDArray[np.float32], step: float,
     for row in range(rows):
         for column in range(columns):
             at = signal[row, column] * scale
-            at = at if at < end else end  # NaN too, and stays NaN by the subtraction
+            at = at if at < end else end  # NaN too, which the subtraction keeps
             at = at if at > zero else zero
             entry = min(np.int32(at), np.int32(last - 1))
             part = at - np.float32(entry)

@@ -1,4 +1,4 @@
-"""The photon transfer curve's results: gains and read noises that take the place of the camera file's.
+"""Results of the photon transfer curve: gains and read noises in place of the camera file's.
 
 Product: OBSTYPE ``ptc``; extension PTC, one row an amplifier: AMPLIFIER,
 GAIN (electron/adu), NOISE (electron), TURNOFF (adu: the largest signal whose
@@ -23,7 +23,7 @@ UNITS = {"AMPLIFIER": "", "GAIN": "electron/adu", "NOISE": "electron", "TURNOFF"
 
 
 def apply(path: str, camera: Camera, detector: Detector) -> Detector:
-    """The detector with the gains and read noises of a ptc.
+    """Give the detector the gains and read noises of a ptc.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where the pixels of a detector are in the focal plane."""
+"""Positions of a detector's pixels in the focal plane."""
 
 from __future__ import annotations
 

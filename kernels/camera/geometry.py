@@ -22,12 +22,12 @@ class Box:
 
     @property
     def x1(self) -> int:
-        """First column beyond."""
+        """First column beyond the box."""
         return self.x0 + self.nx
 
     @property
     def y1(self) -> int:
-        """First row beyond."""
+        """First row beyond the box."""
         return self.y0 + self.ny
 
     @property
@@ -84,7 +84,7 @@ class Amplifier:
     signed: bool = False
 
     def read_order(self, box: Box) -> Box:
-        """Columns of the raw frame in the order of the serial register: 0 is the first that is read."""
+        """Box in the order of the serial register: column 0 is read first."""
         return Box(self.raw[0] - box.x1, box.y0, box.nx, box.ny) if self.leftwards else box
 
 

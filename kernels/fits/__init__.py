@@ -3,4 +3,4 @@
 `fitsfile` alone opens files.
 """
 
-__all__ = ["blocks", "fitsfile", "identity", "product", "raw", "rowbytes", "seal", "tables", "tiles"]
+__all__ = ["blocks", "cards", "fitsfile", "identity", "product", "raw", "rowbytes", "seal", "tables", "tiles"]

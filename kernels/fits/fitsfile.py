@@ -1,4 +1,4 @@
-"""The one place where kernels open FITS files for reading.
+"""The only place where kernels open FITS files for reading.
 
 cfitsio takes a file's name for more than a name: brackets, ``+n``, ``!``, ``@``
 and blanks at its ends mean something, fitsio expands ``$`` and ``~``, and where
@@ -18,18 +18,19 @@ from typing import IO
 import fitsio
 
 from kernels.errors import DataError
-from kernels.fits.blocks import BLOCK, CARD, unpacking
+from kernels.fits.blocks import unpacking
+from kernels.fits.cards import BLOCK, CARD
 
-#: What fitsio raises for a file that it cannot make sense of.
+#: Errors of fitsio for a file that makes no sense to it.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SystemError, MemoryError)
 _CHUNK = 1 << 20
 _EMPTY = ("SIMPLE  =                    T", "BITPIX  =                    8", "NAXIS   =                    0")
-#: Cards of an HDU that are true of it in its file only.
+#: Cards of an HDU that hold only inside its file.
 _SUMS = (b"CHECKSUM", b"DATASUM ")
 
 
 class Open:
-    """A file that cfitsio reads by its number; the number is kept for as long, for cfitsio knows files by name."""
+    """A file that cfitsio reads by its number, which stays open meanwhile: cfitsio knows files by name."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -63,7 +64,7 @@ def opened(path: str) -> Iterator[fitsio.FITS]:
 
 
 def memory() -> int:
-    """A new file in memory: its handle."""
+    """Make a file in memory; return its handle."""
     return os.memfd_create("fits", os.MFD_CLOEXEC)
 
 
@@ -75,7 +76,7 @@ def put(handle: int, data: bytes | memoryview) -> None:
 
 
 def unpacked(path: str, file: IO[bytes], packed: str) -> int:
-    """Unpack a file that is packed as a whole into memory: its handle.
+    """Unpack a file that is packed as a whole into memory; return its handle.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def alone(cards: list[bytes], data: bytes) -> Open:
     cards : `list` [`bytes`]
         Its header without END, cards of 80 characters.
     data : `bytes`
-        What follows it, without padding.
+        Data without padding.
     """
     handle = memory()
     for header in ([card.ljust(CARD).encode() for card in _EMPTY], [c for c in cards if c[:8] not in _SUMS]):

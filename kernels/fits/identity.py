@@ -1,4 +1,4 @@
-"""Whose frame a file holds: what lies under a raw's name may have been exchanged since it was ingested."""
+"""Identity of a frame: the file under a raw's name may have been replaced since ingest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from kernels.camera.geometry import Detector
 from kernels.errors import DataError
-from kernels.fits.blocks import Cards, Stream, opening, packing, walk
+from kernels.fits.blocks import Stream, opening, packing, walk
+from kernels.fits.cards import Cards
 
 _KEYWORD = re.compile(r"\{([^{}]+)\}")
 
@@ -25,7 +26,7 @@ def _headers(path: str, sources: Sequence[str | int]) -> list[Cards]:
 
 
 def _text(headers: Sequence[Cards], source: str) -> str | None:
-    """What a keyword says, or several as in ``{RAFTBAY}_{CCDSLOT}``; `None` where one is missing."""
+    """Read a keyword, or several as in ``{RAFTBAY}_{CCDSLOT}``; `None` where one is missing."""
     found = {k: next((c.text(k) for c in headers if c.has(k)), None) for k in _KEYWORD.findall(source) or [source]}
     if any(not value for value in found.values()):
         return None
@@ -35,7 +36,7 @@ def _text(headers: Sequence[Cards], source: str) -> str | None:
 def require(path: str, identity: Mapping[str, Any], detector: Detector) -> None:
     """Compare a frame's header with the camera and the detector that it was ingested as.
 
-    What the header does not say was given at ingest, and is taken as it is.
+    Values that the header lacks were given at ingest, and are not compared.
 
     Parameters
     ----------

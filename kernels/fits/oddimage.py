@@ -1,7 +1,7 @@
 """Images that are not read by rows of whole numbers: floats, other numbers, other compressions.
 
-What is compressed, cfitsio reads: it is given the HDU alone, so that nothing else of the file can matter.  What is not,
-is read here.  Either way the pixels must be whole numbers, whatever they are stored as; those that are no number, and
+Compressed images are left to cfitsio, which gets the HDU alone, so that nothing else of the file can matter.  Others
+are read here.  Either way the pixels must be whole numbers, however they are stored; NaN, and
 those beyond 32 bits, are blank.
 """
 
@@ -133,7 +133,7 @@ def _kind(cards: Any) -> str:
 
 
 def _blank_column(path: str, image: Odd, handle: int | None) -> NDArray[np.int64] | None:
-    """What the table's column ZBLANK says of each tile; `None` without one."""
+    """Read the column ZBLANK, a value a tile; `None` without one."""
     cards, at, column = image.cards, 0, None
     for n in range(1, cards.count("TFIELDS", 0) + 1):
         match = _FORM.match((cards.text(f"TFORM{n}") or "").upper())
@@ -168,7 +168,7 @@ def shape(cards: Any) -> Sequence[int]:
 
 
 def said(error: BaseException) -> str:
-    """What an error of fitsio says first; its last line, the cause, before."""
+    """Text of a fitsio error: the cause, which is its last line, then its first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and not lines[-1].startswith("FITSIO"):
         return f"{lines[-1]} ({lines[0]})"

@@ -22,12 +22,12 @@ from kernels.fits.rowbytes import check, load, room
 from kernels.fits.tiles import Odd, RowTiles, Scanned, scan
 from kernels.jobs.job import File
 
-#: Files whose HDUs are remembered: a task's, and some more.
+#: Files whose HDUs are remembered: one task's, and some more.
 REMEMBERED = 2000
 
 
 class Frames:
-    """Rows of many frames; of those that must be unpacked, or read by cfitsio, a bounded number is held.
+    """Rows of many frames; holds a bounded number of those that must be unpacked, or read by cfitsio.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ class Frames:
         """Read raw rows ``[first, last)`` of an amplifier of many frames, for `Stack.rows` to decode.
 
         The compressed bytes go into the slot's buffer, which its next stack uses
-        again: it ends the life of the one before.  What is not whole numbers by
-        rows is read at once, and the stack holds its pixels.
+        again: it invalidates the one before.  Images that are not whole numbers by
+        rows are read at once, and the stack holds their pixels.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class Frames:
         return tiles.datasum is not None and (file.path, tiles.table) not in self._verified
 
     def _described(self, file: File, amplifier: Amplifier) -> RowTiles | Odd:
-        """How an amplifier's HDU is stored."""
+        """Describe how an amplifier's HDU is stored."""
         image = self.scanned(file)[amplifier.hdu]
         if image is None:
             raise DataError(file.path, f"HDU {amplifier.hdu} is no image")
@@ -107,7 +107,7 @@ class Frames:
         return image
 
     def scanned(self, file: File) -> Scanned:
-        """The images of a file.
+        """Scan the images of a file.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class Frames:
         return scan(file.path, self._handle(file.path))
 
     def _handle(self, path: str) -> int | None:
-        """What a file that is packed as a whole was unpacked to; `None` for others."""
+        """Unpacked copy of a file that is packed as a whole; `None` for others."""
         if path in self._unpacked:
             self._unpacked.move_to_end(path)
             return self._unpacked[path]
@@ -149,7 +149,7 @@ class Frames:
         return handle
 
     def _odd(self, path: str, image: Odd, signed: bool, first: int, last: int) -> oddimage.Whole:
-        """Rows that are not read by the file's own; the data are checked once where there is a DATASUM."""
+        """Rows of an image that is not read row by row; the data are checked once against their DATASUM."""
         handle = self._handle(path)
         if (path, image.table) not in self._verified:
             check(path, image, handle)
@@ -192,13 +192,13 @@ class Frames:
         return found
 
     def forget(self) -> None:
-        """Forget what was learnt of the files: another detector's come."""
+        """Forget the files: those of another detector follow."""
         self._scanned.clear()
         self._packed.clear()
         self._verified.clear()
 
     def close(self) -> None:
-        """Let go of every file."""
+        """Close every file."""
         _let_go(self._unpacked, self._alone)
 
     def __enter__(self) -> Frames:

@@ -17,21 +17,21 @@ from kernels.fits.tiles import RowTiles
 
 
 class Buffer:
-    """Bytes that are used again and again, so that their pages are there; grows, and never shrinks."""
+    """Reused bytes, whose pages are already mapped; grows, and never shrinks."""
 
     def __init__(self) -> None:
         self._data: NDArray[np.uint8] = np.empty(0, np.uint8)
 
     def reserve(self, count: int) -> NDArray[np.uint8]:
-        """At least ``count`` bytes; what was in them may be lost."""
+        """At least ``count`` bytes; their former content may be lost."""
         if count > self._data.size:
-            self._data = np.empty(0, np.uint8)  # given back before more is asked for
+            self._data = np.empty(0, np.uint8)  # released before more is allocated
             self._data = np.empty(count, np.uint8)
         return self._data
 
 
 class _Run(Protocol):
-    """Frames that follow each other and are of one kind."""
+    """Consecutive frames of one kind."""
 
     def rows(self, rows: slice, first: int, out: NDArray[np.int32]) -> None:
         """Fill ``out`` [frame, row, x] with some rows, of which the first is ``first`` in the raw frame."""
@@ -127,7 +127,7 @@ class _CodedRun:
 
 
 def _outside(pixels: NDArray[np.int32], tiles: RowTiles) -> int:
-    """The first row that holds what is no number of the image's type; -1 where none does."""
+    """First row with a value outside the image's type; -1 without any."""
     span = 1 << tiles.bits
     lowest = tiles.zero - (span // 2 if tiles.bits > 8 else 0)
     rows = np.flatnonzero(((pixels < lowest) | (pixels >= lowest + span)).any(axis=1))
@@ -135,7 +135,7 @@ def _outside(pixels: NDArray[np.int32], tiles: RowTiles) -> int:
 
 
 def _kind(part: Coded | Decoded) -> tuple[int | None, ...]:
-    """What frames must have in common to be decoded together."""
+    """Properties that frames must share to be decoded together."""
     if isinstance(part, Decoded):
         return ()
     tiles = part.tiles
@@ -147,7 +147,7 @@ def _may_be_blank(part: Coded | Decoded) -> bool:
 
 
 def _runs(parts: Sequence[Coded | Decoded], data: NDArray[np.uint8]) -> Iterator[tuple[int, _Run]]:
-    """Runs, and how many frames each has."""
+    """Runs, and the number of frames in each."""
     for _, group in groupby(parts, _kind):
         run = list(group)
         decoded, coded = [p for p in run if isinstance(p, Decoded)], [p for p in run if isinstance(p, Coded)]

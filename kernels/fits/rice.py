@@ -9,9 +9,9 @@ mapped to unsigned numbers: 0, -1, 1, -2, ...
 
 Where a code stands depends on the one before it, so that one tile cannot be
 decoded in parallel: sixteen are, in the lanes of the processor's vectors, four
-codes from each eight bytes read.  There are three ways down.  Where the four
+codes from each eight bytes read.  There are three fallbacks.  Where the four
 codes of a lane are longer than the `WIDEST` bits that eight bytes are sure to
-hold, all lanes go on code by code.  Where a single code is longer, where a
+hold, all lanes continue code by code.  Where a single code is longer, where a
 lane's differences stand as they are, or where a lane leaves its tile, that lane
 decodes the stretch again with every bit checked.  The tile's end is looked at
 after every `STRETCH` pixels, which is why the buffer must have `SPARE` bytes
@@ -26,19 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiled import inlined, njit
-from kernels.statistics.lanes import (
-    STREAMS,
+from kernels.statistics.vectors import (
+    LANES,
+    bits,
     leading_zeros,
-    negative,
+    load,
     prefetch,
-    read,
-    spread,
+    scatter,
+    scatter_eight,
     store,
-    store_eight,
-    which,
+    where,
     word_at,
+    words,
     words_at,
-    write,
 )
 
 #: Pixels between two looks at the tile's end, codes of 64 + 25 bits at most, and the eight bytes read at a time.
@@ -51,18 +51,18 @@ LINE: Final = 64
 #: Bits of ``fs + 1``, and its largest value, by bytes a pixel.
 FS_BITS: Final = {1: 3, 2: 4, 4: 5}
 FS_MAX: Final = {1: 6, 2: 14, 4: 25}
-#: What brings a sum back into the encoder's type, ``((sum + b) & m) - b``: m and b, by bytes a pixel.
+#: Constants that bring a sum back into the encoder's type, ``((sum + b) & m) - b``: m and b, by bytes a pixel.
 RANGE: Final = {1: (0xFF, 0), 2: (0xFFFF, 0x8000), 4: (-1, 0)}
 
 
 @inlined
 def _next(word, fs, last):  # type: ignore[no-untyped-def]
     """Take a code from the words: what is left of them, its unary part, and the sum with it."""
-    one = spread(1)
+    one = words(1)
     zeros = leading_zeros(word | one)
     word = word << zeros  # the one, and the low bits behind it
-    code = (zeros << fs) | ((word >> (spread(63) - fs)) ^ (one << fs))
-    return word << (fs + one), zeros, last + ((code >> one) ^ (spread(0) - (code & one)))
+    code = (zeros << fs) | ((word >> (words(63) - fs)) ^ (one << fs))
+    return word << (fs + one), zeros, last + ((code >> one) ^ (words(0) - (code & one)))
 
 
 @inlined
@@ -72,8 +72,8 @@ def _four(data, at, fs, last):  # type: ignore[no-untyped-def]
     word, z1, l1 = _next(word, fs, l0)
     word, z2, l2 = _next(word, fs, l1)
     word, z3, l3 = _next(word, fs, l2)
-    used = (z0 + z1) + (z2 + z3) + ((fs + spread(1)) << spread(2))
-    return at + used, spread(WIDEST) - used, l0, l1, l2, l3
+    used = (z0 + z1) + (z2 + z3) + ((fs + words(1)) << words(2))
+    return at + used, words(WIDEST) - used, l0, l1, l2, l3
 
 
 @inlined
@@ -81,10 +81,10 @@ def _singly(data, at, fs, plain, last, bad, first, end, mask, zero, out, places)
     """Pixels ``[first, end)`` code by code; the lanes that are not plain have none, and stay what they are."""
     for x in range(first, end):
         _, zeros, sums = _next(words_at(data, at), fs, last)
-        used = (zeros + fs + spread(1)) & plain
-        bad = bad | (spread(WIDEST) - used)
-        at, last = at + used, (sums & plain) | (last & (plain ^ spread(-1)))
-        store(last, mask, zero, out, places, x)
+        used = (zeros + fs + words(1)) & plain
+        bad = bad | (words(WIDEST) - used)
+        at, last = at + used, (sums & plain) | (last & (plain ^ words(-1)))
+        scatter(last, mask, zero, out, places, x)
     return at, last, bad
 
 
@@ -100,7 +100,7 @@ def _signed(code):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _checked(data, at, end, fs, fs_max, bits, last, mask, zero, out):  # type: ignore[no-untyped-def]
+def _checked(data, at, end, fs, fs_max, size, last, mask, zero, out):  # type: ignore[no-untyped-def]
     """One lane's pixels, every bit checked; the position behind them (-1: the tile has ended) and the last sum."""
     if fs > fs_max:
         return np.int64(-1), last
@@ -111,7 +111,7 @@ def _checked(data, at, end, fs, fs_max, bits, last, mask, zero, out):  # type: i
                 zeros += 1
                 at += 1
             at += 1
-        low = 0 if fs < 0 else bits if fs == fs_max else fs
+        low = 0 if fs < 0 else size if fs == fs_max else fs
         at += low
         if at > end:
             return np.int64(-1), last
@@ -123,66 +123,66 @@ def _checked(data, at, end, fs, fs_max, bits, last, mask, zero, out):  # type: i
 
 
 @njit
-def _lanes(data, starts, ends, lasts, block, fs_bits, fs_max, bits, mask, zero, out, places, width):  # type: ignore[no-untyped-def]
+def _lanes(data, starts, ends, lasts, block, fs_bits, fs_max, size, mask, zero, out, places, width):  # type: ignore[no-untyped-def]
     """Decode a tile in every lane; a lane whose tile is corrupt, or -1."""
-    at, end, last = read(starts), read(ends), read(lasts)
-    kinds, befores = np.empty(STREAMS, np.int64), np.empty((2, STREAMS), np.int64)
+    at, end, last = load(starts, 0), load(ends, 0), load(lasts, 0)
+    kinds, befores = np.empty(LANES, np.int64), np.empty((2, LANES), np.int64)
     for left in range(0, width, block):
-        kind = (words_at(data, at) >> spread(64 - fs_bits)) - spread(1)
-        at = at + spread(fs_bits)
-        raw = spread(fs_max - 1) - kind
-        plain = negative(kind | raw) ^ spread(-1)
+        kind = (words_at(data, at) >> words(64 - fs_bits)) - words(1)
+        at = at + words(fs_bits)
+        raw = words(fs_max - 1) - kind
+        plain = where((kind | raw) < words(0), words(0), words(-1))
         fs, right = kind & plain, min(left + block, width)
-        usual = which(plain) == 2**STREAMS - 1
+        usual = bits(plain < words(0)) == 2**LANES - 1
         for first in range(left, right, STRETCH):
             at0, last0, bad, x, stop = at, last, raw, first, min(first + STRETCH, right)
             while usual and x + 8 <= stop:
                 at1, bad1, l0, l1, l2, l3 = _four(data, at, fs, last)
                 at1, bad2, l4, l5, l6, l7 = _four(data, at1, fs, l3)
-                if which(bad1 | bad2):
+                if bits((bad1 | bad2) < words(0)):
                     at, last, bad = _singly(data, at, fs, plain, last, bad, x, x + 8, mask, zero, out, places)
                 else:
-                    store_eight((l0, l1, l2, l3, l4, l5, l6, l7), mask, zero, out, places, x)
+                    scatter_eight((l0, l1, l2, l3, l4, l5, l6, l7), mask, zero, out, places, x)
                     at, last = at1, l7
                 x += 8
             at, last, bad = _singly(data, at, fs, plain, last, bad, x, stop, mask, zero, out, places)
-            doubted = which(bad | (end - at))
+            doubted = bits((bad | (end - at)) < words(0))
             if doubted:
-                write(at, starts)
-                write(last, lasts)
-                write(kind, kinds)
-                write(at0, befores[0])
-                write(last0, befores[1])
-                for k in range(STREAMS):
+                store(starts, 0, at)
+                store(lasts, 0, last)
+                store(kinds, 0, kind)
+                store(befores[0], 0, at0)
+                store(befores[1], 0, last0)
+                for k in range(LANES):
                     if doubted >> k & 1:
                         row = out[places[k] + first : places[k] + stop]
                         starts[k], lasts[k] = _checked(
-                            data, befores[0, k], ends[k], kinds[k], fs_max, bits, befores[1, k], mask, zero, row
+                            data, befores[0, k], ends[k], kinds[k], fs_max, size, befores[1, k], mask, zero, row
                         )
                         if starts[k] < 0:
                             return k
-                at, last = read(starts), read(lasts)
+                at, last = load(starts, 0), load(lasts, 0)
     return -1
 
 
 @njit
-def _decode(data, starts, lengths, block, fs_bits, fs_max, bits, bias, mask, zero, out):  # type: ignore[no-untyped-def]
+def _decode(data, starts, lengths, block, fs_bits, fs_max, size, bias, mask, zero, out):  # type: ignore[no-untyped-def]
     """Decode rows; one whose tile is corrupt, or -1."""
     rows, width = out.shape
-    at, ends = np.empty(STREAMS, np.int64), np.empty(STREAMS, np.int64)
-    last, places = np.empty(STREAMS, np.int64), np.empty(STREAMS, np.int64)
+    at, ends = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    last, places = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     flat = out.reshape(-1)
-    for first in range(0, rows, STREAMS):
-        for k in range(STREAMS):
+    for first in range(0, rows, LANES):
+        for k in range(LANES):
             row = min(first + k, rows - 1)  # lanes that are left over do the last one's work again
-            at[k], ends[k], places[k] = starts[row] * 8 + bits, (starts[row] + lengths[row]) * 8, row * width
+            at[k], ends[k], places[k] = starts[row] * 8 + size, (starts[row] + lengths[row]) * 8, row * width
             if at[k] > ends[k]:
                 return row
-            last[k] = np.int64(_bits(data, at[k] - bits, bits)) + bias
-            ahead = min(first + STREAMS + k, rows - 1)
+            last[k] = np.int64(_bits(data, at[k] - size, size)) + bias
+            ahead = min(first + LANES + k, rows - 1)
             for byte in range(starts[ahead], starts[ahead] + lengths[ahead], LINE):
                 prefetch(data, byte)
-        corrupt = _lanes(data, at, ends, last, block, fs_bits, fs_max, bits, mask, zero, flat, places, width)
+        corrupt = _lanes(data, at, ends, last, block, fs_bits, fs_max, size, mask, zero, flat, places, width)
         if corrupt >= 0:
             return min(first + corrupt, rows - 1)
     return -1

@@ -1,4 +1,4 @@
-"""Bytes of rows, read by ``pread`` into a buffer that is there, and compared with their DATASUM."""
+"""Bytes of rows, read by ``pread`` into a reused buffer, and compared with their DATASUM."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 
 from kernels.compiled import njit
 from kernels.errors import DataError
-from kernels.fits.blocks import Stream, packing, same_sum, walk
+from kernels.fits.blocks import Stream, packing, walk
+from kernels.fits.cards import same_sum
 from kernels.fits.seal import folded
 from kernels.fits.tiles import Odd, RowTiles
 
 CHUNK = 1 << 22
-#: Raw value of a pixel that has none: the last in order, so that what sorts or compares leaves it behind.
+#: Raw value of a pixel without one: the largest, so that it comes last in sorting and comparison.
 BLANK = np.int32(2147483647)
 
 
 class _Source:
-    """An open file, read into a buffer that is there."""
+    """An open file, read into a reused buffer."""
 
     def __init__(self, path: str, handle: int) -> None:
         self.path, self._handle = path, handle
@@ -99,7 +100,7 @@ def load(
 
 
 def part(path: str, at: int, count: int, handle: int | None = None) -> NDArray[np.uint8]:
-    """Bytes of a file, or of what it was unpacked to.
+    """Read bytes of a file, or of its unpacked copy.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def check(path: str, image: Odd, handle: int | None = None) -> None:
     Raises
     ------
     DataError
-        They disagree, or the file cannot be read.
+        Data and DATASUM disagree, or the file cannot be read.
     """
     expected, total = image.cards.datasum(), 0
     if expected is None:
@@ -134,7 +135,7 @@ def check(path: str, image: Odd, handle: int | None = None) -> None:
 
 
 def corrupt_data(path: str, image: RowTiles | Odd) -> DataError:
-    """The error for data that are not what the header says of them."""
+    """Make the error for data that disagree with their header."""
     said = image.cards.summed_by if isinstance(image, Odd) else image.said
     return DataError(path, f"HDU {image.hdu}: corrupt, its data are not those of its {said}")
 
@@ -184,7 +185,7 @@ def _scattered(
 
 
 def _places(source: _Source, tiles: RowTiles, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the rows lie in the heap."""
+    """Find the rows in the heap."""
     if not tiles.descriptor:
         row = tiles.width * tiles.bytes
         return np.arange(first * row, last * row, row), np.full(last - first, row)
@@ -203,7 +204,7 @@ def _places(source: _Source, tiles: RowTiles, first: int, last: int) -> tuple[ND
 
 
 def corrupt_tile(path: str, tiles: RowTiles, row: int) -> DataError:
-    """The error for a tile that cannot be decoded."""
+    """Make the error for a tile that cannot be decoded."""
     return DataError(path, f"HDU {tiles.hdu}, row {row}: its tile is corrupt")
 
 
@@ -224,12 +225,12 @@ def verify(path: str, names: Collection[str]) -> None:
     Parameters
     ----------
     names : collection of `str`
-        EXTNAMEs; others are not looked at.
+        EXTNAMEs; others are ignored.
 
     Raises
     ------
     DataError
-        They disagree, or the file is no FITS.
+        Data and DATASUM disagree, or the file is no FITS.
     """
     try:
         with open(path, "rb") as file:

@@ -1,6 +1,6 @@
 """FITS in memory: written by cfitsio, sealed with checksums that carry no time of writing.
 
-cfitsio's own checksum cards say when they were made, so that the same pixels
+cfitsio's own checksum cards carry the time of writing, so that the same pixels
 never give the same bytes twice.  Here DATASUM and CHECKSUM are computed as
 the FITS standard (4.0, section 4.4.2.7 and appendix J) defines them.
 """
@@ -20,7 +20,7 @@ _AVOIDED = frozenset(b":;<=>?@[\\]^_`")
 
 
 def folded(total: int) -> int:
-    """32-bit ones' complement sum from a plain one: what is carried over is added again."""
+    """Fold a plain sum into a 32-bit ones' complement sum: add the carry again."""
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
@@ -70,7 +70,7 @@ def _card(key: str, value: str, comment: str) -> bytes:
 
 
 def sealed(cards: Sequence[bytes], total: int) -> bytes:
-    """Blocks of a header.
+    """Build the blocks of a header.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Calibrations that are tables: one FITS file a detector, with the primary header of any product and one table.
+"""Calibrations in tables: one FITS file a detector, with the primary header of any product and one table.
 
-The primary header says what the file is (OBSTYPE), of which detector
+The primary header names the file's kind (OBSTYPE) and detector
 (INSTRUME, DETECTOR, DETNAME), and in which unit the frames must be where that
 matters (CALUNIT).  The table is the extension named after OBSTYPE; its
 columns carry their units (TUNIT).  Every HDU has DATASUM and CHECKSUM.
@@ -46,7 +46,7 @@ class Table:
 
 
 def identity(kind: str, camera: Camera, detector: Detector) -> list[Card]:
-    """The cards that say what a table is, and of which detector."""
+    """Cards that name a table's kind and detector."""
     return [
         ("OBSTYPE", kind, "calibration product"),
         ("INSTRUME", camera.name, ""),
@@ -86,16 +86,16 @@ def write_table(path: str, cards: Sequence[Card], columns: Sequence[Column]) -> 
 def read_table(
     path: str, kind: str, camera: Camera, detector: Detector, units: Mapping[str, str], unit: str = ""
 ) -> Table:
-    """Read the table of one detector, and see to it that it is what it should be.
+    """Read and check the table of one detector.
 
     Parameters
     ----------
     kind : `str`
-        What ``OBSTYPE`` must say.
+        Required value of ``OBSTYPE``.
     units : `dict` [`str`, `str`]
-        The columns that are wanted, with the unit that each must have.
+        Wanted columns, and the unit that each must have.
     unit : `str`, optional
-        What ``CALUNIT`` must say, where the table is for frames in one unit only.
+        Required value of ``CALUNIT``, where the table is for frames in one unit only.
 
     Raises
     ------
@@ -143,12 +143,12 @@ def _check_sums(path: str, fits: fitsio.FITS) -> None:
 def check_identity(
     path: str, header: Mapping[str, Any], kind: str, camera: Camera, detector: Detector, unit: str
 ) -> None:
-    """Refuse what is another product, or another camera's or detector's, or in another unit.
+    """Refuse a product of another kind, camera, detector or unit.
 
     Raises
     ------
     DataError
-        Says which.
+        It is of another.
     """
 
     def said(key: str) -> str:
@@ -176,7 +176,7 @@ def _check_columns(path: str, found: Mapping[str, str], units: Mapping[str, str]
 
 
 def order(table: Table, names: Sequence[str], detector: Detector) -> list[int]:
-    """Where the detector's amplifiers stand in a table's list of names.
+    """Rows of the detector's amplifiers in a table's list of names.
 
     Raises
     ------

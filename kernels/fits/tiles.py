@@ -1,4 +1,4 @@
-"""Which images have rows that can be read without cfitsio: compressed by tiles, or as they are."""
+"""Images whose rows are read without cfitsio: compressed by tiles, or uncompressed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from typing import cast
 
 from kernels.errors import DataError
-from kernels.fits.blocks import Cards, Hdus, Names, Stream, packing, walk
+from kernels.fits.blocks import Hdus, Names, Stream, packing, walk
+from kernels.fits.cards import Cards
 from kernels.fits.rice import FS_BITS
 
 #: Values of BZERO, by ZBITPIX, that leave integers of at most 32 bits as cfitsio reads them.
 ZEROS = {8: (0,), 16: (0, 32768), 32: (0,)}
 DESCRIPTORS = {"1PB": (8, ">i4"), "1QB": (16, ">i8")}
-#: Cards that bring in numbers of their own, which cfitsio knows how to treat.
+#: Cards that change the stored numbers in ways that only cfitsio handles.
 SPECIAL = ("ZSCALE", "ZZERO")
 
 
 @dataclass(frozen=True)
 class Odd:
-    """An image that is read in another way than by rows of its file: see `kernels.fits.oddimage`.
+    """An image that is not read row by row; see `kernels.fits.oddimage`.
 
     ``hdu`` is its name or number, for messages; ``width`` and ``height`` are in pixels, 0 where it is no plane.
     """
@@ -85,17 +86,17 @@ class RowTiles:
 
     @property
     def longest(self) -> int:
-        """Bytes of a tile at most: no encoder needs more than the pixels themselves and a byte a block."""
+        """Largest size of a tile: the pixels themselves, and a byte a block."""
         return self.bytes * (self.width + 1) + -(-self.width // max(1, self.block)) + 8
 
     def half(self, signed: bool) -> int:
-        """Where negative numbers begin that have wrapped to the upper half of an unsigned type; 0: there are none."""
+        """Smallest value of an unsigned type that is a wrapped negative number; 0: there are none."""
         span = 1 << (self.bits - 1)
         return span if signed and self.zero == (0 if self.bits == 8 else span) else 0
 
 
 def _parameter(cards: Cards, name: str, default: int) -> int:
-    """An algorithm's parameter: ``ZNAMEi`` says which, ``ZVALi`` what."""
+    """Read a parameter of the compression: ``ZNAMEi`` names it, ``ZVALi`` holds it."""
     for i in range(1, 10):
         if cards.text(f"ZNAME{i}") == name:
             return cards.count(f"ZVAL{i}")
@@ -103,7 +104,7 @@ def _parameter(cards: Cards, name: str, default: int) -> int:
 
 
 def blanks(cards: Cards) -> list[int]:
-    """Values, as they are stored, of pixels that have none: BLANK, and ZBLANK of a compressed image.
+    """Stored values of blank pixels: BLANK, and ZBLANK of a compressed image.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def _blank(cards: Cards) -> int | None:
 
 
 def _integers(bits: int, cards: Cards) -> bool:
-    """Whether a type's numbers are those of cfitsio, as 32-bit integers, without any of its other arts."""
+    """Whether a type's numbers, as 32-bit integers, are those that cfitsio gives."""
     usual = bits in ZEROS and cards.get("BZERO") in (None, *ZEROS[bits]) and cards.get("BSCALE") in (None, 1)
     usual = usual and cards.get("GCOUNT") in (None, 1) and not any(cards.has(key) for key in SPECIAL)
     return usual and len(blanks(cards)) < 2
@@ -234,7 +235,7 @@ def described(hdus: Hdus) -> Scanned:
     Raises
     ------
     DataError
-        A header says what cannot be.
+        A header is contradictory.
     """
     return Scanned(hdus.names, tuple(_image(hdus, number) for number in range(len(hdus.headers))))
 

@@ -1,8 +1,8 @@
 """FITS images written block by block: swapped, hashed and written while a block is in cache.
 
-cfitsio passes over the data once each for writing, DATASUM and CHECKSUM, and
-the file's SHA-256 is one more.  Here there are two passes; one would do if
-the DATASUM did not stand before the data, in the file and so in its hash.
+cfitsio reads the data once each for writing, DATASUM and CHECKSUM, and the file's
+SHA-256 takes one more pass.  Here two passes do; one is too few, because the
+DATASUM precedes the data, in the file and so in its hash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kernels.fits.seal import BLOCK, folded, sealed
 #: Words of 32 bits that are swapped, hashed and written at a time: 256 KiB, of the second-level cache.
 WORDS = 1 << 16
 
-#: Bytes after which the kernel is asked to write out, and to forget what it has written.
+#: Bytes after which the system is asked to write out, and to drop the written pages.
 WINDOW = 4 << 20
 
 #: The cards of a header, without END, and the image [y, x] of 32-bit pixels that follows, or none.
@@ -48,13 +48,13 @@ def _words(image: NDArray[Any] | None) -> NDArray[np.uint32]:
 
 
 def _sized(cards: Sequence[bytes], shape: tuple[int, ...]) -> list[bytes]:
-    """Give a header its image's size, whatever size it was made with."""
+    """Set the size of the image in its header."""
     sizes = {b"NAXIS%-3d" % n: b"%20d" % size for n, size in enumerate(reversed(shape), 1)}
     return [card[:10] + sizes[card[:8]] + card[30:] if card[:8] in sizes else card for card in cards]
 
 
 def _parts(units: Sequence[Unit]) -> Iterator[bytes | memoryview]:
-    """The file in its order; each part is good until the next is asked for."""
+    """Parts of the file in order, each valid until the next."""
     buffer = np.empty(WORDS, ">u4")
     for cards, image in units:
         words = _words(image)
@@ -74,7 +74,7 @@ def write(path: str, units: Sequence[Unit]) -> str:
     path : `str`
         A new file.
     units : sequence of (cards, image)
-        One an HDU.  An image that is not contiguous is copied.  The size of
+        One for each HDU.  An image that is not contiguous is copied.  The size of
         the image goes into NAXISn, which the cards must have; they are taken
         as they stand otherwise.
 
@@ -96,7 +96,7 @@ def write(path: str, units: Sequence[Unit]) -> str:
             while left:
                 left = left[os.write(file.fileno(), left) :]
             written += len(part)
-            if written - asked >= WINDOW:  # fresh pages for the whole file cost more than all else here
+            if written - asked >= WINDOW:  # fresh pages for the whole file cost more than the rest
                 os.posix_fadvise(file.fileno(), 0, written, os.POSIX_FADV_DONTNEED)
                 asked = written
     return digest.hexdigest()

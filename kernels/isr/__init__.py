@@ -1,3 +1,15 @@
 """Instrument signature removal: a raw frame becomes rows of corrected pixels."""
 
-__all__ = ["cosmic", "framekernel", "framenoise", "load", "noise", "overscan", "reader", "subtracted", "trailing"]
+__all__ = [
+    "blanks",
+    "channel",
+    "cosmic",
+    "framekernel",
+    "framenoise",
+    "load",
+    "noise",
+    "overscan",
+    "reader",
+    "subtracted",
+    "trailing",
+]

@@ -1,4 +1,4 @@
-"""Pixels that hold nothing: where they are, and what stands in their place meanwhile."""
+"""Blank pixels: finding them, and replacing them for a while."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def without_blanks(
     first, last : `int`
         Columns.
     frames : sequence of `int`
-        Those that may have any.
+        Frames that may have blank pixels.
     out : `numpy.ndarray` [frame, row, last - first], float32
-        What was made of them.
+        Corrected pixels of these columns.
     """
     for k in frames:
         out[k][raw[k, :, first:last] == BLANK] = value
@@ -47,7 +47,7 @@ def places(raw: NDArray[np.int32], first: int) -> NDArray[np.intp]:
 def empty(
     shape: tuple[int, ...], at: Sequence[NDArray[np.intp]], amplifier: Amplifier, first: int
 ) -> NDArray[np.bool_] | None:
-    """Which pixels of a frame's rows from ``first`` on are blank, in detector orientation; `None` where none is."""
+    """Flag the blank pixels of a frame's rows from ``first`` on, in detector orientation; `None` without any."""
     if not any(map(len, at)):
         return None
     found = np.zeros(shape, np.bool_)

@@ -1,4 +1,4 @@
-"""Cosmic rays on single frames: sharper than any point source could be.
+"""Cosmic rays on single frames: they are sharper than any point source.
 
 The criterion is that of the SDSS photometric pipeline (Lupton et al. 2001,
 ASP Conf. 238, 269): a pixel well above the noise whose neighbours, in at least
@@ -38,7 +38,7 @@ class CosmicConfig:
 
     @property
     def halo(self) -> int:
-        """Rows beyond its own that a row block needs."""
+        """Rows that a row block needs beyond its own."""
         return self.grow + 1
 
 

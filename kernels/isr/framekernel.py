@@ -1,4 +1,4 @@
-"""What every kernel that corrects raw frames begins with: camera, corrections, open frames, calibrations."""
+"""Base of the kernels that correct raw frames: camera, corrections, open frames, calibrations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from kernels.camera import geometry
 from kernels.camera.geometry import Detector
 from kernels.fits import identity
 from kernels.fits.raw import Frames
-from kernels.isr.reader import Frame, Reader
+from kernels.isr.channel import Frame
+from kernels.isr.reader import Reader
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.scratch import Scratch
 
@@ -45,12 +46,12 @@ class FrameKernel:
         return [self.job.files[key] for key in task.inputs["raw"]]
 
     def require_identity(self, task: Task) -> None:
-        """See that the task's frames are still those of its detector, where the job says how to tell.
+        """Require that the task's frames are still those of its detector, where the job says how to tell.
 
         Raises
         ------
         DataError
-            One is another's.
+            A frame is another detector's.
         """
         if "identity" in self.job.config:
             for file in self.raws(task):
@@ -62,7 +63,7 @@ class FrameKernel:
         return [numbers] if self.isr.crosstalk else [[n] for n in numbers]
 
     def calibrations(self, task: Task) -> Calibrations:
-        """What corrects the task's frames; kept for one detector at a time, a rank's tasks are in order.
+        """Open the task's calibrations; kept for one detector at a time, since a rank's tasks are in order.
 
         Raises
         ------
@@ -82,7 +83,7 @@ class FrameKernel:
         return self._calibrations[key]
 
     def readers(self, task: Task) -> list[Reader]:
-        """A reader a group of amplifiers."""
+        """One reader for each group of amplifiers."""
         calibrations, number = self.calibrations(task), self.detector(task).id
         if number not in self._readers:
             groups = self.groups(task)

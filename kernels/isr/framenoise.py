@@ -1,4 +1,4 @@
-"""Noise of a frame that no light changes: of its pixels, and of the overscan levels that were subtracted from them.
+"""Noise of a frame that does not depend on light: of its pixels, and of the subtracted overscan levels.
 
 Variance of a pixel (electron^2), with RN the read noise and g the gain:
 
@@ -30,7 +30,7 @@ def inefficiency(n: int) -> float:
 
 @dataclass(frozen=True)
 class FrameNoise:
-    """Variances of a frame that no light changes: pixel, row and column level, and what columns share; electron^2."""
+    """Variances of a frame without light: pixel, row and column level, and the part that columns share; electron^2."""
 
     pixel: float
     row: float
@@ -39,7 +39,7 @@ class FrameNoise:
 
     @property
     def total(self) -> float:
-        """Of one pixel."""
+        """Variance of one pixel."""
         return self.pixel + self.row + self.column
 
 

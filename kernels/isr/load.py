@@ -1,4 +1,4 @@
-"""From raw rows to the cube that is combined: the arithmetic, compiled.
+"""Compiled arithmetic from raw rows to the cube that is combined.
 
 Every function here looks at one row at a time (and a column's level, made
 beforehand), so that the result does not depend on how an amplifier is cut into
@@ -19,7 +19,7 @@ F32 = NDArray[np.float32]
 #: Values that a loop takes at a time, so that the compiler makes it of whole vectors.
 _BATCH = 64
 _FIRST = np.int32(-2147483648)
-#: Pixels of a row from which on it is no chance that all have one value.
+#: From this many pixels on it is no chance that all of a row have one value.
 LEAST = 16
 #: Pieces of a sampled row whose means are taken, and all that `sample` says of one.
 PIECES = 8
@@ -29,13 +29,13 @@ SAMPLED = FIRST_PIECE + PIECES
 
 @njit
 def _room(n):  # type: ignore[no-untyped-def]
-    """Where `_medians` puts ``n`` values."""
+    """Workspace of `_medians` for ``n`` values."""
     return np.full(-(-n // _BATCH) * _BATCH, BLANK, np.int32)
 
 
 @njit
 def _at_most(values, limit):  # type: ignore[no-untyped-def]
-    """How many of the values, a multiple of `_BATCH`, are at most ``limit``."""
+    """Count the values up to ``limit``; their number is a multiple of `_BATCH`."""
     count = np.int32(0)
     for start in range(0, values.size, _BATCH):
         part = values[start : start + _BATCH]
@@ -128,7 +128,7 @@ def signal(
 
 @njit
 def _constant(raw):  # type: ignore[no-untyped-def]
-    """Whether a row says one and the same everywhere: its amplifier is off."""
+    """Whether all pixels of a row are equal: its amplifier is off."""
     count = np.int32(0)
     if raw.size >= LEAST and raw[0] == raw[1]:
         for x in range(raw.size):
@@ -142,7 +142,7 @@ def finish(
     bias: F32, dark: F32, seconds: F32, scales: F32, offsets: F32,
     cube: F32, bottom: int, top: int, saturated: NDArray[np.int64],
 ) -> None:  # fmt: skip
-    """Subtract the calibrations, scale, and mask what is saturated, and rows without any noise, in place.
+    """Subtract the calibrations, scale, and mask saturated pixels and rows without any noise, in place.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def finish(
                 for x in range(width):
                     to[x] = (to[x] - offset) / scale
             hidden, full = limit if mask else BLANK, np.int32(0)
-            if (raw[0] < limit or not mask) and _constant(raw):  # a full one that is masked is the saturation's matter
+            if (raw[0] < limit or not mask) and _constant(raw):  # a masked row at full scale counts as saturated
                 hidden = _FIRST  # nothing is below it
             for x in range(width):
                 value = to[x]
@@ -246,7 +246,7 @@ def sample(
     rows : `numpy.ndarray` [frame, row, raw width], int32
         ADU.
     picked : `numpy.ndarray` [picked], int64
-        Which rows.
+        Sampled rows.
     data, overscan : `numpy.ndarray` [2], int64
         First column and the one behind the last; an empty overscan has the
         noise taken from the differences of neighbours.

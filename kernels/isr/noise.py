@@ -1,4 +1,4 @@
-"""What noise the frames of an amplifier have: the camera file's model, and what a band of their rows shows."""
+"""Noise of an amplifier's frames: by the camera file's model, and as measured in a band of their rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.isr.channel import Channel, Exposures
 from kernels.isr.framenoise import frame_noise
-from kernels.isr.reader import Channel, Exposures, Reader
+from kernels.isr.reader import Reader
 from kernels.statistics import clip
 from kernels.statistics.estimator import table
 from kernels.statistics.network import workspace
@@ -18,11 +19,11 @@ from kernels.statistics.sample import clipped_mean
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-#: Pixels of an amplifier that are looked at before the frames are combined.
+#: Pixels of an amplifier that are measured before the frames are combined.
 BAND: int = 1 << 15
 #: Variance of Gaussian values within 3 sigma.
 _WITHIN = 0.9733
-#: A pixel's variance is never taken to be less than this part of what no light changes: noise makes signals negative.
+#: Smallest variance of a pixel, as a part of that without light: noise makes signals negative.
 _LEAST = 0.25
 
 
@@ -33,13 +34,13 @@ class Noise:
     Parameters
     ----------
     still : `float`
-        What no light changes: read noise, rounding, errors of the overscan levels.
+        Without light: read noise, rounding, errors of the overscan levels.
     rounding : `float`
-        The part of it that is the converter's: a twelfth of a step's square.
+        Its part by the converter: a twelfth of a step's square.
     per_unit : `float`
         Shot noise of a unit of signal; 0 where the frames have none (a bias).
     offset : `float`
-        Signal that is the electronics', not light.
+        Signal of the electronics, not of light.
     """
 
     still: float
@@ -49,12 +50,12 @@ class Noise:
 
     @classmethod
     def of(cls, channel: Channel, shot: bool = True) -> Noise:
-        """By the camera file (or the ptc) and the overscans that are subtracted.
+        """Model the noise by the camera file (or the ptc) and the overscans that are subtracted.
 
         Parameters
         ----------
         shot : `bool`
-            Whether signals are light: what a bias holds is not.
+            Whether signals are light, which a bias has none of.
         """
         amplifier = channel.amplifier
         frame = frame_noise(amplifier, amplifier.gain, amplifier.read_noise, channel.config)
@@ -74,7 +75,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Look:
-    """What a band of an amplifier's rows shows of its frames.
+    """Levels and noise of an amplifier's frames, measured in a band of its rows.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ class Look:
     variances: F64
 
     def offset(self, noise: Noise) -> float:
-        """Signal that has no shot noise, where nothing was subtracted that would have taken it away.
+        """Signal without shot noise, where no subtraction has removed it.
 
         Of frames without a good pixel nothing is known: 0.
         """
@@ -103,7 +104,7 @@ class Look:
         return max(float(np.mean(self.levels[known] - light)), 0.0)
 
     def own(self, noise: Noise, n: int) -> Noise:
-        """The noise of frame ``n`` as the band shows it; the model's where it shows nothing."""
+        """Noise of frame ``n`` as measured in the band; the model's where nothing was measured."""
         if not np.isfinite(self.variances[n]) or not self.variances[n] > 0:
             return noise
         shot = noise.per_unit * max(self.levels[n] - noise.offset, 0.0)
@@ -111,7 +112,7 @@ class Look:
 
 
 def look(reader: Reader, exposures: Exposures) -> list[Look]:
-    """Look at a band in the middle of the group's amplifiers, of all frames: a `Look` an amplifier.
+    """Measure a band in the middle of the group's amplifiers, in all frames: a `Look` for each amplifier.
 
     The band depends on the camera alone: every rank sees the same.
 

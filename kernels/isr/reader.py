@@ -10,226 +10,32 @@ amplifier is cut into row blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.calibrations import crosstalk, linearity
+from kernels.calibrations import crosstalk
 from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
-from kernels.calibrations.deferred import restore, restoring
-from kernels.camera.geometry import Amplifier, Box
+from kernels.camera.geometry import Box
 from kernels.errors import JobError
-from kernels.fits.product import Product
 from kernels.fits.raw import Frames, Stack
-from kernels.fits.rowbytes import BLANK
 from kernels.isr import load
 from kernels.isr.blanks import empty, oriented, places, without_blanks
-from kernels.isr.overscan import column_levels, serial_levels, serial_region
+from kernels.isr.channel import Block, Channel, Exposures, Frame
+from kernels.isr.overscan import column_levels
 from kernels.jobs.job import File
 from kernels.jobs.scratch import Scratch
 
 F32 = NDArray[np.float32]
 
-SAMPLED_ROWS = 64
 #: A block's cube and its raw rows, each, should stay in a core's share of the cache.
 CACHE_BYTES = 2_000_000
-#: What it may be at most, where its halo would be read again and again.
+#: Largest size of a block with a halo, which small blocks would read again and again.
 BLOCK_BYTES = 32 << 20
 #: Frames whose parallel overscan is decoded at once.
 _SOME = 16
-_NOTHING: F32 = np.empty((0, 0), np.float32)
-
-
-def target(amplifier: Amplifier, first: int, last: int) -> Box:
-    """Where data rows ``[first, last)`` lie on the assembled detector."""
-    box = amplifier.target
-    y0 = amplifier.data.ny - last if amplifier.flip_y else first
-    return Box(box.x0, box.y0 + y0, box.nx, last - first)
-
-
-@dataclass(frozen=True)
-class Exposures:
-    """The frames of one detector, and what their pixels become.
-
-    Parameters
-    ----------
-    files : sequence of `File`
-        The raw frames.
-    dark_times : `numpy.ndarray` [exposure], float32
-        second; what the dark is multiplied by.
-    scales, offsets : `numpy.ndarray` [exposure, amplifier], float32
-        Corrected pixels become (pixel - offset) / scale.
-    """
-
-    files: Sequence[File]
-    dark_times: F32
-    scales: F32
-    offsets: F32
-
-    @classmethod
-    def plain(cls, files: Sequence[File], dark_times: Sequence[float], amplifiers: int) -> Exposures:
-        """Neither scaled nor offset."""
-        shape = (len(files), amplifiers)
-        times = np.asarray(dark_times, np.float32)
-        return cls(files, times, np.ones(shape, np.float32), np.zeros(shape, np.float32))
-
-
-@dataclass(frozen=True)
-class Block:
-    """Corrected rows of one amplifier of all frames.
-
-    Parameters
-    ----------
-    cube : `numpy.ndarray` [row, width], float32
-        From `kernels.statistics.network.workspace`: pixels of each frame row by row, as
-        they were read, in the job's unit; +infinity where masked.  Used again
-        by the next block.
-    frames, rows, columns : `int`
-        What of it counts.
-    core : `slice`
-        The rows that are not halo.
-    """
-
-    cube: F32
-    frames: int
-    rows: int
-    columns: int
-    core: slice
-
-    @property
-    def pixels(self) -> F32:
-        """View of the cube: [frame, row, column]."""
-        return self.cube[: self.frames, : self.rows * self.columns].reshape(self.frames, self.rows, self.columns)
-
-    def image(self, flat: NDArray[Any]) -> NDArray[Any]:
-        """What a cube was reduced to [width], as [row, column] without halo."""
-        return flat[: self.rows * self.columns].reshape(self.rows, self.columns)[self.core]
-
-
-class Channel:
-    """One amplifier: how its rows are corrected, and what was found in those that were.
-
-    Parameters
-    ----------
-    number : `int`
-        Of the amplifier in the detector.
-    """
-
-    def __init__(self, number: int, config: IsrConfig, unit: str, calibrations: Calibrations) -> None:
-        self.number = number
-        self.amplifier = calibrations.detector.amplifiers[number]
-        self.gain = self.amplifier.gain if unit == "electron" else 1.0
-        self.config, self._calibrations = config, calibrations
-        self._step = max(1, self.amplifier.data.ny // SAMPLED_ROWS)
-        self._kept: tuple[tuple[int, int], F32, F32] | None = None
-        region, data = serial_region(self.amplifier, config), self.amplifier.data
-        self._columns = np.array([data.x0, data.x1])
-        self._deferral = calibrations.deferrals[number] if calibrations.deferrals else None
-        if self._deferral:
-            self._factors = restoring(self._deferral, self.amplifier.read_order(data).x0, data.nx)
-        self._overscan = np.array([region.x0, region.x1] if region else [0, 0])
-
-    @property
-    def zeroed(self) -> bool:
-        """Whether the electronics' offset was subtracted, by an overscan or the bias: what is left is light."""
-        parallel = self.config.parallel and self.amplifier.parallel_overscan is not None
-        return bool(self._overscan.any()) or parallel or self._calibrations.bias is not None
-
-    @property
-    def darkened(self) -> bool:
-        """Whether a dark is subtracted."""
-        return self._calibrations.dark is not None
-
-    @property
-    def whole(self) -> bool:
-        """Whether corrected pixels of a frame lie whole converter steps apart."""
-        of = self._calibrations
-        straight = of.linearity is None and of.crosstalk is None and of.deferrals is None
-        return straight and self.config.serial != "meanclip"
-
-    @property
-    def level_pixels(self) -> tuple[int, int]:
-        """How many pixels the medians of serial and parallel overscan are of; 0 without."""
-        parallel = self.amplifier.parallel_overscan if self.config.parallel else None
-        return int(np.ptp(self._overscan)), parallel.ny if parallel else 0
-
-    def levels(self, rows: NDArray[np.int32], blanks: Sequence[int]) -> tuple[F32, F32]:
-        """Serial overscan of each row; see `kernels.isr.overscan.serial_levels`.
-
-        Of the frames ``blanks``, rows without any overscan become blank.
-        """
-        base, rest = serial_levels(rows, self.amplifier, self.config)
-        for k in blanks:
-            lost = np.isnan(base[k])
-            rows[k, lost], base[k, lost], rest[k, lost] = BLANK, 0, 0
-        return base, rest
-
-    def calibration(self, first: int, last: int) -> tuple[F32, F32]:
-        """Bias and dark of data rows ``[first, last)`` as they are read out; empty without.  The last ones are kept."""
-        if self._kept is None or self._kept[0] != (first, last):
-            box = target(self.amplifier, first, last)
-
-            def read(product: Product | None) -> F32:
-                if product is None:
-                    return _NOTHING
-                return np.ascontiguousarray(oriented(product.read(box), self.amplifier), np.float32)
-
-            self._kept = (first, last), read(self._calibrations.bias), read(self._calibrations.dark)
-        return self._kept[1:]
-
-    def straighten(self, pixels: F32) -> None:
-        """Take deviation from a straight line and deferred charge out of pixels [frame, row, column], in place."""
-        grid = self._calibrations.linearity
-        if grid is not None:
-            for frame in pixels:
-                linearity.apply(frame, grid.values[self.number], float(grid.step[self.number]), self.gain)
-        deferral = self._deferral
-        if deferral:
-            for frame in pixels:
-                restore(self.as_read(frame), self._factors, deferral.drift, deferral.kept)
-
-    def as_read(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Columns [..., x] in the order in which they are read, or back from it."""
-        return rows[..., ::-1] if self.amplifier.leftwards else rows
-
-    def samples(self, rows: NDArray[np.int32], base: F32, rest: F32, first: int, core: slice) -> NDArray[np.float64]:
-        """What `kernels.isr.load.sample` says [frame, row, SAMPLED] of every n-th row of a core from ``first`` on."""
-        picked = core.start + np.arange((self._step // 2 - first) % self._step, core.stop - core.start, self._step)
-        out = np.empty((len(rows), picked.size, load.SAMPLED))
-        if picked.size:
-            level = base.astype(np.float64) + rest
-            load.sample(rows, picked, self._columns, self._overscan, level, out)
-        return out
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Corrected rows of one amplifier of one frame.
-
-    Parameters
-    ----------
-    channel : `Channel`
-        The amplifier.
-    pixels : `numpy.ndarray` [y, x], float32
-        In detector orientation and the job's unit; NaN where masked.
-    samples : `numpy.ndarray` [1, sampled row, SAMPLED], float64
-        What `kernels.isr.load.sample` says of every n-th row, in the order of the raw rows.
-    saturated, blank : `numpy.ndarray` [1], int64
-        Number of saturated pixels, and of those that hold no value.
-    empty : `numpy.ndarray` [y, x], bool, or `None`
-        Which these are; `None`: there are none.
-    """
-
-    channel: Channel
-    pixels: F32
-    samples: NDArray[np.float64]
-    saturated: NDArray[np.int64]
-    blank: NDArray[np.int64]
-    empty: NDArray[np.bool_] | None = None
 
 
 class Reader:
@@ -238,17 +44,17 @@ class Reader:
     Parameters
     ----------
     frames : `Frames`
-        What reads the files.
+        Reads the files.
     scratch : `Scratch`
-        Where blocks are made.
+        Memory of the blocks.
     numbers : sequence of `int`
-        Which amplifiers.
+        Amplifiers of the group.
     config : `IsrConfig`
-        What to correct.
+        Corrections to apply.
     unit : `str`
         ``electron`` or ``adu``.
     calibrations : `Calibrations`
-        What ``config`` asks for.
+        Those that ``config`` asks for.
     """
 
     def __init__(
@@ -323,7 +129,7 @@ class Reader:
         ]
 
     def stacks(self, files: Sequence[File], first: int, last: int) -> list[Stack]:
-        """The compressed bytes of data rows of the group's amplifiers."""
+        """Read the compressed bytes of data rows of the group's amplifiers."""
         y0 = self.channels[0].amplifier.data.y0
         return self._stacks(files, y0 + first, y0 + last)
 
@@ -339,7 +145,7 @@ class Reader:
         levels: Sequence[tuple[F32, F32]],
         blanks: Sequence[Sequence[int]],
     ) -> list[F32] | None:
-        """All columns [frame, row, raw width] above their rows' levels, less crosstalk; `None` where there is none.
+        """Subtract levels and crosstalk from all columns [frame, row, raw width]; `None` without crosstalk.
 
         A blank pixel, of the frames ``blanks`` of its amplifier, leaves nothing in others.
         """
@@ -359,7 +165,7 @@ class Reader:
         return [channel.as_read(out) for channel, out in zip(self.channels, whole, strict=True)]
 
     def column_levels(self, exposures: Exposures) -> list[F32]:
-        """Parallel overscan [frame, data column], by amplifier: ADU, or the job's unit with crosstalk."""
+        """Levels of the parallel overscan [frame, data column], by amplifier: ADU; the job's unit with crosstalk."""
         if self._columns is None or self._columns[0] is not exposures:  # once for all pieces of an amplifier
             self._columns = exposures, self._column_levels(exposures.files)
         return self._columns[1]
@@ -414,7 +220,7 @@ class Rows:
         self.places: list[list[NDArray[np.intp]]] = [[] for _ in reader.channels]
 
     def samples(self, a: int) -> NDArray[np.float64]:
-        """What `kernels.isr.load.sample` says [frame, sampled row, SAMPLED] of the group's amplifier ``a``."""
+        """Samples [frame, sampled row, SAMPLED] of the group's amplifier ``a``; see `kernels.isr.load.sample`."""
         return np.concatenate(self._samples[a], axis=1)
 
     def blocks(self, first: int, last: int, step: int) -> Iterator[tuple[int, list[Block]]]:
@@ -448,7 +254,7 @@ class Rows:
         return blocks
 
     def _decode(self, bottom: int, top: int) -> list[NDArray[np.int32]]:
-        """Raw rows [frame, row, raw width] of every amplifier."""
+        """Decode raw rows [frame, row, raw width] of every amplifier."""
         widths = [c.amplifier.raw[0] for c in self._reader.channels]
         each = self._n * (top - bottom) * max(widths)
         memory = self._reader.scratch.array("raw rows", (each * len(widths),), np.int32)
@@ -479,7 +285,7 @@ class Rows:
             without_blanks(raws[a], data.x0, data.x1, blanks[a], block.pixels, 0)
 
     def _finish(self, a: int, bottom: int, raw: NDArray[np.int32], levels: tuple[F32, F32], block: Block) -> None:
-        """Bias, dark, scale and saturation of one amplifier's block."""
+        """Apply bias, dark, scale and saturation to one amplifier's block."""
         channel, exposures, reader = self._reader.channels[a], self._exposures, self._reader
         amplifier, k = channel.amplifier, channel.number
         calibrations = channel.calibration(self._bottom, self._top)

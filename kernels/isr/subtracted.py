@@ -1,4 +1,4 @@
-"""What a subtracted bias and dark add to the variance of a product.
+"""Variance that a subtracted bias and dark add to a product.
 
 A product is sum_i a_i F_i - d D - b B, with a_i = w_i / s_i for weights w_i (sum 1) and scales s_i,
 d = sum a_i t_i for dark times t_i and b = sum a_i.  Its own frames' variance is in their scatter; that of D
@@ -19,7 +19,7 @@ from kernels.calibrations.applied import Calibrations
 from kernels.camera.geometry import Box
 from kernels.fits.fitsfile import opened
 from kernels.fits.product import Card, Product
-from kernels.isr.reader import Exposures
+from kernels.isr.channel import Exposures
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -29,7 +29,7 @@ BIAS, DARK, BIAS_SUM = "VAR_BIAS", "VAR_DARK", "VAR_BIAS_SUM"
 
 
 def _sum_of(bias: Product | None) -> str:
-    """What tells a bias from every other: its pixels' DATASUM; empty where it has none."""
+    """Identify a bias by its pixels' DATASUM; empty without."""
     if bias is None:
         return ""
     with opened(bias.path) as fits:
@@ -44,14 +44,14 @@ def _inverse_scale(header: Mapping[str, Any]) -> float:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What an amplifier's bias and dark are multiplied by on their way into the product."""
+    """Factors of an amplifier's bias and dark on their way into the product."""
 
     bias: float
     dark: float
 
     @classmethod
     def of(cls, exposures: Exposures, number: int, weights: F64) -> Coefficients:
-        """Of an amplifier's frames with weights [frame] of sum 1."""
+        """Compute them for an amplifier's frames with weights [frame] of sum 1."""
         each = weights / exposures.scales[:, number].astype(np.float64)
         return cls(float(each.sum()), float((each * exposures.dark_times.astype(np.float64)).sum()))
 
@@ -77,21 +77,21 @@ class Subtracted:
             named = provenance.get("CALIB_BIAS_ID", "")
             same = header.get(BIAS_SUM, "") == self._sum if BIAS_SUM in header else header.get("CALIB_BIAS_ID") == named
             if same and (self._sum or named):
-                self._within = BIAS in header  # older darks hold the variance of their own frames alone
+                self._within = BIAS in header  # VARIANCE of older darks is of their own frames alone
                 self._beta = float(header[BIAS]) if self._within else _inverse_scale(header)
 
     def of_bias(self, c: Coefficients) -> float:
-        """What the bias' variance is multiplied by; below 0 where the dark's variance holds more of it than is left."""
+        """Factor of the bias' variance; below 0 where the dark's variance holds more of it than is left."""
         square = (c.bias - c.dark * self._beta) ** 2
         return square - (c.dark * self._beta) ** 2 if self._within and self._dark else square
 
     def add(self, variance: F32, box: Box, c: Coefficients) -> None:
-        """Add it to an amplifier's rows [y, x], in place; what is no number there stays so.
+        """Add the variance to an amplifier's rows [y, x], in place; NaN stays NaN.
 
         Parameters
         ----------
         box : `Box`
-            Where they lie on the assembled detector.
+            Box of the rows on the assembled detector.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class Subtracted:
         variance += np.maximum(more, np.float32(0))
 
     def cards(self, c: Coefficients, plain: bool) -> list[Card]:
-        """What VARIANCE holds, for the product's header."""
+        """Cards that define VARIANCE, for the product's header."""
         if plain:
             return [("VARDEF", "plain", "variance of the survivors / their number")]
         cards: list[Card] = [("VARDEF", "estimator", "variance of IMAGE: clipping and what was subtracted count")]

@@ -1,4 +1,4 @@
-"""What is read behind an amplifier's last data column: where charge that comes late is found."""
+"""Overscan columns behind an amplifier's last data column, where deferred charge appears."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ F32 = NDArray[np.float32]
 
 
 def trailing(reader: Reader, file: File, columns: int) -> list[F32]:
-    """Each amplifier's last data column, and ``columns`` of the overscan behind it.
+    """Read each amplifier's last data column, and ``columns`` of the overscan behind it.
 
     Parameters
     ----------
     columns : `int`
-        At most as many as there are.
+        No more than the overscan has.
 
     Returns
     -------

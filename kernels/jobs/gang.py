@@ -21,7 +21,7 @@ LARGE = 1 << 20
 
 
 class Kernel(Protocol):
-    """What a gang's kernel must be able to do.  Pieces are independent of one another."""
+    """Interface of a gang's kernel.  Pieces are independent of one another."""
 
     def weights(self, task: Task) -> Sequence[float]:
         """Cost of each piece of a task."""
@@ -43,7 +43,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Failure:
-    """Failure of a piece: its reason, the type of its error, and its cause."""
+    """A piece that could not be made: message, error class and cause."""
 
     error: str
     kind: str
@@ -52,7 +52,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class _Cost:
-    """What a task has taken, of one rank or more: CPU seconds without the waiting, and the largest rank's peak, MiB."""
+    """Cost of a task on one rank or more: CPU seconds without waiting, and the largest rank's peak, MiB."""
 
     cpu_s: float = 0.0
     rss_mib: int = 0
@@ -62,7 +62,7 @@ class _Cost:
 
     @classmethod
     def since(cls, began: float) -> _Cost:
-        """Of this rank, since its CPU clock stood at ``began``."""
+        """Measure this rank since its CPU clock read ``began``."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return cls(time.process_time() - began, peak)
 
@@ -83,7 +83,7 @@ def _attempt(kernel: Kernel, task: Task, piece: int) -> Any:
 
 
 class _Share:
-    """What one rank does of a job."""
+    """One rank's share of a job."""
 
     def __init__(self, job: Job, comm: Any, kernel: Kernel) -> None:
         self._job, self._comm, self._kernel = job, comm, kernel
@@ -118,11 +118,11 @@ class _Share:
         return alone, [t for t in own if t not in alone]
 
     def send(self, n: int) -> list[Any]:
-        """Make a piece for its owner: what is pending.
+        """Make a piece and send it to its owner; return the pending requests.
 
         Arrays go from where they are, one message each, behind the rest: no copy
         of them is made, and each message is smaller than its array's piece.
-        What the piece has cost goes along: the owner journals the whole task.
+        The piece's cost goes along: the owner journals the whole task.
         """
         piece, buffers, began = self._pieces[n], list[pickle.PickleBuffer](), time.process_time()
         result = _attempt(self._kernel, self._job.tasks[piece.task], piece.number)
@@ -133,9 +133,9 @@ class _Share:
         return pending + [self._comm.Isend(part, dest=to, tag=n) for part in parts]
 
     def _receive(self, n: int) -> Any:
-        """A piece that another rank made; its large arrays are good until the next one.
+        """Receive a piece of another rank; its large arrays are valid until the next one.
 
-        Whoever waits for a message keeps a core busy: that is no cost of the task.
+        Waiting for a message keeps a core busy, but is no cost of the task.
         """
         began, task = time.process_time(), self._pieces[n].task
         head, sizes, cost = self._comm.recv(source=self._holder[n], tag=n)
@@ -165,7 +165,7 @@ class _Share:
             yield result
 
     def drain(self, task: int) -> None:
-        """Take what others still send for a task that has failed: they wait for it."""
+        """Receive what other ranks still send for a failed task: they wait until it is taken."""
         for n in range(self._first[task], self._end[task]):
             if self._holder[n] != self.rank and n not in self._received:
                 self._receive(n)
@@ -193,9 +193,9 @@ class _Share:
 def execute(job: Job, comm: Any, kernel: Kernel) -> int:
     """Run a job's tasks over a communicator.
 
-    A rank's share is done in this order: tasks that are its alone, so that what
-    it lends to a lower rank does not lie in memory meanwhile; then what it
-    lends, before it waits for anybody; last the task that others help with.
+    A rank works in this order: tasks that it does alone, so that pieces for a
+    lower rank do not lie in memory meanwhile; then the pieces for a lower rank,
+    before it waits for any other; last the task that others help with.
 
     Parameters
     ----------

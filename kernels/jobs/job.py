@@ -29,8 +29,8 @@ class Task:
 
     ``inputs`` maps a role (``raw``, ``bias``, ...) to keys of the job's file
     table, ``outputs`` a dataset type to the final path, ``parameters`` holds
-    what differs from task to task (per-exposure times and scales, ...), and
-    ``provenance`` goes into the product's header as it stands.
+    settings of this task (per-exposure times and scales, ...), and
+    ``provenance`` cards for the product's header.
     """
 
     task: str
@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a kernel ever sees.
+    """A job: all that a kernel ever sees.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Job:
     files : `dict` [`str`, `File`]
         The file table, once.
     tasks : `tuple` [`Task`]
-        What to make.
+        Tasks to run.
     """
 
     version: int
@@ -116,7 +116,7 @@ def _freeze(hint: Any, value: Any, where: str) -> Any:
 
 
 def from_plain(plain: Any) -> Job:
-    """Check and freeze a job read from JSON; what is accepted is what ``job.schema.json`` says.
+    """Check and freeze a job read from JSON; accepts exactly what ``job.schema.json`` allows.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """The run's journal: append-only JSON lines, one writer a file, on disk before its job ends.
 
-What a process has written outlives it at once.  A power cut is survived by what
+Lines outlive the process that wrote them.  A power cut spares what
 was seen on disk: every line that tells a result, but for those of the last
 hundredth of a second of a job that is still running, whose products a restart
-takes away and makes again.
+removes and makes again.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class EventName(StrEnum):
 
 
 class JournalError(KernelError):
-    """What happened cannot be recorded: nothing more may be made."""
+    """An event cannot be recorded: nothing more may be made."""
 
     cause = Cause.DISK
 
 
 @contextmanager
 def _recorded(path: str) -> Iterator[None]:
-    """Say of a journal that cannot be written which it is, and why."""
+    """Name a journal that cannot be written, and say why."""
     try:
         yield
     except OSError as error:
@@ -69,7 +69,7 @@ class Journal:
         self._unseen, self._seen = False, time.monotonic()
 
     def write(self, task: str, event: str, detail: Mapping[str, Any]) -> None:
-        """Append one event; see it on disk with the results before it, if it is one.
+        """Append one event; a result is on disk, with those before it, when this returns.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class Journal:
         }
         text = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         with _recorded(self._path):
-            while text:  # a disk that is nearly full takes a part
+            while text:  # a nearly full disk takes a part
                 text = text[self._file.write(text) :]
         self._unseen |= event != EventName.STARTED
         if self._unseen and time.monotonic() - self._seen >= TOGETHER_S:

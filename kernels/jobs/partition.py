@@ -1,4 +1,4 @@
-"""Who does what: contiguous shares of weighted pieces, the same for every rank to compute."""
+"""Division of work: contiguous shares of weighted pieces, computed alike on every rank."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def shares(weights: Sequence[float], size: int) -> list[range]:
     """Cut a list of pieces into ``size`` contiguous ranges of about equal weight.
 
     Contiguous, so that the pieces of one detector lie on neighbouring ranks;
-    a rank may come away empty-handed when there are fewer pieces than ranks.
+    ranks get an empty share where there are fewer pieces than ranks.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def shares(weights: Sequence[float], size: int) -> list[range]:
     for rank in range(1, size):
         target = total * rank / size
         at = cuts[-1]
-        # a piece belongs to the rank in whose share its middle lies
+        # a piece belongs to the rank whose share holds its middle
         while at < len(ends) and ends[at] - weights[at] / 2 < target:
             at += 1
         cuts.append(at)

@@ -1,4 +1,4 @@
-"""Shuts the port that a launcher leaves open to anybody.
+"""Close the port that a launcher leaves open to everyone.
 
 Hydra's mpiexec waits for its own processes at every address of the machine, and
 tells whoever asks what the job is and what its environment holds.  Ranks
@@ -20,24 +20,24 @@ _PROGRAM = struct.pack("HL", 1, ctypes.addressof(_NOTHING))
 
 
 def _sockets(process: str) -> dict[str, int]:
-    """The sockets of a process: the number of the file by what the system calls it; none where they may not be seen."""
+    """Map a process's sockets from the system's name to the file number; empty where they may not be listed."""
     found: dict[str, int] = {}
     with suppress(OSError):
         for entry in os.listdir(f"/proc/{process}/fd"):
-            with suppress(OSError):  # closed meanwhile
+            with suppress(OSError):  # closed in the meantime
                 found[os.readlink(f"/proc/{process}/fd/{entry}")] = int(entry)
     return {name: number for name, number in found.items() if name.startswith("socket:")}
 
 
 def shut_inherited() -> int:
-    """Have sockets that the parent process waits for connections at take none any more.
+    """Stop the sockets at which the parent process waits for connections from accepting any.
 
     They stay open: a launcher ends when its own is closed.
 
     Returns
     -------
     shut : `int`
-        How many there are.
+        Number of such sockets.
     """
     parents, shut = _sockets(str(os.getppid())), 0
     for name, number in _sockets("self").items():

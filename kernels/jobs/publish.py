@@ -19,15 +19,15 @@ from kernels.errors import Cause, KernelError
 from kernels.killpoints import reach
 
 CHUNK = 1 << 22
-#: Of file systems that have no hard links.
+#: Errors of file systems without hard links.
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
-#: Writes a whole file; returns its SHA-256 where it knows it, having written every byte.
+#: Writes a whole file; returns its SHA-256 where every byte was hashed on the way.
 Writer = Callable[[str], str | None]
 
 
 class PublishError(KernelError):
-    """A product could not be written, or stands there already."""
+    """A product cannot be written, or exists already."""
 
     cause = Cause.DISK
 
@@ -51,7 +51,7 @@ def sync(path: Path) -> None:
 
 
 def _permit(path: Path, permissions: Mapping[str, Any]) -> None:
-    """Give the site's group and mode; without them the umask has its say."""
+    """Set the site's group and mode; without them the umask decides."""
     if group := permissions.get("group"):
         os.chown(path, -1, grp.getgrnam(group).gr_gid)
     if mode := permissions.get("mode"):
@@ -119,7 +119,7 @@ def publish(final: str, write: Writer, stamp: str, permissions: Mapping[str, Any
     except (OSError, KeyError) as error:
         raise PublishError(f"{final}: cannot be written: {reason(error, target.parent)}") from error
     finally:
-        with contextlib.suppress(OSError):  # on a read-only disk there is none, and no unlink() either
+        with contextlib.suppress(OSError):  # a read-only disk has no such file, and allows no unlink()
             temporary.unlink()
     return detail
 
@@ -147,7 +147,7 @@ def publish_all(
 
 
 def reason(error: BaseException, folder: Path) -> str:
-    """Say why a write failed; cfitsio says no more than "error writing", so look at the disk."""
+    """Say why a write failed; cfitsio says only "error writing", so look at the disk."""
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK):

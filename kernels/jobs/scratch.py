@@ -1,4 +1,4 @@
-"""Memory that is used again: the pages of a new array cost as much as what is done with it."""
+"""Reused memory: the pages of a new array cost as much as the work on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kernels.statistics.network import workspace
 
 
 class Scratch:
-    """Arrays by name; what an array held is lost when its name is asked for again."""
+    """Arrays by name; asking for a name again loses the array's content."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, NDArray[Any]] = {}
@@ -27,13 +27,13 @@ class Scratch:
         return self._arrays[name][:count].reshape(shape)
 
     def cube(self, name: str, n: int, pixels: int) -> NDArray[np.float32]:
-        """A cube as of `kernels.statistics.network.workspace`, whose padding is +infinity."""
+        """A cube as `kernels.statistics.network.workspace` makes it; its padding is +infinity."""
         if name not in self._cubes or self._cubes[name][0] != (n, pixels):
             self._cubes.pop(name, None)
             self._cubes[name] = (n, pixels), workspace(n, pixels)
         return self._cubes[name][1]
 
     def drop(self, *names: str) -> None:
-        """Give arrays back."""
+        """Release arrays."""
         for name in names:
             self._arrays.pop(name, None)

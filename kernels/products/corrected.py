@@ -12,9 +12,9 @@ import numpy as np
 from kernels.camera.geometry import Amplifier, Detector
 from kernels.fits import product
 from kernels.fits.product import BAD, PLANES, Card
+from kernels.isr.channel import Exposures
 from kernels.isr.framekernel import FrameKernel
 from kernels.isr.noise import Noise, look
-from kernels.isr.reader import Exposures
 from kernels.isr.subtracted import Coefficients, Subtracted
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task

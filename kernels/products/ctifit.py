@@ -1,4 +1,4 @@
-"""Deferred charge measured: what flats leave in the overscan behind their last column.
+"""Measure deferred charge by the signal that flats leave in the overscan behind their last column.
 
 The n-th overscan column reads, relative to the last data column's signal S,
 
@@ -42,10 +42,10 @@ Bool = NDArray[np.bool_]
 
 #: Range of the decay that is sought, columns.
 DECAYS = (0.5, 20.0)
-#: What a decay is where noise hides it: its logarithm, and how far that may be off.  Without, a fit of faint offsets
+#: Prior of the decay, where noise hides it: its logarithm and that one's error.  Without, a fit of faint offsets
 #: ends at a short decay and a large drift, which would be taken off every pixel.
 USUAL, SPREAD = math.log(2.0), 0.35
-#: An offset is one from so many standard errors on.
+#: Smallest significant offset, in standard errors.
 SIGNIFICANT = 2.5
 #: Signal of a last column that light made: less may be the bias's structure, electron.
 LIT = 50.0
@@ -53,7 +53,7 @@ LIT = 50.0
 
 @dataclass(frozen=True)
 class Ranges:
-    """What the fits look at.
+    """Exposures and columns that the fits use.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Ranges:
         Raises
         ------
         JobError
-            A range of columns is none, or there is nothing to be told by it.
+            A range of columns is empty, or too short to measure anything.
         """
         made = cls(**{f.name: plain[f.name] for f in fields(cls) if f.name in plain})
         for name, least, most in (("offset_columns", 2, 99), ("cti_columns", 1, 1)):
@@ -87,7 +87,7 @@ class Ranges:
 
     @property
     def columns(self) -> int:
-        """Overscan columns that are looked at."""
+        """Number of overscan columns used."""
         return max(self.offset_columns[1], self.cti_columns[1])
 
 
@@ -104,13 +104,13 @@ class Fit:
     exposures: int = 0
 
     def row(self) -> list[float]:
-        """As the product has it."""
+        """Row of the product."""
         return [getattr(self, f.name) for f in fields(self)]
 
 
 @dataclass(frozen=True)
 class _Offset:
-    """The output's offset, and what its parameters' errors make of the first overscan column, relative."""
+    """The output's offset, and its parameters' errors in the first overscan column, relative."""
 
     drift: float = 0.0
     drift_error: float = 0.0
@@ -120,12 +120,12 @@ class _Offset:
 
 
 def _tail(n: F64, level: F64, decay: float) -> F64:
-    """What an offset of 1 leaves in columns ``n`` above the mean of the columns ``level``."""
+    """Signal that an offset of 1 leaves in columns ``n`` above the mean of the columns ``level``."""
     return np.asarray(np.exp(-n / decay) - (_sum(np.exp(-level / decay)) / level.size if level.size else 0.0))
 
 
 def _steepness(n: F64, level: F64, decay: float) -> F64:
-    """How `_tail` changes with the decay."""
+    """Derivative of `_tail` by the decay."""
     of_level = _sum(level * np.exp(-level / decay)) / level.size if level.size else 0.0
     return np.asarray((n * np.exp(-n / decay) - of_level) / decay**2)
 
@@ -138,7 +138,7 @@ def _offset(n: F64, height: F64, power: F64, level: F64) -> _Offset:
         return _tail(n, level, math.exp(log_decay))
 
     def gain(log_decay: float) -> float:
-        """What a fit takes off chi^2, negative, and what the decay being unusual adds."""
+        """Change of chi^2 by the fit, negative, and the penalty of an unusual decay."""
         model, unusual = shape(log_decay), ((log_decay - USUAL) / SPREAD) ** 2
         return unusual - max(_sum(power * height * model), 0.0) ** 2 / _sum(power * model * model)
 
@@ -166,7 +166,7 @@ def _sum(values: F64) -> float:
 
 
 def _looked_at(faint: Bool, some: Bool, columns: int, ranges: Ranges) -> Bool:
-    """Which overscan columns of which exposures [exposure, column]."""
+    """Choose overscan columns of exposures [exposure, column]."""
     looked = np.zeros((len(faint), columns), np.bool_)
     for exposures, (first, last) in ((faint, ranges.cti_columns), (some, ranges.offset_columns)):
         looked[exposures, first - 1 : last] = True
@@ -251,7 +251,7 @@ class Cti(FrameKernel):
         self._ranges = Ranges.from_plain(job.config)
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Cost of each exposure: the bytes that are read."""
+        """Cost of each exposure: the bytes read for it."""
         return [float(file.bytes or 1) for file in self.raws(task)]
 
     def compute(self, task: Task, piece: int) -> F64:
@@ -272,7 +272,7 @@ class Cti(FrameKernel):
             No amplifier of the detector answers light; or a frame is another detector's.
         """
         self.require_identity(task)
-        means = np.array([result.copy() for result in results])  # one that another rank made is good until the next
+        means = np.array([result.copy() for result in results])  # another rank's is valid until the next
         detector = self.calibrations(task).detector
         fits = []
         for k, amplifier in enumerate(detector.amplifiers):

@@ -1,4 +1,4 @@
-"""Finds the defects of a detector in its bootstraps: what glows in the dark, answers light badly, or is not at rest.
+"""Find a detector's defects in its bootstraps: pixels that glow in the dark, answer light badly, or are unstable.
 
 Each amplifier is looked at alone.  Of bias and dark the amplifier's clipped
 mean is subtracted, by that of the flat it is divided; then pixels beyond the
@@ -41,7 +41,7 @@ LIT = 0.01
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a good pixel keeps within.
+    """Limits of a good pixel.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def find(kind: str, image: F32, gain: float, wanted: Thresholds) -> Found:
     none = np.zeros((0, 2), np.intp)
     difference, mean, sigma = _away(image, Box(0, 0, image.shape[1], image.shape[0]))
     if not np.isfinite(mean) or (kind == "flat" and not mean > LIT):
-        return Found(np.ones(image.shape, np.bool_), none)  # a dead amplifier: what it has is noise and crosstalk
+        return Found(np.ones(image.shape, np.bool_), none)  # a dead amplifier has only noise and crosstalk
     bad = ~np.isfinite(image)
     with np.errstate(invalid="ignore"):
         if kind == "bias":
@@ -152,7 +152,7 @@ class Finder:
         return self._camera.detectors[task.detector]
 
     def _products(self, task: Task) -> list[tuple[str, Product]]:
-        """What is looked at, by kind.
+        """Read the bootstraps, by kind.
 
         Raises
         ------
@@ -193,7 +193,7 @@ class Finder:
         bad, vampires = np.zeros(detector.size[::-1], np.bool_), []
         for amplifier, found in zip(detector.amplifiers, results, strict=True):
             bad[amplifier.target.slices] = found.bad
-            vampires += [found.vampires.copy()]  # one that another rank made is good until the next
+            vampires += [found.vampires.copy()]  # another rank's is valid until the next
         mask_rings(bad, np.concatenate(vampires), self._growth)
         mask_edges(bad, self._growth)
         for x0, y0, width, height in self._manual(detector):
@@ -210,7 +210,7 @@ class Finder:
         return f"{self._job.run}.{self._job.attempt}"
 
     def _manual(self, detector: Detector) -> Sequence[Sequence[int]]:
-        """The boxes that somebody has drawn by hand.
+        """Boxes drawn by hand.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""From pixels that are not to be believed to those that are masked with them: columns, edges, rings, boxes."""
+"""Growth of bad pixels to the pixels masked with them: columns, edges, rings, boxes."""
 
 from __future__ import annotations
 

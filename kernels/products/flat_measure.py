@@ -30,13 +30,13 @@ ENOUGH = 0.05
 
 
 def _lit(clipped: Sequence[tuple[float, float, int]]) -> list[bool]:
-    """Which amplifiers answer light, of their clipped means: one in a hundred of the brightest's is none."""
+    """Tell by clipped means which amplifiers answer light: more than one in a hundred of the brightest's."""
     brightest = max(c[0] if c[2] else 0.0 for c in clipped)
     return [not c[2] or brightest <= 0 or c[0] > LIT * brightest for c in clipped]
 
 
 def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """What `numpy.packbits` packed."""
+    """Undo `numpy.packbits`."""
     return np.unpackbits(bits, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
 
 
@@ -57,19 +57,19 @@ class Measure(FrameKernel):
         self._image, self._type = np.empty((0, 0), np.float32), ""
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Cost of each exposure: the bytes that are read."""
+        """Cost of each exposure: the bytes read for it."""
         return [float(file.bytes or 1) for file in self.raws(task)]
 
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
-        """Clipped means of one exposure: the amplifiers', and last the detector's; and which pixels it lacks."""
+        """Clipped means of one exposure, amplifiers first and the detector last; and the pixels that it lacks."""
         filled = self._fill(task, piece)
         return filled | self._measured(task)
 
     def _fill(self, task: Task, piece: int) -> dict[str, Any]:
         """Assemble an exposure, NaN where bad.
 
-        Gives which pixels it lacks beyond those that the calibrations flag, packed, or `None`; and by amplifier the
-        saturated fraction and a checksum of what was sampled.
+        Gives the pixels that it lacks beyond those that the calibrations flag, packed, or `None`; and by amplifier the
+        saturated fraction and a checksum of the samples.
         """
         detector, file, lacks = self.detector(task), self.raws(task)[piece], False
         if self._type != detector.type:  # what no amplifier covers stays NaN
@@ -139,7 +139,7 @@ class Measure(FrameKernel):
         return results, left_out
 
     def _require_some(self, task: Task, packed: Sequence[NDArray[np.uint8]], usable: int, left: int) -> None:
-        """Refuse exposures that have hardly a good pixel in common, and name the one that lacks most."""
+        """Refuse exposures with hardly a good pixel in common; name the one that lacks most."""
         if left < ENOUGH * usable:
             lacks = [int(np.bitwise_count(bits).sum()) for bits in packed]
             n = int(np.argmax(lacks))
@@ -199,7 +199,7 @@ class Measure(FrameKernel):
                 levels.require_different(file.path, exposure, same, f"amplifier {amplifier.name} of {detector.name}")
 
     def _saturated(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
-        """What is to be told of saturated exposures, before anything is made of them: one text, of the worst."""
+        """Text about the worst saturated exposure, for the operator to look at first; empty without any."""
         exposures, detector = task.parameters["exposures"], self.detector(task)
         shares = np.array([r["saturated"] for r in results])
         many = int((shares.max(axis=1) > SATURATED).sum())

@@ -1,4 +1,4 @@
-"""Tables of a flat's levels, which three kernels share: written when measured, read when normalised and divided by."""
+"""Tables of a flat's levels: written when measured, read when normalised and combined."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def means_of(path: str, exposures: Sequence[int]) -> NDArray[np.float64]:
 
 
 def scales_of(path: str, detector: Detector, exposures: Sequence[int]) -> NDArray[np.float64]:
-    """What each exposure of a detector is divided by.
+    """Scales that a detector's exposures are divided by.
 
     Returns
     -------

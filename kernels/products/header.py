@@ -18,8 +18,8 @@ from kernels.statistics.clip import IQR_TO_SIGMA
 from kernels.statistics.percentiles import percentiles
 
 PERCENTILES = (0, 5, 16, 50, 84, 95, 100)
-#: What a second of a combined frame stands for: a dark and a flat are divided by their scale.
-#: What a job may give by exposure beyond the scale.
+#: Meaning of a combined frame's second: darks and flats are divided by their scale.
+#: Values that a job may give by exposure besides the scale.
 OPTIONAL = {"OFFSET": ("offsets", "was subtracted before"), "WEIGHT": ("weights", "of the weighted mean")}
 UNITS = {"bias": "{unit}", "dark": "{unit}/s", "flat": "1"}
 

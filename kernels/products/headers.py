@@ -16,7 +16,8 @@ from secrets import token_hex
 from typing import Any, Final
 
 from kernels.errors import DataError
-from kernels.fits.blocks import BITPIX, Cards, Hdus, Stream, opening, packing, walk
+from kernels.fits.blocks import Hdus, Stream, opening, packing, walk
+from kernels.fits.cards import BITPIX, Cards
 from kernels.fits.raw import Frames
 from kernels.fits.tiles import Odd, described
 from kernels.jobs.job import Job
@@ -45,7 +46,7 @@ def _container(packed: str, hdus: Iterable[dict[str, Any]]) -> str:
 
 
 def _pixels(path: str, hdus: Hdus) -> dict[int, str | tuple[int, float]]:
-    """What is wrong with the pixels of images that are not whole numbers by rows: no task is to find it out."""
+    """Check at ingest the pixels of images that are not read by rows, so that no task fails on them."""
     scanned = described(hdus)
     if not any(isinstance(image, Odd) for image in scanned.images):
         return {}

@@ -1,4 +1,4 @@
-"""The inputs table: what every raw that went in is like, amplifier by amplifier."""
+"""The inputs table: levels and noise of every raw frame, amplifier by amplifier."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ COLUMNS = (
     "exposure", "detector", "amplifier", "level", "noise", "saturated", "overscan",
     "noise_error", "shape", "shape_error", "constant", "rejected", "blank", "same_as",
 )  # fmt: skip
-#: What `Found.add` counts of each frame.
+#: Rows of the counts that `Found.add` takes for each frame.
 SATURATED, BLANK, REJECTED = 0, 1, 2
 F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Light:
-    """What the light of some exposures of one kind is to be compared by.
+    """Scales by which the light of exposures of one kind is compared.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Light:
         return cls(str(job.config.get("type", "bias")), task.parameters.get("exposure_times", [0.0] * n))
 
     def by(self, level: F64, amplifier: Amplifier) -> tuple[F64, bool]:
-        """What a pattern grows with [exposure], and whether there is none where that is 0."""
+        """Quantity that a pattern grows with [exposure], and whether the pattern vanishes with it."""
         if self.kind == "flat":
             return level, amplifier.serial_overscan is not None
         return np.asarray(self.times if self.kind == "dark" else np.zeros(len(level)), np.float64), False
@@ -138,7 +138,7 @@ class Found:
 def together(
     frames: Sequence[Mapping[int, tuple[F64, NDArray[np.int64]]]],
 ) -> dict[int, tuple[F64, NDArray[np.int64]]]:
-    """What `Found.frame` says of all frames, of what it says of each."""
+    """Join the results of `Found.frame` of single frames."""
     return {
         k: (np.concatenate([f[k][0] for f in frames]), np.concatenate([f[k][1] for f in frames], axis=1))
         for k in frames[0]
@@ -193,7 +193,7 @@ def _of_rows(average: Callable[..., Any], samples: NDArray[np.float64]) -> NDArr
 
 
 def path_of(job: Job, task: Task) -> str:
-    """Where a task's rows go: a file a detector under ``config["inputs_table"]``."""
+    """Path of a task's rows: one file a detector under ``config["inputs_table"]``."""
     return f"{job.config['inputs_table']}/{task.task.replace(':', '_')}.csv"
 
 
@@ -234,7 +234,7 @@ class Levels(FrameKernel):
         return [float(file.bytes or 1) for file in self.raws(task)]
 
     def compute(self, task: Task, piece: int) -> dict[int, tuple[F64, NDArray[np.int64]]]:
-        """What `Found.frame` says of one exposure."""
+        """Measure one exposure; see `Found.frame`."""
         found = Found(self.detector(task))
         for frame, _ in self.corrected(task, self.raws(task)[piece], 0.0):
             found.add(frame.channel.number, frame.samples, frame.saturated, frame.blank)

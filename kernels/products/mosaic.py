@@ -19,7 +19,7 @@ KERNEL: Final = "mosaic"
 
 
 def places(camera: Camera, detectors: Sequence[Detector], binning: int) -> tuple[tuple[int, int], list[Box]]:
-    """Where each detector lies on the mosaic.
+    """Place the detectors on the mosaic.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Mean and noise from pairs of like frames: the difference knows nothing of what both share."""
+"""Mean and noise from pairs of like frames: whatever both share cancels in the difference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIDE = 512
 NSIGMA, PASSES = 5.0, 3
 
 
-#: Of two frames of light the fainter has at least this part of the other's.
+#: The fainter frame of a pair has at least this part of the other's light.
 ALIKE = 0.5
 
 

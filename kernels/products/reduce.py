@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import JobError
+from kernels.isr.channel import Block, Channel, Exposures
 from kernels.isr.cosmic import CosmicConfig, cosmic_rays
 from kernels.isr.noise import Look, Noise, unlike, weights_of
-from kernels.isr.reader import Block, Channel, Exposures
 from kernels.statistics import clip
 from kernels.statistics.estimator import Steps, table
 from kernels.statistics.weighted import clipped_weighted_mean, limits, propagate, weighted_mean
@@ -25,14 +25,14 @@ I16 = NDArray[np.int16]
 FEW_INPUTS = 5
 #: Frames are weighted where a plain mean would have this much more variance.
 WORTH = 0.02
-#: What VARIANCE may hold: the variance of IMAGE, or upstream's survivors' variance / count.
+#: Definitions of VARIANCE: the variance of IMAGE, or upstream's survivors' variance / count.
 DEFINITIONS = ("ESTIMATOR", "PLAIN")
 WEIGHTINGS = ("AUTO", "NONE")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A job's statistic, and what is to be known of its result.
+    """A job's statistic, and the definition of its variance.
 
     Parameters
     ----------
@@ -93,13 +93,13 @@ class Stacker:
     exposures : `Exposures`
         The frames and their scales.
     statistics : `Statistics`
-        What is made of them.
+        Statistic of the frames.
     cosmic : `CosmicConfig`, optional
         Mask cosmic rays first.
     weights : sequence of `float`, optional
         By frame, of the statistic WEIGHTED; 1 each without.
     seen : `Look`, optional
-        What a band of the amplifier shows, where it was looked at.
+        Levels and noise measured in a band of the amplifier, where that was done.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class Stacker:
     weights : `numpy.ndarray` [frame], float64
         Of the frames, sum 1.
     rejected : `numpy.ndarray` [frame], int64
-        Pixels that were left out as cosmic rays, halo excluded.
+        Pixels rejected as cosmic rays, halo excluded.
     used : `int`
         Values that the image was made of.
     """
@@ -145,7 +145,7 @@ class Stacker:
         self.rejected, self.used = np.zeros(n, np.int64), 0
 
     def _steps(self, channel: Channel, exposures: Exposures, seen: Look | None) -> Steps | None:
-        """How the inputs lie on the converter's steps, where they do."""
+        """Describe the converter's steps in the inputs, where there are any."""
         times = exposures.dark_times if channel.darkened else exposures.dark_times[:1]
         if not channel.whole or any(np.ptp(values) > 0 for values in (self._scales, self._offsets, times)):
             return None
@@ -196,7 +196,7 @@ class Stacker:
         return self.noise.variance(signals * self._scales + self._offsets) / self._scales**2
 
     def _propagate(self, values: F32, signals: F32, within: tuple[F32, F32], variance: F32) -> None:
-        """Of few inputs: what the noise model says of each."""
+        """Propagate the noise model's variance of each input, where there are few."""
         with np.errstate(invalid="ignore"):
             variances = self._variances(signals)
         factors = table(clip.Rule("MEDIAN"), self._n).spread if self._rule.statistic == "MEDIAN" else None
@@ -207,7 +207,7 @@ class Stacker:
         propagate(values, variances, within, self.weights, factors, variance)
 
     def _of_equal(self, cube: F32, image: F32, variance: F32) -> None:
-        """Survivors that are all equal tell nothing of the scatter: the noise model says what it is."""
+        """Take the variance from the noise model where all survivors are equal and show no scatter."""
         if np.any(none := variance == 0):
             equal = np.flatnonzero(none)
             good = np.isfinite(cube[: self._n, equal]).sum(axis=0)
@@ -215,7 +215,7 @@ class Stacker:
             variance[equal] = self._table.equal[good] * of_mean * self._n / np.maximum(good, 1)
 
     def _mask_cosmic_rays(self, block: Block) -> None:
-        """Sought on each frame's difference from the median of the frames, so that hot pixels are none."""
+        """Mask cosmic rays found on each frame's difference from the median frame, so that hot pixels stay."""
         assert self._cosmic
         sorted_, typical = block.cube.copy(), np.empty(block.cube.shape[1], np.float32)
         clip.median(sorted_, self._n, typical)
@@ -237,5 +237,5 @@ class Stacker:
 
 
 def _everything(width: int) -> tuple[F32, F32]:
-    """Limits that leave nothing out."""
+    """Limits that exclude nothing."""
     return np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)

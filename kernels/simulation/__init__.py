@@ -1,3 +1,3 @@
-"""Frames of which the truth is known, and products compared with it."""
+"""Simulated frames with a known truth, and products compared with it."""
 
 __all__ = ["expected"]

@@ -1,4 +1,4 @@
-"""How well products agree with the truth: numbers of a detector, of all, and what they should be."""
+"""Agreement of products with the truth: numbers of a detector and of all, and their limits."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def overall(kind: str, parts: Sequence[Statistics]) -> dict[str, Any]:
 
 
 def problems(numbers: Mapping[str, Any], inputs: int) -> list[str]:
-    """What is not as it should be, one line each; empty where all is.
+    """Describe every disagreement in one line; empty where there is none.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ from kernels.simulation.rates import Rates, Stream, generator
 
 F32 = NDArray[np.float32]
 
-#: What is left of the crosstalk with every further amplifier in between.
+#: Factor of the crosstalk for every further amplifier in between.
 DECAY = 0.2
 #: Largest |c1 / c0|, 1/ADU.
 QUADRATIC = 2e-6
@@ -96,14 +96,14 @@ def _deferrals(seed: int, detector: Detector, rates: Rates) -> list[Deferral]:
 
 
 def bend(signal: F32, nodes: NDArray[np.float64], values: NDArray[np.float64]) -> F32:
-    """What an amplifier gives instead of ``signal`` (ADU, any shape): x with x - S(x) = signal."""
+    """Bend ``signal`` (ADU, any shape) as a nonlinear amplifier does: x with x - S(x) = signal."""
     measured = np.linspace(0, nodes[-1], 200 * len(nodes))
     excess = spline(nodes, values)(measured)
     return np.asarray(signal + np.interp(signal, measured - excess, excess), np.float32)
 
 
 def couple(signals: Sequence[F32], electronics: Electronics) -> list[F32]:
-    """What the amplifiers give together: ``signals`` [amplifier][row, column], read-out order, ADU."""
+    """Add crosstalk to ``signals`` [amplifier][row, column], read-out order, ADU."""
     measured = list(signals)
     for _ in range(PASSES):
         before = measured
@@ -115,7 +115,7 @@ def couple(signals: Sequence[F32], electronics: Electronics) -> list[F32]:
 
 
 def sum_of(sources: Sequence[F32], c0: NDArray[np.float64], c1: NDArray[np.float64]) -> F32:
-    """What all sources leave in one amplifier, ADU; ``c0`` and ``c1`` [source]."""
+    """Crosstalk of all sources in one amplifier, ADU; ``c0`` and ``c1`` [source]."""
     total = np.zeros_like(sources[0])
     for source, linear, square in zip(sources, c0.astype(np.float32), c1.astype(np.float32), strict=True):
         if linear:

@@ -1,4 +1,4 @@
-"""What a combined calibration should be, given the truth, and how well it can be known.
+"""Expected value of a combined calibration, given the truth, and its error.
 
 A product is linear in frames: P = sum_i a_i F_i - sum_c b_c C, with
 a_i = 1 / (N s_i) for N frames divided by scales s_i, and C the calibrations
@@ -132,7 +132,7 @@ class Inputs:
 
 
 def expected(kind: str, pixels: Pixels, noise: FrameNoise, inputs: Inputs) -> Expected:
-    """What a product should be.
+    """Compute the expected value of a product.
 
     Parameters
     ----------

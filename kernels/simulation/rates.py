@@ -13,7 +13,7 @@ from kernels.errors import JobError
 
 
 class Stream(IntEnum):
-    """What a random stream is for; the numbers are part of the definition."""
+    """Purposes of random streams; the numbers are part of the definition."""
 
     LEVEL = 1
     STRUCTURE = 2

@@ -15,7 +15,7 @@ parameters
 - optional: ``electrons``, the light of a pixel of response 1 (but for the
   lamp's jitter), instead of the lamp's rate x time;
 - optional: ``leak``, light that comes through a closed shutter where that is
-  worst, electron/second; ``jump``, what all bias levels are too high by, ADU;
+  worst, electron/second; ``jump``, an excess of all bias levels, ADU;
 - optional: ``lamp``, times as bright as the lamp is (default 1 for a flat, 0
   for the others: a lit dark, a dark flat and a saturated one are made by
   it), and ``header``, cards of this frame alone (``LSST_NUM``).
@@ -82,7 +82,7 @@ def _row_drift(rng: np.random.Generator, rows: int, rates: Rates) -> F32:
 
 
 def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, rng: np.random.Generator, rates: Rates) -> F32:
-    """What one amplifier should give in one exposure.
+    """Signal of one ideal amplifier in one exposure.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, rng: np.rando
 
 
 def _level_shifts(seed: int, truth: Truth, parameters: Mapping[str, Any], rates: Rates) -> NDArray[np.float64]:
-    """How far the night's levels [amplifier] are from the truth's, ADU."""
+    """Shifts of the night's levels [amplifier] from the truth's, ADU."""
     rng = generator(seed, Stream.NIGHT, parameters.get("day_obs", 0), truth.detector.id)
     return parameters.get("jump", 0.0) + rates.night_drift * rng.standard_normal(len(truth.levels))
 
@@ -156,7 +156,7 @@ def read_out(
 
 
 def _distorted(signals: list[F32], truth: Truth, rates: Rates) -> list[F32]:
-    """What the amplifiers give instead of what they should, ADU."""
+    """Distort the amplifiers' ideal signals, ADU."""
     electronics = truth.electronics
     if rates.nonlinearity:
         signals = [bend(s, x, y) for s, x, y in zip(signals, electronics.nodes, electronics.values, strict=True)]

@@ -138,7 +138,7 @@ def _draw(rng: np.random.Generator, qe: F32, mask: NDArray[np.bool_], rates: Rat
 
 
 def _edges(shape: tuple[int, int], rates: Rates) -> F32:
-    """What is left of the response towards the detector's edges."""
+    """Relative response towards the detector's edges."""
     v, u = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape)
     depth = np.exp(-np.minimum(v[:, None], u[None, :]) / rates.edge_px)
     return np.asarray(1 - rates.edge_depth * depth, np.float32)
@@ -233,7 +233,7 @@ def lamp(seed: int, exposure: int, physical_filter: str, exposure_time: float, r
 
 
 def jitter(seed: int, exposure: int, rates: Rates) -> float:
-    """How bright the lamp is in one exposure, relative."""
+    """Relative brightness of the lamp in one exposure."""
     return float(1 + rates.lamp_jitter * generator(seed, Stream.LAMP, exposure).standard_normal())
 
 

@@ -108,7 +108,7 @@ def truth_bytes(
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a truth file says that a comparison needs; see the module's text for units.
+    """Contents of a truth file that a comparison needs; see the module's text for units.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The simulator's truth as calibrations: what a perfect measurement of its electronics would have written.
+"""The simulator's truth as calibrations, as a perfect measurement of its electronics would write them.
 
 A job's ``config``: ``seed`` and ``rates`` of the simulation, ``permissions``
 (see `kernels.jobs.publish`; optional).  One task per detector: ``detector``,
@@ -47,7 +47,7 @@ def write_ptc(path: str, camera: Camera, truth: Truth, rates: Rates, cards: Sequ
 
 
 def write_defects(path: str, camera: Camera, truth: Truth, rates: Rates, cards: Sequence[Card]) -> None:
-    """Write the injected ones, each pixel a box of its own."""
+    """Write the injected defects, each pixel a box of its own."""
     y, x = np.nonzero(truth.hot | truth.dead | truth.vampire | truth.edge)
     one = np.ones_like(x)
     defects.write(path, camera, truth.detector, np.column_stack([x, y, one, one]), cards)

@@ -22,13 +22,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from kernels.compiled import njit
+from kernels.compiled import inlined, njit
 from kernels.statistics.network import sort
-from kernels.statistics.simd import INDEX, LANES, Code, Mask, Variable, Vector
+from kernels.statistics.vectors import LANES, bits, double, fused, load, root, single, singles, store, where
 
 F32 = NDArray[np.float32]
 
@@ -46,7 +44,7 @@ _BASE, _LOW, _HIGH, _MEAN, _VARIANCE, _NUMBER, _GOOD, _FACTOR = (row * LANES for
 
 @dataclass(frozen=True)
 class Rule:
-    """How inputs become one value.
+    """Statistic that makes one value of many inputs.
 
     Parameters
     ----------
@@ -66,171 +64,137 @@ class Rule:
     ddof: int = 1
 
 
-Sums = tuple[Vector, Vector, Vector]
+@inlined
+def _all(flat, at, stride, base, first, last):  # type: ignore[no-untyped-def]
+    """Sum, sum of squares (both float64) and number of ``d = flat[at + k stride] - base``; rows in fours."""
+    zero = singles(0)
+    total, squares, number = double(zero), double(zero), zero
+    for row in range(first, last, _CHUNK):
+        some, some_squares = zero, zero
+        for k in range(_CHUNK):
+            d = load(flat, at + (row + k) * stride) - base
+            some, some_squares = some + d, fused(d, d, some_squares)
+        total, squares, number = total + double(some), squares + double(some_squares), number + singles(_CHUNK)
+    return total, squares, number
 
 
-class _Column:
-    """The sorted values of `LANES` pixels: ``flat[at + k stride]``, as differences from a base."""
-
-    def __init__(self, code: Code, base: Vector, at: Any, stride: Any) -> None:
-        self.code, self._base, self._at, self._stride = code, base, at, stride
-
-    def row(self, k: Any) -> Vector:
-        """Row ``k``."""
-        return self.code.load(0, self.code.place(self._at, self._stride, k)) - self._base
-
-    def _chunk(self, start: Any, k: int) -> Vector:
-        return self.code.load(0, self.code.place(start, self._stride, k)) - self._base
-
-    def sums(self, first: Any, last: Any, low: Vector | None = None, high: Vector | None = None) -> Sums:
-        """Sum, sum of squares (both in float64) and number of rows ``[first, last)`` within ``low <= d <= high``.
-
-        Both are multiples of `_CHUNK`.  Without limits all count; the sums are
-        the same bits as with limits that all are within.
-        """
-        code, one = self.code, self.code.number(1)
-        total, squares = Variable(code.number(0, double=True)), Variable(code.number(0, double=True))
-        number = Variable(code.number(0))
-        with code.loop(first, last, _CHUNK) as row:
-            some, some_squares, count = code.number(0), code.number(0), number.get()
-            start = code.place(self._at, self._stride, row)
-            for k in range(_CHUNK):
-                d = self._chunk(start, k)
-                if low is not None and high is not None:
-                    keep = (low <= d) & (d <= high)
-                    d = code.where(keep, d, code.number(0))
-                    count = count + code.where(keep, one, code.number(0))
-                some, some_squares = some + d, code.fused(d, d, some_squares)
-            number.set(count if low is not None else count + code.number(_CHUNK))
-            total.set(total.get() + some.double())
-            squares.set(squares.get() + some_squares.double())
-        return total.get(), squares.get(), number.get()
+@inlined
+def _within(flat, at, stride, base, first, last, low, high):  # type: ignore[no-untyped-def]
+    """Sum only ``low <= d <= high``; the same bits as `_all` where that is all."""
+    zero, one = singles(0), singles(1)
+    total, squares, number = double(zero), double(zero), zero
+    for row in range(first, last, _CHUNK):
+        some, some_squares = zero, zero
+        for k in range(_CHUNK):
+            d = load(flat, at + (row + k) * stride) - base
+            keep = (low <= d) & (d <= high)
+            d = where(keep, d, zero)
+            number = number + where(keep, one, zero)
+            some, some_squares = some + d, fused(d, d, some_squares)
+        total, squares = total + double(some), squares + double(some_squares)
+    return total, squares, number
 
 
-def _moments(code: Code, sums: Sums) -> tuple[Mask, Vector, Vector]:
-    """Whether there is any survivor, and mean and debiased variance."""
-    (total, squares, number), zero, one = sums, code.number(0), code.number(1)
-    mean = total / code.where(zero < number, number, one)
-    scatter = squares - total * mean
-    less = number - one
-    variance = code.where(zero < scatter, scatter, zero) / code.where(zero < less, less, one)
-    return zero < number, mean, variance
+@inlined
+def _every(mask):  # type: ignore[no-untyped-def]
+    return bits(mask) == 2**LANES - 1
 
 
-@intrinsic
-def _finite(typing: Any, flat: Any, at: Any) -> Any:
-    """Whether `LANES` values from ``flat[at]`` on are all below infinity."""
+@inlined
+def _clip_vector(flat, at, stride, rows, factor, passes, state):  # type: ignore[no-untyped-def]
+    """Clip from the bounds in ``state`` on, each pass about the mean and deviation of the one before.
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        return (code.load(0, code.index(1)) < code.number(math.inf)).every()
-
-    return types.boolean(flat, at), generate
-
-
-@intrinsic
-def _begin(typing: Any, flat: Any, at: Any, places: Any, parts: Any, numbers: Any, state: Any) -> Any:
-    """Base, median (as the mean) and MEANCLIP's first bounds, where all values of the lanes are good.
-
-    ``places`` (base, then lower and upper neighbour of median and quartiles, as
-    offsets) and ``parts`` (of the way between these) are `_quartiles`';
-    ``numbers``: the limit in inter-quartile ranges, and how many values there are.
+    ``rows``: begin and end of the sorted column's middle part, and the column's end.  The middle hardly ever clips: it
+    is summed once, and again only where one of its values is out of bounds.  A lane without survivors (no spread was
+    left, and the centre is an ulp beside the value that it stands for) keeps its former result.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        at = code.index(1)
-        base = code.load(0, builder.add(at, code.index(2, 0)))
-        quantiles = []
-        for k in range(3):
-            low, high = (code.load(0, builder.add(at, code.index(2, 1 + 2 * k + side))) - base for side in (0, 1))
-            quantiles.append(low + code.spread(3, k) * (high - low))
-        middle, lower, upper = quantiles
-        reach, largest = code.spread(4, 0) * (upper - lower), code.number(float(_LARGEST))
-        some = middle <= reach  # else not even the values beside the median are within
-        low = code.where(some, middle - reach, code.number(-float(_LARGEST)))
-        values = (base, low, code.where(some, middle + reach, largest), middle, code.spread(4, 1))
-        for value, row in zip(values, (_BASE, _LOW, _HIGH, _MEAN, _GOOD), strict=True):
-            code.store(value, 5, row)
-        return code.nothing()
-
-    return types.void(flat, at, places, parts, numbers, state), generate
-
-
-@intrinsic
-def _clip_vector(typing: Any, flat: Any, at: Any, stride: Any, rows: Any, factor: Any, passes: Any, state: Any) -> Any:
-    """Passes from the bounds in ``state`` on, each about mean and deviation of the one before.
-
-    ``rows``: where the sorted column's middle part begins and ends, and its
-    end.  The middle, which hardly ever clips, is summed once; where one of
-    its values is outside of the bounds after all, it is summed like the
-    rest.  A lane without any survivor keeps what it had: no spread was left,
-    and the centre an ulp beside the value that it stands for.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        column, factor_ = _Column(code, code.load(6, _BASE), code.index(1), code.index(2)), code.spread(4)
-        start, stop, end = (code.index(3, k) for k in range(3))
-        low, high = Variable(code.load(6, _LOW)), Variable(code.load(6, _HIGH))
-        results = [*(Variable(code.number(0)) for _ in range(3)), Variable(low.get()), Variable(high.get())]
-        middle, least, largest = column.sums(start, stop), column.row(start), column.row(code.before(stop))
-        with code.loop(INDEX(0), code.index(5)):
-            part = [Variable(value) for value in middle]
-            inside = ((low.get() <= least) & (largest <= high.get())).every()
-            with code.unless(inside):
-                for variable, value in zip(part, column.sums(start, stop, low.get(), high.get()), strict=True):
-                    variable.set(value)
-            below = column.sums(INDEX(0), start, low.get(), high.get())
-            above = column.sums(stop, end, low.get(), high.get())
-            total, squares, number = (a + v.get() + b for a, v, b in zip(below, part, above, strict=True))
-            some, mean, variance = _moments(code, (total.single(), squares.single(), number))
-            for result, value in zip(results, (mean, variance, number, low.get(), high.get()), strict=True):
-                result.set(code.where(some, value, result.get()))
-            reach = factor_ * code.root(results[1].get())
-            low.set(results[0].get() - reach)
-            high.set(results[0].get() + reach)
-        for result, row in zip(results, (_MEAN, _VARIANCE, _NUMBER, _LOW, _HIGH), strict=True):
-            code.store(result.get(), 6, row)
-        return code.nothing()
-
-    return types.void(flat, at, stride, rows, factor, passes, state), generate
+    start, stop, end = rows
+    zero, one = singles(0), singles(1)
+    base, low, high = load(state, _BASE), load(state, _LOW), load(state, _HIGH)
+    mean, variance, number, lower, upper = zero, zero, zero, low, high
+    middle = _all(flat, at, stride, base, start, stop)
+    least, largest = load(flat, at + start * stride) - base, load(flat, at + max(stop - 1, 0) * stride) - base
+    for _ in range(passes):
+        below = _within(flat, at, stride, base, 0, start, low, high)
+        part = middle
+        if not _every((low <= least) & (largest <= high)):
+            part = _within(flat, at, stride, base, start, stop, low, high)
+        above = _within(flat, at, stride, base, stop, end, low, high)
+        total, squares = single(below[0] + part[0] + above[0]), single(below[1] + part[1] + above[1])
+        survivors = below[2] + part[2] + above[2]
+        some = zero < survivors
+        centre = total / where(some, survivors, one)
+        scatter, less = squares - total * centre, survivors - one
+        spread = where(zero < scatter, scatter, zero) / where(zero < less, less, one)
+        mean, variance, number = (
+            where(some, centre, mean),
+            where(some, spread, variance),
+            where(some, survivors, number),
+        )
+        lower, upper = where(some, low, lower), where(some, high, upper)
+        reach = singles(factor) * root(variance)
+        low, high = mean - reach, mean + reach
+    store(state, _MEAN, mean)
+    store(state, _VARIANCE, variance)
+    store(state, _NUMBER, number)
+    store(state, _LOW, lower)
+    store(state, _HIGH, upper)
 
 
-@intrinsic
-def _finish(typing: Any, state: Any, at: Any, image: Any, variance: Any, count: Any) -> Any:
+@inlined
+def _finish(state, at, image, variance, count):  # type: ignore[no-untyped-def]
     """``base + mean``, ``factor variance / number`` (NaN where none, or a single one, was good) and number."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        rows = (_BASE, _MEAN, _VARIANCE, _NUMBER, _GOOD, _FACTOR)
-        base, mean, spread, number, good, factor = (code.load(0, k) for k in rows)
-        nan = code.number(math.nan)
-        code.store(code.where(code.number(0) < good, base + mean, nan), 2, code.index(1))
-        code.store(code.where(code.number(1) < good, factor * spread / number, nan), 3, code.index(1))
-        code.store_count(number, 4, code.index(1))
-        return code.nothing()
-
-    return types.void(state, at, image, variance, count), generate
+    good, number, nan = load(state, _GOOD), load(state, _NUMBER), singles(np.nan)
+    store(image, at, where(singles(0) < good, load(state, _BASE) + load(state, _MEAN), nan))
+    store(variance, at, where(singles(1) < good, load(state, _FACTOR) * load(state, _VARIANCE) / number, nan))
+    store(count, at, number)
 
 
 @njit
 def _quartiles(n, stride):  # type: ignore[no-untyped-def]
-    """Where base, median and quartiles of ``n`` sorted values lie; see `_begin`."""
+    """Places of the base, and of the lower and upper neighbours of median and quartiles, of ``n`` sorted values.
+
+    Returned are their offsets, and for each quantile its part of the way between its neighbours.
+    """
     half, quarter, rest = 0.5 * (n - 1), 0.25 * (n - 1), 0.75 * (n - 1)
     h, q, r = int(half), int(quarter), int(rest)
-    places = ((n - 1) // 2, h, min(h + 1, n - 1), q, min(q + 1, n - 1), r, min(r + 1, n - 1))
     parts = (np.float32(half - h), np.float32(quarter - q), np.float32(rest - r))
     return (
-        (places[0] * stride, places[1] * stride, places[2] * stride, places[3] * stride, places[4] * stride,
-         places[5] * stride, places[6] * stride),
+        ((n - 1) // 2 * stride, h * stride, min(h + 1, n - 1) * stride, q * stride, min(q + 1, n - 1) * stride,
+         r * stride, min(r + 1, n - 1) * stride),
         parts,
     )  # fmt: skip
 
 
+@inlined
+def _between(flat, low, high, part, base):  # type: ignore[no-untyped-def]
+    first, second = load(flat, low) - base, load(flat, high) - base
+    return first + singles(part) * (second - first)
+
+
+@inlined
+def _begin(flat, at, quartiles, scale, n, state):  # type: ignore[no-untyped-def]
+    """Base, median (as the mean) and MEANCLIP's first bounds, where all values of the lanes are good.
+
+    ``scale`` is the limit in inter-quartile ranges.
+    """
+    places, parts = quartiles
+    base = load(flat, at + places[0])
+    middle = _between(flat, at + places[1], at + places[2], parts[0], base)
+    lower = _between(flat, at + places[3], at + places[4], parts[1], base)
+    upper = _between(flat, at + places[5], at + places[6], parts[2], base)
+    reach = singles(scale) * (upper - lower)
+    some = middle <= reach  # else not even the values beside the median are within
+    store(state, _BASE, base)
+    store(state, _LOW, where(some, middle - reach, singles(-_LARGEST)))
+    store(state, _HIGH, where(some, middle + reach, singles(_LARGEST)))
+    store(state, _MEAN, middle)
+    store(state, _GOOD, singles(n))
+
+
 @njit
 def _lane(flat, stride, n, at, f, base):  # type: ignore[no-untyped-def]
-    """The same of a single lane."""
+    """One lane's quantile ``f`` above the base."""
     place = f * (n - 1)
     k = int(place)
     low, high = flat[at + k * stride] - base, flat[at + min(k + 1, n - 1) * stride] - base
@@ -261,8 +225,8 @@ def _hollow_lanes(flat, stride, n, at, scale, state):  # type: ignore[no-untyped
 @njit
 def _start(flat, stride, n, at, quartiles, scale, state):  # type: ignore[no-untyped-def]
     """Base, median (as the mean), good values and the bounds of MEANCLIP's first pass; whether a lane is masked."""
-    _begin(flat, at, quartiles[0], quartiles[1], (scale, np.float32(n)), state)
-    hollow = not _finite(flat, at + (n - 1) * stride)
+    _begin(flat, at, quartiles, scale, n, state)
+    hollow = not _every(load(flat, at + (n - 1) * stride) < singles(np.inf))
     if hollow:
         _hollow_lanes(flat, stride, n, at, scale, state)
     return hollow
@@ -377,7 +341,7 @@ def plain_factors(rule: Rule, n: int) -> F32:
 
 
 def _require(width: int, *planes: tuple[NDArray[Any], Any]) -> None:
-    """Vector code writes without looking: what it is given must be what it is written for."""
+    """Require the planes that vector code writes to without checking."""
     for plane, kind in planes:
         if plane is not NO_FIRST and (plane.shape != (width,) or plane.dtype != kind or not plane.flags.c_contiguous):
             raise ValueError(f"what a cube {width} pixels wide is reduced to must be as wide, of {kind.__name__}")

@@ -1,4 +1,4 @@
-"""Where the light ends in a frame, beside where a camera file's sections say that it does."""
+"""Edges of the light in a frame, compared with the sections of a camera file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REACH: Final = 12
 SHORTEST: Final = 4
 #: Level of what has no light, of that of the data, at most: more, and light cannot be told from the offset.
 WEAK: Final = 0.9
-#: Of the light beside it: where it ends; below it a pixel of the data has none; above it one of an overscan has some.
+#: Parts of the light beside a pixel: at an edge; below it, data without light; above it, an overscan with light.
 #: Columns at the border of a CCD lose some light, the first ones of an overscan keep some charge.
 HALF, NONE, SOME = 0.5, 0.15, 0.25
 #: The light must be that many times what its own profile scatters by, and that many ADU.
@@ -68,7 +68,7 @@ class Border:
 
 @dataclass
 class Fit:
-    """How an amplifier's sections lie in the light.
+    """Position of an amplifier's sections in the light.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class Profile:
 
     @property
     def light(self) -> F64:
-        """Of each pixel, relative to the light beside it; 0 where there is none near."""
+        """Light of each pixel relative to that beside it; 0 where there is none near."""
         smooth = median_filter(self.values, 5, mode="nearest") - self.low
         near = maximum_filter1d(smooth, 2 * REACH + 1, mode="nearest")
         there = near > 0.1 * max(float(np.percentile(smooth, 75)), 1e-9)

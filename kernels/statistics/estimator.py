@@ -1,6 +1,6 @@
-"""How far the statistics of `kernels.statistics.clip` are from the truth, for Gaussian inputs of one variance.
+"""Bias of the statistics of `kernels.statistics.clip`, for Gaussian inputs of one variance.
 
-Clipping throws away the tails: what survives scatters less than the inputs do, and its mean is known
+Clipping throws away the tails: survivors scatter less than the inputs do, and their mean is known
 worse than a mean of all.  So the survivors' variance / count is multiplied by a factor, by the number of
 good inputs, whose expectation is the variance of the result.  Inputs of whole numbers (ADU) add what
 their rounding does: a median of whole numbers is a whole number itself, and survivors that are all equal
@@ -26,7 +26,7 @@ from kernels.statistics.weighted import clipped_weighted_mean
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-#: Numbers of inputs that are looked at; between them factors are interpolated.
+#: Simulated numbers of inputs; between them factors are interpolated.
 GRID: Final = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 25, 30, 40, 50, 80, 100, 150, 200)
 #: Number of inputs; spread (see `Table`) and survivors' variance / count over 1 / n of MEANCLIP, then of SIGMACLIP,
 #: both with the default settings.  Simulated as `_simulated` does, of 3e8 values each: good to 3e-4.
@@ -71,15 +71,15 @@ MEDIANS: Final = np.array(
 )  # fmt: skip
 #: Values of a simulation: its factors are good to 0.5 %.
 SAMPLE: Final = 1 << 20
-#: The same where rounding is compared with none, on the same numbers.
+#: Values of a simulation that compares rounding with none, on the same numbers.
 STEPPED: Final = 1 << 19
-#: A simulation must have this many pixels whose survivors are all equal, to say anything of them.
+#: Fewest pixels with all survivors equal from which a simulation can tell anything.
 ENOUGH: Final = 100
 
 
 @dataclass(frozen=True)
 class Table:
-    """What to expect of a rule, by the number of good inputs; entries 0 and 1 say nothing.
+    """Expected behaviour of a rule, by the number of good inputs; entries 0 and 1 mean nothing.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def _gaussian(n: int) -> F32:
 
 
 def _simulated(rule: clip.Rule, n: int) -> tuple[float, float]:
-    """Of ``n`` Gaussian values: variance of the result, and expected survivors' variance / count, over 1 / n."""
+    """Simulate ``n`` Gaussian values: variance of the result, and expected survivors' variance / count, over 1 / n."""
     values = _gaussian(n)
     image, variance = _collapsed(values, rule)
     excess = image**2 - values.mean(axis=0, dtype=np.float64) ** 2  # what a plain mean has is known, and mostly shared
@@ -166,7 +166,7 @@ class Steps:
 
 
 def _parts(steps: Steps) -> F32:
-    """Parts of a step by which levels differ: those of some rows and columns."""
+    """Fractions of a step by which the levels of rows and columns differ."""
     rng, number, noise = np.random.Generator(np.random.PCG64(20241208)), 1024, np.float32(steps.noise)
 
     def rounded(size: int) -> F32:
@@ -181,7 +181,7 @@ def _parts(steps: Steps) -> F32:
 
 @cache
 def _stepped(rule: clip.Rule, n: int, steps: Steps) -> tuple[float, float, float]:
-    """What rounding does: to spread and scatter, factors; and `Table.equal`."""
+    """Simulate rounding: its factors of spread and scatter, and `Table.equal`."""
     noise, values = np.float32(steps.noise), _gaussian(n)[:, : STEPPED // n]
     truth, parts = _pool(SAMPLE)[1][: values.shape[1]], _parts(steps)
     shift = parts[np.arange(values.size) % (parts.size - 1)].reshape(values.shape)
@@ -218,20 +218,20 @@ def _coarse(rule: clip.Rule, n: int, noise: float) -> bool:
 
 
 def _canonical(rule: clip.Rule) -> clip.Rule:
-    """The rule without settings that it has no use for."""
+    """Reset the settings that a rule does not use."""
     if rule.statistic in ("MEAN", "WEIGHTED", "MEDIAN"):
         return clip.Rule("MEDIAN" if rule.statistic == "MEDIAN" else "MEAN")
     return replace(rule, ddof=1) if rule.statistic == "MEANCLIP" else replace(rule, passes=clip.Rule.passes)
 
 
 def _rounded(values: F64) -> F32:
-    """To four digits: no processor's last bit gets into a product."""
+    """Round to four digits, so that no processor's last bit gets into a product."""
     return np.asarray([float(f"{value:.4g}") for value in values], np.float32)
 
 
 @cache
 def table(rule: clip.Rule, n: int, steps: Steps | None = None, weights: tuple[float, ...] = ()) -> Table:
-    """What to expect of up to ``n`` inputs.
+    """Tabulate the expected behaviour of up to ``n`` inputs.
 
     Parameters
     ----------
@@ -240,8 +240,8 @@ def table(rule: clip.Rule, n: int, steps: Steps | None = None, weights: tuple[fl
     steps : `Steps`, optional
         Where inputs are whole steps of the converter.
     weights : `tuple` of `float`, optional
-        Of ``n`` inputs of unlike noise, which is looked at then instead of rounding; the spread is over the variance
-        of the weighted mean.
+        Of ``n`` inputs of unlike noise, which then counts instead of rounding; the spread is over the variance of the
+        weighted mean.
     """
     rule = _canonical(rule)
     of_spread, of_survivors = np.ones(n + 1), np.ones(n + 1)

@@ -19,11 +19,10 @@ from typing import Any, Final
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from kernels.compiled import njit
-from kernels.statistics.simd import INDEX, LANES, Code
+from kernels.compiled import inlined, njit
+from kernels.statistics.vectors import LANES, load, load_at, store, store_at, where, written
 
 F32 = NDArray[np.float32]
 
@@ -65,7 +64,7 @@ def workspace(n: int, pixels: int) -> F32:
     -------
     cube : `numpy.ndarray` [rows_of(n), width], float32
         ``width`` is a multiple of `TILE`, at least ``pixels``; filled with
-        +infinity, which is what stays in the rows and columns that are padding.
+        +infinity, which stays in the rows and columns of the padding.
     """
     width = -(-pixels // TILE) * TILE
     if width * 4 % _PAGE == 0:
@@ -73,37 +72,27 @@ def workspace(n: int, pixels: int) -> F32:
     return np.full((rows_of(n), width), np.inf, np.float32)
 
 
-@intrinsic
-def _sort_vectors(typing: Any, flat: Any, at: Any, stride: Any, size: Any) -> Any:
+@written(types.void, at=types.int64, stride=types.int64)
+def _sort_vectors(builder: Any, flat: Any, at: Any, stride: Any, size: Any) -> None:
     """Sort the ``len(size)`` vectors at ``flat[at + k stride]``; not checked."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        places = [code.place(code.index(1), code.index(2), k) for k in range(size.count)]
-        values = [code.load(0, place) for place in places]
-        for i, j in comparators(size.count):
-            values[i], values[j] = code.ordered(values[i], values[j])
-        for place, value in zip(places, values, strict=True):
-            code.store(value, 0, place)
-        return code.nothing()
-
-    return types.void(flat, at, stride, size), generate
+    rows = range(size.type.count)
+    places = [builder.add(at, builder.mul(stride, stride.type(k))) for k in rows]
+    values = [load_at(builder, flat, place) for place in places]
+    for i, j in comparators(len(rows)):
+        x, y = values[i], values[j]
+        less = builder.fcmp_ordered("<", x, y)
+        values[i], values[j] = builder.select(less, x, y), builder.select(less, y, x)
+    for place, value in zip(places, values, strict=True):
+        store_at(builder, flat, place, value)
 
 
-@intrinsic
-def _exchange(typing: Any, flat: Any, low: Any, high: Any) -> Any:
-    """Put `TILE` values at ``flat[low]`` and at ``flat[high]`` in order; not checked."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        places = [[builder.add(code.index(side), INDEX(k)) for side in (1, 2)] for k in range(0, TILE, LANES)]
-        pairs = [[code.load(0, place) for place in both] for both in places]
-        for both, pair in zip(places, pairs, strict=True):
-            for place, value in zip(both, code.ordered(*pair), strict=True):
-                code.store(value, 0, place)
-        return code.nothing()
-
-    return types.void(flat, low, high), generate
+@inlined
+def _exchange(flat, low, high):  # type: ignore[no-untyped-def]
+    """Put the `LANES` values at ``flat[low]`` and at ``flat[high]`` in order; not checked."""
+    x, y = load(flat, low), load(flat, high)
+    less = x < y
+    store(flat, low, where(less, x, y))
+    store(flat, high, where(less, y, x))
 
 
 @njit
@@ -116,7 +105,9 @@ def _straight(flat, stride, size):  # type: ignore[no-untyped-def]
 def _by_table(flat, stride, pairs):  # type: ignore[no-untyped-def]
     for at in range(0, stride, TILE):
         for k in range(pairs.shape[0]):
-            _exchange(flat, pairs[k, 0] * stride + at, pairs[k, 1] * stride + at)
+            low, high = pairs[k, 0] * stride + at, pairs[k, 1] * stride + at
+            for lane in range(0, TILE, LANES):
+                _exchange(flat, low + lane, high + lane)
 
 
 @cache

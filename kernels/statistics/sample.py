@@ -3,61 +3,40 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from kernels.camera.geometry import Box
 from kernels.compiled import njit
 from kernels.statistics.clip import IQR_TO_SIGMA
 from kernels.statistics.percentiles import percentiles
-from kernels.statistics.simd import INDEX, LANES, Code, Variable
+from kernels.statistics.vectors import LANES, double, doubles, load, store, where
 
 F32 = NDArray[np.float32]
-
-
-@intrinsic
-def _add_row(typing: Any, row: Any, end: Any, base: Any, low: Any, high: Any, totals: Any) -> Any:
-    """Add up ``d = row[:end] - base`` where ``low <= d <= high``, lane by lane.
-
-    ``end`` is a multiple of `LANES`; ``totals`` [3 LANES] float64: sum, sum of squares, number.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        origin, lowest, highest = (code.spread(k) for k in (2, 3, 4))
-        zero, one = code.number(0, double=True), code.number(1, double=True)
-        total, squares, number = Variable(zero), Variable(zero), Variable(zero)
-        with code.loop(INDEX(0), code.index(1), LANES) as at:
-            d = code.load(0, at).double() - origin
-            keep = (lowest <= d) & (d <= highest)
-            d = code.where(keep, d, zero)
-            total.set(total.get() + d)
-            squares.set(squares.get() + d * d)
-            number.set(number.get() + code.where(keep, one, zero))
-        for k, part in enumerate((total, squares, number)):
-            code.add_to(5, k, part.get())
-        return code.nothing()
-
-    return types.void(row, end, base, low, high, totals), generate
 
 
 @njit
 def _within(image, x0, x1, base, low, high):  # type: ignore[no-untyped-def]
     """Sum, sum of squares and number of the ``d = x - base`` of columns ``[x0, x1)`` in ``low <= d <= high``."""
-    totals = np.zeros(3 * LANES)
+    totals, zero, one = np.zeros(3 * LANES), doubles(0), doubles(1)
     for y in range(image.shape[0]):
         row = image[y, x0:x1]
         whole = row.size // LANES * LANES
-        _add_row(row, whole, base, low, high, totals)
+        total, squares, number = zero, zero, zero
+        for at in range(0, whole, LANES):
+            d = double(load(row, at)) - doubles(base)
+            keep = (doubles(low) <= d) & (d <= doubles(high))
+            d = where(keep, d, zero)
+            total, squares, number = total + d, squares + d * d, number + where(keep, one, zero)
+        store(totals, 0, load(totals, 0) + total)
+        store(totals, LANES, load(totals, LANES) + squares)
+        store(totals, 2 * LANES, load(totals, 2 * LANES) + number)
         for x in range(whole, row.size):
-            d = float(row[x]) - base
-            if low <= d <= high:
-                totals[0] += d
-                totals[LANES] += d * d
+            rest = float(row[x]) - base
+            if low <= rest <= high:
+                totals[0] += rest
+                totals[LANES] += rest * rest
                 totals[2 * LANES] += 1
     return totals[:LANES].sum(), totals[LANES : 2 * LANES].sum(), int(totals[2 * LANES :].sum())
 

@@ -45,7 +45,7 @@ def line(x: F64, y: F64) -> tuple[float, float]:
 
 
 def factors(pattern: F64, typical: F64, light: F64, zero: bool) -> F64:
-    """How much of the typical pattern each frame should have [frame].
+    """Amplitude of the typical pattern that each frame should have [frame].
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def factors(pattern: F64, typical: F64, light: F64, zero: bool) -> F64:
     typical : `numpy.ndarray` [cell], float64
         Median of the patterns.
     light : `numpy.ndarray` [frame], float64
-        What a pattern grows with: level, or time; all equal where it does not.
+        Quantity that a pattern grows with: level, or time; all equal where it does not grow.
     zero : `bool`
         Whether there is no pattern where there is no light.
     """
@@ -72,7 +72,7 @@ def factors(pattern: F64, typical: F64, light: F64, zero: bool) -> F64:
 
 
 def deviations(cells: F64, light: Sequence[float] | F64, zero: bool) -> tuple[F64, F64]:
-    """How far each frame's shape is from the typical one.
+    """Distance of each frame's shape from the typical one.
 
     Each frame's cells less their mean, less the median of that over the
     frames, which grows with the light (`factors`).

@@ -72,7 +72,7 @@ def weighted_mean(cube: F32, n: int, weights: F64, image: F32, variance: F32, co
 
 
 def limits(ordered: F32, first: NDArray[np.int16], count: NDArray[np.int16]) -> tuple[F32, F32]:
-    """Smallest and largest survivor [pixel] of a cube that was collapsed; nothing lies between them where none is."""
+    """Smallest and largest survivor [pixel] of a collapsed cube; an empty range where there is none."""
     pixels, last = np.arange(ordered.shape[1]), np.maximum(first.astype(np.int64) + count - 1, 0)
     low, high = ordered[first, pixels], ordered[last, pixels]
     return np.where(count > 0, low, np.float32(np.inf)), np.where(count > 0, high, -np.float32(np.inf))
@@ -81,14 +81,14 @@ def limits(ordered: F32, first: NDArray[np.int16], count: NDArray[np.int16]) -> 
 def clipped_weighted_mean(
     cube: F32, n: int, rule: clip.Rule, weights: F64, image: F32, variance: F32, count: NDArray[np.int16]
 ) -> NDArray[np.int64]:
-    """Weighted mean of what a rule keeps of inputs whose variances go with 1 / weight.
+    """Weighted mean of the inputs that a rule keeps, whose variances go with 1 / weight.
 
     The rule looks at the differences from the median, each in units of its input's noise.
 
     Parameters
     ----------
     cube : `numpy.ndarray` [row, width], float32
-        See `kernels.statistics.clip.collapse`; what does not survive becomes +infinity.
+        See `kernels.statistics.clip.collapse`; clipped inputs become +infinity.
     rule : `kernels.statistics.clip.Rule`
         MEANCLIP, SIGMACLIP or MEAN.
     weights, image, variance, count

@@ -88,7 +88,7 @@ def test_machine_code_of_former_sources_is_removed_when_it_is_old(
         folder.mkdir()
         (folder / "f.nbc").touch()
         os.utime(folder, (now - age * day,) * 2)
-    monkeypatch.setattr(compiled, "_folders", {used})
+    monkeypatch.setattr(compiled, "_folders", {tmp_path / "read-only" / "kernels-a", used})
     compiled.remove_old()
     assert sorted(tmp_path.iterdir()) == [used, recent, other]
     assert now - used.stat().st_mtime < day

@@ -18,7 +18,7 @@ import pytest
 from astropy.io import fits
 
 from kernels.errors import DataError, KernelError
-from kernels.fits.blocks import BLOCK
+from kernels.fits.cards import BLOCK
 from kernels.jobs.job import VERSION, Job, from_plain
 from kernels.products.headers import execute, read
 

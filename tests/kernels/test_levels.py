@@ -15,7 +15,8 @@ from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
 from kernels.camera.geometry import Amplifier, Box, Detector
 from kernels.fits.raw import Frames
-from kernels.isr.reader import Channel, Exposures, Reader
+from kernels.isr.channel import Channel, Exposures
+from kernels.isr.reader import Reader
 from kernels.jobs.job import File
 from kernels.jobs.scratch import Scratch
 from kernels.products import levels

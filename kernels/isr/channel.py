@@ -1,0 +1,215 @@
+"""One amplifier of many frames: the corrections of its rows, and the blocks that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.calibrations import linearity
+from kernels.calibrations.applied import Calibrations
+from kernels.calibrations.config import IsrConfig
+from kernels.calibrations.deferred import restore, restoring
+from kernels.camera.geometry import Amplifier, Box
+from kernels.fits.product import Product
+from kernels.fits.rowbytes import BLANK
+from kernels.isr import load
+from kernels.isr.blanks import oriented
+from kernels.isr.overscan import serial_levels, serial_region
+from kernels.jobs.job import File
+
+F32 = NDArray[np.float32]
+
+SAMPLED_ROWS = 64
+_NOTHING: F32 = np.empty((0, 0), np.float32)
+
+
+def target(amplifier: Amplifier, first: int, last: int) -> Box:
+    """Box of data rows ``[first, last)`` on the assembled detector."""
+    box = amplifier.target
+    y0 = amplifier.data.ny - last if amplifier.flip_y else first
+    return Box(box.x0, box.y0 + y0, box.nx, last - first)
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """The frames of one detector, and what their pixels become.
+
+    Parameters
+    ----------
+    files : sequence of `File`
+        The raw frames.
+    dark_times : `numpy.ndarray` [exposure], float32
+        second; what the dark is multiplied by.
+    scales, offsets : `numpy.ndarray` [exposure, amplifier], float32
+        Corrected pixels become (pixel - offset) / scale.
+    """
+
+    files: Sequence[File]
+    dark_times: F32
+    scales: F32
+    offsets: F32
+
+    @classmethod
+    def plain(cls, files: Sequence[File], dark_times: Sequence[float], amplifiers: int) -> Exposures:
+        """Neither scaled nor offset."""
+        shape = (len(files), amplifiers)
+        times = np.asarray(dark_times, np.float32)
+        return cls(files, times, np.ones(shape, np.float32), np.zeros(shape, np.float32))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Corrected rows of one amplifier of all frames.
+
+    Parameters
+    ----------
+    cube : `numpy.ndarray` [row, width], float32
+        From `kernels.statistics.network.workspace`: pixels of each frame row by row, as
+        they were read, in the job's unit; +infinity where masked.  Used again
+        by the next block.
+    frames, rows, columns : `int`
+        Part of the cube that holds pixels.
+    core : `slice`
+        The rows that are not halo.
+    """
+
+    cube: F32
+    frames: int
+    rows: int
+    columns: int
+    core: slice
+
+    @property
+    def pixels(self) -> F32:
+        """View of the cube: [frame, row, column]."""
+        return self.cube[: self.frames, : self.rows * self.columns].reshape(self.frames, self.rows, self.columns)
+
+    def image(self, flat: NDArray[Any]) -> NDArray[Any]:
+        """Reshape the result of a cube [width] to [row, column], without halo."""
+        return flat[: self.rows * self.columns].reshape(self.rows, self.columns)[self.core]
+
+
+class Channel:
+    """One amplifier: corrects and samples its rows.
+
+    Parameters
+    ----------
+    number : `int`
+        Of the amplifier in the detector.
+    """
+
+    def __init__(self, number: int, config: IsrConfig, unit: str, calibrations: Calibrations) -> None:
+        self.number = number
+        self.amplifier = calibrations.detector.amplifiers[number]
+        self.gain = self.amplifier.gain if unit == "electron" else 1.0
+        self.config, self._calibrations = config, calibrations
+        self._step = max(1, self.amplifier.data.ny // SAMPLED_ROWS)
+        self._kept: tuple[tuple[int, int], F32, F32] | None = None
+        region, data = serial_region(self.amplifier, config), self.amplifier.data
+        self._columns = np.array([data.x0, data.x1])
+        self._deferral = calibrations.deferrals[number] if calibrations.deferrals else None
+        if self._deferral:
+            self._factors = restoring(self._deferral, self.amplifier.read_order(data).x0, data.nx)
+        self._overscan = np.array([region.x0, region.x1] if region else [0, 0])
+
+    @property
+    def zeroed(self) -> bool:
+        """Whether the electronics' offset was subtracted, by an overscan or the bias, so that only light remains."""
+        parallel = self.config.parallel and self.amplifier.parallel_overscan is not None
+        return bool(self._overscan.any()) or parallel or self._calibrations.bias is not None
+
+    @property
+    def darkened(self) -> bool:
+        """Whether a dark is subtracted."""
+        return self._calibrations.dark is not None
+
+    @property
+    def whole(self) -> bool:
+        """Whether corrected pixels of a frame lie whole converter steps apart."""
+        of = self._calibrations
+        straight = of.linearity is None and of.crosstalk is None and of.deferrals is None
+        return straight and self.config.serial != "meanclip"
+
+    @property
+    def level_pixels(self) -> tuple[int, int]:
+        """Number of pixels in the medians of serial and parallel overscan; 0 without."""
+        parallel = self.amplifier.parallel_overscan if self.config.parallel else None
+        return int(np.ptp(self._overscan)), parallel.ny if parallel else 0
+
+    def levels(self, rows: NDArray[np.int32], blanks: Sequence[int]) -> tuple[F32, F32]:
+        """Serial overscan of each row; see `kernels.isr.overscan.serial_levels`.
+
+        Of the frames ``blanks``, rows without any overscan become blank.
+        """
+        base, rest = serial_levels(rows, self.amplifier, self.config)
+        for k in blanks:
+            lost = np.isnan(base[k])
+            rows[k, lost], base[k, lost], rest[k, lost] = BLANK, 0, 0
+        return base, rest
+
+    def calibration(self, first: int, last: int) -> tuple[F32, F32]:
+        """Bias and dark of data rows ``[first, last)`` as they are read out; empty without.  The last ones are kept."""
+        if self._kept is None or self._kept[0] != (first, last):
+            box = target(self.amplifier, first, last)
+
+            def read(product: Product | None) -> F32:
+                if product is None:
+                    return _NOTHING
+                return np.ascontiguousarray(oriented(product.read(box), self.amplifier), np.float32)
+
+            self._kept = (first, last), read(self._calibrations.bias), read(self._calibrations.dark)
+        return self._kept[1:]
+
+    def straighten(self, pixels: F32) -> None:
+        """Take deviation from a straight line and deferred charge out of pixels [frame, row, column], in place."""
+        grid = self._calibrations.linearity
+        if grid is not None:
+            for frame in pixels:
+                linearity.apply(frame, grid.values[self.number], float(grid.step[self.number]), self.gain)
+        deferral = self._deferral
+        if deferral:
+            for frame in pixels:
+                restore(self.as_read(frame), self._factors, deferral.drift, deferral.kept)
+
+    def as_read(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Columns [..., x] in the order in which they are read, or back from it."""
+        return rows[..., ::-1] if self.amplifier.leftwards else rows
+
+    def samples(self, rows: NDArray[np.int32], base: F32, rest: F32, first: int, core: slice) -> NDArray[np.float64]:
+        """Sample every n-th row of a core from ``first`` on [frame, row, SAMPLED]; see `kernels.isr.load.sample`."""
+        picked = core.start + np.arange((self._step // 2 - first) % self._step, core.stop - core.start, self._step)
+        out = np.empty((len(rows), picked.size, load.SAMPLED))
+        if picked.size:
+            level = base.astype(np.float64) + rest
+            load.sample(rows, picked, self._columns, self._overscan, level, out)
+        return out
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Corrected rows of one amplifier of one frame.
+
+    Parameters
+    ----------
+    channel : `Channel`
+        The amplifier.
+    pixels : `numpy.ndarray` [y, x], float32
+        In detector orientation and the job's unit; NaN where masked.
+    samples : `numpy.ndarray` [1, sampled row, SAMPLED], float64
+        What `kernels.isr.load.sample` says of every n-th row, in the order of the raw rows.
+    saturated, blank : `numpy.ndarray` [1], int64
+        Number of saturated pixels, and of those that hold no value.
+    empty : `numpy.ndarray` [y, x], bool, or `None`
+        Which these are; `None`: there are none.
+    """
+
+    channel: Channel
+    pixels: F32
+    samples: NDArray[np.float64]
+    saturated: NDArray[np.int64]
+    blank: NDArray[np.int64]
+    empty: NDArray[np.bool_] | None = None

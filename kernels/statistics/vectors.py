@@ -1,0 +1,263 @@
+"""Sixteen pixels, or sixteen streams of bits, side by side in vector registers, for numba: types with operators.
+
+numba leaves it to LLVM to find vectors in loops, and a missed one costs a factor of four to forty.  Compiled functions
+use these types like numbers instead.  LLVM splits vectors that are wider than the processor's registers, so that the
+same code runs everywhere.  Comparisons with NaN are false.  No address is checked: that is up to the caller.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any, Final
+
+from numba import types
+from numba.core.cgutils import get_or_insert_function, ir
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+LANES: Final = 16
+
+_I1, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 16, 32, 64))
+_PIXELS, _EIGHT = ir.VectorType(_I32, LANES), ir.VectorType(_I32, 8)
+
+
+class _Vector(types.Type):
+    """One number, or truth value, a lane."""
+
+    def __init__(self, name: str, element: Any) -> None:
+        super().__init__(name=name)
+        self.code = ir.VectorType(element, LANES)
+
+
+@register_model(_Vector)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: _Vector) -> None:
+        super().__init__(manager, kind, kind.code)
+
+
+_WORDS, _MASK = _Vector("Words", _I64), _Vector("Mask", _I1)
+_SINGLES, _DOUBLES = _Vector("Singles", ir.FloatType()), _Vector("Doubles", ir.DoubleType())
+#: Vector type by the element type of an array.
+_VECTORS: Final = {types.int64: _WORDS, types.float32: _SINGLES, types.float64: _DOUBLES}
+
+
+def _operator(sign: Any, kind: _Vector, instruction: str) -> None:
+    """Give vectors of a kind an operator: an instruction of LLVM's, or a comparison."""
+    result = _MASK if "<" in instruction else kind
+
+    @infer_global(sign)
+    class Template(ConcreteTemplate):
+        cases = [signature(result, kind, kind)]  # noqa: RUF012
+
+    @lower_builtin(sign, kind, kind)
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if "<" not in instruction:
+            return getattr(builder, instruction)(*arguments)
+        return (builder.icmp_signed if kind is _WORDS else builder.fcmp_ordered)(instruction, *arguments)
+
+
+for _sign, _integer, _real in (
+    (operator.add, "add", "fadd"),
+    (operator.sub, "sub", "fsub"),
+    (operator.mul, "mul", "fmul"),
+    (operator.lt, "<", "<"),
+    (operator.le, "<=", "<="),
+    (operator.truediv, "", "fdiv"),
+    (operator.and_, "and_", ""),
+    (operator.or_, "or_", ""),
+    (operator.xor, "xor", ""),
+    (operator.lshift, "shl", ""),
+    (operator.rshift, "lshr", ""),
+):
+    for _kind, _instruction in ((_WORDS, _integer), (_SINGLES, _real), (_DOUBLES, _real)):
+        if _instruction:
+            _operator(_sign, _kind, _instruction)
+_operator(operator.and_, _MASK, "and_")
+
+
+def written(result: Any, **casts: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Make an intrinsic of a function that writes code.
+
+    Parameters
+    ----------
+    result : `numba.types.Type` or callable
+        Type of the result; or a function from the types of the arguments to it.
+    casts
+        Types that arguments are converted to, by name; others are taken as they are.
+
+    Returns
+    -------
+    decorate : callable
+        Takes ``write(builder, *values)``, which gets the address of its first element in place of an array, and
+        gives the result's value, if there is one.
+    """
+
+    def decorate(write: Callable[..., Any]) -> Any:
+        plain = inspect.signature(write)
+        names = [*plain.parameters][1:]
+
+        def typed(typing: Any, *given: Any) -> Any:
+            kinds = [casts.get(name, kind) for name, kind in zip(names, given, strict=True)]
+
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                values = [
+                    context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+                    for kind, value in zip(signature.args, arguments, strict=True)
+                ]
+                value = write(builder, *values)
+                return context.get_dummy_value() if value is None else value
+
+            return (result if isinstance(result, types.Type) else result(*kinds))(*kinds), generate
+
+        typed.__name__, typed.__doc__ = write.__name__, write.__doc__
+        typed.__signature__ = plain  # type: ignore[attr-defined]  # numba calls by it
+        return intrinsic(typed)
+
+    return decorate
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    """Put the same number into every lane."""
+    kind = ir.VectorType(value.type, LANES)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(_PIXELS, None))
+
+
+words = written(_WORDS, value=types.int64)(_splat)
+singles = written(_SINGLES, value=types.float32)(_splat)
+doubles = written(_DOUBLES, value=types.float64)(_splat)
+
+
+@written(_DOUBLES)
+def double(builder: Any, vector: Any) -> Any:
+    """Convert float32 to float64."""
+    return builder.fpext(vector, _DOUBLES.code)
+
+
+@written(_SINGLES)
+def single(builder: Any, vector: Any) -> Any:
+    """Convert float64 to float32."""
+    return builder.fptrunc(vector, _SINGLES.code)
+
+
+@written(lambda mask, yes, no: yes)
+def where(builder: Any, mask: Any, yes: Any, no: Any) -> Any:
+    """Choose one or the other, lane by lane."""
+    return builder.select(mask, yes, no)
+
+
+@written(types.int64)
+def bits(builder: Any, mask: Any) -> Any:
+    """Give one bit a lane."""
+    return builder.zext(builder.bitcast(mask, _I16), _I64)
+
+
+def _called(builder: Any, name: str, *values: Any) -> Any:
+    kind = values[0].type
+    function = ir.FunctionType(kind, [value.type for value in values])
+    suffix = f"v{LANES}{'f32' if kind == _SINGLES.code else 'i64'}"
+    return builder.call(get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), values)
+
+
+@written(_SINGLES)
+def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """Give ``x y + z``, rounded once."""
+    return _called(builder, "fma", x, y, z)
+
+
+@written(_SINGLES)
+def root(builder: Any, x: Any) -> Any:
+    """Take the square root."""
+    return _called(builder, "sqrt", x)
+
+
+@written(_WORDS)
+def leading_zeros(builder: Any, vector: Any) -> Any:
+    """Count the leading zero bits of words that are not 0."""
+    return _called(builder, "ctlz", vector, _I1(1))
+
+
+def load_at(builder: Any, array: Any, at: Any) -> Any:
+    """Write the code of `load`."""
+    element = array.type.pointee
+    kind = ir.VectorType(element, LANES)
+    place = builder.bitcast(builder.gep(array, [at]), kind.as_pointer())
+    return builder.load(place, align=4 if element == ir.FloatType() else 8, typ=kind)
+
+
+def store_at(builder: Any, array: Any, at: Any, vector: Any) -> None:
+    """Write the code of `store`."""
+    element = array.type.pointee
+    kind = ir.VectorType(element, LANES)
+    if element == _I16:
+        vector = builder.fptosi(vector, kind)
+    place = builder.bitcast(builder.gep(array, [at]), kind.as_pointer())
+    builder.store(vector, place, align={_I16: 2, ir.FloatType(): 4}.get(element, 8))
+
+
+#: Load the elements of an array from ``at`` on.
+load = written(lambda array, at: _VECTORS[array.dtype], at=types.int64)(load_at)
+#: Store elements into an array from ``at`` on; as whole numbers into int16.
+store = written(types.void, at=types.int64)(store_at)
+
+
+def _word(builder: Any, data: Any, byte: Any) -> Any:
+    place = builder.bitcast(builder.gep(data, [byte]), _I64.as_pointer())
+    return builder.load(place, align=1, typ=_I64)
+
+
+@written(types.uint64, byte=types.int64)
+def word_at(builder: Any, data: Any, byte: Any) -> Any:
+    """Read eight bytes from ``byte`` on, the first one highest; they need not be aligned."""
+    return builder.bswap(_word(builder, data, byte))
+
+
+@written(_WORDS)
+def words_at(builder: Any, data: Any, at: Any) -> Any:
+    """Read what follows bit ``at`` of the data in every lane, highest bit first: 57 bits at least."""
+    byte, vector = builder.lshr(at, ir.Constant(_WORDS.code, [3] * LANES)), ir.Constant(_WORDS.code, ir.Undefined)
+    for k in range(LANES):
+        word = _word(builder, data, builder.extract_element(byte, _I32(k)))
+        vector = builder.insert_element(vector, word, _I32(k))
+    return builder.shl(_called(builder, "bswap", vector), builder.and_(at, ir.Constant(_WORDS.code, [7] * LANES)))
+
+
+@written(types.void, byte=types.int64)
+def prefetch(builder: Any, data: Any, byte: Any) -> None:
+    """Ask for the cache line of a byte, which need not exist."""
+    at = builder.gep(data, [byte])
+    kind = ir.FunctionType(ir.VoidType(), [at.type, _I32, _I32, _I32])
+    builder.call(get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [at, _I32(0), _I32(3), _I32(1)])
+
+
+def _in_range(builder: Any, sums: Any, mask: Any, zero: Any) -> Any:
+    """Make pixels of the encoder's type, shifted, of sums."""
+    low = builder.and_(builder.trunc(sums, _PIXELS), _splat(builder, builder.trunc(mask, _I32)))
+    return builder.add(low, _splat(builder, builder.trunc(zero, _I32)))
+
+
+@written(types.void, mask=types.int64, zero=types.int64, x=types.int64)
+def scatter(builder: Any, sums: Any, mask: Any, zero: Any, out: Any, places: Any, x: Any) -> None:
+    """Store a pixel of every lane, at ``x`` from its place."""
+    pixels, beginning = _in_range(builder, sums, mask, zero), builder.gep(out, [x])
+    for k in range(LANES):
+        at = builder.gep(beginning, [builder.load(builder.gep(places, [_I64(k)]))])
+        builder.store(builder.extract_element(pixels, _I32(k)), at)
+
+
+@written(types.void, mask=types.int64, zero=types.int64, x=types.int64)
+def scatter_eight(builder: Any, sums: Any, mask: Any, zero: Any, out: Any, places: Any, x: Any) -> None:
+    """Store eight pixels of every lane, from ``x`` on from its place."""
+    rows = [_in_range(builder, builder.extract_value(sums, k), mask, zero) for k in range(8)]
+    low, high = ([half + k // 2 + k % 2 * LANES for k in range(LANES)] for half in (0, 8))
+    for _ in range(3):  # each interleaves the first four with the last four: the transpose, after three times
+        pairs = [(rows[k], rows[k + 4], ir.Constant(_PIXELS, order)) for k in range(4) for order in (low, high)]
+        rows = [builder.shuffle_vector(*pair) for pair in pairs]
+    beginning = builder.gep(out, [x])
+    for k in range(LANES):
+        half = ir.Constant(_EIGHT, [k % 2 * 8 + n for n in range(8)])
+        at = builder.gep(beginning, [builder.load(builder.gep(places, [_I64(k)]))])
+        pixels = builder.shuffle_vector(rows[k // 2], rows[k // 2], half)
+        builder.store(pixels, builder.bitcast(at, _EIGHT.as_pointer()), align=4)
