@@ -72,8 +72,8 @@ def test_a_driver_is_ended_and_a_person_decides_without_it(operator: Operator, t
     planned = Planned(operator, tmp_path)
     err = planned.ended(signal.SIGTERM, lambda: planned.said("process"))
     assert "draining: no step is begun any more" in err and "Traceback" not in err
-    (do,) = (line for line in err.splitlines() if line.endswith(" resumes it"))
-    assert shlex.split(do.removesuffix(" resumes it"))[1:] == ["campaign", *planned.line]
+    (do,) = (line for line in err.splitlines() if line.endswith(" goes on with it"))
+    assert shlex.split(do.removesuffix(" goes on with it"))[1:] == ["campaign", *planned.line]
     assert "nothing that was begun here is left running" in err
     assert not subprocess.run(["pgrep", "-f", f"submit bps_bias.*{TAG}"], capture_output=True).stdout
     assert operator.run("accept", "bias", "--reason", "x").code == 2  # nothing waits
