@@ -133,10 +133,7 @@ def _entry(value: Any, where: str) -> Entry:
 def _generated(environment: Mapping[str, str], now: datetime | None) -> dict[str, Entry]:
     stamp = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     operator = environment.get("USER") or environment.get("LOGNAME") or getpass.getuser()
-    return {
-        "timestamp": Entry(stamp, "generated", final=True),
-        "operator": Entry(operator, "environment", final=True),
-    }
+    return {"timestamp": Entry(stamp, "generated", final=True), "operator": Entry(operator, "environment", final=True)}
 
 
 def _placed(command_line: Mapping[str, Entry]) -> dict[str, Entry]:

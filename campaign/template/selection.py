@@ -45,7 +45,7 @@ _MARGIN: Final = 36
 
 
 @dataclass(frozen=True)
-class Problem:
+class QueryProblem:
     """Mistake in a query.
 
     Parameters
@@ -84,7 +84,7 @@ def join_lines(text: str) -> str:
     return _CONTINUED.sub(lambda match: match["text"] or " ", text).strip()
 
 
-def check_expression(text: str) -> list[Problem]:
+def check_expression(text: str) -> list[QueryProblem]:
     """Find mistakes in a data query.
 
     Parameters
@@ -94,7 +94,7 @@ def check_expression(text: str) -> list[Problem]:
 
     Returns
     -------
-    problems : `list` [`Problem`]
+    problems : `list` [`QueryProblem`]
         Empty where the Butler's parser accepts the query.
     """
     tokens = _tokens(text)
@@ -105,7 +105,8 @@ def check_expression(text: str) -> list[Problem]:
         except _Mistake as mistake:
             found = [(str(mistake), mistake.token)]
     unique = {
-        token.position: Problem(what, token.position, _show(text, token.position)) for what, token in reversed(found)
+        token.position: QueryProblem(what, token.position, _show(text, token.position))
+        for what, token in reversed(found)
     }
     return [unique[position] for position in sorted(unique)]
 
