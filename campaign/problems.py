@@ -1,4 +1,4 @@
-"""Problems that are reported together, so that an operator mends a file once, not once per mistake."""
+"""Collects problems: an operator mends a file once, not once for each mistake."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from campaign.wording import count
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: the cause, its place (``file:line``), and what to do."""
+    """Mistake in a file: the cause, its place (``file:line``), what to do."""
 
     what: str
     where: str = ""
@@ -24,7 +24,7 @@ class Problem:
 
 
 class Problems(ConfigurationError):
-    """All mistakes of one file, in one error.
+    """All problems of one file, in one error.
 
     Parameters
     ----------
@@ -47,13 +47,18 @@ def _place(problem: Problem) -> tuple[str, int]:
 
 
 def near(name: str, known: Iterable[str], cutoff: float = 0.8) -> str:
-    """Find the known name that is probably meant by ``name``; empty where there is none."""
+    """Give the known name that ``name`` probably means; empty where none is close."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return found[0] if found else ""
 
 
+def unknown_key(key: str, known: Iterable[str], where: str = "", level: str = "") -> Problem:
+    """Report a key that a file cannot have; ``level`` leads to it, like ``payload.``."""
+    return Problem(f"unknown key {level}{key}", where, suggest(key, known))
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Suggest the name that was probably meant, or list the known ones."""
+    """Suggest the closest known name, or list all."""
     names = sorted(set(known))
     match = near(name, names)
     return f"did you mean {match}?" if match else f"known: {', '.join(names) or 'none'}"

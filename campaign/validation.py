@@ -1,4 +1,4 @@
-"""Translate pydantic's errors about a file for its author."""
+"""Translates pydantic's errors into sentences for the author of a file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from campaign.documents import Entry
-from campaign.problems import suggest
+from campaign.problems import unknown_key
 
-#: Kinds of values, by the beginning of pydantic's name for the error.
+#: Requirements, by the beginning of pydantic's name for their violation.
 _MUST = {
     "int_": "must be a whole number",
     "float_": "must be a number",
@@ -24,7 +24,7 @@ _MUST = {
     "model_type": "must be keys with values",
     "model_attributes_type": "must be keys with values",
 }
-#: Limits: the words before one, and pydantic's name for it.
+#: Limits: the words before the limit, and pydantic's name of it.
 _LIMITS = {
     "greater_than": ("must be greater than", "gt"),
     "greater_than_equal": ("must be at least", "ge"),
@@ -34,12 +34,12 @@ _LIMITS = {
     "too_long": ("has too many values: at most", "max_length"),
     "literal_error": ("must be", "expected"),
 }
-#: Beginning of a name's pattern; see `campaign.camera.model.Name`.
+#: Beginning of the pattern of names; see `campaign.camera.parts.Name`.
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.+-]*"
 
 
 def _place(loc: Sequence[str | int], plain: Any) -> str:
-    """Write a place in the file, with list items by name rather than number."""
+    """Spell a place in the file, list items by name rather than number."""
     words = []
     for key in loc:
         try:
@@ -51,7 +51,7 @@ def _place(loc: Sequence[str | int], plain: Any) -> str:
 
 
 def line_of(tree: Entry, loc: Sequence[str | int]) -> str:
-    """Find file and line of a value, or of the section that should hold it."""
+    """Give file and line of a value or, where it is missing, of the mapping around it."""
     where = tree.where
     for key in loc:
         try:
@@ -63,7 +63,7 @@ def line_of(tree: Entry, loc: Sequence[str | int]) -> str:
 
 
 def _siblings(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """List the keys that are allowed in place of the last; none where any is."""
+    """List the keys allowed in place of the last one; empty where any key is."""
     kinds: list[Any] = [model]
     for key in loc:
         models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
@@ -101,26 +101,31 @@ def _sentence(error: Mapping[str, Any], plain: Any, model: type[BaseModel] | Non
         return f"{place} is missing"
     if error["type"] == "extra_forbidden":
         known = _siblings(model, loc) if model else []
-        return f"{place} is no known key" + (f": {suggest(str(loc[-1]), known)}" if known else "")
+        return _unknown(place, str(loc[-1]), known)
     if "[key]" in error["loc"] and error["type"] == "literal_error":
         known = [word.strip().strip("'") for word in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
-        return f"{place} is no known key: {suggest(str(loc[-1]), known)}"
+        return _unknown(place, str(loc[-1]), known)
     return f"{place}: {_must(error)} (found {error['input']!r:.60})"
+
+
+def _unknown(place: str, key: str, known: Sequence[str]) -> str:
+    problem = unknown_key(key, known, level=place.removesuffix(key))
+    return f"{problem.what}: {problem.do}" if known else problem.what
 
 
 def sentences(
     error: ValidationError, plain: Any, model: type[BaseModel] | None = None, tree: Entry | None = None
 ) -> list[str]:
-    """Write every error, with its place in the file and its reason.
+    """Give a sentence for every error, with its place and reason.
 
     Parameters
     ----------
     plain
-        Content of the file.
+        Contents of the file.
     model : type, optional
-        Model of the whole file, to suggest known keys for unknown ones.
+        Model of the whole file, for suggestions in place of an unknown key.
     tree : `Entry`, optional
-        The file with its lines.
+        Contents of the file with their lines.
     """
     found = []
     for one in error.errors():

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, StringConstraints, field_validator, model_validator
 from pydantic import Field as Limits
 
+from campaign.problems import near
+
 #: Types of the frames that calibrations are made of.
 CALIBRATIONS = ("bias", "dark", "flat")
 Field = Literal[
@@ -63,10 +65,10 @@ def normal(source: str) -> str:
 
 
 def suggest(value: str, known: Iterable[str]) -> str:
-    """Phrase the advice for a name that is not known: the closest, and the list."""
+    """Suggest the closest of some short names, and list all."""
     names = sorted(known)
-    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    return f"{f'did you mean {close[0]}? ' if close else ''}known are {', '.join(names)}"
+    close = near(value, names, cutoff=0.5)
+    return f"{f'did you mean {close}? ' if close else ''}known are {', '.join(names)}"
 
 
 class TypeRule(BaseModel):

@@ -8,21 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import StringConstraints, ValidationError
 
 from campaign.camera.check import place_of, problems
 from campaign.camera.headertable import Translation, suggest
-from campaign.camera.parts import (
-    CcdType,
-    Detector,
-    Filter,
-    Name,
-    Part,
-    PositiveInt,
-)
+from campaign.camera.parts import CcdType, Detector, Filter, Name, Part, PositiveInt
 from campaign.camera.section import Section, cut, shrink
 from campaign.documents import Entry, parse, read_text
 from campaign.documents import plain as plain_of

@@ -96,6 +96,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         "camera",
         "data",
         "step",
+        "certify",
         "run",
         "index",
         "clean",

@@ -99,11 +99,7 @@ def expand(paths: Sequence[str]) -> list[str]:
 
 
 def read_headers(
-    paths: Sequence[str],
-    keywords: Sequence[str],
-    ranks: int,
-    headers: Sequence[int | str] = (0,),
-    whole: bool = True,
+    paths: Sequence[str], keywords: Sequence[str], ranks: int, headers: Sequence[int | str] = (0,), whole: bool = True
 ) -> list[dict[str, Any]]:
     """Have a kernel read headers and, with ``whole``, check the files; one answer a file, in order."""
     with tempfile.TemporaryDirectory(prefix="campaign-headers-") as folder:

@@ -159,6 +159,6 @@ def _histogram(axes: Axes, good: NDArray[np.float32], ends: tuple[float, float],
         axes.set_yscale("log")
     for end in ends:
         axes.axvline(end, color="#b7791f", lw=1)
-    axes.set_xlabel(f"{unit}; what lies beyond is at the ends", fontsize=8)
+    axes.set_xlabel(f"{unit}; values beyond are counted at the ends", fontsize=8)
     axes.set_ylabel("pixels", fontsize=8)
     axes.tick_params(labelsize=7)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from campaign import numbers
 from campaign.documents import Entry
-from campaign.problems import Problem, near, suggest
+from campaign.problems import Problem, near, unknown_key
 from campaign.template.selection import splits
 from campaign.template.vocabulary import COMMAND_LINE, is_collection, vocabulary
 
@@ -64,7 +64,7 @@ def keys(root: Mapping[str, Entry], referenced: set[str]) -> tuple[list[Problem]
                 continue
             meant = near(key, known)
             if meant or entry.where == COMMAND_LINE:
-                problems.append(Problem(f"unknown key {level}{key}", entry.where, suggest(key, known)))
+                problems.append(unknown_key(key, known, entry.where, level))
             elif not level.startswith("site."):
                 warnings.append(f"{entry.where}: nothing uses the key {level}{key}")
     return problems, warnings

@@ -26,10 +26,7 @@ from campaign.problems import near
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 #: Literal text up to the next special character, by the enclosing quote.
-_PLAIN = {
-    "": re.compile(r"(?:[^ \t\r\n'\"\\$`~;&|<>()\0]|\r(?!\n))+"),
-    '"': re.compile(r'[^"\\$`\0]+'),
-}
+_PLAIN = {"": re.compile(r"(?:[^ \t\r\n'\"\\$`~;&|<>()\0]|\r(?!\n))+"), '"': re.compile(r'[^"\\$`\0]+')}
 #: End of a word.
 _END = re.compile(r"[ \t\n;]|\r\n|\Z")
 #: Characters that a backslash takes literally between double quotes; outside, it takes any.

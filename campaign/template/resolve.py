@@ -66,10 +66,9 @@ def resolve(
     source = locate(path_or_name, environment)
     if isinstance(source, Problem):
         raise TemplateErrors(path_or_name, [source])
-    problems: list[Problem] = []
-    variables = Variables(environment)
     given = {**(overrides or {}), **({"computeSite": site} if site else {})}
     command_line = {key: _entry(value, COMMAND_LINE) for key, value in given.items()}
+    variables, problems = Variables(environment), list[Problem]()
     names = Expander(variables, command_line, {}, problems)
     loaded = Loader(environment, lambda entry, key: names.string(entry, key, {}), problems).load(source)
     if loaded is None:
@@ -79,10 +78,7 @@ def resolve(
     wrong = check.sections(root)
     if wrong:
         raise TemplateErrors(str(source.path), [*problems, *wrong, *variables.problems()])
-    absent = check.missing(root)
-    problems += [Problem(f"{key} is missing", "", vocabulary().keys[key]["is"]) for key in absent]
-    # Reported once: references resolve to the key's own name, and are not reported too.
-    root |= {key: Entry(key, "", final=True) for key in absent}
+    problems += _fill(root)
     expander = Expander(variables, command_line, root, problems)
     values = expander.tree(Entry(root, ""), "")
     values.setdefault("uniqProcName", str(find(values, {}, "outputRun")).replace("/", "_"))
@@ -93,11 +89,16 @@ def resolve(
     problems += variables.problems()
     if problems:
         raise TemplateErrors(str(source.path), list(dict.fromkeys(problems)))
-    inside = vocabulary().payload
-    given_values = {key: (values["payload"] if key in inside else values)[key] for key in command_line}
-    return StepConfig(
-        str(source.path), source.name, values, origins, variables.used, given_values, (*variables.warnings, *warnings)
-    )
+    inside, warned = vocabulary().payload, (*variables.warnings, *warnings)
+    chosen = {key: (values["payload"] if key in inside else values)[key] for key in command_line}
+    return StepConfig(str(source.path), source.name, values, origins, variables.used, chosen, warned)
+
+
+def _fill(root: dict[str, Entry]) -> list[Problem]:
+    """Report missing keys once: references to them resolve to their own names, and are not reported too."""
+    absent = check.missing(root)
+    root |= {key: Entry(key, "", final=True) for key in absent}
+    return [Problem(f"{key} is missing", "", vocabulary().keys[key]["is"]) for key in absent]
 
 
 def _inspect(
@@ -132,10 +133,7 @@ def _entry(value: Any, where: str) -> Entry:
 def _generated(environment: Mapping[str, str], now: datetime | None) -> dict[str, Entry]:
     stamp = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     operator = environment.get("USER") or environment.get("LOGNAME") or getpass.getuser()
-    return {
-        "timestamp": Entry(stamp, "generated", final=True),
-        "operator": Entry(operator, "environment", final=True),
-    }
+    return {"timestamp": Entry(stamp, "generated", final=True), "operator": Entry(operator, "environment", final=True)}
 
 
 def _placed(command_line: Mapping[str, Entry]) -> dict[str, Entry]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from campaign.camera import model as camera
-from campaign.quality import judging
+from campaign.quality import judging, series
 from campaign.quality.levels import Finding, Row
 from campaign.quality.outlying import groups
 
@@ -166,5 +166,5 @@ def test_healthy_tables_of_a_whole_focal_plane(n: int, kind: str) -> None:
 @pytest.mark.parametrize(("scale", "judged_"), [(64, False), (16, True)])
 def test_shapes_of_a_few_pixels_are_not_judged(scale: int, judged_: bool) -> None:
     scaled = camera.load("LSSTCam").scaled(scale)
-    made = judging.Table([1], [(94, "C04")], {})
-    assert judging._resolved(made, scaled).all() == judged_
+    made = series.Table([1], [(94, "C04")], {})
+    assert series.resolved(made, scaled).all() == judged_

@@ -67,7 +67,7 @@ def loaded(path: Path, env: Path | None = None, **shell: str) -> Campaign:
             "steps bias and again write one collection: LSSTComCam/calib/DM-1/",
         ),
         ({**STEPS, "dark": {"template": "bps_drak"}}, "step dark: there is no template 'bps_drak.yaml'"),
-        ({**STEPS, "dark": {"template": "bps_dark", "gates": True}}, "steps dark gates is no known key"),
+        ({**STEPS, "dark": {"template": "bps_dark", "gates": True}}, "unknown key steps dark gates"),
         ({**STEPS, "dark": {"needs": ["bias"]}}, "steps dark template is missing"),
         (
             {**STEPS, "x": {"template": "bps_flat_q"}},

@@ -1,0 +1,182 @@
+"""Quantities of the inputs table that are compared over exposures: level, noise, shape, overscan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from campaign.camera.model import Camera
+from campaign.quality.levels import DIGITISATION, JUMP, Row
+from campaign.quality.outlying import NSIGMA, follow, middle, straight
+
+F64 = NDArray[np.float64]
+
+#: Systematic errors: of a level, in noises; of a flat's level and of a noise, as fractions.
+PRECISION, OF_FLAT, OF_NOISE = 0.05, 1e-3, 5e-3
+#: Fraction by which a flat's level may change with its lamp.
+LAMP = 0.05
+#: Deviation from the common shape that may occur by chance, as a fraction of a cell's noise.
+OF_CELL = 0.3
+#: Cells of a shape along each axis, most rows sampled for them, and fewest pixels of a cell.
+CELLS, SAMPLED_ROWS, CELL_PIXELS = 8, 64, 12
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as arrays.
+
+    Parameters
+    ----------
+    exposures : `list` [`int`]
+    channels : `list` [(detector, amplifier)]
+    values : `dict` [`str`, `numpy.ndarray` [exposure, channel], float64]
+        Values by column; NaN where there is no row.
+    """
+
+    exposures: list[int]
+    channels: list[tuple[int, str]]
+    values: Mapping[str, F64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Table:
+        """Arrange rows; see `Table`."""
+        exposures = sorted({r.exposure for r in rows})
+        channels = list(dict.fromkeys((r.detector, r.amplifier) for r in rows))
+        row, column = ({key: n for n, key in enumerate(keys)} for keys in (exposures, channels))
+        at = np.array([(row[r.exposure], column[r.detector, r.amplifier]) for r in rows])
+        values = {}
+        for name in Row.NUMBERS:
+            values[name] = np.full((len(exposures), len(channels)), np.nan)
+            values[name][at[:, 0], at[:, 1]] = [getattr(r, name) for r in rows]
+        return cls(exposures, channels, values)
+
+    @property
+    def detectors(self) -> dict[int, NDArray[np.intp]]:
+        """Columns of each detector."""
+        owner = np.array([d for d, _ in self.channels])
+        return {int(d): np.flatnonzero(owner == d) for d in dict.fromkeys(owner)}
+
+    def some(self, keep: NDArray[np.bool_]) -> Table:
+        """Select some exposures."""
+        exposures = [e for e, kept in zip(self.exposures, keep, strict=True) if kept]
+        return Table(exposures, self.channels, {name: v[keep] for name, v in self.values.items()})
+
+
+@dataclass(frozen=True)
+class Series:
+    """Quantity that is compared over all exposures.
+
+    Parameters
+    ----------
+    name, unit : `str`
+        For messages.
+    far : `numpy.ndarray` [exposure, channel], float64
+        Deviations from the channel's median, in its errors; NaN where not to be compared.
+    own : `numpy.ndarray` [exposure, channel], float64
+        The same, less the part that a detector's channels share.
+    error : `numpy.ndarray` [channel], float64
+        Errors in the unit of the values.
+    least : `float`
+        Least reported deviation shared by all detectors, in errors.
+    grouped : `bool`
+        Whether a split of the exposures into groups is reported.
+    """
+
+    name: str
+    far: F64
+    own: F64
+    error: F64
+    least: float = NSIGMA
+    grouped: bool = True
+
+
+def level_error(table: Table, camera: Camera, product: str) -> F64:
+    """Estimate each channel's level error, ADU: medians of rows, overscans, light, and a systematic part."""
+    noise = np.maximum(middle(table.values["noise"], 0), DIGITISATION)
+    level = np.abs(middle(table.values["level"], 0))
+    errors = []
+    for (detector, name), n, light in zip(table.channels, noise, level, strict=True):
+        d = camera.by_id.get(detector)
+        known = {a.name: (a, g) for a, g in zip(camera.types[d.type].amplifiers, d.gains, strict=True)} if d else {}
+        statistical = 0.0
+        if name in known:
+            a, gain = known[name]
+            rows = min(SAMPLED_ROWS, a.data.ny)
+            columns = 1 / (a.serial_overscan.nx - 3) if a.serial_overscan and a.serial_overscan.nx > 3 else 0.0
+            shot = light / gain if product == "flat" or (product == "dark" and columns) else 0.0
+            statistical = 2.46 * (n**2 * columns + (n**2 + shot) / a.data.nx) / rows
+        floor = OF_FLAT * light if product == "flat" else 0.0
+        errors.append(float(np.sqrt(statistical + (PRECISION * n) ** 2 + floor**2)))
+    return np.array(errors)
+
+
+def own(table: Table, far: F64) -> F64:
+    """Subtract the shared deviation of each detector from its channels."""
+    out = np.empty_like(far)
+    for columns in table.detectors.values():
+        out[:, columns] = follow(middle(far[:, columns], 1), far[:, columns])
+    return out
+
+
+def level(table: Table, camera: Camera, product: str, live: NDArray[np.bool_], error: F64) -> Series:
+    """Compare levels above the overscan."""
+    values = np.where(live, table.values["level"], np.nan)
+    far = (values - middle(values, 0)) / error
+    if product == "flat":  # a lamp's level may change
+        return Series("level", far, own(table, far), error, LAMP / OF_FLAT, grouped=False)
+    return Series("level", far, own(table, far), error)
+
+
+def noise(table: Table, camera: Camera, product: str, live: NDArray[np.bool_]) -> Series:
+    """Compare noises; without an overscan the light's part is removed along the level."""
+    values = np.where(live, table.values["noise"], np.nan)
+    if product != "bias":
+        overscanned = scanned(table, camera)
+        for k in np.flatnonzero(~overscanned):
+            square = straight(table.values["level"][:, k], values[:, k] ** 2) + np.nanmedian(values[:, k]) ** 2
+            values[:, k] = np.sqrt(np.maximum(square, 0.0))
+    usual = middle(values, 0)
+    # Tables of older versions have no error of the noise: take a twentieth.
+    known = middle(np.where(live, table.values["noise_error"], np.nan), 0)
+    error = np.hypot(np.where(known > 0, known, PRECISION * np.maximum(usual, DIGITISATION)), OF_NOISE * usual)
+    far = (values - usual) / error
+    return Series("noise", far, own(table, far), error)
+
+
+def shape(table: Table, product: str, live: NDArray[np.bool_]) -> Series:
+    """Compare the light's shapes."""
+    values = np.where(live, table.values["shape"], np.nan)
+    level = np.abs(middle(table.values["level"], 0))
+    floor = OF_FLAT * level if product == "flat" else PRECISION * middle(table.values["noise"], 0)
+    # The longest dark has the noisiest cells: each frame counts by its own error.
+    cell = np.fmax(table.values["shape_error"], middle(table.values["shape_error"], 0))
+    error = np.maximum(np.hypot(floor, OF_CELL * cell), PRECISION * DIGITISATION)
+    far = (values - middle(values, 0)) / error
+    return Series("shape", far, far, middle(error, 0))
+
+
+def resolved(table: Table, camera: Camera) -> NDArray[np.bool_]:
+    """Which channels have cells of enough pixels to tell a level from a hit or a hot column."""
+    many = {
+        (d.id, a.name): (a.data.nx // CELLS) * (min(a.data.ny, SAMPLED_ROWS) // CELLS)
+        for d in camera.detectors
+        for a in camera.types[d.type].amplifiers
+    }
+    return np.array([many.get(c, 0) >= CELL_PIXELS for c in table.channels])
+
+
+def scanned(table: Table, camera: Camera) -> NDArray[np.bool_]:
+    """Which channels have a serial overscan."""
+    found = {(d.id, a.name) for d in camera.detectors for a in camera.types[d.type].amplifiers if a.serial_overscan}
+    return np.array([c in found for c in table.channels])
+
+
+def overscan(table: Table) -> Series:
+    """Compare the electronics' level; overscan subtraction removes its drifts, so only a jump is reported."""
+    values = table.values["overscan"]
+    error = JUMP / NSIGMA * np.maximum(middle(table.values["noise"], 0), DIGITISATION)
+    far = (values - middle(values, 0)) / error
+    return Series("bias level", far, own(table, far), error)
