@@ -307,6 +307,7 @@ def test_a_path_of_one_machine_is_seen() -> None:
     assert not ELSEWHERE.search("https://example.org/home/page")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", [["--help"], ["status", "--help"]])
 def test_the_command_line_starts_without_the_heavy_libraries(arguments: list[str]) -> None:
     code = (

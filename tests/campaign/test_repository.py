@@ -34,6 +34,8 @@ from campaign.camera.observation import Observation
 from campaign.errors import ConfigurationError, TransientError, UsageError
 from tests.conftest import apart
 
+pytestmark = pytest.mark.processes
+
 CAMERA = "ToyCam"
 RAWS = f"{CAMERA}/raw/all"
 RUN = f"{CAMERA}/calib/DM-1/TAG/biasGen.a/20250207T000000Z"
