@@ -24,8 +24,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # -P: a folder in the working directory is never imported by accident; -m: the shebang of an installed script may not
 # survive a path with a blank.
 RUN = .venv/bin/python -P -m
-# Workers of pytest. A file's tests stay on one worker, for they share a repository.
-JOBS = 2
+# Workers of pytest; on two cores three, for some tests wait. A file's tests stay on one worker, for they share a repository.
+JOBS = 3
 PYTEST = $(RUN) pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo check test soak bench bench-deps slurm-deps ssh-deps postgresql-deps clean
