@@ -24,9 +24,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # -P: a folder in the working directory is never imported by accident; -m: the shebang of an installed script may not
 # survive a path with a blank.
 RUN = .venv/bin/python -P -m
-# Workers of pytest. A file's tests stay on one worker, for they share a repository.
-JOBS = 2
-PYTEST = $(RUN) pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+# Workers of pytest: for two cores three, because tests with a cluster or an outage wait. The tests of a file share a
+# repository, and stay on one worker.
+JOBS = 3
+PYTEST = $(RUN) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo check test soak bench bench-deps slurm-deps ssh-deps postgresql-deps clean
 .NOTPARALLEL:
@@ -35,6 +36,8 @@ demo: .venv/demo.stamp
 	$(RUN) campaign doctor --warm
 	$(RUN) campaign demo
 
+# Nothing waits here.
+check: JOBS = 2
 check: .venv/test.stamp
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .

@@ -68,22 +68,28 @@ def file_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start processes by their fixtures; put the longest files first.
-
-    A file's tests go to one worker, and the files that use the demo to the same one.
-    """
+    """Mark the tests that start processes by their fixtures; put the longest files first."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if PROCESSES.intersection(fixtures):
+        if PROCESSES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("processes")
-        demo = file_of(item.nodeid) in DEMO
-        item.add_marker(pytest.mark.xdist_group("demo" if demo else file_of(item.nodeid)))
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(file_of(item.nodeid), len(order)))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a worker a whole file, and all files that use the demo together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "the demo" if file_of(nodeid) in DEMO else file_of(nodeid)
+
+    return ByFile(config, log)
+
+
 class Guard:
-    """Refuses to start a process, or to open a Butler's database, for a test that is not marked `processes`."""
+    """Fails a test that starts a process or opens a Butler's database without the marker `processes`."""
 
     def __init__(self) -> None:
         self.test = ""

@@ -1,10 +1,9 @@
-"""Commands as processes of their own that skip the imports: forks of one process that has imported everything.
+"""Run a command as a process of its own without its imports: fork it from a server that has imported everything.
 
-A command imports the Butler for longer than it works on a small repository.  A server imports it once; for each
-command it forks, and the fork becomes the command: with the words, the folder, the variables and the files 0, 1 and 2
-of a small client, which hands signals on and ends as the command does, by SIGKILL too.  Only a test that kills the
-client itself by SIGKILL, gives the command a terminal, or sets variables that Python reads as it starts, has to start
-a true process.
+On a small repository a command imports the Butler for longer than it works.  The server imports once and forks for each
+command.  The fork takes over the words, folder, variables and files 0, 1 and 2 of a small client.  The client hands
+signals on and ends as the command does, by SIGKILL too.  A true process is needed where a test kills the client by
+SIGKILL, gives the command a terminal, or sets variables that Python reads at its start.
 
 Server: ``python tests/forked.py SOCKET`` until its standard input ends.  Client: ``python tests/forked.py SOCKET
 campaign|butler WORD...``.
@@ -77,7 +76,8 @@ def _look_after(line: socket.socket) -> bool:
         os.close(file)
     line.sendall(f"{number}\n".encode())
     _, status = os.waitpid(number, 0)
-    line.sendall(f"{status}\n".encode())
+    with suppress(OSError):  # a client that was killed has no need of it
+        line.sendall(f"{status}\n".encode())
     return False
 
 

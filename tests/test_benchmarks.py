@@ -95,6 +95,7 @@ def test_small_data_are_not_judged() -> None:
     ]
 
 
+@pytest.mark.processes
 def test_the_table_has_results_and_what_was_left_out() -> None:
     made = report(
         siril={"results": [], "skipped": "no siril-cli"},
@@ -108,6 +109,7 @@ def test_the_table_has_results_and_what_was_left_out() -> None:
     ]
 
 
+@pytest.mark.processes
 def test_markdown_is_a_table_with_the_machine_and_the_conditions() -> None:
     one = harness.row(Result("a | b", 1234.5, "MiB", condition="cold"), False)
     lines = harness.markdown(report(x={"results": [one]})).splitlines()
@@ -136,6 +138,7 @@ def test_what_is_skipped_or_fails_says_why_and_keeps_what_was_measured(tmp_path:
     assert len(skipped["results"]) == len(failed["results"]) == 1
 
 
+@pytest.mark.processes
 def test_a_process_is_measured_with_its_children() -> None:
     burn = "import time\nwhile time.process_time() < 0.2: pass"
     used = run([sys.executable, "-c", f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])"])
@@ -147,6 +150,7 @@ def test_a_process_that_fails_says_what_it_said() -> None:
         run([sys.executable, "-c", "import sys; print('now\\nhelp'); sys.exit(3)"])
 
 
+@pytest.mark.processes
 def test_the_machine_is_described_in_json() -> None:
     described = json.loads(json.dumps(machine.describe()))
     assert described["cores"] == len(os.sched_getaffinity(0))

@@ -35,6 +35,7 @@ def frames(folder: Path, *headers: dict[str, object]) -> Selection:
 COLD = {"CCD-TEMP": -20.1, "GAIN": 0, "XBIN": 1, "YBIN": 1}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("headers", "problem", "note"),
     [

@@ -33,7 +33,7 @@ from campaign.journal.events import Event
 from campaign.simulation import simulate as simulation
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Exposure, Nights, Places
-from tests.conftest import COMBINED, apart
+from tests.conftest import COMBINED, apart, soak
 
 pytestmark = pytest.mark.processes
 
@@ -406,7 +406,7 @@ def replaced(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "hdu"),
-    [(flipped, "(13|Segment03): corrupt"), (truncated, ""), (resized, "Segment10 is"), (replaced, "Segment10")],
+    [(flipped, "(13|Segment03): corrupt"), (truncated, ""), (resized, "Segment10 is"), soak(replaced, "Segment10")],
 )
 def test_a_damaged_frame_stops_its_detector_alone(site: Site, damage: Callable[[Path], None], hdu: str) -> None:
     tag = damage.__name__

@@ -35,6 +35,7 @@ def test_no_name_is_cut_however_narrow_the_terminal(wide: int | None) -> None:
         assert len(lines) == 4  # an empty cell says nothing
 
 
+@pytest.mark.processes
 def test_a_terminal_of_80_columns() -> None:
     """Through a real one."""
     code = f"from campaign.console import guarded, table\nwith guarded():\n table({COLUMNS!r}, [{ROW!r}], 'runs')"
@@ -67,6 +68,7 @@ open(sys.argv[1], "w").write(f"{len(heard)}")
 """
 
 
+@pytest.mark.processes
 def test_a_terminal_that_is_closed_ends_nothing_at_once(tmp_path: Path) -> None:
     """What is said into it goes nowhere."""
     mine, its = pty.openpty()

@@ -56,6 +56,7 @@ def test_a_place_is_one_line() -> None:
     assert str(ConfigurationError("x", where="a\nerror: b")) == "a\\nerror: b: x"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_as_no_terminal(tmp_path: Path, closed: str) -> None:
     """And no file that is opened later is standard error."""

@@ -112,6 +112,7 @@ ASSIGNED = [
 ]  # fmt: skip
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("text", "value"), ASSIGNED)
 def test_a_file_of_variables_is_read_as_a_shell_reads_it(tmp_path: Path, text: str, value: str) -> None:
     path, base = tmp_path / "env.sh", {"HOME": "/people/me", "X": "ex"}

@@ -35,6 +35,8 @@ from campaign.errors import ConfigurationError, TransientError, UsageError
 from campaign.kinds.table import dataset_types
 from tests.conftest import apart
 
+pytestmark = pytest.mark.processes
+
 CAMERA = "ToyCam"
 RAWS = f"{CAMERA}/raw/all"
 RUN = f"{CAMERA}/calib/DM-1/TAG/biasGen.a/20250207T000000Z"

@@ -73,6 +73,7 @@ def test_it_names_inputs_by_data_id_size_and_relative_path(share: SitePlan) -> N
     assert siteplan.parse(share.text(), "here") == siteplan.parse(siteplan.parse(share.text(), "here").text(), "here")
 
 
+@pytest.mark.processes
 def test_a_share_runs_without_the_butler(share: SitePlan, tmp_path: Path) -> None:
     bundle = tmp_path / "a bundle.tar"
     bundle.write_bytes(bundled(share).getvalue())

@@ -304,6 +304,7 @@ def test_ping_proves_every_site(shell: Shell) -> None:
         assert list((shell.home / "clusters" / name / "scratch" / "ping").iterdir()) == []
 
 
+@pytest.mark.processes
 def test_ping_of_this_machine(tmp_path: Path) -> None:
     home = written(tmp_path, local=f"name: local\nscratch: {tmp_path / 'a b'}\n")
     answer = Shell(home.path).run("sites", "ping", "local")
@@ -311,6 +312,7 @@ def test_ping_of_this_machine(tmp_path: Path) -> None:
     assert "ran on" in answer.out
 
 
+@pytest.mark.processes
 def test_ping_of_this_machine_without_a_scratch_of_its_own(tmp_path: Path) -> None:
     """The packaged site `local`: its runs work in the step's scratch, and so does its proof."""
     answer = Shell(tmp_path / "home").run("sites", "ping", "local")
@@ -396,6 +398,7 @@ def test_another_release_at_a_site_is_refused_and_override_warns(
     assert warned.err.startswith("warning: local: release: drp-campaign 9.9")
 
 
+@pytest.mark.processes
 def test_the_release_of_the_site_file_is_compared_too(tmp_path: Path) -> None:
     home = written(tmp_path, local=f"name: local\nscratch: {tmp_path}\nrelease: 0.0.1\n")
     answer = Shell(home.path).run("sites", "ping", "local")
@@ -433,6 +436,7 @@ def until_queued(shell: Shell, jobs: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.processes
 def test_a_host_that_is_not_reached_is_named(tmp_path: Path) -> None:
     own = "name: usdf\ntransport: ssh\nhost: nowhere.invalid\n"
     answer = Shell(written(tmp_path, usdf=own).path).run("sites", "ping", "usdf")
@@ -481,6 +485,7 @@ def test_ping_over_ssh(cluster: Cluster, tmp_path: Path) -> None:
     assert "No such file or directory" in bad.err
 
 
+@pytest.mark.processes
 def test_sites_that_are_not_set_up_say_how(tmp_path: Path) -> None:
     """Without clusters and without files of one's own."""
     answer = Shell(tmp_path).run("sites", "ping", "ukdf", PATH="/nonexistent")
@@ -489,6 +494,7 @@ def test_sites_that_are_not_set_up_say_how(tmp_path: Path) -> None:
     assert "`campaign sites up ukdf` starts a cluster here" in answer.err
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("command", "code"), [("ping", 2), ("up", 2), ("down", 2)])
 def test_a_site_that_is_none(tmp_path: Path, command: str, code: int) -> None:
     answer = Shell(tmp_path).run("sites", command, "usfd")
@@ -497,6 +503,7 @@ def test_a_site_that_is_none(tmp_path: Path, command: str, code: int) -> None:
     assert "usfd" in answer.err
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("own", ["scheduler: none", "scheduler: {conf: /etc/slurm/slurm.conf}"])
 def test_no_cluster_for_a_site_that_has_its_own(tmp_path: Path, own: str) -> None:
     answer = Shell(written(tmp_path, usdf=f"name: usdf\n{own}\n").path).run("sites", "up", "usdf")
@@ -505,6 +512,7 @@ def test_no_cluster_for_a_site_that_has_its_own(tmp_path: Path, own: str) -> Non
     assert not (tmp_path / "clusters").exists()
 
 
+@pytest.mark.processes
 def test_a_bad_file_stops_the_command(tmp_path: Path) -> None:
     home = written(tmp_path, frdf="name: frdf\nfraction: 0.4\n")
     answer = Shell(home.path).run("sites")

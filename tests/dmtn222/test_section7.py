@@ -155,7 +155,7 @@ def running(site: Site, *arguments: str, **more: str) -> Iterator[subprocess.Pop
 
 
 def wait_for(books: Books, event: str, step: str, number: int = 1) -> dict[str, Any]:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         found = [line for line in books.lines() if (line["event"], line["step"]) == (event, step)]
         if len(found) >= number:
@@ -182,7 +182,7 @@ def planned(site: Site) -> Site:
         assert "campaign accept darkBootstrap --run" in log and "darkBootstrapMosaic8.png" in log
         process.kill()  # the operator's machine is switched off
     with running(site, str(site.plan()), "--yes", **more) as process:
-        assert process.wait(timeout=240) == 0, (site.folder / "driver.log").read_text()
+        assert process.wait(timeout=900) == 0, (site.folder / "driver.log").read_text()
     return site
 
 

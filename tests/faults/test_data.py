@@ -10,6 +10,7 @@ import fitsio
 import numpy as np
 import pytest
 
+from tests.conftest import soak
 from tests.faults.conftest import CALIB, Answer, Operator, altered
 
 
@@ -42,7 +43,7 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
-@pytest.mark.parametrize("damage", [flipped, truncated])
+@pytest.mark.parametrize("damage", [flipped, soak(truncated)])
 def test_item_16_a_calibration_is_damaged(operator: Operator, bias: Path, damage: Callable[[Path], None]) -> None:
     with altered(bias):
         damage(bias)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import soak
 from tests.faults.conftest import Operator
 
 #: Somebody who looks at the database and goes for a coffee.
@@ -89,7 +90,7 @@ def told(operator: Operator, tag: str) -> list[dict[str, object]]:
     return [{key: run.get(key) for key in keys} for run in runs if f"/{tag}/" in run["output_run"]]
 
 
-@pytest.mark.parametrize(("kernels", "driver"), [(1.0, -1.0), (-1.0, 1.0)], ids=["ahead", "behind"])
+@pytest.mark.parametrize(("kernels", "driver"), [(1.0, -1.0), soak(-1.0, 1.0)], ids=["ahead", "behind"])
 def test_item_22_clocks_that_are_hours_apart(operator: Operator, kernels: float, driver: float) -> None:
     """The order of a writer's own lines counts, and what a file is, not the hour that somebody's clock shows."""
     tag = "ahead" if kernels > 0 else "behind"

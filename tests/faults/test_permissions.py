@@ -108,6 +108,7 @@ def test_item_30_products_that_may_not_be_written(
     place.rmdir()
 
 
+@pytest.mark.processes
 def test_item_30_a_frame_that_may_not_be_read() -> None:
     """Tried by a process that gives up its rights when all that it needs is imported, as root reads everything."""
     script = (

@@ -42,6 +42,7 @@ class Noisy(LocalTransport):
         return super().start(arguments, log)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("times", [1, pytest.param(1000, marks=pytest.mark.soak)], ids=["once", "always"])
 def test_item_24_a_bit_flips_on_the_way_home(tmp_path: Path, times: int) -> None:
     """Once: fetched again. Always: that site's products are not wanted any more, the others make them."""

@@ -174,6 +174,7 @@ def test_a_full_size_detector_gives_what_the_camera_really_has(tmp_path: Path) -
     assert np.abs(pulls).max() < 4 and abs(pulls.mean()) < 0.5
 
 
+@pytest.mark.processes
 def test_three_ranks_give_the_same(ramp: tuple[Path, list[str]], tmp_path: Path) -> None:
     """What other ranks send is good until the next piece: it must not be kept as it is."""
     folder, raws = ramp

@@ -60,6 +60,7 @@ def test_a_cube_of_another_shape_is_refused(shape: tuple[int, int]) -> None:
         network.sort(np.zeros(shape, np.float32), 20)
 
 
+@pytest.mark.processes
 def test_no_size_runs_the_cached_code_of_another(tmp_path: Path) -> None:
     """One cache on disk, filled by one size, then asked for others: larger, smaller, and beyond the straight line."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}

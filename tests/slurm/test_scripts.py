@@ -90,6 +90,7 @@ def scripts() -> dict[str, Script]:
     }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", scripts())
 def test_a_script_is_the_golden_one(name: str, tmp_path: Path) -> None:
     script = scripts()[name]
@@ -245,6 +246,7 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.processes
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r")), min_size=1, max_size=4),
@@ -268,6 +270,7 @@ def test_an_array_over_the_sites_limit_is_refused(tmp_path: Path) -> None:
         array_script("big", commands, range(4), tmp_path / "big.log", Resources(50), Scheduler(max_array=3))
 
 
+@pytest.mark.processes
 def test_an_element_without_a_command_fails(tmp_path: Path) -> None:
     commands = write_commands(tmp_path / "few.commands", [["true"]])
     array = array_script("n", commands, range(2), tmp_path / "n.log", Resources(1), Scheduler())
@@ -275,6 +278,7 @@ def test_an_element_without_a_command_fails(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, f"error: element 1 has no command in {commands}\n")
 
 
+@pytest.mark.processes
 def test_what_the_script_itself_scrubs_and_sets(tmp_path: Path) -> None:
     site = Scheduler(setup=["export OMP_NUM_THREADS=64"], environment={"MINE": "1"})
     script = gang_script("n", ["env"], tmp_path / "n.log", Resources(1), site)
@@ -285,6 +289,7 @@ def test_what_the_script_itself_scrubs_and_sets(tmp_path: Path) -> None:
     assert (threads, environment["PYTHONSAFEPATH"], environment["MINE"]) == ({"1"}, "1", "1")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -303,6 +308,7 @@ def test_the_warning_before_the_walltime_ends_the_command_and_says_so(command: s
     assert ("error: 90 s are left of 5 min: the command is ended" in done.stderr) == ("USR1" in command)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("signal_before_s", [0, 90])
 @pytest.mark.parametrize(
     ("python", "module", "code", "said"),
