@@ -1,6 +1,7 @@
 """The table of product kinds: the packaged ones, and those of other distributions.
 
-Other distributions declare theirs in the entry-point group ``drp_campaign.kinds``.
+A packaged kind is the ``KIND`` of a module of this room.  Other distributions
+declare theirs in the entry-point group ``drp_campaign.kinds``.
 The table is read when it is first asked, so that a command that needs no
 product imports none.
 """
@@ -9,22 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import Final
 
 from campaign import plugins
 from campaign.errors import ConfigurationError
-from campaign.kinds import bias, corrected, crosstalk, cti, dark, defects, flat, isr, linearizer, mosaic, ptc
+from campaign.kinds import isr
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.task import PipelineTask, TaskClass
 from campaign.problems import suggest
 
-#: In the order in which headers and notes name the calibrations that are applied.
-PACKAGED: Final = (
-    *(module.KIND for module in (bias, dark, flat, linearizer, crosstalk, defects, cti, ptc)),
-    corrected.KIND,
-    mosaic.KIND,
-)
+#: Order in which headers and notes name the calibrations that are applied; others follow by name.
+ORDER: Final = ("bias", "dark", "linearizer", "crosstalk", "defects", "cti", "ptc")
 RAW: Final = {"raw": DatasetType(("instrument", "exposure", "detector"), "RawFrame")}
+
+
+def packaged() -> list[ProductKind]:
+    """Give the kinds of this package."""
+    names = {module.name for module in iter_modules([str(Path(__file__).parent)])} - set(ORDER)
+    modules = [import_module(f"campaign.kinds.{name}") for name in (*ORDER, *sorted(names))]
+    return [module.KIND for module in modules if hasattr(module, "KIND")]
 
 
 @cache
@@ -36,7 +43,7 @@ def kinds() -> Mapping[str, ProductKind]:
     ConfigurationError
         One of another distribution cannot be used.
     """
-    found = {kind.name: kind for kind in PACKAGED}
+    found = {kind.name: kind for kind in packaged()}
     for entry in plugins.entries(plugins.KINDS):
         kind = plugins.load(entry, ProductKind)
         if kind.name != entry.name:
