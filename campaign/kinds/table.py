@@ -46,23 +46,26 @@ def kinds() -> Mapping[str, ProductKind]:
     found = {kind.name: kind for kind in packaged()}
     for entry in plugins.entries(plugins.KINDS):
         kind = plugins.load(entry, ProductKind)
-        if kind.name != entry.name:
-            raise plugins.broken(entry, f"its kind is named {kind.name}")
-        for what, taken in _taken(kind, found):
-            raise plugins.broken(entry, f"{what} is the kind {taken}'s")
+        for why in _objections(kind, entry.name, found):
+            raise plugins.broken(entry, why)
         found[kind.name] = kind
     return found
 
 
-def _taken(kind: ProductKind, others: Mapping[str, ProductKind]) -> Iterator[tuple[str, str]]:
-    """Find what a kind declares that another one has: its name, dataset types, task classes of its own."""
-    for name, other in others.items():
-        if name == kind.name:
-            yield f"the name {name}", name
-        yield from ((f"the dataset type {one}", name) for one in kind.datasets.keys() & other.datasets.keys())
-        for cls in kind.tasks.keys() & other.tasks.keys():
-            if kind.tasks[cls] != other.tasks[cls]:
-                yield f"the task class {cls}", name
+def _objections(kind: ProductKind, name: str, others: Mapping[str, ProductKind]) -> Iterator[str]:
+    """Say why another distribution's kind cannot be used beside those that are there."""
+    if kind.name != name:
+        yield f"its kind is named {kind.name}"
+    if kind.name in others:
+        yield f"there is a kind {kind.name}"
+    types = RAW.keys() | {one for other in others.values() for one in other.datasets}
+    yield from (f"there is a dataset type {one}" for one in sorted(kind.datasets.keys() & types))
+    mapped = isr.tasks({}) | {cls: task for other in others.values() for cls, task in other.tasks.items()}
+    yield from (f"the task class {c} is mapped already" for c, t in kind.tasks.items() if mapped.get(c, t) != t)
+    kernels = {task.kernel for task in mapped.values()} | {entry.name for entry in plugins.entries(plugins.KERNELS)}
+    for task in kind.tasks.values():
+        if task.kind != "fused" and task.kernel not in kernels:
+            yield f"no distribution has its kernel {task.kernel} (entry point {plugins.KERNELS})"
 
 
 @cache
