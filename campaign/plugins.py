@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 from campaign.errors import ConfigurationError
 
 KINDS: Final = "drp_campaign.kinds"
+#: Read by the process that runs a job; here only its names count.
+KERNELS: Final = "drp_campaign.kernels"
 #: Top-level package of what is found without entry points.
 PACKAGED: Final = "campaign"
 T = TypeVar("T")

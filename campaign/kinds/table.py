@@ -1,6 +1,7 @@
 """The table of product kinds: the packaged ones, and those of other distributions.
 
-Other distributions declare theirs in the entry-point group ``drp_campaign.kinds``.
+A packaged kind is the ``KIND`` of a module of this room.  Other distributions
+declare theirs in the entry-point group ``drp_campaign.kinds``.
 The table is read when it is first asked, so that a command that needs no
 product imports none.
 """
@@ -9,22 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import Final
 
 from campaign import plugins
 from campaign.errors import ConfigurationError
-from campaign.kinds import bias, corrected, crosstalk, cti, dark, defects, flat, isr, linearizer, mosaic, ptc
+from campaign.kinds import isr
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.task import PipelineTask, TaskClass
 from campaign.problems import suggest
 
-#: In the order in which headers and notes name the calibrations that are applied.
-PACKAGED: Final = (
-    *(module.KIND for module in (bias, dark, flat, linearizer, crosstalk, defects, cti, ptc)),
-    corrected.KIND,
-    mosaic.KIND,
-)
+#: Order in which headers and notes name the calibrations that are applied; others follow by name.
+ORDER: Final = ("bias", "dark", "linearizer", "crosstalk", "defects", "cti", "ptc")
 RAW: Final = {"raw": DatasetType(("instrument", "exposure", "detector"), "RawFrame")}
+
+
+def packaged() -> list[ProductKind]:
+    """Give the kinds of this package."""
+    names = {module.name for module in iter_modules([str(Path(__file__).parent)])} - set(ORDER)
+    modules = [import_module(f"campaign.kinds.{name}") for name in (*ORDER, *sorted(names))]
+    return [module.KIND for module in modules if hasattr(module, "KIND")]
 
 
 @cache
@@ -36,26 +43,29 @@ def kinds() -> Mapping[str, ProductKind]:
     ConfigurationError
         One of another distribution cannot be used.
     """
-    found = {kind.name: kind for kind in PACKAGED}
+    found = {kind.name: kind for kind in packaged()}
     for entry in plugins.entries(plugins.KINDS):
         kind = plugins.load(entry, ProductKind)
-        if kind.name != entry.name:
-            raise plugins.broken(entry, f"its kind is named {kind.name}")
-        for what, taken in _taken(kind, found):
-            raise plugins.broken(entry, f"{what} is the kind {taken}'s")
+        for why in _objections(kind, entry.name, found):
+            raise plugins.broken(entry, why)
         found[kind.name] = kind
     return found
 
 
-def _taken(kind: ProductKind, others: Mapping[str, ProductKind]) -> Iterator[tuple[str, str]]:
-    """Find what a kind declares that another one has: its name, dataset types, task classes of its own."""
-    for name, other in others.items():
-        if name == kind.name:
-            yield f"the name {name}", name
-        yield from ((f"the dataset type {one}", name) for one in kind.datasets.keys() & other.datasets.keys())
-        for cls in kind.tasks.keys() & other.tasks.keys():
-            if kind.tasks[cls] != other.tasks[cls]:
-                yield f"the task class {cls}", name
+def _objections(kind: ProductKind, name: str, others: Mapping[str, ProductKind]) -> Iterator[str]:
+    """Say why another distribution's kind cannot be used beside those that are there."""
+    if kind.name != name:
+        yield f"its kind is named {kind.name}"
+    if kind.name in others:
+        yield f"there is a kind {kind.name}"
+    types = RAW.keys() | {one for other in others.values() for one in other.datasets}
+    yield from (f"there is a dataset type {one}" for one in sorted(kind.datasets.keys() & types))
+    mapped = isr.tasks({}) | {cls: task for other in others.values() for cls, task in other.tasks.items()}
+    yield from (f"the task class {c} is mapped already" for c, t in kind.tasks.items() if mapped.get(c, t) != t)
+    kernels = {task.kernel for task in mapped.values()} | {entry.name for entry in plugins.entries(plugins.KERNELS)}
+    for task in kind.tasks.values():
+        if task.kind != "fused" and task.kernel not in kernels:
+            yield f"no distribution has its kernel {task.kernel} (entry point {plugins.KERNELS})"
 
 
 @cache

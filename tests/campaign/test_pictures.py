@@ -48,10 +48,10 @@ def test_tables_are_drawn_and_defects_are_counted_once(tmp_path: Path) -> None:
     assert (bad, plane.sum(), plane[0, 0], plane[62, 62]) == (13, 2, 1, 1)
     cti = np.zeros(16, [(n, "f8") for n in ("CTI", "CTI_ERROR", "DRIFT", "DRIFT_ERROR", "EXPOSURES")])
     cti["EXPOSURES"][:12] = 20
-    for kernel, rows in (("defects", boxes), ("cti", cti)):
-        (tmp_path / kernel).mkdir()
-        draw_table(kernel, {0: rows}, plain["detectors"], plain["types"], tmp_path / kernel / "it.png", "a title")
-        assert is_picture(tmp_path / kernel / "it.png")
+    for picture, rows in (("boxes", boxes), ("amplifiers", cti)):
+        (tmp_path / picture).mkdir()
+        draw_table(picture, {0: rows}, plain["detectors"], plain["types"], tmp_path / picture / "it.png", "a title")
+        assert is_picture(tmp_path / picture / "it.png")
 
 
 def test_a_title_tells_one_flat_from_another(tmp_path: Path) -> None:
