@@ -145,6 +145,7 @@ def test_a_process_is_measured_with_its_children() -> None:
     assert used.cpu >= 0.2
 
 
+@pytest.mark.processes
 def test_a_process_that_fails_says_what_it_said() -> None:
     with pytest.raises(RuntimeError, match="^help\n.* ended with 3:\nnow\nhelp\n$"):
         run([sys.executable, "-c", "import sys; print('now\\nhelp'); sys.exit(3)"])
