@@ -89,7 +89,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 class Guard:
-    """Fails a test that starts a process or opens a Butler's database without the marker `processes`."""
+    """Fails a test that starts a process or opens a Butler's database without the marker `processes`, or `soak`."""
 
     def __init__(self) -> None:
         self.test = ""
@@ -101,7 +101,8 @@ class Guard:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self.test = "" if item.get_closest_marker("processes") else item.nodeid
+        may = item.get_closest_marker("processes") or item.get_closest_marker("soak")
+        self.test = "" if may else item.nodeid
         try:
             return (yield)
         finally:
