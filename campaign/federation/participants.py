@@ -106,7 +106,8 @@ def _answer(member: Participant) -> dict[str, str]:
         return {str(k): str(v) for k, v in from_json(said.splitlines()[-1]).items()}
     except (ValueError, LookupError, AttributeError) as error:
         why = last_words(complaints) or str(error)
-        raise SubmissionRefused(f"site {name} does not say what release it has: {why}", do=do) from error
+        advice = next((line.strip()[3:] for line in complaints if line.strip().startswith("-> ")), do)  # its own
+        raise SubmissionRefused(f"site {name} does not say what release it has: {why}", do=advice) from error
 
 
 def require_release(asked: Sequence[Participant], override: bool) -> list[str]:

@@ -21,7 +21,7 @@ from campaign.journal.index import followed, update
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.running.rounds import CHUNK
 from campaign.running.runner import Runner
-from campaign.schedulers.protocol import Local
+from campaign.schedulers.local import Local
 from tests.benchmarks.harness import Bar, Bench, Result, ratio
 from tests.benchmarks.nothing import NAME
 from tests.benchmarks.process import ask, module

@@ -173,6 +173,9 @@ def environment_with(folder: Path) -> Path:
     return home
 
 
+pytestmark = pytest.mark.processes
+
+
 @pytest.fixture(scope="module")
 def observatory(tmp_path_factory: pytest.TempPathFactory) -> Observatory:
     folder = tmp_path_factory.mktemp("observatory")

@@ -72,6 +72,7 @@ def test_what_is_packaged_is_declared() -> None:
     assert declared == {point.name: point.value for point in table._PACKAGED}
 
 
+@pytest.mark.processes
 def test_another_scheduler_runs_jobs(tmp_path: Path) -> None:
     mine = site(tmp_path, settings="lane: fast, spool: $DATA/spool, ranks: 7")
     assert from_plain(json.loads(json.dumps(plain(mine)))) == mine

@@ -13,7 +13,7 @@ from campaign.campaigns import document as plans
 from campaign.documents import load_plain, parse, plain
 from campaign.errors import CampaignError
 from campaign.journal.campaigns import _steps
-from campaign.planning import derived
+from campaign.kinds import defects
 from campaign.problems import Problem
 from campaign.template.resolve import resolve
 
@@ -72,7 +72,7 @@ HOSTILE = {
 READERS: dict[str, Callable[[Path], Any]] = {
     "camera": camera.load,
     "plan": plans.read,
-    "boxes": lambda path: derived.read_boxes(str(path), None),  # type: ignore[arg-type]
+    "boxes": lambda path: defects.read_boxes(str(path), ()),  # type: ignore[arg-type]
     "template": lambda path: resolve(str(path), {}),
     "any": load_plain,
 }

@@ -25,7 +25,7 @@ import yaml
 from campaign.butler.repository import open_repository
 from campaign.camera.model import load as load_camera
 from campaign.campaigns.document import load, locate
-from campaign.campaigns.driver import Chosen, Driver
+from campaign.campaigns.processes import _asked_as, _settings
 from campaign.campaigns.state import look
 from campaign.home import Home
 from campaign.journal.books import Books
@@ -233,8 +233,12 @@ def test_runs_are_known_for_what_the_plan_asks_for(planned: Site) -> None:
     for more, changed in (({}, set()), ({"SELECTION_BIAS": f"{FIRST} or {FIRST}"}, {"biasBootstrap", "bias"})):
         campaign = load(str(planned.plan(**more)), None, planned.variables(TICKET="DM-2"))
         home, books = Home(planned.repository / "campaign"), planned.books("DM-2")
-        driver, states = Driver(campaign, home, books, Chosen(), print), look(campaign, home, books.lines())
-        known = {name for name, state in states.items() if driver._asked_as(state, driver._settings(state))}
+        states = look(campaign, home, books.lines())
+        known = {
+            name
+            for name, state in states.items()
+            if _asked_as(campaign.steps[name], state, _settings(campaign, state, states))
+        }
         assert known == set(campaign.steps) - changed
     planned.plan()
 

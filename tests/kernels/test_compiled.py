@@ -62,6 +62,7 @@ def ask(sources: Path) -> tuple[int, int]:
     return int(result), int(hits)
 
 
+@pytest.mark.processes
 def test_what_changes_in_another_file_is_compiled_again(sources: Path) -> None:
     parts = sources / "kernels" / "statistics" / "parts.py"
     assert [ask(sources), ask(sources)] == [(321, 0), (321, 1)]

@@ -42,6 +42,7 @@ def test_every_module_that_executes_jobs_is_a_kernel() -> None:
     assert len(executing) >= 14
 
 
+@pytest.mark.processes
 def test_the_table_is_read_without_importing_a_kernel() -> None:
     code = (
         "import sys, kernels.run; print(*{'numpy', 'numba', 'scipy', 'fitsio', 'importlib.metadata'} & {*sys.modules})"
@@ -72,12 +73,14 @@ def run(folder: Path, kernel: str = "answer") -> subprocess.CompletedProcess[str
     return subprocess.run(line, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.processes
 def test_a_kernel_of_another_distribution_runs(tmp_path: Path) -> None:
     distribution(tmp_path, "first", "first_kernel")
     done = run(tmp_path)
     assert (done.returncode, done.stdout) == (0, "why None\n"), done.stderr
 
 
+@pytest.mark.processes
 def test_an_unknown_kernel_is_refused_with_all_names(tmp_path: Path) -> None:
     distribution(tmp_path, "first", "first_kernel")
     done = run(tmp_path, "anser")
@@ -85,12 +88,14 @@ def test_an_unknown_kernel_is_refused_with_all_names(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: no kernel 'anser'; there are answer, combine, ")
 
 
+@pytest.mark.processes
 def test_a_kernel_of_this_package_is_not_replaced(tmp_path: Path) -> None:
     distribution(tmp_path, "first", "first_kernel", kernel="headers")
     done = run(tmp_path, "headers")
     assert "why" not in done.stdout
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("module", "text", "why"),
     [

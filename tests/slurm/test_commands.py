@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from campaign.sites.model import Site
-from campaign.sites.ping import _scheduler as ping_scheduler
+from campaign.schedulers.slurm import Slurm
 from slurm.commands import Access, Pauses, SlurmError, call, cancel, find, name_of, once, queue, submit, try_out
 from slurm.development import Cluster
 from slurm.scripts import gang_script, keep
@@ -194,8 +193,7 @@ def test_what_wrappers_say_of_their_own_is_not_taken_for_an_answer(
         assert job.isdecimal()
         assert time.monotonic() - began < 20, "it is not waited for"
         assert [one.job for one in queue(cluster.access) if one.name == "run-chatty-1"] == [job]
-        proof = ping_scheduler(Site("usdf"), Scheduler(conf=cluster.conf))
-        assert (proof.ok, proof.found) == (True, "partition main is up")
+        assert Slurm("usdf", Scheduler(conf=cluster.conf), 1).ping() == "partition main is up"
     finally:
         cancel(cluster.access, job)
     assert not any(one.living and one.slurm != "COMPLETING" for one in queue(cluster.access) if one.job == job)
