@@ -110,7 +110,8 @@ class Guard:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Guard())
+    if "not processes" in config.getoption("markexpr"):  # else threads and fixtures of other tests go on beside a test
+        config.pluginmanager.register(Guard())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
