@@ -29,7 +29,7 @@ READOUT = 3.0
 #: Files in the truth's folder as long as the simulation is incomplete.
 CLAIM = {claim.NAME, f"{claim.NAME}.lock"}
 #: Beginnings of the names of an empty repository's files.
-REPOSITORY = ("butler.yaml", "gen3.sqlite3")
+REPOSITORY = ("butler.yaml", "gen3.sqlite3", "campaign.lock")
 MJD_EPOCH = datetime(1858, 11, 17)
 
 

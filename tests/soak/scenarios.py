@@ -177,6 +177,13 @@ def accepted(world: World, first: Answer) -> list[Words]:
     return [*again, ("run", str(world.one), "--ranks", "2")]
 
 
+def simulated(world: World, first: Answer) -> list[Words]:
+    """The same, where the claim beside the truth says that it is not complete."""
+    truth = world.repo.with_name(f"{world.repo.name}-truth")
+    done = (truth / "truth.json").exists() and not (truth / "claim.json").exists()
+    return [] if done else repeated(world, first)
+
+
 def noted(world: World, first: Answer) -> list[Words]:
     """The same, where the history does not have it: a command may be killed after its end, too."""
     history = world.repo / "campaign" / "history.jsonl"
@@ -208,7 +215,7 @@ SCENARIOS = (
     Scenario("clean", two, lambda w: ("clean", TICKET, "--yes"), repeated, weight=2),
     Scenario("ingest", nothing, _ingest, repeated, GANG, weight=2),
     Scenario("ingest-more", half, _ingest, repeated, GANG, weight=2),
-    Scenario("simulate", nothing, lambda w: ("simulate", str(w.repo), *NUMBERS), repeated, GANG),
+    Scenario("simulate", nothing, lambda w: ("simulate", str(w.repo), *NUMBERS), simulated, GANG),
     Scenario("sites", ingested, lambda w: (*SUBMIT, *LOCAL), restarted, ("site-run", "tar", *GANG), SITES, weight=3),
     Scenario("ssh", ingested, lambda w: (*SUBMIT, *LOCAL), restarted, SSH, SITES, weight=2, sites="ssh"),
     Scenario("slurm", ingested, lambda w: (*SUBMIT, "--site", "slurm"), restarted, RANKS, JOBS, 2, "slurm"),
