@@ -33,7 +33,8 @@ from campaign.journal.events import Event
 from campaign.simulation import simulate as simulation
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Exposure, Nights, Places
-from tests.conftest import COMBINED, apart, command, soak
+from tests.conftest import COMBINED, apart, soak
+from tests.conftest import command as campaign_command
 
 pytestmark = pytest.mark.processes
 
@@ -768,7 +769,9 @@ def test_what_a_killed_simulation_left_is_made_anew(site: Site, tmp_path: Path) 
 
 @pytest.mark.parametrize("point", ["repository-named", soak("instrument-recorded"), soak("raws-sorted")])
 def test_a_simulation_that_was_killed_with_its_repository_is_made_anew(site: Site, tmp_path: Path, point: str) -> None:
-    killed = command("simulate", str(tmp_path / "sim"), *SMALL, environment={**os.environ, "CAMPAIGN_KILL_AT": point})
+    killed = campaign_command(
+        "simulate", str(tmp_path / "sim"), *SMALL, environment={**os.environ, "CAMPAIGN_KILL_AT": point}
+    )
     assert killed.returncode == -signal.SIGKILL
     again = site.run("simulate", str(tmp_path / "sim"), *SMALL)
     assert again.code == 0 and "was left half made by" in again.err, again.err
