@@ -28,8 +28,8 @@ HEADER = {"LSSTCam": "lsstCam", "LSSTComCam": "COMCAM", "LATISS": "LATISS"}
 READOUT = 3.0
 #: Files in the truth's folder as long as the simulation is incomplete.
 CLAIM = {claim.NAME, f"{claim.NAME}.lock"}
-#: Beginnings of the names of an empty repository's files.
-REPOSITORY = ("butler.yaml", "gen3.sqlite3", "campaign.lock")
+#: Beginnings of the names in an empty repository, also while it is made.
+REPOSITORY = ("butler.yaml", "gen3.sqlite3", "campaign")
 MJD_EPOCH = datetime(1858, 11, 17)
 
 
@@ -230,7 +230,7 @@ def _clear(places: Places, owner: claim.Claim) -> None:
         Commands are recorded in the repository, or products lie in it.
     """
     history = home_of_new(places.repository, {}).history_file
-    strangers = [p for p in places.repository.glob("*") if p.name != "campaign" and not p.name.startswith(REPOSITORY)]
+    strangers = [path for path in places.repository.glob("*") if not path.name.startswith(REPOSITORY)]
     if history.exists() or strangers:
         used = history if history.exists() else strangers[0]
         raise UsageError(

@@ -767,7 +767,7 @@ def test_what_a_killed_simulation_left_is_made_anew(site: Site, tmp_path: Path) 
     assert (repo / "butler.yaml").exists()
 
 
-@pytest.mark.parametrize("point", ["repository-named", soak("instrument-recorded"), soak("raws-sorted")])
+@pytest.mark.parametrize("point", ["repository-database", soak("repository-named"), soak("raws-sorted")])
 def test_a_simulation_that_was_killed_with_its_repository_is_made_anew(site: Site, tmp_path: Path, point: str) -> None:
     killed = campaign_command(
         "simulate", str(tmp_path / "sim"), *SMALL, environment={**os.environ, "CAMPAIGN_KILL_AT": point}
