@@ -40,7 +40,7 @@ _PACKED: Mapping[bytes, Callable[[bytes], bytes]] = {
 def _opened(path: str) -> Iterator[fitsio.FITS]:
     """Open a file for cfitsio by its handle: of a path, it would take brackets, ``+n``, ``$`` and more for orders.
 
-    What is packed as a whole, or ends within a block, cfitsio gets as it should be, from memory.
+    A file that is packed as a whole, or ends within a block, is unpacked or padded in memory for cfitsio.
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -151,7 +151,7 @@ class Journals:
             yield from found if found and all(map(_sound, found)) else self._one_by_one(path, offset, whole)
 
     def _one_by_one(self, path: str, offset: int, text: bytes) -> Iterator[Event]:
-        """Read the events among lines of which some are damaged, or of another version; see `campaign.lines`."""
+        """Read the events, and leave out damaged lines and those of another version; see `campaign.lines`."""
         with open(path, "rb") as file:
             before = file.read(offset).count(b"\n")
         for number, line in enumerate(text.splitlines(), before + 1):

@@ -21,7 +21,7 @@ def order(event: Event) -> int:
 
 @dataclass(slots=True)
 class TaskRecord:
-    """What the journals say of one task: maxima, minima and sums, so that events may come in any order.
+    """One task in the journals: maxima, minima and sums, so that events may come in any order.
 
     Parameters
     ----------

@@ -65,7 +65,7 @@ class GroupDraft:
 
 
 class Planner(Protocol):
-    """What a kind plans its groups from: a pipeline, and the frames or calibrations that were found for it."""
+    """Material of a kind for planning its groups: a pipeline, and the frames or calibrations found for it."""
 
     @property
     def maker(self) -> PipelineTask:

@@ -96,7 +96,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class CostModel:
-    """What a kernel takes, where no earlier run tells.
+    """Estimate of the time and memory of a kernel without an earlier run.
 
     Parameters
     ----------

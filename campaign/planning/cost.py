@@ -1,4 +1,4 @@
-"""What a plan will take, estimated from the camera's geometry and the number of frames."""
+"""Estimate the time and memory of a plan from the camera's geometry and the number of frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_SECONDS: Final = 1.0
 
 @dataclass(frozen=True)
 class Cost:
-    """What one group of tasks will take.
+    """Time and memory of one group of tasks.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ class RawFrames:
 
     @property
     def notes(self) -> list[str]:
-        """What is missing, assumed, left out."""
+        """List what is missing, assumed or left out."""
         first = self.inputs(self.detectors[0])
         images = [role for role in self.corrections.refs if table.kinds()[role].picture == "image"]
         roles = {role: self.files[first[role][0]]["path"] for role in images}
@@ -118,7 +118,7 @@ class RawFrames:
         return self._by_detector[detector] if exposure is None else [self._exposures[exposure]]
 
     def cards(self, detector: int | None) -> dict[str, Any]:
-        """What was left out, the camera's settings, and the calibrations."""
+        """List the left-out exposures, the camera's settings, and the calibrations."""
         cards: dict[str, Any] = {
             "EXCLUDED": " ".join(map(str, self.excluded)) or "none",
             "GAINS_FROM": self._gains_from,
@@ -139,5 +139,5 @@ class RawFrames:
         return next((name for name in asked_by_unit if name in self.corrections.refs), "camera file")
 
     def summary(self) -> list[dict[str, Any]]:
-        """What is applied: a row a certification."""
+        """Summarise the applied calibrations, one row for each certification."""
         return self.corrections.summary()

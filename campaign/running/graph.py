@@ -46,7 +46,7 @@ def run(nodes: Nodes, groups: Sequence[Group]) -> None:
 
     Another round runs quanta that are tried again, with what waits for them: on
     other workers if they ask for more memory.  It also runs what Dask gave up:
-    all that waits for a chunk whose workers are lost for good.
+    all that waits for a chunk whose workers are lost for ever.
     """
     secure.forget(nodes.plan.folder)
     left, number = list(groups), itertools.count()

@@ -36,7 +36,7 @@ def require_driver(step: Step, how: str) -> None:
 
 
 def _resources(step: Step) -> dict[str, int]:
-    """What a driver that is a job asks for, as the template says."""
+    """Read the resources of a driver job from the template."""
     memory, minutes = (int(step.config.resource("", key)) for key in ("driverMemory", "driverWalltime"))
     return {"memory_mib": memory, "cores": 1, "minutes": minutes}
 

@@ -49,7 +49,7 @@ class Installation:
 
 
 def nothing_wrong() -> str:
-    """Answer for a cluster that cannot lose its workers for good."""
+    """Answer for a cluster that cannot lose all of its workers."""
     return ""
 
 
