@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Final
 
+from campaign import plugins
 from campaign.errors import ConfigurationError
 from campaign.problems import suggest
 from campaign.schedulers.protocol import Scheduler
@@ -23,7 +24,12 @@ _PACKAGED: Final = (
 
 @cache
 def _points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in (*_PACKAGED, *entry_points(group=GROUP))}
+    found = {point.name: point for point in _PACKAGED}
+    for point in plugins.entries(GROUP):
+        if point.name in found:
+            raise plugins.broken(point, f"there is a scheduler of that name already ({found[point.name].value})")
+        found[point.name] = point
+    return found
 
 
 @cache
@@ -33,24 +39,20 @@ def kind(name: str) -> type[Scheduler]:
     Raises
     ------
     ConfigurationError
-        There is none of that name, or it cannot be used.
+        There is none of that name, two have it, or it cannot be used.
     """
     if name not in _points():
         raise ConfigurationError(f"there is no scheduler {name!r}", where="scheduler.kind", do=suggest(name, _points()))
-    point = _points()[name]
-    try:
-        found = point.load()
-    except Exception as error:  # of a stranger's module: anything
-        why = f"{type(error).__name__}: {error}"
-        raise ConfigurationError(f"scheduler {name} ({point.value}) does not load: {why}") from error
-    if not (isinstance(found, type) and issubclass(found, Scheduler)):
-        raise ConfigurationError(f"scheduler {name} ({point.value}) is no campaign.schedulers.protocol.Scheduler")
+    found = plugins.load(_points()[name], type)
+    if not issubclass(found, Scheduler):
+        raise plugins.broken(_points()[name], f"{found.__name__} is no campaign.schedulers.protocol.Scheduler")
     return found
 
 
 def plain(scheduler: Scheduler) -> dict[str, Any] | None:
     """Take a scheduler apart for JSON: its settings, with its kind unless that is `DEFAULT`; `None` for `HERE`."""
-    name = next(name for name in _points() if kind(name) is type(scheduler))
+    mine = f"{type(scheduler).__module__}:{type(scheduler).__qualname__}"
+    name = next(name for name, point in _points().items() if point.value == mine or kind(name) is type(scheduler))
     if name == HERE:
         return None
     return {**({} if name == DEFAULT else {"kind": name}), **scheduler.model_dump(mode="json")}

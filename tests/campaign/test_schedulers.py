@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from campaign import plugins
 from campaign.errors import ConfigurationError
 from campaign.home import Home
 from campaign.jobs.death import Death
@@ -53,10 +54,10 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (about / "entry_points.txt").write_text(POINTS)
     (place / "batch_of_theirs.py").write_text(BATCH)
     monkeypatch.syspath_prepend(str(place))
-    for cached in (table.kind, table._points):
+    for cached in (table.kind, table._points, plugins.entries):
         cached.cache_clear()
     yield
-    for cached in (table.kind, table._points):
+    for cached in (table.kind, table._points, plugins.entries):
         cached.cache_clear()
     sys.modules.pop("batch_of_theirs", None)
 
@@ -88,8 +89,12 @@ def test_another_scheduler_runs_jobs(tmp_path: Path) -> None:
     ("kind", "settings", "said"),
     [
         ("batsch", "lane: x", "mine.yaml:2: there is no scheduler 'batsch'\n  -> did you mean batch?"),
-        ("broken", "lane: x", r"scheduler broken (batch_of_theirs:Nothing) does not load: AttributeError: "),
-        ("odd", "lane: x", "scheduler odd (json:loads) is no campaign.schedulers.protocol.Scheduler"),
+        ("broken", "lane: x", "2: broken of batch-of-theirs 1.0 cannot be used: AttributeError: "),
+        (
+            "odd",
+            "lane: x",
+            "odd of batch-of-theirs 1.0 cannot be used: json:loads is no type\n  -> install a release of batch-of-theirs",
+        ),
         ("batch", "lane: 'a b'", "2: scheduler.lane: 'a b' is not right\n  -> allowed: letters, digits"),
         ("batch", "lane: x, partition: y", "2: scheduler.partition: there is no such setting"),
         ("batch", "lane: x, spool: $NOWHERE/x", "2: scheduler.spool: $NOWHERE is not set"),
@@ -100,6 +105,17 @@ def test_settings_are_checked_by_their_kind(tmp_path: Path, kind: str, settings:
     with pytest.raises(ConfigurationError) as caught:
         site(tmp_path, kind, settings)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["slurm", "batch"])
+def test_a_name_that_is_taken_is_refused(tmp_path: Path, name: str) -> None:
+    """Else jobs would silently go by another scheduler."""
+    about = tmp_path / "site-packages" / "again-2.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: again\nVersion: 2.0\n")
+    (about / "entry_points.txt").write_text(f"[drp_campaign.schedulers]\n{name} = again:Batch\n")
+    with pytest.raises(ConfigurationError, match=f"{name} of .* cannot be used: there is a scheduler of that name"):
+        site(tmp_path, "local", "")
 
 
 def test_all_that_is_wrong_with_a_site_is_told_at_once(tmp_path: Path) -> None:
