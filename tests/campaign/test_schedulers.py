@@ -93,7 +93,7 @@ def test_another_scheduler_runs_jobs(tmp_path: Path) -> None:
         (
             "odd",
             "lane: x",
-            "odd of batch-of-theirs 1.0 cannot be used: json:loads is no type\n  -> install a release of batch-of-theirs",
+            "odd of batch-of-theirs 1.0 cannot be used: json:loads is no type",
         ),
         ("batch", "lane: 'a b'", "2: scheduler.lane: 'a b' is not right\n  -> allowed: letters, digits"),
         ("batch", "lane: x, partition: y", "2: scheduler.partition: there is no such setting"),
