@@ -28,6 +28,8 @@ WORTH = 0.02
 #: Definitions of VARIANCE: the variance of IMAGE, or upstream's survivors' variance / count.
 DEFINITIONS = ("ESTIMATOR", "PLAIN")
 WEIGHTINGS = ("AUTO", "NONE")
+#: Kinds of frames, which differ in noise and unit.
+KINDS = ("flat", "bias", "dark")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Statistics:
 
     @classmethod
     def from_plain(cls, config: Mapping[str, Any]) -> Statistics:
-        """Check and freeze ``statistic``, ``nsigma``, ``passes``, ``ddof``, ``variance`` and ``weighting``.
+        """Check and freeze ``type``, ``statistic``, ``nsigma``, ``passes``, ``ddof``, ``variance`` and ``weighting``.
 
         Raises
         ------
@@ -71,11 +73,11 @@ class Statistics:
         if ddof not in (0, 1):
             raise JobError(f"{name}: ddof is {ddof}, it must be 0 or 1")
         chosen = {}
-        for key, known in (("variance", DEFINITIONS), ("weighting", WEIGHTINGS)):
+        for key, known in (("type", KINDS), ("variance", DEFINITIONS), ("weighting", WEIGHTINGS)):
             chosen[key] = config.get(key, known[0])
             if chosen[key] not in known:
                 raise JobError(f"{key}: {chosen[key]!r} is none of {', '.join(known)}")
-        return cls(rule, config.get("type", "flat"), chosen["variance"] == "PLAIN", chosen["weighting"] == "AUTO")
+        return cls(rule, chosen["type"], chosen["variance"] == "PLAIN", chosen["weighting"] == "AUTO")
 
     def weighs(self, exposures: Exposures, weights: Sequence[float] | None) -> bool:
         """Whether the frames are weighted by their noise."""
