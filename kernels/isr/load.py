@@ -25,6 +25,8 @@ LEAST = 16
 PIECES = 8
 SIGNAL, VARIANCE, LEVEL, SPAN, FIRST_PIECE = 0, 1, 2, 3, 4
 SAMPLED = FIRST_PIECE + PIECES
+#: Most values at each end of a piece that its mean leaves out: the width of a cosmic ray's track.
+_ENDS = 4
 
 
 @njit
@@ -212,16 +214,39 @@ def _typical(steps, room):  # type: ignore[no-untyped-def]
 
 
 @njit
+def _keep(ends, value, sign):  # type: ignore[no-untyped-def]
+    """Insert a value where it belongs among the smallest (sign 1) or largest (-1) of some, which are in order."""
+    k = ends.size - 1
+    while k > 0 and sign * value < sign * ends[k - 1]:
+        ends[k] = ends[k - 1]
+        k -= 1
+    ends[k] = value
+
+
+@njit
+def _inner_mean(values):  # type: ignore[no-untyped-def]
+    """Mean without the few smallest and largest values: a cosmic ray along a column has no part in it."""
+    few = min(_ENDS, values.size // 4)
+    smallest, largest = np.full(few, BLANK, np.int64), np.full(few, _FIRST, np.int64)
+    total, number = np.int64(0), 0
+    for value in values:
+        if value != BLANK:
+            total += value
+            number += 1
+            if few and value < smallest[-1]:
+                _keep(smallest, value, 1)
+            if few and value > largest[-1]:
+                _keep(largest, value, -1)
+    if number > 2 * few:
+        return (total - smallest.sum() - largest.sum()) / (number - 2 * few)
+    return total / number if number else np.nan
+
+
+@njit
 def _pieces(row, level, out):  # type: ignore[no-untyped-def]
-    """Mean of each of `PIECES` pieces of a row, above its level."""
+    """Inner mean of each of `PIECES` pieces of a row, above its level."""
     for k in range(PIECES):
-        low, high = row.size * k // PIECES, row.size * (k + 1) // PIECES
-        total, number = np.int64(0), 0
-        for x in range(low, high):
-            if row[x] != BLANK:
-                total += row[x]
-                number += 1
-        out[k] = total / number - level if number else np.nan
+        out[k] = _inner_mean(row[row.size * k // PIECES : row.size * (k + 1) // PIECES]) - level
 
 
 @njit
@@ -255,7 +280,7 @@ def sample(
     out : `numpy.ndarray` [frame, picked, SAMPLED], float64
         Filled: median signal, ADU; variance, ADU^2; the row's level, ADU; its
         largest less its smallest value, ADU; the mean signal of each of
-        `PIECES` pieces, ADU; of the pixels
+        `PIECES` pieces without their few smallest and largest values, ADU; of the pixels
         that are not blank, NaN where there are none.
     """
     steps = np.empty(data[1] - data[0] - 1, np.int32)
