@@ -25,8 +25,10 @@ LEAST = 16
 PIECES = 8
 SIGNAL, VARIANCE, LEVEL, SPAN, FIRST_PIECE = 0, 1, 2, 3, 4
 SAMPLED = FIRST_PIECE + PIECES
-#: Most values at each end of a piece that its mean leaves out: the width of a cosmic ray's track.
+#: Most values at each end of a piece that an inner mean leaves out: the width of a cosmic ray's track.
 _ENDS = 4
+#: Largest less smallest value of a piece without a hit, in noises.
+_QUIET = 8.0
 
 
 @njit
@@ -225,7 +227,7 @@ def _keep(ends, value, sign):  # type: ignore[no-untyped-def]
 
 @njit
 def _inner_mean(values):  # type: ignore[no-untyped-def]
-    """Mean without the few smallest and largest values: a cosmic ray along a column has no part in it."""
+    """Mean without the few smallest and largest values."""
     few = min(_ENDS, values.size // 4)
     smallest, largest = np.full(few, BLANK, np.int64), np.full(few, _FIRST, np.int64)
     total, number = np.int64(0), 0
@@ -243,10 +245,21 @@ def _inner_mean(values):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _pieces(row, level, out):  # type: ignore[no-untyped-def]
-    """Inner mean of each of `PIECES` pieces of a row, above its level."""
+def _pieces(row, level, noise, out):  # type: ignore[no-untyped-def]
+    """Mean of each of `PIECES` pieces of a row, above its level; inner mean where a hit may lie in the piece.
+
+    A cosmic ray along a column lies in the same piece of many rows.
+    """
     for k in range(PIECES):
-        out[k] = _inner_mean(row[row.size * k // PIECES : row.size * (k + 1) // PIECES]) - level
+        values = row[row.size * k // PIECES : row.size * (k + 1) // PIECES]
+        total, low, high = np.int64(0), BLANK, _FIRST
+        for value in values:
+            total += value
+            low, high = min(low, value), max(high, value)
+        if high != BLANK and float(high) - float(low) <= _QUIET * noise:
+            out[k] = total / values.size - level
+        else:
+            out[k] = _inner_mean(values) - level
 
 
 @njit
@@ -293,7 +306,6 @@ def sample(
             to[SIGNAL] = np.nan if low == BLANK else 0.5 * (float(low) + float(high)) - level
             to[LEVEL] = level
             to[SPAN] = _span(signal)
-            _pieces(signal, level, to[FIRST_PIECE:])
             if overscan[1] > overscan[0]:
                 to[VARIANCE] = _variance(row[overscan[0] : overscan[1]])
             else:
@@ -301,6 +313,7 @@ def sample(
                     one, other = row[data[0] + x + 1], row[data[0] + x]
                     steps[x] = BLANK if max(one, other) == BLANK else abs(one - other)
                 to[VARIANCE] = (1.4826 * _typical(steps, room_of_steps)) ** 2 / 2
+            _pieces(signal, level, to[VARIANCE] ** 0.5, to[FIRST_PIECE:])
 
 
 @njit
