@@ -22,6 +22,7 @@ from campaign.jobs.file import JobFile, JobTask, write_text
 from campaign.jobs.launch import run_job
 from campaign.journal import claim
 from campaign.journal.events import read as read_events
+from campaign.killpoints import reach
 
 PREFIX = {"LSSTCam": "MC", "LSSTComCam": "CC", "LATISS": "AT"}
 HEADER = {"LSSTCam": "lsstCam", "LSSTComCam": "COMCAM", "LATISS": "LATISS"}
@@ -212,6 +213,7 @@ def making(places: Places) -> Iterator[None]:
             shutil.rmtree(places.truth)
         raise
     try:
+        reach("simulation-begun")
         yield
     except BaseException:
         for path in places.all:

@@ -18,7 +18,7 @@ import pytest
 from campaign.butler.repository import open_repository
 from campaign.home import Home
 from campaign.journal.events import read
-from campaign.killpoints import DRIVER, KERNEL
+from campaign.killpoints import DECISIONS, DRIVER, KERNEL
 from kernels import killpoints
 from tests.conftest import COMBINED
 from tests.faults.conftest import CALIB, Operator
@@ -153,5 +153,10 @@ def test_item_08_a_crash_during_recovery(killed: Killed) -> None:
     killed.require_whole(TASKS)
 
 
-def test_the_points_of_kernels_are_listed() -> None:
+def test_every_listed_point_is_passed_somewhere_and_every_passed_one_is_listed() -> None:
+    """A point that a change has lost would have its tests wait, or pass, for nothing."""
     assert killpoints.POINTS == KERNEL
+    for package, listed in (("campaign", DRIVER | DECISIONS), ("kernels", KERNEL)):
+        sources = (Path(__file__).parents[2] / package).rglob("*.py")
+        passed = {point for source in sources for point in re.findall(r'\breach\("([\w-]+)"\)', source.read_text())}
+        assert passed == set(listed), package
