@@ -50,23 +50,15 @@ Scalar: TypeAlias = "str | int | float | bool | None"
 
 @dataclass(frozen=True)
 class Entry:
-    """A value and its place.
+    """A value and its place."""
 
-    Parameters
-    ----------
-    value : scalar, `list` [`Entry`] or `dict` [`str`, `Entry`]
-        As written, nothing expanded.
-    where : `str`
-        ``file:line``, or another source.
-    final : `bool`
-        Never expanded, since it does not come from a template.
-    written : `str`
-        A number or a switch as written: where a text is wanted, 1.10 is not 1.1.
-    """
-
+    #: A scalar, a `list` or a `dict` of entries; as written, nothing expanded.
     value: Any
+    #: ``file:line``, or another source.
     where: str
+    #: Never expanded, since it does not come from a template.
     final: bool = False
+    #: A number or a switch as written: where a text is wanted, 1.10 is not 1.1.
     written: str = ""
 
     @property

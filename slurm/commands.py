@@ -52,17 +52,11 @@ _LOOKS: Final = (0.3, 0.7, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Access:
-    """Access to a cluster by its commands.
+    """Access to a cluster by its commands."""
 
-    Parameters
-    ----------
-    conf : `str`, optional
-        Path of its slurm.conf; by default the operator's ``SLURM_CONF``, else the machine's.
-    timeout : `float`
-        Time limit of one command, second.
-    """
-
+    #: Path of its slurm.conf; by default the operator's ``SLURM_CONF``, else the machine's.
     conf: str | None = None
+    #: Time limit of one command, second.
     timeout: float = 30.0
 
 
@@ -105,30 +99,20 @@ class SlurmError(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """A job in the queue.
+    """A job in the queue."""
 
-    Parameters
-    ----------
-    job, name : `str`
-        Id (``12_3`` for an element of an array), and name.
-    state : `State`
-        Meaning of Slurm's word.
-    slurm : `str`
-        Slurm's word for the state.
-    why : `str`
-        Reason why it waits, or why it ended.
-    exit_code : `str`
-        ``code:signal``, once it has ended.
-    number : `str`
-        Slurm's internal number: an element of an array gets one of its own when it starts.
-    """
-
+    #: Id (``12_3`` for an element of an array), and name.
     job: str
     name: str
+    #: Meaning of Slurm's word.
     state: State
+    #: Slurm's word for the state.
     slurm: str
+    #: Reason why it waits, or why it ended.
     why: str = ""
+    #: ``code:signal``, once it has ended.
     exit_code: str = ""
+    #: Slurm's internal number: an element of an array gets one of its own when it starts.
     number: str = ""
 
     @property

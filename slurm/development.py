@@ -60,32 +60,21 @@ class _PortTaken(ClusterError):
 
 @dataclass(frozen=True)
 class Cluster:
-    """A development cluster.
+    """A development cluster."""
 
-    Parameters
-    ----------
-    name : `str`
-        Name in Slurm.
-    folder : `str`
-        Folder of its state file.
-    run : `str`
-        Folder of its daemons' files.
-    nodes : `tuple` [`str`, ...]
-        Names of the virtual nodes.
-    cpus : `int`
-        Cores that a node claims to have.
-    memory_mib : `int`
-        Memory that a node claims to have, MiB.
-    daemons : `dict` [`str`, `int`]
-        Process ids by ``munged``, ``slurmctld`` and names of nodes.
-    """
-
+    #: Name in Slurm.
     name: str
+    #: Folder of its state file.
     folder: str
+    #: Folder of its daemons' files.
     run: str
+    #: Names of the virtual nodes.
     nodes: tuple[str, ...]
+    #: Cores that a node claims to have.
     cpus: int
+    #: Memory that a node claims to have, MiB.
     memory_mib: int
+    #: Process ids by ``munged``, ``slurmctld`` and names of nodes.
     daemons: dict[str, int]
 
     @property

@@ -59,33 +59,22 @@ def over(status: Status) -> bool:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Workers that are wanted.
+    """Workers that are wanted."""
 
-    Parameters
-    ----------
-    scheduler : `~slurm.settings.Scheduler`
-        Of the site.
-    resources : `~slurm.settings.Resources`
-        Of one worker.
-    name : `str`
-        Beginning of the names of their jobs.
-    folder : `~pathlib.Path`
-        Takes scripts and logs.
-    say : callable
-        Called with what befalls workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with
-        ``error``.
-    module : sequence of `str`
-        Python module that is a worker, and its first arguments; ``dask worker``'s follow, its address the first.
-    cluster : mapping
-        Options of the cluster: ``protocol``, ``security``, ``scheduler_options``.
-    """
-
+    #: Of the site.
     scheduler: Scheduler
+    #: Of one worker.
     resources: Resources
+    #: Beginning of the names of their jobs.
     name: str
+    #: Takes scripts and logs.
     folder: Path
+    #: Called with what befalls workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with
+    #: ``error``.
     say: Say
+    #: Python module that is a worker, and its first arguments; ``dask worker``'s follow, its address the first.
     module: Sequence[str]
+    #: Options of the cluster: ``protocol``, ``security``, ``scheduler_options``.
     cluster: Mapping[str, Any]
 
     def options(self) -> dict[str, Any]:
@@ -109,13 +98,7 @@ class Wanted:
 
 @dataclass
 class Pool:
-    """Jobs of a cluster's workers.
-
-    Parameters
-    ----------
-    wanted : `Wanted`
-    watcher : `~slurm.watcher.Watcher`
-    """
+    """Jobs of a cluster's workers."""
 
     wanted: Wanted
     watcher: Watcher

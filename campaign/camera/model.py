@@ -26,29 +26,22 @@ FOLDER = ROOT / "cameras"
 
 
 class Camera(Part):
-    """A camera file, checked.
-
-    Parameters
-    ----------
-    name : `str`
-        The Butler's instrument name.
-    class_name : `str`, optional
-        The Butler's instrument class.
-    unit : `str`
-        Unit of calibration products: ``electron`` or ``adu``.
-    scale : `int`
-        Divisor of the imaging area.
-    translation : `Translation`
-        Rules for reading the header of a raw frame.
-    """
+    """A camera file, checked."""
 
     version: Literal[1]
+    #: The Butler's instrument name.
     name: Name
+    #: The Butler's instrument class.
     class_name: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    #: Unit of calibration products: ``electron`` or ``adu``.
     unit: Literal["electron", "adu"]
+    #: Divisor of the imaging area.
     scale: PositiveInt = 1
+
     filters: tuple[Filter, ...]
+    #: Rules for reading the header of a raw frame.
     translation: Translation
+
     types: dict[str, CcdType]
     detectors: tuple[Detector, ...]
 

@@ -32,21 +32,14 @@ def decision(what: str, step: str, run: str) -> str:
 
 @dataclass(frozen=True)
 class Gate:
-    """A run that waits for a person.
-
-    Parameters
-    ----------
-    campaign : `str`
-    state : `StepState`
-        Its step.
-    books : `Books`
-    repository : `str`
-        The campaign's; empty where its books do not name one.
-    """
+    """A run that waits for a person."""
 
     campaign: str
+    #: Its step.
     state: StepState
+
     books: Books = field(compare=False, repr=False)
+    #: The campaign's; empty where its books do not name one.
     repository: str = ""
 
     @property

@@ -62,30 +62,21 @@ def books_of(home: Home, campaign: Campaign) -> Books:
 
 @dataclass(frozen=True)
 class StepState:
-    """State of a step.
-
-    Parameters
-    ----------
-    name : `str`
-    state : `str`
-        See `WORDS`.
-    rerun : `str`
-        The RERUN that the step is made under.
-    run : `str`
-        The newest run; empty where there is none.
-    folder, output_run : `str`
-        The run's.
-    note : `str`
-        The reason, the person who decided, or a driver of which this machine cannot see whether it lives.
-    """
+    """State of a step."""
 
     name: str
+    #: See `WORDS`.
     state: State
+    #: The RERUN that the step is made under.
     rerun: str
+
     config: StepConfig | None = field(repr=False, default=None)
+    #: The newest run; empty where there is none.
     run: str = ""
+    #: The run's.
     folder: str = ""
     output_run: str = ""
+    #: The reason, the person who decided, or a driver of which this machine cannot see whether it lives.
     note: str = ""
 
 
@@ -199,21 +190,14 @@ def _step(
 
 @dataclass(frozen=True)
 class Standing:
-    """A campaign by its books alone: the states of its steps, and the decisions on its runs.
-
-    Parameters
-    ----------
-    books : `Books`
-    campaign : `Campaign`
-        The steps; see `campaign.campaigns.document.kept`.
-    states : `dict` [`str`, `StepState`]
-    accepted, rejected : `dict` [`str`, `str`]
-        By run: by whom, when and why.
-    """
+    """A campaign by its books alone: the states of its steps, and the decisions on its runs."""
 
     books: Books
+    #: The steps; see `campaign.campaigns.document.kept`.
     campaign: Campaign
+
     states: Mapping[str, StepState]
+    #: By run: by whom, when and why.
     accepted: Mapping[str, str]
     rejected: Mapping[str, str]
 

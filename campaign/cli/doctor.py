@@ -35,23 +35,15 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check.
+    """Result of one check."""
 
-    Parameters
-    ----------
-    name : `str`
-        Subject of the check.
-    ok : `bool`
-        Whether it works.
-    value : `str`
-        A version, a place, or the first error.
-    advice : `str`, optional
-        Remedy; empty where all is well.
-    """
-
+    #: Subject of the check.
     name: str
+    #: Whether it works.
     ok: bool
+    #: A version, a place, or the first error.
     value: str
+    #: Remedy; empty where all is well.
     advice: str = ""
 
 

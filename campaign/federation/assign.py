@@ -11,20 +11,13 @@ from campaign.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Item:
-    """An item of work.
+    """An item of work."""
 
-    Parameters
-    ----------
-    id : `str`
-        Unique.
-    cost : `float`
-        In any unit, not negative.
-    group : `str`
-        Items of one group go to one site.
-    """
-
+    #: Unique.
     id: str
+    #: In any unit, not negative.
     cost: float
+    #: Items of one group go to one site.
     group: str
 
 

@@ -38,18 +38,12 @@ SILENCE_S = 60.0
 
 @dataclass(frozen=True)
 class Participant:
-    """A site that takes part.
-
-    Parameters
-    ----------
-    place : `Place`
-    fraction : `float`
-        Of the processing, relative to the others'.
-    transport : `Transport`
-    """
+    """A site that takes part."""
 
     place: Place
+    #: Of the processing, relative to the others'.
     fraction: float
+
     transport: Transport
 
 

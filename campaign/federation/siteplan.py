@@ -33,34 +33,24 @@ ROOTS = ("raw", "files", "made")
 
 @dataclass(frozen=True)
 class SitePlan:
-    """A site's share.
+    """A site's share."""
 
-    Parameters
-    ----------
-    site, token
-        Holder of the share: the archive refuses results under another token.
-    name : `str`
-        Name of the share's folder, below ``<scratch>/<run>``.
-    raw_root, scratch : `str`
-        Folders of the site.
-    settings : `dict`
-        The site's, as `campaign.sites.model.from_plain` takes them.
-    slots : `int`
-        Most workers of quanta at a site with a scheduler.
-    plan : `Plan`
-        The plan of the share's tasks alone.  Paths are relative: an input's to
-        its ``root`` (see `ROOTS`), an output's to the folder of this share.
-        An input is described by ``data_id``, and ``bytes`` or ``sha256``.
-    """
-
+    #: Holder of the share: the archive refuses results under another token.
     site: str
     token: int
+    #: Name of the share's folder, below ``<scratch>/<run>``.
     name: str
+    #: Folders of the site.
     raw_root: str
     scratch: str
+    #: The site's, as `campaign.sites.model.from_plain` takes them.
     settings: Mapping[str, Any]
+    #: Most workers of quanta at a site with a scheduler.
     slots: int
+    #: The plan of the share's tasks alone. Paths are relative: an input's to its ``root`` (see `ROOTS`), an output's to
+    #: the folder of this share. An input is described by ``data_id``, and ``bytes`` or ``sha256``.
     plan: Plan
+
     v: int = VERSION
 
     def __post_init__(self) -> None:

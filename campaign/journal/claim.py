@@ -24,26 +24,17 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Claim:
-    """The driver that makes a run.
-
-    Parameters
-    ----------
-    user, host : `str`
-    pid : `int`
-    started : `str`
-        Start of the process, in clock ticks since the machine's: with `boot` it tells the process from a later one
-        of the same number.
-    boot : `str`
-        Id of the machine's start.
-    since : `str`
-        ISO-8601, UTC.
-    """
+    """The driver that makes a run."""
 
     user: str
     host: str
     pid: int
+    #: Start of the process, in clock ticks since the machine's: with `boot` it tells the process from a later one of
+    #: the same number.
     started: str
+    #: Id of the machine's start.
     boot: str
+    #: ISO-8601, UTC.
     since: str
 
     @property

@@ -90,37 +90,26 @@ def _text(value: Any) -> str:
 
 @dataclass
 class Outcome:
-    """Outcome of a plan's tasks.
+    """Outcome of a plan's tasks."""
 
-    Parameters
-    ----------
-    published : `dict`
-        By task, the detail of its ``published`` event.
-    failed : `dict`
-        By task, why.
-    skipped : `dict`
-        By task, the dependency that failed, or words that name it.
-    causes : `dict`
-        By failed task: ``data``, ``memory``, ...
-    attempts : `dict`
-        By group, the highest number of an attempt.
-    jobs : `dict`
-        By group, its last job: ``name``, ``resources``, the scheduler's ``job``, the ``cause`` and ``code`` of its
-        death.
-    drained : `bool`
-        The run was ended before everything was begun.
-    token : `int`
-        The highest fencing token.
-    """
-
+    #: By task, the detail of its ``published`` event.
     published: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: By task, why.
     failed: dict[str, str] = field(default_factory=dict)
+    #: By task, the dependency that failed, or words that name it.
     skipped: dict[str, str] = field(default_factory=dict)
+    #: By failed task: ``data``, ``memory``, ...
     causes: dict[str, str] = field(default_factory=dict)
+    #: By group, the highest number of an attempt.
     attempts: dict[str, int] = field(default_factory=dict)
+    #: By group, its last job: ``name``, ``resources``, the scheduler's ``job``, the ``cause`` and ``code`` of its
+    #: death.
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: The run was ended before everything was begun.
     drained: bool = False
+    #: The highest fencing token.
     token: int = 1
+
     _records: dict[str, TaskRecord] = field(default_factory=dict)
 
     @property

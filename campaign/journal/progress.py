@@ -19,27 +19,19 @@ STATES = ("waiting", "running", EventName.PUBLISHED.value, EventName.FAILED.valu
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a run.
-
-    Parameters
-    ----------
-    run, output_run, submit_path : `str`
-    state : `str`
-        running, done, failed, cancelled, drained, or lost (its driver died without a word).
-    made_by : `str` or `None`
-        Owner of the run, while it lives.
-    groups : `list` [`dict`]
-        By label: ``tasks``, a number for each of `STATES`, ``tries`` beyond the first of each, ``began`` and ``ended``
-        (ISO-8601, UTC), ``wall_s`` between them, ``cpu_s`` and ``rss_mib`` (peak of a rank) of published
-        tasks, ``efficiency`` (CPU over wall times ranks) and ``left_s`` (estimate of the time left; `None` where
-        nothing is known).
-    """
+    """Progress of a run."""
 
     run: str
     output_run: str
     submit_path: str
+    #: running, done, failed, cancelled, drained, or lost (its driver died without a word).
     state: str
+    #: Owner of the run, while it lives.
     made_by: str | None
+    #: By label: ``tasks``, a number for each of `STATES`, ``tries`` beyond the first of each, ``began`` and ``ended``
+    #: (ISO-8601, UTC), ``wall_s`` between them, ``cpu_s`` and ``rss_mib`` (peak of a rank) of published tasks,
+    #: ``efficiency`` (CPU over wall times ranks) and ``left_s`` (estimate of the time left; `None` where nothing is
+    #: known).
     groups: list[dict[str, Any]]
 
 

@@ -42,18 +42,12 @@ _FIELDS: Final = {
 
 @dataclass(frozen=True)
 class _Measured:
-    """Scales that are measured before frames are combined.
+    """Scales that are measured before frames are combined."""
 
-    Parameters
-    ----------
-    kernel, type : `str`
-        Kernel that measures them, and their dataset type.
-    each : `bool`
-        Whether each detector has its own file.
-    """
-
+    #: Kernel that measures them, and their dataset type.
     kernel: str
     type: str
+    #: Whether each detector has its own file.
     each: bool
 
 

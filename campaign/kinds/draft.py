@@ -11,56 +11,38 @@ from campaign.kinds.task import Mode, PipelineTask
 
 @dataclass(frozen=True)
 class TaskDraft:
-    """A task to be planned.
+    """A task to be planned."""
 
-    Parameters
-    ----------
-    where : `dict` [`str`, `int`]
-        ``exposure`` and ``detector``, as far as the task has them; they name it, after its label.
-    types : sequence of `str`
-        Dataset types of its outputs.
-    inputs : `dict`
-        By role, keys of the plan's file table: see `Planner.inputs`; an output of another task is
-        ``<dataset type>:<values of where>``.
-    parameters : `dict`
-        The kernel's, of this task alone.
-    needs : sequence of `str`
-        Tasks that must be done before: ``<label>:<values of where>``.
-    """
-
+    #: ``exposure`` and ``detector``, as far as the task has them; they name it, after its label.
     where: Mapping[str, int]
+    #: Dataset types of its outputs.
     types: Sequence[str]
+    #: By role, keys of the plan's file table: see `Planner.inputs`; an output of another task is
+    #: ``<dataset type>:<values of where>``.
     inputs: Mapping[str, Sequence[str]]
+    #: The kernel's, of this task alone.
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    #: Tasks that must be done before: ``<label>:<values of where>``.
     needs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class GroupDraft:
-    """Tasks of one label: one gang, one process, or many quanta.
+    """Tasks of one label: one gang, one process, or many quanta."""
 
-    Parameters
-    ----------
-    label : `str`
-        The pipeline's.
-    kernel : `str`
-        Kernel of its job files.
-    kind : `str`
-        ``gang``, ``serial`` or ``quantum``.
-    config : `dict`
-        The kernel's settings.
-    fused : sequence of `str`
-        Labels that are done in the same pass.
-    needs : sequence of `str`
-        Labels of groups that must be done before.
-    """
-
+    #: The pipeline's.
     label: str
+    #: Kernel of its job files.
     kernel: str
+    #: ``gang``, ``serial`` or ``quantum``.
     kind: Mode
+    #: The kernel's settings.
     config: Mapping[str, Any]
+
     tasks: Sequence[TaskDraft]
+    #: Labels that are done in the same pass.
     fused: Sequence[str] = ()
+    #: Labels of groups that must be done before.
     needs: Sequence[str] = ()
 
 

@@ -50,26 +50,17 @@ def _miss(link: Association, exposure: ExposureRecord) -> _Miss | None:
 
 @dataclass(frozen=True)
 class Corrections:
-    """The calibrations of a step.
+    """The calibrations of a step."""
 
-    Parameters
-    ----------
-    refs : `dict` [`str`, `dict` [`int`, `CalibrationRef`]]
-        Applied calibrations, by kind and detector.
-    absent : `tuple` [`str`]
-        Kinds that the pipeline asks for and the inputs lack.
-    notes : `tuple` [`str`]
-        For the operator.
-    types : `dict` [`str`, `str`]
-        By kind, the dataset type.
-    instead : `dict` [`str`, `dict` [`int`, `str`]]
-        By kind that the operator named, and detector, the RUN that find-first would give.
-    """
-
+    #: Applied calibrations, by kind and detector.
     refs: Mapping[str, Mapping[int, CalibrationRef]]
+    #: Kinds that the pipeline asks for and the inputs lack.
     absent: tuple[str, ...]
+    #: For the operator.
     notes: tuple[str, ...]
+    #: By kind, the dataset type.
     types: Mapping[str, str]
+    #: By kind that the operator named, and detector, the RUN that find-first would give.
     instead: Mapping[str, Mapping[int, str]]
 
     @property

@@ -68,20 +68,14 @@ Row.NUMBERS = tuple(f.name for f in fields(Row) if f.name not in ("exposure", "d
 
 @dataclass(frozen=True)
 class Finding:
-    """Finding for the operator about one exposure or, without one, about all.
-
-    Parameters
-    ----------
-    amplifiers : `tuple` [`str`]
-        Affected amplifiers; empty for whole detectors.
-    refused : `bool`
-        Whether the combine would refuse the exposure.
-    """
+    """Finding for the operator about one exposure or, without one, about all."""
 
     exposure: int | None
     detectors: tuple[int, ...]
     why: str
+    #: Affected amplifiers; empty for whole detectors.
     amplifiers: tuple[str, ...] = ()
+    #: Whether the combine would refuse the exposure.
     refused: bool = False
 
     @property

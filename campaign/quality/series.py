@@ -26,18 +26,12 @@ CELLS, SAMPLED_ROWS, CELL_PIXELS = 8, 64, 12
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as arrays.
-
-    Parameters
-    ----------
-    exposures : `list` [`int`]
-    channels : `list` [(detector, amplifier)]
-    values : `dict` [`str`, `numpy.ndarray` [exposure, channel], float64]
-        Values by column; NaN where there is no row.
-    """
+    """Rows as arrays."""
 
     exposures: list[int]
+    #: Detector and amplifier.
     channels: list[tuple[int, str]]
+    #: By column, [exposure, channel]; NaN where there is no row.
     values: Mapping[str, F64]
 
     @classmethod

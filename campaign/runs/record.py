@@ -21,27 +21,18 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run, and its standing.
-
-    Parameters
-    ----------
-    plan : `Plan`
-    order : `Order`
-        The operator's order.
-    home : `Home`
-        The home that lists the run.
-    standing : `Standing`
-    verified : `bool`
-        Every product was read.
-    journals : `dict`
-        Size of each journal, byte, by name: shows whether another driver has resumed the run since.
-    """
+    """A run, and its standing."""
 
     plan: Plan
+    #: The operator's order.
     order: Order
+    #: The home that lists the run.
     home: Home
+
     standing: Standing
+    #: Every product was read.
     verified: bool = False
+    #: Size of each journal, byte, by name: shows whether another driver has resumed the run since.
     journals: Mapping[str, int] = field(default_factory=dict)
 
     def again(self) -> RunRecord:

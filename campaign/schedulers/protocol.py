@@ -31,20 +31,13 @@ class Refused(CampaignError):
 
 @dataclass(frozen=True)
 class Installation:
-    """The site of a backend.
+    """The site of a backend."""
 
-    Parameters
-    ----------
-    name : `str`
-        Written into events and job files.
-    python : `str`
-        Interpreter of its jobs.
-    environment : mapping
-        Variables of every job.
-    """
-
+    #: Written into events and job files.
     name: str = "local"
+    #: Interpreter of its jobs.
     python: str = executable
+    #: Variables of every job.
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -55,17 +48,11 @@ def nothing_wrong() -> str:
 
 @dataclass(frozen=True)
 class Workers:
-    """A Dask cluster.
+    """A Dask cluster."""
 
-    Parameters
-    ----------
-    address : `str`
-        Of its scheduler.
-    problem : callable
-        Says why no worker will come (again); empty while there is hope.
-    """
-
+    #: Of its scheduler.
     address: str
+    #: Says why no worker will come (again); empty while there is hope.
     problem: Callable[[], str] = nothing_wrong
 
 
@@ -214,27 +201,18 @@ class Backend(Protocol):
 
 
 class Scheduler(Model):
-    """Settings of a scheduler, as ``scheduler:`` of a site file has them; the base of every kind.
+    """Settings of a scheduler, as ``scheduler:`` of a site file has them; the base of every kind."""
 
-    Attributes
-    ----------
-    queued : `bool`
-        Whether jobs go to nodes by a queue; otherwise they are processes of the driver's machine.
-    expanded : `tuple` [`str`, ...]
-        Settings in which ``$NAME`` stands for a variable of the operator's.
-    lone_ranks : `str`
-        Remedy if the ranks of a gang do not see each other.
-    ranks : `int`, optional
-        Processes that a run may keep busy, unless its operator says.
-    node_cores, node_memory_mib : `int`, optional
-        Size of a node; memory in MiB.
-    """
-
+    #: Whether jobs go to nodes by a queue; otherwise they are processes of the driver's machine.
     queued: ClassVar[bool] = True
+    #: Settings in which ``$NAME`` stands for a variable of the operator's.
     expanded: ClassVar[tuple[str, ...]] = ()
+    #: Remedy if the ranks of a gang do not see each other.
     lone_ranks: ClassVar[str] = "have the scheduler start MPI ranks by this Python's MPI"
 
+    #: Processes that a run may keep busy, unless its operator says.
     ranks: Whole | None = None
+    #: Size of a node; memory in MiB.
     node_cores: Whole | None = None
     node_memory_mib: Whole | None = None
 

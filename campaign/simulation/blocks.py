@@ -34,41 +34,28 @@ class _Model(BaseModel):
 
 
 class Block(_Model):
-    """Consecutive exposures of one kind.
+    """Consecutive exposures of one kind."""
 
-    Parameters
-    ----------
-    selected_by : `tuple` [`str`]
-        ``for``: the variables whose selections must find them.
-    type : `str`
-        ``bias``, ``dark`` or ``flat``.
-    day_obs, first, count : `int`
-        Night, first sequence number, number of exposures.
-    skip : `tuple` [`int`]
-        Sequence numbers that are left out.
-    filter : `str`, optional
-        Physical filter.
-    time : `float` or a ramp
-        Second.
-    electrons : `float` or a ramp, optional
-        Light in a pixel of response 1; by default the lamp's rate x time.
-    program, reason : `str`
-        Values of the header.
-    leak, jump : `float`
-        See `kernels.simulation.simulate`.
-    """
-
+    #: ``for``: the variables whose selections must find them.
     selected_by: tuple[str, ...] = Field(default=(), alias="for")
+    #: ``bias``, ``dark`` or ``flat``.
     type: str
+    #: Night, first sequence number, number of exposures.
     day_obs: int
     first: PositiveInt
     count: PositiveInt
+    #: Sequence numbers that are left out.
     skip: tuple[int, ...] = ()
+    #: Physical filter.
     filter: str | None = None
+    #: Second.
     time: Ramp = 0.0
+    #: Light in a pixel of response 1; by default the lamp's rate x time.
     electrons: Ramp | None = None
+    #: Values of the header.
     program: str = "BLOCK-SIM"
     reason: str = ""
+    #: See `kernels.simulation.simulate`.
     leak: NonNegativeFloat = 0.0
     jump: float = 0.0
 

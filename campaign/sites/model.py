@@ -21,53 +21,35 @@ from campaign.sites.file import SiteSettings, check_fractions, place_of, read_al
 
 @dataclass(frozen=True)
 class Site:
-    """Site where jobs can run.
+    """Site where jobs can run."""
 
-    Parameters
-    ----------
-    name : `str`
-        Small letters and digits.
-    fraction : `float` or `None`
-        Share of work that is split over sites; `None` takes no part.
-    roles : `tuple` [`str`, ...]
-        Any of archive, construction, processing.
-    scheduler : `Scheduler`
-        By default jobs are processes of this machine (or of ``host``).
-    raw_root : `str`
-        Folder of the site's raws; empty: that of the archive's repository.
-    repository : `str`
-        Folder, label or URI of its Butler repository; empty: the step's own.
-    scratch : `str`
-        Folder for logs, job scripts and intermediate files, writable for its nodes; empty: the step's own.
-    environment : `~collections.abc.Mapping` [`str`, `str`]
-        Variables of every job.
-    release : `str`
-        Version of drp-campaign that is installed there; empty: the same as here.
-    transport : `str`
-        ``local``: its commands run on this machine; ``ssh``: on ``host``.
-    host : `str`
-        Destination of ssh.
-    ssh_options : `tuple` [`str`, ...]
-        Arguments of ssh before the host.
-    python : `str`
-        Interpreter of its jobs.
-    development : `bool`
-        Whether it is a development cluster on this machine.
-    """
-
+    #: Small letters and digits.
     name: str
+    #: Share of work that is split over sites; `None` takes no part.
     fraction: float | None = None
+    #: Any of archive, construction, processing.
     roles: tuple[str, ...] = ()
+    #: By default jobs are processes of this machine (or of ``host``).
     scheduler: Scheduler = field(default_factory=LocalScheduler)
+    #: Folder of the site's raws; empty: that of the archive's repository.
     raw_root: str = ""
+    #: Folder, label or URI of its Butler repository; empty: the step's own.
     repository: str = ""
+    #: Folder for logs, job scripts and intermediate files, writable for its nodes; empty: the step's own.
     scratch: str = ""
+    #: Variables of every job.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: Version of drp-campaign that is installed there; empty: the same as here.
     release: str = ""
+    #: ``local``: its commands run on this machine; ``ssh``: on ``host``.
     transport: str = "local"
+    #: Destination of ssh.
     host: str = ""
+    #: Arguments of ssh before the host.
     ssh_options: tuple[str, ...] = ()
+    #: Interpreter of its jobs.
     python: str = sys.executable
+    #: Whether it is a development cluster on this machine.
     development: bool = False
 
     def backend(self, slots: int) -> Backend:

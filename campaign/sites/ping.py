@@ -35,26 +35,17 @@ SETTLE = 5.0
 
 @dataclass(frozen=True)
 class Proof:
-    """Result of one trial.
+    """Result of one trial."""
 
-    Parameters
-    ----------
-    what : `str`
-        host, scheduler, scratch, job, gang, repository, release or configuration.
-    ok : `bool`
-        Whether it succeeded.
-    found : `str`
-        Finding, or the first error.
-    do : `str`
-        Remedy; empty after success.
-    difference : `bool`
-        Whether both ends work, but differ: this can be overridden.
-    """
-
+    #: host, scheduler, scratch, job, gang, repository, release or configuration.
     what: str
+    #: Whether it succeeded.
     ok: bool
+    #: Finding, or the first error.
     found: str
+    #: Remedy; empty after success.
     do: str = ""
+    #: Whether both ends work, but differ: this can be overridden.
     difference: bool = False
 
 

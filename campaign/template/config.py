@@ -26,33 +26,22 @@ def find(values: Mapping[str, Any], command_line: Mapping[str, Any], key: str) -
 
 @dataclass(frozen=True)
 class StepConfig:
-    """Template with every ``${..}`` and ``{..}`` resolved.
+    """Template with every ``${..}`` and ``{..}`` resolved."""
 
-    Parameters
-    ----------
-    path : `str`
-        The file.
-    name : `str`
-        Name of the template: ``bps_flat_g.yaml`` also where one source serves all bands.
-    values : `dict`
-        The configuration: nested, plain.  ``inCollection`` is a list, ``dataQuery`` one line.
-    origins : `dict` [`str`, `str`]
-        Origin of each value, by dotted key: ``file:line``, ``packaged
-        defaults``, ``environment``, ``generated`` or ``command line``.
-    variables : `dict` [`str`, `str`]
-        Environment variables that were used.
-    command_line : `dict`
-        Values from the command line, by key.
-    warnings : `tuple` [`str`]
-        Guesses, and values that are probably not meant.
-    """
-
+    #: The file.
     path: str
+    #: Name of the template: ``bps_flat_g.yaml`` also where one source serves all bands.
     name: str
+    #: The configuration: nested, plain. ``inCollection`` is a list, ``dataQuery`` one line.
     values: Mapping[str, Any]
+    #: Origin of each value, by dotted key: ``file:line``, ``packaged defaults``, ``environment``, ``generated`` or
+    #: ``command line``.
     origins: Mapping[str, str]
+    #: Environment variables that were used.
     variables: Mapping[str, str]
+    #: Values from the command line, by key.
     command_line: Mapping[str, Any] = field(default_factory=dict)
+    #: Guesses, and values that are probably not meant.
     warnings: tuple[str, ...] = ()
 
     @property

@@ -46,20 +46,13 @@ _MARGIN: Final = 36
 
 @dataclass(frozen=True)
 class QueryProblem:
-    """Mistake in a query.
+    """Mistake in a query."""
 
-    Parameters
-    ----------
-    what : `str`
-        The mistake.
-    position : `int`
-        Offset in the text, characters.
-    shown : `str`
-        Fragment of the query, and a line with ``^`` under the place.
-    """
-
+    #: The mistake.
     what: str
+    #: Offset in the text, characters.
     position: int
+    #: Fragment of the query, and a line with ``^`` under the place.
     shown: str
 
     def __str__(self) -> str:

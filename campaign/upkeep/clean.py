@@ -36,34 +36,23 @@ ELSEWHERE = "listed in another home ($CAMPAIGN_HOME), which knows who uses it"
 
 @dataclass(frozen=True)
 class Remains:
-    """A run that may be removed.
-
-    Parameters
-    ----------
-    run, output, output_run, submit_path : `str`
-    state : `str`
-        See `campaign.journal.status.state_of`.
-    bytes : `int`
-        Size of its products and its submit folder.
-    kept : `str`
-        Reason to keep the run; empty where it is removed.
-    firm : `bool`
-        Keep the run even where it is named for removal.
-    forced : `bool`
-        The run is named for removal though it is used.
-    journal : `int`
-        Size of its driver's journal, byte: shows whether the run was resumed since.
-    """
+    """A run that may be removed."""
 
     run: str
     output: str
     output_run: str
     submit_path: str
+    #: See `campaign.journal.status.state_of`.
     state: str
+    #: Size of its products and its submit folder.
     bytes: int
+    #: Reason to keep the run; empty where it is removed.
     kept: str
+    #: Keep the run even where it is named for removal.
     firm: bool
+    #: The run is named for removal though it is used.
     forced: bool
+    #: Size of its driver's journal, byte: shows whether the run was resumed since.
     journal: int
 
 
