@@ -162,7 +162,7 @@ def once(access: Access, arguments: Sequence[str], stdin: str | None = None) -> 
 
 
 def call(access: Access, arguments: Sequence[str], stdin: str | None = None, patience: float = 60.0) -> str:
-    """Run a command of Slurm; repeat it after growing pauses while its error is transient.
+    """Run a command of Slurm and give its output; repeat it after growing pauses while its error is transient.
 
     Parameters
     ----------
@@ -174,11 +174,6 @@ def call(access: Access, arguments: Sequence[str], stdin: str | None = None, pat
         Its input; empty by default.
     patience : `float`
         Time after which a transient error is raised too, second.
-
-    Returns
-    -------
-    stdout : `str`
-        Its output.
 
     Raises
     ------
@@ -213,7 +208,7 @@ class Pauses:
 
 
 def submit(access: Access, script: Path, *options: str, patience: float = 60.0) -> str:
-    """Submit a script, once.
+    """Submit a script, once; give the id of the job.
 
     An sbatch that timed out may have succeeded: a job of the script's name is looked for before another try, and
     taken.  A job that Slurm queues although it can never run, say over the partition's time limit, is cancelled.
@@ -228,11 +223,6 @@ def submit(access: Access, script: Path, *options: str, patience: float = 60.0) 
         More options of sbatch.
     patience : `float`
         Time after which a transient error is raised too, second.
-
-    Returns
-    -------
-    job : `str`
-        Id of the job.
 
     Raises
     ------
@@ -346,13 +336,7 @@ def _exit_code(code: str) -> str:
 
 
 def find(access: Access, names: Sequence[str], patience: float = 60.0) -> dict[str, list[Found]]:
-    """Find the user's living jobs by name, by one squeue.
-
-    Returns
-    -------
-    found : `dict` [`str`, `list` [`Found`]]
-        An entry for every name; empty if there is no such job.
-    """
+    """Find the user's living jobs by name, by one squeue; every name has an entry, empty if there is no such job."""
     found: dict[str, list[Found]] = {name: [] for name in names}
     for one in queue(access, patience):
         if one.living and one.name in found:

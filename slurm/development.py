@@ -162,14 +162,9 @@ def read(folder: Path) -> Cluster | None:
 
 
 def processes(cluster: Cluster) -> list[int]:
-    """Find every process of a cluster: its daemons, its jobs, and their descendants.
+    """Find every process of a cluster: its daemons, its jobs, and their descendants, without zombies.
 
     A shell with the cluster's ``SLURM_CONF`` is not one of them.
-
-    Returns
-    -------
-    pids : `list` [`int`]
-        Process ids, without zombies.
     """
     parents = {pid: parent for pid, state, parent in map(stat, pids()) if state not in "ZX"}
     found = {pid for pid in parents if _belongs(variables(pid), cluster)}

@@ -194,12 +194,7 @@ def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
 
 
 def build(plain: Any, where: str, tree: Entry | None = None) -> Camera:
-    """Check a camera's plain data and freeze it.
-
-    Parameters
-    ----------
-    tree : `Entry`, optional
-        The same data with the lines of the file.
+    """Check a camera's plain data and freeze it; ``tree`` is the same data with the lines of the file.
 
     Raises
     ------

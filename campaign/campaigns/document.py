@@ -167,12 +167,7 @@ class Campaign:
         return {name for name in self.steps if step in self.ancestors(name)}
 
     def config(self, step: str, rerun: str) -> StepConfig:
-        """Resolve a step's template; only the time in it changes.
-
-        Parameters
-        ----------
-        rerun : `str`
-            Replaces the campaign's RERUN.
+        """Resolve a step's template under a RERUN; only the time in it changes.
 
         Raises
         ------
@@ -196,12 +191,7 @@ class Campaign:
         return str(by_template(chosen.template, self.environment, {"target": None}, dict(chosen.set))["target"])
 
     def certification(self, step: str, rerun: str, source: str | None = None) -> Certification:
-        """Make the request that certifies a step's product.
-
-        Parameters
-        ----------
-        source : `str`, optional
-            The RUN; by default the step's output.
+        """Make the request that certifies a step's product: the RUN ``source``, by default the step's output.
 
         Raises
         ------

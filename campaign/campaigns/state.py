@@ -91,13 +91,7 @@ def _run_state(folder: Path) -> tuple[State, str]:
 
 
 def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> dict[str, StepState]:
-    """Derive the state of every step, in the campaign's order.
-
-    Parameters
-    ----------
-    lines : sequence of `dict`
-        The campaign's journal.
-    """
+    """Derive the state of every step, in the campaign's order, from the lines of the campaign's journal."""
     decided = decisions(lines)
     reruns = _reruns(campaign, decided)
     configs = {name: campaign.config(name, reruns[name]) for name in campaign.order}
@@ -257,12 +251,7 @@ def _variables(path: Path) -> Mapping[str, str] | None:
 
 
 def keep_document(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
-    """Keep the campaign's document and variables, as they were at first, in its books.
-
-    Parameters
-    ----------
-    changed : `bool`
-        Replace those that were kept before.
+    """Keep the campaign's document and variables, as they were at first, in its books; ``changed`` replaces them.
 
     Raises
     ------

@@ -107,12 +107,7 @@ def request(
     chosen: Mapping[str, Any],
     overrides: Mapping[str, Any] = MappingProxyType({}),
 ) -> Certification:
-    """Make the request of a certification.
-
-    Parameters
-    ----------
-    overrides : `dict`
-        Template keys that were set at submission.
+    """Make the request of a certification; ``overrides`` are template keys that were set at submission.
 
     Raises
     ------
@@ -283,11 +278,8 @@ def _certified(
 def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     """Certify and chain.
 
-    Parameters
-    ----------
-    again : `bool`
-        Accept an identical certification.  For a person who gives the command twice it is an error, unless the first
-        command was killed: then the second does the rest, the chain or the history.
+    ``again`` accepts an identical certification.  For a person who gives the command twice it is an error, unless the
+    first command was killed: then the second does the rest, the chain or the history.
 
     Raises
     ------

@@ -107,13 +107,7 @@ class Federation:
         return self.outcome
 
     def _recover(self) -> dict[str, str]:
-        """Learn which products an earlier driver has brought home; its sites' later results come under an old token.
-
-        Returns
-        -------
-        recorded : `dict`
-            Site by task.
-        """
+        """Give the site, by task, of what an earlier driver brought home; results that come later bear an old token."""
         recorded: dict[str, str] = {}
         for event in self._journals.new(closely=True):
             self.outcome.fold(event)

@@ -111,12 +111,7 @@ def _answer(member: Participant) -> dict[str, str]:
 
 
 def require_release(asked: Sequence[Participant], override: bool) -> list[str]:
-    """Ask every site for its release.
-
-    Returns
-    -------
-    warnings : `list`
-        Differences that were overridden.
+    """Ask every site for its release; give the differences that were overridden.
 
     Raises
     ------
@@ -140,7 +135,7 @@ def _chosen(step: Step, order: Order) -> list[Site]:
 
 
 def overrides(step: Step, order: Order, probe: bool) -> list[str]:
-    """Compare the sites' releases with this one, before anything is planned.
+    """Compare the sites' releases with this one, before anything is planned; note what was overridden or not asked.
 
     Parameters
     ----------
@@ -148,11 +143,6 @@ def overrides(step: Step, order: Order, probe: bool) -> list[str]:
         Sites, and whether a release that differs is only warned of.
     probe : `bool`
         Ask the sites for their release.
-
-    Returns
-    -------
-    notes : `list` [`str`]
-        What was overridden, renormalised, not asked.
 
     Raises
     ------

@@ -39,7 +39,7 @@ def _item(task: PlanTask, key: str) -> Item:
 def split(
     plan: Plan, fractions: Mapping[str, float], chosen: Mapping[str, str], recorded: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Place every task of a plan.
+    """Place every task of a plan: give a site, or `ARCHIVE`, by task.
 
     Tasks that are split by the same key are assigned together, so that a
     detector's frames are measured and combined at one site.
@@ -52,11 +52,6 @@ def split(
         By label of a group of quanta, ``exposure`` or ``detector``.
     recorded : `dict`, optional
         Site by task, of tasks that must not move.
-
-    Returns
-    -------
-    places : `dict`
-        By task, a site or `ARCHIVE`.
 
     Raises
     ------

@@ -53,12 +53,9 @@ class Products:
 
     @contextmanager
     def fetched(self, events: Sequence[Event]) -> Iterator[dict[str, Path]]:
-        """Fetch the products of ``published`` events beside their final places, and remove those that stay there.
+        """Fetch the products of ``published`` events beside their final places; give the path here, by the name there.
 
-        Returns
-        -------
-        arrived : `dict`
-            Path here, by name there.
+        Those that stay there are removed.
 
         Raises
         ------

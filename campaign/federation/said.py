@@ -121,7 +121,7 @@ class Nonsense(ValueError):
 
 
 def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collection[str]) -> Event | None:
-    """Read a line from a site.
+    """Read a line from a site; `None` for an event of a task, or of a group, that is not the site's.
 
     Parameters
     ----------
@@ -130,11 +130,6 @@ def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collectio
         By task of the site's share, the dataset types that it publishes.
     labels : collection of `str`
         Groups whose jobs the site may report.
-
-    Returns
-    -------
-    event : `Event` or `None`
-        `None` for an event of a task, or of a group, that is not the site's.
 
     Raises
     ------

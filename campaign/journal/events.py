@@ -133,10 +133,7 @@ class Journals:
     def new(self, closely: bool = False) -> Iterator[Event]:
         """Read the events written since the last call; in order within a file.
 
-        Parameters
-        ----------
-        closely : `bool`
-            Open every file, whatever its size: a shared file system may show an old size.
+        ``closely`` opens every file, whatever its size: a shared file system may show an old size.
         """
         for path in self._grown(closely):
             offset, text = _after(path, self._offset(path))

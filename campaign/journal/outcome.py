@@ -160,13 +160,7 @@ class Outcome:
 
 
 def last_state(folder: Path) -> str:
-    """State that the last driver of a run's folder left; empty while one is at work, or none ever was.
-
-    Returns
-    -------
-    state : `str`
-        done, failed, cancelled or drained.
-    """
+    """State that a run's last driver left (done, failed, cancelled, drained); empty while one works, or none was."""
     path = folder / "journal" / "driver.jsonl"
     text = path.read_bytes() if path.exists() else b""
     found = [parse(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]

@@ -85,10 +85,7 @@ def _config(planner: Planner) -> dict[str, Any]:
 def read_boxes(path: str, names: Collection[str]) -> dict[str, list[list[int]]]:
     """Read boxes that were drawn by hand: YAML, by a detector's name a list of [x0, y0, width, height], pixel.
 
-    Parameters
-    ----------
-    names : collection of `str`
-        Names of the camera's detectors.
+    ``names`` are those of the camera's detectors.
 
     Raises
     ------

@@ -107,13 +107,7 @@ class Planner(Protocol):
 
 
 def measured(planner: Planner, task: PipelineTask | None = None, product: str = "") -> GroupDraft:
-    """Plan one gang: of each detector's frames one file.
-
-    Parameters
-    ----------
-    task, product : optional
-        Other than the maker and the pipeline's product.
-    """
+    """Plan one gang: of each detector's frames one file, by default by the maker, and the pipeline's product."""
     task, product = task or planner.maker, product or planner.product
     tasks = [TaskDraft({"detector": d}, [product], planner.inputs(d), planner.parameters(d)) for d in planner.detectors]
     fused = [planner.only("isr").label]

@@ -51,13 +51,7 @@ class Attempts:
             self._record.write_all(group.label, "failed", details, attempt)
 
     def settle(self, jobs: Sequence[tuple[Sequence[PlanTask], Death]]) -> None:
-        """Fail the tasks of ended jobs that no journal tells of: absence is never success.
-
-        Parameters
-        ----------
-        jobs : sequence of `tuple`
-            Tasks of a job, and why it died.
-        """
+        """Fail tasks of ended jobs (each with its death) that no journal tells of: absence is never success."""
         self._record.wait_told([task for tasks, why in jobs if not why for task in tasks])
         for tasks, why in jobs:
             if why.cause is Cause.CANCELLED and self._requests.ending:

@@ -107,12 +107,7 @@ def submit(
 def drive(
     plan: Plan, destination: Destination, listener: Callable[[Event], None], run: Run = run_here, resumed: bool = False
 ) -> Submission:
-    """Make the rest of a run whose claim this process has, and record it.
-
-    Parameters
-    ----------
-    resumed : `bool`
-        Another driver had the run before.
+    """Make the rest of a run whose claim this process has, and record it; ``resumed``: another driver had it before.
 
     Raises
     ------

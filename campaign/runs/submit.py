@@ -181,10 +181,7 @@ def _is_stillborn(folder: Path) -> bool:
 def create(step: Step, repository: Repository, plan: Plan, order: Order | None = None) -> None:
     """Claim a run: its folder, with all inputs of its planning, its output RUN, its line in the list of runs.
 
-    Parameters
-    ----------
-    order : `Order`, optional
-        The operator's order; without it no other process can restart the run.
+    Without an order, the operator's, no other process can restart the run.
 
     Raises
     ------
@@ -250,11 +247,6 @@ def require_places(step: Step, plan: Plan) -> None:
 
 def register(home: Home, repository: Repository, plan: Plan, template: str, nonce: str) -> None:
     """Claim the output RUN, which has exactly one owner among several submitters, and list the run; both once.
-
-    Parameters
-    ----------
-    nonce : `str`
-        See `campaign.planning.order.Order`.
 
     Raises
     ------

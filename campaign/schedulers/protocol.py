@@ -91,12 +91,7 @@ class Backend(Protocol):
         """
 
     def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
-        """See that jobs would be taken, before anything is claimed.
-
-        Parameters
-        ----------
-        jobs : sequence of `tuple`
-            Number of ranks, and resources.
+        """See that jobs (ranks and resources of each) would be taken, before anything is claimed.
 
         Raises
         ------
@@ -144,7 +139,7 @@ class Backend(Protocol):
         """
 
     def sweep(self, stem: str, keep: Collection[str]) -> int:
-        """End the jobs of earlier drivers, but for those to be adopted.
+        """End the jobs of earlier drivers, but for those to be adopted; give their number.
 
         Parameters
         ----------
@@ -152,10 +147,6 @@ class Backend(Protocol):
             Beginning of the names of all jobs of the run.
         keep : collection of `str`
             Names of jobs.
-
-        Returns
-        -------
-        ended : `int`
         """
 
     def cluster(
@@ -165,10 +156,7 @@ class Backend(Protocol):
 
         Old workers of that name are cancelled first.
 
-        Parameters
-        ----------
-        keys : `Path`
-            Folder that `campaign.schedulers.secure.keys` made: only who has them can talk to the cluster.
+        ``keys`` is the folder that `campaign.schedulers.secure.keys` made: only who has them can talk to the cluster.
         """
 
     def probe_driver(self, resources: Resources) -> None:

@@ -86,7 +86,7 @@ def clusters_folder(environment: Mapping[str, str]) -> Path:
 
 
 def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
-    """Load all sites: the packaged files, the operator's over them, and development clusters that are up.
+    """Load all sites, by name: the packaged files, the operator's over them, and development clusters that are up.
 
     Parameters
     ----------
@@ -94,11 +94,6 @@ def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
         Variables; ``CAMPAIGN_SITES`` names the folder (or file) of the operator's own site files.
     home : `Home`
         Has the operator's files in ``sites/*.yaml`` unless ``CAMPAIGN_SITES`` is set.
-
-    Returns
-    -------
-    sites : `dict` [`str`, `Site`]
-        By name.
 
     Raises
     ------

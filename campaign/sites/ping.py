@@ -75,18 +75,13 @@ class _Failed(Exception):
 
 
 def ping(sites: Sequence[Site], wait: float = 60.0) -> list[Answer]:
-    """Prove sites, all at once.
+    """Prove sites, all at once; failures are proofs too, and not raised.
 
     Parameters
     ----------
     sites : sequence of `Site`
     wait : `float`
         Time that a site's job may take to start and end, second.
-
-    Returns
-    -------
-    answers : `list` [`Answer`]
-        One for each site; failures are proofs too, and not raised.
     """
     patience = _Patience(wait, Event())
     with ThreadPoolExecutor(max(1, len(sites))) as pool:

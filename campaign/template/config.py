@@ -59,7 +59,7 @@ class StepConfig:
         return any(self.origins[name] != DEFAULTS for name in names)
 
     def resource(self, label: str, key: str) -> Any:
-        """Look up a setting of one task.
+        """Look up a setting of one task; `None` where the key is not set.
 
         Parameters
         ----------
@@ -67,11 +67,6 @@ class StepConfig:
             The task's label.
         key : `str`
             A resource key: ``requestMemory`` (MiB), ``requestCpus``, ``requestWalltime`` (minute), ...
-
-        Returns
-        -------
-        value
-            `None` where the key is not set.
 
         Raises
         ------

@@ -78,18 +78,7 @@ def join_lines(text: str) -> str:
 
 
 def check_expression(text: str) -> list[QueryProblem]:
-    """Find mistakes in a data query.
-
-    Parameters
-    ----------
-    text : `str`
-        Query; may hold line continuations.
-
-    Returns
-    -------
-    problems : `list` [`QueryProblem`]
-        Empty where the Butler's parser accepts the query.
-    """
+    """Find mistakes in a data query, which may hold line continuations; none where the Butler's parser accepts it."""
     tokens = _tokens(text)
     found = [*_characters(tokens), *_parentheses(tokens), *_joins(tokens)]
     if not found and tokens:

@@ -145,17 +145,9 @@ def _bytes(folder: Path) -> int:
 
 
 def clean(one: Remains, repository: Repository, home: Home, uses: Uses) -> str:
-    """Remove a run.
+    """Remove a run; give the reason to keep it after all, empty where it was removed.
 
-    Parameters
-    ----------
-    uses : `~campaign.upkeep.uses.Uses`
-        Looked up again: a run that is used by now is kept.
-
-    Returns
-    -------
-    kept : `str`
-        Reason to keep the run after all; empty where it was removed.
+    ``uses`` are looked up again: a run that is used by now is kept.
     """
     folder = Path(one.submit_path)
     with repository.deciding():
