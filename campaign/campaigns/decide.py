@@ -165,12 +165,8 @@ def _digest(campaign: str, step: str, run: str) -> str:
 def waiting_gate(home: Home, step: str, name: str | None, run: str | None = None) -> Gate:
     """Find the gate that a person decides on.
 
-    Parameters
-    ----------
-    name : `str`, optional
-        The campaign, where several have such a step.
-    run : `str`, optional
-        The run that the person looked at, as `Home.find_run` takes it.
+    ``name`` is the campaign, where several have such a step; ``run`` is what the person looked at, as `Home.find_run`
+    takes it.
 
     Raises
     ------

@@ -137,12 +137,7 @@ def _chosen(step: Step, order: Order) -> list[Site]:
 def overrides(step: Step, order: Order, probe: bool) -> list[str]:
     """Compare the sites' releases with this one, before anything is planned; note what was overridden or not asked.
 
-    Parameters
-    ----------
-    order : `Order`
-        Sites, and whether a release that differs is only warned of.
-    probe : `bool`
-        Ask the sites for their release.
+    ``probe`` asks the sites for their release; ``--override`` of the order only warns of another one.
 
     Raises
     ------

@@ -37,12 +37,7 @@ class Budget:
     def again(self, cause: str, code: int | None = None) -> bool:
         """Decide whether another try is worth it; `resources` are then those of that try.
 
-        Parameters
-        ----------
-        cause : `str`
-            Of the failure; see `campaign.jobs.death.Cause`.
-        code : `int`, optional
-            Exit code, if known.
+        ``cause`` is one of `campaign.jobs.death.Cause`.
         """
         if cause not in RETRIED:
             return False

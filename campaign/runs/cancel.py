@@ -28,12 +28,7 @@ CANCELLED = {"state": "cancelled", "error": "cancelled"}
 def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """End a run.
 
-    Parameters
-    ----------
-    folder : `Path`
-        The run's.
-    drain : `bool`
-        Let the running tasks end, however long that takes.
+    ``drain`` lets the running tasks end, however long that takes.
 
     Returns
     -------

@@ -141,12 +141,7 @@ class Backend(Protocol):
     def sweep(self, stem: str, keep: Collection[str]) -> int:
         """End the jobs of earlier drivers, but for those to be adopted; give their number.
 
-        Parameters
-        ----------
-        stem : `str`
-            Beginning of the names of all jobs of the run.
-        keep : collection of `str`
-            Names of jobs.
+        ``stem`` begins the names of all jobs of the run; ``keep`` are the names of those to be adopted.
         """
 
     def cluster(
@@ -215,11 +210,4 @@ class Scheduler(Model):
 
     @abstractmethod
     def backend(self, there: Installation, slots: int) -> Backend:
-        """Make the backend of a site.
-
-        Parameters
-        ----------
-        there : `Installation`
-        slots : `int`
-            Workers that quanta may have.
-        """
+        """Make the backend of a site, where quanta may have so many workers."""

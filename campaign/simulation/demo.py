@@ -200,17 +200,7 @@ def _exposures(plan: Plan) -> list[int]:
 def compare(
     plan: Plan, plans: Mapping[str, Plan], paths: Mapping[int, str], places: Places, ranks: int
 ) -> dict[str, Any]:
-    """Have a kernel compare the products with the truth.
-
-    Parameters
-    ----------
-    plan : `Plan`
-        Plan that made the products.
-    plans : mapping
-        Plans of the bias and dark that corrected them, by kind.
-    paths : mapping
-        Path of each detector's product.
-    """
+    """Have a kernel compare products, by the path of each detector's, with the truth; ``plans`` made bias and dark."""
     names = {d["id"]: d["name"] for d in plan.camera["detectors"]}
     applied = {kind: _exposures(plans[kind]) for kind in ("bias", "dark") if kind in plans and kind != plan.kind}
     combine = next(g for g in plan.groups if g.kernel == "combine")

@@ -88,12 +88,8 @@ def clusters_folder(environment: Mapping[str, str]) -> Path:
 def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
     """Load all sites, by name: the packaged files, the operator's over them, and development clusters that are up.
 
-    Parameters
-    ----------
-    environment : `~collections.abc.Mapping` [`str`, `str`]
-        Variables; ``CAMPAIGN_SITES`` names the folder (or file) of the operator's own site files.
-    home : `Home`
-        Has the operator's files in ``sites/*.yaml`` unless ``CAMPAIGN_SITES`` is set.
+    ``CAMPAIGN_SITES`` names the folder (or file) of the operator's own site files, by default ``sites/*.yaml`` of the
+    home.
 
     Raises
     ------

@@ -73,17 +73,7 @@ class Expander:
         return entry.value if entry is not None and isinstance(entry.value, dict) else {}
 
     def tree(self, entry: Entry, key: str, own: Section | None = None) -> Any:
-        """Expand every string of a value.
-
-        Parameters
-        ----------
-        entry : `Entry`
-            The value.
-        key : `str`
-            Its dotted name.
-        own : `dict` [`str`, `Entry`], optional
-            Task, group or site of the value, searched before the outermost level.
-        """
+        """Expand every string of a value; ``own``, its task, group or site, is searched before the outermost level."""
         if isinstance(entry.value, dict):
             depth = key.count(".")
             inner = entry.value if depth == 1 else own

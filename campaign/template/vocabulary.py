@@ -83,12 +83,7 @@ def is_collection(name: str) -> bool:
 def objection(check: str, value: str) -> str:
     """Say why a variable's value cannot be used; empty where it can be used.
 
-    Parameters
-    ----------
-    check : `str`
-        ``word``, ``prefix``, ``collections`` or ``filled``.
-    value : `str`
-        The value.
+    ``check`` is ``word``, ``prefix``, ``collections`` or ``filled``.
     """
     if check == "word" and not _WORD.fullmatch(value):
         return "is empty" if not value else "may hold letters, digits and _ . + - only, and no '..'"
