@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from campaign import documents as template_yaml
 from campaign.campaigns.variables import IDENTITY, DocumentErrors, variables
 from campaign.certification.certify import validity_range
-from campaign.certification.command import Certification, begin_of, by_template, request
+from campaign.certification.command import UNCHOSEN, Certification, begin_of, by_template, request
 from campaign.errors import CampaignError, ConfigurationError
 from campaign.problems import Problem, Problems, suggest
 from campaign.simulation.blocks import Simulation
@@ -201,8 +201,7 @@ class Campaign:
         chosen = self.steps[step]
         assert chosen.certify is not None
         known = {
-            **dict.fromkeys(("repo", "target", "dataset_type", "chain_name")),
-            **dict.fromkeys(("search_all_inputs", "no_chain", "yes", "deploy"), False),
+            **UNCHOSEN,
             "source": source,
             "begin_date": chosen.certify.begin,
             "end_date": chosen.certify.end,
