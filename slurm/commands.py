@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -181,7 +181,7 @@ def call(access: Access, arguments: Sequence[str], stdin: str | None = None, pat
         The command failed.
     """
     end = time.monotonic() + patience
-    for pause in Pauses():
+    for pause in pauses():
         try:
             return once(access, arguments, stdin)
         except SlurmError as error:
@@ -191,20 +191,11 @@ def call(access: Access, arguments: Sequence[str], stdin: str | None = None, pat
     raise AssertionError("pauses never end")
 
 
-class Pauses:
-    """Pauses after transient errors, second: doubling, with jitter, so that drivers do not ask in step."""
-
-    def __init__(self, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
-        self._next = first
-        self._longest = longest
-
-    def __iter__(self) -> Pauses:
-        return self
-
-    def __next__(self) -> float:
-        pause = self._next
-        self._next = min(2 * pause, self._longest)
-        return pause * random.uniform(0.5, 1.0)
+def pauses(first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> Iterator[float]:
+    """Give pauses after transient errors, second: doubling, with jitter, so that drivers do not ask in step."""
+    while True:
+        yield first * random.uniform(0.5, 1.0)
+        first = min(2 * first, longest)
 
 
 def submit(access: Access, script: Path, *options: str, patience: float = 60.0) -> str:
@@ -231,7 +222,7 @@ def submit(access: Access, script: Path, *options: str, patience: float = 60.0) 
     """
     command = ["sbatch", "--parsable", *options, str(script)]
     end = time.monotonic() + patience
-    for pause in Pauses():
+    for pause in pauses():
         try:
             job = _id(once(access, command), access, command, script, patience)
             break

@@ -246,20 +246,19 @@ class Register(SchedulerPlugin):
             self._pool.wanted.say("worker", {"name": name, "state": state, "why": why})
 
 
+@dataclass
 class Running:
-    """A running cluster of Slurm jobs.
+    """A running cluster of Slurm jobs."""
 
-    Parameters
-    ----------
-    cluster : `dask_jobqueue.SLURMCluster`
-    pool : `Pool`
-    many : `int`
-        Number of wanted workers.
-    """
+    cluster: Any
+    pool: Pool
+    #: Number of wanted workers.
+    many: int
 
-    def __init__(self, cluster: Any, pool: Pool, many: int) -> None:
-        self._cluster, self._pool, self._many = cluster, pool, many
-        self.address = str(cluster.scheduler_address)
+    @property
+    def address(self) -> str:
+        """Address of its scheduler."""
+        return str(self.cluster.scheduler_address)
 
     def problem(self) -> str:
         """Replace lost workers; say why none will come again, empty while there is hope.
@@ -271,11 +270,11 @@ class Running:
         OSError
             Their script cannot be written.
         """
-        for worker in self._pool.lost():  # the adaptive cluster then starts another one
-            self._cluster.loop.add_callback(self._cluster.workers.pop, worker, None)
-        if self._pool.refused:
-            raise self._pool.refused
-        return self._pool.problem(self._many)
+        for worker in self.pool.lost():  # the adaptive cluster then starts another one
+            self.cluster.loop.add_callback(self.cluster.workers.pop, worker, None)
+        if self.pool.refused:
+            raise self.pool.refused
+        return self.pool.problem(self.many)
 
 
 @contextmanager

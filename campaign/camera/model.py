@@ -149,16 +149,9 @@ def _plain_type(kind: CcdType) -> dict[str, Any]:
 
 
 def _plain_detector(d: Detector, kind: CcdType) -> dict[str, Any]:
-    return {
-        "id": d.id,
-        "name": d.name,
-        "type": d.type,
-        "position_mm": list(d.position_mm),
-        "yaw_deg": d.yaw_deg,
-        "gains": list(d.gains),
-        "read_noises": list(d.read_noises),
-        "saturations": list(d.saturations or [kind.saturation] * len(d.gains)),
-    }
+    own = ("id", "name", "type", "position_mm", "yaw_deg", "gains", "read_noises")
+    saturations = list(d.saturations or [kind.saturation] * len(d.gains))
+    return {**d.model_dump(mode="json", include=set(own)), "saturations": saturations}
 
 
 def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
@@ -172,25 +165,9 @@ def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
         t, frame = a.target, cut(Section(0, 0, *a.raw), a.data, n)
         target = Section(xs[t.x0], ys[t.y0], xs[t.x1] - xs[t.x0], ys[t.y1] - ys[t.y0], t.flip_x, t.flip_y)
         boxes = {name: cut(box, a.data, n) for name, box in {"data": a.data, **a.overscans}.items()}
-        amplifiers.append(
-            {
-                "name": a.name,
-                "hdu": a.hdu,
-                "raw": (frame.nx, frame.ny),
-                "target": target,
-                "read_from": a.read_from,
-                **boxes,
-            }
-        )
+        amplifiers.append({**a.model_dump(), "raw": (frame.nx, frame.ny), "target": target, **boxes})
     size = (max(xs.values()), max(ys.values()))
-    return {
-        "size": size,
-        "pixel_um": kind.pixel_um * n,
-        "adc_max": kind.adc_max,
-        "saturation": kind.saturation,
-        "signed": kind.signed,
-        "amplifiers": amplifiers,
-    }
+    return {**kind.model_dump(), "size": size, "pixel_um": kind.pixel_um * n, "amplifiers": amplifiers}
 
 
 def build(plain: Any, where: str, tree: Entry | None = None) -> Camera:

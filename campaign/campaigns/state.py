@@ -82,8 +82,8 @@ class StepState:
 
 def _run_state(folder: Path) -> tuple[State, str]:
     """Read the state of a run from its folder; while its driver lives, or may live, the run is not over."""
-    owner, state = claim.read(folder), state_of(folder)
-    if state == "running" or (owner is not None and owner.alive is not False):
+    owner, state = claim.holder(folder), state_of(folder)
+    if state == "running" or owner:
         unseen = owner is not None and owner.alive is None
         return "running", f"it is made by {owner.text}: {claim.advice(owner, folder)}" if owner and unseen else ""
     ends: Mapping[str, State] = {"done": "made", "failed": "failed"}

@@ -13,7 +13,7 @@ from campaign import release
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.federation.driver import Federation, Participant, shares
 from campaign.federation.partition import DEFAULT
-from campaign.federation.siteplan import Place
+from campaign.federation.siteplan import Place, out_of_reach
 from campaign.home import Home
 from campaign.jobs.logs import last_words
 from campaign.journal.events import Event
@@ -209,8 +209,4 @@ def _require_below(root: str, plan: Plan) -> None:
     paths = sorted(plan.files[key]["path"] for key in keys)
     outside = [path for path in paths if not Path(path).is_relative_to(root)]
     if outside:
-        raise SubmissionRefused(
-            f"{len(outside)} of {len(paths)} raws do not lie below {root}; the first: {outside[0]}",
-            where="raw_root of the archive site",
-            do="a site finds a raw by its path below its raw root: correct the site file, or go without --sites",
-        )
+        raise out_of_reach(f"{len(outside)} of {len(paths)} raws do not lie below {root}; the first: {outside[0]}")

@@ -151,6 +151,12 @@ class Place:
         return replace(group, ranks=many) if group.kind == "gang" else group
 
 
+def out_of_reach(what: str) -> SubmissionRefused:
+    """Say that sites could not find a raw of the archive."""
+    do = "a site finds a raw by its path below its raw root: correct the site file, or go without --sites"
+    return SubmissionRefused(what, where="raw_root of the archive site", do=do)
+
+
 def checksum(path: str) -> str:
     """Compute the SHA-256 of a file."""
     with open(path, "rb") as file:
@@ -220,11 +226,7 @@ class Writer:
         try:
             return str(Path(path).relative_to(self.raw_root))
         except ValueError as error:
-            raise SubmissionRefused(
-                f"the raw {path} does not lie below {self.raw_root}",
-                where="raw_root of the archive site",
-                do="a site finds a raw by its path below its raw root: correct the site file, or go without --sites",
-            ) from error
+            raise out_of_reach(f"the raw {path} does not lie below {self.raw_root}") from error
 
     def travelling(self, site_plan: SitePlan) -> dict[str, str]:
         """List the files that the bundle must hold: path here, by name there."""

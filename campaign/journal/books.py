@@ -155,8 +155,7 @@ class Books:
     @property
     def driven(self) -> bool:
         """Whether a driver of the campaign lives, as far as this machine can tell."""
-        owner = claim.read(self.folder)
-        return owner is not None and owner.alive is not False
+        return claim.holder(self.folder) is not None
 
     @contextmanager
     def deciding(self) -> Iterator[None]:

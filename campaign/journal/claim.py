@@ -92,6 +92,12 @@ def read(folder: Path) -> Claim | None:
     return UNKNOWN if known is None and os.path.lexists(folder / NAME) else known
 
 
+def holder(folder: Path) -> Claim | None:
+    """Read the claim of a run's folder; `None` where its owner is proven gone, too."""
+    known = read(folder)
+    return None if known is None or known.alive is False else known
+
+
 def write(folder: Path) -> None:
     """Claim the run of a folder that only this process knows."""
     write_text(folder / NAME, json.dumps(asdict(mine()), indent=1))
@@ -138,8 +144,8 @@ def take(folder: Path) -> None:
         The owner lives, or is on another machine, where it cannot be seen.
     """
     with held(folder):
-        known = read(folder)
-        if known is not None and known.alive is not False and known != mine_again(known):
+        known = holder(folder)
+        if known is not None and known != mine_again(known):
             raise SubmissionRefused(_refusal(known), where=str(folder), do=advice(known, folder))
         write(folder)
 

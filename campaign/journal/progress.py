@@ -70,13 +70,14 @@ def _group(row: Mapping[str, Any], over: bool) -> dict[str, Any]:
 def progress(home: Home, entry: Mapping[str, Any]) -> Progress:
     """Sum up the progress of a run; bring the index up to date first."""
     folder = Path(entry["submit_path"])
-    state, owner = state_of(folder), claim.read(folder)
+    state, owner = state_of(folder), claim.holder(folder)
 
     def ask(index: Index) -> list[dict[str, Any]]:
         index.refresh(entry["run"])
         return index.groups(entry["run"])
 
     rows = asked(home, ask)
-    living = owner.text if owner is not None and owner.alive is not False else None
     groups = [_group(row, state != "running") for row in rows]
-    return Progress(entry["run"], entry["output_run"], entry["submit_path"], state, living, groups)
+    return Progress(
+        entry["run"], entry["output_run"], entry["submit_path"], state, owner.text if owner else None, groups
+    )

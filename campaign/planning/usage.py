@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from campaign.home import Home, now
-from campaign.journal.events import Event
+from campaign.journal.events import Event, EventName
 from campaign.lines import lacking
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
     started: dict[str, list[str]] = {}
     for event in events:
         label = event.task.partition(":")[0]
-        if event.event == "published":
+        if event.event == EventName.PUBLISHED:
             published.setdefault(label, []).append(event)
-        elif event.event == "started" and event.task:
+        elif event.event == EventName.STARTED and event.task:
             started.setdefault(label, []).append(event.t)
     found, known = [], works(plan)
     for group in plan.groups:

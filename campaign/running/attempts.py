@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from campaign.jobs.death import Cause, Death
+from campaign.journal.events import EventName
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
 from campaign.running.record import Record
@@ -47,7 +48,7 @@ class Attempts:
         failed = [task.name for task in group.tasks if task.name in known.failed]
         if failed:
             details = {name: {"error": known.failed[name], "cause": known.causes[name]} for name in failed}
-            self.record.write_all(group.label, "failed", details, attempt)
+            self.record.write_all(group.label, EventName.FAILED, details, attempt)
 
     def settle(self, jobs: Sequence[tuple[Sequence[PlanTask], Death]]) -> None:
         """Fail tasks of ended jobs (each with its death) that no journal tells of: absence is never success."""
@@ -57,7 +58,7 @@ class Attempts:
                 continue  # by us: the task was not begun
             if untold := self.record.untold(tasks):
                 detail = {"error": why.why or SILENT, "cause": why.cause, "code": why.code}
-                self.record.write_all(untold[0].partition(":")[0], "failed", dict.fromkeys(untold, detail))
+                self.record.write_all(untold[0].partition(":")[0], EventName.FAILED, dict.fromkeys(untold, detail))
         self.record.drain()
         reach("tasks-settled")
 
@@ -70,7 +71,7 @@ class Attempts:
         if not worth or self.requests.ending:
             return False
         about = {"causes": sorted(worth), "resources": dict(budget.resources), "pause_s": budget.pause_s}
-        self.record.write(group.label, "retry", about)
+        self.record.write(group.label, EventName.RETRY, about)
         for name in failed:
             if known.causes[name] in worth:
                 known.forget(name)

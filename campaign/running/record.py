@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from campaign.journal.events import DriverJournal, Event, Journals
+from campaign.journal.events import DriverJournal, Event, EventName, Journals
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan, PlanTask
 
@@ -88,7 +88,7 @@ class Record:
             elif not lacking:
                 ready.append(task)
         if gone:
-            self.write_all(group.label, "lost", gone)
+            self.write_all(group.label, EventName.LOST, gone)
         return ready
 
     def untold(self, tasks: Sequence[PlanTask]) -> list[str]:

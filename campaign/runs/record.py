@@ -55,12 +55,12 @@ class RunRecord:
     @property
     def plain(self) -> dict[str, Any]:
         """The record, for JSON."""
-        owner = claim.read(self.plan.folder)
+        owner = claim.holder(self.plan.folder)
         return {
             "run": self.plan.run,
             "output_run": self.plan.output_run,
             "submit_path": self.plan.submit_path,
-            "made_by": owner.text if owner is not None and owner.alive is not False else None,
+            "made_by": owner.text if owner else None,
             "groups": self.groups,
             "damaged": dict(self.standing.damaged),
             "stale": dict(self.standing.stale),

@@ -57,21 +57,11 @@ class Workers:
 
 
 class Backend(Protocol):
-    """Runs jobs, says why they died, and has a Dask cluster ready for quanta.
-
-    Attributes
-    ----------
-    site : `str`
-        Name of the site, written into events and job files.
-    slots : `int`
-        Workers that quanta may have.
-    shared : `bool`
-        Whether gangs and quanta take the same cores, and so must take turns.
-    """
+    """Runs jobs, says why they died, and has a Dask cluster ready for quanta."""
 
     @property
     def site(self) -> str:
-        """Name of the site."""
+        """Name of the site, written into events and job files."""
 
     @property
     def slots(self) -> int:
@@ -79,7 +69,7 @@ class Backend(Protocol):
 
     @property
     def shared(self) -> bool:
-        """Whether gangs and quanta take the same cores."""
+        """Whether gangs and quanta take the same cores, and so must take turns."""
 
     def ping(self) -> str:
         """Ask the scheduler whether it is there; give what it said of the jobs' destination.

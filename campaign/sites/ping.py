@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TypeAlias
@@ -126,7 +126,7 @@ def _prove(site: Site, patience: _Patience, places: _Places) -> tuple[list[Proof
         if site.scheduler.queued:
             proofs.append(_scheduler(backend))
         proofs.append(_scratch(site, places))
-        site = replace(site, scratch=site.scratch or places.scratch)
+        site = site.model_copy(update={"scratch": site.scratch or places.scratch})
         said = _job(site, backend, patience)
         proofs.append(Proof("job", True, f"ran on {said['host']} with {said['python']}"))
         if site.scheduler.queued:
@@ -261,7 +261,7 @@ def _repository(site: Site) -> Proof:
 
 
 def _prove_there(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
-    there = replace(site, transport="local", host="", ssh_options=())
+    there = site.model_copy(update={"transport": "local", "host": "", "ssh_options": ()})
     question = json.dumps({"site": plain(there), "wait": patience.seconds}).encode()
     transport = SshTransport(site.host, site.environment, site.python, site.ssh_options)
     try:

@@ -24,6 +24,16 @@ def find(values: Mapping[str, Any], command_line: Mapping[str, Any], key: str) -
     return None
 
 
+class _Text:
+    """A key whose value is read as text."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __get__(self, config: StepConfig, owner: type[StepConfig]) -> str:
+        return str(config.find(self._key))
+
+
 @dataclass(frozen=True)
 class StepConfig:
     """Template with every ``${..}`` and ``{..}`` resolved."""
@@ -43,6 +53,23 @@ class StepConfig:
     command_line: Mapping[str, Any] = field(default_factory=dict)
     #: Guesses, and values that are probably not meant.
     warnings: tuple[str, ...] = ()
+
+    #: Pipeline, in the form that `campaign.pipeline.model.load` takes.
+    pipeline_yaml = _Text("pipelineYaml")
+    #: Folder of the run.
+    submit_path = _Text("submitPath")
+    #: CHAINED output collection.
+    output = _Text("output")
+    #: RUN output collection.
+    output_run = _Text("outputRun")
+    #: Selection of exposures, on one line; may be empty.
+    data_query = _Text("dataQuery")
+    #: Butler repository.
+    butler_config = _Text("butlerConfig")
+    #: Time of the resolution, UTC, like 20211117T155008Z.
+    timestamp = _Text("timestamp")
+    #: Submitting user.
+    operator = _Text("operator")
 
     @property
     def again(self) -> str:
@@ -89,44 +116,14 @@ class StepConfig:
         return {name: group or {} for name, group in (self.values.get("cluster") or {}).items()}
 
     @property
-    def pipeline_yaml(self) -> str:
-        """Pipeline, in the form that `campaign.pipeline.model.load` takes."""
-        return str(self.find("pipelineYaml"))
-
-    @property
     def pipeline_options(self) -> str:
         """``extraQgraphOptions``, in the form that `campaign.pipeline.model.load` takes."""
         return str(self.find("extraQgraphOptions") or "")
 
     @property
-    def submit_path(self) -> str:
-        """Folder of the run."""
-        return str(self.find("submitPath"))
-
-    @property
-    def output(self) -> str:
-        """CHAINED output collection."""
-        return str(self.find("output"))
-
-    @property
-    def output_run(self) -> str:
-        """RUN output collection."""
-        return str(self.find("outputRun"))
-
-    @property
     def in_collections(self) -> tuple[str, ...]:
         """Input collections, in order."""
         return tuple(input_collections(self.find("inCollection")))
-
-    @property
-    def data_query(self) -> str:
-        """Selection of exposures, on one line; may be empty."""
-        return str(self.find("dataQuery"))
-
-    @property
-    def butler_config(self) -> str:
-        """Butler repository."""
-        return str(self.find("butlerConfig"))
 
     @property
     def instrument(self) -> str:
@@ -137,13 +134,3 @@ class StepConfig:
     def ticket(self) -> str:
         """``$TICKET``; empty where the template does not ask for it."""
         return self.variables.get("TICKET", "")
-
-    @property
-    def timestamp(self) -> str:
-        """Time of the resolution, UTC, like 20211117T155008Z."""
-        return str(self.find("timestamp"))
-
-    @property
-    def operator(self) -> str:
-        """Submitting user."""
-        return str(self.find("operator"))

@@ -264,7 +264,7 @@ def raw_bytes(
     return written(write)
 
 
-class Simulate:
+class Simulate(gang.Kernel):
     """The gang kernel: a task is one piece."""
 
     def __init__(self, job: Job) -> None:
@@ -276,10 +276,6 @@ class Simulate:
 
     def _make_truth(self, detector: int) -> Truth:
         return make(self._seed, self._camera.detectors[detector], self._filters, self._rates)
-
-    def weights(self, task: Task) -> list[float]:
-        """One piece."""
-        return [1.0]
 
     def compute(self, task: Task, piece: int) -> bytes:
         """Make a file's content."""

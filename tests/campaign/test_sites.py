@@ -191,7 +191,7 @@ def test_an_unknown_site(tmp_path: Path) -> None:
 
 def test_another_release_is_refused_or_warned_of() -> None:
     ours = versions()["drp-campaign"]
-    sites = [Site("a", release="0.0.1"), Site("b", release=ours), Site("c")]
+    sites = [Site(name="a", release="0.0.1"), Site(name="b", release=ours), Site(name="c")]
     with pytest.raises(SubmissionRefused, match=rf"^a has drp-campaign 0.0.1, this is {ours}\n"):
         check_release(sites)
     assert check_release(sites, override=True) == [f"a has drp-campaign 0.0.1, this is {ours}"]
