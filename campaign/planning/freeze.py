@@ -82,7 +82,10 @@ class Freezer:
         self.scale = source.camera.scale
         self.permissions: Mapping[str, Any] = dict(step.permissions)
         self._cards: dict[int | None, dict[str, Any]] = {}
-        made_by = versions() | plugins.version_of(plugins.KINDS, kind.name)
+        parts = [(plugins.KINDS, name) for name in (kind.name, *source.applied)]
+        parts += [(plugins.KERNELS, task.kernel) for task in step.pipeline.tasks.values()]
+        brought = [plugins.version_of(*part).items() for part in parts]
+        made_by = versions() | {name: version for some in brought for name, version in some}
         self._versions = {f"VERSION_{name.upper()}": version for name, version in made_by.items()}
 
     # For the kind
