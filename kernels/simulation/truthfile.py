@@ -108,29 +108,21 @@ def truth_bytes(
 
 @dataclass(frozen=True)
 class Recorded:
-    """Contents of a truth file that a comparison needs; see the module's text for units.
+    """Contents of a truth file that a comparison needs; see the module's text for units."""
 
-    Parameters
-    ----------
-    structure, dark : `numpy.ndarray` [y, x], float32
-    response : `numpy.ndarray` [y, x], float32, or `None`
-        In the filter that was asked for.
-    defects : `numpy.ndarray` [y, x], bool
-        Hot or dead.
-    gain, read_noise : `numpy.ndarray` [amplifier], float64
-    exposures : `dict` [`int`, structured row]
-        Rows of EXPOSURES.
-    rays : `numpy.ndarray`, structured
-        COSMIC_RAYS.
-    """
-
+    #: [y, x], float32
     structure: F32
     dark: F32
+    #: [y, x], float32, or `None`: In the filter that was asked for.
     response: F32 | None
+    #: [y, x], bool: Hot or dead.
     defects: NDArray[np.bool_]
+    #: [amplifier], float64
     gain: NDArray[np.float64]
     read_noise: NDArray[np.float64]
+    #: `dict` [`int`, structured row]: Rows of EXPOSURES.
     exposures: Mapping[int, Any]
+    #: structured: COSMIC_RAYS.
     rays: NDArray[Any]
 
 
