@@ -119,25 +119,10 @@ def parse(
     most: int = MAX_VALUES,
     outermost: type[yaml.Node] = yaml.MappingNode,
 ) -> Entry | None:
-    """Turn a document into a tree; by default its outermost level must be a mapping.
+    """Turn a document into a tree, `None` where it cannot be read; by default its outermost level must be a mapping.
 
-    Parameters
-    ----------
-    text : `str`
-        The document.
-    name : `str`
-        The file's name for ``file:line``.
-    problems : `list` [`Problem`]
-        Takes the mistakes that are found.
-    most : `int`
-        Most values, aliases expanded.
-    outermost : `type`
-        Type of the node that holds all others.
-
-    Returns
-    -------
-    tree : `Entry` or `None`
-        `None` where the document cannot be read.
+    ``name`` is the file's, for ``file:line``; ``problems`` takes the mistakes that are found; ``most`` counts the
+    values, aliases expanded.
     """
     try:
         _limit_depth(text)

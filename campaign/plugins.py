@@ -28,12 +28,7 @@ def entries(group: str) -> list[EntryPoint]:
 
 
 def load(entry: EntryPoint, wanted: type[T]) -> T:
-    """Import what an entry point names.
-
-    Parameters
-    ----------
-    wanted : `type`
-        Type of the object.
+    """Import what an entry point names, an object of a type.
 
     Raises
     ------

@@ -49,45 +49,28 @@ class GroupDraft:
 class Planner(Protocol):
     """Material of a kind for planning its groups: a pipeline, and the frames or calibrations found for it."""
 
-    @property
-    def maker(self) -> PipelineTask:
-        """The task that makes the product."""
-
-    @property
-    def product(self) -> str:
-        """Dataset type of the product."""
-
-    @property
-    def pipeline(self) -> str:
-        """The pipeline's file, for messages."""
-
-    @property
-    def detectors(self) -> Sequence[int]:
-        """Detectors that the product is made of."""
-
-    @property
-    def names(self) -> Mapping[int, str]:
-        """Names of the camera's detectors."""
-
-    @property
-    def scale(self) -> int:
-        """The camera's: counts of pixels are divided by it."""
-
-    @property
-    def raws(self) -> Sequence[tuple[int, int]]:
-        """Exposure and detector of every raw frame."""
+    #: The task that makes the product.
+    maker: PipelineTask
+    #: Dataset type of the product.
+    product: str
+    #: The pipeline's file, for messages.
+    pipeline: str
+    #: Detectors that the product is made of.
+    detectors: Sequence[int]
+    #: Names of the camera's detectors.
+    names: Mapping[int, str]
+    #: The camera's: counts of pixels are divided by it.
+    scale: int
+    #: Exposure and detector of every raw frame.
+    raws: Sequence[tuple[int, int]]
+    #: The run's folder.
+    folder: str
+    #: Mode and group of published files, for a kernel's ``permissions``.
+    permissions: Mapping[str, Any]
 
     @property
     def applied(self) -> Sequence[str]:
         """Kinds of the calibrations that correct the frames."""
-
-    @property
-    def folder(self) -> str:
-        """The run's folder."""
-
-    @property
-    def permissions(self) -> Mapping[str, Any]:
-        """Mode and group of published files, for a kernel's ``permissions``."""
 
     @property
     def shared(self) -> Mapping[str, Any]:

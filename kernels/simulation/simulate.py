@@ -301,14 +301,11 @@ def _write(path: str, data: bytes) -> None:
 
 
 def execute(job: Job, comm: Any) -> int:
-    """Make the frames and truths of a job; see the module's text for what a task must say.
+    """Make the frames and truths of a job; give the number of this rank's tasks that failed.
 
     The same seed gives the same bytes whatever the number of ranks.
 
-    Returns
-    -------
-    failed : `int`
-        Tasks of this rank that failed.
+    The module's text says what a task must say.
     """
     # one detector's frames together: its truth is made once
     tasks = sorted(job.tasks, key=lambda t: (t.detector or 0, t.parameters.get("exposure", 0)))
