@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, StringConstraints, field_validator, model_validator
 from pydantic import Field as Limits
+from pydantic import NonNegativeFloat, StringConstraints, field_validator, model_validator
 
+from campaign.camera.parts import Part
 from campaign.problems import near
 
 #: Types of the frames that calibrations are made of.
@@ -71,13 +72,11 @@ def suggest(value: str, known: Iterable[str]) -> str:
     return f"{f'did you mean {close}? ' if close else ''}known are {', '.join(names)}"
 
 
-class TypeRule(BaseModel):
+class TypeRule(Part):
     """Observation type, and the patterns that the header's fields must match for it.
 
     A pattern is a regular expression for the whole value; case does not matter.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: str
     when: dict[Field, str]
@@ -102,10 +101,8 @@ class TypeRule(BaseModel):
         return when
 
 
-class Setting(BaseModel):
+class Setting(Part):
     """Setting of the camera that all frames of a step must share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     #: Sources of its value, in order of preference, as in `Translation`.
     keywords: Annotated[tuple[str, ...], Limits(min_length=1)]
@@ -113,10 +110,8 @@ class Setting(BaseModel):
     within: NonNegativeFloat = 0.0
 
 
-class Translation(BaseModel):
+class Translation(Part):
     """Rules for reading the header of a camera's raw frames."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     #: Accepted values of each keyword. A frame with another value belongs to another camera.
     accept: dict[str, tuple[str, ...]]
@@ -134,11 +129,13 @@ class Translation(BaseModel):
     #: The first match gives the observation type.
     types: tuple[TypeRule, ...]
     #: Physical filter of each header value that is not itself a physical filter's name.
-    filters: dict[str, str] = {}
+    filters: dict[str, str] = Limits(default_factory=dict)
     #: Physical filter of frames without one in the header.
     no_filter: str = "unknown"
     #: Settings that the frames of a step must share.
-    agree: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Setting] = {}
+    agree: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Setting] = Limits(
+        default_factory=dict
+    )
 
     @field_validator("accept", mode="after")
     @classmethod

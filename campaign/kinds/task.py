@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 #: How a task runs: inside the gang that reads its output or writes its input; as one MPI job over the focal plane;
@@ -93,3 +93,9 @@ def only(value: bool, *names: str) -> dict[str, Field]:
 def named(task: TaskClass, name: str, *modules: str) -> dict[str, TaskClass]:
     """Give a task class by its full names, one for each module that upstream has kept it in."""
     return {f"{module}.{name}": task for module in modules}
+
+
+def also_by_filter(task: TaskClass, name: str, filtered: str, *modules: str) -> dict[str, TaskClass]:
+    """Give a task class, and the one beside it whose data IDs have a filter too, each by its full names."""
+    other = replace(task, dimensions=(*task.dimensions, "physical_filter"))
+    return {**named(task, name, *modules), **named(other, filtered, *modules)}
