@@ -183,7 +183,7 @@ def _step(
 
 
 @dataclass(frozen=True)
-class Standing:
+class CampaignState:
     """A campaign by its books alone: the states of its steps, and the decisions on its runs."""
 
     books: Books
@@ -196,7 +196,7 @@ class Standing:
     rejected: Mapping[str, str]
 
 
-def standing(home: Home, name: str) -> Standing:
+def campaign_state(home: Home, name: str) -> CampaignState:
     """Derive a campaign's states from its books alone, whether a driver is at work or not.
 
     Raises
@@ -207,7 +207,7 @@ def standing(home: Home, name: str) -> Standing:
     books = Books(folder_of(home, name))
     campaign, decided = kept(books.folder / DOCUMENT, books.variables()), books.decisions
     states = _states(campaign, home.runs(), decided, {})
-    return Standing(books, campaign, states, decided.accepted, decided.rejected)
+    return CampaignState(books, campaign, states, decided.accepted, decided.rejected)
 
 
 def following(home: Home, books: Books, run: str, rerun: str, wanted: str | None) -> str:

@@ -97,18 +97,12 @@ _OF_TASK: Mapping[str, TypeAdapter[Any]] = {
     EventName.FAILED: TypeAdapter(_Failed),
     EventName.LOST: TypeAdapter(_Failed),
 }
+_TOLD = (
+    *(EventName.SUBMITTED, EventName.QUEUED, EventName.ADOPTED),
+    *(EventName.WORKER, EventName.RETRY, EventName.NOTE),
+)
 _OF_SHARE: Mapping[str, TypeAdapter[Any]] = {
-    **dict.fromkeys(
-        (
-            EventName.SUBMITTED,
-            EventName.QUEUED,
-            EventName.ADOPTED,
-            EventName.WORKER,
-            EventName.RETRY,
-            EventName.NOTE,
-        ),
-        TypeAdapter(_Detail),
-    ),
+    **dict.fromkeys(_TOLD, TypeAdapter(_Detail)),
     EventName.DIED: TypeAdapter(_Failed),
 }
 _PRODUCT = TypeAdapter(_Product)

@@ -15,7 +15,7 @@ from campaign.journal.outcome import last_state
 from campaign.journal.plan import Plan, load
 from campaign.planning import order as orders
 from campaign.planning.allocation import site_of
-from campaign.planning.stale import outcome_of
+from campaign.planning.standing import outcome_of
 from campaign.running.placement import backend_of
 
 #: Time that a driver has to end all that it has started, second.

@@ -14,7 +14,7 @@ from campaign.journal.plan import Plan
 from campaign.journal.plan import load as load_plan
 from campaign.planning import order as orders
 from campaign.planning.order import Order
-from campaign.planning.stale import Standing, standing
+from campaign.planning.standing import Standing, standing
 
 PLAN = "plan.json"
 

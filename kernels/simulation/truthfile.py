@@ -38,28 +38,12 @@ def _amplifiers(truth: Truth, rates: Rates) -> NDArray[Any]:
 
 
 def _exposures(exposures: Sequence[Mapping[str, Any]], light: Mapping[int, float]) -> NDArray[Any]:
-    rows = [
-        (
-            p["exposure"],
-            p["observation_type"],
-            p["physical_filter"] or "",
-            p["exposure_time"],
-            p["dark_time"],
-            light[p["exposure"]],
-        )
-        for p in exposures
-    ]
-    return np.array(
-        rows,
-        dtype=[
-            ("exposure", "i8"),
-            ("type", "S16"),
-            ("physical_filter", "S32"),
-            ("exposure_time", "f8"),
-            ("dark_time", "f8"),
-            ("light", "f8"),
-        ],
-    )
+    rows = []
+    for p in exposures:
+        times = (p["exposure_time"], p["dark_time"], light[p["exposure"]])
+        rows.append((p["exposure"], p["observation_type"], p["physical_filter"] or "", *times))
+    names = [("exposure", "i8"), ("type", "S16"), ("physical_filter", "S32")]
+    return np.array(rows, dtype=[*names, *((name, "f8") for name in ("exposure_time", "dark_time", "light"))])
 
 
 def _rays(seed: int, truth: Truth, scale: int, exposures: Sequence[Mapping[str, Any]], rates: Rates) -> NDArray[Any]:
