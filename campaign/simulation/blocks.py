@@ -96,14 +96,14 @@ def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict
     made: list[Exposure] = []
     wanted: dict[str, set[int]] = {}
     for block in simulation.exposures:
-        numbers = block.numbers
+        numbers, evening = block.numbers, datetime.strptime(str(block.day_obs), "%Y%m%d") + timedelta(hours=18)
         for k, number in enumerate(numbers):
             electrons = None if block.electrons is None else _along(block.electrons, k, len(numbers))
             one = exposure_at(
                 camera,
                 block.day_obs,
                 number,
-                _evening(block.day_obs) + timedelta(seconds=60.0 * number),
+                evening + timedelta(seconds=60.0 * number),
                 kind=block.type,
                 seconds=_along(block.time, k, len(numbers)),
                 physical_filter=block.filter,
@@ -117,10 +117,6 @@ def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict
             for name in block.selected_by:
                 wanted.setdefault(name, set()).add(one.exposure)
     return sorted(made, key=lambda e: e.exposure), wanted
-
-
-def _evening(day_obs: int) -> datetime:
-    return datetime.strptime(str(day_obs), "%Y%m%d") + timedelta(hours=18)
 
 
 def problems(simulation: Simulation, variables: Mapping[str, str]) -> Iterator[str]:
