@@ -21,33 +21,24 @@ def order(event: Event) -> int:
 
 @dataclass(slots=True)
 class TaskRecord:
-    """One task in the journals: maxima, minima and sums, so that events may come in any order.
+    """One task in the journals: maxima, minima and sums, so that events may come in any order."""
 
-    Parameters
-    ----------
-    withdrawn, published, failed, started : `int`
-        `order` of the latest such event; 0 for none.
-    tries : `int`
-    site, cause, error : `str`
-        Of the latest result; a task that a failed dependency has cost has the cause ``lost``.
-    began, ended : `str`
-        ISO-8601, UTC.
-    cpu_s, wall_s : `float`
-        Second.
-    rss_mib : `int`
-    """
-
+    #: `order` of the latest such event; 0 for none.
     withdrawn: int = 0
     published: int = 0
     failed: int = 0
     started: int = 0
     tries: int = 0
+    #: Of the latest result, as are its times, its cause and its error.
     site: str = ""
+    #: ISO-8601, UTC.
     began: str = ""
     ended: str = ""
+    #: Second.
     cpu_s: float = 0.0
     wall_s: float = 0.0
     rss_mib: float = 0
+    #: A task that a failed dependency has cost has the cause ``lost``.
     cause: str = ""
     error: str = ""
 
