@@ -50,23 +50,15 @@ Scalar: TypeAlias = "str | int | float | bool | None"
 
 @dataclass(frozen=True)
 class Entry:
-    """A value and its place.
+    """A value and its place."""
 
-    Parameters
-    ----------
-    value : scalar, `list` [`Entry`] or `dict` [`str`, `Entry`]
-        As written, nothing expanded.
-    where : `str`
-        ``file:line``, or another source.
-    final : `bool`
-        Never expanded, since it does not come from a template.
-    written : `str`
-        A number or a switch as written: where a text is wanted, 1.10 is not 1.1.
-    """
-
+    #: A scalar, a `list` or a `dict` of entries; as written, nothing expanded.
     value: Any
+    #: ``file:line``, or another source.
     where: str
+    #: Never expanded, since it does not come from a template.
     final: bool = False
+    #: A number or a switch as written: where a text is wanted, 1.10 is not 1.1.
     written: str = ""
 
     @property
@@ -127,25 +119,10 @@ def parse(
     most: int = MAX_VALUES,
     outermost: type[yaml.Node] = yaml.MappingNode,
 ) -> Entry | None:
-    """Turn a document into a tree; by default its outermost level must be a mapping.
+    """Turn a document into a tree, `None` where it cannot be read; by default its outermost level must be a mapping.
 
-    Parameters
-    ----------
-    text : `str`
-        The document.
-    name : `str`
-        The file's name for ``file:line``.
-    problems : `list` [`Problem`]
-        Takes the mistakes that are found.
-    most : `int`
-        Most values, aliases expanded.
-    outermost : `type`
-        Type of the node that holds all others.
-
-    Returns
-    -------
-    tree : `Entry` or `None`
-        `None` where the document cannot be read.
+    ``name`` is the file's, for ``file:line``; ``problems`` takes the mistakes that are found; ``most`` counts the
+    values, aliases expanded.
     """
     try:
         _limit_depth(text)

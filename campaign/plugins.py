@@ -13,6 +13,8 @@ from campaign.errors import ConfigurationError
 KINDS: Final = "drp_campaign.kinds"
 #: Read by the process that runs a job; here only its names count.
 KERNELS: Final = "drp_campaign.kernels"
+SCHEDULERS: Final = "drp_campaign.schedulers"
+PARTS: Final = {KINDS: "kind", KERNELS: "kernel", SCHEDULERS: "scheduler"}
 #: Top-level package of what is found without entry points.
 PACKAGED: Final = "campaign"
 T = TypeVar("T")
@@ -26,12 +28,7 @@ def entries(group: str) -> list[EntryPoint]:
 
 
 def load(entry: EntryPoint, wanted: type[T]) -> T:
-    """Import what an entry point names.
-
-    Parameters
-    ----------
-    wanted : `type`
-        Type of the object.
+    """Import what an entry point names, an object of a type.
 
     Raises
     ------
@@ -61,6 +58,18 @@ def broken(entry: EntryPoint, why: str) -> ConfigurationError:
 def version_of(group: str, name: str) -> dict[str, str]:
     """Give the distribution that declares an entry point, with its version; empty for a packaged one."""
     return {entry.dist.name: entry.dist.version for entry in entries(group) if entry.name == name and entry.dist}
+
+
+def distributions() -> dict[str, str]:
+    """Give the versions of the distributions that bring any part."""
+    found = [entry.dist for group in PARTS for entry in entries(group) if entry.dist]
+    return {one.name: one.version for one in found}
+
+
+def parts_of(distribution: str) -> list[str]:
+    """Name what a distribution brings: ``kind skyMedian``."""
+    all_parts = [(what, entry) for group, what in PARTS.items() for entry in entries(group)]
+    return [f"{what} {entry.name}" for what, entry in all_parts if entry.dist and entry.dist.name == distribution]
 
 
 def folders() -> list[Path]:

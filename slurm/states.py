@@ -123,28 +123,19 @@ class Status:
     """Status of a job.
 
     A job that Slurm has forgotten is unknown because of ``infrastructure``: only its journal knows its end.
-
-    Parameters
-    ----------
-    job : `str`
-        Id, ``12`` or ``12_3`` for an element of an array.
-    name : `str`
-        Empty if Slurm has not told it.
-    state : `State`
-        Meaning of Slurm's word.
-    slurm : `str`
-        Slurm's word, with its reason if there is one: ``PENDING (Resources)``.
-    exit_code : `str`
-        ``code:signal``; empty before the end.
-    reason : `str`
-        Cause of a bad end: ``memory``, ``walltime``, ``infrastructure``, ``cancelled`` or ``failed``; else empty.
     """
 
+    #: Id, ``12`` or ``12_3`` for an element of an array.
     job: str
+    #: Empty if Slurm has not told it.
     name: str = ""
+    #: Meaning of Slurm's word.
     state: State = State.UNKNOWN
+    #: Slurm's word, with its reason if there is one: ``PENDING (Resources)``.
     slurm: str = ""
+    #: ``code:signal``; empty before the end.
     exit_code: str = ""
+    #: Cause of a bad end: ``memory``, ``walltime``, ``infrastructure``, ``cancelled`` or ``failed``; else empty.
     reason: str = ""
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from slurm.commands import Access, Found, Pauses, SlurmError, call, cancel, queue
+from slurm.commands import Access, Found, SlurmError, call, cancel, pauses, queue
 from slurm.states import State, Status, cause_of, hopeless, state_of
 
 #: Length of a log's end that may have slurmstepd's last words, byte.
@@ -138,15 +138,15 @@ class Watcher:
         self.close()
 
     def _run(self) -> None:
-        pauses = Pauses(first=max(self._interval, 0.5))
+        waits = pauses(first=max(self._interval, 0.5))
         pause = 0.0
         while not self._stop.wait(pause):
             began = time.monotonic()
             if self._turn():
-                pauses = Pauses(first=max(self._interval, 0.5))
+                waits = pauses(first=max(self._interval, 0.5))
                 pause = max(0.0, began + self._interval - time.monotonic())
             else:
-                pause = max(self._interval, next(pauses))
+                pause = max(self._interval, next(waits))
 
     def _turn(self) -> bool:
         """Run one command if there is a question; say whether Slurm answered."""

@@ -28,26 +28,17 @@ STALE = "#c53030"
 
 @dataclass(frozen=True)
 class Row:
-    """A step as it is shown.
-
-    Parameters
-    ----------
-    state : `StepState`
-    cpu_seconds, wall_seconds : `float` or `None`
-        Time that its run took, or that a step which was not begun will take.
-    ahead : `bool`
-        The step was not begun.
-    stale : `tuple` [`str`]
-        Reasons for which the step would make another product today.
-    problem : `str`
-        Obstacle to making the step.
-    """
+    """A step as it is shown."""
 
     state: StepState
+    #: Time that its run took, or that a step which was not begun will take.
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
+    #: The step was not begun.
     ahead: bool = False
+    #: Reasons for which the step would make another product today.
     stale: tuple[str, ...] = ()
+    #: Obstacle to making the step.
     problem: str = ""
 
 

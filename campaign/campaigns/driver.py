@@ -32,27 +32,18 @@ LOOK_S = 2.0
 
 @dataclass(frozen=True)
 class Chosen:
-    """Choices of the command line.
+    """Choices of the command line."""
 
-    Parameters
-    ----------
-    first, last : `str`, optional
-        Steps; those that do not need the first, or that the last does not need, are left alone.
-    yes : `bool`
-        Accept every gate.
-    jobs : `int`
-        Most steps that are made at the same time.
-    changed : `bool`
-        Resume with another plan, or other variables, than at first.
-    arguments : `tuple` [`str`]
-        Further ones for `campaign submit`: sites, ranks.
-    """
-
+    #: Steps; those that do not need the first, or that the last does not need, are left alone.
     first: str | None = None
     last: str | None = None
+    #: Accept every gate.
     yes: bool = False
+    #: Most steps that are made at the same time.
     jobs: int = 2
+    #: Resume with another plan, or other variables, than at first.
     changed: bool = False
+    #: Further ones for `campaign submit`: sites, ranks.
     arguments: tuple[str, ...] = ()
 
 

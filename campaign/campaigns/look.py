@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 
 def rows(campaign: Campaign, home: Home, books: Books, quick: bool) -> dict[str, Row]:
-    """Make the row of every step.
-
-    Parameters
-    ----------
-    quick : `bool`
-        Ask the repository neither for staleness nor for the cost to come.
-    """
+    """Make the row of every step; ``quick`` asks the repository neither for staleness nor for the cost to come."""
     states = look(campaign, home, books.lines())
     found = {name: Row(state, *_spent(state)) for name, state in states.items()}
     if quick:

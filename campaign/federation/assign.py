@@ -11,20 +11,13 @@ from campaign.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Item:
-    """An item of work.
+    """An item of work."""
 
-    Parameters
-    ----------
-    id : `str`
-        Unique.
-    cost : `float`
-        In any unit, not negative.
-    group : `str`
-        Items of one group go to one site.
-    """
-
+    #: Unique.
     id: str
+    #: In any unit, not negative.
     cost: float
+    #: Items of one group go to one site.
     group: str
 
 
@@ -39,7 +32,7 @@ def _check(items: Sequence[Item], fractions: Mapping[str, float]) -> None:
 def assign(
     items: Sequence[Item], fractions: Mapping[str, float], recorded: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Assign every item to a site.
+    """Assign every item to a site; give the site of every item, by its id.
 
     Recorded items keep their site, and new ones of their group follow them
     while that site takes part.  The other groups, in the order of their first
@@ -60,11 +53,6 @@ def assign(
         By site; relative to their sum.
     recorded : `dict`, optional
         Site by item id; a site without a fraction keeps the work that it has done.
-
-    Returns
-    -------
-    sites : `dict`
-        By item id, every item once.
 
     Raises
     ------

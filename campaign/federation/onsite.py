@@ -114,17 +114,9 @@ def require_inputs(site_plan: SitePlan, plan: Plan) -> None:
 
 
 def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], None]) -> bool:
-    """Run a site's share.
+    """Run a site's share; tell whether every task was done.
 
-    Parameters
-    ----------
-    tell : callable
-        Told every event of the journal, and `None` now and then.
-
-    Returns
-    -------
-    done : `bool`
-        Whether every task was done.
+    ``tell`` is told every event of the journal, and `None` now and then.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from campaign import release
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.federation.driver import Federation, Participant, shares
 from campaign.federation.partition import DEFAULT
-from campaign.federation.siteplan import Place
+from campaign.federation.siteplan import Place, out_of_reach
 from campaign.home import Home
 from campaign.jobs.logs import last_words
 from campaign.journal.events import Event
@@ -111,12 +111,7 @@ def _answer(member: Participant) -> dict[str, str]:
 
 
 def require_release(asked: Sequence[Participant], override: bool) -> list[str]:
-    """Ask every site for its release.
-
-    Returns
-    -------
-    warnings : `list`
-        Differences that were overridden.
+    """Ask every site for its release; give the differences that were overridden.
 
     Raises
     ------
@@ -140,19 +135,9 @@ def _chosen(step: Step, order: Order) -> list[Site]:
 
 
 def overrides(step: Step, order: Order, probe: bool) -> list[str]:
-    """Compare the sites' releases with this one, before anything is planned.
+    """Compare the sites' releases with this one, before anything is planned; note what was overridden or not asked.
 
-    Parameters
-    ----------
-    order : `Order`
-        Sites, and whether a release that differs is only warned of.
-    probe : `bool`
-        Ask the sites for their release.
-
-    Returns
-    -------
-    notes : `list` [`str`]
-        What was overridden, renormalised, not asked.
+    ``probe`` asks the sites for their release; ``--override`` of the order only warns of another one.
 
     Raises
     ------
@@ -224,8 +209,4 @@ def _require_below(root: str, plan: Plan) -> None:
     paths = sorted(plan.files[key]["path"] for key in keys)
     outside = [path for path in paths if not Path(path).is_relative_to(root)]
     if outside:
-        raise SubmissionRefused(
-            f"{len(outside)} of {len(paths)} raws do not lie below {root}; the first: {outside[0]}",
-            where="raw_root of the archive site",
-            do="a site finds a raw by its path below its raw root: correct the site file, or go without --sites",
-        )
+        raise out_of_reach(f"{len(outside)} of {len(paths)} raws do not lie below {root}; the first: {outside[0]}")

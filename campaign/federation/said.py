@@ -97,18 +97,12 @@ _OF_TASK: Mapping[str, TypeAdapter[Any]] = {
     EventName.FAILED: TypeAdapter(_Failed),
     EventName.LOST: TypeAdapter(_Failed),
 }
+_TOLD = (
+    *(EventName.SUBMITTED, EventName.QUEUED, EventName.ADOPTED),
+    *(EventName.WORKER, EventName.RETRY, EventName.NOTE),
+)
 _OF_SHARE: Mapping[str, TypeAdapter[Any]] = {
-    **dict.fromkeys(
-        (
-            EventName.SUBMITTED,
-            EventName.QUEUED,
-            EventName.ADOPTED,
-            EventName.WORKER,
-            EventName.RETRY,
-            EventName.NOTE,
-        ),
-        TypeAdapter(_Detail),
-    ),
+    **dict.fromkeys(_TOLD, TypeAdapter(_Detail)),
     EventName.DIED: TypeAdapter(_Failed),
 }
 _PRODUCT = TypeAdapter(_Product)
@@ -121,7 +115,7 @@ class Nonsense(ValueError):
 
 
 def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collection[str]) -> Event | None:
-    """Read a line from a site.
+    """Read a line from a site; `None` for an event of a task, or of a group, that is not the site's.
 
     Parameters
     ----------
@@ -130,11 +124,6 @@ def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collectio
         By task of the site's share, the dataset types that it publishes.
     labels : collection of `str`
         Groups whose jobs the site may report.
-
-    Returns
-    -------
-    event : `Event` or `None`
-        `None` for an event of a task, or of a group, that is not the site's.
 
     Raises
     ------

@@ -110,13 +110,15 @@ class SiteRun(threading.Thread):
         whole = code in (0, 1) and self._over.issuperset(self.tasks)
         if whole:
             self._products.clear()
-        self._tell("" if whole else self._reason(code))
+        said = "" if whole else last_words(lines_of(self.log)) or "it said nothing"
+        self._tell("" if whole else f"its run ended with code {code}: {said}")
 
     def _take(self, events: Sequence[Event]) -> None:
         """Journal events, those of products once the products are here."""
         wanted = [event for event in events if _published(event) and self._wanted(event.task)]
         with self._products.fetched(wanted) as arrived, self._ledger.lock:
-            valid = [e for e in events if _of_share(e) or self._wanted(e.task)]
+            # Events of a group, or of its workers, are wanted always.
+            valid = [e for e in events if (e.task and not e.of_task) or self._wanted(e.task)]
             many = sum(map(_published, valid))
             self.refused += sum(map(_published, events)) - many
             self._write([self._products.committed(e, arrived) if _published(e) else e for e in valid])
@@ -136,14 +138,6 @@ class SiteRun(threading.Thread):
             file.flush()
             os.fsync(file.fileno())
         self._over |= {event.task for event in events if event.event in ENDED}
-
-    def _reason(self, code: int) -> str:
-        return f"its run ended with code {code}: {last_words(lines_of(self.log)) or 'it said nothing'}"
-
-
-def _of_share(event: Event) -> bool:
-    """Whether an event is of a group, or of its workers, and not of a task."""
-    return event.task != "" and not event.of_task
 
 
 def _published(event: Event) -> bool:

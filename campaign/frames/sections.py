@@ -29,24 +29,16 @@ BOXES = ("data", "serial_overscan", "parallel_overscan")
 
 @dataclass
 class Report:
-    """Comparison of a camera file with frames.
-
-    Parameters
-    ----------
-    camera : `Camera`
-    detectors : `list` [`dict`]
-        See `kernels.products.sections.examine`; misfits of the read noise are added to the others.
-    refused : mapping
-        Reason why a frame cannot be used, by path.
-    proposed : `dict`
-        Corrected ``size`` and ``amplifiers`` of each type, in the camera file's own words.
-    pictures : `list` [`Path`]
-    """
+    """Comparison of a camera file with frames."""
 
     camera: Camera
+    #: See `kernels.products.sections.examine`; misfits of the read noise are added to the others.
     detectors: list[dict[str, Any]]
+    #: Reason why a frame cannot be used, by path.
     refused: Mapping[str, str]
+    #: Corrected ``size`` and ``amplifiers`` of each type, in the camera file's own words.
     proposed: dict[str, dict[str, Any]] = field(default_factory=dict)
+
     pictures: list[Path] = field(default_factory=list)
 
     def _said(self, key: str) -> Iterator[str]:

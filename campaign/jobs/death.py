@@ -32,19 +32,13 @@ KERNEL_CODES: Final = {3: Cause.CONFIGURATION, 65: Cause.DATA, 70: Cause.CODE, 7
 
 @dataclass(frozen=True)
 class Death:
-    """Death of a job; false if the job came to its end, with failed tasks or without.
+    """Death of a job; false if the job came to its end, with failed tasks or without."""
 
-    Parameters
-    ----------
-    why : `str`
-        Empty for a job that came to its end.
-    cause : `Cause`
-    code : `int`, optional
-        Exit code, if known.
-    """
-
+    #: Empty for a job that came to its end.
     why: str = ""
+
     cause: Cause = Cause.INFRASTRUCTURE
+    #: Exit code, if known.
     code: int | None = None
 
     def __bool__(self) -> bool:

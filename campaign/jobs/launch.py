@@ -85,13 +85,7 @@ def _ancestry(pid: int) -> list[int]:
 
 
 def end_named(stem: str) -> int:
-    """Kill all processes of jobs whose names begin with ``stem``, and wait until they are gone.
-
-    Returns
-    -------
-    ended : `int`
-        Number of processes.
-    """
+    """Kill all processes of jobs whose names begin with ``stem``, wait until they are gone, and give their number."""
     found = set(_named(stem))
     ended = len(found)
     while found:

@@ -33,50 +33,35 @@ SAID: Mapping[str, tuple[str, ...]] = {
 
 @dataclass
 class Decisions:
-    """A campaign's journal, folded.
+    """A campaign's journal, folded."""
 
-    Parameters
-    ----------
-    rerun : `str`
-        The RERUN that the campaign's first step was begun under.
-    accepted, rejected : `dict`
-        By run: by whom, when and why.
-    certified : `dict`
-        By run, the collection.
-    made, shown : `set`
-        Runs that were made, and those that a person was asked to look at.
-    raised : `list`
-        Steps that were rejected, in order, each with its next RERUN.
-    failed : `dict`
-        By step, the error of its last process; empty while another is at work.
-    logs : `dict`
-        By step, the log of its last process.
-    processes : `dict`
-        By step, its last process.
-    nonces : `dict`
-        By step and RERUN, the nonces of its submissions; their runs carry them.
-    begun : `dict`
-        By step and RERUN, when its first submission without a nonce (an earlier release's) was begun.
-    named : `dict`
-        By step, the runs that a line names, oldest first.
-    origins : `dict`
-        By run, the step and the RERUN that it was made for.
-    """
-
+    #: The RERUN that the campaign's first step was begun under.
     rerun: str = ""
+    #: By run: by whom, when and why.
     accepted: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
+    #: By run, the collection.
     certified: dict[str, str] = field(default_factory=dict)
+    #: Runs that were made, and those that a person was asked to look at.
     made: set[str] = field(default_factory=set)
     shown: set[str] = field(default_factory=set)
+    #: Steps that were rejected, in order, each with its next RERUN.
     raised: list[tuple[str, str]] = field(default_factory=list)
+    #: By step, the error of its last process; empty while another is at work.
     failed: dict[str, str] = field(default_factory=dict)
+    #: By step, the log of its last process.
     logs: dict[str, str] = field(default_factory=dict)
+    #: By step, its last process.
     processes: dict[str, claim.Claim] = field(default_factory=dict)
+    #: By step and RERUN, the nonces of its submissions; their runs carry them.
     nonces: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    #: By step and RERUN, when its first submission without a nonce (an earlier release's) was begun.
     begun: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: By step, the runs that a line names, oldest first.
     named: dict[str, list[str]] = field(default_factory=dict)
+    #: By run, the step and the RERUN that it was made for.
     origins: dict[str, tuple[str, str]] = field(default_factory=dict)
+
     _present: dict[str, str] = field(default_factory=dict)
 
     def fold(self, line: Mapping[str, Any]) -> None:
@@ -170,8 +155,7 @@ class Books:
     @property
     def driven(self) -> bool:
         """Whether a driver of the campaign lives, as far as this machine can tell."""
-        owner = claim.read(self.folder)
-        return owner is not None and owner.alive is not False
+        return claim.holder(self.folder) is not None
 
     @contextmanager
     def deciding(self) -> Iterator[None]:

@@ -24,26 +24,17 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Claim:
-    """The driver that makes a run.
-
-    Parameters
-    ----------
-    user, host : `str`
-    pid : `int`
-    started : `str`
-        Start of the process, in clock ticks since the machine's: with `boot` it tells the process from a later one
-        of the same number.
-    boot : `str`
-        Id of the machine's start.
-    since : `str`
-        ISO-8601, UTC.
-    """
+    """The driver that makes a run."""
 
     user: str
     host: str
     pid: int
+    #: Start of the process, in clock ticks since the machine's: with `boot` it tells the process from a later one of
+    #: the same number.
     started: str
+    #: Id of the machine's start.
     boot: str
+    #: ISO-8601, UTC.
     since: str
 
     @property
@@ -101,6 +92,12 @@ def read(folder: Path) -> Claim | None:
     return UNKNOWN if known is None and os.path.lexists(folder / NAME) else known
 
 
+def holder(folder: Path) -> Claim | None:
+    """Read the claim of a run's folder; `None` where its owner is proven gone, too."""
+    known = read(folder)
+    return None if known is None or known.alive is False else known
+
+
 def write(folder: Path) -> None:
     """Claim the run of a folder that only this process knows."""
     write_text(folder / NAME, json.dumps(asdict(mine()), indent=1))
@@ -147,8 +144,8 @@ def take(folder: Path) -> None:
         The owner lives, or is on another machine, where it cannot be seen.
     """
     with held(folder):
-        known = read(folder)
-        if known is not None and known.alive is not False and known != mine_again(known):
+        known = holder(folder)
+        if known is not None and known != mine_again(known):
             raise SubmissionRefused(_refusal(known), where=str(folder), do=advice(known, folder))
         write(folder)
 

@@ -36,10 +36,7 @@ def asked(folder: Path, what: str) -> bool:
 def heard(act: Callable[[], None]) -> Iterator[None]:
     """Call a function at ^C, at SIGTERM, and once at SIGHUP, unless that is ignored (nohup).
 
-    Parameters
-    ----------
-    act : callable
-        Called in the main thread, between any two of its instructions.
+    It is called in the main thread, between any two of its instructions.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -133,10 +133,7 @@ class Journals:
     def new(self, closely: bool = False) -> Iterator[Event]:
         """Read the events written since the last call; in order within a file.
 
-        Parameters
-        ----------
-        closely : `bool`
-            Open every file, whatever its size: a shared file system may show an old size.
+        ``closely`` opens every file, whatever its size: a shared file system may show an old size.
         """
         for path in self._grown(closely):
             offset, text = _after(path, self._offset(path))
@@ -207,15 +204,18 @@ def read(folder: Path) -> list[Event]:
     return sorted(Journals(folder).new(), key=lambda e: e.t)
 
 
+@dataclass
 class DriverJournal:
     """The driver's own file in the journal folder; half a line that an earlier driver has left is cut off."""
 
-    def __init__(self, folder: Path, run: str, site: str = "local", token: int = 1) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "driver.jsonl"
-        self._run = run
-        self._site = site
-        self._token = token
+    folder: Path
+    run: str
+    site: str = "local"
+    token: int = 1
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._path = self.folder / "driver.jsonl"
         _whole_lines(self._path)
 
     def write(self, event: str, detail: Mapping[str, Any], task: str = "", attempt: int = 1) -> Event:
@@ -224,8 +224,8 @@ class DriverJournal:
 
     def write_all(self, event: str, details: Mapping[str, Mapping[str, Any]], attempt: int = 1) -> list[Event]:
         """Append one event for many tasks, each with its detail; wait until all are on disk."""
-        when, about = now(), (attempt, self._site, self._token, EventName(event))
-        entries = [Event(VERSION, when, self._run, task, *about, dict(detail)) for task, detail in details.items()]
+        when, about = now(), (attempt, self.site, self.token, EventName(event))
+        entries = [Event(VERSION, when, self.run, task, *about, dict(detail)) for task, detail in details.items()]
         text = "".join(json.dumps(asdict(entry), separators=(",", ":")) + "\n" for entry in entries)
         lines.append(self._path, text.encode())
         return entries

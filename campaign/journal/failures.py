@@ -21,30 +21,21 @@ _PATH, _NUMBER = re.compile(r"(?:/[^\s:,'\"]+)+"), re.compile(r"\d[\d.]*")
 
 @dataclass(frozen=True)
 class Failure:
-    """A group of failures that are alike.
+    """A group of failures that are alike."""
 
-    Parameters
-    ----------
-    cause, error : `str`
-        Words of the first.
-    tasks : `list` [`str`]
-    detectors, exposures : `str`
-        Numbers that the tasks name, ranges written short.
-    log : `str`
-        Log of the first; empty where there is none.
-    last : `list` [`str`]
-        Last lines of the log.
-    again : `str`
-        Command that makes the first by hand.
-    """
-
+    #: Words of the first.
     cause: str
     error: str
+
     tasks: list[str]
+    #: Numbers that the tasks name, ranges written short.
     detectors: str
     exposures: str
+    #: Log of the first; empty where there is none.
     log: str
+    #: Last lines of the log.
     last: list[str]
+    #: Command that makes the first by hand.
     again: str
 
 

@@ -35,12 +35,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
 
     A thread that holds the lock already need not wait.
 
-    Parameters
-    ----------
-    path : `Path`
-        The lock's file; made where there is none.
-    what : `str`
-        Subject of the lock, for messages: ``the repository /data/repo``.
+    ``what`` is the lock's subject, for messages: ``the repository /data/repo``.
 
     Raises
     ------

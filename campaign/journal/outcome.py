@@ -21,33 +21,24 @@ def order(event: Event) -> int:
 
 @dataclass(slots=True)
 class TaskRecord:
-    """One task in the journals: maxima, minima and sums, so that events may come in any order.
+    """One task in the journals: maxima, minima and sums, so that events may come in any order."""
 
-    Parameters
-    ----------
-    withdrawn, published, failed, started : `int`
-        `order` of the latest such event; 0 for none.
-    tries : `int`
-    site, cause, error : `str`
-        Of the latest result; a task that a failed dependency has cost has the cause ``lost``.
-    began, ended : `str`
-        ISO-8601, UTC.
-    cpu_s, wall_s : `float`
-        Second.
-    rss_mib : `int`
-    """
-
+    #: `order` of the latest such event; 0 for none.
     withdrawn: int = 0
     published: int = 0
     failed: int = 0
     started: int = 0
     tries: int = 0
+    #: Of the latest result, as are its times, its cause and its error.
     site: str = ""
+    #: ISO-8601, UTC.
     began: str = ""
     ended: str = ""
+    #: Second.
     cpu_s: float = 0.0
     wall_s: float = 0.0
     rss_mib: float = 0
+    #: A task that a failed dependency has cost has the cause ``lost``.
     cause: str = ""
     error: str = ""
 
@@ -90,37 +81,26 @@ def _text(value: Any) -> str:
 
 @dataclass
 class Outcome:
-    """Outcome of a plan's tasks.
+    """Outcome of a plan's tasks."""
 
-    Parameters
-    ----------
-    published : `dict`
-        By task, the detail of its ``published`` event.
-    failed : `dict`
-        By task, why.
-    skipped : `dict`
-        By task, the dependency that failed, or words that name it.
-    causes : `dict`
-        By failed task: ``data``, ``memory``, ...
-    attempts : `dict`
-        By group, the highest number of an attempt.
-    jobs : `dict`
-        By group, its last job: ``name``, ``resources``, the scheduler's ``job``, the ``cause`` and ``code`` of its
-        death.
-    drained : `bool`
-        The run was ended before everything was begun.
-    token : `int`
-        The highest fencing token.
-    """
-
+    #: By task, the detail of its ``published`` event.
     published: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: By task, why.
     failed: dict[str, str] = field(default_factory=dict)
+    #: By task, the dependency that failed, or words that name it.
     skipped: dict[str, str] = field(default_factory=dict)
+    #: By failed task: ``data``, ``memory``, ...
     causes: dict[str, str] = field(default_factory=dict)
+    #: By group, the highest number of an attempt.
     attempts: dict[str, int] = field(default_factory=dict)
+    #: By group, its last job: ``name``, ``resources``, the scheduler's ``job``, the ``cause`` and ``code`` of its
+    #: death.
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: The run was ended before everything was begun.
     drained: bool = False
+    #: The highest fencing token.
     token: int = 1
+
     _records: dict[str, TaskRecord] = field(default_factory=dict)
 
     @property
@@ -171,13 +151,7 @@ class Outcome:
 
 
 def last_state(folder: Path) -> str:
-    """State that the last driver of a run's folder left; empty while one is at work, or none ever was.
-
-    Returns
-    -------
-    state : `str`
-        done, failed, cancelled or drained.
-    """
+    """State that a run's last driver left (done, failed, cancelled, drained); empty while one works, or none was."""
     path = folder / "journal" / "driver.jsonl"
     text = path.read_bytes() if path.exists() else b""
     found = [parse(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]

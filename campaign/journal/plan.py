@@ -51,40 +51,27 @@ class PlanTask:
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks of one label: a gang or a serial process, which is one job, or quanta, which are many jobs.
+    """Tasks of one label: a gang or a serial process, which is one job, or quanta, which are many jobs."""
 
-    Parameters
-    ----------
-    label : `str`
-        The pipeline's label.
-    kernel : `str`
-        In `kernels.table`.
-    kind : `str`
-        ``gang``, ``serial`` or ``quantum``.
-    ranks : `int`
-        MPI ranks; 1 is a plain process.
-    fused : sequence of `str`
-        Labels that the kernel runs in the same pass.
-    config : `dict`
-        The kernel's settings.
-    tasks : sequence of `PlanTask`
-    needs : sequence of `str`
-        Labels of groups that must be done first.
-    resources : `dict`
-        Requested of a site's scheduler: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job.
-    policy : `dict`
-        The template's retries: see `campaign.running.retry.Budget`.
-    """
-
+    #: The pipeline's label.
     label: str
+    #: In `kernels.table`.
     kernel: str
+    #: ``gang``, ``serial`` or ``quantum``.
     kind: str
+    #: MPI ranks; 1 is a plain process.
     ranks: int
+    #: Labels that the kernel runs in the same pass.
     fused: Sequence[str]
+    #: The kernel's settings.
     config: Mapping[str, Any]
+
     tasks: Sequence[PlanTask]
+    #: Labels of groups that must be done first.
     needs: Sequence[str]
+    #: Requested of a site's scheduler: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job.
     resources: Mapping[str, int] = field(default_factory=dict)
+    #: The template's retries: see `campaign.running.retry.Budget`.
     policy: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from campaign.home import Home
 from campaign.journal import claim
 from campaign.journal.campaigns import Spoken
+from campaign.journal.events import EventName
 from campaign.journal.index import Index, asked
 from campaign.journal.outcome import last_state
 
@@ -40,8 +41,7 @@ def state_of(folder: Path) -> str:
     """Find the state of the run of a folder, as its last driver left it; lost where that died without a word."""
     if state := last_state(folder):
         return state
-    owner = claim.read(folder)
-    return "lost" if owner is None or owner.alive is False else "running"
+    return "running" if claim.holder(folder) else "lost"
 
 
 def status(home: Home) -> tuple[list[RunStatus], list[Spoken]]:
@@ -64,15 +64,15 @@ def _state(folder: Path) -> str:
 
 
 def _run(entry: Mapping[str, Any], index: Index, counts: Mapping[str, int]) -> RunStatus:
-    troubled = counts.get("failed", 0) + counts.get("lost", 0)
-    errors = index.failures(entry["run"], ("failed", "lost"), MOST) if troubled else []
+    troubled = counts.get(EventName.FAILED, 0) + counts.get(EventName.LOST, 0)
+    errors = index.failures(entry["run"], (EventName.FAILED, EventName.LOST), MOST) if troubled else []
     return RunStatus(
         entry["run"],
         entry["template"],
         entry["ticket"],
         _state(Path(entry["submit_path"])),
-        counts.get("published", 0),
-        counts.get("failed", 0),
+        counts.get(EventName.PUBLISHED, 0),
+        counts.get(EventName.FAILED, 0),
         entry["output_run"],
         entry["submit_path"],
         tuple(f"{row['task'].rstrip(':')}: {row['error']}" for row in errors),

@@ -11,7 +11,7 @@ from campaign.kinds.corrected import corrected
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
 from campaign.kinds.model import CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.mosaic import binnings, mosaics, types
-from campaign.kinds.task import Field, TaskClass, named
+from campaign.kinds.task import Field, TaskClass, also_by_filter
 from campaign.wording import listed
 
 KERNEL: Final = "combine"
@@ -42,18 +42,12 @@ _FIELDS: Final = {
 
 @dataclass(frozen=True)
 class _Measured:
-    """Scales that are measured before frames are combined.
+    """Scales that are measured before frames are combined."""
 
-    Parameters
-    ----------
-    kernel, type : `str`
-        Kernel that measures them, and their dataset type.
-    each : `bool`
-        Whether each detector has its own file.
-    """
-
+    #: Kernel that measures them, and their dataset type.
     kernel: str
     type: str
+    #: Whether each detector has its own file.
     each: bool
 
 
@@ -64,22 +58,18 @@ _MEASURED: Final = {
 }
 
 
-def _task(*more: str) -> TaskClass:
-    return TaskClass(
-        KERNEL,
-        "gang",
-        ("instrument", "detector", *more),
-        {"inputExpHandles": "cpInputs", "inputScales": "cpScales"},
-        {"outputData": "cpProposal"},
-        _FIELDS,
-        raws=True,
-    )
-
-
-TASKS: Final[Mapping[str, TaskClass]] = {
-    **named(_task(), "CalibCombineTask", "lsst.cp.pipe", "lsst.cp.pipe.cpCombine"),
-    **named(_task("physical_filter"), "CalibCombineByFilterTask", "lsst.cp.pipe", "lsst.cp.pipe.cpCombine"),
-}
+_TASK: Final = TaskClass(
+    KERNEL,
+    "gang",
+    ("instrument", "detector"),
+    {"inputExpHandles": "cpInputs", "inputScales": "cpScales"},
+    {"outputData": "cpProposal"},
+    _FIELDS,
+    raws=True,
+)
+TASKS: Final[Mapping[str, TaskClass]] = also_by_filter(
+    _TASK, "CalibCombineTask", "CalibCombineByFilterTask", "lsst.cp.pipe", "lsst.cp.pipe.cpCombine"
+)
 
 
 def images(name: str, dimensions: tuple[str, ...]) -> dict[str, DatasetType]:

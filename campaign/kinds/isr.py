@@ -50,13 +50,7 @@ _FIELDS: Final = {
 
 
 def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
-    """Give upstream's task classes of both stages, with a connection and a switch for each correction.
-
-    Parameters
-    ----------
-    corrections : `dict` [`str`, `Correction`]
-        By kind.
-    """
+    """Give upstream's task classes of both stages, with a connection and a switch for each correction, by kind."""
     switches = {c.switch: Field(False, kernel=c.setting if c.needed else "") for c in corrections.values() if c.switch}
     isr = TaskClass(
         "isr",

@@ -9,7 +9,7 @@ from typing import Final
 
 from campaign import plugins
 from campaign.documents import MAX_DEPTH, Entry, parse, plain, read_text
-from campaign.problems import Problem, suggest
+from campaign.problems import Problem, suggest, unknown_key
 from campaign.template.expand import Expander
 from campaign.template.variables import Variables
 
@@ -93,7 +93,7 @@ class Reader:
         sections = tree.value if tree else {}
         for key, entry in sections.items():
             if key not in _KEYS:
-                self.problems.append(Problem(f"unknown key {key}", entry.where, suggest(key, _KEYS)))
+                self.problems.append(unknown_key(key, _KEYS, entry.where))
         for entry in _listed(sections.get("imports")):
             self._import(entry, path, (*chain, path.resolve()), draft)
         draft.description = str(plain(sections["description"]) if "description" in sections else draft.description)

@@ -28,27 +28,18 @@ class PipelineErrors(Problems):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A resolved pipeline.
+    """A resolved pipeline."""
 
-    Parameters
-    ----------
-    path : `str`
-        The file that serves it.
-    description, instrument : `str`
-        As written; may be empty.
-    tasks : `dict` [`str`, `PipelineTask`]
-        By label, in order.
-    subsets : `dict` [`str`, `tuple` [`str`]]
-        Labels by name.
-    warnings : `tuple` [`str`]
-        Parts that were ignored.
-    """
-
+    #: The file that serves it.
     path: str
+    #: As written; may be empty.
     description: str
     instrument: str
+    #: By label, in order.
     tasks: Mapping[str, PipelineTask]
+    #: Labels by name.
     subsets: Mapping[str, tuple[str, ...]]
+    #: Parts that were ignored.
     warnings: tuple[str, ...]
 
 

@@ -38,24 +38,16 @@ def columns(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Positions of a graph's boxes and arrows.
+    """Positions of a graph's boxes and arrows."""
 
-    Parameters
-    ----------
-    box : `tuple` [`float`, `float`]
-        Width and height of every box.
-    places : mapping
-        Upper left corner of each box.
-    bends : mapping
-        By arrow, (needed, needing), the upper left corners of its lanes in the columns that it crosses; a lane is as
-        wide as a box.
-    width, height : `int`
-        Of the drawing, pixel.
-    """
-
+    #: Width and height of every box.
     box: Place
+    #: Upper left corner of each box.
     places: Mapping[str, Place]
+    #: By arrow, (needed, needing), the upper left corners of its lanes in the columns that it crosses; a lane is as
+    #: wide as a box.
     bends: Mapping[tuple[str, str], Sequence[Place]]
+    #: Of the drawing, pixel.
     width: int
     height: int
 

@@ -13,8 +13,8 @@ __all__ = [
     "order",
     "outlook",
     "reads",
-    "stale",
     "staleness",
+    "standing",
     "step",
     "usage",
 ]

@@ -70,17 +70,11 @@ def _value(setting: Setting, headers: Mapping[str, Any]) -> Value | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The camera's settings by the frames' headers.
+    """The camera's settings by the frames' headers."""
 
-    Parameters
-    ----------
-    values : `dict`
-        By setting and exposure; exposures without the keyword are absent.
-    problems, notes : `list` [`str`]
-        Reasons against combining the frames; settings that are unknown.
-    """
-
+    #: By setting and exposure; exposures without the keyword are absent.
     values: Mapping[str, Mapping[int, Value]] = field(default_factory=dict)
+    #: Reasons against combining the frames; settings that are unknown.
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
 

@@ -78,12 +78,19 @@ class Freezer:
         self.maker, self.product = maker(step.pipeline), product_of(step.pipeline)
         self.pipeline, self.folder = step.pipeline.path, step.config.submit_path
         self.detectors, self.raws = source.detectors, source.raws
-        self.names = {d.id: d.name for d in source.camera.by_id.values()}
+        self.names: Mapping[int, str] = {d.id: d.name for d in source.camera.by_id.values()}
         self.scale = source.camera.scale
         self.permissions: Mapping[str, Any] = dict(step.permissions)
         self._cards: dict[int | None, dict[str, Any]] = {}
-        made_by = versions() | plugins.version_of(plugins.KINDS, kind.name)
-        self._versions = {f"VERSION_{name.upper()}": version for name, version in made_by.items()}
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        """Cards of everything that has a part in the products, plug-ins included."""
+        parts = [(plugins.KINDS, name) for name in (self._kind.name, *self.applied)]
+        parts += [(plugins.KERNELS, task.kernel) for task in self._step.pipeline.tasks.values()]
+        brought = [plugins.version_of(*part).items() for part in parts]
+        made_by = versions() | {name: version for some in brought for name, version in some}
+        return {f"VERSION_{name.upper()}": version for name, version in made_by.items()}
 
     # For the kind
 

@@ -24,39 +24,26 @@ NEEDS = {"template": str, "overrides": dict, "exclude": list, "allow_missing": b
 
 @dataclass(frozen=True)
 class Order:
-    """The command line and the environment of a submission.
-
-    Parameters
-    ----------
-    template : `str`
-    overrides : `dict`
-        Template keys.
-    site, sites : `str` or `None`
-        One site in place of the template's; several that share the work.
-    override : `bool`
-        Whether another release of a site only causes a warning.
-    exclude : `list` [`int`]
-    allow_missing : `bool`
-    ranks : `int` or `None`
-        MPI ranks of a gang; `None`: the site's.
-    named : `dict`
-        By kind, the collection that a calibration is taken from.
-    variables : `dict`
-        Environment variables that the template names.
-    nonce : `str`
-        Mark by which a campaign's driver knows its run; empty for an operator's own.
-    """
+    """The command line and the environment of a submission."""
 
     template: str
+    #: Template keys.
     overrides: Mapping[str, Any]
+    #: One site in place of the template's; several that share the work.
     site: str | None
     sites: str | None
+    #: Whether another release of a site only causes a warning.
     override: bool
+
     exclude: Sequence[int]
     allow_missing: bool
+    #: MPI ranks of a gang; `None`: the site's.
     ranks: int | None
+    #: By kind, the collection that a calibration is taken from.
     named: Mapping[str, str] = field(default_factory=dict)
+    #: Environment variables that the template names.
     variables: Mapping[str, str] = field(default_factory=dict)
+    #: Mark by which a campaign's driver knows its run; empty for an operator's own.
     nonce: str = ""
 
     @classmethod

@@ -24,16 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outlook:
-    """An estimate of a step.
-
-    Parameters
-    ----------
-    cpu_seconds : `float`
-    wall_seconds : `float` or `None`
-        `None` unless every label has run before.
-    """
+    """An estimate of a step."""
 
     cpu_seconds: float
+    #: `None` unless every label has run before.
     wall_seconds: float | None
 
 

@@ -37,23 +37,15 @@ NONE: Final = ("", "")
 
 @dataclass(frozen=True)
 class Stale:
-    """One reason why products are stale.
+    """One reason why products are stale."""
 
-    Parameters
-    ----------
-    product : `str`
-        Dataset type of the products.
-    detectors : `tuple` [`int`]
-        Their detectors.
-    kind : `str`
-        Kind of the calibration that differs: ``ptc``, ``bias``.
-    had, has : `str`
-        Its RUN then, and now; empty for none.
-    """
-
+    #: Dataset type of the products.
     product: str
+    #: Their detectors.
     detectors: tuple[int, ...]
+    #: Kind of the calibration that differs: ``ptc``, ``bias``.
     kind: str
+    #: Its RUN then, and now; empty for none.
     had: str
     has: str
 

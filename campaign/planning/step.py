@@ -33,29 +33,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line, over template and environment.
+    """Options of the command line, over template and environment."""
 
-    Parameters
-    ----------
-    overrides : `dict`
-        Template keys.
-    site : `str` or `None`
-        In place of the template's ``computeSite``.
-    exclude : collection of `int`
-        Exposures to leave out.
-    allow_missing : `bool`
-        Combine a detector that lacks some exposures.
-    ranks : `int` or `None`
-        MPI ranks of a gang; `None`: the site's.
-    named : `dict` [`str`, `str`]
-        By kind (``bias``), the collection that replaces find-first.
-    """
-
+    #: Template keys.
     overrides: Mapping[str, Any]
+    #: In place of the template's ``computeSite``.
     site: str | None
+    #: Exposures to leave out.
     exclude: Collection[int]
+    #: Combine a detector that lacks some exposures.
     allow_missing: bool
+    #: MPI ranks of a gang; `None`: the site's.
     ranks: int | None
+    #: By kind (``bias``), the collection that replaces find-first.
     named: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from campaign.home import Home, now
-from campaign.journal.events import Event
+from campaign.journal.events import Event, EventName
 from campaign.lines import lacking
 
 if TYPE_CHECKING:
@@ -30,44 +30,29 @@ MORE: Final = 2.0
 
 @dataclass(frozen=True)
 class Work:
-    """Work of a label.
+    """Work of a label."""
 
-    Parameters
-    ----------
-    frame : `int`
-        Raw pixels of the largest frame; depends on the camera's scale.
-    tasks, frames : `int`
-        Number of tasks, and the most frames of one.
-    mpixels : `float`
-        Raw pixels of all frames, millions.
-    ranks : `int`
-        Of the gang.
-    """
-
+    #: Raw pixels of the largest frame; depends on the camera's scale.
     frame: int
+    #: Number of tasks, and the most frames of one.
     tasks: int
     frames: int
+    #: Raw pixels of all frames, millions.
     mpixels: float
+    #: Of the gang.
     ranks: int
 
 
 @dataclass(frozen=True)
 class Seen(Work):
-    """Time and memory of one label in one run.
-
-    Parameters
-    ----------
-    label, instrument : `str`
-    cpu_s, wall_s : `float`
-        Of all ranks; from the first task's start to the last one's end.
-    rss_mib : `int`
-        Largest memory of a process.
-    """
+    """Time and memory of one label in one run."""
 
     label: str
     instrument: str
+    #: Of all ranks; from the first task's start to the last one's end.
     cpu_s: float
     wall_s: float
+    #: Largest memory of a process.
     rss_mib: int
 
 
@@ -113,9 +98,9 @@ def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
     started: dict[str, list[str]] = {}
     for event in events:
         label = event.task.partition(":")[0]
-        if event.event == "published":
+        if event.event == EventName.PUBLISHED:
             published.setdefault(label, []).append(event)
-        elif event.event == "started" and event.task:
+        elif event.event == EventName.STARTED and event.task:
             started.setdefault(label, []).append(event.t)
     found, known = [], works(plan)
     for group in plan.groups:

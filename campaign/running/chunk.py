@@ -19,6 +19,7 @@ from pathlib import Path
 from campaign.jobs.death import Cause
 from campaign.jobs.file import write_text
 from campaign.journal.control import DRAIN, PAUSE, asked
+from campaign.journal.events import EventName
 from campaign.lines import read as read_lines
 
 #: Runs a job file on a worker; by name, since the driver does not import kernels.
@@ -110,8 +111,8 @@ def unfinished(path: str) -> Rest:
     begun: Counter[str] = Counter()
     while (events := Path(f"{journal}.r0.jsonl")).exists():
         said = read_lines(events, {"task": str, "event": str})  # a killed worker may leave half a line
-        told |= {line["task"] for line in said if line["event"] in ("published", "failed")}
-        begun.update(line["task"] for line in said if line["event"] == "started")
+        told |= {line["task"] for line in said if line["event"] in (EventName.PUBLISHED, EventName.FAILED)}
+        begun.update(line["task"] for line in said if line["event"] == EventName.STARTED)
         tried += 1
         journal = f"{plain['journal']}.again{tried}"
     if tried == 1:

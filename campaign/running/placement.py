@@ -12,25 +12,12 @@ from campaign.sites.model import Site
 
 
 def backend_of(site: Site | None, slots: int) -> Backend:
-    """Make the backend of a site; of this machine without one.
-
-    Parameters
-    ----------
-    site : `Site` or `None`
-    slots : `int`
-        Workers that quanta may have at a site with a queue.
-    """
+    """Make the backend of a site, of this machine without one; at a queue, quanta may have so many workers."""
     return site.backend(slots) if site else Local()
 
 
 def run_at(site: Site | None, many: int) -> Run:
-    """Prepare to run plans at a site.
-
-    Parameters
-    ----------
-    many : `int`
-        Workers that quanta may have there.
-    """
+    """Prepare to run plans at a site, where quanta may have so many workers."""
     backend = backend_of(site, many)
     return lambda plan, listener: Runner(plan, listener, backend).run()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from campaign.journal.events import DriverJournal, Event, Journals
+from campaign.journal.events import DriverJournal, Event, EventName, Journals
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan, PlanTask
 
@@ -17,26 +18,24 @@ LATE_SECONDS = 5.0
 Listener = Callable[[Event], None]
 
 
+@dataclass
 class Record:
-    """Outcome of a plan's tasks so far, and the driver's journal.
+    """Outcome of a plan's tasks so far, and the driver's journal."""
 
-    Parameters
-    ----------
-    plan : `Plan`
-    listener : callable
-        Called with every event that the journals gain.
-    site : `str`
-        Written into the driver's events.
-    token : `int`
-        Fencing token of the driver's events.
-    """
+    plan: Plan
+    #: Called with every event that the journals gain.
+    listener: Listener
+    #: Written into the driver's events.
+    site: str
+    #: Fencing token of the driver's events.
+    token: int
 
-    def __init__(self, plan: Plan, listener: Listener, site: str, token: int) -> None:
-        self._listener = listener
-        self._journals = Journals(plan.journal)
-        self._driver = DriverJournal(plan.journal, plan.run, site, token)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def __post_init__(self) -> None:
+        self._journals = Journals(self.plan.journal)
+        self._driver = DriverJournal(self.plan.journal, self.plan.run, self.site, self.token)
         self._lock = threading.Lock()
-        self.outcome = Outcome()
 
     def begin(self) -> None:
         """Fold what earlier drivers have left; forget their failures, which are tried again.
@@ -57,7 +56,7 @@ class Record:
         with self._lock:
             for event in self._journals.new(closely):
                 self.outcome.fold(event)
-                self._listener(event)
+                self.listener(event)
 
     def write(self, task: str, event: str, detail: Mapping[str, Any], attempt: int | None = None) -> None:
         """Append an event to the driver's journal; by default at the present attempt of the task's group."""
@@ -89,7 +88,7 @@ class Record:
             elif not lacking:
                 ready.append(task)
         if gone:
-            self.write_all(group.label, "lost", gone)
+            self.write_all(group.label, EventName.LOST, gone)
         return ready
 
     def untold(self, tasks: Sequence[PlanTask]) -> list[str]:

@@ -25,30 +25,19 @@ RETRIES, MULTIPLIER, LIMIT_MIB = 5, 2.0, 491520
 
 @dataclass
 class Budget:
-    """Tries that a group has left.
+    """Tries that a group has left."""
 
-    Parameters
-    ----------
-    resources : mapping
-        Of its next job: ``memory_mib``, ``cores``, ``minutes``.
-    policy : mapping
-        Keys of templates: ``numberOfRetries``, ``memoryMultiplier``, ``memoryLimit`` (MiB), ``retryUnlessExit``
-        (list).
-    """
-
+    #: Of its next job: ``memory_mib``, ``cores``, ``minutes``.
     resources: Mapping[str, int]
+    #: Keys of templates: ``numberOfRetries``, ``memoryMultiplier``, ``memoryLimit`` (MiB), ``retryUnlessExit`` (list).
     policy: Mapping[str, Any]
+
     _used: Counter[str] = field(default_factory=Counter)
 
     def again(self, cause: str, code: int | None = None) -> bool:
         """Decide whether another try is worth it; `resources` are then those of that try.
 
-        Parameters
-        ----------
-        cause : `str`
-            Of the failure; see `campaign.jobs.death.Cause`.
-        code : `int`, optional
-            Exit code, if known.
+        ``cause`` is one of `campaign.jobs.death.Cause`.
         """
         if cause not in RETRIED:
             return False

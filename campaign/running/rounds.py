@@ -19,24 +19,15 @@ CHUNK = 20
 
 
 class Nodes(Protocol):
-    """The graph's view of a run: its nodes, and what decides which of them there are.
-
-    Attributes
-    ----------
-    plan : `Plan`
-    backend : `Backend`
-    stem : `str`
-        Beginning of the names of all jobs.
-    chunks : `dict`
-        By group, its quanta as workers get them; decided for each round.
-    short_of_memory : callable
-        Says whether workers were lost for want of memory since the last call; set while there are workers.
-    """
+    """The graph's view of a run: its nodes, and what decides which of them there are."""
 
     plan: Plan
     backend: Backend
+    #: Beginning of the names of all jobs.
     stem: str
+    #: By group, its quanta as workers get them; decided for each round.
     chunks: dict[str, list[Sequence[PlanTask]]]
+    #: Says whether workers were lost for want of memory since the last call; set while there are workers.
     short_of_memory: Callable[[], bool]
 
     @property
@@ -95,24 +86,16 @@ def _here(run: str, method: str, label: str, *needs: Any) -> Any:
 
 @dataclass(frozen=True)
 class RoundGraph:
-    """Graph of some groups; all that they need of other groups is done.
+    """Graph of some groups; all that they need of other groups is done."""
 
-    Parameters
-    ----------
-    number : `int`
-        Part of the keys: work that a round gave up is another node in the next.
-    run : `str`
-    groups : sequence of `Group`
-    chunks : mapping
-        By group of quanta, its number of chunks.
-    chained : `bool`
-        Have each group wait for the one before: they take the same cores.
-    """
-
+    #: Part of the keys: work that a round gave up is another node in the next.
     number: int
+
     run: str
     groups: Sequence[Group]
+    #: By group of quanta, its number of chunks.
     chunks: Mapping[str, int]
+    #: Have each group wait for the one before: they take the same cores.
     chained: bool
 
     def key(self, label: str, part: str | int = "done") -> str:

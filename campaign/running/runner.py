@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from campaign.jobs.death import Cause, Death
 from campaign.jobs.launch import kernel
+from campaign.journal.events import EventName
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
@@ -36,37 +38,31 @@ __all__ = ["Cancelled", "Listener", "Run", "Runner"]
 Run = Callable[[Plan, Listener], Outcome]
 
 
+@dataclass
 class Runner:
-    """Runs what is left of one plan; see `campaign.running.rounds.Nodes` for the graph's view of it.
+    """Runs what is left of one plan; see `campaign.running.rounds.Nodes` for the graph's view of it."""
 
-    Parameters
-    ----------
-    plan : `Plan`
-        Already written.
-    listener : callable
-        Called with every event that the journal gains.
-    backend : `Backend`
-        Runs the jobs; this machine by default.
-    token : `int`
-        Fencing token: tells this site's share from what another site was given before.
-    share : `str`
-        Name of a part of a run: keeps the jobs of parts apart that run on the same machine.
-    """
+    #: Already written.
+    plan: Plan
+    #: Called with every event that the journal gains.
+    listener: Listener
+    #: Runs the jobs; this machine by default.
+    backend: Backend = field(default_factory=Local)
+    #: Fencing token: tells this site's share from what another site was given before.
+    token: int = 1
+    #: Name of a part of a run: keeps the jobs of parts apart that run on the same machine.
+    share: str = ""
 
-    def __init__(
-        self, plan: Plan, listener: Listener, backend: Backend | None = None, token: int = 1, share: str = ""
-    ) -> None:
-        self.plan = plan
-        self.backend = backend or Local()
+    chunks: dict[str, list[Sequence[PlanTask]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         #: Beginning of the names of all jobs.
-        self.stem = f"{plan.run}.{share}" if share else plan.run
-        self._token = token
-        self._groups = {group.label: group for group in plan.groups}
-        self._record = Record(plan, listener, self.backend.site, token)
-        self._requests = Requests(plan.folder, self.backend)
-        self._attempts = Attempts(plan, self._record, self._requests)
+        self.stem = f"{self.plan.run}.{self.share}" if self.share else self.plan.run
+        self._groups = {group.label: group for group in self.plan.groups}
+        self._record = Record(self.plan, self.listener, self.backend.site, self.token)
+        self._requests = Requests(self.plan.folder, self.backend)
+        self._attempts = Attempts(self.plan, self._record, self._requests)
         self.short_of_memory: Callable[[], bool] = lambda: False
-        self.chunks: dict[str, list[Sequence[PlanTask]]] = {}
 
     @property
     def outcome(self) -> Outcome:
@@ -156,7 +152,7 @@ class Runner:
             some = [task for task in chunk if task.name in ready]
             paths.append(str(self._file(group, some, attempt, number)) if some else "")
         about = {"jobs": sum(map(bool, paths)), "quanta": len(ready), "resources": dict(self.budget(label).resources)}
-        self._record.write(label, "submitted", about, attempt)
+        self._record.write(label, EventName.SUBMITTED, about, attempt)
         self._attempts.carry(group, attempt)
         reach("quanta-submitted")
         return paths
@@ -180,7 +176,7 @@ class Runner:
     # Jobs
 
     def _file(self, group: Group, tasks: Sequence[PlanTask], attempt: int, chunk: int | None = None) -> Path:
-        return jobfiles.write(self.plan, group, tasks, attempt, self.backend.site, self._token, chunk)
+        return jobfiles.write(self.plan, group, tasks, attempt, self.backend.site, self.token, chunk)
 
     def _log(self, label: str, attempt: int) -> Path:
         return self.plan.folder / "logs" / f"{label}.{attempt}.log"
@@ -207,7 +203,7 @@ class Runner:
         reach("job-written")
         job, say = f"{self.stem}-{label}-{attempt}", self.say(label, attempt)
         about = {"file": str(path), "ranks": group.ranks, "log": str(log), "name": job, "tasks": len(ready)}
-        say("submitted", {**about, "resources": dict(budget.resources)})
+        say(EventName.SUBMITTED, {**about, "resources": dict(budget.resources)})
         self._attempts.carry(group, attempt)
         reach("job-submitting")
         try:

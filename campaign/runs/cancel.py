@@ -15,7 +15,7 @@ from campaign.journal.outcome import last_state
 from campaign.journal.plan import Plan, load
 from campaign.planning import order as orders
 from campaign.planning.allocation import site_of
-from campaign.planning.stale import outcome_of
+from campaign.planning.standing import outcome_of
 from campaign.running.placement import backend_of
 
 #: Time that a driver has to end all that it has started, second.
@@ -28,12 +28,7 @@ CANCELLED = {"state": "cancelled", "error": "cancelled"}
 def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """End a run.
 
-    Parameters
-    ----------
-    folder : `Path`
-        The run's.
-    drain : `bool`
-        Let the running tasks end, however long that takes.
+    ``drain`` lets the running tasks end, however long that takes.
 
     Returns
     -------

@@ -42,17 +42,9 @@ def _resources(step: Step) -> dict[str, int]:
 
 
 def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
-    """Let another process make a run.
+    """Let another process make a run; give ``run``, and its owner (``made_by``).
 
-    Parameters
-    ----------
-    how : `str`
-        ``process``: in the background here; ``job``: by the site's scheduler.
-
-    Returns
-    -------
-    found : `dict`
-        ``run``, and its owner (``made_by``).
+    ``how`` is ``process`` (in the background here) or ``job`` (by the site's scheduler).
 
     Raises
     ------

@@ -17,17 +17,9 @@ if TYPE_CHECKING:
 
 
 def overrides(step: Step, order: Order, probe: bool = True) -> list[str]:
-    """Compare the releases of the sites with this one, before anything is planned.
+    """Compare the releases of the sites with this one, before anything is planned; note what was overridden.
 
-    Parameters
-    ----------
-    probe : `bool`
-        Ask sites, where there are several.
-
-    Returns
-    -------
-    notes : `list` [`str`]
-        What was overridden, for the plan.
+    ``probe`` asks the sites, where there are several.
 
     Raises
     ------

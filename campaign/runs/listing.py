@@ -25,15 +25,7 @@ def owner_of(plan: Plan) -> str:
 
 
 def entry_of(plan: Plan, template: str, nonce: str) -> dict[str, Any]:
-    """Describe a run for the home's list.
-
-    Parameters
-    ----------
-    template : `str`
-        Name of its file.
-    nonce : `str`
-        See `campaign.planning.order.Order`.
-    """
+    """Describe a run for the home's list: with the name of its template, and the nonce of its order."""
     return {
         "run": plan.run,
         "template": template,
@@ -49,13 +41,7 @@ def entry_of(plan: Plan, template: str, nonce: str) -> dict[str, Any]:
 
 
 def unlisted(home: Home, beside: Path) -> list[tuple[Plan, orders.Order]]:
-    """Find planned runs of this home in a folder whose submitters were killed before they listed them.
-
-    Parameters
-    ----------
-    beside : `Path`
-        Folder of submit folders.
-    """
+    """Find this home's planned runs, in a folder of runs, whose submitters were killed before they listed them."""
     known = {line.get("run") for _, line in numbered(home.runs_file)}  # removed ones too
     found = []
     for folder in sorted(beside.iterdir()) if beside.is_dir() else ():

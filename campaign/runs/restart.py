@@ -35,12 +35,8 @@ def restart(
 ) -> Submission:
     """Make the rest of a run.
 
-    Parameters
-    ----------
-    how : callable
-        Gives the function that runs the plan of a step.
-    redo_stale : `bool`
-        Make finished tasks again that would give another product today.
+    ``how`` gives the function that runs the plan of a step; ``redo_stale`` makes finished tasks again that would give
+    another product today.
 
     Raises
     ------

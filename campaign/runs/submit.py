@@ -89,8 +89,7 @@ def taken(home: Home, repository: Repository, output_run: str, how: str) -> Subm
     what, do = f"output run {output_run} {how}", "raise the letter of RERUN, or give another outputRun"
     if not folder:
         return SubmissionRefused(what, where=repository.root, do=do)
-    owner = claim.read(Path(folder))
-    if owner is not None and owner.alive is not False:
+    if owner := claim.holder(Path(folder)):
         what, do = f"{what}: run {run} is being made by {owner.text}", f"{command('status', run, '--watch')} follows it"
     elif run not in {entry["run"] for entry in home.runs()} or last_state(Path(folder)) != "done":
         what, do = f"{what}: run {run} was left unfinished", f"{command('restart', folder)} resumes it, or {do}"
@@ -124,8 +123,8 @@ def _folder(plan: Plan) -> Iterator[None]:
         shutil.rmtree(aside)
         if not os.path.lexists(plan.folder):
             raise
-        owner = claim.read(plan.folder)
-        who = f" by {owner.text}" if owner is not None and owner.alive is not False else ""
+        owner = claim.holder(plan.folder)
+        who = f" by {owner.text}" if owner else ""
         ours = (plan.folder / "plan.json").is_file()
         resumes = f"{command('restart', plan.submit_path)} resumes that run; or " if ours else ""
         raise SubmissionRefused(
@@ -181,10 +180,7 @@ def _is_stillborn(folder: Path) -> bool:
 def create(step: Step, repository: Repository, plan: Plan, order: Order | None = None) -> None:
     """Claim a run: its folder, with all inputs of its planning, its output RUN, its line in the list of runs.
 
-    Parameters
-    ----------
-    order : `Order`, optional
-        The operator's order; without it no other process can restart the run.
+    Without an order, the operator's, no other process can restart the run.
 
     Raises
     ------
@@ -250,11 +246,6 @@ def require_places(step: Step, plan: Plan) -> None:
 
 def register(home: Home, repository: Repository, plan: Plan, template: str, nonce: str) -> None:
     """Claim the output RUN, which has exactly one owner among several submitters, and list the run; both once.
-
-    Parameters
-    ----------
-    nonce : `str`
-        See `campaign.planning.order.Order`.
 
     Raises
     ------

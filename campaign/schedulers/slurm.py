@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -95,23 +95,19 @@ class SlurmScheduler(Settings):
         return Slurm(there.name, scheduler, max(1, min(slots, self.max_submit - 1)))
 
 
+@dataclass
 class Slurm:
-    """Jobs by a site's Slurm; see `Backend`.
+    """Jobs by a site's Slurm; see `Backend`."""
 
-    Parameters
-    ----------
-    site : `str`
-    scheduler : `~slurm.settings.Scheduler`
-    slots : `int`
-        Workers that quanta may have.
-    """
+    site: str
+    scheduler: Scheduler
+    #: Workers that quanta may have.
+    slots: int
 
-    shared = False
+    shared: ClassVar[bool] = False
 
-    def __init__(self, site: str, scheduler: Scheduler, slots: int) -> None:
-        self.site, self.slots = site, slots
-        self._scheduler = scheduler
-        self._access = scheduler.access
+    def __post_init__(self) -> None:
+        self._access = self.scheduler.access
         self._watching: Watcher | None = None
         self._lock = threading.Lock()
         self._names: set[str] = set()
@@ -132,7 +128,7 @@ class Slurm:
 
     def ping(self) -> str:
         """Ask for the partition that jobs would go to; see `Backend.ping`."""
-        wanted = self._scheduler.partition
+        wanted = self.scheduler.partition
         try:
             said = commands.call(
                 self._access, ["sinfo", "-h", *(["-p", wanted] if wanted else []), "-o", "%P %R %a"], patience=0
@@ -162,7 +158,7 @@ class Slurm:
         with self._refusing("jobs of this run"):
             for ranks, resources in jobs:
                 wanted = _wanted(resources, ranks)
-                script = scripts.gang_script("probe", [self._scheduler.python], NOWHERE, wanted, self._scheduler)
+                script = scripts.gang_script("probe", [self.scheduler.python], NOWHERE, wanted, self.scheduler)
                 commands.try_out(self._access, script)
 
     def job(self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
@@ -226,21 +222,21 @@ class Slurm:
         """See that Slurm would take a driver; see `Backend.probe_driver`."""
         self.probe()
         with self._refusing("the driver's job"):
-            script = self._driver("probe", [self._scheduler.python], NOWHERE, resources)
+            script = self._driver("probe", [self.scheduler.python], NOWHERE, resources)
             commands.try_out(self._access, script)
 
     def _driver(self, name: str, words: Sequence[str], log: Path, resources: Resources) -> scripts.Script:
         """Write the script of a driver, which is warned early enough for running jobs to end well."""
         wanted = _wanted(resources, 1)
-        early = max(self._scheduler.signal_before_s, min(DRAIN_S, 60 * wanted.minutes // 10))
-        return scripts.gang_script(name, words, log, wanted, replace(self._scheduler, signal_before_s=early))
+        early = max(self.scheduler.signal_before_s, min(DRAIN_S, 60 * wanted.minutes // 10))
+        return scripts.gang_script(name, words, log, wanted, replace(self.scheduler, signal_before_s=early))
 
     def _submitted(
         self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say
     ) -> str:
         gang = ["-m", "mpi4py"] if ranks > 1 else []
-        command = [self._scheduler.python, "-P", *gang, "-m", *module]
-        script = scripts.gang_script(name, command, log, _wanted(resources, ranks), self._scheduler)
+        command = [self.scheduler.python, "-P", *gang, "-m", *module]
+        script = scripts.gang_script(name, command, log, _wanted(resources, ranks), self.scheduler)
         for option in script.unused:
             say("note", {"note": f"{option}: in the site's file, and used by no template"})
         job = commands.submit(self._access, scripts.keep(script, log))
@@ -265,12 +261,12 @@ class Slurm:
         """Start a Dask cluster of Slurm jobs; see `Backend.cluster`."""
         from slurm.workers import Wanted, running
 
-        interface = self._scheduler.interface
+        interface = self.scheduler.interface
         place = {"interface": interface} if interface else {"host": secure.own_address()}
         options = {"dashboard_address": secure.DASHBOARD, "dashboard": False, **place}
         secured = {"protocol": secure.PROTOCOL, "security": secure.security(keys), "scheduler_options": options}
         module = ["campaign.schedulers.worker", str(keys.absolute())]
-        wanted = Wanted(self._scheduler, _wanted(resources, 1), name, logs, say, module, secured)
+        wanted = Wanted(self.scheduler, _wanted(resources, 1), name, logs, say, module, secured)
         with running(wanted, self._watcher, workers) as cluster:
 
             def problem() -> str:

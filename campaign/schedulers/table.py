@@ -12,7 +12,7 @@ from campaign.errors import ConfigurationError
 from campaign.problems import suggest
 from campaign.schedulers.protocol import Scheduler
 
-GROUP: Final = "drp_campaign.schedulers"
+GROUP: Final = plugins.SCHEDULERS
 #: Kind of a site's scheduler whose file does not say; and of ``scheduler: none``.
 DEFAULT, HERE = "slurm", "local"
 #: Known without an installation, too, or in one that is older than the code beside it.

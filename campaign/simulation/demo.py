@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign.camera.model import load as load_camera
+from campaign.certification.command import UNCHOSEN
 from campaign.certification.command import request as certification_request
 from campaign.certification.command import run as certify
 from campaign.console import patience
@@ -33,20 +34,6 @@ if TYPE_CHECKING:
 CAMERA, SCALE, SEED = "LSSTComCam", 16, 1
 STEPS = ("bps_bias", "bps_dark", "bps_flat_r")
 TICKET = "DM-00000"
-CERTIFY = {
-    "repo": None,
-    "source": None,
-    "target": None,
-    "dataset_type": None,
-    "begin_date": None,
-    "end_date": None,
-    "search_all_inputs": False,
-    "chain_name": None,
-    "no_chain": False,
-    "mode": "prepend",
-    "yes": False,
-    "deploy": False,
-}
 Say = Callable[[str], None]
 
 
@@ -134,7 +121,7 @@ def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
             begun = time.monotonic()
             done = _step(template, environment, repository, ranks, say)
             plans[done.plan.product] = done.plan
-            report = certify(certification_request(template, environment, CERTIFY))
+            report = certify(certification_request(template, environment, UNCHOSEN))
             say(f"  certified into {report['certified']['target']}")
             numbers = compare(done.plan, plans, _read_back(repository, done.plan), places, ranks)
             demo.problems += [f"{done.plan.product}: {text}" for text in numbers.pop("problems")]
@@ -200,17 +187,7 @@ def _exposures(plan: Plan) -> list[int]:
 def compare(
     plan: Plan, plans: Mapping[str, Plan], paths: Mapping[int, str], places: Places, ranks: int
 ) -> dict[str, Any]:
-    """Have a kernel compare the products with the truth.
-
-    Parameters
-    ----------
-    plan : `Plan`
-        Plan that made the products.
-    plans : mapping
-        Plans of the bias and dark that corrected them, by kind.
-    paths : mapping
-        Path of each detector's product.
-    """
+    """Have a kernel compare products, by the path of each detector's, with the truth; ``plans`` made bias and dark."""
     names = {d["id"]: d["name"] for d in plan.camera["detectors"]}
     applied = {kind: _exposures(plans[kind]) for kind in ("bias", "dark") if kind in plans and kind != plan.kind}
     combine = next(g for g in plan.groups if g.kernel == "combine")

@@ -44,17 +44,26 @@ class SiteSettings(Model):
     """Settings of a site file; the scheduler's own kind checks ``scheduler``."""
 
     name: Name
+    #: Share of work that is split over sites; `None` takes no part.
     fraction: Fraction | None = None
     roles: tuple[Literal["archive", "construction", "processing"], ...] = ()
     scheduler: Scheduler | None
+    #: Folder of the site's raws; empty: that of the archive's repository.
     raw_root: FilePath = ""
+    #: Folder, label or URI of its Butler repository; empty: the step's own.
     repository: Text = ""
+    #: Folder for logs, job scripts and intermediate files, writable for its nodes; empty: the step's own.
     scratch: FilePath = ""
+    #: Variables of every job.
     environment: dict[Variable, Value] = Field(default_factory=dict)
     python: FilePath = ""
+    #: Version of drp-campaign that is installed there; empty: the same as here.
     release: Release = ""
+    #: ``local``: its commands run on this machine; ``ssh``: on ``host``.
     transport: Literal["local", "ssh"] = "local"
+    #: Destination of ssh.
     host: HostName = ""
+    #: Arguments of ssh before the host.
     ssh_options: tuple[Text, ...] = ()
 
 

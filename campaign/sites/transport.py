@@ -69,17 +69,11 @@ def _check_variables(variables: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class LocalTransport:
-    """Site on this machine, or on a file system that it sees.
+    """Site on this machine, or on a file system that it sees."""
 
-    Parameters
-    ----------
-    variables : `dict`
-        Added to the environment.
-    interpreter : `str`
-        Python of the site.
-    """
-
+    #: Added to the environment.
     variables: Mapping[str, str] = field(default_factory=dict)
+    #: Python of the site.
     interpreter: str = sys.executable
 
     def __post_init__(self) -> None:
@@ -97,21 +91,14 @@ class LocalTransport:
 
 @dataclass(frozen=True)
 class SshTransport:
-    """Site on another machine.
+    """Site on another machine."""
 
-    Parameters
-    ----------
-    host : `str`
-        ``[user@]host``, or an alias; ports and keys belong into ssh's configuration.
-    variables, interpreter
-        See `LocalTransport`; no other variable goes there.
-    options : sequence of `str`
-        Arguments of ssh before the host.
-    """
-
+    #: ``[user@]host``, or an alias; ports and keys belong into ssh's configuration.
     host: str
+    #: See `LocalTransport`; no other variable goes there.
     variables: Mapping[str, str] = field(default_factory=dict)
     interpreter: str = "python3"
+    #: Arguments of ssh before the host.
     options: Sequence[str] = ()
 
     def __post_init__(self) -> None:

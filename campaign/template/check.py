@@ -86,17 +86,7 @@ def _converted(value: Any, kind: str) -> Any:
 
 
 def convert(values: dict[str, Any], origins: Mapping[str, str], prefix: str = "") -> list[Problem]:
-    """Convert numbers and switches that came as text, in place.
-
-    Parameters
-    ----------
-    values : `dict`
-        A resolved section.
-    origins : `~collections.abc.Mapping` [`str`, `str`]
-        Places by dotted key.
-    prefix : `str`, optional
-        Dotted name of the section, with a final dot.
-    """
+    """Convert numbers and switches of a resolved section that came as text, in place; ``prefix`` ends in a dot."""
     found = []
     known = vocabulary().keys
     for key, value in values.items():

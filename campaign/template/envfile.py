@@ -38,15 +38,10 @@ MOST = 1 << 17
 
 
 def read(path: Path, base: Mapping[str, str]) -> dict[str, str]:
-    """Read a file of variables.
+    """Read a file of variables, over those of ``base``.
 
     ``$NAME`` and ``${NAME}`` take the value that the file has set before, else
     that of ``base``.
-
-    Parameters
-    ----------
-    base : `dict`
-        Variables that the file overrides.
 
     Raises
     ------

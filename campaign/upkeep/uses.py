@@ -26,32 +26,21 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Use:
-    """A reason to keep a run.
-
-    Parameters
-    ----------
-    text : `str`
-    firm : `bool`
-        Nothing removes the run: it is certified, or a driver makes it.
-    """
+    """A reason to keep a run."""
 
     text: str
+    #: Nothing removes the run: it is certified, or a driver makes it.
     firm: bool = False
 
 
 @dataclass
 class Uses:
-    """Finds the uses of a repository's runs.
-
-    Parameters
-    ----------
-    repository : `~campaign.butler.repository.Repository`
-    home : `~campaign.home.Home`
-        Gives the list of runs, and the campaigns.
-    """
+    """Finds the uses of a repository's runs."""
 
     repository: Repository
+    #: Gives the list of runs, and the campaigns.
     home: Home
+
     _sources: dict[str, frozenset[str]] = field(default_factory=dict)
     _campaigns: dict[str, Campaign | None] = field(default_factory=dict)
 

@@ -30,30 +30,20 @@ def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Produc
 
 @dataclass(frozen=True)
 class Calibrations:
-    """Calibrations of a detector's frames; `None` where the job does not ask for one.
+    """Calibrations of a detector's frames; `None` where the job does not ask for one."""
 
-    Parameters
-    ----------
-    detector : `Detector`
-        With the gains and read noises that hold: the ptc's, or the camera file's.
-    bias, dark : `Product`
-        In the unit of the frames; the dark per second.
-    crosstalk : `Crosstalk`
-        Between all of the detector's amplifiers.
-    linearity : `Grid`
-        By amplifier.
-    deferrals : sequence of `Deferral`
-        By amplifier.
-    defects : `Defects`
-        Boxes on the assembled detector.
-    """
-
+    #: With the gains and read noises that hold: the ptc's, or the camera file's.
     detector: Detector
+    #: In the unit of the frames; the dark per second.
     bias: Product | None = None
     dark: Product | None = None
+    #: Between all of the detector's amplifiers.
     crosstalk: Crosstalk | None = None
+    #: By amplifier.
     linearity: Grid | None = None
+    #: By amplifier.
     deferrals: Sequence[Deferral] | None = None
+    #: Boxes on the assembled detector.
     defects: Defects | None = None
 
     @classmethod

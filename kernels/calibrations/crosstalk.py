@@ -30,17 +30,11 @@ KIND = "crosstalk"
 
 @dataclass(frozen=True)
 class Crosstalk:
-    """A detector's coefficients, in the order of its amplifiers.
+    """A detector's coefficients, in the order of its amplifiers."""
 
-    Parameters
-    ----------
-    c0 : `numpy.ndarray` [target, source], float32
-        Dimensionless.
-    c1 : `numpy.ndarray` [target, source], float32
-        Per unit of the frames (electron or ADU).
-    """
-
+    #: [target, source], float32: Dimensionless.
     c0: NDArray[np.float32]
+    #: [target, source], float32: Per unit of the frames (electron or ADU).
     c1: NDArray[np.float32]
 
     @classmethod

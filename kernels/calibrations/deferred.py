@@ -33,20 +33,13 @@ MISSED = 3
 
 @dataclass(frozen=True)
 class Deferral:
-    """Deferred charge of one amplifier.
+    """Deferred charge of one amplifier."""
 
-    Parameters
-    ----------
-    cti : `float`
-        Fraction of a packet that a transfer leaves behind.
-    drift : `float`
-        Offset relative to the packet that makes it.
-    decay : `float`
-        Of the offset, columns.
-    """
-
+    #: Fraction of a packet that a transfer leaves behind.
     cti: float = 0.0
+    #: Offset relative to the packet that makes it.
     drift: float = 0.0
+    #: Of the offset, columns.
     decay: float = 1.0
 
     def __bool__(self) -> bool:

@@ -40,33 +40,21 @@ MAX_ENTRIES = 1 << 17
 
 @dataclass(frozen=True)
 class Grid:
-    """S on an even grid, for `apply`.
+    """S on an even grid, for `apply`."""
 
-    Parameters
-    ----------
-    values : `numpy.ndarray` [amplifier, entry], float32
-        ADU; entry n is S(n x step), the last one S at the last node.
-    step : `numpy.ndarray` [amplifier], float64
-        ADU.
-    """
-
+    #: [amplifier, entry], float32: ADU; entry n is S(n x step), the last one S at the last node.
     values: NDArray[np.float32]
+    #: [amplifier], float64: ADU.
     step: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Linearizer:
-    """A detector's splines, in the order of its amplifiers.
+    """A detector's splines, in the order of its amplifiers."""
 
-    Parameters
-    ----------
-    path : `str`
-        Where it was read, for messages.
-    splines : sequence of `scipy.interpolate.Akima1DInterpolator`
-        From 0 to the last node, ADU to ADU.
-    """
-
+    #: Where it was read, for messages.
     path: str
+    #: From 0 to the last node, ADU to ADU.
     splines: Sequence[Akima1DInterpolator]
 
     @classmethod

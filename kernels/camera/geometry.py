@@ -38,49 +38,32 @@ class Box:
 
 @dataclass(frozen=True)
 class Amplifier:
-    """One read-out channel of a detector.
+    """One read-out channel of a detector."""
 
-    Parameters
-    ----------
-    name : `str`
-        As in the camera file, ``C10``.
-    hdu : `str` or `int`
-        EXTNAME, or the HDU's number (0 the primary).
-    raw : `tuple` [`int`, `int`]
-        Width and height of the HDU, prescan and overscan included, pixels.
-    data, serial_overscan, parallel_overscan : `Box`
-        Regions of the HDU; the overscans may be `None`.
-    target : `Box`
-        Where ``data`` lies on the assembled detector.
-    flip_x, flip_y : `bool`
-        Whether ``data`` is mirrored on its way there.
-    leftwards : `bool`
-        Whether its pixels are read towards lower columns: then the serial
-        overscan's first column is its highest.
-    signed : `bool`
-        Whether the upper half of an unsigned frame's range stands for negative
-        numbers.
-    gain : `float`
-        electron / ADU.
-    read_noise : `float`
-        electron.
-    saturation : `float`
-        electron; infinite where the camera file has none.
-    """
-
+    #: As in the camera file, ``C10``.
     name: str
+    #: EXTNAME, or the HDU's number (0 the primary).
     hdu: str | int
+    #: Width and height of the HDU, prescan and overscan included, pixels.
     raw: tuple[int, int]
+    #: Regions of the HDU; the overscans may be `None`.
     data: Box
     serial_overscan: Box | None
     parallel_overscan: Box | None
+    #: Where ``data`` lies on the assembled detector.
     target: Box
+    #: Whether ``data`` is mirrored on its way there.
     flip_x: bool
     flip_y: bool
+    #: electron / ADU.
     gain: float
+    #: electron.
     read_noise: float
+    #: electron; infinite where the camera file has none.
     saturation: float
+    #: Whether its pixels are read towards lower columns: then the serial overscan's first column is its highest.
     leftwards: bool = False
+    #: Whether the upper half of an unsigned frame's range stands for negative numbers.
     signed: bool = False
 
     def read_order(self, box: Box) -> Box:

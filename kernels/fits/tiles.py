@@ -37,51 +37,35 @@ class Odd:
 
 @dataclass(frozen=True)
 class RowTiles:
-    """An image whose Rice tiles are rows, or that is not compressed; places in bytes of the file.
+    """An image whose Rice tiles are rows, or that is not compressed; places in bytes of the file."""
 
-    Parameters
-    ----------
-    hdu : `str`
-        EXTNAME or number, for messages.
-    width, height : `int`
-        Pixels.
-    bits : `int`
-        ZBITPIX, of the image.
-    block, bytes : `int`
-        Pixels a block (0: not compressed), and bytes a pixel, of the compression.
-    zero : `int`
-        BZERO.
-    table, heap, heap_bytes : `int`
-        Where the tiles' descriptors and the tiles lie.
-    descriptor : `str`
-        Type of a descriptor's two numbers; empty where there are none.
-    data_bytes : `int`
-        Of the whole HDU, padding included.
-    used : `int`
-        Of these, without padding: all that must be in the file.
-    datasum : `int` or `None`
-        Checksum of these (FITS standard 4.0, appendix J).
-    blank : `int` or `None`
-        Value of pixels that have none, as the image's numbers are read.
-    said : `str`
-        The card that says the checksum.
-    """
-
+    #: EXTNAME or number, for messages.
     hdu: str
+    #: Pixels.
     width: int
     height: int
+    #: ZBITPIX, of the image.
     bits: int
+    #: Pixels a block (0: not compressed), and bytes a pixel, of the compression.
     block: int
     bytes: int
+    #: BZERO.
     zero: int
+    #: Where the tiles' descriptors and the tiles lie.
     table: int
     heap: int
     heap_bytes: int
+    #: Type of a descriptor's two numbers; empty where there are none.
     descriptor: str
+    #: Of the whole HDU, padding included.
     data_bytes: int
+    #: Of these, without padding: all that must be in the file.
     used: int
+    #: Checksum of these (FITS standard 4.0, appendix J).
     datasum: int | None
+    #: Value of pixels that have none, as the image's numbers are read.
     blank: int | None
+    #: The card that says the checksum.
     said: str
 
     @property

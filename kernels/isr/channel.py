@@ -36,20 +36,13 @@ def target(amplifier: Amplifier, first: int, last: int) -> Box:
 
 @dataclass(frozen=True)
 class Exposures:
-    """The frames of one detector, and what their pixels become.
+    """The frames of one detector, and what their pixels become."""
 
-    Parameters
-    ----------
-    files : sequence of `File`
-        The raw frames.
-    dark_times : `numpy.ndarray` [exposure], float32
-        second; what the dark is multiplied by.
-    scales, offsets : `numpy.ndarray` [exposure, amplifier], float32
-        Corrected pixels become (pixel - offset) / scale.
-    """
-
+    #: The raw frames.
     files: Sequence[File]
+    #: [exposure], float32: second; what the dark is multiplied by.
     dark_times: F32
+    #: [exposure, amplifier], float32: Corrected pixels become (pixel - offset) / scale.
     scales: F32
     offsets: F32
 
@@ -63,24 +56,16 @@ class Exposures:
 
 @dataclass(frozen=True)
 class Block:
-    """Corrected rows of one amplifier of all frames.
+    """Corrected rows of one amplifier of all frames."""
 
-    Parameters
-    ----------
-    cube : `numpy.ndarray` [row, width], float32
-        From `kernels.statistics.network.workspace`: pixels of each frame row by row, as
-        they were read, in the job's unit; +infinity where masked.  Used again
-        by the next block.
-    frames, rows, columns : `int`
-        Part of the cube that holds pixels.
-    core : `slice`
-        The rows that are not halo.
-    """
-
+    #: [row, width], float32: From `kernels.statistics.network.workspace`: pixels of each frame row by row, as they were
+    #: read, in the job's unit; +infinity where masked. Used again by the next block.
     cube: F32
+    #: Part of the cube that holds pixels.
     frames: int
     rows: int
     columns: int
+    #: The rows that are not halo.
     core: slice
 
     @property
@@ -191,25 +176,17 @@ class Channel:
 
 @dataclass(frozen=True)
 class Frame:
-    """Corrected rows of one amplifier of one frame.
+    """Corrected rows of one amplifier of one frame."""
 
-    Parameters
-    ----------
-    channel : `Channel`
-        The amplifier.
-    pixels : `numpy.ndarray` [y, x], float32
-        In detector orientation and the job's unit; NaN where masked.
-    samples : `numpy.ndarray` [1, sampled row, SAMPLED], float64
-        What `kernels.isr.load.sample` says of every n-th row, in the order of the raw rows.
-    saturated, blank : `numpy.ndarray` [1], int64
-        Number of saturated pixels, and of those that hold no value.
-    empty : `numpy.ndarray` [y, x], bool, or `None`
-        Which these are; `None`: there are none.
-    """
-
+    #: The amplifier.
     channel: Channel
+    #: [y, x], float32: In detector orientation and the job's unit; NaN where masked.
     pixels: F32
+    #: [1, sampled row, SAMPLED], float64: What `kernels.isr.load.sample` says of every n-th row, in the order of the
+    #: raw rows.
     samples: NDArray[np.float64]
+    #: [1], int64: Number of saturated pixels, and of those that hold no value.
     saturated: NDArray[np.int64]
     blank: NDArray[np.int64]
+    #: [y, x], bool, or `None`: Which these are; `None`: there are none.
     empty: NDArray[np.bool_] | None = None

@@ -20,20 +20,13 @@ from kernels.compiled import njit
 
 @dataclass(frozen=True)
 class CosmicConfig:
-    """Settings.
+    """Settings."""
 
-    Parameters
-    ----------
-    fwhm : `float`
-        Of the Gaussian point spread function, pixel.
-    nsigma : `float`
-        Height above the noise.
-    grow : `int`
-        Pixels that a hit is grown by, in x and y.
-    """
-
+    #: Of the Gaussian point spread function, pixel.
     fwhm: float = 3.0
+    #: Height above the noise.
     nsigma: float = 6.0
+    #: Pixels that a hit is grown by, in x and y.
     grow: int = 2
 
     @property

@@ -15,11 +15,12 @@ from kernels.fits import identity
 from kernels.fits.raw import Frames
 from kernels.isr.channel import Frame
 from kernels.isr.reader import Reader
+from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.scratch import Scratch
 
 
-class FrameKernel:
+class FrameKernel(gang.Kernel):
     """Base of the kernels whose ``config`` has ``isr`` and whose tasks have ``raw`` frames of one detector."""
 
     def __init__(self, job: Job) -> None:

@@ -29,23 +29,15 @@ _LEAST = 0.25
 
 @dataclass(frozen=True)
 class Noise:
-    """Variance of a corrected pixel of one frame, in the square of the job's unit.
+    """Variance of a corrected pixel of one frame, in the square of the job's unit."""
 
-    Parameters
-    ----------
-    still : `float`
-        Without light: read noise, rounding, errors of the overscan levels.
-    rounding : `float`
-        Its part by the converter: a twelfth of a step's square.
-    per_unit : `float`
-        Shot noise of a unit of signal; 0 where the frames have none (a bias).
-    offset : `float`
-        Signal of the electronics, not of light.
-    """
-
+    #: Without light: read noise, rounding, errors of the overscan levels.
     still: float
+    #: Its part by the converter: a twelfth of a step's square.
     rounding: float
+    #: Shot noise of a unit of signal; 0 where the frames have none (a bias).
     per_unit: float
+    #: Signal of the electronics, not of light.
     offset: float = 0.0
 
     @classmethod
@@ -75,21 +67,14 @@ class Noise:
 
 @dataclass(frozen=True)
 class Look:
-    """Levels and noise of an amplifier's frames, measured in a band of its rows.
+    """Levels and noise of an amplifier's frames, measured in a band of its rows."""
 
-    Parameters
-    ----------
-    typical : `float`
-        Median of the scaled pixels; 0 where none is good.
-    levels : `numpy.ndarray` [frame], float64
-        Median of the unscaled ones, job's unit.
-    variances : `numpy.ndarray` [frame], float64
-        Of the unscaled pixels about the median of the other frames (a single frame: about their neighbours): each
-        frame's own noise; NaN where none is good.
-    """
-
+    #: Median of the scaled pixels; 0 where none is good.
     typical: float
+    #: [frame], float64: Median of the unscaled ones, job's unit.
     levels: F64
+    #: [frame], float64: Of the unscaled pixels about the median of the other frames (a single frame: about their
+    #: neighbours): each frame's own noise; NaN where none is good.
     variances: F64
 
     def offset(self, noise: Noise) -> float:

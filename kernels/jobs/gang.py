@@ -21,10 +21,14 @@ LARGE = 1 << 20
 
 
 class Kernel(Protocol):
-    """Interface of a gang's kernel.  Pieces are independent of one another."""
+    """Interface of a gang's kernel, and base of those whose tasks are one piece each.
+
+    Pieces are independent of one another.
+    """
 
     def weights(self, task: Task) -> Sequence[float]:
         """Cost of each piece of a task."""
+        return [1.0]
 
     def compute(self, task: Task, piece: int) -> Any:
         """Make one piece; its result may be sent to another rank."""

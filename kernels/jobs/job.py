@@ -43,41 +43,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """A job: all that a kernel ever sees.
+    """A job: all that a kernel ever sees."""
 
-    Parameters
-    ----------
-    version : `int`
-        `VERSION`; another is refused.
-    kernel : `str`
-        Name in `kernels.table`.
-    run, attempt, site, token
-        Identify the journal's events.
-    ranks : `int`
-        The MPI world that was asked for; another size is refused.
-    journal : `str`
-        Path of the journal without ``.jsonl``; ranks append ``.r<rank>``.
-    camera : `dict`
-        See `kernels.camera.geometry.camera`; empty where the kernel needs none.
-    config : `dict`
-        The kernel's settings.
-    files : `dict` [`str`, `File`]
-        The file table, once.
-    tasks : `tuple` [`Task`]
-        Tasks to run.
-    """
-
+    #: `VERSION`; another is refused.
     version: int
+    #: Name in `kernels.table`.
     kernel: str
+    #: Identify the journal's events.
     run: str
     attempt: int
     site: str
     token: int
+    #: The MPI world that was asked for; another size is refused.
     ranks: int
+    #: Path of the journal without ``.jsonl``; ranks append ``.r<rank>``.
     journal: str
+    #: See `kernels.camera.geometry.camera`; empty where the kernel needs none.
     camera: Mapping[str, Any]
+    #: The kernel's settings.
     config: Mapping[str, Any]
+    #: The file table, once.
     files: Mapping[str, File]
+    #: Tasks to run.
     tasks: tuple[Task, ...]
 
 

@@ -30,14 +30,9 @@ def _sockets(process: str) -> dict[str, int]:
 
 
 def shut_inherited() -> int:
-    """Stop the sockets at which the parent process waits for connections from accepting any.
+    """Stop the sockets at which the parent process waits for connections from accepting any; give their number.
 
     They stay open: a launcher ends when its own is closed.
-
-    Returns
-    -------
-    shut : `int`
-        Number of such sockets.
     """
     parents, shut = _sockets(str(os.getppid())), 0
     for name, number in _sockets("self").items():

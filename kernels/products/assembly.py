@@ -23,75 +23,50 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Taken:
-    """Weights and offset of an amplifier's frames in the result.
+    """Weights and offset of an amplifier's frames in the result."""
 
-    Parameters
-    ----------
-    weights : `numpy.ndarray` [frame], float64
-        In the mean, sum 1.
-    offset : `float`
-        Signal that counts as the electronics', without shot noise; job's unit.
-    """
-
+    #: [frame], float64: In the mean, sum 1.
     weights: NDArray[np.float64]
+    #: Signal that counts as the electronics', without shot noise; job's unit.
     offset: float
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One amplifier's part of a piece.
+    """One amplifier's part of a piece."""
 
-    Parameters
-    ----------
-    amplifier : `int`
-        Its number.
-    box : `Box`
-        Where the pixels lie on the assembled detector.
-    image, variance : `numpy.ndarray` [y, x], float32
-        In the detector's orientation; NaN where no input is good.  Views of
-        the assembled planes where this rank assembles the detector.
-    samples : `numpy.ndarray` [frame, sampled row, SAMPLED], float64
-        See `kernels.isr.load.sample`.
-    saturated, blank, rejected : `numpy.ndarray` [frame], int64
-        Numbers of pixels that are saturated, hold no value, and were rejected as cosmic rays.
-    used : `int`
-        Input values that the image was made of.
-    taken : `Taken`
-        Weights and offset of its frames.
-    """
-
+    #: Its number.
     amplifier: int
+    #: Where the pixels lie on the assembled detector.
     box: Box
+    #: [y, x], float32: In the detector's orientation; NaN where no input is good. Views of the assembled planes where
+    #: this rank assembles the detector.
     image: F32
     variance: F32
+    #: [frame, sampled row, SAMPLED], float64: See `kernels.isr.load.sample`.
     samples: NDArray[np.float64]
+    #: [frame], int64: Numbers of pixels that are saturated, hold no value, and were rejected as cosmic rays.
     saturated: NDArray[np.int64]
     blank: NDArray[np.int64]
     rejected: NDArray[np.int64]
+    #: Input values that the image was made of.
     used: int
+    #: Weights and offset of its frames.
     taken: Taken
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Fate of a detector's input pixels, as fractions.
+    """Fate of a detector's input pixels, as fractions."""
 
-    Parameters
-    ----------
-    rejected : `numpy.ndarray` [exposure], float64
-        Rejected as cosmic rays.
-    rejected_by_amplifier, unused : `numpy.ndarray` [amplifier], float64
-        Rejected as cosmic rays; and not used in the image: masked, rejected or clipped.
-    dead : `tuple` [`int`]
-        Amplifiers that are off in all exposures, or answer no light.
-    blank : `int`
-        Pixels of all inputs that hold no value.
-    """
-
+    #: [exposure], float64: Rejected as cosmic rays.
     rejected: NDArray[np.float64]
+    #: [amplifier], float64: Rejected as cosmic rays; and not used in the image: masked, rejected or clipped.
     rejected_by_amplifier: NDArray[np.float64]
     unused: NDArray[np.float64]
+    #: Amplifiers that are off in all exposures, or answer no light.
     dead: tuple[int, ...]
+    #: Pixels of all inputs that hold no value.
     blank: int
 
 
@@ -146,29 +121,20 @@ class Planes:
 
 @dataclass
 class Assembly:
-    """An assembled detector.
+    """An assembled detector."""
 
-    Parameters
-    ----------
-    image, variance : `numpy.ndarray` [y, x], float32
-        NaN where no input is good, until `fill`.
-    mask : `numpy.ndarray` [y, x], int32
-    found : `kernels.products.levels.Found`
-        Samples and counts of the frames.
-    used : `numpy.ndarray` [amplifier], int64
-        Input values that the image was made of.
-    taken : `dict` [`int`, `Taken`]
-        By amplifier.
-    hollow : `bool`
-        Some pixels may have no good input.
-    """
-
+    #: [y, x], float32: NaN where no input is good, until `fill`.
     image: F32
     variance: F32
+    #: [y, x], int32
     mask: NDArray[np.int32]
+    #: Samples and counts of the frames.
     found: levels.Found
+    #: [amplifier], int64: Input values that the image was made of.
     used: NDArray[np.int64]
+    #: By amplifier.
     taken: dict[int, Taken]
+    #: Some pixels may have no good input.
     hollow: bool
 
     @classmethod

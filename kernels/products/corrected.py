@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -32,10 +32,6 @@ class Correct(FrameKernel):
     ``dates``, ``exposure_times``, ``dark_times`` (one each), output
     ``postISRCCD``: IMAGE in the camera's unit, MASK with SAT and BAD, VARIANCE.
     """
-
-    def weights(self, task: Task) -> Sequence[float]:
-        """One piece: a frame is read once."""
-        return [1.0]
 
     def compute(self, task: Task, piece: int) -> Any:
         """Image, mask and variance [y, x] of the assembled detector."""

@@ -41,32 +41,21 @@ LIT = 0.01
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits of a good pixel.
+    """Limits of a good pixel."""
 
-    Parameters
-    ----------
-    mode : `str`
-        ``VALUE``: the first ones; ``STDEV``: those in standard deviations of the amplifier.
-    bias : `float`
-        Of the absolute difference, ADU.
-    dark : `float`
-        electron/second.
-    flat : `float`
-        Relative: less is bad.
-    vampire : `float`
-        Relative: more is bad, and has its surroundings masked; 0: never.
-    bright_sigma : `float`
-        More is bad, of a dark and of a flat.
-    dark_sigma : `float`
-        Less is bad, of a flat.
-    """
-
+    #: ``VALUE``: the first ones; ``STDEV``: those in standard deviations of the amplifier.
     mode: str = "VALUE"
+    #: Of the absolute difference, ADU.
     bias: float = 1000.0
+    #: electron/second.
     dark: float = 5.0
+    #: Relative: less is bad.
     flat: float = 0.8
+    #: Relative: more is bad, and has its surroundings masked; 0: never.
     vampire: float = 1.9
+    #: More is bad, of a dark and of a flat.
     bright_sigma: float = 4.8
+    #: Less is bad, of a flat.
     dark_sigma: float = 5.0
 
     @classmethod

@@ -17,27 +17,18 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Growth:
-    """The rules, in pixel.
+    """The rules, in pixel."""
 
-    Parameters
-    ----------
-    column_bad : `int`
-        A column of an amplifier with at least so many bad pixels is bad between them, too.
-    column_gap : `int`
-        But where at least so many good ones follow one another.
-    column_whole : `int`
-        With at least so many, all of it is bad; 0: never.
-    edge_rows, edge_columns : `int`
-        Masked along the detector's edges.
-    ring : `int`
-        Radius of the disc that is masked around a pixel which takes the light of others.
-    """
-
+    #: A column of an amplifier with at least so many bad pixels is bad between them, too.
     column_bad: int = 50
+    #: But where at least so many good ones follow one another.
     column_gap: int = 30
+    #: With at least so many, all of it is bad; 0: never.
     column_whole: int = 0
+    #: Masked along the detector's edges.
     edge_rows: int = 7
     edge_columns: int = 8
+    #: Radius of the disc that is masked around a pixel which takes the light of others.
     ring: int = 8
 
     @classmethod

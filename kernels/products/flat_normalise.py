@@ -81,7 +81,7 @@ def _rows(table: dict[str, Any], level: str, exposures: Sequence[int]) -> list[R
     return rows
 
 
-class Normalise:
+class Normalise(gang.Kernel):
     """The serial kernel of flatNormalise: all detectors' levels to one scale an exposure.
 
     ``config``: ``level`` (DETECTOR | AMP), ``iterations``, ``permissions``; input ``flatMeasure`` of
@@ -90,10 +90,6 @@ class Normalise:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-
-    def weights(self, task: Task) -> Sequence[float]:
-        """One piece: the solution needs every detector."""
-        return [1.0]
 
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
         """Solve for the scales."""

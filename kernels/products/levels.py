@@ -36,17 +36,11 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Light:
-    """Scales by which the light of exposures of one kind is compared.
+    """Scales by which the light of exposures of one kind is compared."""
 
-    Parameters
-    ----------
-    kind : `str`
-        ``bias``, ``dark`` or ``flat``.
-    times : sequence of `float`
-        Exposure time of each, second.
-    """
-
+    #: ``bias``, ``dark`` or ``flat``.
     kind: str
+    #: Exposure time of each, second.
     times: Sequence[float]
 
     @classmethod

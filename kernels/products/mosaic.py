@@ -47,7 +47,7 @@ def places(camera: Camera, detectors: Sequence[Detector], binning: int) -> tuple
     return (max(b.y1 for b in boxes), max(b.x1 for b in boxes)), boxes
 
 
-class Mosaic:
+class Mosaic(gang.Kernel):
     """The serial kernel.
 
     Task: inputs ``binned`` (one a detector), parameters ``detectors`` (their
@@ -57,10 +57,6 @@ class Mosaic:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._camera = geometry.camera(job.camera)
-
-    def weights(self, task: Task) -> Sequence[float]:
-        """One piece a mosaic."""
-        return [1.0]
 
     def compute(self, task: Task, piece: int) -> NDArray[np.float32]:
         """Place the detectors; NaN where there is none."""

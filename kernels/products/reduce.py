@@ -34,23 +34,15 @@ KINDS = ("flat", "bias", "dark")
 
 @dataclass(frozen=True)
 class Statistics:
-    """A job's statistic, and the definition of its variance.
+    """A job's statistic, and the definition of its variance."""
 
-    Parameters
-    ----------
-    rule : `kernels.statistics.clip.Rule`
-        How inputs become one value.
-    kind : `str`
-        ``bias``, ``dark`` or ``flat``.
-    plain : `bool`
-        VARIANCE is that of the survivors / their count, and nothing else.
-    weigh : `bool`
-        Darks of unlike times are weighted.
-    """
-
+    #: How inputs become one value.
     rule: clip.Rule
+    #: ``bias``, ``dark`` or ``flat``.
     kind: str
+    #: VARIANCE is that of the survivors / their count, and nothing else.
     plain: bool = False
+    #: Darks of unlike times are weighted.
     weigh: bool = True
 
     @classmethod

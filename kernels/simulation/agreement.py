@@ -17,36 +17,24 @@ VARIANCE_RATIO = {6: (0.97, 1.03), 1: (0.95, 1.05)}
 
 @dataclass(frozen=True)
 class Statistics:
-    """One detector's comparison.
-
-    Parameters
-    ----------
-    good_pixels : `int`
-    sum_z2 : `float`
-        Over the good pixels.
-    beyond_3, beyond_5 : `int`
-        Good pixels with \\|z\\| > 3, > 5.
-    amplifier_z : `dict` [`str`, `float`]
-        Mean z of an amplifier in units of its own error.
-    defects_showing : `int`
-        Injected defects and cosmic rays among ``beyond_5``.
-    level : `float`
-        Clipped mean of the product, in its unit.
-    level_pixels : `int`
-        Its survivors.
-    sum_variance, sum_error2 : `float`
-        Over the good pixels, of VARIANCE and of (IMAGE - expected)^2.
-    """
+    """One detector's comparison."""
 
     detector: int
     good_pixels: int
+    #: Over the good pixels.
     sum_z2: float
+    #: Good pixels with \\|z\\| > 3, > 5.
     beyond_3: int
     beyond_5: int
+    #: Mean z of an amplifier in units of its own error.
     amplifier_z: Mapping[str, float]
+    #: Injected defects and cosmic rays among ``beyond_5``.
     defects_showing: int
+    #: Clipped mean of the product, in its unit.
     level: float
+    #: Its survivors.
     level_pixels: int
+    #: Over the good pixels, of VARIANCE and of (IMAGE - expected)^2.
     sum_variance: float
     sum_error2: float
 

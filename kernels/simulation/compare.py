@@ -204,17 +204,14 @@ def _write(path: str, result: Mapping[str, Any]) -> None:
 
 
 def execute(job: Job, comm: Any) -> int:
-    """Compare all detectors of one product; see the module's text for what a task must say.
+    """Compare all detectors of one product; give the number of this rank's tasks that could not be compared.
 
     The result file holds ``name``, ``detectors``, ``good_pixels``, ``rms_z``,
     ``frac_gt3``, ``frac_gt5``, ``max_abs_amp_mean_z``, ``defects_showing``, ``level``,
     ``variance_ratio``, ``problems`` (texts; empty: all is well) and the same
     ``per_detector``.
 
-    Returns
-    -------
-    failed : `int`
-        Tasks of this rank that could not be compared.
+    The module's text says what a task must say.
     """
     rank, size = (comm.rank, comm.size) if comm else (0, 1)
     mine = [job.tasks[n] for n in shares([1.0] * len(job.tasks), size)[rank]]

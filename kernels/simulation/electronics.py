@@ -39,22 +39,15 @@ PASSES = 2
 
 @dataclass(frozen=True)
 class Electronics:
-    """One detector's coefficients, in ADU.
+    """One detector's coefficients, in ADU."""
 
-    Parameters
-    ----------
-    c0, c1 : `numpy.ndarray` [target, source], float64
-        Crosstalk: relative to the source's signal, and the same per ADU of it.
-    nodes, values : `numpy.ndarray` [amplifier, node], float64
-        Signals as measured, and how much of them is too much.
-    deferrals : sequence of `Deferral`
-        By amplifier.
-    """
-
+    #: [target, source], float64: Crosstalk: relative to the source's signal, and the same per ADU of it.
     c0: NDArray[np.float64]
     c1: NDArray[np.float64]
+    #: [amplifier, node], float64: Signals as measured, and how much of them is too much.
     nodes: NDArray[np.float64]
     values: NDArray[np.float64]
+    #: By amplifier.
     deferrals: Sequence[Deferral]
 
 

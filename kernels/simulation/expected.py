@@ -38,38 +38,24 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pixels:
-    """The truth of an amplifier's imaging area, [y, x].
+    """The truth of an amplifier's imaging area, [y, x]."""
 
-    Parameters
-    ----------
-    structure : `numpy.ndarray`
-        electron.
-    dark : `numpy.ndarray`
-        electron/second.
-    response : `numpy.ndarray`
-        Relative; all 0 where no light is concerned.
-    """
-
+    #: electron.
     structure: F64
+    #: electron/second.
     dark: F64
+    #: Relative; all 0 where no light is concerned.
     response: F64
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Value and variance of a product over an amplifier.
+    """Value and variance of a product over an amplifier."""
 
-    Parameters
-    ----------
-    value, variance : `numpy.ndarray` [y, x]
-        The product's unit, and its square.
-    row, column, common : `float`
-        Parts of the variance that a row's, a column's and all pixels share;
-        ``common`` is part of ``column``.
-    """
-
+    #: [y, x]: The product's unit, and its square.
     value: F64
     variance: F64
+    #: Parts of the variance that a row's, a column's and all pixels share; ``common`` is part of ``column``.
     row: float
     column: float
     common: float

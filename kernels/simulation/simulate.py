@@ -264,7 +264,7 @@ def raw_bytes(
     return written(write)
 
 
-class Simulate:
+class Simulate(gang.Kernel):
     """The gang kernel: a task is one piece."""
 
     def __init__(self, job: Job) -> None:
@@ -276,10 +276,6 @@ class Simulate:
 
     def _make_truth(self, detector: int) -> Truth:
         return make(self._seed, self._camera.detectors[detector], self._filters, self._rates)
-
-    def weights(self, task: Task) -> list[float]:
-        """One piece."""
-        return [1.0]
 
     def compute(self, task: Task, piece: int) -> bytes:
         """Make a file's content."""
@@ -305,14 +301,11 @@ def _write(path: str, data: bytes) -> None:
 
 
 def execute(job: Job, comm: Any) -> int:
-    """Make the frames and truths of a job; see the module's text for what a task must say.
+    """Make the frames and truths of a job; give the number of this rank's tasks that failed.
 
     The same seed gives the same bytes whatever the number of ranks.
 
-    Returns
-    -------
-    failed : `int`
-        Tasks of this rank that failed.
+    The module's text says what a task must say.
     """
     # one detector's frames together: its truth is made once
     tasks = sorted(job.tasks, key=lambda t: (t.detector or 0, t.parameters.get("exposure", 0)))

@@ -51,35 +51,25 @@ class Truth:
     """One detector.
 
     Images are [y, x], float32, on the assembled detector.
-
-    Parameters
-    ----------
-    detector : `Detector`
-        Its gains and read noises are the true ones.
-    levels : `numpy.ndarray` [amplifier], float64
-        Bias levels, ADU.
-    structure : `numpy.ndarray`
-        Bias structure, ADU of the amplifier that reads the pixel.
-    dark : `numpy.ndarray`
-        Dark current, hot pixels included, electron/second.
-    response : `dict` [`str`, `numpy.ndarray`]
-        By physical filter, dead pixels included, relative.
-    hot, dead, vampire, edge : `numpy.ndarray`, bool
-        The injected defects: pixels and columns that glow, that answer light
-        badly, that draw others' charge; and what the edges lose.
-    electronics : `Electronics`
-        Crosstalk and non-linearity.
     """
 
+    #: Its gains and read noises are the true ones.
     detector: Detector
+    #: [amplifier], float64: Bias levels, ADU.
     levels: NDArray[np.float64]
+    #: Bias structure, ADU of the amplifier that reads the pixel.
     structure: F32
+    #: Dark current, hot pixels included, electron/second.
     dark: F32
+    #: By physical filter, dead pixels included, relative.
     response: Mapping[str, F32]
+    #: bool: The injected defects: pixels and columns that glow, that answer light badly, that draw others' charge; and
+    #: what the edges lose.
     hot: NDArray[np.bool_]
     dead: NDArray[np.bool_]
     vampire: NDArray[np.bool_]
     edge: NDArray[np.bool_]
+    #: Crosstalk and non-linearity.
     electronics: Electronics
 
 

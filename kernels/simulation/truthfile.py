@@ -38,28 +38,12 @@ def _amplifiers(truth: Truth, rates: Rates) -> NDArray[Any]:
 
 
 def _exposures(exposures: Sequence[Mapping[str, Any]], light: Mapping[int, float]) -> NDArray[Any]:
-    rows = [
-        (
-            p["exposure"],
-            p["observation_type"],
-            p["physical_filter"] or "",
-            p["exposure_time"],
-            p["dark_time"],
-            light[p["exposure"]],
-        )
-        for p in exposures
-    ]
-    return np.array(
-        rows,
-        dtype=[
-            ("exposure", "i8"),
-            ("type", "S16"),
-            ("physical_filter", "S32"),
-            ("exposure_time", "f8"),
-            ("dark_time", "f8"),
-            ("light", "f8"),
-        ],
-    )
+    rows = []
+    for p in exposures:
+        times = (p["exposure_time"], p["dark_time"], light[p["exposure"]])
+        rows.append((p["exposure"], p["observation_type"], p["physical_filter"] or "", *times))
+    names = [("exposure", "i8"), ("type", "S16"), ("physical_filter", "S32")]
+    return np.array(rows, dtype=[*names, *((name, "f8") for name in ("exposure_time", "dark_time", "light"))])
 
 
 def _rays(seed: int, truth: Truth, scale: int, exposures: Sequence[Mapping[str, Any]], rates: Rates) -> NDArray[Any]:
@@ -108,29 +92,21 @@ def truth_bytes(
 
 @dataclass(frozen=True)
 class Recorded:
-    """Contents of a truth file that a comparison needs; see the module's text for units.
+    """Contents of a truth file that a comparison needs; see the module's text for units."""
 
-    Parameters
-    ----------
-    structure, dark : `numpy.ndarray` [y, x], float32
-    response : `numpy.ndarray` [y, x], float32, or `None`
-        In the filter that was asked for.
-    defects : `numpy.ndarray` [y, x], bool
-        Hot or dead.
-    gain, read_noise : `numpy.ndarray` [amplifier], float64
-    exposures : `dict` [`int`, structured row]
-        Rows of EXPOSURES.
-    rays : `numpy.ndarray`, structured
-        COSMIC_RAYS.
-    """
-
+    #: [y, x], float32
     structure: F32
     dark: F32
+    #: [y, x], float32, or `None`: In the filter that was asked for.
     response: F32 | None
+    #: [y, x], bool: Hot or dead.
     defects: NDArray[np.bool_]
+    #: [amplifier], float64
     gain: NDArray[np.float64]
     read_noise: NDArray[np.float64]
+    #: `dict` [`int`, structured row]: Rows of EXPOSURES.
     exposures: Mapping[int, Any]
+    #: structured: COSMIC_RAYS.
     rays: NDArray[Any]
 
 

@@ -68,16 +68,12 @@ WRITERS = {
 }
 
 
-class TruthProducts:
+class TruthProducts(gang.Kernel):
     """The gang kernel: a task is one piece."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._camera = job, geometry.camera(job.camera)
         self._seed, self._rates = int(job.config["seed"]), Rates.from_plain(job.config.get("rates", {}))
-
-    def weights(self, task: Task) -> list[float]:
-        """One piece."""
-        return [1.0]
 
     def compute(self, task: Task, piece: int) -> Truth:
         """The detector's truth; none of its calibrations is of a filter."""

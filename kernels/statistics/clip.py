@@ -44,23 +44,15 @@ _BASE, _LOW, _HIGH, _MEAN, _VARIANCE, _NUMBER, _GOOD, _FACTOR = (row * LANES for
 
 @dataclass(frozen=True)
 class Rule:
-    """Statistic that makes one value of many inputs.
+    """Statistic that makes one value of many inputs."""
 
-    Parameters
-    ----------
-    statistic : `str`
-        One of `STATISTICS`.
-    nsigma : `float`
-        Limit of the clipping statistics.
-    passes : `int`
-        Passes of MEANCLIP.
-    ddof : `int`
-        Of SIGMACLIP's standard deviation, 0 or 1.
-    """
-
+    #: One of `STATISTICS`.
     statistic: str = "MEANCLIP"
+    #: Limit of the clipping statistics.
     nsigma: float = 3.0
+    #: Passes of MEANCLIP.
     passes: int = 3
+    #: Of SIGMACLIP's standard deviation, 0 or 1.
     ddof: int = 1
 
 

@@ -36,78 +36,53 @@ SIDES: Final = {"left": (0, False), "right": (0, True), "bottom": (1, False), "t
 
 @dataclass(frozen=True)
 class Border:
-    """A side of the data section.
+    """A side of the data section."""
 
-    Parameters
-    ----------
-    side : `str`
-        left, right, bottom or top.
-    declared : `int`
-        The first pixel (0-based) behind the border, by the camera file.
-    found : `int` or `None`
-        By the light, which may go on to the end of the image; `None` where it goes on into another amplifier's data.
-    edge : `bool`
-        Whether the light ends there by itself.
-    inside, outside : `float` or `None`
-        Mean of the three pixels on either side of the declared border, ADU.
-    first : `int`
-        Place of the first value of ``profile``.
-    profile : `list` [`float`]
-        Around the border, ADU.
-    """
-
+    #: left, right, bottom or top.
     side: str
+    #: The first pixel (0-based) behind the border, by the camera file.
     declared: int
+    #: By the light, which may go on to the end of the image; `None` where it goes on into another amplifier's data.
     found: int | None
+    #: Whether the light ends there by itself.
     edge: bool
+    #: Mean of the three pixels on either side of the declared border, ADU.
     inside: float | None
     outside: float | None
+    #: Place of the first value of ``profile``.
     first: int
+    #: Around the border, ADU.
     profile: list[float]
 
 
 @dataclass
 class Fit:
-    """Position of an amplifier's sections in the light.
+    """Position of an amplifier's sections in the light."""
 
-    Parameters
-    ----------
-    judged : `bool`
-        Whether there is enough light to tell.
-    misfits, notes : `list` [`str`]
-        What is wrong, and what an operator may want to know.
-    borders : `list` [`Border`]
-    lit : `list` [`int`]
-        ``[x0, y0, x1, y1]`` of the light around the data section.
-    dark : `list` [`list` [`list` [`int`]]]
-        By axis, the dark runs ``[first, beyond]``.
-    """
-
+    #: Whether there is enough light to tell.
     judged: bool = False
+    #: What is wrong, and what an operator may want to know.
     misfits: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
     borders: list[Border] = field(default_factory=list)
+    #: ``[x0, y0, x1, y1]`` of the light around the data section.
     lit: list[int] = field(default_factory=list)
+    #: By axis, the dark runs ``[first, beyond]``.
     dark: list[list[list[int]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Levels along an axis, from pixel ``first`` of the image on.
+    """Levels along an axis, from pixel ``first`` of the image on."""
 
-    Parameters
-    ----------
-    values : `numpy.ndarray` [pixel], float64
-        ADU.
-    low : `float`
-        Level without light, ADU.
-    size : `int`
-        Of the image along this axis, pixel.
-    """
-
+    #: [pixel], float64: ADU.
     values: F64
+
     first: int
+    #: Level without light, ADU.
     low: float
+    #: Of the image along this axis, pixel.
     size: int
 
     @property

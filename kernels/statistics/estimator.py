@@ -79,20 +79,13 @@ ENOUGH: Final = 100
 
 @dataclass(frozen=True)
 class Table:
-    """Expected behaviour of a rule, by the number of good inputs; entries 0 and 1 mean nothing.
+    """Expected behaviour of a rule, by the number of good inputs; entries 0 and 1 mean nothing."""
 
-    Parameters
-    ----------
-    spread : `numpy.ndarray` [n + 1], float32
-        Variance of the result over that of a plain mean.
-    scatter : `numpy.ndarray` [n + 1], float32
-        Variance of the result over the expected survivors' variance / count.
-    equal : `numpy.ndarray` [n + 1], float32
-        As ``spread``, of results whose survivors are all equal.
-    """
-
+    #: [n + 1], float32: Variance of the result over that of a plain mean.
     spread: F32
+    #: [n + 1], float32: Variance of the result over the expected survivors' variance / count.
     scatter: F32
+    #: [n + 1], float32: As ``spread``, of results whose survivors are all equal.
     equal: F32
 
 
@@ -145,17 +138,11 @@ def _smooth(rule: clip.Rule, most: int, parity: int) -> tuple[tuple[float, ...],
 
 @dataclass(frozen=True)
 class Steps:
-    """Inputs that are whole steps of the converter, less the medians of overscans.
+    """Inputs that are whole steps of the converter, less the medians of overscans."""
 
-    Parameters
-    ----------
-    noise : `float`
-        Of an input, its rounding left out; steps.
-    columns, rows : `int`
-        Of the serial and the parallel overscan, 0 without: medians of even numbers are halves of steps at times.
-    """
-
+    #: Of an input, its rounding left out; steps.
     noise: float
+    #: Of the serial and the parallel overscan, 0 without: medians of even numbers are halves of steps at times.
     columns: int = 0
     rows: int = 0
 

@@ -66,7 +66,7 @@ def quanta(folder: Path) -> Group:
 
 
 def member(folder: Path, name: str, transport: Transport | None = None) -> Participant:
-    place = Place(name, "", str(folder / f"site {name}"), sites.plain(sites.Site(name)))
+    place = Place(name, "", str(folder / f"site {name}"), sites.plain(sites.Site(name=name)))
     return Participant(place, FRACTIONS[name], transport or LocalTransport())
 
 
@@ -342,7 +342,7 @@ def test_releases_are_compared_by_what_makes_the_bits() -> None:
     [(["usdf", "mars"], "no site 'mars'"), (["usdf", "usdf"], "named twice"), (["idle"], "no fraction")],
 )
 def test_sites_that_cannot_be_chosen(names: list[str], why: str) -> None:
-    known = {"usdf": sites.Site("usdf", 1.0, ("processing",)), "idle": sites.Site("idle")}
+    known = {"usdf": sites.Site(name="usdf", fraction=1.0, roles=("processing",)), "idle": sites.Site(name="idle")}
     with pytest.raises(UsageError, match=why):
         choose(known, names)
 

@@ -80,7 +80,7 @@ def test_another_scheduler_runs_jobs(tmp_path: Path) -> None:
     assert plain(mine)["scheduler"]["kind"] == "batch"
     (tmp_path / "shown.py").write_text("import os, sys\nprint(os.environ['LANE'], os.environ['SPOOL'], *sys.argv[1:])")
     log = tmp_path / "job.log"
-    mine = Site("mine", scheduler=mine.scheduler, environment={"PYTHONPATH": str(tmp_path)})
+    mine = Site(name="mine", scheduler=mine.scheduler, environment={"PYTHONPATH": str(tmp_path)})
     death = backend_of(mine, 1).job(["shown", "a word"], 1, log, "job-1", {}, lambda *_: None)
     assert (death, log.read_text()) == (Death(code=0), "fast /data/spool a word\n")
 

@@ -21,7 +21,6 @@ from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, versions
 from campaign.schedulers.local import LocalScheduler
 from campaign.schedulers.slurm import SlurmScheduler, _default
-from campaign.sites.file import SiteSettings
 from campaign.sites.model import Site, check_release, clusters_folder, find, from_plain, load, plain
 from campaign.sites.probe import configuration
 from slurm.development import Cluster
@@ -58,12 +57,11 @@ def test_the_packaged_sites(tmp_path: Path) -> None:
     assert sites["usdf"].python == sys.executable
 
 
-def test_every_setting_of_the_classes_is_one_of_the_files_and_the_defaults_agree() -> None:
+def test_every_setting_of_slurm_is_one_of_the_files_and_the_defaults_agree() -> None:
     ours = {f.name for f in fields(Scheduler)} - {"environment", "python"}  # the site's own
     assert set(SlurmScheduler.model_fields) == ours
     settings = SlurmScheduler()
     assert {name: getattr(settings, name) for name in ours} == {name: getattr(Scheduler(), name) for name in ours}
-    assert set(SiteSettings.model_fields) == {f.name for f in fields(Site)} - {"development"}
 
 
 def test_ones_own_file_is_laid_over_the_packaged_one(tmp_path: Path) -> None:
@@ -191,7 +189,7 @@ def test_an_unknown_site(tmp_path: Path) -> None:
 
 def test_another_release_is_refused_or_warned_of() -> None:
     ours = versions()["drp-campaign"]
-    sites = [Site("a", release="0.0.1"), Site("b", release=ours), Site("c")]
+    sites = [Site(name="a", release="0.0.1"), Site(name="b", release=ours), Site(name="c")]
     with pytest.raises(SubmissionRefused, match=rf"^a has drp-campaign 0.0.1, this is {ours}\n"):
         check_release(sites)
     assert check_release(sites, override=True) == [f"a has drp-campaign 0.0.1, this is {ours}"]

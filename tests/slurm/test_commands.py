@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from campaign.schedulers.slurm import Slurm
-from slurm.commands import Access, Pauses, SlurmError, call, cancel, find, name_of, once, queue, submit, try_out
+from slurm.commands import Access, SlurmError, call, cancel, find, name_of, once, pauses, queue, submit, try_out
 from slurm.development import Cluster
 from slurm.scripts import gang_script, keep
 from slurm.settings import Resources, Scheduler
@@ -133,7 +133,7 @@ def test_transient_errors_are_retried_until_patience_is_used_up(cluster: Cluster
 
 
 def test_pauses_grow_with_jitter_up_to_a_limit() -> None:
-    first, second = ([pause for pause, _ in zip(Pauses(1.0, 8.0), range(20), strict=False)] for _ in range(2))
+    first, second = ([pause for pause, _ in zip(pauses(1.0, 8.0), range(20), strict=False)] for _ in range(2))
     assert first != second
     assert all(0.5 * bound <= pause <= bound for pause, bound in zip(first, [1, 2, 4, *[8] * 17], strict=True))
 

@@ -13,7 +13,7 @@ import fitsio
 
 from campaign.butler.repository import open_repository
 from campaign.journal.plan import load
-from campaign.planning.stale import outcome_of
+from campaign.planning.standing import outcome_of
 from tests.soak.world import CHAIN, Answer, World
 
 #: Those that are documented, but for the one of a defect.
