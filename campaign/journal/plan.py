@@ -63,6 +63,8 @@ class Group:
         ``gang``, ``serial`` or ``quantum``.
     ranks : `int`
         MPI ranks; 1 is a plain process.
+    ranks_by : `str`
+        The setting or limit that gave a gang its ranks: see `campaign.planning.allocation.gang_ranks`.
     fused : sequence of `str`
         Labels that the kernel runs in the same pass.
     config : `dict`
@@ -86,6 +88,7 @@ class Group:
     needs: Sequence[str]
     resources: Mapping[str, int] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
+    ranks_by: str = ""
 
 
 @dataclass(frozen=True)
