@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from campaign.jobs.death import Cause, Death
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
-from campaign.running.record import Record
+from campaign.running.record import Ready, Record
 from campaign.running.requests import Requests
 from campaign.running.retry import Budget
 
@@ -67,6 +67,21 @@ class Attempts:
                 self._record.write_all(untold[0].partition(":")[0], "failed", dict.fromkeys(untold, detail))
         self._record.drain()
         reach("tasks-settled")
+
+    def ended(self, ready: Ready, death: Death) -> None:
+        """Settle the tasks of a gang's or serial job that has ended, and decide for each group what is tried again.
+
+        A serial job that died did not come to the tasks behind the one in hand: these are still ready.
+        """
+        tasks = [task for some in ready.values() for task in some]
+        if death and all(self._groups[label].kind == "serial" for label in ready):
+            self._record.drain(closely=True)
+            known = self._record.outcome
+            begun = [t for t in tasks if known.begun(t.name) == known.attempts[t.name.partition(":")[0]]]
+            tasks = begun or tasks
+        self.settle([(tasks, death)])
+        for label in ready:
+            self.again(self._groups[label])
 
     def again(self, group: Group) -> bool:
         """Decide whether failed tasks of a group are tried again; if so forget their failures, and pause."""

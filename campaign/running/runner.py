@@ -24,7 +24,7 @@ from campaign.killpoints import reach
 from campaign.running import graph, jobfiles
 from campaign.running.attempts import Attempts
 from campaign.running.chunk import Answer, clear
-from campaign.running.record import POLL_SECONDS, Listener, Record
+from campaign.running.record import POLL_SECONDS, Listener, Ready, Record
 from campaign.running.requests import Cancelled, Requests
 from campaign.running.retry import Budget, in_turn
 from campaign.schedulers.local import Local
@@ -34,8 +34,6 @@ __all__ = ["Cancelled", "Listener", "Run", "Runner"]
 
 #: Runs what is left of a written plan: on this machine, by a site's scheduler, or at several sites.
 Run = Callable[[Plan, Listener], Outcome]
-#: Tasks that can be begun, by the label of their group.
-Ready = Mapping[str, Sequence[PlanTask]]
 
 
 class Runner:
@@ -141,28 +139,9 @@ class Runner:
         for group in groups:
             waiting = self._record.take(group)
             if waiting and (adopted := self._adopted(group)) is not None:
-                self._account({group.label: waiting}, adopted)
-        while (ready := self._ready(groups)) and self._requests.may_start():
-            self._account(ready, self._job(ready))
-
-    def _ready(self, groups: Sequence[Group]) -> Ready:
-        found = {group.label: self._record.take(group) for group in groups}
-        return {label: tasks for label, tasks in found.items() if tasks}
-
-    def _account(self, ready: Ready, death: Death) -> None:
-        """Settle the tasks of a job that has ended.
-
-        A serial job that died did not come to the tasks behind the one in hand: these are still ready.
-        """
-        self._record.drain(closely=bool(death))
-        tasks = [task for some in ready.values() for task in some]
-        if death and all(self._groups[label].kind == "serial" for label in ready):
-            known = self.outcome
-            begun = [t for t in tasks if known.begun(t.name) == known.attempts[t.name.partition(":")[0]]]
-            tasks = begun or tasks
-        self._attempts.settle([(tasks, death)])
-        for label in ready:
-            self._attempts.again(self._groups[label])
+                self._attempts.ended({group.label: waiting}, adopted)
+        while (ready := self._record.ready(groups)) and self._requests.may_start():
+            self._attempts.ended(ready, self._job(ready))
 
     def prepare(self, label: str, *_: Any) -> list[str]:
         """Write the job files of a group's chunks; give their paths, empty for a chunk with nothing to do."""
