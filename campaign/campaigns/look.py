@@ -53,7 +53,8 @@ def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> 
         ahead = outlook(Step(state.config, campaign.environment, home), repository)
     except CampaignError as error:
         return replace(row, ahead=True, problem=str(error).splitlines()[0])
-    return replace(row, ahead=True, cpu_seconds=ahead.cpu_seconds, wall_seconds=ahead.wall_seconds)
+    row = replace(row, ahead=True, ranks=ahead.ranks, ranks_by=ahead.ranks_by)
+    return replace(row, cpu_seconds=ahead.cpu_seconds, wall_seconds=ahead.wall_seconds)
 
 
 def _spent(state: StepState) -> tuple[float | None, float | None]:

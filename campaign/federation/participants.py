@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,8 @@ def _place(site: Site, folder: Path, ranks: int | None) -> Place:
     if site.transport == "ssh" and not site.scratch:
         raise ConfigurationError(f"site {site.name} is reached by ssh, and its file names no scratch", where="scratch")
     scratch = site.scratch or str(folder / "scratch" / site.name)
-    return Place(site.name, site.raw_root, scratch, plain_site(site), slots(site, ranks), ranks)
+    sized = partial(at_site, site=site, asked=ranks)
+    return Place(site.name, site.raw_root, scratch, plain_site(site), slots(site, ranks), sized)
 
 
 def members(chosen: Sequence[Site], folder: Path, home: Home, ranks: int | None) -> list[Participant]:
@@ -184,7 +186,7 @@ def federate(
     _require_below(root, plan)
     for site in chosen:
         if probe and site.transport == "local":
-            probe_site(site, at_site(plan.groups, site, order.ranks))
+            probe_site(site, at_site(plan.groups, plan.camera, site, order.ranks))
     labels = [group.label for group in plan.groups if group.kind == "quantum"]
     by = {label: str(step.config.resource(label, "partition") or DEFAULT) for label in labels}
     fractions = {m.place.name: m.fraction for m in asked}

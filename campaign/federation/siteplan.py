@@ -9,7 +9,7 @@ import os
 import re
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -142,13 +142,8 @@ class Place:
     scratch: str
     settings: Mapping[str, Any]
     slots: int = 1
-    #: MPI ranks of a gang, where an operator gave them; by default one a task, up to `slots`.
-    ranks: int | None = None
-
-    def gang(self, group: Group) -> Group:
-        """Give a gang the size that it has at this site."""
-        many = self.ranks or min(self.slots, len(group.tasks))
-        return replace(group, ranks=many) if group.kind == "gang" else group
+    #: Gives groups, and a camera as plans have it, the size of their gangs: `campaign.planning.allocation.at_site`.
+    sized: Callable[[Sequence[Group], Mapping[str, Any]], Sequence[Group]] = lambda groups, camera: groups
 
 
 def out_of_reach(what: str) -> SubmissionRefused:
@@ -201,7 +196,7 @@ class Writer:
             repository="",
             submit_path="",
             files=files,
-            groups=[_relative(site.gang(group)) for group in groups],
+            groups=[_relative(group) for group in site.sized(groups, self.plan.camera)],
         )
         root = site.raw_root or self.raw_root
         return SitePlan(site.name, token, name, root, site.scratch, site.settings, site.slots, plan)

@@ -28,12 +28,27 @@ THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NU
 SHARED_MEMORY = {"UCX_TLS": "self,sm"}
 #: Variable with the job's name, in every process of the job.
 JOB = "CAMPAIGN_JOB"
+#: CPU time that the start of a rank takes, second: interpreter, libraries, MPI, machine code.
+START_SECONDS = 1.1
+#: Largest part of a job's work that the start of its ranks may cost, where there is more than one.
+START_SHARE = 0.1
 INHERITED = ("PMI_", "PMIX_", "OMPI_", "MPI_", "SLURM_", "SBATCH_", "HYDI_", "HYDRA_")
 
 
 def cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def worthwhile(seconds: float) -> int:
+    """Give the most MPI ranks whose start is worth it: it costs at most `START_SHARE` of the work, or there is one.
+
+    Parameters
+    ----------
+    seconds : `float`
+        CPU time of the job's work, without the start of ranks.
+    """
+    return max(1, int(START_SHARE * seconds / START_SECONDS))
 
 
 def mpiexec() -> str:

@@ -89,9 +89,10 @@ def _failure(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Fai
 def log_of(folder: Path, task: str) -> Path | None:
     """Find the log of a task's or group's newest job; for quanta, the workers' log that was written to last."""
     label = task.partition(":")[0]
-    own = [
-        path for path in (folder / "logs").glob("*.log") if re.fullmatch(rf"{re.escape(label)}\.\d+\.log", path.name)
-    ]
+    mine = re.compile(
+        rf"(?:.+\+)?{re.escape(label)}(?:\+.+)?\.\d+\.log"
+    )  # of several labels where they share a process
+    own = [path for path in (folder / "logs").glob("*.log") if mine.fullmatch(path.name)]
     if own:
         return max(own, key=lambda path: int(path.name.split(".")[-2]))
     workers = list((folder / "logs").glob("workers*.log"))

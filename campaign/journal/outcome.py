@@ -144,6 +144,11 @@ class Outcome:
         elif name == EventName.LOST:
             self.skipped.setdefault(task, record.error)
 
+    def begun(self, task: str) -> int:
+        """Give the attempt at which a task was last begun; 0 for never."""
+        record = self._records.get(task)
+        return record.started % MOST if record else 0
+
     def forget(self, task: str) -> None:
         """Take a failure back: the task is, or was, tried again."""
         for known in (self.failed, self.skipped, self.causes):

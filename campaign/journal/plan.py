@@ -73,6 +73,8 @@ class Group:
     resources: Mapping[str, int] = field(default_factory=dict)
     #: The template's retries: see `campaign.running.retry.Budget`.
     policy: Mapping[str, Any] = field(default_factory=dict)
+    #: Setting or limit that gave a gang its ranks: see `campaign.planning.allocation.gang_ranks`.
+    ranks_by: str = ""
 
 
 @dataclass(frozen=True)

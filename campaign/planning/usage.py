@@ -9,7 +9,7 @@ frames, else by task.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -141,6 +141,10 @@ class Expected:
     wall_s: float
     rank_mib: int
     runs: int
+
+    def shared(self, ranks: int) -> Expected:
+        """Give the same with the wall time of one rank shared by so many."""
+        return replace(self, wall_s=self.wall_s / ranks)
 
 
 def expected(home: Home, instrument: str, wanted: Mapping[str, Work]) -> Mapping[str, Expected]:

@@ -9,7 +9,7 @@ from campaign.jobs.death import Cause, Death
 from campaign.journal.events import EventName
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
-from campaign.running.record import Record
+from campaign.running.record import Ready, Record
 from campaign.running.requests import Requests
 from campaign.running.retry import Budget
 
@@ -61,6 +61,21 @@ class Attempts:
                 self.record.write_all(untold[0].partition(":")[0], EventName.FAILED, dict.fromkeys(untold, detail))
         self.record.drain()
         reach("tasks-settled")
+
+    def ended(self, ready: Ready, death: Death) -> None:
+        """Settle the tasks of a gang's or serial job that has ended, and decide for each group what is tried again.
+
+        A serial job that died did not come to the tasks behind the one in hand: these are still ready.
+        """
+        tasks = [task for some in ready.values() for task in some]
+        if death and all(self._groups[label].kind == "serial" for label in ready):
+            self.record.drain(closely=True)
+            known = self.record.outcome
+            begun = [t for t in tasks if known.begun(t.name) == known.attempts[t.name.partition(":")[0]]]
+            tasks = begun or tasks
+        self.settle([(tasks, death)])
+        for label in ready:
+            self.again(self._groups[label])
 
     def again(self, group: Group) -> bool:
         """Decide whether failed tasks of a group are tried again; if so forget their failures, and pause."""

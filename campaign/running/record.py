@@ -16,6 +16,8 @@ POLL_SECONDS = 0.2
 #: Longest delay until the last lines of a job that has ended are visible on a shared file system.
 LATE_SECONDS = 5.0
 Listener = Callable[[Event], None]
+#: Tasks that can be begun, by the label of their group.
+Ready = Mapping[str, Sequence[PlanTask]]
 
 
 @dataclass
@@ -90,6 +92,11 @@ class Record:
         if gone:
             self.write_all(group.label, EventName.LOST, gone)
         return ready
+
+    def ready(self, groups: Sequence[Group]) -> Ready:
+        """Take the tasks of several groups; a group without any is left out."""
+        found = {group.label: self.take(group) for group in groups}
+        return {label: tasks for label, tasks in found.items() if tasks}
 
     def untold(self, tasks: Sequence[PlanTask]) -> list[str]:
         """Names of the tasks that no journal says are published or failed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,12 @@ WALLTIME = 3
 PAUSES_S = (0.0, 1.0, 5.0, 20.0, 60.0)
 #: Defaults of a template: number of tries, factor on the memory, and its limit, MiB.
 RETRIES, MULTIPLIER, LIMIT_MIB = 5, 2.0, 491520
+
+
+def in_turn(jobs: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Give the resources of a job that does the work of several, one after another."""
+    found = {key: [one[key] for one in jobs if key in one] for job in jobs for key in job}
+    return {key: sum(values) if key == "minutes" else max(values) for key, values in found.items()}
 
 
 @dataclass

@@ -11,7 +11,7 @@ killed or asked to end, is resumed in its own folder.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,9 @@ from campaign.killpoints import reach
 from campaign.running import graph, jobfiles
 from campaign.running.attempts import Attempts
 from campaign.running.chunk import Answer, clear
-from campaign.running.record import POLL_SECONDS, Listener, Record
+from campaign.running.record import POLL_SECONDS, Listener, Ready, Record
 from campaign.running.requests import Cancelled, Requests
-from campaign.running.retry import Budget
+from campaign.running.retry import Budget, in_turn
 from campaign.schedulers.local import Local
 from campaign.schedulers.protocol import Backend, Refused, Say
 
@@ -129,17 +129,15 @@ class Runner:
 
     # Nodes of the graph, by the label of their group; results of the nodes that they need are passed and not used.
 
-    def node(self, label: str, *_: Any) -> None:
-        """Run a gang or a serial job until it is done or not worth another try."""
-        group = self._groups[label]
-        ready = self._record.take(group)
-        if ready and (adopted := self._adopted(group)) is not None:
-            self._attempts.settle([(ready, adopted)])
-            self._attempts.again(group)
-        while (ready := self._record.take(group)) and self._requests.may_start():
-            self._attempts.settle([(ready, self._job(group, ready))])
-            if not self._attempts.again(group):
-                return
+    def node(self, labels: Sequence[str], *_: Any) -> None:
+        """Run a gang, or serial groups in one process, until all is done or not worth another try."""
+        groups = [self._groups[label] for label in labels]
+        for group in groups:
+            waiting = self._record.take(group)
+            if waiting and (adopted := self._adopted(group)) is not None:
+                self._attempts.ended({group.label: waiting}, adopted)
+        while (ready := self._record.ready(groups)) and self._requests.may_start():
+            self._attempts.ended(ready, self._job(ready))
 
     def prepare(self, label: str, *_: Any) -> list[str]:
         """Write the job files of a group's chunks; give their paths, empty for a chunk with nothing to do."""
@@ -178,8 +176,8 @@ class Runner:
     def _file(self, group: Group, tasks: Sequence[PlanTask], attempt: int, chunk: int | None = None) -> Path:
         return jobfiles.write(self.plan, group, tasks, attempt, self.backend.site, self.token, chunk)
 
-    def _log(self, label: str, attempt: int) -> Path:
-        return self.plan.folder / "logs" / f"{label}.{attempt}.log"
+    def _log(self, labels: Iterable[str], attempt: int) -> Path:
+        return self.plan.folder / "logs" / f"{'+'.join(labels)}.{attempt}.log"
 
     def say(self, label: str, attempt: int | None = None) -> Say:
         """Give a backend what it writes events of a group's jobs with."""
@@ -191,23 +189,32 @@ class Runner:
         if "name" not in last or "cause" in last:
             return None
         attempt = self.outcome.attempts[label]
-        log, say = self._log(label, attempt), self.say(label, attempt)
+        log, say = Path(str(last.get("log") or self._log([label], attempt))), self.say(label, attempt)
         return self.backend.adopt(last["name"], str(last.get("job", "")), log, say)
 
-    def _job(self, group: Group, ready: Sequence[PlanTask]) -> Death:
-        """Run a gang or a serial job; say why it died, if it did."""
-        label, attempt, budget = group.label, self._attempts.next(group.label), self.budget(group.label)
+    def _job(self, ready: Ready) -> Death:
+        """Run a gang, or serial groups one after another; say why the job died, if it did."""
+        groups, tasks = [self._groups[label] for label in ready], [task for some in ready.values() for task in some]
+        first, attempt = groups[0], max(map(self._attempts.next, ready))
         if attempt > 1:
-            clear(jobfiles.outputs(group, ready))
-        path, log = self._file(group, ready, attempt), self._log(label, attempt)
+            clear(jobfiles.outputs(first, tasks))
+        path, log = self._file(first, tasks, attempt), self._log(ready, attempt)
         reach("job-written")
-        job, say = f"{self.stem}-{label}-{attempt}", self.say(label, attempt)
-        about = {"file": str(path), "ranks": group.ranks, "log": str(log), "name": job, "tasks": len(ready)}
-        say(EventName.SUBMITTED, {**about, "resources": dict(budget.resources)})
-        self._attempts.carry(group, attempt)
+        job, wanted = f"{self.stem}-{first.label}-{attempt}", {label: self.budget(label).resources for label in ready}
+        about = {"file": str(path), "ranks": first.ranks, "log": str(log), "name": job}
+        each = {label: {"tasks": len(some), "resources": dict(wanted[label])} for label, some in ready.items()}
+        self._record.write_all(
+            first.label, EventName.SUBMITTED, {label: {**about, **one} for label, one in each.items()}, attempt
+        )
+        for group in groups:
+            self._attempts.carry(group, attempt)
         reach("job-submitting")
+
+        def say(event: str, detail: Mapping[str, Any]) -> None:
+            self._record.write_all(first.label, event, dict.fromkeys(ready, detail), attempt)
+
         try:
-            return self.backend.job(kernel(path), group.ranks, log, job, budget.resources, say)
+            return self.backend.job(kernel(path), first.ranks, log, job, in_turn(list(wanted.values())), say)
         except Refused as refusal:
             return self.refused(refusal)
         finally:

@@ -21,9 +21,9 @@ from campaign.jobs.file import write_text
 from campaign.jobs.launch import mpiexec
 from campaign.journal import claim
 from campaign.journal.outcome import last_state
-from campaign.journal.plan import Plan, undisturbed
+from campaign.journal.plan import Group, Plan, undisturbed
 from campaign.killpoints import reach
-from campaign.planning.allocation import site_of, slots
+from campaign.planning.allocation import site_of
 from campaign.planning.cost import estimate
 from campaign.planning.freeze import freeze, run_id
 from campaign.planning.order import NAME, Order, fingerprint
@@ -62,16 +62,23 @@ def prepare(
     ConfigurationError, SubmissionRefused
         Everything that would make the run fail and can be known beforehand.
     """
-    secure.pin()
     known = [c for c in step.config.in_collections if c != step.ticket_chain]
     repository.require_collections(known or list(step.config.in_collections))
     if run is None and repository.collection_type(step.config.output_run) is not None:
         raise taken(step.home, repository, step.config.output_run, "exists already")
-    site, _ = site_of(step)
-    if slots(site, options.ranks) > 1 and (site is None or site.scheduler is None):
-        mpiexec()
     name = run or run_id()
-    return freeze(_own_folder(step, name) if run is None else step, repository, options, name, notes)
+    planned = freeze(_own_folder(step, name) if run is None else step, repository, options, name, notes)
+    _require_means(step, planned[0].groups)
+    return planned
+
+
+def _require_means(step: Step, groups: Sequence[Group]) -> None:
+    """Refuse ranks that have no launcher here, and quanta where Dask cannot read its configuration."""
+    site, _ = site_of(step)
+    if any(group.ranks > 1 for group in groups) and not (site and site.scheduler.queued):
+        mpiexec()
+    if any(group.kind == "quantum" for group in groups):
+        secure.pin()
 
 
 def _own_folder(step: Step, run: str) -> Step:

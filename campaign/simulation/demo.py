@@ -18,7 +18,7 @@ from campaign.console import patience
 from campaign.errors import TasksFailed, UsageError, VerificationFailed
 from campaign.home import home_of_new
 from campaign.jobs.file import JobFile, JobTask
-from campaign.jobs.launch import run_job
+from campaign.jobs.launch import cores, run_job
 from campaign.journal.plan import Plan
 from campaign.planning.order import Order
 from campaign.planning.step import Options, load
@@ -96,8 +96,13 @@ def variables(places: Places) -> dict[str, str]:
     }
 
 
-def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
+def run(where: Path, ranks: int | None, say: Say, seed: int = SEED) -> Demo:
     """Run the whole demo in an empty folder.
+
+    Parameters
+    ----------
+    ranks : `int` or `None`
+        ``--ranks``.
 
     Raises
     ------
@@ -112,7 +117,8 @@ def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
     home = home_of_new(places.repository, {})
     say(f"simulating {CAMERA} at scale {SCALE}: 10 biases, 10 darks, 10 flats over two nights")
     nights = Nights(filters=default_filters(camera))
-    raws = simulate(places, home, camera, exposures(camera, nights), seed, camera.detector_ids("SCIENCE"), ranks)
+    many = ranks or cores()
+    raws = simulate(places, home, camera, exposures(camera, nights), seed, camera.detector_ids("SCIENCE"), many)
     say(f"  {raws} raws, {time.monotonic() - started:.1f} s")
     demo, environment = Demo(places.repository), variables(places)
     plans: dict[str, Plan] = {}
@@ -123,7 +129,7 @@ def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
             plans[done.plan.product] = done.plan
             report = certify(certification_request(template, environment, UNCHOSEN))
             say(f"  certified into {report['certified']['target']}")
-            numbers = compare(done.plan, plans, _read_back(repository, done.plan), places, ranks)
+            numbers = compare(done.plan, plans, _read_back(repository, done.plan), places, many)
             demo.problems += [f"{done.plan.product}: {text}" for text in numbers.pop("problems")]
             seconds = round(time.monotonic() - begun, 2)
             demo.products.append({key: numbers[key] for key in NUMBERS} | {"seconds": seconds})
@@ -144,7 +150,9 @@ NUMBERS = (
 )
 
 
-def _step(template: str, environment: Mapping[str, str], repository: Repository, ranks: int, say: Say) -> Submission:
+def _step(
+    template: str, environment: Mapping[str, str], repository: Repository, ranks: int | None, say: Say
+) -> Submission:
     options = Options({}, None, frozenset(), False, ranks)
     found = check(template, environment, options, with_levels=False)
     if found.problems:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiled import inlined, njit
+from kernels.fits.tiles import FS_BITS
 from kernels.statistics.vectors import (
     LANES,
     bits,
@@ -48,8 +49,7 @@ STRETCH: Final = 32
 WIDEST: Final = 57
 #: Bytes that come from memory together.
 LINE: Final = 64
-#: Bits of ``fs + 1``, and its largest value, by bytes a pixel.
-FS_BITS: Final = {1: 3, 2: 4, 4: 5}
+#: Largest ``fs``, by bytes a pixel.
 FS_MAX: Final = {1: 6, 2: 14, 4: 25}
 #: Constants that bring a sum back into the encoder's type, ``((sum + b) & m) - b``: m and b, by bytes a pixel.
 RANGE: Final = {1: (0xFF, 0), 2: (0xFFFF, 0x8000), 4: (-1, 0)}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from kernels.errors import DataError
 from kernels.fits.blocks import Hdus, Names, Stream, packing, walk
 from kernels.fits.cards import Cards
-from kernels.fits.rice import FS_BITS
 
 #: Values of BZERO, by ZBITPIX, that leave integers of at most 32 bits as cfitsio reads them.
 ZEROS = {8: (0,), 16: (0, 32768), 32: (0,)}
+#: Bits of Rice's ``fs + 1``, by bytes a pixel.
+FS_BITS: Final = {1: 3, 2: 4, 4: 5}
 DESCRIPTORS = {"1PB": (8, ">i4"), "1QB": (16, ">i8")}
 #: Cards that change the stored numbers in ways that only cfitsio handles.
 SPECIAL = ("ZSCALE", "ZZERO")

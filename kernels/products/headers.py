@@ -18,7 +18,6 @@ from typing import Any, Final
 from kernels.errors import DataError
 from kernels.fits.blocks import Hdus, Stream, opening, packing, walk
 from kernels.fits.cards import BITPIX, Cards
-from kernels.fits.raw import Frames
 from kernels.fits.tiles import Odd, described
 from kernels.jobs.job import Job
 from kernels.jobs.publish import PublishError, reason, sync
@@ -50,6 +49,8 @@ def _pixels(path: str, hdus: Hdus) -> dict[int, str | tuple[int, float]]:
     scanned = described(hdus)
     if not any(isinstance(image, Odd) for image in scanned.images):
         return {}
+    from kernels.fits.raw import Frames  # with numba: few frames need it
+
     with Frames() as frames:
         return frames.examine(path, scanned)
 

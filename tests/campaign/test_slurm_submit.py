@@ -144,16 +144,16 @@ def test_an_account_that_a_partition_does_not_take(
 
 
 @pytest.mark.parametrize(
-    ("more", "asked", "ranks"),
+    ("more", "asked", "ranks", "by"),
     [
-        ("", [], 2),  # as the nodes have cores
-        (", ranks: 5", [], 5),
-        (", ranks: 50", [], 9),  # one a detector
-        (", ranks: 5", ["--ranks", "12"], 12),
+        ("", [], 1, "work"),
+        (", ranks: 5", [], 5, "site file"),
+        (", ranks: 50", [], 9, "tasks"),
+        (", ranks: 5", ["--ranks", "12"], 12, "--ranks"),
     ],
 )
 def test_a_gang_is_as_large_as_the_site_says(
-    demo: Demo, tmp_path: Path, more: str, asked: list[str], ranks: int
+    demo: Demo, tmp_path: Path, more: str, asked: list[str], ranks: int, by: str
 ) -> None:
     """Not as this machine is; nobody is asked for a dry run."""
     (tmp_path / "usdf.yaml").write_text(SITE.format(conf=tmp_path / "no.conf", more=more))
@@ -161,7 +161,7 @@ def test_a_gang_is_as_large_as_the_site_says(
     answer = demo.run(*line, CAMPAIGN_SITES=str(tmp_path / "usdf.yaml"))
     assert answer.returncode == 0, answer.stderr
     groups = json.loads(answer.stdout)["groups"]
-    assert {g["ranks"] for g in groups if g["kind"] == "gang"} == {ranks}
+    assert {(g["ranks"], g["ranks_by"]) for g in groups if g["kind"] == "gang"} == {(ranks, by)}
     assert {g["ranks"] for g in groups if g["kind"] == "serial"} == {1}
 
 

@@ -123,7 +123,7 @@ def test_a_configuration_of_dasks_counts_for_nothing(tmp_path: Path) -> None:
 
 
 def test_a_configuration_of_dasks_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    """Before anything is claimed: it is what `check` and `submit` begin with."""
+    """Before anything is claimed: `check` and `submit` do so with every plan that has quanta."""
     (tmp_path / "dask.yaml").write_text("a: [\n")
     script = "from campaign.schedulers import secure\nfrom campaign.errors import ConfigurationError\n"
     script += "try:\n    secure.pin()\nexcept ConfigurationError as error:\n    print(error)"

@@ -19,6 +19,7 @@ from kernels.errors import DataError
 from kernels.fits import rice
 from kernels.fits.raw import Frames
 from kernels.fits.rowbytes import BLANK
+from kernels.fits.tiles import FS_BITS
 from kernels.jobs.job import File
 
 Pixels = NDArray[Any]
@@ -51,7 +52,7 @@ def encode(row: Sequence[int], block: int, size: int, rng: np.random.Generator |
         fs = natural(some, size)
         if rng is not None and (fs >= 0 or rng.random() < 0.5):
             fs = max(int(rng.integers(0, raw + 1)), max(some).bit_length() - 9, 0)
-        bits.append(f"{fs + 1:0{rice.FS_BITS[size]}b}")
+        bits.append(f"{fs + 1:0{FS_BITS[size]}b}")
         if fs == raw:
             bits += [f"{c:0{8 * size}b}" for c in some]
         elif fs >= 0:

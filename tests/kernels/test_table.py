@@ -52,6 +52,18 @@ def test_the_table_is_read_without_importing_a_kernel() -> None:
     assert done.stdout == "\n"
 
 
+@pytest.mark.processes
+def test_serial_kernels_load_no_compiler() -> None:
+    """A numba that is loaded costs more than all of their work."""
+    code = (
+        "import sys; from kernels import table\n"
+        "for name in ('headers', 'mosaic', 'flat_normalise'): table.find(name)\n"
+        "print(*{'numba', 'scipy', 'mpi4py'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 def distribution(folder: Path, name: str, module: str, text: str | None = KERNEL, kernel: str = "answer") -> None:
     """Lay out an installed distribution with one kernel."""
     info = folder / f"{name}-1.0.dist-info"
