@@ -179,7 +179,9 @@ def _histogram(
     low, high = ends
     margin = (high - low) / 2
     beyond = (low - margin, high + margin)
-    counts, edges = np.histogram(np.clip(good, *beyond), bins=int(box[2] - box[0]) // 3, range=beyond)
+    near = (-margin, high - low + margin)  # about the lower end, where float32 has digits to spare
+    counts, edges = np.histogram(np.clip(good - np.float32(low), *near), int(box[2] - box[0]) // 3, near)
+    edges = edges.astype(np.float64) + low
     tall = math.log10(max(int(counts.max()), 10)) * 1.05
     panel = Panel(
         canvas, (box[0], box[1], box[2], box[3]), (beyond[0] - margin / 20, beyond[1] + margin / 20), (-0.3, tall)
