@@ -28,9 +28,9 @@ PLACES = {
     "dask_jobqueue": ("slurm.*",),
     "distributed": ("campaign.running.*", "campaign.schedulers.*", "slurm.workers"),
     "fitsio": ("kernels.*", "campaign.formatter"),
+    "PIL": ("campaign.quality.canvas",),
     "jinja2": ("campaign.template.*", "slurm.*"),
     "lsst": ("campaign.butler.*", "campaign.formatter"),
-    "matplotlib": ("campaign.quality.*",),
     "mpi4py": ("kernels.run",),
     "numba": ("kernels.*",),
     "numpy": ("kernels.*", "campaign.*"),
@@ -320,7 +320,7 @@ def test_the_command_line_starts_without_the_heavy_libraries(arguments: list[str
         f"sys.argv = ['campaign', *{arguments!r}]\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
-        "print('HEAVY', *({'lsst', 'dask', 'distributed', 'numba', 'matplotlib', 'mpi4py'} & set(sys.modules)))"
+        "print('HEAVY', *({'lsst', 'dask', 'distributed', 'numba', 'PIL', 'mpi4py'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY"

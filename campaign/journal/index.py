@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,11 +33,9 @@ from campaign.lines import lacking, leave_out
 T = TypeVar("T")
 
 SQLITE = "sqlite:///"
-#: Time that a writer waits for another, second.
-BUSY_S = 30.0
-#: Time that a server has to answer, second.
-ANSWERS_S = 10
-#: Words of SQLite about a file that is no database, or a damaged one.
+#: Time that a writer waits for another, and that a server has to answer, second.
+BUSY_S, ANSWERS_S = 30.0, 10
+#: Said by SQLite of a file that is no database, or a damaged one.
 DAMAGED = ("not a database", "malformed", "file is encrypted")
 #: Time between two updates of the index while a run is made, second.
 FOLLOW_S = 2.0
@@ -113,14 +112,11 @@ class Index:
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
-        options: dict[str, Any] = {}
-        if url.startswith("sqlite"):
+        kind = url.partition(":")[0].partition("+")[0]
+        patience = {"sqlite": {"timeout": BUSY_S}, "postgresql": {"connect_timeout": ANSWERS_S}}
+        self._engine = sa.create_engine(url, connect_args=patience.get(kind, {}))
+        if kind == "sqlite":
             home.path.mkdir(parents=True, exist_ok=True)
-            options = {"connect_args": {"timeout": BUSY_S}}
-        elif url.startswith("postgresql"):
-            options = {"connect_args": {"connect_timeout": ANSWERS_S}}
-        self._engine = sa.create_engine(url, **options)
-        if url.startswith("sqlite"):
             sa.event.listen(self._engine, "connect", _prepare)
         self._require_schema()
 
@@ -391,8 +387,13 @@ def update(home: Home, run: str) -> str:
 def followed(home: Home, run: str) -> Iterator[None]:
     """Keep the index of a run up to date while the run is made, so that a status query need not wait."""
 
-    def follow() -> None:
-        update(home, run)
+    with ExitStack() as held:  # open meanwhile: who closes SQLite's last connection waits four times for the disk
+        hold = cache(lambda: held.enter_context(closing(Index(home, place(home)))))
 
-    with repeating(follow, FOLLOW_S, leave=FOLLOW_S):  # an update that waits for a database is left behind
-        yield
+        def follow() -> None:
+            with suppress(sa.exc.SQLAlchemyError, CampaignError, OSError, ImportError):  # the last update tells
+                hold()
+            update(home, run)
+
+        with repeating(follow, FOLLOW_S, leave=FOLLOW_S):  # an update that waits for a database is left behind
+            yield

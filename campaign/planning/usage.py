@@ -129,8 +129,8 @@ def _between(first: str, last: str) -> float:
 
 def record(home: Home, plan: Plan, events: Iterable[Event]) -> None:
     """Record time and memory of a run."""
-    for seen in seen_in(plan, events):
-        home.add_usage({"t": now(), "run": plan.run, **asdict(seen)})
+    if found := seen_in(plan, events):
+        home.add_usage(*({"t": now(), "run": plan.run, **asdict(seen)} for seen in found))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from kernels.fits.blocks import Hdus, Stream, opening, packing, walk
 from kernels.fits.cards import BITPIX, Cards
 from kernels.fits.tiles import Odd, described
 from kernels.jobs.job import Job
-from kernels.jobs.publish import PublishError, reason, sync
+from kernels.jobs.publish import PublishError, reason
 
 KERNEL: Final = "headers"
 
@@ -140,8 +140,7 @@ def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     try:
         with temporary.open("w") as file:
             file.writelines(f"{json.dumps(line)}\n" for line in lines)
-        sync(temporary)
-        temporary.rename(path)
+        temporary.rename(path)  # not synced: whoever asked reads it at once, or asks again
     except OSError as error:
         raise PublishError(f"{path}: cannot be written: {reason(error, path.parent)}") from error
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,7 @@ from campaign.journal.books import Books
 from campaign.journal.campaigns import Spoken
 from campaign.journal.events import DriverJournal, Event, Journals
 from campaign.journal.failures import failures, ranges
-from campaign.journal.index import Index, opened, place, update
+from campaign.journal.index import Index, followed, opened, place, update
 from campaign.journal.progress import progress
 from campaign.journal.status import state_of, status
 from campaign.lines import left_out
@@ -339,6 +340,19 @@ def test_a_damaged_index_is_made_again(run: Run, content: bytes | None, capsys: 
     file.write_bytes(content)
     assert run.answers() == known
     assert ("it is made again from the journals" in capsys.readouterr().err) == bool(content)
+
+
+def test_an_index_that_is_followed_stays_open_and_costs_no_waits_for_the_disk(run: Run) -> None:
+    """SQLite writes its log into the database, and removes it, with the last connection."""
+    log = run.home.path / "index.db-wal"
+    with followed(run.home, "r-1"):
+        while not log.exists():
+            time.sleep(0.01)
+        for n, task in enumerate(TASKS, 1):
+            run.write([event(task, "published", 1)])
+            assert update(run.home, "r-1") == "" and log.exists()
+            assert status(run.home)[0][0].published == n
+    assert not log.exists()
 
 
 def test_a_server_that_does_not_answer_is_transient(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,4 +314,4 @@ def test_looking_at_a_run_loads_neither_the_butler_nor_dask(killed: Killed) -> N
         assert done.returncode == 0, done.stderr
         loaded = {name.partition(".")[0] for name in ast.literal_eval(done.stdout.splitlines()[-1])}
         assert "campaign" in loaded
-        assert not loaded & {"lsst", "dask", "distributed", "numba", "matplotlib", "mpi4py"}
+        assert not loaded & {"lsst", "dask", "distributed", "numba", "PIL", "mpi4py"}
