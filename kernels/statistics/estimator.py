@@ -129,7 +129,7 @@ def _simulated(rule: clip.Rule, n: int) -> tuple[float, float]:
 
 @cache
 def _smooth(rule: clip.Rule, most: int, parity: int) -> tuple[tuple[float, ...], F64, F64]:
-    """Return grid, spread and survivors' share up to ``most`` inputs; of medians for odd (1) or even (0) numbers only."""
+    """Return grid, spread and survivors' share up to ``most`` inputs; of medians for odd (1) or even (0) numbers."""
     if rule.statistic in ("MEAN", "WEIGHTED"):
         return (2,), np.ones(1), np.ones(1)
     if rule == clip.Rule("MEDIAN"):
@@ -152,7 +152,7 @@ class Steps:
     noise : `float`
         Noise of an input without its rounding, steps.
     columns, rows : `int`
-        Size of the serial and the parallel overscan, 0 without: the median of an even number of pixels may be half a step.
+        Of the serial and parallel overscan, 0 without: the median of an even number of pixels may be half a step.
     """
 
     noise: float
