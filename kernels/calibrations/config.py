@@ -13,7 +13,7 @@ OVERSCANS = ("median", "meanclip", "none")
 
 @dataclass(frozen=True)
 class IsrConfig:
-    """Settings of the corrections; each is done only where the pipeline says so.
+    """Settings of the corrections that the pipeline asks for.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ class IsrConfig:
     ptc : `bool`
         Gains and read noises from the photon transfer curve's file.
     crosstalk : `bool`
-        Subtract what the other amplifiers leave in one.
+        Subtract the signal that other amplifiers leave in one.
     quadratic : `bool`
-        With the crosstalk's part that grows with the square of the source.
+        Include crosstalk that grows with the square of the source.
     linearity : `bool`
         Subtract the amplifiers' deviation from a straight line.
     deferred : `bool`
-        Take the charge that comes late along a row back to where it was.
+        Move deferred charge along a row back to its pixel.
     defects : `bool`
         Flag the defects' boxes BAD.
     """
@@ -61,7 +61,7 @@ class IsrConfig:
         Raises
         ------
         JobError
-            An unknown key or value.
+            A key or value is unknown.
         """
         unknown = sorted(set(plain) - {f.name for f in fields(cls)})
         if unknown:

@@ -51,12 +51,12 @@ class Amplifier:
     data, serial_overscan, parallel_overscan : `Box`
         Regions of the HDU; the overscans may be `None`.
     target : `Box`
-        Where ``data`` lies on the assembled detector.
+        Region of the assembled detector that ``data`` covers.
     flip_x, flip_y : `bool`
-        Whether ``data`` is mirrored on its way there.
+        Whether ``data`` is mirrored on the assembled detector.
     leftwards : `bool`
-        Whether its pixels are read towards lower columns: then the serial
-        overscan's first column is its highest.
+        Whether pixels are read towards lower columns: the serial overscan's
+        first column is then its highest.
     signed : `bool`
         Whether the upper half of an unsigned frame's range stands for negative
         numbers.
@@ -84,7 +84,7 @@ class Amplifier:
     signed: bool = False
 
     def read_order(self, box: Box) -> Box:
-        """Box in the order of the serial register: column 0 is read first."""
+        """Convert a box to the order of the serial register, where column 0 is read first."""
         return Box(self.raw[0] - box.x1, box.y0, box.nx, box.ny) if self.leftwards else box
 
 
@@ -110,7 +110,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class Camera:
-    """The part of a camera that a job needs."""
+    """A job's part of a camera."""
 
     name: str
     unit: str
