@@ -1,4 +1,4 @@
-"""The pipes to a site's run: the bundle goes there, checked events come back."""
+"""The pipes to a site's run: a bundle is sent, checked events are received."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from campaign.journal.events import Event
 from campaign.limited import MAX_LOG
 from campaign.sites.transport import end
 
-#: Events that are handed on at once.
+#: Events that are passed on at once.
 BATCH = 200
 #: Events that a site may say: a base, and an allowance a task; a task that is tried again and again takes some twenty.
 EVENTS, EVENTS_A_TASK = 20_000, 200
@@ -37,7 +37,7 @@ class Conversation:
     travelling : `dict`
         See `campaign.federation.siteplan.send`.
     log : `Path`
-        Takes lines that are no events: a login's greetings, say.
+        Takes lines that are no events, such as a login's greetings.
 
     Attributes
     ----------
@@ -75,9 +75,9 @@ class Conversation:
             pipe.close()
 
     def _feed(self, pipe: IO[bytes]) -> None:
-        with contextlib.suppress(BrokenPipeError, ValueError):  # the site says itself why it does not listen
+        with contextlib.suppress(BrokenPipeError, ValueError):  # the site itself reports why it does not listen
             send(self._share, self._travelling, pipe)
-            pipe.flush()  # and the pipe stays open: a site ends when its archive does
+            pipe.flush()  # the pipe stays open: when it closes, the site ends
 
     def _read(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(ValueError):  # closed meanwhile

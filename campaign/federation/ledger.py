@@ -30,7 +30,7 @@ class Ledger:
         return self._token
 
     def grant(self, tasks: Sequence[str], site: str) -> int:
-        """Give tasks to a site; return the token that it has them under."""
+        """Give tasks to a site; return the token of the grant."""
         with self.lock:
             self._holders |= {task: (site, self._token) for task in tasks}
             return self._token

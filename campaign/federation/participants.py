@@ -41,7 +41,7 @@ def choose(sites: Mapping[str, Site], names: Sequence[str]) -> list[Site]:
     Raises
     ------
     UsageError
-        A name is of no site, stands twice, or is of a site without a fraction of the processing.
+        A name is unknown, given twice, or is that of a site without a fraction of the processing.
     """
     chosen = [find(sites, name) for name in names]
     twice = [name for n, name in enumerate(names) if name in names[:n]]
@@ -145,14 +145,14 @@ def overrides(step: Step, order: Order, probe: bool) -> list[str]:
     Parameters
     ----------
     order : `Order`
-        Sites, and whether a release that differs is only warned of.
+        Sites, and whether a different release causes only a warning.
     probe : `bool`
         Ask the sites for their release.
 
     Returns
     -------
     notes : `list` [`str`]
-        What was overridden, renormalised, not asked.
+        Remarks on what was overridden, renormalised or not asked.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def federate(
     say : callable
         See `Federation`.
     probe : `bool`
-        See that schedulers answer, and would take the jobs.
+        Check that schedulers answer, and would take the jobs.
 
     Returns
     -------

@@ -31,7 +31,7 @@ class Claim:
     user, host : `str`
     pid : `int`
     started : `str`
-        Start of the process, in clock ticks since the machine's: with `boot` it tells the process from a later one
+        Start of the process, in clock ticks since the machine's; with `boot` it distinguishes a later process
         of the same number.
     boot : `str`
         Id of the machine's start.
@@ -82,7 +82,7 @@ def of(pid: int) -> Claim:
     return Claim(getpass.getuser(), socket.gethostname(), pid, _started(pid), _boot(), now())
 
 
-#: Stands for a claim that cannot be read: whether its owner lives is not known.
+#: Stands for an unreadable claim, whose owner may live.
 UNKNOWN = Claim("an owner whom its damaged file does not name", "", 0, "", "", "")
 
 
@@ -125,7 +125,7 @@ def held(folder: Path) -> Iterator[None]:
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if is_at(lock.fileno(), path):  # else the folder was removed, or replaced by another
+            if is_at(lock.fileno(), path):  # otherwise the folder was removed or replaced
                 yield
                 return
 
@@ -154,7 +154,7 @@ def take(folder: Path) -> None:
 
 
 def mine_again(known: Claim) -> Claim | None:
-    """Give the claim back where it is this very process's, else `None`."""
+    """Return the claim if it is this process's own, else `None`."""
     me: Mapping[str, object] = asdict(mine())
     same = all(me[key] == value for key, value in asdict(known).items() if key != "since")
     return known if same else None

@@ -1,4 +1,4 @@
-"""Failures of a run: alike ones are told once, with their number, their place, and a command that looks closer."""
+"""Failures of a run: like failures are reported once, with their number, place, and a command to look closer."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Failure:
     Parameters
     ----------
     cause, error : `str`
-        Words of the first.
+        Error text of the first.
     tasks : `list` [`str`]
     detectors, exposures : `str`
-        Numbers that the tasks name, ranges written short.
+        Numbers in the tasks' names, with ranges written short.
     log : `str`
         Log of the first; empty where there is none.
     last : `list` [`str`]
@@ -96,7 +96,7 @@ def _failure(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Fai
 
 
 def log_of(folder: Path, task: str) -> Path | None:
-    """Find the log of a task's or group's newest job; for quanta, the workers' log that was written to last."""
+    """Find the log of a task's or group's newest job; for quanta, the latest log of a worker."""
     label = task.partition(":")[0]
     own = [
         path for path in (folder / "logs").glob("*.log") if re.fullmatch(rf"{re.escape(label)}\.\d+\.log", path.name)

@@ -26,10 +26,10 @@ class TaskRecord:
     Parameters
     ----------
     withdrawn, published, failed, started : `int`
-        `order` of the latest such event; 0 for none.
+        `order` of the latest such event; 0 without any.
     tries : `int`
     site, cause, error : `str`
-        Of the latest result; a task that a failed dependency has cost has the cause ``lost``.
+        Cause of the latest result; ``lost`` if a dependency failed.
     began, ended : `str`
         ISO-8601, UTC.
     cpu_s, wall_s : `float`
@@ -57,7 +57,7 @@ class TaskRecord:
         return self.published > self.withdrawn
 
     def fold(self, event: Event) -> None:
-        """Take an event of the task in."""
+        """Fold in an event of the task."""
         name, detail, when = event.event, event.detail, event.token * MOST + event.attempt
         if name == EventName.STARTED:
             self.started, self.tries = max(self.started, when), self.tries + 1
@@ -95,15 +95,15 @@ class Outcome:
     Parameters
     ----------
     published : `dict`
-        By task, the detail of its ``published`` event.
+        Detail of the ``published`` event, by task.
     failed : `dict`
         By task, why.
     skipped : `dict`
-        By task, the dependency that failed, or words that name it.
+        Dependency that failed, by task, or words that name it.
     causes : `dict`
-        By failed task: ``data``, ``memory``, ...
+        Cause by failed task: ``data``, ``memory``, ...
     attempts : `dict`
-        By group, the highest number of an attempt.
+        Highest number of an attempt, by group.
     jobs : `dict`
         By group, its last job: ``name``, ``resources``, the scheduler's ``job``, the ``cause`` and ``code`` of its
         death.
@@ -129,7 +129,7 @@ class Outcome:
         return not self.failed and not self.skipped and not self.drained
 
     def fold(self, event: Event) -> None:
-        """Take an event in; a published task stays published, unless the driver withdraws it.
+        """Fold in an event; a published task stays published unless the driver withdraws it.
 
         The journals' files may come in any order: `order` says which event of a task is the latest.
         """
@@ -171,7 +171,7 @@ class Outcome:
 
 
 def last_state(folder: Path) -> str:
-    """State that the last driver of a run's folder left; empty while one is at work, or none ever was.
+    """State that the last driver of a run's folder left; empty while a driver works, or if there was none.
 
     Returns
     -------

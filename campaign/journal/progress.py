@@ -25,7 +25,7 @@ class Progress:
     ----------
     run, output_run, submit_path : `str`
     state : `str`
-        running, done, failed, cancelled, drained, or lost (its driver died without a word).
+        running, done, failed, cancelled, drained, or lost (its driver vanished).
     made_by : `str` or `None`
         Owner of the run, while it lives.
     groups : `list` [`dict`]
