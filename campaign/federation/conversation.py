@@ -42,7 +42,7 @@ class Conversation:
     Attributes
     ----------
     over : `bool`
-        The site has said its last word.
+        The site's output has ended.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Groups of tasks before their files have names and their jobs have sizes, and what a kind plans them from."""
+"""Groups of tasks without names of files and sizes of jobs, and the material from which a kind plans them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class TaskDraft:
     Parameters
     ----------
     where : `dict` [`str`, `int`]
-        ``exposure`` and ``detector``, as far as the task has them; they name it, after its label.
+        ``exposure`` and ``detector``, as far as the task has them; label and these name the task.
     types : sequence of `str`
         Dataset types of its outputs.
     inputs : `dict`
-        By role, keys of the plan's file table: see `Planner.inputs`; an output of another task is
+        Keys of the plan's file table, by role (see `Planner.inputs`); an output of another task is
         ``<dataset type>:<values of where>``.
     parameters : `dict`
-        The kernel's, of this task alone.
+        The kernel's parameters for this task alone.
     needs : sequence of `str`
         Tasks that must be done before: ``<label>:<values of where>``.
     """
@@ -50,7 +50,7 @@ class GroupDraft:
     config : `dict`
         The kernel's settings.
     fused : sequence of `str`
-        Labels that are done in the same pass.
+        Labels that the kernel runs in the same pass.
     needs : sequence of `str`
         Labels of groups that must be done before.
     """
@@ -89,7 +89,7 @@ class Planner(Protocol):
 
     @property
     def scale(self) -> int:
-        """The camera's: counts of pixels are divided by it."""
+        """Scale of the camera, by which counts of pixels are divided."""
 
     @property
     def raws(self) -> Sequence[tuple[int, int]]:
@@ -115,7 +115,7 @@ class Planner(Protocol):
         """List the pipeline's tasks of a kernel, or of a fused stage."""
 
     def only(self, kernel: str) -> PipelineTask:
-        """Give the pipeline's one task of a kernel; refuse none, and several."""
+        """Give the pipeline's only task of a kernel; refuse none, and several."""
 
     def inputs(self, detector: int, exposure: int | None = None) -> dict[str, list[str]]:
         """Give what a detector's task reads, by role; of one exposure, or of all that the detector has."""
@@ -125,7 +125,7 @@ class Planner(Protocol):
 
 
 def measured(planner: Planner, task: PipelineTask | None = None, product: str = "") -> GroupDraft:
-    """Plan one gang: of each detector's frames one file.
+    """Plan one gang that makes one file of each detector's frames.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A product kind as data: all that the rest of the program asks about a product."""
+"""A product kind as data: every property of a product that the program uses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Literal
 from campaign.kinds.draft import GroupDraft, Planner
 from campaign.kinds.task import TaskClass
 
-#: What is drawn of a product: its pixels, boxes over the focal plane, values of each amplifier; empty for nothing.
+#: Picture of a product: its pixels, boxes over the focal plane, values of each amplifier; empty: none.
 Picture = Literal["", "image", "boxes", "amplifiers"]
 
 
 @dataclass(frozen=True)
 class DatasetType:
-    """A dataset type, registered so where a repository has none of that name.
+    """A dataset type, registered if a repository has none of that name.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Frames:
     type : `str`
         Their observation type.
     least : `int`
-        Frames of each detector, at least.
+        Least number of frames of each detector.
     one_filter : `bool`
         Whether all must be of one filter.
     alike : `bool`
@@ -60,11 +60,11 @@ class Calibrations:
     Parameters
     ----------
     kernel : `str`
-        Stage of the tasks that read one each.
+        Stage of the tasks, each of which reads one of them.
     connection : `str`
-        Their connection to it.
+        Connection of these tasks to it.
     role : `str`
-        Field of their configuration that says what it is to the kernel: ``bias``.
+        Field of their configuration with its role for the kernel: ``bias``.
     """
 
     kernel: str
@@ -79,13 +79,13 @@ class Correction:
     Parameters
     ----------
     switch : `str`
-        Field that asks for it; empty where frames in electron do.
+        Field that asks for it; empty if frames in electron do.
     setting : `str`
         Name among the kernel's settings.
     needed : `bool`
-        Required.  A calibration that is not required is left out where the inputs hold none.
+        Whether it is required.  Otherwise it is left out if the inputs hold none.
     connection : `str`
-        Its connection, where that is not the kind's name.
+        Connection, if that is not the kind's name.
     """
 
     switch: str
@@ -103,9 +103,9 @@ class CostModel:
     mpixels_per_second : `float`
         Raw Mpixel that a core reads and corrects in a second.
     base_mib, blocks_mib : `int`
-        Memory of a rank, MiB; of the blocks of a kernel that works on pixels.
+        Memory of a rank, MiB; for a kernel that works on pixels, that of its blocks.
     pixel_bytes, output_bytes : `int`
-        Of each pixel of a detector: in memory, and in the files written.
+        Bytes of each pixel of a detector, in memory and in the written files.
     """
 
     mpixels_per_second: float = 40.0
@@ -122,31 +122,31 @@ class ProductKind:
     Parameters
     ----------
     name : `str`
-        Name for the operator: of ``--calibration``, of the header's cards.
+        Name for the operator, in ``--calibration`` and the header's cards.
     datasets : `dict` [`str`, `DatasetType`]
-        Its dataset types, and those of what is made on the way.
+        Its dataset types, and those of intermediate products.
     maker : `str`
-        Kernel of the task that makes it; empty where no pipeline is for it.
+        Kernel of the task that makes it; empty if no pipeline does.
     output : `str`
-        Connection of that task which is the product.
+        Connection of that task that is the product.
     config : `dict`
-        Fields of that task that tell the kind from others of the same kernel.
+        Fields of that task that distinguish the kind from others of the same kernel.
     made_of : `Frames`, `Calibrations` or `None`
-        `None` for what no pipeline makes.
+        `None` if no pipeline makes it.
     tasks : `dict` [`str`, `TaskClass`]
-        Upstream's task classes that its pipelines have, by full name.
+        Upstream's task classes in its pipelines, by full name.
     groups : callable, optional
-        Plans its groups, from a `Planner`.
+        Plans its groups with a `Planner`.
     notes : callable, optional
-        Says what the operator should know of a plan.
+        Gives remarks on a plan for the operator.
     correction : `Correction`, optional
-        How frames are corrected by it.
+        Correction of frames by it.
     misses : `tuple` [`str`]
-        Kinds whose absence its header states.
+        Kinds whose absence is stated in its header.
     costs : `dict` [`str`, `CostModel`]
-        By kernel; the default's elsewhere.
+        Estimates by kernel; the default's for other kernels.
     unit : `str`
-        Of its pixels, ``{unit}`` for that of the camera's frames.
+        Unit of its pixels; ``{unit}`` stands for that of the camera's frames.
     picture : `str`
         See `Picture`.
     """

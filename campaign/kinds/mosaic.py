@@ -49,7 +49,7 @@ def mosaics(planner: Planner) -> list[GroupDraft]:
     Raises
     ------
     ConfigurationError
-        No task bins what one of them shows.
+        No task makes the bins of a mosaic.
     """
     return [_group(planner, task) for task in planner.some("mosaic")]
 
@@ -74,7 +74,7 @@ def _group(planner: Planner, task: PipelineTask) -> GroupDraft:
 
 KIND: Final = ProductKind(
     "mosaic",
-    {},  # each image's: see `types`
+    {},  # of each image, see `types`
     tasks={
         **named(_bin(), "VisualizeBinCalibTask", _MODULE),
         **named(_bin("physical_filter"), "VisualizeBinCalibFilterTask", _MODULE),

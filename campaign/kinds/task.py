@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-#: How a task runs: inside the gang that reads its output or writes its input; as one MPI job over the focal plane;
+#: Mode of a task: inside the gang that reads its output or writes its input; as one MPI job over the focal plane;
 #: as one process; as one of many small jobs.
 Mode = Literal["fused", "gang", "serial", "quantum"]
 
@@ -18,11 +18,11 @@ class Field:
     Parameters
     ----------
     default
-        Value where a pipeline sets none; its type is the field's.
+        Value if a pipeline sets none; its type is the field's.
     choices : `tuple`, optional
-        Possible values; any of the type where empty.
+        Possible values; if empty, any of the type.
     kernel : `str`, optional
-        Name among the kernel's settings; empty where only the planner reads the field.
+        Name among the kernel's settings; empty if only the planner reads the field.
     least : `float`, optional
         Smallest possible value.
     """
@@ -33,7 +33,7 @@ class Field:
     least: float | None = None
 
     def objection(self, value: Any) -> str:
-        """Say why a value cannot be the field's; empty where it can."""
+        """Say why a value does not fit the field; empty if it does."""
         wanted = type(self.default)
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or isinstance(value, bool) is not isinstance(self.default, bool):
@@ -52,7 +52,7 @@ class Field:
 
 @dataclass(frozen=True)
 class TaskClass:
-    """An upstream task class and the kernel that stands for it.
+    """An upstream task class and the kernel that implements it.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class TaskClass:
     kind : `str`
         See `Mode`.
     dimensions : `tuple` [`str`]
-        Of a task's data IDs.
+        Dimensions of a task's data IDs.
     inputs, outputs : `dict` [`str`, `str`]
-        Dataset types by connection, those that a pipeline may rename.
+        Dataset types by connection; a pipeline may rename them.
     fields : `dict` [`str`, `Field`]
         Configuration, by dotted name.
     raws : `bool`
@@ -83,7 +83,7 @@ class TaskClass:
 class PipelineTask:
     """A pipeline's task, mapped and checked.
 
-    Runs keep a digest of these fields: another name or another field makes every earlier run look changed.
+    Runs keep a digest of these fields: renaming or adding one makes every earlier run look changed.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class PipelineTask:
     config : `dict`
         Configuration by upstream's names, dotted, defaults filled in.
     settings : `dict`
-        The part of the configuration that the kernel takes, by the kernel's names.
+        Settings for the kernel, by the kernel's names.
     inputs, outputs : `dict` [`str`, `str`]
         Dataset types by connection.
     """
@@ -118,5 +118,5 @@ def only(value: bool, *names: str) -> dict[str, Field]:
 
 
 def named(task: TaskClass, name: str, *modules: str) -> dict[str, TaskClass]:
-    """Give a task class by its full names, one for each module that upstream has kept it in."""
+    """Give a task class by its full names: upstream has kept it in several modules."""
     return {f"{module}.{name}": task for module in modules}

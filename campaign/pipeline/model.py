@@ -33,7 +33,7 @@ class Pipeline:
     Parameters
     ----------
     path : `str`
-        The file that serves it.
+        The file that was read.
     description, instrument : `str`
         As written; may be empty.
     tasks : `dict` [`str`, `PipelineTask`]
@@ -126,7 +126,7 @@ def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
 
 
 def _keep(draft: DraftPipeline, wanted: set[str]) -> list[Problem]:
-    """Drop every task that was not asked for."""
+    """Drop the tasks that are not selected."""
     known = [*draft.tasks, *draft.subsets]
     problems = [Problem(f"#{name}: there is no such task", "", suggest(name, known)) for name in wanted - set(known)]
     labels = wanted.union(*(draft.subsets.get(name, ()) for name in wanted))

@@ -1,4 +1,4 @@
-"""Requests of an operator to a run that is driven: pause, drain, cancel."""
+"""Requests of an operator to a running run: pause, drain, cancel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Requests:
     folder : `Path`
         The run's.
     backend : `Endable`
-        Told to drain or to cancel, once.
+        Backend that is told once to drain or to cancel.
     """
 
     def __init__(self, folder: Path, backend: Endable) -> None:

@@ -18,10 +18,10 @@ from campaign.planning.allocation import site_of
 from campaign.planning.stale import outcome_of
 from campaign.running.placement import backend_of
 
-#: Time that a driver has to end all that it has started, second.
+#: Time for a driver to end everything that it has started, second.
 PATIENCE_S = 90.0
 POLL_S = 0.2
-#: Written into the journal in place of the driver that is gone.
+#: Written into the journal on behalf of a driver that is gone.
 CANCELLED = {"state": "cancelled", "error": "cancelled"}
 
 

@@ -1,4 +1,4 @@
-"""Choose what runs a plan, as the operator asked: this machine, one site, or several."""
+"""Choose where a plan runs, as the operator asked: on this machine, at one site, or at several."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def overrides(step: Step, order: Order, probe: bool = True) -> list[str]:
     Parameters
     ----------
     probe : `bool`
-        Ask sites, where there are several.
+        Ask the sites, if there are several.
 
     Returns
     -------
     notes : `list` [`str`]
-        What was overridden, for the plan.
+        Remarks for the plan on what was overridden.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def execution(
     Parameters
     ----------
     probe : `bool`
-        See that schedulers answer, and would take the jobs.
+        Check that schedulers answer, and would take the jobs.
 
     Returns
     -------

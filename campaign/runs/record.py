@@ -34,7 +34,7 @@ class RunRecord:
     verified : `bool`
         Every product was read.
     journals : `dict`
-        Size of each journal, byte, by name: shows whether another driver has resumed the run since.
+        Size of each journal by name, byte, which shows whether another driver has resumed the run since.
     """
 
     plan: Plan
@@ -50,7 +50,7 @@ class RunRecord:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """By label, the number of tasks: all, done, failed, left."""
+        """Number of tasks by label: all, done, failed, left."""
         known, again = self.standing.outcome, {**self.standing.damaged, **self.standing.stale}
         rows = []
         for group in self.plan.groups:

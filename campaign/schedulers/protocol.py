@@ -19,7 +19,7 @@ Resources = Mapping[str, int]
 #: Defaults: memory of a rank, MiB, and walltime of a job, minute.
 MEMORY_MIB: Final = 2048
 MINUTES: Final = 60
-#: Called with what befalls a job or a worker: an event's name and its detail.
+#: Called with the name and detail of an event of a job or a worker.
 Say = Callable[[str, Mapping[str, Any]], Any]
 
 
@@ -62,7 +62,7 @@ class Workers:
     address : `str`
         Of its scheduler.
     problem : callable
-        Says why no worker will come (again); empty while there is hope.
+        Gives the reason why no worker will come (again); empty while there is hope.
     """
 
     address: str
@@ -95,7 +95,7 @@ class Backend(Protocol):
         """Whether gangs and quanta take the same cores."""
 
     def ping(self) -> str:
-        """Ask the scheduler whether it is there; give what it said of the jobs' destination.
+        """Ask whether the scheduler is there; give its description of the jobs' destination.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class Backend(Protocol):
             Unique; jobs of runs are ``<run>-<group>-<attempt>``.
         resources : `dict`
         say : callable
-            Told of what the journal should have.
+            Called with events for the journal.
 
         Returns
         -------
@@ -181,7 +181,7 @@ class Backend(Protocol):
         Parameters
         ----------
         keys : `Path`
-            Folder that `campaign.schedulers.secure.keys` made: only who has them can talk to the cluster.
+            Folder of keys, made by `campaign.schedulers.secure.keys`; only their holders can talk to the cluster.
         """
 
     def probe_driver(self, resources: Resources) -> None:
@@ -207,7 +207,7 @@ class Backend(Protocol):
         """
 
     def drain(self) -> None:
-        """Cancel what waits; what runs comes to its end."""
+        """Cancel waiting jobs; running jobs come to their end."""
 
     def cancel(self) -> None:
         """End everything that was started and still lives."""
@@ -225,7 +225,7 @@ class Scheduler(Model):
     lone_ranks : `str`
         Remedy if the ranks of a gang do not see each other.
     ranks : `int`, optional
-        Processes that a run may keep busy, unless its operator says.
+        Processes of a run, unless its operator says.
     node_cores, node_memory_mib : `int`, optional
         Size of a node; memory in MiB.
     """
@@ -239,7 +239,7 @@ class Scheduler(Model):
     node_memory_mib: Whole | None = None
 
     def __str__(self) -> str:
-        """Name the scheduler, and where in it jobs go, in one line."""
+        """Name the scheduler, and the jobs' destination in it, in one line."""
         return type(self).__name__
 
     @property

@@ -134,7 +134,7 @@ def require_simulated(camera: Camera) -> None:
     Raises
     ------
     UsageError
-        The simulator writes no raws of it.
+        The simulator writes no raws of the camera.
     """
     if camera.name not in PREFIX:
         raise UsageError(
@@ -148,7 +148,7 @@ def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
     Raises
     ------
     UsageError, ConfigurationError
-        The camera cannot be simulated, a night is no date.
+        The camera cannot be simulated, or a night is no date.
     """
     require_simulated(camera)
     found = []

@@ -76,13 +76,13 @@ class Site:
 
 
 def plain(site: Site) -> dict[str, Any]:
-    """Take a site apart for JSON."""
+    """Convert a site for JSON."""
     shallow = {field.name: getattr(site, field.name) for field in fields(site)}
     return {**shallow, "scheduler": table.plain(site.scheduler)}
 
 
 def from_plain(values: Mapping[str, Any]) -> Site:
-    """Make a site of what `plain` gave.
+    """Make a site from the result of `plain`.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def check_release(sites: Iterable[Site], override: bool = False) -> list[str]:
     Raises
     ------
     SubmissionRefused
-        A site has another, and ``override`` is not given.
+        A site has another release, and ``override`` is not given.
     """
     ours = versions()["drp-campaign"]
     other = [f"{s.name} has drp-campaign {s.release}, this is {ours}" for s in sites if s.release not in ("", ours)]
@@ -166,7 +166,7 @@ def check_release(sites: Iterable[Site], override: bool = False) -> list[str]:
 
 
 def _site(settings: SiteSettings) -> Site:
-    """Make a site of its settings; settings that the file does not give keep the dataclass's defaults."""
+    """Make a site from its settings; settings that the file does not give keep the dataclass's defaults."""
     given: dict[str, Any] = {key: getattr(settings, key) for key in settings.model_fields_set}
     if not given.get("python"):
         given.pop("python", None)

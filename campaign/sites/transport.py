@@ -137,12 +137,12 @@ def end(process: subprocess.Popen[bytes], patience: float = 15.0) -> None:
         if process.poll() is None:
             try:
                 os.killpg(process.pid, sign)
-                os.killpg(process.pid, signal.SIGCONT)  # a stopped process hears nothing
+                os.killpg(process.pid, signal.SIGCONT)  # a stopped process gets no signal
                 process.wait(patience)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
     process.wait()
-    if process.stdin is not None:  # only now: a thread that still writes holds its lock
+    if process.stdin is not None:  # not before: a thread that still writes holds its lock
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
 
@@ -240,7 +240,7 @@ def fetch(
     Raises
     ------
     TransientError
-        Files did not come, or not whole.
+        Files did not arrive, or are incomplete.
     """
     command = ["tar", "--create", "--file=-", "--format=pax", f"--directory={folder}", "--null"]
     command += ["--verbatim-files-from", "--files-from=-"]
