@@ -65,7 +65,7 @@ class Scheduler:
     memory : `str`
         Option that asks for memory: ``mem`` (of a node), ``mem-per-cpu``, or ``none`` if the site refuses both.
     ranks : `int`, optional
-        Processes that a run may keep busy, unless its operator says.
+        Processes of a run, unless its operator says.
     node_cores, node_memory_mib : `int`, optional
         Size of a node, which decides the number of nodes of a gang; memory in MiB.
     signal_before_s : `int`
