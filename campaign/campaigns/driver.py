@@ -238,7 +238,7 @@ class Driver:
         """At ^C, SIGTERM, SIGHUP: begin no more steps; at the second, leave the present work of this process too."""
         self._asked += 1
         if self._asked == 1:
-            self.say("draining: no step is begun any more, those that run drain; once more ends them at once")
+            self.say("draining: no more steps are begun, running steps drain; once more ends them at once")
         elif not self._ending:
             raise KeyboardInterrupt
 

@@ -60,7 +60,7 @@ def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, A
             raise TransientError(
                 f"{owner.text} has not ended the run in {PATIENCE_S:.0f} s",
                 where=str(folder),
-                do="the request stands; campaign status tells when it is heard",
+                do="the request stands; campaign status shows when the run has ended",
             )
         time.sleep(POLL_S)
     return {"run": plan.run, "state": _state(plan), "ended": ended}

@@ -314,7 +314,7 @@ def _death(status: Status, log: Path) -> Death:
         return Death(code=0)
     if status.state is State.FAILED and status.exit_code == TASKS_FAILED:
         return Death(code=1)
-    end = status.slurm or ("Slurm knows it no longer" if status.reason else "Slurm has not told of it yet")
+    end = status.slurm or ("Slurm knows it no longer" if status.reason else "Slurm has not reported on it yet")
     said = complaint(lines_of(log))
     code = int(status.exit_code.partition(":")[0] or 0) if status.exit_code else None
     text = f"job {status.job}: {end}" + (f", exit {status.exit_code}" if status.exit_code else "")

@@ -216,7 +216,7 @@ def _said(process: subprocess.Popen[bytes], question: bytes, seconds: float) -> 
         raise subprocess.TimeoutExpired(process.args, seconds)
     answer = b"".join(parts)
     if len(answer) > MAX_ANSWER:
-        raise ValueError(f"it says more than {MAX_ANSWER >> 20} MiB")
+        raise ValueError(f"its answer is longer than {MAX_ANSWER >> 20} MiB")
     process.wait(seconds)
     return answer
 
@@ -259,7 +259,7 @@ def fetch(
                 continue
             code = process.wait()
         except (tarfile.TarError, BrokenPipeError, ValueError, EOFError) as error:
-            raise TransientError(f"products did not come back whole: {error}", where=folder, do=f"see {log}") from error
+            raise TransientError(f"products arrived incomplete: {error}", where=folder, do=f"see {log}") from error
         finally:
             end(process)
             process.stdout.close()

@@ -117,7 +117,7 @@ def _load(job: Job, camera: Camera, task: Task) -> Pair:
     truth = truthfile.read(truth_path, parameters.get("physical_filter"))
     used = [n for role in ("exposures", "bias", "dark") for n in parameters.get(role, ())]
     if unknown := [n for n in used if n not in truth.exposures]:
-        raise DataError(truth_path, f"knows nothing of exposure {unknown[0]}")
+        raise DataError(truth_path, f"has no exposure {unknown[0]}")
     variance = product.read(box, "VARIANCE")
     if camera.unit == "adu":
         gains = np.asarray(truth.gain, np.float64)

@@ -181,7 +181,7 @@ class Rates:
         for f in fields(cls):
             if f.name in plain and not _fits(plain[f.name], getattr(cls(), f.name)):
                 raise JobError(
-                    f"rates.{f.name}: {plain[f.name]!r} is no value for it, the default is {getattr(cls(), f.name)}"
+                    f"rates.{f.name}: {plain[f.name]!r} does not fit, the default is {getattr(cls(), f.name)}"
                 )
         return cls(**plain)
 

@@ -345,7 +345,7 @@ def _require(width: int, *planes: tuple[NDArray[Any], Any]) -> None:
     """Require planes that vector code, which checks nothing, can write to."""
     for plane, kind in planes:
         if plane is not NO_FIRST and (plane.shape != (width,) or plane.dtype != kind or not plane.flags.c_contiguous):
-            raise ValueError(f"what a cube {width} pixels wide is reduced to must be as wide, of {kind.__name__}")
+            raise ValueError(f"planes for a cube {width} pixels wide must be as wide, of {kind.__name__}")
 
 
 def collapse(

@@ -64,7 +64,7 @@ def weighted_mean(cube: F32, n: int, weights: F64, image: F32, variance: F32, co
     """
     for plane in (image, variance, count):
         if plane.shape != (cube.shape[1],):
-            raise ValueError(f"what a cube {cube.shape[1]} pixels wide is reduced to must be as wide")
+            raise ValueError(f"planes for a cube {cube.shape[1]} pixels wide must be as wide")
     if weights.shape != (n,):
         raise ValueError(f"{n} inputs need as many weights, not {weights.size}")
     _weigh(cube, n, weights, image, variance, count)

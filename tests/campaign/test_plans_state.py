@@ -222,7 +222,7 @@ def test_another_run_than_the_one_looked_at_is_not_decided_on(made: Made, state:
     made.begin()
     made.run("bias", "r-0", "done", nonce="")
     made.run("bias", "r-1", state)
-    said = "bias waits with run r-1, not with r-0" if state == "done" else "run r-0 is none that a campaign waits with"
+    said = "bias waits with run r-1, not with r-0" if state == "done" else "no campaign waits with run r-0"
     with pytest.raises(UsageError, match=said):
         waiting_gate(made.home, "bias", None, "r-0")
     with pytest.raises(UsageError, match="no run 'r-x'"):

@@ -71,7 +71,7 @@ class Planned:
 def test_a_driver_is_ended_and_a_person_decides_without_it(operator: Operator, tmp_path: Path) -> None:
     planned = Planned(operator, tmp_path)
     err = planned.ended(signal.SIGTERM, lambda: planned.said("process"))
-    assert "draining: no step is begun any more" in err and "Traceback" not in err
+    assert "draining: no more steps are begun" in err and "Traceback" not in err
     (do,) = (line for line in err.splitlines() if line.endswith(" resumes"))
     assert shlex.split(do.removesuffix(" resumes"))[1:] == ["campaign", *planned.line]
     assert "nothing that was begun here is left running" in err
