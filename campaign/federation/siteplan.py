@@ -43,7 +43,7 @@ class SitePlan:
     #: Folders of the site.
     raw_root: str
     scratch: str
-    #: The site's, as `campaign.sites.model.from_plain` takes them.
+    #: The site's settings, as `campaign.sites.model.from_plain` takes them.
     settings: Mapping[str, Any]
     #: Most workers of quanta at a site with a scheduler.
     slots: int
@@ -135,18 +135,18 @@ def _taken_apart(task: PlanTask) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Place:
-    """The part of a site that its site plan holds; see `SitePlan`."""
+    """The settings of a site that its site plan holds; see `SitePlan`."""
 
     name: str
     raw_root: str
     scratch: str
     settings: Mapping[str, Any]
     slots: int = 1
-    #: MPI ranks of a gang, where an operator gave them; by default one a task, up to `slots`.
+    #: MPI ranks of a gang, if the operator gave them; by default one a task, up to `slots`.
     ranks: int | None = None
 
     def gang(self, group: Group) -> Group:
-        """Give a gang the size that it has at this site."""
+        """Size a gang for this site."""
         many = self.ranks or min(self.slots, len(group.tasks))
         return replace(group, ranks=many) if group.kind == "gang" else group
 
@@ -174,7 +174,7 @@ class Writer:
 
     #: The whole one.
     plan: Plan
-    #: The archive's: a raw is named by its path below this root.
+    #: Root of the archive's raws, below which a path names a raw.
     raw_root: str
 
     _checksums: dict[str, str] = field(default_factory=dict)
