@@ -292,11 +292,11 @@ def _heard(access: Access, name: str, patience: float) -> str:
 
 
 def _refuse_hopeless(access: Access, command: Sequence[str], job: str) -> None:
-    """Cancel a job that would wait for ever, and raise the reason."""
+    """Cancel a job that would never run, and raise the reason."""
     for pause in (*_LOOKS, 0.0):
         try:
             said = shaped(once(access, ["squeue", "--noheader", "--jobs", job, "--format=%T|%r"]), _STATE)
-        except SlurmError:  # the job has ended, or nobody answers: the watcher will tell
+        except SlurmError:  # the job has ended, or nobody answers: the watcher will find out
             return
         state, why = said[-1].groups() if said else ("", "")
         if state_of(state) is not State.WAITING or why != _UNDECIDED:

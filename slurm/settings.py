@@ -57,7 +57,7 @@ class Scheduler:
     constraint: str = ""
     #: Option that asks for memory: ``mem`` (of a node), ``mem-per-cpu``, or ``none`` if the site refuses both.
     memory: str = "mem"
-    #: Processes that a run may keep busy, unless its operator says.
+    #: Processes of a run, unless its operator says.
     ranks: int | None = None
     #: Size of a node, which decides the number of nodes of a gang; memory in MiB.
     node_cores: int | None = None

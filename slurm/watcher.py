@@ -1,4 +1,4 @@
-"""Watches jobs: by one squeue an interval for all, and by the accounting for those that squeue has forgotten."""
+"""Watches jobs, by one squeue an interval for all, and by the accounting for jobs that squeue has forgotten."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Watched:
 
 @dataclass
 class _Accounting:
-    """Command that tells of jobs that are over.
+    """Command that reports on ended jobs.
 
     ``sacct`` knows an element of an array as 12_3; ``sacct -c``, of a site without a database, by its own number only.
     """
@@ -103,7 +103,7 @@ class Watcher:
         job : `str`
             Id, ``12_3`` for an element of an array.
         name : `str`
-            Name, which tells it from an old job of the same number.
+            Name, which distinguishes it from an old job of the same number.
         log : `~pathlib.Path`, optional
             May have slurmstepd's reason for an end that Slurm calls FAILED.
         """
@@ -198,7 +198,7 @@ class Watcher:
         return Status(row.job, row.name, row.state, words, row.exit_code, cause)
 
     def _give_up(self) -> bool:
-        """Cancel jobs that would wait for ever; say whether Slurm answered."""
+        """Cancel jobs that would never run; return whether Slurm answered."""
         self.commands += 1
         doomed, self._doomed = self._doomed, []
         try:
@@ -234,7 +234,7 @@ class Watcher:
 
     @staticmethod
     def _is(watched: _Watched, row: Found) -> bool:
-        """Decide whether a line of an accounting tells the end of that job."""
+        """Decide whether a line of an accounting reports the end of that job."""
         ended = row.state in (State.DONE, State.FAILED, State.RETRY)
         return ended and watched.status.name in ("", row.name)
 

@@ -41,7 +41,7 @@ def _dask_jobqueue() -> Any:
 _SLURM = _dask_jobqueue()
 #: Time after which a worker without a scheduler ends, as after a killed driver, second.
 ORPHANED_S = 60
-#: A worker leaves by itself after LIFETIME +- STAGGER of its walltime: not all at once, and before Slurm ends it.
+#: A worker leaves after LIFETIME +- STAGGER of its walltime: not all at once, and before Slurm ends it.
 LIFETIME, STAGGER = 0.55, 0.35
 #: Memory of a job that is left to the nanny, MiB.
 NANNY_MIB = 128
@@ -69,7 +69,7 @@ class Wanted:
     name: str
     #: Takes scripts and logs.
     folder: Path
-    #: Called with what befalls workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with
+    #: Called with events of workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with
     #: ``error``.
     say: Say
     #: Python module that is a worker, and its first arguments; ``dask worker``'s follow, its address the first.
@@ -102,7 +102,7 @@ class Pool:
 
     wanted: Wanted
     watcher: Watcher
-    #: Part of the arrays' names, which tells them from those of an earlier driver.
+    #: Part of the arrays' names, which distinguishes them from those of an earlier driver.
     epoch: str = field(default_factory=lambda: f"{int(time.time()):x}")
     living: dict[str, str] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
@@ -130,7 +130,7 @@ class Pool:
         lines = [command for _, command, _ in batch]
         try:
             job = await asyncio.to_thread(self._array, lines)
-        except Exception as error:  # no caller awaits this task: `problem` tells
+        except Exception as error:  # no caller awaits this task: `problem` reports it
             self._missed(error, len(batch))
             job = ""
         for n, (worker, _, answer) in enumerate(batch):
@@ -154,7 +154,7 @@ class Pool:
             self.refused = error
 
     def lost(self) -> list[str]:
-        """Give the workers whose jobs have ended since the last call, and tell of each end."""
+        """Give the workers whose jobs have ended since the last call, and report each end."""
         gone = []
         for worker, job in list(self.living.items()):
             status = self.watcher.status(job)
@@ -183,7 +183,7 @@ class WorkerJob(_SLURM.SLURMJob):  # type: ignore[name-defined]
     operator's whole environment and no time-out; its script is in a folder that others may read.
     """
 
-    #: An empty id is a refusal, which the pool tells.
+    #: An empty id is a refusal, which the pool reports.
     job_id_regexp = r"^(?P<job_id>(?:\d+_\d+)?)$"
 
     def __init__(

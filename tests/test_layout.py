@@ -1,4 +1,4 @@
-"""The shape of the house: who imports what, how long things are, and nothing of one machine."""
+"""The shape of the house: imports between rooms, sizes of modules, and nothing of one machine."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ ROOMS = {
 }  # fmt: skip
 ON_TOP = ("campaign.__main__", "kernels.run", "kernels.warm")
 
-#: cfitsio takes what stands in a path (brackets, ``+1``, ``$``) for orders: it gets handles, and files in memory.
+#: cfitsio interprets brackets, ``+1`` and ``$`` in a path, so it gets handles and files in memory.
 BY_PATH = re.compile(r"""\bfitsio\.(?:FITS\((?!f?"(?:/proc/self/fd/|mem:))|read|write)""")
 
 LONGEST_MODULE = 400
 LONGEST_CLASS = 200
 LONGEST_FUNCTION = 60
 
-# Home directories, registry hosts and the like: what works on one machine only.
+# Home directories, registry hosts and the like, which work on one machine only.
 ELSEWHERE = re.compile(
     r"(?<![\w.}*])/(?:work|home|root|Users)/(?!\s)|(?:\.pythonhosted|\bpypi)\.org|--(?:extra-)?index-url"
 )
@@ -105,7 +105,7 @@ def misplaced(module: str, source: str) -> list[str]:
 
 
 def arrows(module: str, source: str, known: Collection[str]) -> Iterator[tuple[int, str]]:
-    """Give the (line, module of ours) of every import of a module, by statement or by name, wherever it stands."""
+    """Give the (line, module of ours) of every import of a module, by statement or by name, anywhere."""
     for node in ast.walk(ast.parse(source)):
         found: list[str] = []
         match node:
@@ -134,7 +134,7 @@ def floor(module: str) -> int:
 
 
 def door(package: str, name: str) -> list[str]:
-    """What a room lets others import."""
+    """Modules that a room lets others import."""
     tree = ast.parse(MODULES[f"{package}.{name}.__init__"].read_text())
     (names,) = (node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node))
     return [str(name) for name in ast.literal_eval(names)]
@@ -164,7 +164,7 @@ def circles(edges: Mapping[str, Collection[str]]) -> list[list[str]]:
             break
         for module in free:
             del left[module]
-    while left:  # of what remains, those that nobody imports are not either
+    while left:  # repeat for modules that nobody imports then
         free = [module for module in left if not any(module in there for name, there in left.items() if name != module)]
         if not free:
             found.append(sorted(left))
@@ -175,7 +175,7 @@ def circles(edges: Mapping[str, Collection[str]]) -> list[list[str]]:
 
 
 def too_long(module: str, source: str) -> list[str]:
-    """Name the module, and every class and function in it, that nobody can take in."""
+    """Name a module, and every class and function in it, that is too long."""
     lines = len(source.splitlines())
     found = [f"{module}: {lines} lines"] if lines > LONGEST_MODULE else []
     for node in ast.walk(ast.parse(source)):

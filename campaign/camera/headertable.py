@@ -1,4 +1,4 @@
-"""Table of a camera file by which raw frames' headers are read."""
+"""Table of a camera file for reading the headers of raw frames."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class Translation(Part):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Give a kernel the means to tell whose frame a file holds; see ``kernels.fits.identity``."""
+        """Give a kernel the means to identify the detector of a frame; see ``kernels.fits.identity``."""
         accept = {keyword: list(values) for keyword, values in self.accept.items()}
         return {
             "accept": accept,

@@ -144,7 +144,7 @@ def shown(home: Home, text: str) -> tuple[list[Gate], list[str]]:
         what = (
             f"{listed(lost)} of {text!r} waits no longer: it was rejected, or made again" if lost else "none is named"
         )
-        raise UsageError(what, where="--all-shown", do=f"{WAITING}: look again, and take what it says then")
+        raise UsageError(what, where="--all-shown", do=f"{WAITING}: look again, and give the command shown then")
     notes += [f"note: {decided[word]}" for word in asked if word not in waiting]
     notes += [f"note: {gate.text} waits too; it was not shown" for d, gate in waiting.items() if d not in asked]
     return [waiting[word] for word in dict.fromkeys(asked) if word in waiting], notes
@@ -201,7 +201,7 @@ def _not_with(having: Sequence[CampaignState], step: str, run: str, found: Seque
     state = next((one.states[step] for one in having if one.states[step].run == run), None)
     if state is not None:
         return UsageError(f"{step} does not wait: run {run} {_words(state)}", do=_what_then(state))
-    return UsageError(f"run {run} is none that a campaign waits with at {step}", do=WAITING)
+    return UsageError(f"no campaign waits with run {run} at {step}", do=WAITING)
 
 
 def _nowhere(

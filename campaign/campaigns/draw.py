@@ -128,5 +128,5 @@ def plain(campaign: Campaign, rows: Mapping[str, Row]) -> list[dict[str, object]
 
 
 def headings() -> Sequence[str]:
-    """Of `text`."""
+    """Give the headings of `text`."""
     return ("step", "needs", "then", "state", "ranks", "CPU s", "wall s", "remarks")

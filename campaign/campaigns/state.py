@@ -191,7 +191,7 @@ class CampaignState:
     campaign: Campaign
 
     states: Mapping[str, StepState]
-    #: By run: by whom, when and why.
+    #: By run: person, time and reason.
     accepted: Mapping[str, str]
     rejected: Mapping[str, str]
 

@@ -195,7 +195,7 @@ def _certified_before(repository: Repository, wanted: Certification, number: int
 def _require_newest(repository: Repository, wanted: Certification) -> None:
     """Refuse to put calibrations in front of newer ones: an old campaign that catches up would undo another.
 
-    The age of datasets that no run of this home made is not known.
+    The age of datasets that no run of this home made is unknown.
     """
     assert wanted.chain is not None
     if wanted.how.yes or not repository.collection_type(wanted.chain):

@@ -30,7 +30,7 @@ HOME = Path(__file__).resolve().parents[2]
 PYTHON = (sys.executable, "-P")
 RANKS = 2
 PATIENCE = 60.0
-"""How long a check may take, second; compiling all kernels gets ten times as long."""
+"""Time for a check, second; compiling all kernels gets ten times as much."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def examine(environment: Mapping[str, str], *, warm: bool = False) -> list[Findi
     Returns
     -------
     findings : `list` [`Finding`]
-        In the order in which an operator would ask; each that is not ``ok`` has advice.
+        In the order of an operator's questions; each that is not ``ok`` has advice.
     """
     findings = [Finding("python", True, f"{platform.python_version()} ({sys.executable})"), _machine()]
     findings += [*_distributions(), *_plugins(), *_folders(), _world(), _butler()]

@@ -96,7 +96,7 @@ def _waiting(home: Home, as_json: bool) -> None:
         print(f"{gate.campaign}, run {gate.run}")
         try:
             print("\n".join(gate_text(gate.state, home)))
-        except (CampaignError, OSError) as error:  # its folder was cleared: a decision is possible all the same
+        except (CampaignError, OSError) as error:  # its folder was cleared; a decision is still possible
             print(f"{gate.step:14s} waits for a person to look; nothing more is known: {str(error).splitlines()[0]}")
             print(f"    then        {gate.command('accept')}\n    or          {gate.command('reject')}")
     if len(gates) > 1:

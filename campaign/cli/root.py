@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFECT = 70
 INTERRUPTED = 130
 UNHEARD = 141
-#: Bits that every umask gets: whoever can write into a run's folder can have the operator's jobs do things.
+#: Bits that every umask gets: write access to a run's folder gives control over the operator's jobs.
 CLOSED = 0o002
 
 

@@ -11,7 +11,7 @@ from campaign.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Item:
-    """An item of work."""
+    """Work to be assigned to a site."""
 
     #: Unique.
     id: str
@@ -39,7 +39,7 @@ def assign(
     ids, go one by one to the site that is furthest below its share of all the
     work of the present sites.
 
-    A site is given work only while it is below its share, so that it ends at
+    A site gets work only while it is below its share, so that it ends at
     most one group above it.  One that ends below by D was never the furthest
     below since; each site that ends above was, with a deficit of D at least,
     and ends above by no more than a group less D.  Excesses add up to deficits:
@@ -52,7 +52,7 @@ def assign(
     fractions : `dict`
         By site; relative to their sum.
     recorded : `dict`, optional
-        Site by item id; a site without a fraction keeps the work that it has done.
+        Site by item id; a site without a fraction keeps its finished work.
 
     Raises
     ------

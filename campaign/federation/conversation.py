@@ -1,4 +1,4 @@
-"""The pipes to a site's run: the bundle goes there, checked events come back."""
+"""The pipes to a site's run: a bundle is sent, checked events are received."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from campaign.journal.events import Event
 from campaign.limited import MAX_LOG
 from campaign.sites.transport import end
 
-#: Events that are handed on at once.
+#: Events that are passed on at once.
 BATCH = 200
 #: Events that a site may say: a base, and an allowance a task; a task that is tried again and again takes some twenty.
 EVENTS, EVENTS_A_TASK = 20_000, 200
@@ -35,9 +35,9 @@ class Conversation:
     share: SitePlan
     #: See `campaign.federation.siteplan.send`.
     travelling: Mapping[str, str]
-    #: Takes lines that are no events: a login's greetings, say.
+    #: Takes lines that are no events, such as a login's greetings.
     log: Path
-    #: The site has said its last word.
+    #: The site's output has ended.
     over: bool = False
 
     _noise: int = 0
@@ -69,9 +69,9 @@ class Conversation:
             pipe.close()
 
     def _feed(self, pipe: IO[bytes]) -> None:
-        with contextlib.suppress(BrokenPipeError, ValueError):  # the site says itself why it does not listen
+        with contextlib.suppress(BrokenPipeError, ValueError):  # the site itself reports why it does not listen
             send(self.share, self.travelling, pipe)
-            pipe.flush()  # and the pipe stays open: a site ends when its archive does
+            pipe.flush()  # the pipe stays open: when it closes, the site ends
 
     def _read(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(ValueError):  # closed meanwhile

@@ -1,10 +1,10 @@
-"""Run a plan at several sites: shares go out, events and products come back; the archive alone keeps the journal.
+"""Run a plan at several sites: send shares, collect events and products; the archive alone keeps the journal.
 
 A site's share of a round is a site plan, which `campaign site-run` runs there.
 A product is fetched, compared with its checksum, renamed to its final path at
 the archive and journalled there, in this order: the line in the journal is the
 commit point, as on one machine.  Every task is held by one site under a fencing
-token.  A site that dies loses the tasks that it has not brought home; the other
+token.  A site that dies loses the tasks whose products are not home yet; the other
 sites get them under the next token, and results under an older token are
 refused.  A task that failed for the infrastructure of a living site is tried
 once at another site.
@@ -58,9 +58,9 @@ class Federation:
     raw_root: str
     #: Keys that quanta are split by; see `campaign.federation.partition.split`.
     chosen: Mapping[str, str]
-    #: Told every event, as it is journalled here.
+    #: Called with every event that is journalled here.
     listener: Callable[[Event], None]
-    #: Told of results that were refused: no event says so.
+    #: Called for results that were refused, for which there is no event.
     say: Callable[[str], None]
     #: Second; see `SILENCE_S`.
     silence: float = SILENCE_S
@@ -84,7 +84,7 @@ class Federation:
         Raises
         ------
         campaign.running.runner.Cancelled
-            It was asked to end: tasks that sites have not brought home are theirs no more.
+            The run was asked to end; sites lose the tasks whose products are not home yet.
         """
         self._placement.place(self._recover())
         for number, tasks in enumerate(rounds(self.plan, self._placement.places)):
@@ -117,7 +117,7 @@ class Federation:
                 self.listener(event)
 
     def _ready(self, names: Sequence[str]) -> list[str]:
-        """Tasks of a round whose needs are, or will be in this round, published; the others are lost."""
+        """Find the tasks of a round whose needs are published, or will be in this round; record the others as lost."""
         self._drain()
         ready = set(names) - self.outcome.published.keys()
         for task in self.plan.tasks:
@@ -214,7 +214,7 @@ class Federation:
         return self._share_again(number, names)
 
     def _tidy(self) -> None:
-        """Have the living sites remove the files that had travelled to them."""
+        """Remove the files that were sent to the living sites."""
 
         def clear_files(site: str) -> None:
             member, log = self._members[site], self.plan.folder / "logs" / f"site-{site}.log"
@@ -229,7 +229,7 @@ class Federation:
 
 
 def _with_waiting(plan: Plan, tasks: Collection[str], share: Sequence[str], skipped: Collection[str]) -> set[str]:
-    """Add the tasks of the same share that were skipped for want of these; needs come before their dependents."""
+    """Add the tasks of the same share that were skipped because these failed, in the order of their needs."""
     found = set(tasks)
     needs = {task.name: task.needs for task in plan.tasks}
     for task in share:
@@ -239,7 +239,7 @@ def _with_waiting(plan: Plan, tasks: Collection[str], share: Sequence[str], skip
 
 
 def shares(plan: Plan, fractions: Mapping[str, float], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
-    """List what each site will be given: site, fraction, tasks, frames."""
+    """List the share of each site: site, fraction, tasks, frames."""
     places = split(plan, fractions, chosen)
     whole, rows = sum(fractions.values()), []
     for site, fraction in fractions.items():

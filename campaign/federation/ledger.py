@@ -23,7 +23,7 @@ class Ledger:
         self.lock = threading.RLock()
 
     def grant(self, tasks: Sequence[str], site: str) -> int:
-        """Give tasks to a site; return the token that it has them under."""
+        """Give tasks to a site; return the token of the grant."""
         with self.lock:
             self._holders |= {task: (site, self.token) for task in tasks}
             return self.token

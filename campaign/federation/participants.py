@@ -42,7 +42,7 @@ def choose(sites: Mapping[str, Site], names: Sequence[str]) -> list[Site]:
     Raises
     ------
     UsageError
-        A name is of no site, stands twice, or is of a site without a fraction of the processing.
+        A name is unknown, given twice, or is that of a site without a fraction of the processing.
     """
     chosen = [find(sites, name) for name in names]
     twice = [name for n, name in enumerate(names) if name in names[:n]]
@@ -139,7 +139,7 @@ def _chosen(step: Step, order: Order) -> list[Site]:
 def overrides(step: Step, order: Order, probe: bool) -> list[str]:
     """Compare the sites' releases with this one, before anything is planned; note what was overridden or not asked.
 
-    ``probe`` asks the sites for their release; ``--override`` of the order only warns of another one.
+    ``probe`` asks the sites for their release; with ``order.override`` a different one causes only a warning.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def federate(
     say : callable
         See `Federation`.
     probe : `bool`
-        See that schedulers answer, and would take the jobs.
+        Check that schedulers answer, and would take the jobs.
 
     Returns
     -------

@@ -92,7 +92,7 @@ class Placement:
         return found
 
     def leave(self, done: Callable[[str], bool]) -> None:
-        """Place again the tasks of sites that are no more, unless they are done."""
+        """Place again the unfinished tasks of sites that are lost."""
         self.place({task: site for task, site in self.places.items() if site in self.sites or done(task)})
 
     def move(self, tasks: Collection[str], site: str) -> None:

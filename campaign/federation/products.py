@@ -21,9 +21,9 @@ from campaign.journal.events import Event, EventName
 from campaign.journal.plan import Plan, PlanTask
 from campaign.sites.transport import Transport, fetch, remove
 
-#: Pauses before products that did not come whole are fetched again, second.
+#: Pauses before incomplete products are fetched again, second.
 PAUSES_S = (0.5, 5.0)
-#: A task's inputs table, and the records of a site: one file, and all of them; byte.
+#: Largest size of a task's inputs table, and of a site's records: of one file, and of all; byte.
 MAX_TABLE, MAX_RECORD, MAX_RECORDS = 1 << 25, 1 << 27, 1 << 29
 #: Errors of file systems that have no hard links.
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
@@ -38,9 +38,9 @@ class Products:
     #: The archive's.
     plan: Plan
     ledger: Ledger
-    #: Takes complaints of the site's commands.
+    #: Takes the errors of the site's commands.
     log: Path
-    #: Set where nobody waits any more: nothing is tried again.
+    #: Set once nobody waits any more; then nothing is tried again.
     closing: threading.Event
 
     @contextmanager
@@ -52,7 +52,7 @@ class Products:
         Raises
         ------
         TransientError
-            They did not come, or not whole.
+            Products did not arrive, or are incomplete.
         """
         arrived: dict[str, Path] = {}
         try:
@@ -98,7 +98,7 @@ class Products:
         return TransientError(f"the site sent {name!r}, which was not asked for", where=self.share.site)
 
     def committed(self, event: Event, arrived: Mapping[str, Path]) -> Event:
-        """Give all products of a task their final names, or none; the event returned names them as they are here."""
+        """Give all products of a task their final names, or none; return the event with the names of the archive."""
         group, task = self.ledger.about(event.task)
         permissions: Mapping[str, Any] = group.config.get("permissions", {})
         detail, made = dict(event.detail), list[Path]()
@@ -115,7 +115,7 @@ class Products:
         return replace(event, detail=detail)
 
     def bring_records(self) -> None:
-        """Fetch the site's own journal, job files and logs, for whoever looks closer."""
+        """Fetch the site's own journal, job files and logs, for inspection."""
         folder = self.plan.folder / "sites" / self.share.site / self.share.name
         left = MAX_RECORDS
 
@@ -132,7 +132,7 @@ class Products:
             fetch(self.transport, str(self.share.folder), ["journal", "jobs", "logs"], take, self.log)
 
     def clear(self) -> None:
-        """Remove the products at the site: they are home."""
+        """Remove products that are home from the site."""
         remove(self.transport, f"{self.share.folder}/products", self.log)
 
 

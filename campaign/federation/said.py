@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from campaign.journal.events import VERSION, Event, EventName
 from campaign.limited import from_json
 
-#: Longest line of a site, byte; an event takes a few hundred.
+#: Longest line of a site, byte; an event has a few hundred.
 MAX_LINE = 1 << 18
-#: Most text of one share that is no event (a login's greetings, say), byte.
+#: Most text of one share that is no event (such as a login's greetings), byte.
 MAX_NOISE = 1 << 20
 
 _Text = Annotated[str, Field(max_length=20_000)]
@@ -90,7 +90,7 @@ class _Said(_Model):
     detail: dict[str, JsonValue]
 
 
-#: Events that a site may write of a task, and of a group or its workers; a site withdraws and cancels nothing.
+#: Events that a site may send about a task, and about a group or its workers; a site withdraws and cancels nothing.
 _OF_TASK: Mapping[str, TypeAdapter[Any]] = {
     EventName.STARTED: TypeAdapter(_Detail),
     EventName.PUBLISHED: TypeAdapter(_Detail),

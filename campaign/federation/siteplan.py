@@ -43,7 +43,7 @@ class SitePlan:
     #: Folders of the site.
     raw_root: str
     scratch: str
-    #: The site's, as `campaign.sites.model.from_plain` takes them.
+    #: The site's settings, as `campaign.sites.model.from_plain` takes them.
     settings: Mapping[str, Any]
     #: Most workers of quanta at a site with a scheduler.
     slots: int
@@ -135,7 +135,7 @@ def _taken_apart(task: PlanTask) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Place:
-    """The part of a site that its site plan holds; see `SitePlan`."""
+    """The settings of a site that its site plan holds; see `SitePlan`."""
 
     name: str
     raw_root: str
@@ -169,7 +169,7 @@ class Writer:
 
     #: The whole one.
     plan: Plan
-    #: The archive's: a raw is named by its path below this root.
+    #: Root of the archive's raws, below which a path names a raw.
     raw_root: str
 
     _checksums: dict[str, str] = field(default_factory=dict)

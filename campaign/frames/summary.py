@@ -155,7 +155,7 @@ def gain_of(means: Sequence[float], variance: float, square: float | None) -> fl
     variance : `float`
         Half the variance of the difference, ADU^2.
     square : `float` or `None`
-        The same of biases, ADU^2.
+        The same for biases, ADU^2.
     """
     if square is None or min(means) <= 0:
         return None

@@ -26,7 +26,7 @@ class Cause(StrEnum):
     WALLTIME = "walltime"
 
 
-#: Causes by exit code of a kernel that had to stop (`kernels.errors.EXIT_CODES`): another try would end alike.
+#: Causes by exit code of a kernel that had to stop (`kernels.errors.EXIT_CODES`); another try would end the same way.
 KERNEL_CODES: Final = {3: Cause.CONFIGURATION, 65: Cause.DATA, 70: Cause.CODE, 74: Cause.DISK}
 
 

@@ -24,7 +24,7 @@ PR_SET_PDEATHSIG = 1
 NO_ROOM = 1 << 16
 #: One thread a rank: ranks are the parallelism.
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
-#: Ranks of a gang share a machine; without this each of them listens on the network.
+#: Restricts the ranks of a gang to shared memory; otherwise each would listen on the network.
 SHARED_MEMORY = {"UCX_TLS": "self,sm"}
 #: Variable with the job's name, in every process of the job.
 JOB = "CAMPAIGN_JOB"
@@ -205,7 +205,7 @@ def run_job(job: Path, ranks: int, log: Path) -> int:
 
 
 def _kept(log: Path) -> Path:
-    """Copy a log to where it outlives its folder, which is mostly a temporary one."""
+    """Copy a log out of its folder, which is usually temporary."""
     with tempfile.NamedTemporaryFile("wb", prefix=f"campaign-{log.stem}-", suffix=".log", delete=False) as file:
         file.write(log.read_bytes())
     return Path(file.name)
@@ -217,5 +217,5 @@ def cause(log: Path, code: int) -> str:
 
 
 def _no_room(folder: Path) -> str:
-    """Tell of a full disk, which may have kept a job from saying why it died."""
+    """Report a full disk, which may have kept a job from giving its reason."""
     return f": no space left on the disk of {folder}" if shutil.disk_usage(folder).free < NO_ROOM else ""

@@ -29,8 +29,8 @@ class Claim:
     user: str
     host: str
     pid: int
-    #: Start of the process, in clock ticks since the machine's: with `boot` it tells the process from a later one of
-    #: the same number.
+    #: Start of the process, in clock ticks since the machine's; with `boot` it distinguishes a later process of the
+    #: same number.
     started: str
     #: Id of the machine's start.
     boot: str
@@ -73,7 +73,7 @@ def of(pid: int) -> Claim:
     return Claim(getpass.getuser(), socket.gethostname(), pid, _started(pid), _boot(), now())
 
 
-#: Stands for a claim that cannot be read: whether its owner lives is not known.
+#: Stands for an unreadable claim, whose owner may live.
 UNKNOWN = Claim("an owner whom its damaged file does not name", "", 0, "", "", "")
 
 
@@ -122,7 +122,7 @@ def held(folder: Path) -> Iterator[None]:
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if is_at(lock.fileno(), path):  # else the folder was removed, or replaced by another
+            if is_at(lock.fileno(), path):  # otherwise the folder was removed or replaced
                 yield
                 return
 
@@ -151,7 +151,7 @@ def take(folder: Path) -> None:
 
 
 def mine_again(known: Claim) -> Claim | None:
-    """Give the claim back where it is this very process's, else `None`."""
+    """Return the claim if it is this process's own, else `None`."""
     me: Mapping[str, object] = asdict(mine())
     same = all(me[key] == value for key, value in asdict(known).items() if key != "since")
     return known if same else None

@@ -1,4 +1,4 @@
-"""Requests of an operator to a driver, on whichever machines they are: files in the run's folder, and signals."""
+"""Requests of an operator to a driver on any machine: files in the run's folder, and signals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 from campaign import console
 
-#: Start nothing until the request is withdrawn; start nothing any more; end all that runs.
+#: Start nothing until the request is withdrawn; start nothing more; end everything that runs.
 PAUSE, DRAIN, CANCEL = "pause", "drain", "cancel"
 
 
@@ -45,7 +45,7 @@ def heard(act: Callable[[], None]) -> Iterator[None]:
 
     def answer(number: int, frame: FrameType | None) -> None:
         nonlocal closed
-        if number == signal.SIGHUP:  # comes twice: from the terminal, and from its shell
+        if number == signal.SIGHUP:  # comes twice, from the terminal and from its shell
             if closed:
                 return
             closed = True

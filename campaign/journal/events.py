@@ -21,7 +21,7 @@ VERSION = 1
 class EventName(StrEnum):
     """Names of the events of a run; those that a kernel writes are in `kernels.jobs.journal.EventName` too.
 
-    STARTED, and FAILED, are also said of the whole run; SUBMITTED to NOTE of a group, of its
+    STARTED and FAILED may concern the whole run; SUBMITTED to NOTE a group, its
     workers, or of a site.
     """
 
@@ -53,7 +53,7 @@ class Decision(StrEnum):
     CERTIFIED = "certified"
 
 
-#: After these, nothing more becomes of a task in its attempt.
+#: Events that end a task's attempt.
 ENDED = frozenset({EventName.PUBLISHED, EventName.FAILED, EventName.LOST})
 
 
@@ -77,7 +77,7 @@ class Event:
 
     @property
     def of_task(self) -> bool:
-        """Whether the event is of a task, and not of a group, a site or the run."""
+        """Whether the event concerns a task, not a group, a site or the run."""
         return ":" in self.task
 
 
@@ -92,7 +92,7 @@ NEEDS = {
 
 
 class Journals:
-    """All journals of a run, each read on from the end of the last reading.
+    """All journals of a run, each read from the end of the last reading.
 
     A killed writer may leave half a line, which is no event until its newline
     is there.  A damaged line costs that line alone.
@@ -108,7 +108,7 @@ class Journals:
     def __init__(self, folder: Path, known: Mapping[str, int] | None = None) -> None:
         self._folder = folder
         self._offsets: dict[str, int] = {str(folder / name): offset for name, offset in (known or {}).items()}
-        #: By file, number of lines of another version: they are no events here.
+        #: Number of lines of another version, by file; they are no events here.
         self.foreign: Counter[str] = Counter()
 
     def _offset(self, path: str) -> int:
@@ -141,7 +141,7 @@ class Journals:
             self._offsets[path] = offset + len(whole)
             if not whole:
                 continue
-            try:  # all lines at once take a third of the time
+            try:  # parsing all lines at once takes a third of the time
                 found = [Event(**plain) for plain in json.loads(b"[" + b",".join(whole.splitlines()) + b"]")]
             except (ValueError, TypeError, RecursionError):
                 found = []

@@ -1,4 +1,4 @@
-"""Failures of a run: alike ones are told once, with their number, their place, and a command that looks closer."""
+"""Failures of a run: like failures are reported once, with their number, place, and a command to look closer."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PATH, _NUMBER = re.compile(r"(?:/[^\s:,'\"]+)+"), re.compile(r"\d[\d.]*")
 class Failure:
     """A group of failures that are alike."""
 
-    #: Words of the first.
+    #: Error text of the first.
     cause: str
     error: str
 
     tasks: list[str]
-    #: Numbers that the tasks name, ranges written short.
+    #: Numbers in the tasks' names, with ranges written short.
     detectors: str
     exposures: str
     #: Log of the first; empty where there is none.
@@ -87,7 +87,7 @@ def _failure(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Fai
 
 
 def log_of(folder: Path, task: str) -> Path | None:
-    """Find the log of a task's or group's newest job; for quanta, the workers' log that was written to last."""
+    """Find the log of a task's or group's newest job; for quanta, the latest log of a worker."""
     label = task.partition(":")[0]
     mine = re.compile(
         rf"(?:.+\+)?{re.escape(label)}(?:\+.+)?\.\d+\.log"

@@ -1,6 +1,6 @@
-"""The index: the journals of all runs folded into a database, which may be thrown away and made again from them.
+"""The index: the journals of all runs folded into a database, which may be deleted and rebuilt from them.
 
-No decision rests on it.  Every column is a maximum, a minimum or a sum over
+No decision depends on it.  Every column is a maximum, a minimum or a sum over
 events (`campaign.journal.outcome.TaskRecord`), so that journals may be read in any
 order; the state of a task follows from the orders (token, attempt) of its events.
 """
@@ -121,7 +121,7 @@ class Index:
         self._require_schema()
 
     def _require_schema(self) -> None:
-        """Make the tables; throw away those of another schema."""
+        """Make the tables; drop those of another schema."""
         with self._engine.begin() as connection:
             self._alone(connection)
             if sa.inspect(connection).has_table("versions"):
@@ -133,7 +133,7 @@ class Index:
             connection.execute(sa.insert(VERSIONS).values(number=SCHEMA))
 
     def clear(self) -> None:
-        """Throw everything away."""
+        """Drop everything."""
         with self._engine.begin() as connection:
             self._alone(connection)
             METADATA.drop_all(connection)
@@ -155,7 +155,7 @@ class Index:
         return found
 
     def _refreshed(self, entry: Mapping[str, Any]) -> int:
-        """Refresh one run; a run that may not be read (another operator's, say) costs that run alone."""
+        """Refresh one run; a run that may not be read (such as another operator's) is left out alone."""
         try:
             return self._refresh(entry)
         except OSError as error:
@@ -175,7 +175,7 @@ class Index:
             rows = connection.execute(sa.select(FILES.c.name, FILES.c.offset).where(FILES.c.run == entry["run"]))
             journals = Journals(
                 folder / "journal", {name: offset for name, offset in rows}
-            )  # another may have been first
+            )  # another process may have been first
             with undisturbed():
                 events = list(journals.new())
                 self._take(connection, entry, folder, events)
@@ -246,7 +246,7 @@ class Index:
     def failures(
         self, run: str, states: Sequence[str] = (EventName.FAILED,), most: int | None = None
     ) -> list[dict[str, Any]]:
-        """List failed tasks, by default without those that a failed dependency has cost."""
+        """List failed tasks, by default without those that are lost to a failed dependency."""
         wanted = (
             sa.select(TASKS, state().label("state"))
             .select_from(sa.outerjoin(TASKS, GROUPS, _same_group()))
@@ -266,7 +266,7 @@ def _prepare(connection: Any, record: Any) -> None:
     """Set SQLite so that readers never block the writer, and transactions begin only where this module begins them."""
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")  # what is lost in a power cut is read again
+    connection.execute("PRAGMA synchronous=NORMAL")  # events lost in a power cut are read again
 
 
 def _rows(
@@ -346,7 +346,7 @@ def _told(url: str, said: str) -> CampaignError:
 
 
 def asked(home: Home, question: Callable[[Index], T]) -> T:
-    """Query the index of a home; throw away a damaged one, and make it again from the journals.
+    """Query the index of a home; rebuild a damaged one from the journals.
 
     Raises
     ------
@@ -363,7 +363,7 @@ def asked(home: Home, question: Callable[[Index], T]) -> T:
 
 
 def _throw_away(home: Home, error: DamagedIndex) -> None:
-    """Remove the file of an index, unless another process has made it again meanwhile."""
+    """Remove the file of an index, unless another process has rebuilt it meanwhile."""
     path = Path(place(home).removeprefix(SQLITE))
     with alone(path.with_name(f"{path.name}.lock"), f"the index {path}"):
         with suppress(DamagedIndex), opened(home) as index:
@@ -375,7 +375,7 @@ def _throw_away(home: Home, error: DamagedIndex) -> None:
 
 
 def update(home: Home, run: str) -> str:
-    """Bring the index of a run up to date; return the reason where that fails, since the run does not end for it."""
+    """Bring the index of a run up to date; return the reason of a failure, which must not end the run."""
     try:
         asked(home, lambda index: index.refresh(run))
     except (sa.exc.SQLAlchemyError, CampaignError, OSError) as error:

@@ -23,7 +23,7 @@ def order(event: Event) -> int:
 class TaskRecord:
     """One task in the journals: maxima, minima and sums, so that events may come in any order."""
 
-    #: `order` of the latest such event; 0 for none.
+    #: `order` of the latest such event; 0 without any.
     withdrawn: int = 0
     published: int = 0
     failed: int = 0
@@ -38,7 +38,7 @@ class TaskRecord:
     cpu_s: float = 0.0
     wall_s: float = 0.0
     rss_mib: float = 0
-    #: A task that a failed dependency has cost has the cause ``lost``.
+    #: ``lost`` if a dependency failed.
     cause: str = ""
     error: str = ""
 
@@ -48,7 +48,7 @@ class TaskRecord:
         return self.published > self.withdrawn
 
     def fold(self, event: Event) -> None:
-        """Take an event of the task in."""
+        """Fold in an event of the task."""
         name, detail, when = event.event, event.detail, event.token * MOST + event.attempt
         if name == EventName.STARTED:
             self.started, self.tries = max(self.started, when), self.tries + 1
@@ -83,15 +83,15 @@ def _text(value: Any) -> str:
 class Outcome:
     """Outcome of a plan's tasks."""
 
-    #: By task, the detail of its ``published`` event.
+    #: Detail of the ``published`` event, by task.
     published: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     #: By task, why.
     failed: dict[str, str] = field(default_factory=dict)
-    #: By task, the dependency that failed, or words that name it.
+    #: Dependency that failed, by task, or words that name it.
     skipped: dict[str, str] = field(default_factory=dict)
-    #: By failed task: ``data``, ``memory``, ...
+    #: Cause by failed task: ``data``, ``memory``, ...
     causes: dict[str, str] = field(default_factory=dict)
-    #: By group, the highest number of an attempt.
+    #: Highest number of an attempt, by group.
     attempts: dict[str, int] = field(default_factory=dict)
     #: By group, its last job: ``name``, ``resources``, the scheduler's ``job``, the ``cause`` and ``code`` of its
     #: death.
@@ -109,7 +109,7 @@ class Outcome:
         return not self.failed and not self.skipped and not self.drained
 
     def fold(self, event: Event) -> None:
-        """Take an event in; a published task stays published, unless the driver withdraws it.
+        """Fold in an event; a published task stays published unless the driver withdraws it.
 
         The journals' files may come in any order: `order` says which event of a task is the latest.
         """
@@ -156,7 +156,7 @@ class Outcome:
 
 
 def last_state(folder: Path) -> str:
-    """State that a run's last driver left (done, failed, cancelled, drained); empty while one works, or none was."""
+    """State that a run's last driver left (done, failed, cancelled, drained); empty while one works, or without any."""
     path = folder / "journal" / "driver.jsonl"
     text = path.read_bytes() if path.exists() else b""
     found = [parse(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]

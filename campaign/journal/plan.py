@@ -147,7 +147,7 @@ class Plan:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Turn garbage collection off while many lasting objects are made: it would take half of the time."""
+    """Turn off garbage collection, which would take half of the time, while many lasting objects are made."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -191,7 +191,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
 
 
 def _plain_group(group: Group) -> dict[str, Any]:
-    """Write a group's part of the document; provenance that tasks share stands once, and they give its number."""
+    """Write a group's part of the document; tasks refer to shared provenance by its number."""
     shared = {id(task.job.provenance): task.job.provenance for task in group.tasks}
     numbers = {identity: number for number, identity in enumerate(shared)}
     tasks = [_plain_task(task, numbers) for task in group.tasks]

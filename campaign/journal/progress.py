@@ -24,7 +24,7 @@ class Progress:
     run: str
     output_run: str
     submit_path: str
-    #: running, done, failed, cancelled, drained, or lost (its driver died without a word).
+    #: running, done, failed, cancelled, drained, or lost (its driver vanished).
     state: str
     #: Owner of the run, while it lives.
     made_by: str | None

@@ -22,7 +22,7 @@ MOST = 100
 class RunStatus:
     """One run.
 
-    Its ``state`` is running, done, failed, cancelled, drained, lost (its driver died without a word), or unknown (its
+    Its ``state`` is running, done, failed, cancelled, drained, lost (its driver vanished), or unknown (its
     folder may not be read).
     """
 
@@ -38,7 +38,7 @@ class RunStatus:
 
 
 def state_of(folder: Path) -> str:
-    """Find the state of the run of a folder, as its last driver left it; lost where that died without a word."""
+    """Find the state of the run of a folder, as its last driver left it; lost if that vanished."""
     if state := last_state(folder):
         return state
     return "running" if claim.holder(folder) else "lost"

@@ -53,7 +53,7 @@ def replace_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapp
     """Write rows; replace those with the same keys."""
     if not rows:
         return
-    if connection.dialect.name == "sqlite":  # its driver takes plain rows, in a third of the time
+    if connection.dialect.name == "sqlite":  # the driver's own call takes a third of the time
         names = [column.name for column in table.columns]
         text = str(sa.insert(table).prefix_with("OR REPLACE").compile(dialect=connection.dialect))
         connection.exec_driver_sql(text, [tuple(row[name] for name in names) for row in rows])

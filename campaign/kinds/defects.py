@@ -14,7 +14,7 @@ from campaign.kinds.task import Field, TaskClass, also_by_filter, named
 
 #: Numbers of pixels, which shrink with the camera's scale.
 COUNTS: Final = ("column_bad", "column_gap", "column_whole", "edge_rows", "edge_columns", "ring")
-#: By what a product is, the thresholds that its task sets.
+#: Thresholds that a task sets, by the kind of its product.
 THRESHOLDS: Final[Mapping[str, tuple[str, ...]]] = {
     "bias": ("bias",),
     "dark": ("mode", "dark", "bright_sigma"),
@@ -22,7 +22,7 @@ THRESHOLDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-#: Looks at one product; upstream's names, and of its fields the thresholds.
+#: Examines one product: upstream's names, and the thresholds among its fields.
 _MEASURE: Final = TaskClass(
     "measure_defects",
     "fused",
@@ -30,7 +30,7 @@ _MEASURE: Final = TaskClass(
     {"inputExp": "dark"},
     {"outputDefects": "cpDefectsProc"},
     {
-        # Ours: which product it is; upstream goes by its header.
+        # Ours: the kind of the product, which upstream reads from its header.
         "productType": Field("dark", tuple(THRESHOLDS)),
         "thresholdType": Field("VALUE", ("VALUE", "STDEV"), "mode"),
         "biasThreshold": Field(1000.0, kernel="bias", least=0),

@@ -1,4 +1,4 @@
-"""Groups of tasks before their files have names and their jobs have sizes, and what a kind plans them from."""
+"""Groups of tasks without names of files and sizes of jobs, and the material from which a kind plans them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from campaign.kinds.task import Mode, PipelineTask
 class TaskDraft:
     """A task to be planned."""
 
-    #: ``exposure`` and ``detector``, as far as the task has them; they name it, after its label.
+    #: ``exposure`` and ``detector``, as far as the task has them; label and these name the task.
     where: Mapping[str, int]
     #: Dataset types of its outputs.
     types: Sequence[str]
-    #: By role, keys of the plan's file table: see `Planner.inputs`; an output of another task is
+    #: Keys of the plan's file table, by role (see `Planner.inputs`); an output of another task is
     #: ``<dataset type>:<values of where>``.
     inputs: Mapping[str, Sequence[str]]
-    #: The kernel's, of this task alone.
+    #: The kernel's parameters for this task alone.
     parameters: Mapping[str, Any] = field(default_factory=dict)
     #: Tasks that must be done before: ``<label>:<values of where>``.
     needs: Sequence[str] = ()
@@ -40,7 +40,7 @@ class GroupDraft:
     config: Mapping[str, Any]
 
     tasks: Sequence[TaskDraft]
-    #: Labels that are done in the same pass.
+    #: Labels that the kernel runs in the same pass.
     fused: Sequence[str] = ()
     #: Labels of groups that must be done before.
     needs: Sequence[str] = ()
@@ -59,7 +59,7 @@ class Planner(Protocol):
     detectors: Sequence[int]
     #: Names of the camera's detectors.
     names: Mapping[int, str]
-    #: The camera's: counts of pixels are divided by it.
+    #: Scale of the camera, by which counts of pixels are divided.
     scale: int
     #: Exposure and detector of every raw frame.
     raws: Sequence[tuple[int, int]]
@@ -80,7 +80,7 @@ class Planner(Protocol):
         """List the pipeline's tasks of a kernel, or of a fused stage."""
 
     def only(self, kernel: str) -> PipelineTask:
-        """Give the pipeline's one task of a kernel; refuse none, and several."""
+        """Give the pipeline's only task of a kernel; refuse none, and several."""
 
     def inputs(self, detector: int, exposure: int | None = None) -> dict[str, list[str]]:
         """Give what a detector's task reads, by role; of one exposure, or of all that the detector has."""
@@ -90,7 +90,7 @@ class Planner(Protocol):
 
 
 def measured(planner: Planner, task: PipelineTask | None = None, product: str = "") -> GroupDraft:
-    """Plan one gang: of each detector's frames one file, by default by the maker, and the pipeline's product."""
+    """Plan one gang that makes one file of each detector's frames, by default the pipeline's product by the maker."""
     task, product = task or planner.maker, product or planner.product
     tasks = [TaskDraft({"detector": d}, [product], planner.inputs(d), planner.parameters(d)) for d in planner.detectors]
     fused = [planner.only("isr").label]

@@ -1,8 +1,8 @@
 """Signature removal and cosmic rays: stages of every kernel that reads raw frames.
 
 Defaults are those of building calibrations (everything off but assembly and
-variance), not those of science processing.  A field whose other values no
-kernel implements lists only the one value that it has.
+variance), not those of science processing.  A field with a single value
+lists that one: no kernel implements another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A product kind as data: all that the rest of the program asks about a product."""
+"""A product kind as data: every property of a product that the program uses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Literal
 from campaign.kinds.draft import GroupDraft, Planner
 from campaign.kinds.task import TaskClass
 
-#: What is drawn of a product: its pixels, boxes over the focal plane, values of each amplifier; empty for nothing.
+#: Picture of a product: its pixels, boxes over the focal plane, values of each amplifier; empty: none.
 Picture = Literal["", "image", "boxes", "amplifiers"]
 
 
 @dataclass(frozen=True)
 class DatasetType:
-    """A dataset type, registered so where a repository has none of that name."""
+    """A dataset type, registered if a repository has none of that name."""
 
     dimensions: tuple[str, ...]
     #: The file format: ``CalibImage``, ``CalibTable`` (FITS), ``StructuredDataDict`` (JSON) or ``RawFrame``.
@@ -30,7 +30,7 @@ class Frames:
 
     #: Their observation type.
     type: str
-    #: Frames of each detector, at least.
+    #: Least number of frames of each detector.
     least: int = 3
     #: Whether all must be of one filter.
     one_filter: bool = False
@@ -42,11 +42,11 @@ class Frames:
 class Calibrations:
     """Calibrations that a product is made of, in place of raw frames."""
 
-    #: Stage of the tasks that read one each.
+    #: Stage of the tasks, each of which reads one of them.
     kernel: str
-    #: Their connection to it.
+    #: Connection of these tasks to it.
     connection: str
-    #: Field of their configuration that says what it is to the kernel: ``bias``.
+    #: Field of their configuration with its role for the kernel: ``bias``.
     role: str
 
 
@@ -54,13 +54,13 @@ class Calibrations:
 class Correction:
     """How the signature removal applies a calibration."""
 
-    #: Field that asks for it; empty where frames in electron do.
+    #: Field that asks for it; empty if frames in electron do.
     switch: str
     #: Name among the kernel's settings.
     setting: str
-    #: Required. A calibration that is not required is left out where the inputs hold none.
+    #: Whether it is required. Otherwise it is left out if the inputs hold none.
     needed: bool = False
-    #: Its connection, where that is not the kind's name.
+    #: Connection, if that is not the kind's name.
     connection: str = ""
 
 
@@ -70,10 +70,10 @@ class CostModel:
 
     #: Raw Mpixel that a core reads and corrects in a second.
     mpixels_per_second: float = 40.0
-    #: Memory of a rank, MiB; of the blocks of a kernel that works on pixels.
+    #: Memory of a rank, MiB; for a kernel that works on pixels, that of its blocks.
     base_mib: int = 250
     blocks_mib: int = 192
-    #: Of each pixel of a detector: in memory, and in the files written.
+    #: Bytes of each pixel of a detector, in memory and in the written files.
     pixel_bytes: int = 40
     output_bytes: int = 0
 
@@ -82,31 +82,31 @@ class CostModel:
 class ProductKind:
     """A kind of product."""
 
-    #: Name for the operator: of ``--calibration``, of the header's cards.
+    #: Name for the operator, in ``--calibration`` and the header's cards.
     name: str
-    #: Its dataset types, and those of what is made on the way.
+    #: Its dataset types, and those of intermediate products.
     datasets: Mapping[str, DatasetType]
-    #: Kernel of the task that makes it; empty where no pipeline is for it.
+    #: Kernel of the task that makes it; empty if no pipeline does.
     maker: str = ""
-    #: Connection of that task which is the product.
+    #: Connection of that task that is the product.
     output: str = ""
-    #: Fields of that task that tell the kind from others of the same kernel.
+    #: Fields of that task that distinguish the kind from others of the same kernel.
     config: Mapping[str, Any] = field(default_factory=dict)
-    #: `None` for what no pipeline makes.
+    #: `None` if no pipeline makes it.
     made_of: Frames | Calibrations | None = None
-    #: Upstream's task classes that its pipelines have, by full name.
+    #: Upstream's task classes in its pipelines, by full name.
     tasks: Mapping[str, TaskClass] = field(default_factory=dict)
-    #: Plans its groups, from a `Planner`.
+    #: Plans its groups with a `Planner`.
     groups: Callable[[Planner], Sequence[GroupDraft]] | None = None
-    #: Says what the operator should know of a plan.
+    #: Gives remarks on a plan for the operator.
     notes: Callable[[Planner], Sequence[str]] | None = None
-    #: How frames are corrected by it.
+    #: Correction of frames by it.
     correction: Correction | None = None
-    #: Kinds whose absence its header states.
+    #: Kinds whose absence is stated in its header.
     misses: tuple[str, ...] = ()
-    #: By kernel; the default's elsewhere.
+    #: Estimates by kernel; the default's for other kernels.
     costs: Mapping[str, CostModel] = field(default_factory=dict)
-    #: Of its pixels, ``{unit}`` for that of the camera's frames.
+    #: Unit of its pixels; ``{unit}`` stands for that of the camera's frames.
     unit: str = "{unit}"
     #: See `Picture`.
     picture: Picture = ""

@@ -47,7 +47,7 @@ def mosaics(planner: Planner) -> list[GroupDraft]:
     Raises
     ------
     ConfigurationError
-        No task bins what one of them shows.
+        No task makes the bins of a mosaic.
     """
     return [_group(planner, task) for task in planner.some("mosaic")]
 
@@ -72,7 +72,7 @@ def _group(planner: Planner, task: PipelineTask) -> GroupDraft:
 
 KIND: Final = ProductKind(
     "mosaic",
-    {},  # each image's: see `types`
+    {},  # of each image, see `types`
     tasks={
         **also_by_filter(_BIN, "VisualizeBinCalibTask", "VisualizeBinCalibFilterTask", _MODULE),
         **also_by_filter(_MOSAIC, "VisualizeMosaicCalibTask", "VisualizeMosaicCalibFilterTask", _MODULE),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-#: How a task runs: inside the gang that reads its output or writes its input; as one MPI job over the focal plane;
+#: Mode of a task: inside the gang that reads its output or writes its input; as one MPI job over the focal plane;
 #: as one process; as one of many small jobs.
 Mode = Literal["fused", "gang", "serial", "quantum"]
 
@@ -15,17 +15,17 @@ Mode = Literal["fused", "gang", "serial", "quantum"]
 class Field:
     """A configuration field."""
 
-    #: Value where a pipeline sets none; its type is the field's.
+    #: Value if a pipeline sets none; its type is the field's.
     default: Any
-    #: Possible values; any of the type where empty.
+    #: Possible values; if empty, any of the type.
     choices: tuple[Any, ...] = ()
-    #: Name among the kernel's settings; empty where only the planner reads the field.
+    #: Name among the kernel's settings; empty if only the planner reads the field.
     kernel: str = ""
     #: Smallest possible value.
     least: float | None = None
 
     def objection(self, value: Any) -> str:
-        """Say why a value cannot be the field's; empty where it can."""
+        """Say why a value does not fit the field; empty if it does."""
         wanted = type(self.default)
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or isinstance(value, bool) is not isinstance(self.default, bool):
@@ -44,15 +44,15 @@ class Field:
 
 @dataclass(frozen=True)
 class TaskClass:
-    """An upstream task class and the kernel that stands for it."""
+    """An upstream task class and the kernel that implements it."""
 
     #: Kernel that runs the task; for a fused task, the stage inside that kernel.
     kernel: str
     #: See `Mode`.
     kind: Mode
-    #: Of a task's data IDs.
+    #: Dimensions of a task's data IDs.
     dimensions: tuple[str, ...]
-    #: Dataset types by connection, those that a pipeline may rename.
+    #: Dataset types by connection; a pipeline may rename them.
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     #: Configuration, by dotted name.
@@ -65,7 +65,7 @@ class TaskClass:
 class PipelineTask:
     """A pipeline's task, mapped and checked.
 
-    Runs keep a digest of these fields: another name or another field makes every earlier run look changed.
+    Runs keep a digest of these fields: renaming or adding one makes every earlier run look changed.
     """
 
     #: Upstream's label.
@@ -78,7 +78,7 @@ class PipelineTask:
     dimensions: tuple[str, ...]
     #: Configuration by upstream's names, dotted, defaults filled in.
     config: Mapping[str, Any]
-    #: The part of the configuration that the kernel takes, by the kernel's names.
+    #: Settings for the kernel, by the kernel's names.
     settings: Mapping[str, Any]
     #: Dataset types by connection.
     inputs: Mapping[str, str]
@@ -91,7 +91,7 @@ def only(value: bool, *names: str) -> dict[str, Field]:
 
 
 def named(task: TaskClass, name: str, *modules: str) -> dict[str, TaskClass]:
-    """Give a task class by its full names, one for each module that upstream has kept it in."""
+    """Give a task class by its full names: upstream has kept it in several modules."""
     return {f"{module}.{name}": task for module in modules}
 
 

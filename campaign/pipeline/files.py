@@ -83,7 +83,7 @@ class Reader:
         return None
 
     def read(self, path: Path, chain: tuple[Path, ...]) -> DraftPipeline:
-        """Read a file; its own tasks are laid over those that it imports."""
+        """Read a file; its own tasks are merged over imported ones."""
         draft = DraftPipeline()
         try:
             tree = parse(read_text(path), path.name, self.problems)
@@ -169,7 +169,7 @@ class Reader:
         self._merge(label, Draft(cls, config), draft)
 
     def _merge(self, label: str, task: Draft, draft: DraftPipeline) -> None:
-        """Lay a task over the one of the same label; a task of another class replaces it."""
+        """Merge a task over that of the same label; a task of another class replaces it."""
         below = draft.tasks.get(label)
         same = below is not None and below.cls.value == task.cls.value
         draft.tasks[label] = Draft(task.cls, {**(below.config if below and same else {}), **task.config})

@@ -30,7 +30,7 @@ class PipelineErrors(Problems):
 class Pipeline:
     """A resolved pipeline."""
 
-    #: The file that serves it.
+    #: The file that was read.
     path: str
     #: As written; may be empty.
     description: str
@@ -117,7 +117,7 @@ def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
 
 
 def _keep(draft: DraftPipeline, wanted: set[str]) -> list[Problem]:
-    """Drop every task that was not asked for."""
+    """Drop the tasks that are not selected."""
     known = [*draft.tasks, *draft.subsets]
     problems = [Problem(f"#{name}: there is no such task", "", suggest(name, known)) for name in wanted - set(known)]
     labels = wanted.union(*(draft.subsets.get(name, ()) for name in wanted))

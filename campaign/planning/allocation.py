@@ -48,7 +48,7 @@ def site_of(step: Step) -> tuple[Site | None, list[str]]:
 
 
 def require_release(site: Site, override: bool) -> list[str]:
-    """Refuse a site of another release; give notes where that is overridden.
+    """Refuse a site of another release; if that is overridden, give notes.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def require_release(site: Site, override: bool) -> list[str]:
 
 
 def slots(site: Site | None, asked: int | None) -> int:
-    """Give the number of processes that a run may keep busy at a site, workers of quanta included.
+    """Give the number of processes of a run at a site, workers of quanta included.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Choose the calibrations that correct the frames: by find-first, or as the operator names them."""
+"""Choose the calibrations that correct the frames, by find-first or by the operator's names."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from campaign.kinds.task import PipelineTask
 
 Found = Mapping[tuple[int, int], CalibrationRef]
-#: Near misses that a message names, where no calibration fits.
+#: Most near misses in a message about a missing calibration.
 NEAREST: Final = 3
 
 
 @dataclass(frozen=True)
 class _Miss:
-    """A near miss: by how many days, and the reason in words."""
+    """A near miss: its distance in days, and the reason in words."""
 
     days: float
     text: str
@@ -58,14 +58,14 @@ class Corrections:
     absent: tuple[str, ...]
     #: For the operator.
     notes: tuple[str, ...]
-    #: By kind, the dataset type.
+    #: Dataset type, by kind.
     types: Mapping[str, str]
-    #: By kind that the operator named, and detector, the RUN that find-first would give.
+    #: RUN that find-first would give, by kind that the operator named, and detector.
     instead: Mapping[str, Mapping[int, str]]
 
     @property
     def settings(self) -> dict[str, bool]:
-        """Settings of the kernel, which applies what was found and nothing else."""
+        """Settings of the kernel, which applies only the found calibrations."""
         return {kind.setting: name in self.refs for name, kind in table.corrections().items()}
 
     @property
@@ -78,7 +78,7 @@ class Corrections:
         return {kind: [refs[detector].dataset_id] for kind, refs in self.refs.items()}
 
     def summary(self) -> list[dict[str, Any]]:
-        """Give the applied calibrations as rows, one a certification, with its detectors."""
+        """Give the applied calibrations as rows, one for each certification, with its detectors."""
         rows: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
         for kind, refs in self.refs.items():
             for detector, ref in refs.items():
@@ -130,7 +130,7 @@ class Finder:
     unit: str
     selection: Selection
     repository: Repository
-    #: By kind, the collection that replaces find-first.
+    #: Collection that replaces find-first, by kind.
     named: Mapping[str, str]
 
     def __post_init__(self) -> None:
@@ -144,7 +144,7 @@ class Finder:
         ConfigurationError
             The operator names a kind that nothing asks for, or an unknown collection.
         SubmissionRefused
-            A required calibration is missing, or one that other frames have;
+            A required calibration is missing, or one that other frames have is;
             exposures of one detector need different ones.
         """
         refs, absent, notes, instead = {}, [], [], {}

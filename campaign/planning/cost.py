@@ -33,9 +33,9 @@ class Cost:
     output_mib : `float`
         Files written, MiB.
     wall_seconds : `float` or `None`
-        `None` where no earlier run tells.
+        `None` without an earlier run.
     seen : `int`
-        Earlier runs that the estimate is taken from; 0: from the camera's geometry.
+        Number of earlier runs behind the estimate; 0: it is from the camera's geometry.
     ranks_by : `str`
         See `campaign.journal.plan.Group`.
     """
@@ -81,7 +81,7 @@ def cost_of(
     Parameters
     ----------
     one : `Work`
-        What the group has to do.
+        Work of the group.
     sizes : sequence of `int`
         Pixels of the detector of each task that has one.
     """

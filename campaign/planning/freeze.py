@@ -27,7 +27,7 @@ from campaign.planning.step import Options, Step
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
 
-#: What a plan is made from.
+#: Sources of a plan.
 Source = RawFrames | MadeCalibrations
 
 
@@ -52,7 +52,7 @@ def freeze(
     Raises
     ------
     ConfigurationError, SubmissionRefused
-        The pipeline cannot be planned, or something that it needs is missing.
+        The pipeline cannot be planned, or an input is missing.
     """
     kind = kind_of(step.pipeline)
     source = source_of(step, repository, options, kind)
@@ -109,7 +109,7 @@ class Freezer:
         return some(self._step.pipeline, kernel)
 
     def only(self, kernel: str) -> PipelineTask:
-        """Give the pipeline's one task of a kernel."""
+        """Give the pipeline's only task of a kernel."""
         return only(self._step.pipeline, kernel)
 
     def inputs(self, detector: int, exposure: int | None = None) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The order of a run, kept in its folder: a restart asks for the same."""
+"""The order of a run, kept in its folder so that a restart repeats it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Order:
     allow_missing: bool
     #: MPI ranks of a gang; `None`: the site's.
     ranks: int | None
-    #: By kind, the collection that a calibration is taken from.
+    #: Collection of the calibration, by kind.
     named: Mapping[str, str] = field(default_factory=dict)
     #: Environment variables that the template names.
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -108,7 +108,7 @@ def read(folder: Path) -> Order:
 
 
 def fingerprint(step: Step) -> dict[str, str]:
-    """Give a checksum by label of all that decides the bits of products, frames and code aside."""
+    """Give checksums, by label, of everything but frames and code that decides the bits of products."""
     found = {label: _digest(asdict(task)) for label, task in step.pipeline.tasks.items()}
     return found | {"dataQuery": _digest([step.config.data_query, list(step.config.in_collections)])}
 

@@ -40,7 +40,7 @@ def outlook(step: Step, repository: Repository) -> Outlook:
     Raises
     ------
     ConfigurationError
-        Its selection finds nothing, or cannot be read.
+        The step's selection finds nothing, or cannot be read.
     """
     camera = camera_of(step.home, step.config.instrument)
     derived = is_derived(step.pipeline)

@@ -1,6 +1,6 @@
-"""Tell the standing of a run: tasks done, stale, damaged.
+"""Assess the standing of a run: tasks done, stale, damaged.
 
-Its journals and the file system answer; neither the Butler nor Dask is asked.
+Journals and file system suffice; neither the Butler nor Dask is asked.
 """
 
 from __future__ import annotations

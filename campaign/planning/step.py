@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line, over template and environment."""
+    """Options of the command line, which override template and environment."""
 
     #: Template keys.
     overrides: Mapping[str, Any]
@@ -45,7 +45,7 @@ class Options:
     allow_missing: bool
     #: MPI ranks of a gang; `None`: the site's.
     ranks: int | None
-    #: By kind (``bias``), the collection that replaces find-first.
+    #: Collection that replaces find-first, by kind (``bias``).
     named: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -188,7 +188,7 @@ def require_writeable(folder: Path, need_bytes: int = 0) -> None:
             f"cannot be written: {error.strerror} (uid {os.geteuid()})", where=str(folder), do="choose another place"
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # what cannot be written cannot be removed
+        with contextlib.suppress(OSError):  # a file that could not be written cannot be removed
             probe.unlink()
     free = shutil.disk_usage(folder).free
     if free < need_bytes:

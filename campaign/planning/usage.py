@@ -1,4 +1,4 @@
-"""Record time and memory of runs by task label, and expect the same of the next.
+"""Record time and memory of runs by task label, to estimate later runs.
 
 ``<home>/usage.jsonl`` has one line a run and label: frames, raw pixels, CPU time,
 wall time, and the largest memory of a process.  A plan of the same camera, label
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from campaign.jobs.file import JobTask
     from campaign.journal.plan import Plan
 
-#: Latest lines of a label that count.
+#: Number of latest lines of a label that count.
 LATEST: Final = 5
 #: Factor on the memory seen; factor on the number of frames beyond which earlier runs do not count.
 MARGIN: Final = 1.25
@@ -148,7 +148,7 @@ class Expected:
 
 
 def expected(home: Home, instrument: str, wanted: Mapping[str, Work]) -> Mapping[str, Expected]:
-    """Give what to expect of each label that has run before."""
+    """Estimate each label that has run before."""
     lines = [_seen(line) for line in home.usage() if line.get("instrument") == instrument]
     found = {}
     for label, one in wanted.items():

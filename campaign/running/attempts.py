@@ -1,4 +1,4 @@
-"""Attempts of a run's groups: which tasks failed with their job, and which are tried again."""
+"""Attempts of a run's groups: tasks that fail with their job, and tasks that are tried again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Attempts:
         return self._budgets[label]
 
     def carry(self, group: Group, attempt: int) -> None:
-        """Repeat final failures in the next attempt: of a task the word of the highest attempt counts."""
+        """Repeat final failures in the next attempt, because the highest attempt of a task counts."""
         known = self.record.outcome
         failed = [task.name for task in group.tasks if task.name in known.failed]
         if failed:
@@ -51,11 +51,11 @@ class Attempts:
             self.record.write_all(group.label, EventName.FAILED, details, attempt)
 
     def settle(self, jobs: Sequence[tuple[Sequence[PlanTask], Death]]) -> None:
-        """Fail tasks of ended jobs (each with its death) that no journal tells of: absence is never success."""
+        """Fail tasks of ended jobs (each with its death) that no journal mentions: absence is never success."""
         self.record.wait_told([task for tasks, why in jobs if not why for task in tasks])
         for tasks, why in jobs:
             if why.cause is Cause.CANCELLED and self.requests.ending:
-                continue  # by us: the task was not begun
+                continue  # cancelled by us: the task was not begun
             if untold := self.record.untold(tasks):
                 detail = {"error": why.why or SILENT, "cause": why.cause, "code": why.code}
                 self.record.write_all(untold[0].partition(":")[0], EventName.FAILED, dict.fromkeys(untold, detail))

@@ -30,9 +30,9 @@ from campaign.schedulers.protocol import Refused, Workers
 T = TypeVar("T")
 POLL_SECONDS = 0.05
 #: Configuration of a run's clusters, beside `campaign.schedulers.secure.SETTINGS`: the scheduler does not hold tasks
-#: back, and does not leave the only copy of a result of the driver's own worker on one that may be lost.  It gives up a
-#: chunk after as many losses as tell the chunk which of its quanta kill workers; another round tries a chunk again that
-#: was given up for what others did.
+#: back, and does not move the only copy of a result of the driver's own worker to one that may be lost.  It gives up a
+#: chunk after enough losses for the chunk to find the quanta that kill workers; another round tries a chunk again that
+#: was given up because of other chunks.
 SETTINGS = {
     "distributed.scheduler.worker-saturation": "inf",
     "distributed.scheduler.allowed-failures": chunk.DEATHS + 1,
@@ -45,9 +45,9 @@ CHUNK_KEY = re.compile(r":\d+$")
 def run(nodes: Nodes, groups: Sequence[Group]) -> None:
     """Run groups of a plan, each with something left to do.
 
-    Another round runs quanta that are tried again, with what waits for them: on
-    other workers if they ask for more memory.  It also runs what Dask gave up:
-    all that waits for a chunk whose workers are lost for ever.
+    Another round runs quanta that are tried again, with their dependents: on
+    other workers if they ask for more memory.  It also runs the tasks that Dask
+    gave up because they wait for a chunk whose workers are lost.
     """
     secure.forget(nodes.plan.folder)
     left, number = list(groups), itertools.count()
@@ -106,7 +106,7 @@ def _on_workers(nodes: Nodes, groups: Sequence[Group], number: Iterator[int]) ->
 
 
 def _round(nodes: Nodes, groups: Sequence[Group], number: int) -> RoundGraph:
-    """Cut what is left of each group's quanta into chunks."""
+    """Cut the remaining quanta of each group into chunks."""
     nodes.chunks = {g.label: chunked(nodes.left(g)) for g in groups if g.kind == "quantum"}
     many = {label: len(chunks) for label, chunks in nodes.chunks.items()}
     return RoundGraph(number, nodes.plan.run, groups, many, nodes.backend.shared)
@@ -114,11 +114,11 @@ def _round(nodes: Nodes, groups: Sequence[Group], number: int) -> RoundGraph:
 
 @contextmanager
 def _known(nodes: Nodes, client: Any) -> Iterator[None]:
-    """Have the graph's functions find the run, and the run ask what befell workers."""
+    """Let the graph's functions find the run, and the run ask for the fate of workers."""
     seen = [0]
 
     def short_of_memory() -> bool:
-        """Look for a nanny's event, or a scheduler's word on the end of a worker's job: there is no other sign."""
+        """Look for a nanny's event, or the scheduler's report on the end of a worker's job, the only signs."""
         before, seen[0] = seen[0], len(client.get_events("worker-restart-memory"))
         died = nodes.outcome.jobs.get("workers", {}).pop("cause", "")
         return seen[0] > before or died == Cause.MEMORY
@@ -201,7 +201,7 @@ def _run(nodes: Nodes, one: RoundGraph, workers: Workers, client: Any) -> list[G
         parts = [futures[part] for part in one.parts(group)]
         if any(part.status != "finished" for part in parts) and _finished(futures[one.key(group.label, "ready")]):
             nodes.settle(group.label, [_answer(part, why) for part in parts])
-    client.cancel(list(futures.values()), force=True)  # nobody needs their results
+    client.cancel(list(futures.values()), force=True)  # their results are not needed
     return [group for group in one.groups if nodes.left(group) and not nodes.ending]
 
 
@@ -243,7 +243,7 @@ def _wait(nodes: Nodes, futures: Mapping[str, Any], workers: Workers, client: An
 
 
 def _idle(nodes: Nodes, client: Any) -> str:
-    """Give a reason to stop if the run is to end and no worker is busy: workers may still wait for their nodes."""
+    """Give a reason to stop if the run is to end and no worker is busy; workers may still wait for their nodes."""
     if not nodes.ending:
         return ""
     busy = any(CHUNK_KEY.search(key) for keys in client.processing().values() for key in keys)

@@ -1,4 +1,4 @@
-"""The backend of a site, and how a plan is tried out and run there."""
+"""The backend of a site, and functions that try out and run a plan there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_at(site: Site | None, many: int) -> Run:
 
 
 def probe(site: Site | None, groups: Sequence[Group]) -> None:
-    """See that a site would take the jobs of a plan's groups, before anything is claimed.
+    """Check that a site would take the jobs of a plan's groups, before anything is claimed.
 
     Raises
     ------

@@ -40,12 +40,12 @@ class Record:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Fold what earlier drivers have left; forget their failures, which are tried again.
+        """Fold the events of earlier drivers; forget their failures, which are tried again.
 
         Raises
         ------
         ConfigurationError
-            Another release has written some of it.
+            Another release has written some of the events.
         """
         for event in self._journals.new(closely=True):
             self.outcome.fold(event)
@@ -54,7 +54,7 @@ class Record:
             self.outcome.forget(task)
 
     def drain(self, closely: bool = False) -> None:
-        """Fold what the journals have gained; see `campaign.journal.events.Journals.new`."""
+        """Fold the new events of the journals; see `campaign.journal.events.Journals.new`."""
         with self._lock:
             for event in self._journals.new(closely):
                 self.outcome.fold(event)
@@ -67,18 +67,18 @@ class Record:
     def write_all(
         self, label: str, event: str, details: Mapping[str, Mapping[str, Any]], attempt: int | None = None
     ) -> None:
-        """Append the same event of many tasks of a group, each with its detail."""
+        """Append the same event for many tasks of a group, each with its detail."""
         with self._lock:
             known = self.outcome.attempts.get(label, 1)
             self._driver.write_all(event, details, known if attempt is None else attempt)
 
     def left(self, group: Group) -> list[PlanTask]:
-        """Tasks of a group that are neither published, failed nor lost."""
+        """List the tasks of a group that are neither published, failed nor lost."""
         known = (self.outcome.published, self.outcome.failed, self.outcome.skipped)
         return [task for task in group.tasks if not any(task.name in some for some in known)]
 
     def take(self, group: Group) -> list[PlanTask]:
-        """Tasks of a group that are left and ready; record as lost those that need a failed task."""
+        """List the remaining tasks of a group that are ready; record those that need a failed task as lost."""
         self.drain()
         ready, known, gone = [], self.outcome, {}
         for task in self.left(group):
@@ -99,12 +99,12 @@ class Record:
         return {label: tasks for label, tasks in found.items() if tasks}
 
     def untold(self, tasks: Sequence[PlanTask]) -> list[str]:
-        """Names of the tasks that no journal says are published or failed."""
+        """Name the tasks that no journal reports as published or failed."""
         published, failed = self.outcome.published, self.outcome.failed
         return [task.name for task in tasks if task.name not in published and task.name not in failed]
 
     def wait_told(self, tasks: Sequence[PlanTask]) -> None:
-        """Wait until the journals tell of all these tasks, for as long as lines may be late."""
+        """Wait until the journals mention all these tasks, for as long as lines may be late."""
         until = time.monotonic() + LATE_SECONDS
         self.drain(closely=True)
         while self.untold(tasks) and time.monotonic() < until:

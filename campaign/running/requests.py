@@ -1,4 +1,4 @@
-"""Requests of an operator to a run that is driven: pause, drain, cancel."""
+"""Requests of an operator to a running run: pause, drain, cancel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Requests:
 
     #: The run's.
     folder: Path
-    #: Told to drain or to cancel, once.
+    #: Backend that is told once to drain or to cancel.
     backend: Backend
 
     def __post_init__(self) -> None:

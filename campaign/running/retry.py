@@ -1,4 +1,4 @@
-"""Decides whether a job that died is tried again, with which resources: each cause has its own budget."""
+"""Decides whether a dead job is tried again, and with which resources; each cause has its own budget."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from campaign.schedulers.protocol import MEMORY_MIB, MINUTES
 #: Other causes are never retried: the same would happen again (data, configuration, code, disk, killed), or the end
 #: was asked for (cancelled).
 RETRIED = frozenset({Cause.MEMORY, Cause.WALLTIME, Cause.INFRASTRUCTURE, Cause.FAILED})
-#: Tries after failures of scheduler, node or network: not charged to the tasks, but not endless.
+#: Tries after failures of scheduler, node or network, which are not charged to the tasks.
 INFRASTRUCTURE = 5
 #: Tries with doubled walltime.
 WALLTIME = 3

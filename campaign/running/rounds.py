@@ -1,4 +1,4 @@
-"""Rounds of a run: graphs of what is left of its groups, with the run's own functions as nodes."""
+"""Rounds of a run: graphs of the remaining groups, with the run's own functions as nodes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ MOST = 4
 
 
 class Nodes(Protocol):
-    """The graph's view of a run: its nodes, and what decides which of them there are."""
+    """The graph's view of a run: its nodes, and the state that decides on them."""
 
     plan: Plan
     backend: Backend
     #: Beginning of the names of all jobs.
     stem: str
-    #: By group, its quanta as workers get them; decided for each round.
+    #: Quanta as workers get them, by group; decided for each round.
     chunks: dict[str, list[Sequence[PlanTask]]]
-    #: Says whether workers were lost for want of memory since the last call; set while there are workers.
+    #: Whether workers were lost for lack of memory since the last call; set while there are workers.
     short_of_memory: Callable[[], bool]
 
     @property
@@ -50,10 +50,10 @@ class Nodes(Protocol):
         """Tries that a group has left, and resources of its next job."""
 
     def say(self, label: str) -> Say:
-        """Give what events of a group's jobs are written with."""
+        """Give the function that writes events of a group's jobs."""
 
     def refused(self, refusal: Refused) -> Death:
-        """Account for a refusal of the scheduler's."""
+        """Account for a refusal by the scheduler."""
 
     def node(self, labels: Sequence[str], *_: Any) -> None:
         """Run a gang, or serial groups in one process."""
@@ -104,16 +104,16 @@ def _here(run: str, method: str, group: str | Sequence[str], *needs: Any) -> Any
 
 @dataclass(frozen=True)
 class RoundGraph:
-    """Graph of some groups; all that they need of other groups is done."""
+    """Graph of some groups, whose needs of other groups are done."""
 
-    #: Part of the keys: work that a round gave up is another node in the next.
+    #: Part of the keys, so that work given up in a round is another node in the next.
     number: int
 
     run: str
     groups: Sequence[Group]
-    #: By group of quanta, its number of chunks.
+    #: Number of chunks, by group of quanta.
     chunks: Mapping[str, int]
-    #: Have each group wait for the one before: they take the same cores.
+    #: Let each group wait for the previous one, which takes the same cores.
     chained: bool
 
     def key(self, label: str, part: str | int = "done") -> str:

@@ -1,10 +1,10 @@
-"""Runs a frozen plan: its groups are nodes of one Dask graph, its jobs a backend's, everything is journalled.
+"""Runs a frozen plan: its groups are nodes of one Dask graph, a backend runs its jobs, everything is journalled.
 
 A graph of gangs and serial jobs needs no cluster: Dask's own scheduler runs it
 inside the driver, one node at a time.  With quanta the graph goes to a cluster
 of the backend's (`campaign.running.graph`).
 
-Nothing that the journals tell of is done again: a run that a driver has left,
+Nothing that the journals report as done is repeated: a run that a driver has left,
 killed or asked to end, is resumed in its own folder.
 """
 
@@ -34,13 +34,13 @@ from campaign.schedulers.protocol import Backend, Refused, Say
 
 __all__ = ["Cancelled", "Listener", "Run", "Runner"]
 
-#: Runs what is left of a written plan: on this machine, by a site's scheduler, or at several sites.
+#: Runs the rest of a written plan: on this machine, by a site's scheduler, or at several sites.
 Run = Callable[[Plan, Listener], Outcome]
 
 
 @dataclass
 class Runner:
-    """Runs what is left of one plan; see `campaign.running.rounds.Nodes` for the graph's view of it."""
+    """Runs the rest of one plan; see `campaign.running.rounds.Nodes` for the graph's view of it."""
 
     #: Already written.
     plan: Plan
@@ -48,9 +48,9 @@ class Runner:
     listener: Listener
     #: Runs the jobs; this machine by default.
     backend: Backend = field(default_factory=Local)
-    #: Fencing token: tells this site's share from what another site was given before.
+    #: Fencing token: distinguishes this site's share from earlier grants to other sites.
     token: int = 1
-    #: Name of a part of a run: keeps the jobs of parts apart that run on the same machine.
+    #: Name of a part of a run; distinguishes the jobs of parts on the same machine.
     share: str = ""
 
     chunks: dict[str, list[Sequence[PlanTask]]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Runner:
         self._requests.require_wanted()
 
     def run(self) -> Outcome:
-        """Run everything that can be run; a failed task stops only what needs it.
+        """Run everything that can be run; a failed task stops only the tasks that need it.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Runner:
         return self.outcome
 
     def _begin(self) -> None:
-        """Read what earlier drivers have done, and end those of their jobs that nobody waits for."""
+        """Read the work of earlier drivers, and end those of their jobs that nobody waits for."""
         self._record.begin()
         wanted = {group.label for group in self.plan.groups if self.left(group)}
         keep = {str(job.get("name")) for label, job in self.outcome.jobs.items() if label in wanted}
@@ -127,7 +127,7 @@ class Runner:
         """Tries that a group has left, and resources of its next job."""
         return self._attempts.budget(label)
 
-    # Nodes of the graph, by the label of their group; results of the nodes that they need are passed and not used.
+    # Nodes of the graph, by the label of their group; Dask passes the results of needed nodes, which are not used.
 
     def node(self, labels: Sequence[str], *_: Any) -> None:
         """Run a gang, or serial groups in one process, until all is done or not worth another try."""
@@ -156,7 +156,7 @@ class Runner:
         return paths
 
     def settle(self, label: str, answers: Sequence[Answer]) -> None:
-        """Account for a group's quanta, given the answer of each chunk; those that are tried again are left."""
+        """Account for a group's quanta, given the answer of each chunk; those to be tried again remain."""
         self._record.drain()
         memory = self.short_of_memory()
         jobs: list[tuple[Sequence[PlanTask], Death]] = []
@@ -180,7 +180,7 @@ class Runner:
         return self.plan.folder / "logs" / f"{'+'.join(labels)}.{attempt}.log"
 
     def say(self, label: str, attempt: int | None = None) -> Say:
-        """Give a backend what it writes events of a group's jobs with."""
+        """Give a backend the function that writes events of a group's jobs."""
         return partial(self._record.write, label, attempt=attempt)
 
     def _adopted(self, group: Group) -> Death | None:

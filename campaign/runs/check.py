@@ -103,7 +103,7 @@ def _look_at_frames(
     _describe(found, selection)
     for text in selection_problems(selection, kind, options.allow_missing) if kind else ():
         found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
-    if found.problems:  # else planning raises them
+    if found.problems:  # otherwise planning raises them
         for text in agreement.read(camera, selection).problems:
             found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
     frames = kind.made_of if kind else None

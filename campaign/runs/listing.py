@@ -1,4 +1,4 @@
-"""The entry of a run in the home's list, also where its submitter was killed before it could write one."""
+"""The entry of a run in the home's list, even if its submitter was killed before writing it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def entry_of(plan: Plan, template: str, nonce: str) -> dict[str, Any]:
 
 def unlisted(home: Home, beside: Path) -> list[tuple[Plan, orders.Order]]:
     """Find this home's planned runs, in a folder of runs, whose submitters were killed before they listed them."""
-    known = {line.get("run") for _, line in numbered(home.runs_file)}  # removed ones too
+    known = {line.get("run") for _, line in numbered(home.runs_file)}  # includes removed ones
     found = []
     for folder in sorted(beside.iterdir()) if beside.is_dir() else ():
         owner = claim.read(folder)
@@ -50,7 +50,7 @@ def unlisted(home: Home, beside: Path) -> list[tuple[Plan, orders.Order]]:
             continue
         try:
             plan, order = plans.load(folder / "plan.json"), orders.read(folder)
-        except CampaignError:  # another release's, or damaged: nothing to be restarted
+        except CampaignError:  # another release's, or damaged: it cannot be restarted
             continue
         if plan.run not in known and order.variables.get("CAMPAIGN_HOME") == str(home.path.absolute()):
             found.append((plan, order))

@@ -32,7 +32,7 @@ class RunRecord:
     standing: Standing
     #: Every product was read.
     verified: bool = False
-    #: Size of each journal, byte, by name: shows whether another driver has resumed the run since.
+    #: Size of each journal by name, byte, which shows whether another driver has resumed the run since.
     journals: Mapping[str, int] = field(default_factory=dict)
 
     def again(self) -> RunRecord:
@@ -41,7 +41,7 @@ class RunRecord:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """By label, the number of tasks: all, done, failed, left."""
+        """Number of tasks by label: all, done, failed, left."""
         known, again = self.standing.outcome, {**self.standing.damaged, **self.standing.stale}
         rows = []
         for group in self.plan.groups:

@@ -53,14 +53,14 @@ def prepare(
     Parameters
     ----------
     run : `str`, optional
-        A run that is planned again, and has its output RUN already.
+        An existing run to be planned again, which has its output RUN already.
     notes : sequence of `str`
         Further notes for the operator; see `campaign.runs.execution.overrides`.
 
     Raises
     ------
     ConfigurationError, SubmissionRefused
-        Everything that would make the run fail and can be known beforehand.
+        Reasons, known beforehand, for which the run would fail.
     """
     known = [c for c in step.config.in_collections if c != step.ticket_chain]
     repository.require_collections(known or list(step.config.in_collections))
@@ -82,7 +82,7 @@ def _require_means(step: Step, groups: Sequence[Group]) -> None:
 
 
 def _own_folder(step: Step, run: str) -> Step:
-    """Add the run's own digits to a folder that is named by the time: another run may have the same second."""
+    """Add the run's own characters to a folder named by the time, since another run may have the same second."""
     path, time = step.config.submit_path, step.config.timestamp
     if not time or not path.endswith(time):
         return step
@@ -107,10 +107,10 @@ def taken(home: Home, repository: Repository, output_run: str, how: str) -> Subm
 
 @contextmanager
 def _folder(plan: Plan) -> Iterator[None]:
-    """Make the run's folder, claimed and of this run alone; remove it if the submission fails.
+    """Make the run's folder, claimed for this run alone; remove it if the submission fails.
 
     The folder is made under a temporary name, with its claim, and then renamed:
-    it is never seen without its owner, and of two submissions one gets the name.
+    it never exists without its owner, and only one of two submissions gets the name.
 
     Raises
     ------
@@ -167,14 +167,14 @@ def _clear_stillborn(folder: Path) -> None:
             shutil.rmtree(beside, ignore_errors=True)
         elif _is_stillborn(beside):
             with suppress(SubmissionRefused, OSError), claim.held(beside):
-                if _is_stillborn(beside):  # still, now that nobody else decides
+                if _is_stillborn(beside):  # check again, now that nobody else decides
                     aside = _aside(beside, f"{os.getpid()}.stillborn")
                     beside.rename(aside)
                     shutil.rmtree(aside, ignore_errors=True)
 
 
 def _is_stillborn(folder: Path) -> bool:
-    """Whether a folder is of a submitter that is gone, and holds nothing but what lies there before a plan does."""
+    """Whether a folder's submitter is gone, and it holds only files that precede a plan."""
     owner = claim.read(folder)
     if owner is None or owner.alive is not False:
         return False
@@ -209,7 +209,7 @@ def create(step: Step, repository: Repository, plan: Plan, order: Order | None =
 
 
 def _require_sources(repository: Repository, plan: Plan) -> None:
-    """Check that the sources of a run are still there; once the run is registered, they are kept for it.
+    """Check that the sources of a run still exist; once the run is registered, they are kept for it.
 
     Raises
     ------
@@ -237,7 +237,7 @@ def write_inputs(step: Step, plan: Plan) -> None:
 
 
 def require_places(step: Step, plan: Plan) -> None:
-    """Try the places that the run will write to: products, its own folder, the list of runs.
+    """Test the places of output: products, the run's own folder, the list of runs.
 
     Raises
     ------
@@ -252,7 +252,7 @@ def require_places(step: Step, plan: Plan) -> None:
 
 
 def register(home: Home, repository: Repository, plan: Plan, template: str, nonce: str) -> None:
-    """Claim the output RUN, which has exactly one owner among several submitters, and list the run; both once.
+    """Claim the output RUN, which the Butler gives to exactly one submitter, and list the run; both once.
 
     Raises
     ------

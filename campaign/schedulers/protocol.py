@@ -19,7 +19,7 @@ Resources = Mapping[str, int]
 #: Defaults: memory of a rank, MiB, and walltime of a job, minute.
 MEMORY_MIB: Final = 2048
 MINUTES: Final = 60
-#: Called with what befalls a job or a worker: an event's name and its detail.
+#: Called with the name and detail of an event of a job or a worker.
 Say = Callable[[str, Mapping[str, Any]], Any]
 
 
@@ -52,7 +52,7 @@ class Workers:
 
     #: Of its scheduler.
     address: str
-    #: Says why no worker will come (again); empty while there is hope.
+    #: Gives the reason why no worker will come (again); empty while there is hope.
     problem: Callable[[], str] = nothing_wrong
 
 
@@ -72,7 +72,7 @@ class Backend(Protocol):
         """Whether gangs and quanta take the same cores, and so must take turns."""
 
     def ping(self) -> str:
-        """Ask the scheduler whether it is there; give what it said of the jobs' destination.
+        """Ask whether the scheduler is there; give its description of the jobs' destination.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Backend(Protocol):
             Unique; jobs of runs are ``<run>-<group>-<attempt>``.
         resources : `dict`
         say : callable
-            Told of what the journal should have.
+            Called with events for the journal.
 
         Returns
         -------
@@ -141,7 +141,7 @@ class Backend(Protocol):
 
         Old workers of that name are cancelled first.
 
-        ``keys`` is the folder that `campaign.schedulers.secure.keys` made: only who has them can talk to the cluster.
+        ``keys`` is a folder of `campaign.schedulers.secure.keys`; only holders of its keys can talk to the cluster.
         """
 
     def probe_driver(self, resources: Resources) -> None:
@@ -167,7 +167,7 @@ class Backend(Protocol):
         """
 
     def drain(self) -> None:
-        """Cancel what waits; what runs comes to its end."""
+        """Cancel waiting jobs; running jobs come to their end."""
 
     def cancel(self) -> None:
         """End everything that was started and still lives."""
@@ -183,14 +183,14 @@ class Scheduler(Model):
     #: Remedy if the ranks of a gang do not see each other.
     lone_ranks: ClassVar[str] = "have the scheduler start MPI ranks by this Python's MPI"
 
-    #: Processes that a run may keep busy, unless its operator says.
+    #: Processes of a run, unless its operator says.
     ranks: Whole | None = None
     #: Size of a node; memory in MiB.
     node_cores: Whole | None = None
     node_memory_mib: Whole | None = None
 
     def __str__(self) -> str:
-        """Name the scheduler, and where in it jobs go, in one line."""
+        """Name the scheduler, and the jobs' destination in it, in one line."""
         return type(self).__name__
 
     @property

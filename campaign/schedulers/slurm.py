@@ -23,7 +23,7 @@ from slurm.settings import Scheduler, ScriptError
 from slurm.states import State, Status
 from slurm.watcher import Watcher
 
-#: Interval at which a waiting gang looks whether it was given up, second; only the watcher asks Slurm.
+#: Interval at which a waiting gang checks whether it was given up, second; only the watcher asks Slurm.
 POLL_SECONDS = 0.5
 #: Interval between questions of the watcher, second: less than one a second, with the first of a run.
 INTERVAL_S = 1.1
@@ -31,7 +31,7 @@ INTERVAL_S = 1.1
 PROBE_S = 15.0
 #: Time before its walltime at which a driver that is a job is told to drain, second; at most a tenth of the walltime.
 DRAIN_S = 1800
-#: Log of a job that is only tried out.
+#: Log of a job that is only a trial.
 NOWHERE = Path("/dev/null")
 #: Exit codes of a shell that does not find its command, or may not run it.
 NO_COMMAND = (126, 127)
@@ -143,13 +143,13 @@ class Slurm:
         return "partition {} is {}".format(*_default(known))
 
     def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
-        """See that Slurm answers, and would take the jobs; see `Backend.probe`."""
+        """Check that Slurm answers, and would take the jobs; see `Backend.probe`."""
         do = (
             f"campaign sites up {self.site} starts a private cluster here, unless the site's file has its own conf;"
             f" campaign sites ping {self.site} looks closer"
         )
         conf = self._access.conf
-        if conf and not Path(conf).exists():  # Slurm's commands would look long for a server of configurations
+        if conf and not Path(conf).exists():  # Slurm's commands would search long for a server of configurations
             raise Refused(f"no Slurm answers: there is no {conf}", where=f"{self.site}, its Slurm", do=do)
         try:
             commands.call(replace(self._access, timeout=PROBE_S), ["sinfo", "--noheader", "--format=%T"], patience=0)
@@ -163,10 +163,10 @@ class Slurm:
 
     def job(self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a module; see `Backend.job`."""
-        self._names.add(name)  # before it is submitted: from here on it can be cancelled
+        self._names.add(name)  # before its submission, so that it can be cancelled from here on
         with self._refusing(f"job {name}"):
             job = self._adopted(name, say) or self._submitted(module, ranks, log, name, resources, say)
-            if self._cancelled.is_set() or self._drained.is_set():  # before its name was there to be found
+            if self._cancelled.is_set() or self._drained.is_set():  # before its name could be found
                 commands.cancel(self._access, job)
         return self._waited(job, name, log, say)
 
@@ -219,7 +219,7 @@ class Slurm:
             return commands.submit(self._access, scripts.keep(self._driver(name, words, log, resources), log))
 
     def probe_driver(self, resources: Resources) -> None:
-        """See that Slurm would take a driver; see `Backend.probe_driver`."""
+        """Check that Slurm would take a driver; see `Backend.probe_driver`."""
         self.probe()
         with self._refusing("the driver's job"):
             script = self._driver("probe", [self.scheduler.python], NOWHERE, resources)
@@ -305,12 +305,12 @@ def _wanted(resources: Resources, ranks: int) -> settings.Resources:
 
 
 def _death(status: Status, log: Path) -> Death:
-    """Tell a job's death by Slurm's word and by its log."""
+    """Describe a job's death by Slurm's state and by its log."""
     if status.state is State.DONE:
         return Death(code=0)
     if status.state is State.FAILED and status.exit_code == TASKS_FAILED:
         return Death(code=1)
-    end = status.slurm or ("Slurm knows it no longer" if status.reason else "Slurm has not told of it yet")
+    end = status.slurm or ("Slurm knows it no longer" if status.reason else "Slurm has not reported on it yet")
     said = complaint(lines_of(log))
     code = int(status.exit_code.partition(":")[0] or 0) if status.exit_code else None
     text = f"job {status.job}: {end}" + (f", exit {status.exit_code}" if status.exit_code else "")

@@ -72,7 +72,7 @@ class Block(_Model):
 
 
 class Simulation(_Model):
-    """Simulation block; see the module's docstring."""
+    """Simulation block; see the module's text."""
 
     camera: str
     scale: PositiveInt = 1

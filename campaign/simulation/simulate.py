@@ -136,7 +136,7 @@ def require_simulated(camera: Camera) -> None:
     Raises
     ------
     UsageError
-        The simulator writes no raws of it.
+        The simulator writes no raws of the camera.
     """
     if camera.name not in PREFIX:
         raise UsageError(
@@ -150,7 +150,7 @@ def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
     Raises
     ------
     UsageError, ConfigurationError
-        The camera cannot be simulated, a night is no date.
+        The camera cannot be simulated, or a night is no date.
     """
     require_simulated(camera)
     found = []

@@ -68,7 +68,7 @@ def certify_truth(places: Places, camera: Camera, simulation: Simulation, detect
     Raises
     ------
     TasksFailed
-        One could not be written.
+        A calibration could not be written.
     """
     from campaign.butler.repository import open_repository
 

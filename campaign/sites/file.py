@@ -1,4 +1,4 @@
-"""Site files: YAML in two layers, the packaged ones and the operator's, every value checked."""
+"""Site files: YAML in two layers, packaged and the operator's, every value checked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXPANDED = ("raw_root", "repository", "scratch", "python")
 
 
 def _text(value: Any) -> Any:
-    """Take a number as the text that was written; not `True`, which may have been yes, on or true."""
+    """Take a number as it was written; not `True`, which may have been yes, on or true."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -132,7 +132,7 @@ def _settings(entry: Entry, environment: Mapping[str, str]) -> SiteSettings:
     Raises
     ------
     ConfigurationError
-        With all that is wrong.
+        With all mistakes.
     """
     values = plain(entry)
     scheduler = values.pop("scheduler", "none")
@@ -225,7 +225,7 @@ def check_fractions(sites: Mapping[str, tuple[SiteSettings, Entry]]) -> None:
     Raises
     ------
     ConfigurationError
-        They do not within 1e-9, or a site with a fraction has no role of processing.
+        The sum differs by more than 1e-9, or a site with a fraction has no role of processing.
     """
     shares = {name: pair for name, pair in sites.items() if pair[0].fraction is not None}
     for settings, entry in shares.values():

@@ -35,12 +35,12 @@ class Site(SiteSettings):
 
 
 def plain(site: Site) -> dict[str, Any]:
-    """Take a site apart for JSON."""
+    """Convert a site for JSON."""
     return {**dict(site), "scheduler": table.plain(site.scheduler)}
 
 
 def from_plain(values: Mapping[str, Any]) -> Site:
-    """Make a site of what `plain` gave.
+    """Make a site from the result of `plain`.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def check_release(sites: Iterable[Site], override: bool = False) -> list[str]:
     Raises
     ------
     SubmissionRefused
-        A site has another, and ``override`` is not given.
+        A site has another release, and ``override`` is not given.
     """
     ours = versions()["drp-campaign"]
     other = [f"{s.name} has drp-campaign {s.release}, this is {ours}" for s in sites if s.release not in ("", ours)]
@@ -113,7 +113,7 @@ def check_release(sites: Iterable[Site], override: bool = False) -> list[str]:
 
 
 def _site(settings: SiteSettings) -> Site:
-    """Make a site of its settings; an empty interpreter is that of this machine."""
+    """Make a site from its settings; an empty interpreter is that of this machine."""
     given = {key: getattr(settings, key) for key in settings.model_fields_set}
     return Site(**{key: value for key, value in given.items() if value or key != "python"})
 

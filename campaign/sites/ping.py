@@ -30,7 +30,7 @@ RANKS = 2
 RESOURCES = {"memory_mib": 300, "minutes": 5}
 Said: TypeAlias = dict[str, Any]
 SETTLE = 5.0
-"""How long a shared file system may take to show a job's log, second."""
+"""Time for a shared file system to show a job's log, second."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Patience:
-    """Time that a job may take, second, and an event that says that nobody waits any more."""
+    """Time for a job, second, and an event that is set once nobody waits any more."""
 
     seconds: float
     over: Event

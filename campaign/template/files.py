@@ -69,7 +69,7 @@ def _for_bands(path: Path) -> bool:
 
 
 def names(folder: Path) -> list[str]:
-    """List the names by which a folder's templates can be asked for."""
+    """List the names under which a folder's templates can be requested."""
     found = []
     for path in sorted(folder.glob("bps_*.yaml*")):
         stem = path.name.removesuffix(".j2").removesuffix(".yaml")

@@ -36,7 +36,7 @@ _VARIABLE: Final = re.compile(r"\$[{A-Za-z_]")
 _WORDS: Final = {"and": "join", "or": "join", "not": "not", "in": "in", "overlaps": "compare"}
 _ADVICE: Final = {
     "'": "a quote that is not closed",
-    '"': "texts stand in single quotes",
+    '"': "write texts in single quotes",
     "$": "a variable that the shell has not filled in: export the selection in double quotes",
     "\\": "a backslash that does not end a line",
 }

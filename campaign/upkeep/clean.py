@@ -168,7 +168,7 @@ def clean(one: Remains, repository: Repository, home: Home, uses: Uses) -> str:
     if folder.is_dir():
         _clean_sites(one, folder, home)
         shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)  # at once: nobody finds half of it
+        folder.rename(aside)  # in one step, so that nobody finds half of it
     if aside.is_dir():
         shutil.rmtree(aside)
         _prune(folder, one.output_run)

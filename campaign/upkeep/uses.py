@@ -101,7 +101,7 @@ class Uses:
         return self.repository.made_from(run)
 
     def _by_campaigns(self) -> Iterator[tuple[str, str]]:
-        """Give the runs of campaigns, each with its part in one."""
+        """Give the runs of campaigns, each with its part in its campaign."""
         for name in self.home.campaigns:
             books = Books(folder_of(self.home, name))
             try:
@@ -137,7 +137,7 @@ def _said(words: str) -> str:
 
 
 def _owner(folder: Path) -> Use | None:
-    """Name the driver that makes the run of a folder, or may do so; `None` where there is none."""
+    """Name the driver that makes, or may make, the run of a folder; `None` without one."""
     owner = claim.read(folder)
     if owner is not None:
         return None if owner.alive is False else Use(f"made by {owner.text}", firm=True)
@@ -152,7 +152,7 @@ def _handed_over(folder: Path) -> bool:
 
 
 def _mentioned(name: str, books: Books) -> Iterator[tuple[str, str]]:
-    """The last run that a campaign's journal names for each step, unless it was rejected."""
+    """Give the last run that a campaign's journal names for each step, unless it was rejected."""
     decided = books.decisions
     for step, runs in decided.named.items():
         if kept := [run for run in runs if run not in decided.rejected]:

@@ -13,7 +13,7 @@ OVERSCANS = ("median", "meanclip", "none")
 
 @dataclass(frozen=True)
 class IsrConfig:
-    """Settings of the corrections; each is done only where the pipeline says so."""
+    """Settings of the corrections that the pipeline asks for."""
 
     #: Level of a row's serial overscan: ``median``, ``meanclip`` or ``none``.
     serial: str = "median"
@@ -28,13 +28,13 @@ class IsrConfig:
     dark: bool = False
     #: Gains and read noises from the photon transfer curve's file.
     ptc: bool = False
-    #: Subtract what the other amplifiers leave in one.
+    #: Subtract the signal that other amplifiers leave in one.
     crosstalk: bool = False
-    #: With the crosstalk's part that grows with the square of the source.
+    #: Include crosstalk that grows with the square of the source.
     quadratic: bool = True
     #: Subtract the amplifiers' deviation from a straight line.
     linearity: bool = False
-    #: Take the charge that comes late along a row back to where it was.
+    #: Move deferred charge along a row back to its pixel.
     deferred: bool = False
     #: Flag the defects' boxes BAD.
     defects: bool = False
@@ -46,7 +46,7 @@ class IsrConfig:
         Raises
         ------
         JobError
-            An unknown key or value.
+            A key or value is unknown.
         """
         unknown = sorted(set(plain) - {f.name for f in fields(cls)})
         if unknown:

@@ -50,9 +50,9 @@ class Amplifier:
     data: Box
     serial_overscan: Box | None
     parallel_overscan: Box | None
-    #: Where ``data`` lies on the assembled detector.
+    #: Region of the assembled detector that ``data`` covers.
     target: Box
-    #: Whether ``data`` is mirrored on its way there.
+    #: Whether ``data`` is mirrored on the assembled detector.
     flip_x: bool
     flip_y: bool
     #: electron / ADU.
@@ -61,13 +61,13 @@ class Amplifier:
     read_noise: float
     #: electron; infinite where the camera file has none.
     saturation: float
-    #: Whether its pixels are read towards lower columns: then the serial overscan's first column is its highest.
+    #: Whether pixels are read towards lower columns: the serial overscan's first column is then its highest.
     leftwards: bool = False
     #: Whether the upper half of an unsigned frame's range stands for negative numbers.
     signed: bool = False
 
     def read_order(self, box: Box) -> Box:
-        """Box in the order of the serial register: column 0 is read first."""
+        """Convert a box to the order of the serial register, where column 0 is read first."""
         return Box(self.raw[0] - box.x1, box.y0, box.nx, box.ny) if self.leftwards else box
 
 
@@ -93,7 +93,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class Camera:
-    """The part of a camera that a job needs."""
+    """A job's part of a camera."""
 
     name: str
     unit: str

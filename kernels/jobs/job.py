@@ -17,7 +17,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class File:
-    """An input file; its size in ``bytes`` is checked where it is known."""
+    """An input file; its size in ``bytes`` is checked if it is known."""
 
     path: str
     bytes: int | None = None
@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """A job: all that a kernel ever sees."""
+    """A job: everything that a kernel sees."""
 
     #: `VERSION`; another is refused.
     version: int
@@ -54,7 +54,7 @@ class Job:
     attempt: int
     site: str
     token: int
-    #: The MPI world that was asked for; another size is refused.
+    #: Size of the MPI world; another size is refused.
     ranks: int
     #: Path of the journal without ``.jsonl``; ranks append ``.r<rank>``.
     journal: str
@@ -62,7 +62,7 @@ class Job:
     camera: Mapping[str, Any]
     #: The kernel's settings.
     config: Mapping[str, Any]
-    #: The file table, once.
+    #: The file table, by key.
     files: Mapping[str, File]
     #: Tasks to run.
     tasks: tuple[Task, ...]
@@ -74,7 +74,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _build(kind: Any, plain: Any, where: str) -> Any:
-    """Make a dataclass of this module from its JSON form, by its annotations."""
+    """Make a dataclass of this module from its JSON form, guided by its annotations."""
     if not isinstance(plain, dict):
         raise JobError(f"{where} is {plain!r}, must be an object")
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
@@ -108,8 +108,8 @@ def from_plain(plain: Any) -> Job:
     Raises
     ------
     JobError
-        Another version, an unknown or missing key, a value of another kind, a
-        task that names a file that is not in the table.
+        The version is another, a key is unknown or missing, a value is of
+        another kind, or a task names a file that is not in the table.
     """
     version = plain.get("version") if isinstance(plain, dict) else None
     if version != VERSION:

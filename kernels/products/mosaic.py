@@ -59,14 +59,14 @@ class Mosaic(gang.Kernel):
         self._camera = geometry.camera(job.camera)
 
     def compute(self, task: Task, piece: int) -> NDArray[np.float32]:
-        """Place the detectors; NaN where there is none."""
+        """Place the detectors; NaN between them."""
         detectors = [self._camera.detectors[d] for d in task.parameters["detectors"]]
         shape, boxes = places(self._camera, detectors, int(task.parameters["binning"]))
         canvas = np.full(shape, np.nan, np.float32)
         for key, detector, box in zip(task.inputs["binned"], detectors, boxes, strict=True):
             size = [-(-n // int(task.parameters["binning"])) for n in detector.size]
             small = product.read(self._job.files[key].path, Box(0, 0, size[0], size[1]))
-            turned = np.rot90(small, -round(detector.yaw_deg / 90))  # rows go up: rot90() is clockwise
+            turned = np.rot90(small, -round(detector.yaw_deg / 90))  # rows go up, so that rot90() turns clockwise
             there = canvas[box.slices]
             canvas[box.slices] = np.where(np.isfinite(turned), turned, there)
         return canvas

@@ -1,7 +1,7 @@
 """The truth on disk: one FITS file a detector.
 
 HDUs: STRUCTURE (float32, ADU), DARK (float32, electron/second), DEFECTS
-(uint8; 1 hot, 2 dead, 4 drawing others' charge, 8 lost to the edge) and
+(uint8; 1 hot, 2 dead, 4 drawing others' charge, 8 dim at the edge) and
 RESPONSE_<physical filter> (float32, relative), all on the assembled detector; tables
 AMPLIFIERS (gain in electron/ADU, read noise in
 electron, level in ADU, saturation in electron; cti, drift and decay as in
@@ -64,14 +64,14 @@ def truth_bytes(
     light: Mapping[int, float],
     rates: Rates,
 ) -> bytes:
-    """A truth file.
+    """Make a truth file.
 
     Parameters
     ----------
     exposures : sequence of `dict`
         Parameters of the raw frames, as `kernels.simulation.simulate` has them.
     light : `dict` [`int`, `float`]
-        By exposure, electron in a pixel of response 1.
+        Light by exposure, electron in a pixel of response 1.
     """
     defects = truth.hot * np.uint8(HOT) + truth.dead * np.uint8(DEAD)
     defects |= truth.vampire * np.uint8(VAMPIRE) | truth.edge * np.uint8(EDGE)
@@ -92,12 +92,12 @@ def truth_bytes(
 
 @dataclass(frozen=True)
 class Recorded:
-    """Contents of a truth file that a comparison needs; see the module's text for units."""
+    """Contents of a truth file for a comparison; see the module's text for units."""
 
     #: [y, x], float32
     structure: F32
     dark: F32
-    #: [y, x], float32, or `None`: In the filter that was asked for.
+    #: [y, x], float32, or `None`: Response in the filter that was asked for.
     response: F32 | None
     #: [y, x], bool: Hot or dead.
     defects: NDArray[np.bool_]
@@ -116,7 +116,7 @@ def read(path: str, physical_filter: str | None) -> Recorded:
     Raises
     ------
     DataError
-        It cannot be read, or has no response in this filter.
+        The file cannot be read, or has no response in this filter.
     """
     try:
         with opened(path) as fits:

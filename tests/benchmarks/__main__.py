@@ -59,7 +59,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(subject: Subject, bench: Bench) -> dict[str, Any]:
-    """One subject's results; one that fails does not take the others with it."""
+    """Run one subject; its failure does not end the others."""
     results: list[dict[str, Any]] = []
     began = time.monotonic()
     try:
@@ -77,7 +77,7 @@ def _say(text: str) -> None:
 
 
 def _run(names: Sequence[str], bench: Bench, report: dict[str, Any], path: Path) -> None:
-    """Run all, and write the report after each: what was measured survives an interruption."""
+    """Run all, and write the report after each, so that results survive an interruption."""
     _say("warming numba's cache")
     run([sys.executable, "-P", "-m", "kernels.run", "--warm"])
     for name in names:
@@ -87,7 +87,7 @@ def _run(names: Sequence[str], bench: Bench, report: dict[str, Any], path: Path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; 1 where a benchmark failed to run (a missed bar is a result)."""
+    """Run the chosen benchmarks; return 1 if one failed to run (a missed bar is a result)."""
     options = _options(arguments)
     if options.markdown:
         print(markdown(json.loads(options.markdown.read_text())))

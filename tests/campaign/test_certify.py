@@ -62,7 +62,7 @@ def repository(base: Path, tmp_path: Path) -> Iterator[Repository]:
 
 
 def validities(root: str, collection: str, kind: str = "bias") -> set[tuple[Any, ...]]:
-    """What the Butler itself holds as certified."""
+    """Read the certified datasets from the Butler itself."""
     with Butler.from_config(root) as butler:
         found = butler.registry.queryDatasetAssociations(kind, collections=collection)
         return {(a.ref.id, a.ref.run, tuple(a.ref.dataId.required_values), str(a.timespan)) for a in found}

@@ -1,4 +1,4 @@
-"""Pictures: what they are of, where detectors are on them, and that each kind can be drawn."""
+"""Pictures: their subjects, the places of detectors, and that each kind can be drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans run on this machine: quanta and gangs in one graph, lost workers, what is left of a chunk."""
+"""Plans run on this machine: quanta and gangs in one graph, lost workers, the rest of a chunk."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_a_task_that_kills_a_shared_process_costs_the_others_nothing(
 
 
 class TestChunk:
-    """What another worker makes of a chunk whose first was lost."""
+    """Run a chunk on another worker after the first was lost."""
 
     @pytest.fixture
     def job(self, plan: Plan) -> Path:
@@ -254,7 +254,7 @@ class TestChunk:
 
 
 def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that ends well and says nothing has failed."""
+    """A job that ends well without a line in the journal has failed."""
     monkeypatch.setattr("campaign.running.record.LATE_SECONDS", 0.1)
     monkeypatch.setattr("campaign.running.retry.PAUSES_S", (0.0,))
     tried = []

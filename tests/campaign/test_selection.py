@@ -1,4 +1,4 @@
-"""Data queries: what passes is what the Butler's own parser accepts, what does not is shown where it stands."""
+"""Data queries: those accepted are those of the Butler's own parser; mistakes are shown in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's share: what it says, what travels with it, and `campaign site-run` on real frames."""
+"""A site's share: its contents, the files that travel with it, and `campaign site-run` on real frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from campaign.sites import model as sites
 from tests.campaign import plans
 
 DETECTORS = 3
-#: Runs the command line and says afterwards what of the Butler was imported.
+#: Runs the command line and then lists imported modules of the Butler.
 WATCHED = """
 import sys
 from campaign.cli.root import main

@@ -1,4 +1,4 @@
-"""Graphs as SVG: no arrow behind a box, no text wider than what it stands in."""
+"""Graphs as SVG: no arrow behind a box, no text wider than its box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a ticket has left behind: what was not certified goes, with its files; what was, or is being made, stays."""
+"""Remains of a ticket: uncertified runs are removed, with their files; certified and running ones stay."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def column(*bad: int, rows: int = 200) -> np.ndarray:
 
 
 def by_definition(bad: np.ndarray, rules: Growth) -> np.ndarray:
-    """Every good pixel, asked alone: what lies before and behind it in its column?"""
+    """Decide for every good pixel alone, by the pixels before and behind it in its column."""
     grown = bad.copy()
     for (y, x), there in np.ndenumerate(bad):
         rows = np.flatnonzero(bad[:, x])

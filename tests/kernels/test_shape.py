@@ -1,4 +1,4 @@
-"""A frame whose light has another shape than the others'."""
+"""A frame with another shape of its light than the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Job scripts: one golden script a site, what they do in a real shell, and what cannot be written."""
+"""Job scripts: one golden script a site, their effect in a real shell, and refusals."""
 
 from __future__ import annotations
 
