@@ -50,9 +50,10 @@ class _ArrowTableUtils:
 
 def _context(logger: Any) -> Any:
     """Give the context of a logger of structlog; where structlog is not loaded, no logger can be one."""
-    if "structlog" not in sys.modules:
+    loaded = sys.modules.get("structlog")
+    if loaded is None:
         raise ValueError(f"{logger!r} is no logger of structlog")
-    return importlib.import_module("structlog").get_context(logger)
+    return loaded.get_context(logger)
 
 
 #: Names that the Butler takes from a module when it is imported, and calls later or never.
