@@ -324,6 +324,7 @@ def test_the_command_line_starts_without_the_heavy_libraries(arguments: list[str
         "heavy = {'lsst', 'dask', 'distributed', 'numba', 'matplotlib', 'mpi4py', 'sqlalchemy'}\n"
         "print('HEAVY', *(heavy & set(sys.modules)))"
     )
-    line, environment = [sys.executable, "-P", "-c", code], os.environ | {"REPO": str(tmp_path), "SCRATCH": str(tmp_path)}
+    environment = os.environ | dict.fromkeys(("REPO", "SCRATCH"), str(tmp_path))
+    line = [sys.executable, "-P", "-c", code]
     done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.splitlines()[-1] == "HEAVY"
