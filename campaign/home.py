@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ def typed_line() -> str:
 
 def versions() -> dict[str, str]:
     """List the versions of all that makes the products; the project's own is `unknown` in a bare checkout."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in RECORDED:
         try:

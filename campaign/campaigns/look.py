@@ -16,7 +16,6 @@ from campaign.journal.books import Books
 from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.journal.plan import load
-from campaign.planning.step import Step
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -38,6 +37,7 @@ def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> 
     """Add a row's staleness, or its cost to come, from the repository."""
     from campaign.planning.outlook import outlook
     from campaign.planning.staleness import stale
+    from campaign.planning.step import Step
 
     state = row.state
     if state.state in ("gate", "made", "done"):

@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from campaign.home import Home
-from campaign.journal.index import Index, asked
 from campaign.wording import command
+
+if TYPE_CHECKING:
+    from campaign.journal.index import Index
 
 #: Lines of a log that are shown.
 LAST = 10
@@ -57,6 +59,7 @@ def _alike(error: str) -> str:
 
 def failures(home: Home, entry: Mapping[str, Any]) -> list[Failure]:
     """Group a run's failures by cause and first line; the largest groups come first."""
+    from campaign.journal.index import asked
 
     def ask(index: Index) -> list[dict[str, Any]]:
         index.refresh(entry["run"])

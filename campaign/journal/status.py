@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from campaign.home import Home
 from campaign.journal import claim
-from campaign.journal.campaigns import Spoken
 from campaign.journal.events import EventName
-from campaign.journal.index import Index, asked
 from campaign.journal.outcome import last_state
+
+if TYPE_CHECKING:
+    from campaign.journal.campaigns import Spoken
+    from campaign.journal.index import Index
 
 #: Most errors of a run that are listed.
 MOST = 100
@@ -46,6 +48,8 @@ def state_of(folder: Path) -> str:
 
 def status(home: Home) -> tuple[list[RunStatus], list[Spoken]]:
     """List all runs of a home, newest last, and its campaigns."""
+    from campaign.journal.index import asked
+
     return asked(home, lambda index: _status(home, index))
 
 

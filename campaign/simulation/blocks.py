@@ -20,11 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
-from campaign.simulation.simulate import Exposure, exposure_at
+if TYPE_CHECKING:
+    from campaign.simulation.simulate import Exposure
 
 Ramp = float | tuple[float, float]
 
@@ -93,6 +94,8 @@ def _along(ramp: Ramp, n: int, of: int) -> float:
 
 def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict[str, set[int]]]:
     """List the exposures by time and, by variable, those that its selection must find."""
+    from campaign.simulation.simulate import exposure_at
+
     made: list[Exposure] = []
     wanted: dict[str, set[int]] = {}
     for block in simulation.exposures:

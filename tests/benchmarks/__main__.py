@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import decoder, gang, graph, kernel, runner, slurm, stackers, submission, whole
+from tests.benchmarks import commands, decoder, gang, graph, kernel, runner, slurm, stackers, submission, whole
 from tests.benchmarks.data import Data
 from tests.benchmarks.harness import VERSION, Bench, Result, Skipped, markdown, row, table
 from tests.benchmarks.machine import describe
@@ -31,6 +31,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "memory": gang.memory,
     "nine_detectors": whole.nine_detectors,
     "ranks": gang.ranks,
+    "commands": commands.commands,
     "submit": submission.submission,
     "graph": graph.graph,
     "runner": runner.runner,
