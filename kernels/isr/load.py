@@ -253,7 +253,7 @@ def _pieces(row, level, noise, out):  # type: ignore[no-untyped-def]
         for value in values:
             total += value
             low, high = min(low, value), max(high, value)
-        if high != BLANK and float(high) - float(low) <= _QUIET * noise:
+        if values.size and high != BLANK and float(high) - float(low) <= _QUIET * noise:
             out[k] = total / values.size - level
         else:
             out[k] = _inner_mean(values) - level

@@ -18,7 +18,7 @@ HOURS = 1e5  # CPU s of work
 
 def site(**settings: object) -> Site:
     """A site with a queue."""
-    return Site("here", scheduler=SlurmScheduler.model_validate(settings))
+    return Site(name="here", scheduler=SlurmScheduler.model_validate(settings))
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 10.9, 11, 22, 33.1, 1000, HOURS])

@@ -44,12 +44,13 @@ def arrow():
     import pyarrow as pa, pyarrow.compute as pc
     return type(pa) is ModuleType and pc.sum(pa.array([1, 2])).as_py() == 3
 if AT_ONCE:
-    start = threading.Barrier(5)
+    import astropy  # threads that begin it at the same time disturb one another, whoever imports
+    start = threading.Barrier(3)
     def run(one):
         start.wait()
         return one()
-    with ThreadPoolExecutor(5) as threads:
-        assert all(list(threads.map(run, (table, ours, coordinates, arrow, ours)))[i] for i in (0, 2, 3))
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(run, (ours, arrow, ours))) == [None, True, None]
 ours()
 import lsst.daf.butler as butler
 from lsst.daf.butler.queries.tree import make_column_literal

@@ -21,6 +21,7 @@ from campaign.butler.repository import create, open_repository
 from campaign.camera.model import load as load_camera
 from campaign.camera.translation import Overrides
 from campaign.campaigns.state import Books
+from campaign.certification.certify import Change
 from campaign.certification.command import Certification
 from campaign.certification.command import run as certify
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
@@ -88,7 +89,7 @@ class Ticket:
 
     def certification(self, name: str, target: str = "", **more: Any) -> Certification:
         names = {"source": f"{OUTPUT}/{name}", "target": target or f"{TICKET}/bias.{name}", "dataset_type": "bias"}
-        how = {"search_all_inputs": False, "mode": "prepend", "yes": False, "deploy": False}
+        how = {"search_all_inputs": False, "how": Change()}
         dates = {"begin": "2025-01-01T00:00:00", "end": None}
         return Certification(str(self.root), self.home, "DM-1", **{**names, **how, **dates, "chain": CHAIN, **more})
 
