@@ -83,7 +83,7 @@ def test_a_terminal_that_is_closed_ends_nothing_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "heard").read_text() == "1"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(words=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1))
 def test_a_command_can_be_given_as_it_stands(words: list[str]) -> None:
     assert shlex.split(command(*words)) == ["campaign", *words]

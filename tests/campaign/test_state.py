@@ -123,7 +123,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(events=EVENTS, seed=st.integers(0, 1000))
 def test_recovery_changes_no_answer(events: list[Event], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Read in pieces, as it grows, or all at once, in whatever order: the same."""

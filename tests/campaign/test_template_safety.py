@@ -28,7 +28,7 @@ payload:
 plain: $SELECTION_BIAS
 inside: "before {plain} after"
 """
-QUIET = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # Everything a shell can export, with syntax more often than by chance.
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)

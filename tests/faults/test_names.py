@@ -50,8 +50,8 @@ HOSTILE = (
     "é ü 漢字 🔭",
     "\u202egpj.exe",
 )
-SOME = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+SOME = settings(max_examples=25, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=20_000, suppress_health_check=list(HealthCheck))
 VALUES = st.lists(st.sampled_from([*HOSTILE, "a", "'", '"', "\\", " ", ":", "#"]), max_size=4).map("".join)
 ANY = VALUES | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 

@@ -87,7 +87,7 @@ def test_other_settings_are_as_the_definition_says(nsigma: float, passes: int, s
 ADU = st.lists(st.one_of(st.integers(0, 40), st.sampled_from([-1e4, 65535, np.nan, np.inf])), min_size=1, max_size=25)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ADU)
 def test_ties_are_as_the_definition_says(slow_meanclip: Any, values: list[float]) -> None:
     image, variance, count = one(*values)
@@ -139,7 +139,7 @@ def test_one_outlier_among_ten_is_dropped(sigmas: float, at_least: float) -> Non
     assert np.abs(image - 100)[dropped].max() < 5 * 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1), st.sampled_from(sorted(set(clip.STATISTICS) - {"WEIGHTED"})))
 def test_the_order_of_the_inputs_changes_no_bit(n: int, seed: int, statistic: str) -> None:
     rng = np.random.default_rng(seed)
@@ -153,7 +153,7 @@ def test_the_order_of_the_inputs_changes_no_bit(n: int, seed: int, statistic: st
     assert [a.tobytes() for a in ours] == [a.tobytes() for a in others]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 20), st.integers(-12, 12), st.integers(0, 99))
 def test_a_power_of_two_scales_every_bit(n: int, power: int, seed: int) -> None:
     cube, factor = stack(n, seed), np.float32(2.0**power)
@@ -164,7 +164,7 @@ def test_a_power_of_two_scales_every_bit(n: int, power: int, seed: int) -> None:
     np.testing.assert_array_equal(scaled[2], count)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 20), st.integers(-5000, 5000), st.integers(0, 99))
 def test_a_constant_shifts_the_image_alone(n: int, shift: int, seed: int) -> None:
     cube = np.rint(stack(n, seed))  # whole numbers: the shift itself is exact

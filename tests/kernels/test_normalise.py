@@ -29,7 +29,7 @@ def factors(detectors: int, exposures: int, seed: int) -> tuple[Any, Any, Any]:
     return levels, responses / (responses @ weights / weights.sum()), counts
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 999))
 def test_exact_factors_are_found(detectors: int, exposures: int, seed: int) -> None:
     levels, responses, counts = factors(detectors, exposures, seed)
@@ -48,7 +48,7 @@ def test_the_scale_is_that_of_the_focal_plane() -> None:
     assert found[1] / found[0] == pytest.approx(2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 999))
 def test_gaps_do_not_bias_the_factors(seed: int) -> None:
     """A detector that missed an exposure has count 0 there; its mean is ignored."""

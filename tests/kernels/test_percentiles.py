@@ -50,7 +50,7 @@ def test_they_are_numpys(name: str, share: float) -> None:
     assert agree(image, mask, Box(20, 10, 241, 299))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(width=32), min_size=1, max_size=60), st.integers(0, 2**60 - 1))
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 def test_few_pixels_of_any_value(pixels: list[float], bits: int) -> None:

@@ -88,7 +88,7 @@ def image(rng: np.random.Generator, size: int, rows: int, width: int, spread: fl
     return pixels
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.sampled_from([1, 2, 4]),

@@ -57,7 +57,7 @@ def noisy(rng: np.random.Generator, kind: str, shape: tuple[int, int], spread: f
     return image
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     kind=st.sampled_from(["u1", "i2", "u2", "i4"]),
