@@ -17,7 +17,9 @@ import gc
 import importlib
 import importlib.util
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,6 +126,24 @@ def _known() -> bool:
 
 
 @contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put signals off until the end: C code that imports would swallow the exceptions of their handlers."""
+    came: list[int] = []
+    kept = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(signal.getsignal(number)):
+                kept[number] = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        for one in dict.fromkeys(came):
+            signal.raise_signal(one)
+
+
+@contextmanager
 def _answering() -> Iterator[None]:
     """Answer the Butler's imports; collect no garbage meanwhile, as nothing of an import becomes any."""
     plain, collecting = builtins.__import__, gc.isenabled()
@@ -147,7 +167,7 @@ def load(environment: Mapping[str, str] = os.environ) -> None:
     """
     try:
         if BUTLER not in sys.modules and environment.get(SWITCH) != "0" and _known():
-            with _answering():
+            with _undisturbed(), _answering():
                 importlib.import_module(BUTLER)
     except Exception:  # whatever was not foreseen: from the beginning, as everybody imports it
         for name in [name for name in sys.modules if f"{name}.".startswith(f"{BUTLER}.")]:

@@ -124,6 +124,30 @@ def test_threads_that_import_at_the_same_time_see_whole_modules() -> None:
     assert "structlog" not in ran("together")["loaded"]
 
 
+INTERRUPTED = """
+import importlib.util, signal, sys
+resolve = importlib.util.resolve_name
+def interrupt(name, package):
+    importlib.util.resolve_name = resolve
+    signal.raise_signal(signal.SIGINT)
+    return resolve(name, package)
+importlib.util.resolve_name = interrupt
+try:
+    import campaign.butler.lean
+except KeyboardInterrupt:
+    import lsst.daf.butler
+    print(importlib.util.resolve_name is resolve, lsst.daf.butler.Butler.__name__, signal.getsignal(signal.SIGINT))
+"""
+
+
+def test_a_signal_waits_for_the_end_of_the_import() -> None:
+    """Amid the import, C code would swallow the exception, and the command would go on."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", INTERRUPTED], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.stdout.startswith("True Butler <built-in function default_int_handler>"), done
+
+
 def test_the_supported_butler_is_known() -> None:
     (pinned,) = re.findall(r"^lsst-daf-butler==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned in lean.VERSIONS
