@@ -25,7 +25,7 @@ from tests.soak.world import Answer, World
 
 pytestmark = pytest.mark.soak
 
-KILLS = int(os.environ.get("CAMPAIGN_SOAK_KILLS", "200"))
+KILLS = int(os.environ.get("CAMPAIGN_SOAK_KILLS", "100"))
 SEED = int(os.environ.get("CAMPAIGN_SOAK_SEED") or time.time_ns() % 1_000_000)
 #: Before this nothing is done by any command but to import.
 IDLE_S = 0.3

@@ -19,7 +19,7 @@ from tests.soak.world import CHAIN, NUMBERS, TICKET, Answer, World
 
 pytestmark = pytest.mark.soak
 
-PAIRS = int(os.environ.get("CAMPAIGN_SOAK_PAIRS", "100"))
+PAIRS = int(os.environ.get("CAMPAIGN_SOAK_PAIRS", "50"))
 SEED = int(os.environ.get("CAMPAIGN_SOAK_SEED") or time.time_ns() % 1_000_000)
 #: Between the beginnings of two commands, second, at most.
 APART_S = 2.5
