@@ -140,6 +140,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.processes
 def test_a_signal_waits_for_the_end_of_the_import() -> None:
     """Amid the import, C code would swallow the exception, and the command would go on."""
     done = subprocess.run(
