@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,9 +22,34 @@ T = TypeVar("T")
 
 @cache
 def entries(group: str) -> list[EntryPoint]:
-    """List the entry points of other distributions, by name."""
-    found = {(entry.name, entry.value): entry for entry in entry_points(group=group) if _package(entry) != PACKAGED}
+    """List the entry points of other distributions, by name.
+
+    Raises
+    ------
+    ConfigurationError
+        A distribution's entry points cannot be read.
+    """
+    try:
+        found = {(entry.name, entry.value): entry for entry in entry_points(group=group) if _package(entry) != PACKAGED}
+    except Exception as error:  # a file that no installer would have written
+        raise _unreadable(error) from error
     return [found[key] for key in sorted(found)]
+
+
+def _unreadable(error: Exception) -> ConfigurationError:
+    """Tell which distribution has entry points that cannot be read."""
+    where, name = "entry points", "that distribution"
+    for one in Distribution.discover():
+        try:
+            list(map(_package, one.entry_points))
+        except Exception:  # this one
+            where, name = str(one.locate_file("")), one.name
+            break
+    return ConfigurationError(
+        f"the entry points of {name} cannot be read: {type(error).__name__}: {error}",
+        where=where,
+        do=f"install {name} again, or remove it: pip uninstall {name}",
+    )
 
 
 def load(entry: EntryPoint, wanted: type[T]) -> T:
@@ -37,7 +62,7 @@ def load(entry: EntryPoint, wanted: type[T]) -> T:
     """
     try:
         made: Any = entry.load()
-    except Exception as error:  # whatever another distribution's module raises
+    except (Exception, SystemExit) as error:  # whatever another distribution's module raises
         raise broken(entry, f"{type(error).__name__}: {error}") from error
     if not isinstance(made, wanted):
         raise broken(entry, f"{entry.value} is no {wanted.__name__}")

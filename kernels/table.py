@@ -75,8 +75,8 @@ def find(name: str) -> ModuleType:
         raise JobError(f"{where}: uninstall all but one")
     try:
         module = import_module(modules[0])
-    except ImportError as error:
-        raise JobError(f"{where} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever another distribution's module raises
+        raise JobError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
     if getattr(module, "KERNEL", None) != name or not callable(getattr(module, "execute", None)):
         raise JobError(f"{where} must have KERNEL = {name!r} and execute(job, comm)")
     return module

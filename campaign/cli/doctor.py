@@ -134,9 +134,9 @@ def _plugins() -> Iterator[Finding]:
     from campaign.kinds import table as kinds
     from campaign.schedulers import table as schedulers
 
-    for name, version in plugins.distributions().items():
-        yield Finding(f"plug-in {name}", True, f"{version}: {', '.join(plugins.parts_of(name))}")
     try:
+        for name, version in plugins.distributions().items():
+            yield Finding(f"plug-in {name}", True, f"{version}: {', '.join(plugins.parts_of(name))}")
         kinds.kinds()
         for entry in plugins.entries(plugins.SCHEDULERS):
             schedulers.kind(entry.name)

@@ -149,7 +149,11 @@ class Expected:
 
 def expected(home: Home, instrument: str, wanted: Mapping[str, Work]) -> Mapping[str, Expected]:
     """Estimate each label that has run before."""
-    lines = [_seen(line) for line in home.usage() if line.get("instrument") == instrument]
+    # A run is told again by each restart; it counts once.
+    known = {
+        (line.get("run"), line.get("label")): line for line in home.usage() if line.get("instrument") == instrument
+    }
+    lines = [_seen(line) for line in known.values()]
     found = {}
     for label, one in wanted.items():
         same = [s for s in lines if s and (s.label, s.frame) == (label, one.frame)]

@@ -115,6 +115,15 @@ def missing(root: Mapping[str, Entry]) -> list[str]:
     return [key for key, entry in found.items() if entry is None or not entry.value]
 
 
+def places(find: Mapping[str, Any], origins: Mapping[str, str]) -> list[Problem]:
+    """Find places of a run that are empty; each has a default, which only an empty value takes away."""
+    return [
+        Problem(f"{key} is empty", origins.get(key, ""), vocabulary().keys[key]["is"])
+        for key in ("submitPath", "outputRun")
+        if not str(find[key] or "").strip()
+    ]
+
+
 def collections(find: Mapping[str, Any], origins: Mapping[str, str]) -> list[Problem]:
     """Find names that are no collection names, or that lead out of the repository's root."""
     output, run = str(find["output"]), str(find["outputRun"])

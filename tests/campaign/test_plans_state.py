@@ -27,6 +27,7 @@ from campaign.home import Home, typed_line
 from campaign.journal import claim
 from campaign.journal.books import Books
 from campaign.journal.history import history
+from campaign.planning.usage import Seen, Work, expected
 from campaign.upkeep.uses import Uses
 from tests.campaign.test_plans import STEPS, VARIABLES, loaded, written
 
@@ -313,6 +314,14 @@ def test_a_line_of_statistics_that_cannot_be_read_keeps_nobody_from_work(tmp_pat
         file.write('{"label": \n')
     home.add_usage({"label": "b"})
     assert [line["label"] for line in home.usage()] == ["a", "b"]
+
+
+def test_a_run_that_was_restarted_counts_once(tmp_path: Path) -> None:
+    home, work = Home(tmp_path), Work(tasks=1, frames=10, mpixels=16.0, ranks=1, frame=4)
+    seen = Seen(**vars(work), label="bias", instrument="X", cpu_s=5.0, wall_s=5.0, rss_mib=100)
+    for run in ("a", "a", "b", "a"):
+        home.add_usage({"run": run, **vars(seen)})
+    assert expected(home, "X", {"bias": work})["bias"].runs == 2
 
 
 class Bare:

@@ -202,6 +202,13 @@ def test_command_line_keys_are_checked_too(tmp_path: Path) -> None:
     assert found == "command line: unknown key dataQury -> did you mean dataQuery?"
 
 
+@pytest.mark.parametrize(("key", "value"), [("submitPath", ""), ("submitPath", " "), ("outputRun", "")])
+def test_a_place_of_the_run_is_not_empty(tmp_path: Path, key: str, value: str) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(MINIMAL)
+    assert f"{key} is empty -> " in " ".join(problems(str(path), {}, overrides={key: value}))
+
+
 @pytest.mark.parametrize(
     "name", ["TAG", "TICKET", "RERUN", "INSTRUMENT", "CERT_RERUN", "VERIFY_RERUN", "BOOTSTRAP_RUN_NUMBER"]
 )

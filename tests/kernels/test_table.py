@@ -115,7 +115,8 @@ def test_a_kernel_of_this_package_is_not_replaced(tmp_path: Path) -> None:
         ("second_kernel", KERNEL, f"of first_kernel and second_kernel ({ENTRY}): uninstall all but one"),
         ("first_kernel", "KERNEL = 'x'\ndef execute(job, comm): ...", f"({ENTRY}) must have KERNEL = 'answer'"),
         ("first_kernel", "KERNEL = 'answer'", "must have KERNEL = 'answer' and execute(job, comm)"),
-        ("first_kernel", "import nosuch", "cannot be imported: No module named 'nosuch'"),
+        ("first_kernel", "import nosuch", "cannot be imported: ModuleNotFoundError: No module named 'nosuch'"),
+        ("first_kernel", "raise SystemExit(0)", "cannot be imported: SystemExit: 0"),
     ],
 )  # fmt: skip
 def test_a_kernel_that_cannot_be_used_is_refused(tmp_path: Path, module: str, text: str, why: str) -> None:
