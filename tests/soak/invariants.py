@@ -95,6 +95,8 @@ def broken(world: World, truth: Pixels, before: dict[str, str], patience: float 
 def _temporary(world: World) -> Iterator[str]:
     for path in world.here.rglob("*"):
         hidden = path.name.startswith(".") or path.suffix in (".tmp", ".part")
+        if path.name in ("index.db-wal", "index.db-shm"):  # of a killed driver; the next use of the index clears them
+            continue
         if hidden or path.name.endswith(("-journal", "-wal", "-shm")):
             yield f"left behind: {path.relative_to(world.here)}"
 
