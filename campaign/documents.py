@@ -166,6 +166,7 @@ class _Tree:
         self.depth = 0
 
     def entry(self, node: yaml.Node) -> Entry:
+        """Build the entry of a node, with its place."""
         where = f"{self.name}:{node.start_mark.line + 1}"
         self.left -= 1
         self.depth += 1
@@ -183,6 +184,7 @@ class _Tree:
         return Entry(value, where, written="" if isinstance(value, str | dict | list) or value is None else node.value)
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Entry]:
+        """Build the entries of a mapping; its own keys override merged ones."""
         own: dict[str, Entry] = {}
         merged: dict[str, Entry] = {}
         for key_node, value_node in node.value:
@@ -211,6 +213,7 @@ class _Tree:
                 self.problems.append(Problem("<<: is not a mapping", entry.where))
 
     def scalar(self, node: yaml.Node, where: str) -> Scalar:
+        """Convert a scalar; an ambiguous one stays as written."""
         if node.tag in _TEXT or (node.tag in _BUILT and self.ambiguous(node)):
             return str(node.value)
         if node.tag in _BUILT:

@@ -42,18 +42,20 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return wrap
 
 
+#: More ranks than any machine of today gives one job: a slip of the keyboard.
+MOST_RANKS = 65_536
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else.")
 ranks = click.option(
     "--ranks",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_RANKS),
     default=lambda: len(os.sched_getaffinity(0)),
     show_default="the cores",
     help="MPI ranks of a gang.",
 )
 site_ranks = click.option(
     "--ranks",
-    type=click.IntRange(1),
-    show_default="what the site has; here the cores",
+    type=click.IntRange(1, MOST_RANKS),
+    show_default="the site file's, else by the work",
     help="MPI ranks of a gang, and workers of quanta.",
 )
 repo_option = click.option("--repo", default=lambda: os.environ.get("REPO"), help="Repository; $REPO by default.")

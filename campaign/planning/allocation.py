@@ -120,7 +120,7 @@ def at_site(groups: Sequence[Group], camera: Mapping[str, Any], site: Site | Non
     for group in groups:
         if group.kind == "gang":
             one = work_of(raw, [task.job for task in group.tasks], 1)
-            ranks, by = worth(site, asked, group.kernel, one, None)
+            ranks, by = ranks_by_work(site, asked, group.kernel, one, None)
             group = replace(group, ranks=ranks, ranks_by=by)
         found.append(group)
     return found
@@ -156,7 +156,7 @@ def sized(
     for draft, tasks in drafts:
         known, one, by = seen.get(draft.label), works[draft.label], ""
         if draft.kind == "gang":
-            ranks, by = worth(site, asked, draft.kernel, one, known)
+            ranks, by = ranks_by_work(site, asked, draft.kernel, one, known)
             one, known = replace(one, ranks=ranks), known and known.shared(ranks)
         cost = cost_of(draft.label, draft.kernel, one, sizes_of(pixels, tasks), known)
         groups.append(
@@ -177,7 +177,9 @@ def sized(
     return groups
 
 
-def worth(site: Site | None, asked: int | None, kernel: str, one: Work, seen: Expected | None) -> tuple[int, str]:
+def ranks_by_work(
+    site: Site | None, asked: int | None, kernel: str, one: Work, seen: Expected | None
+) -> tuple[int, str]:
     """Give the ranks of a gang by earlier runs, else by the camera's geometry; see `gang_ranks`."""
     if seen is None:
         return gang_ranks(site, asked, one.tasks, work_by_geometry(kernel, one))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from campaign.errors import ConfigurationError
 from campaign.frames.ingest import camera_of
 from campaign.kinds import table
-from campaign.planning.allocation import site_of, worth
+from campaign.planning.allocation import ranks_by_work, site_of
 from campaign.planning.cost import by_geometry
 from campaign.planning.derived import is_derived
 from campaign.planning.inputs import purposed
@@ -53,7 +53,7 @@ def outlook(step: Step, repository: Repository) -> Outlook:
     cpu, walls, most = 0.0, list[float](), (1, "")
     for label, one in wanted.items():
         known = seen.get(label)
-        ranks = worth(site, None, kernels[label], one, known) if label in gangs else (1, "")
+        ranks = ranks_by_work(site, None, kernels[label], one, known) if label in gangs else (1, "")
         most = max(most, ranks, key=lambda many: many[0])
         cpu += known.cpu_s if known else by_geometry(kernels[label], replace(one, ranks=ranks[0]))
         walls += [known.shared(ranks[0]).wall_s] if known else []

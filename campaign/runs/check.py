@@ -18,7 +18,7 @@ from campaign.journal.events import read as read_events
 from campaign.kinds.model import Frames, ProductKind
 from campaign.pipeline.makers import kind_of
 from campaign.planning import agreement
-from campaign.planning.allocation import worth
+from campaign.planning.allocation import ranks_by_work
 from campaign.planning.cost import Cost, estimate
 from campaign.planning.inputs import MEND
 from campaign.planning.inputs import problems as selection_problems
@@ -162,7 +162,7 @@ def measure_levels(selection: Selection, product: str, camera: Camera, asked: in
         about = {"exposures": own, "exposure_times": [times[e] for e in own]}
         tasks.append(JobTask(f"levels:{detector}", detector, inputs, parameters=about))
     plain = camera.plain(selection.detectors)
-    ranks, _ = worth(None, asked, "levels", work_of(raw_pixels(plain), tasks, 1), None)
+    ranks, _ = ranks_by_work(None, asked, "levels", work_of(raw_pixels(plain), tasks, 1), None)
     with tempfile.TemporaryDirectory(prefix="campaign-levels-") as name:
         folder = Path(name)
         config = {"isr": {}, "type": product, "inputs_table": str(folder / "inputs")}
