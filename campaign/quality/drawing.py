@@ -17,6 +17,8 @@ from campaign.quality.canvas import BARS, ENDS, HIGHEST, LOWEST, Canvas, Panel, 
 CLIPPED = (1, 99)
 #: Fewest and most dots along an image's longer side.
 SMALLEST, LARGEST = 600, 1600
+#: Least width of a picture, which holds the histogram's words; dots.
+NARROWEST = 620
 #: Room around an image for labels: left, right, below; dots.
 LEFT, RIGHT, BELOW = 60, 110, 45
 #: With more detectors than this no names are written.
@@ -111,7 +113,8 @@ def image_panel(shape: Sequence[int], dots: NDArray[np.uint8], title: str, below
     dots = dots.repeat(many, 0).repeat(many, 1)
     rows, columns = dots.shape
     lines = title.splitlines()
-    width = max(LEFT + columns + RIGHT, round(max(font(14).getlength(line) for line in lines)) + 40)
+    longest = max((font(14).getlength(line) for line in lines), default=0)
+    width = max(LEFT + columns + RIGHT, round(longest) + 40, NARROWEST)
     top, left = 30 + 18 * len(lines), LEFT + (width - LEFT - columns - RIGHT) // 2
     canvas = Canvas(width, top + rows + BELOW + below)
     canvas.text((left + columns / 2 if width == LEFT + columns + RIGHT else width / 2, 8), title, 14)
