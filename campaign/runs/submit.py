@@ -65,7 +65,7 @@ def prepare(
     known = [c for c in step.config.in_collections if c != step.ticket_chain]
     repository.require_collections(known or list(step.config.in_collections))
     if run is None and repository.collection_type(step.config.output_run) is not None:
-        raise taken(step.home, repository, step.config.output_run, "exists already")
+        raise taken(step.home, repository, step.config.output_run, "exists already", step.config.timestamp)
     name = run or run_id()
     planned = freeze(_own_folder(step, name) if run is None else step, repository, options, name, notes)
     _require_means(step, planned[0].groups)
@@ -90,10 +90,12 @@ def _own_folder(step: Step, run: str) -> Step:
     return replace(step, config=replace(step.config, command_line=mine))
 
 
-def taken(home: Home, repository: Repository, output_run: str, how: str) -> SubmissionRefused:
-    """Name the owner of an output RUN that is taken."""
+def taken(home: Home, repository: Repository, output_run: str, how: str, second: str = "") -> SubmissionRefused:
+    """Name the owner of an output RUN that is taken, maybe by a submission of the same second."""
     run, _, folder = repository.run_owner(output_run).partition(" ")
     what, do = f"output run {output_run} {how}", "raise the letter of RERUN, or give another outputRun"
+    if second and output_run.endswith(second):
+        do = "submit again: the name has the second of the submission, and another one began in the same second"
     if not folder:
         return SubmissionRefused(what, where=repository.root, do=do)
     if owner := claim.holder(Path(folder)):
