@@ -94,6 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     with console.guarded():
         code = _run(arguments)
+    if arguments is None:  # the process ends: a last search for garbage would take a fifth of a short command
+        gc.disable()
+        gc.freeze()
     sys.exit(code)
 
 
