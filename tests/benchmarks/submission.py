@@ -13,12 +13,9 @@ from typing import Any
 from campaign.jobs.launch import cores
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Places
-from tests.benchmarks import jobs
-from tests.benchmarks.harness import Bar, Bench, Result
+from tests.benchmarks import bars, jobs
+from tests.benchmarks.harness import Bench, Result
 from tests.benchmarks.process import environment, run, run_kernel
-
-#: What a submission may take beyond its share, second: now, and then.
-GRACE_S, THEN_S = 10.0, 5.0
 
 
 @dataclass
@@ -64,12 +61,12 @@ def submission(bench: Bench) -> Iterator[Result]:
     both = _Submissions(bench)
     turns = bench.alternate(3, {"campaign submit": both.submit, "its kernel job": both.job})
     whole, alone = (statistics.median(samples) for samples in turns.values())
-    bar = Bar((1.25 * alone + GRACE_S) / alone, (1.1 * alone + THEN_S) / alone)
     yield Result(
         f"campaign submit / its kernel job, {len(bench.data.detectors)} x {bench.data.frames} raws",
         whole / alone,
-        bar=bar,
+        bar=bars.submit(alone),
         parts=turns,
         parts_unit="s wall",
-        condition=f"{cores()} ranks; the bar is 1.25 x job + {GRACE_S:g} s (then 1.1 x job + {THEN_S:g} s), as a ratio",
+        condition=f"{cores()} ranks; the bar is {bars.SUBMIT[0]} x job + {bars.SUBMIT[1]:g} s (then "
+        f"{bars.SUBMIT_THEN[0]} x job + {bars.SUBMIT_THEN[1]:g} s), as a ratio",
     )
