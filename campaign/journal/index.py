@@ -61,6 +61,8 @@ NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "f
 LOCK = 7_201_116
 #: Fields of a plan's group that the index needs, and their types.
 GROUP = {"label": str, "kind": str, "ranks": int, "tasks": int}
+#: Most memory for pages: the keys of a run with many tasks, which are found and written in no order.
+CACHE_KIB = 1 << 16
 #: Events that are folded together.
 TOGETHER = 2000
 #: Columns of a task's row that its events decide.
@@ -276,6 +278,7 @@ def _prepare(connection: Any, record: Any) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")  # what is lost in a power cut is read again
+    connection.execute(f"PRAGMA cache_size={-CACHE_KIB}")
 
 
 def _row(run: str, task: str, record: TaskRecord) -> dict[str, Any]:

@@ -36,6 +36,10 @@ BARS: Mapping[str, Bar] = {
     "slurm: correct": Bar(100, least=True),
     "slurm: first worker": Bar(5),
     "slurm: questions": Bar(1),
+    # 100 nodes: driver s of CPU a task, share of the ranks' CPU, bytes
+    "nodes: driver": Bar(0.005, 0.002),
+    "nodes: start-up": Bar(0.10, 0.05),
+    "nodes: bytes": Bar(1.3, 1.1),
     # The journal of a million events: CPU s, MiB
     "journal: fold": Bar(15, 5),
     "journal: index": Bar(15, 5),

@@ -39,21 +39,27 @@ class _Submissions:
         found = [
             p for p in (self.bench.data.folder / "scratch").rglob("jobs/*.json") if _plain(p)["kernel"] == "combine"
         ]
-        plain = _plain(max(found, key=lambda path: path.stat().st_mtime_ns))
-        plain |= {
-            "journal": str(folder / "journal"),
-            "config": plain["config"] | {"inputs_table": str(folder / "table")},
-        }
-        for number, task in enumerate(plain["tasks"]):
-            task["outputs"] = {kind: str(folder / f"{kind}-{number}.fits") for kind in task["outputs"]}
-        path = folder / "job.json"
-        path.write_text(json.dumps(plain))
-        return run_kernel(path, plain["ranks"]).wall
+        path = again(max(found, key=lambda path: path.stat().st_mtime_ns), folder)
+        return run_kernel(path, _plain(path)["ranks"]).wall
 
 
 def _plain(path: Path) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(path.read_text())
     return plain
+
+
+def again(job: Path, folder: Path) -> Path:
+    """Write a submission's job once more, with places below ``folder`` for all that it makes."""
+    plain = _plain(job)
+    plain |= {
+        "journal": str(folder / "journal"),
+        "config": plain["config"] | {"inputs_table": str(folder / "table")},
+    }
+    for number, task in enumerate(plain["tasks"]):
+        task["outputs"] = {kind: str(folder / f"{kind}-{number}.fits") for kind in task["outputs"]}
+    path = folder / "job.json"
+    path.write_text(json.dumps(plain))
+    return path
 
 
 def submission(bench: Bench) -> Iterator[Result]:
