@@ -62,7 +62,7 @@ def _variables(places: Places, one: Cluster, which: str, turn: int) -> dict[str,
     sites.mkdir(exist_ok=True)
     scheduler = f'{{conf: "{one.conf}", interface: lo, node_cores: 1, ranks: {len(one.nodes)}}}'
     (sites / "usdf.yaml").write_text(
-        f"name: usdf\nfraction: 1.0\nroles: [archive, processing]\nscheduler: {scheduler}\n"
+        f"name: usdf\nfraction: 0.25\nroles: [archive, processing]\nscheduler: {scheduler}\n"
     )
     exports = {key: value.replace(demo.CAMERA, CAMERA) for key, value in demo.variables(places).items()}
     if which == "few":
