@@ -1,4 +1,4 @@
-"""Record time and memory of runs by task label, and expect the same of the next.
+"""Record time and memory of runs by task label, to estimate later runs.
 
 ``<home>/usage.jsonl`` has one line a run and label: frames, raw pixels, CPU time,
 wall time, and the largest memory of a process.  A plan of the same camera, label
@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from campaign.home import Home, now
 from campaign.journal.events import Event
+from campaign.journal.outcome import PUBLISHED, STARTED
 from campaign.lines import lacking
 
 if TYPE_CHECKING:
     from campaign.jobs.file import JobTask
     from campaign.journal.plan import Plan
 
-#: Latest lines of a label that count.
+#: Number of latest lines of a label that count.
 LATEST: Final = 5
 #: Factor on the memory seen; factor on the number of frames beyond which earlier runs do not count.
 MARGIN: Final = 1.25
@@ -31,44 +32,29 @@ MORE: Final = 2.0
 
 @dataclass(frozen=True)
 class Work:
-    """Work of a label.
+    """Work of a label."""
 
-    Parameters
-    ----------
-    frame : `int`
-        Raw pixels of the largest frame; depends on the camera's scale.
-    tasks, frames : `int`
-        Number of tasks, and the most frames of one.
-    mpixels : `float`
-        Raw pixels of all frames, millions.
-    ranks : `int`
-        Of the gang.
-    """
-
+    #: Raw pixels of the largest frame; depends on the camera's scale.
     frame: int
+    #: Number of tasks, and the most frames of one.
     tasks: int
     frames: int
+    #: Raw pixels of all frames, millions.
     mpixels: float
+    #: Of the gang.
     ranks: int
 
 
 @dataclass(frozen=True)
 class Seen(Work):
-    """Time and memory of one label in one run.
-
-    Parameters
-    ----------
-    label, instrument : `str`
-    cpu_s, wall_s : `float`
-        Of all ranks; from the first task's start to the last one's end.
-    rss_mib : `int`
-        Largest memory of a process.
-    """
+    """Time and memory of one label in one run."""
 
     label: str
     instrument: str
+    #: Of all ranks; from the first task's start to the last one's end.
     cpu_s: float
     wall_s: float
+    #: Largest memory of a process.
     rss_mib: int
 
 
@@ -133,9 +119,10 @@ def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
 
 @dataclass
 class _Sum:
-    """Time and memory of the tasks of a label so far; ``first_time``: all by their first attempt, and all said."""
+    """Time and memory of the tasks of a label so far."""
 
     published: int = 0
+    #: Whether each was made by its first attempt, and its CPU time is known.
     first_time: bool = True
     began: str = ""
     ended: str = ""
@@ -143,11 +130,11 @@ class _Sum:
     rss_mib: int = 0
 
     def fold(self, event: Event) -> None:
-        """Take an event of the label in."""
-        if event.event not in ("started", "published"):
+        """Fold in an event of the label."""
+        if event.event not in (STARTED, PUBLISHED):
             return
         self.began = min(self.began or event.t, event.t)
-        if event.event == "published":
+        if event.event == PUBLISHED:
             self.published += 1
             self.first_time &= event.attempt == 1 and "cpu_s" in event.detail
             self.ended = max(self.ended, event.t)
@@ -161,8 +148,8 @@ def _between(first: str, last: str) -> float:
 
 def record(home: Home, plan: Plan, events: Iterable[Event]) -> None:
     """Record time and memory of a run."""
-    for seen in seen_in(plan, events):
-        home.add_usage({"t": now(), "run": plan.run, **asdict(seen)})
+    if found := seen_in(plan, events):
+        home.add_usage(*({"t": now(), "run": plan.run, **asdict(seen)} for seen in found))
 
 
 @dataclass(frozen=True)
@@ -174,10 +161,18 @@ class Expected:
     rank_mib: int
     runs: int
 
+    def shared(self, ranks: int) -> Expected:
+        """Give the same with the wall time of one rank shared by so many."""
+        return replace(self, wall_s=self.wall_s / ranks)
+
 
 def expected(home: Home, instrument: str, wanted: Mapping[str, Work]) -> Mapping[str, Expected]:
-    """Give what to expect of each label that has run before."""
-    lines = [_seen(line) for line in home.usage() if line.get("instrument") == instrument]
+    """Estimate each label that has run before."""
+    # A run is told again by each restart; it counts once.
+    known = {
+        (line.get("run"), line.get("label")): line for line in home.usage() if line.get("instrument") == instrument
+    }
+    lines = [_seen(line) for line in known.values()]
     found = {}
     for label, one in wanted.items():
         same = [s for s in lines if s and (s.label, s.frame) == (label, one.frame)]

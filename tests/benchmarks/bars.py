@@ -36,6 +36,11 @@ BARS: Mapping[str, Bar] = {
     "slurm: correct": Bar(100, least=True),
     "slurm: first worker": Bar(5),
     "slurm: questions": Bar(1),
+    # Commands: ratios of CPU time to that of the Butler's import
+    "check bps_bias": Bar(1.3, 1.1),
+    "certify bps_bias --yes": Bar(1.3, 1.1),
+    "plan PLAN": Bar(1.5, 1.3),
+    "submit bps_bias": Bar(3, 2.5),
     # 100 nodes: driver s of CPU a task, share of the ranks' CPU, bytes
     "nodes: driver": Bar(0.005, 0.002),
     "nodes: start-up": Bar(0.10, 0.05),
@@ -46,6 +51,8 @@ BARS: Mapping[str, Bar] = {
     "journal: memory": Bar(300),
     "journal: increment": Bar(0.1),
 }
+#: Commands that can do without the Butler.
+SELDOM = Bar(0.15, 0.1)
 #: A whole submission: times its kernel job's wall time, and s more; and what comes then.
 SUBMIT, SUBMIT_THEN = (1.25, 10.0), (1.1, 5.0)
 

@@ -45,7 +45,7 @@ def kernel(bench: Bench) -> Iterator[Result]:
             )
         else:
             lacking.add(peer)
-        if WHOLE in speeds:  # what a product needs; the bar is for the median alone
+        if WHOLE in speeds:  # a product needs these; the bar is for the median alone
             parts = {WHOLE: speeds[WHOLE]}
             yield Result(f"{statistic} {WHOLE}, N={frames}", statistics.median(speeds[WHOLE]), UNIT, None, parts, UNIT)
     if lacking:

@@ -20,7 +20,7 @@ from tests.benchmarks.process import environment, run, run_kernel
 
 @dataclass
 class _Submissions:
-    """Submits again and again, each time into a new run, and runs again what the last one ran."""
+    """Submits repeatedly, each time into a new run, and repeats the job of the last run."""
 
     bench: Bench
     count: int = 0
