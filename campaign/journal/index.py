@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from functools import cache
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +28,20 @@ from campaign.journal.events import Event, EventName, Journals
 from campaign.journal.locks import alone
 from campaign.journal.outcome import TaskRecord, order
 from campaign.journal.plan import undisturbed
-from campaign.journal.tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
+from campaign.journal.tables import (
+    FILES,
+    GROUPS,
+    METADATA,
+    RUNS,
+    SCHEMA,
+    TASKS,
+    VERSIONS,
+    replace_rows,
+    run_rows,
+    same_group,
+    state,
+    task_rows,
+)
 from campaign.killpoints import reach
 from campaign.lines import lacking, leave_out
 
@@ -45,22 +60,13 @@ NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "f
 LOCK = 7_201_116
 #: Fields of a plan's group that the index needs, and their types.
 GROUP = {"label": str, "kind": str, "ranks": int, "tasks": int}
+#: Most memory for pages: the keys of a run with many tasks, which are found and written in no order.
+CACHE_KIB = 1 << 16
+#: Events that are folded together.
+TOGETHER = 2000
 #: Columns of a task's row that its events decide.
 RECORD = tuple(one.name for one in fields(TaskRecord))
-
-
-def state() -> sa.Case[str]:
-    """Derive the state of a task, in SQL; needs `TASKS` joined with `GROUPS`."""
-    t, submitted = TASKS.c, sa.func.coalesce(GROUPS.c.submitted, 0)
-    failed = sa.and_(t.failed > t.withdrawn, t.failed >= t.started, t.failed >= submitted, t.failed > 0)
-    running = sa.and_(t.started > t.withdrawn, t.started >= submitted, t.started > 0)
-    return sa.case(
-        (t.published > t.withdrawn, EventName.PUBLISHED.value),
-        (sa.and_(failed, t.cause == EventName.LOST.value), EventName.LOST.value),
-        (failed, EventName.FAILED.value),
-        (running, "running"),
-        else_="waiting",
-    )
+_values = attrgetter(*RECORD)
 
 
 def place(home: Home, environment: Mapping[str, str] = os.environ) -> str:
@@ -177,13 +183,12 @@ class Index:
                 folder / "journal", {name: offset for name, offset in rows}
             )  # another process may have been first
             with undisturbed():
-                events = list(journals.new())
-                self._take(connection, entry, folder, events)
+                many = self._take(connection, entry, folder, journals.new())
             replace_rows(
                 connection, FILES, [{"run": entry["run"], "name": n, "offset": o} for n, o in journals.read.items()]
             )
         reach("index-written")
-        return len(events)
+        return many
 
     def _alone(self, connection: sa.Connection) -> None:
         """Make other writers wait until the end of the transaction."""
@@ -192,20 +197,26 @@ class Index:
         else:
             connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({LOCK})"))
 
-    def _take(self, connection: sa.Connection, entry: Mapping[str, Any], folder: Path, events: Sequence[Event]) -> None:
-        run = entry["run"]
+    def _take(self, connection: sa.Connection, entry: Mapping[str, Any], folder: Path, events: Iterator[Event]) -> int:
+        """Fold events into the rows of a run, some at a time; give their number."""
+        run, many = entry["run"], 0
         replace_rows(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
-        groups = {row["label"]: row for row in _rows(connection, GROUPS, run)} or dict(_planned(run, folder))
-        tasks = {task: TaskRecord() for task in dict.fromkeys(event.task for event in events if event.of_task)}
-        for row in _rows(connection, TASKS, run, tasks):
-            tasks[row["task"]] = TaskRecord(**{name: row[name] for name in RECORD})
-        for event in events:
-            if (record := tasks.get(event.task)) is not None:
-                record.fold(event)
-            elif event.event == EventName.SUBMITTED and event.task in groups:
-                groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
+        groups = {row["label"]: row for row in run_rows(connection, GROUPS, run)} or dict(_planned(run, folder))
+        while some := list(islice(events, TOGETHER)):
+            many += len(some)
+            names = {event.task for event in some if ":" in event.task}
+            rows = task_rows(connection, run, names)
+            tasks = {row["task"]: TaskRecord(**{name: row[name] for name in RECORD}) for row in rows}
+            for event in some:
+                if event.task in names:
+                    if event.task not in tasks:
+                        tasks[event.task] = TaskRecord()
+                    tasks[event.task].fold(event)
+                elif event.event == EventName.SUBMITTED and event.task in groups:
+                    groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
+            replace_rows(connection, TASKS, [_row(run, task, record) for task, record in tasks.items()])
         replace_rows(connection, GROUPS, list(groups.values()))
-        replace_rows(connection, TASKS, [_row(run, task, record) for task, record in tasks.items()])
+        return many
 
     # Queries
     def groups(self, run: str) -> list[dict[str, Any]]:
@@ -219,18 +230,18 @@ class Index:
                 sa.func.sum(t.cpu_s * done).label("cpu_s"), sa.func.sum(t.wall_s * done).label("wall_s"),
                 sa.func.max(t.rss_mib).label("rss_mib"), sa.func.sum(t.tries).label("tries"),
             )
-            .join(TASKS, _same_group())
+            .join(TASKS, same_group())
             .where(GROUPS.c.run == run)
             .group_by(GROUPS.c.label, "state")
         )  # fmt: skip
         with self._engine.connect() as connection:
-            plan = sorted(_rows(connection, GROUPS, run), key=lambda row: row["number"])
+            plan = sorted(run_rows(connection, GROUPS, run), key=lambda row: row["number"])
             rows = [dict(row) for row in connection.execute(wanted).mappings()]
         return [{**group, "states": [row for row in rows if row["label"] == group["label"]]} for group in plan]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the tasks of every run by state."""
-        both = sa.outerjoin(TASKS, GROUPS, _same_group())
+        both = sa.outerjoin(TASKS, GROUPS, same_group())
         wanted = sa.select(TASKS.c.run, state().label("state"), sa.func.count()).select_from(both)
         found: dict[str, dict[str, int]] = {}
         with self._engine.connect() as connection:
@@ -249,7 +260,7 @@ class Index:
         """List failed tasks, by default without those that are lost to a failed dependency."""
         wanted = (
             sa.select(TASKS, state().label("state"))
-            .select_from(sa.outerjoin(TASKS, GROUPS, _same_group()))
+            .select_from(sa.outerjoin(TASKS, GROUPS, same_group()))
             .where(TASKS.c.run == run, state().in_(states))
             .order_by(TASKS.c.failed, TASKS.c.task)
             .limit(most)
@@ -258,30 +269,18 @@ class Index:
             return [dict(row) for row in connection.execute(wanted).mappings()]
 
 
-def _same_group() -> sa.ColumnElement[bool]:
-    return sa.and_(TASKS.c.run == GROUPS.c.run, TASKS.c.label == GROUPS.c.label)
-
-
 def _prepare(connection: Any, record: Any) -> None:
     """Set SQLite so that readers never block the writer, and transactions begin only where this module begins them."""
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")  # events lost in a power cut are read again
-
-
-def _rows(
-    connection: sa.Connection, table: sa.Table, run: str, names: Iterable[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    wanted = sa.select(table).where(table.c.run == run)
-    known = set(names) if names is not None else None
-    for row in connection.execute(wanted).mappings():
-        if known is None or row["task"] in known:
-            yield dict(row)
+    connection.execute(f"PRAGMA cache_size={-CACHE_KIB}")
 
 
 def _row(run: str, task: str, record: TaskRecord) -> dict[str, Any]:
-    known = {name: getattr(record, name) for name in RECORD}  # asdict would copy every value, and take much longer
-    return {"run": run, "task": task, "label": task.partition(":")[0], **known}
+    row = dict(zip(RECORD, _values(record), strict=True))  # asdict would copy every value, and take much longer
+    row |= {"run": run, "task": task, "label": task.partition(":")[0]}
+    return row
 
 
 def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

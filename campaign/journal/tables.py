@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
 
+from campaign.journal.events import EventName
+
 SCHEMA = 2
 #: Rows written with one statement.
 BATCH = 5000
+#: Names in one question: old releases of SQLite take 999.
+NAMES = 500
 
 METADATA = sa.MetaData()
 
@@ -49,14 +55,46 @@ CAMPAIGNS = _table("campaigns", ("campaign",), offset=sa.BigInteger, steps=sa.In
 STEPS = _table("steps", ("campaign", "step"), **dict.fromkeys(("event", "t", "user", "run", "note"), sa.String))
 
 
+def state() -> sa.Case[str]:
+    """Derive the state of a task, in SQL; needs `TASKS` joined with `GROUPS`."""
+    t, submitted = TASKS.c, sa.func.coalesce(GROUPS.c.submitted, 0)
+    failed = sa.and_(t.failed > t.withdrawn, t.failed >= t.started, t.failed >= submitted, t.failed > 0)
+    running = sa.and_(t.started > t.withdrawn, t.started >= submitted, t.started > 0)
+    return sa.case(
+        (t.published > t.withdrawn, EventName.PUBLISHED.value),
+        (sa.and_(failed, t.cause == EventName.LOST.value), EventName.LOST.value),
+        (failed, EventName.FAILED.value),
+        (running, "running"),
+        else_="waiting",
+    )
+
+
+def same_group() -> sa.ColumnElement[bool]:
+    """Join a task with its group."""
+    return sa.and_(TASKS.c.run == GROUPS.c.run, TASKS.c.label == GROUPS.c.label)
+
+
+def run_rows(connection: sa.Connection, table: sa.Table, run: str) -> Iterator[dict[str, Any]]:
+    """Give the rows of a run."""
+    for row in connection.execute(sa.select(table).where(table.c.run == run)).mappings():
+        yield dict(row)
+
+
+def task_rows(connection: sa.Connection, run: str, names: Iterable[str]) -> Iterator[sa.RowMapping]:
+    """Give the rows of some tasks of a run, by their keys: a run may have a million others."""
+    left, wanted = iter(names), sa.select(TASKS).where(TASKS.c.run == run)
+    while some := list(islice(left, NAMES)):
+        yield from connection.execute(wanted.where(TASKS.c.task.in_(some))).mappings()
+
+
 def replace_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows; replace those with the same keys."""
     if not rows:
         return
     if connection.dialect.name == "sqlite":  # the driver's own call takes a third of the time
-        names = [column.name for column in table.columns]
+        values = itemgetter(*[column.name for column in table.columns])
         text = str(sa.insert(table).prefix_with("OR REPLACE").compile(dialect=connection.dialect))
-        connection.exec_driver_sql(text, [tuple(row[name] for name in names) for row in rows])
+        connection.exec_driver_sql(text, list(map(values, rows)))
         return
     from sqlalchemy.dialects.postgresql import insert
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.benchmarks import jobs
-from tests.benchmarks.harness import Bar, Bench, Result, Skipped, ratio
+from tests.benchmarks.bars import BARS
+from tests.benchmarks.harness import Bench, Result, Skipped, ratio
 from tests.benchmarks.machine import available_gib
 from tests.benchmarks.process import Usage, module, run, run_kernel
 
@@ -24,7 +25,7 @@ def _cpu(samples: Sequence[Usage]) -> list[float]:
     return [used.cpu for used in samples]
 
 
-def _against_fitsio(bench: Bench, detectors: Sequence[int], usual: int, bar: Bar) -> Iterator[Result]:
+def _against_fitsio(bench: Bench, detectors: Sequence[int], usual: int, bar: str) -> Iterator[Result]:
     frames = [path for d in detectors for path in bench.data.raws(d)]
     listed = _list(bench, frames)
     turns = bench.alternate(
@@ -38,7 +39,7 @@ def _against_fitsio(bench: Bench, detectors: Sequence[int], usual: int, bar: Bar
     yield Result(
         f"{len(detectors)} x {bench.data.frames} raws to published biases / fitsio reads them",
         ratio(parts["biases"], parts["fitsio only reads"]),
-        bar=bar,
+        bar=BARS[bar],
         parts=parts,
         parts_unit="CPU s",
         condition="1 rank; start-up, image, mask, variance, checksums and fsync included; frames in the page cache",
@@ -47,12 +48,12 @@ def _against_fitsio(bench: Bench, detectors: Sequence[int], usual: int, bar: Bar
 
 def nine_detectors(bench: Bench) -> Iterator[Result]:
     """All detectors of LSSTComCam."""
-    yield from _against_fitsio(bench, bench.data.detectors, 3, Bar(0.35, 0.25))
+    yield from _against_fitsio(bench, bench.data.detectors, 3, "nine biases / fitsio reads")
 
 
 def one_detector(bench: Bench) -> Iterator[Result]:
     """One detector."""
-    yield from _against_fitsio(bench, bench.data.detectors[:1], 5, Bar(0.50, 0.40))
+    yield from _against_fitsio(bench, bench.data.detectors[:1], 5, "one bias / fitsio reads")
 
 
 def ccdproc(bench: Bench) -> Iterator[Result]:
@@ -77,7 +78,7 @@ def ccdproc(bench: Bench) -> Iterator[Result]:
     yield Result(
         f"ccdproc.combine fed by fitsio / ours, 1 x {bench.data.frames} raws",
         ratio(parts["ccdproc"], parts["biases"]),
-        bar=Bar(10, 15, least=True),
+        bar=BARS["ccdproc / ours"],
         parts=parts,
         parts_unit="CPU s",
         condition="whole process; ccdproc: trimmed float32 frames, average, sigma clip 3 sigma, no overscan, one image "
