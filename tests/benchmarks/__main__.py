@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import decoder, gang, graph, kernel, runner, slurm, stackers, submission, whole
+from tests.benchmarks import decoder, flats, gang, graph, kernel, runner, slurm, stackers, submission, whole
 from tests.benchmarks.data import Data
 from tests.benchmarks.harness import VERSION, Bench, Result, Skipped, markdown, row, table
 from tests.benchmarks.machine import describe
@@ -30,6 +30,8 @@ SUBJECTS: Mapping[str, Subject] = {
     "ccdproc": whole.ccdproc,
     "memory": gang.memory,
     "nine_detectors": whole.nine_detectors,
+    "flat": flats.flat,
+    "nine_flats": flats.nine_flats,
     "ranks": gang.ranks,
     "submit": submission.submission,
     "graph": graph.graph,
