@@ -77,10 +77,8 @@ class Measure(FrameKernel):
         full, digests = [0.0] * len(detector.amplifiers), [""] * len(detector.amplifiers)
         for frame, bad in self.corrected(task, file, task.parameters["dark_times"][piece]):
             k, at = frame.channel.number, frame.channel.amplifier.target.slices
-            self._image[at] = frame.pixels
-            if bad is not None:
-                self._image[at][bad] = 0.0
-            lacks |= bool(np.isnan(self._image[at]).any())
+            self._image[at], hollow = frame.pixels, np.isnan(frame.pixels)
+            lacks |= bool((hollow if bad is None else hollow > bad).any())
             if bad is not None:
                 self._image[at][bad] = np.nan
             full[k] = float(frame.saturated[0]) / frame.pixels.size
