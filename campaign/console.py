@@ -30,10 +30,7 @@ _UNSEEN = re.compile(
 def visible(text: str, lines: bool = True) -> str:
     """Escape the control characters of a text, as Python writes them.
 
-    Parameters
-    ----------
-    lines : `bool`
-        Keep line ends and tabs; without, they are escaped too, as in a name or a cell of a table.
+    ``lines`` keeps line ends and tabs; without, they are escaped too, as in a name or a cell of a table.
     """
     text = _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
     return text if lines else text.replace("\n", "\\n").replace("\t", "\\t")

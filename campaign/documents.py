@@ -50,23 +50,15 @@ Scalar: TypeAlias = "str | int | float | bool | None"
 
 @dataclass(frozen=True)
 class Entry:
-    """A value and its place.
+    """A value and its place."""
 
-    Parameters
-    ----------
-    value : scalar, `list` [`Entry`] or `dict` [`str`, `Entry`]
-        As written, nothing expanded.
-    where : `str`
-        ``file:line``, or another source.
-    final : `bool`
-        Never expanded, since it does not come from a template.
-    written : `str`
-        A number or a switch as written: where a text is wanted, 1.10 is not 1.1.
-    """
-
+    #: A scalar, a `list` or a `dict` of entries; as written, nothing expanded.
     value: Any
+    #: ``file:line``, or another source.
     where: str
+    #: Never expanded, since it does not come from a template.
     final: bool = False
+    #: A number or a switch as written: where a text is wanted, 1.10 is not 1.1.
     written: str = ""
 
     @property
@@ -127,25 +119,10 @@ def parse(
     most: int = MAX_VALUES,
     outermost: type[yaml.Node] = yaml.MappingNode,
 ) -> Entry | None:
-    """Turn a document into a tree; by default its outermost level must be a mapping.
+    """Turn a document into a tree, `None` where it cannot be read; by default its outermost level must be a mapping.
 
-    Parameters
-    ----------
-    text : `str`
-        The document.
-    name : `str`
-        The file's name for ``file:line``.
-    problems : `list` [`Problem`]
-        Takes the mistakes that are found.
-    most : `int`
-        Most values, aliases expanded.
-    outermost : `type`
-        Type of the node that holds all others.
-
-    Returns
-    -------
-    tree : `Entry` or `None`
-        `None` where the document cannot be read.
+    ``name`` is the file's, for ``file:line``; ``problems`` takes the mistakes that are found; ``most`` counts the
+    values, aliases expanded.
     """
     try:
         _limit_depth(text)
@@ -189,6 +166,7 @@ class _Tree:
         self.depth = 0
 
     def entry(self, node: yaml.Node) -> Entry:
+        """Build the entry of a node, with its place."""
         where = f"{self.name}:{node.start_mark.line + 1}"
         self.left -= 1
         self.depth += 1
@@ -206,6 +184,7 @@ class _Tree:
         return Entry(value, where, written="" if isinstance(value, str | dict | list) or value is None else node.value)
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Entry]:
+        """Build the entries of a mapping; its own keys override merged ones."""
         own: dict[str, Entry] = {}
         merged: dict[str, Entry] = {}
         for key_node, value_node in node.value:
@@ -234,6 +213,7 @@ class _Tree:
                 self.problems.append(Problem("<<: is not a mapping", entry.where))
 
     def scalar(self, node: yaml.Node, where: str) -> Scalar:
+        """Convert a scalar; an ambiguous one stays as written."""
         if node.tag in _TEXT or (node.tag in _BUILT and self.ambiguous(node)):
             return str(node.value)
         if node.tag in _BUILT:

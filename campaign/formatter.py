@@ -73,59 +73,37 @@ def _write(path: str, write: Callable[[fitsio.FITS], None]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class CalibImage:
-    """A combined calibration, a binned one or a mosaic.
+    """A combined calibration, a binned one or a mosaic."""
 
-    Parameters
-    ----------
-    image : `numpy.ndarray`, (rows, columns), float32
-        Pixels, in the unit that the header's BUNIT names.
-    mask : `numpy.ndarray`, (rows, columns), int32, or `None`
-        Bits as the header names them; `None` for bins and mosaics.
-    variance : `numpy.ndarray`, (rows, columns), float32, or `None`
-        Square of the image's unit.
-    header : `~collections.abc.Mapping`
-        The primary header, without the keywords that only describe the file.
-    """
-
+    #: (rows, columns), float32: Pixels, in the unit that the header's BUNIT names.
     image: np.ndarray
+    #: (rows, columns), int32, or `None`: Bits as the header names them; `None` for bins and mosaics.
     mask: np.ndarray | None = None
+    #: (rows, columns), float32, or `None`: Square of the image's unit.
     variance: np.ndarray | None = None
+    #: The primary header, without the keywords that only describe the file.
     header: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class CalibTable:
-    """A calibration that is a table: crosstalk, linearizer, defects, ptc.
+    """A calibration that is a table: crosstalk, linearizer, defects, ptc."""
 
-    Parameters
-    ----------
-    rows : `numpy.ndarray`, structured
-        One record an amplifier, or a box of defects.
-    header : `~collections.abc.Mapping`
-        The primary header, without the keywords that only describe the file.
-    units : `~collections.abc.Mapping`
-        The columns' units, '' of a number or a name.
-    """
-
+    #: structured: One record an amplifier, or a box of defects.
     rows: np.ndarray
+    #: The primary header, without the keywords that only describe the file.
     header: Mapping[str, Any]
+    #: The columns' units, '' of a number or a name.
     units: Mapping[str, str]
 
 
 @dataclass(frozen=True, eq=False)
 class RawFrame:
-    """A frame as the camera wrote it.
+    """A frame as the camera wrote it."""
 
-    Parameters
-    ----------
-    header : `~collections.abc.Mapping`
-        The primary header.
-    images : `~collections.abc.Mapping`
-        The pixels of each HDU that has some, ADU as stored, by EXTNAME, or by
-        HDU number where there is no name.
-    """
-
+    #: The primary header.
     header: Mapping[str, Any]
+    #: The pixels of each HDU that has some, ADU as stored, by EXTNAME, or by HDU number where there is no name.
     images: Mapping[str | int, np.ndarray]
 
 

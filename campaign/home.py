@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ def typed_line() -> str:
 
 def versions() -> dict[str, str]:
     """List the versions of all that makes the products; the project's own is `unknown` in a bare checkout."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in RECORDED:
         try:
@@ -86,9 +87,9 @@ class Home:
         """Journals of campaigns, by name."""
         return {path.parent.name: path for path in sorted(self.path.glob("campaigns/*/journal.jsonl"))}
 
-    def add_usage(self, entry: Mapping[str, Any]) -> None:
-        """Keep the resources of a run."""
-        append_line(self.usage_file, entry)
+    def add_usage(self, *entries: Mapping[str, Any]) -> None:
+        """Keep the resources of a run, an entry a label."""
+        append_line(self.usage_file, *entries)
 
     def usage(self) -> list[dict[str, Any]]:
         """Read the resources of runs, oldest first."""
@@ -147,10 +148,10 @@ class Home:
         raise UsageError(what, where=str(self.runs_file), do=f"runs: {known}")
 
 
-def append_line(file: Path, entry: Mapping[str, Any]) -> None:
-    """Add one line, whole or not at all; several commands may do so at once."""
+def append_line(file: Path, *entries: Mapping[str, Any]) -> None:
+    """Add a line for each entry, all or none; several commands may do so at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines.append(file, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+    lines.append(file, b"".join(json.dumps(entry, separators=(",", ":")).encode() + b"\n" for entry in entries))
 
 
 def home_of_new(repository: Path, environment: Mapping[str, str]) -> Home:

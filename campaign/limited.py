@@ -58,12 +58,7 @@ def _below(value: Any) -> list[Any]:
 def into_log(path: Path, most: int = MAX_LOG) -> Iterator[IO[bytes]]:
     """Give another program's process a file to write to, whose content is appended to a log, up to a size.
 
-    Parameters
-    ----------
-    path : `Path`
-        The log.
-    most : `int`
-        Size of the log, byte; the rest is dropped, and the log says so.
+    Output beyond ``most`` bytes is dropped, and the log says so.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     source, sink = os.pipe()

@@ -56,12 +56,9 @@ def leave_out(file: str, line: int, why: str) -> None:
 
 
 def parse(raw: bytes) -> dict[str, Any] | str:
-    """Read one line: give the object, or the damage.
+    """Read one line, without its newline: give the object, or the damage.
 
-    Parameters
-    ----------
-    raw : `bytes`
-        Without its newline.  NULs before the record, which a power cut may leave, are dropped.
+    NULs before the record, which a power cut may leave, are dropped.
     """
     try:
         found = json.loads(raw.rpartition(b"\0")[2])

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from campaign import plugins
 from campaign.home import versions
 
 #: Libraries that compute or write pixels; libraries of the driver alone may differ.
@@ -26,9 +27,9 @@ def kernels() -> str:
 
 
 def about() -> dict[str, str]:
-    """Describe this installation's release: versions by distribution, and the kernels' checksum."""
+    """Describe this installation's release: versions by distribution, plug-ins included, and the kernels' checksum."""
     known = versions()
-    return {name: known[name] for name in NUMERIC} | {"kernels": kernels()}
+    return {name: known[name] for name in NUMERIC} | plugins.distributions() | {"kernels": kernels()}
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:

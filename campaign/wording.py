@@ -31,6 +31,11 @@ def count(number: int, singular: str, plural: str = "") -> str:
     return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
+def ranks_text(ranks: int, by: str) -> str:
+    """Write a number of ranks with the setting or limit that decided: ``2 (cores)``."""
+    return f"{ranks} ({by})" if by else f"{ranks}"
+
+
 def listed(items: Iterable[object]) -> str:
     """Write a few of many: ``1, 2, 3 and 7 more``."""
     words = [str(item) for item in items]

@@ -1,9 +1,9 @@
-"""Compile functions by numba, and keep their machine code on disk until a source that it may be made of changes.
+"""Compile functions by numba, and cache the machine code on disk until one of its sources changes.
 
-numba's own cache compares a function's file alone, and would run what it compiled with a constant, an intrinsic or a
-helper that another file has changed since.  Here the caches lie in folders named by a digest of all rooms that hold
+numba's own cache compares a function's own file only, and would run code compiled with a constant, an intrinsic or a
+helper that has changed since in another file.  Here the caches lie in folders named by a digest of all rooms with
 compiled functions, at the place that numba chooses (``NUMBA_CACHE_DIR``, else beside the source, else the user's
-cache).  Kernels of other distributions may use `njit` too: numba compares their own files as ever.
+cache).  Kernels of other distributions may use `njit` too: numba compares their own files as usual.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, Final
 import numba
 from numba.core import caching, config
 
-#: Rooms with compiled functions, and those below them: single modules count too, the others cannot matter to these.
+#: Rooms with compiled functions, and the rooms below them; single modules are included in the digest, too.
 ROOMS: Final = ("camera", "statistics", "jobs", "fits", "calibrations", "isr")
-#: Age at which the machine code of other sources is removed, day.
+#: Age at which machine code of other sources is removed, day.
 OLD: Final = 30.0
 _PREFIX: Final = "kernels-"
 _folders: set[Path] = set()
@@ -30,7 +30,7 @@ _folders: set[Path] = set()
 
 @cache
 def digest() -> str:
-    """Digest of the sources."""
+    """Compute the digest of the sources."""
     root, total = Path(__file__).parent, hashlib.sha256()
     for file in sorted([*root.glob("*.py"), *(file for room in ROOMS for file in (root / room).glob("*.py"))]):
         total.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes() + b"\0")
@@ -38,7 +38,7 @@ def digest() -> str:
 
 
 class _Digested:
-    """Turn a locator of numba's to the folder of the present sources."""
+    """A locator of numba's, turned to the folder of the present sources."""
 
     def get_cache_path(self) -> str:
         folder = os.path.join(super().get_cache_path(), _PREFIX + digest())  # type: ignore[misc]
@@ -51,7 +51,7 @@ class Named(_Digested, caching.UserProvidedCacheLocator):
 
 
 class Beside(_Digested, caching.InTreeCacheLocator):
-    """``__pycache__``, where it can be written to."""
+    """``__pycache__``, where that is writable."""
 
 
 class Own(_Digested, caching.UserWideCacheLocator):
@@ -59,17 +59,17 @@ class Own(_Digested, caching.UserWideCacheLocator):
 
 
 config.CACHE_LOCATOR_CLASSES = ",".join(f"{__name__}.{kind.__name__}" for kind in (Named, Beside, Own))
-#: Compile a function; it runs without Python's lock.
+#: Compile a function that runs without Python's lock.
 njit: Any = partial(numba.njit, cache=True, nogil=True)
-#: Have a function's code written into those that call it.
+#: Compile a function into its callers.
 inlined: Any = partial(numba.njit, inline="always")
 
 
 def remove_old() -> None:
-    """Remove the machine code of other sources that was not warmed for `OLD` days, beside all that is in use here."""
+    """Remove machine code of other sources, not warmed for `OLD` days, beside the folders in use."""
     before = time.time() - OLD * 86400
     for used in _folders:
-        with suppress(OSError):  # a place of numba's that cannot be written to; or another process removes the same
+        with suppress(OSError):  # the folder is not writable, or another process removes the same
             os.utime(used)
             for folder in used.parent.glob(f"{_PREFIX}*"):
                 if folder not in _folders and folder.stat().st_mtime < before:

@@ -1,11 +1,11 @@
-"""Errors that a kernel can raise for a reason that the operator can act on."""
+"""Errors that the operator can act on, and the causes and exit codes of failures."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class Cause(StrEnum):
-    """Cause of a kernel's failure, in the words of journals and of the driver (`campaign.jobs.death.Cause`)."""
+    """Cause of a kernel's failure, as in journals and in `campaign.jobs.death.Cause`."""
 
     #: A defect of the kernel.
     CODE = "code"
@@ -14,24 +14,24 @@ class Cause(StrEnum):
     DISK = "disk"
 
 
-#: Exit code of a job that had to stop; 0: done, 1: tasks failed.  The driver has the same numbers.
+#: Exit code of a job that had to stop (0: done, 1: tasks failed); the driver has the same numbers.
 EXIT_CODES: Final = {Cause.CONFIGURATION: 3, Cause.DATA: 65, Cause.CODE: 70, Cause.DISK: 74}
 
 
 class KernelError(Exception):
-    """Base of the errors that end as one clear line, never as a traceback.
+    """Base of the errors that end as one clear line, never a traceback.
 
     Attributes
     ----------
     cause : `Cause`
-        Taken over by journals, exit codes and the driver's account of a chunk of quanta.
+        Cause for the journal, the exit code and the driver's account of a chunk of quanta.
     """
 
     cause = Cause.DATA
 
 
 class JobError(KernelError):
-    """The job file is not one that this version can run."""
+    """This version cannot run the job file."""
 
     cause = Cause.CONFIGURATION
 
@@ -44,7 +44,7 @@ class DataError(KernelError):
     path : `str`
         The offending file.
     why : `str`
-        What is wrong with it, with the values found and expected.
+        The fault, with the values found and expected.
     """
 
     def __init__(self, path: str, why: str) -> None:

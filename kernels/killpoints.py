@@ -1,4 +1,4 @@
-"""Points where ``CAMPAIGN_KILL_AT=<point>[:n]`` kills this process when it passes for the n-th time: tests recovery.
+"""Points where ``CAMPAIGN_KILL_AT=<point>[:n]`` kills this process on the n-th pass, to test recovery.
 
 Only a job's first attempt is killed; later attempts pass.
 """
@@ -28,7 +28,7 @@ def disarm() -> None:
 
 
 def reach(point: str) -> None:
-    """Die here by SIGKILL if the environment says so."""
+    """Kill this process by SIGKILL if the environment asks for it at this point."""
     wanted, _, times = os.environ.get(VARIABLE, "").partition(":")
     if wanted == point and not _disarmed:
         _passed[point] += 1

@@ -27,9 +27,9 @@ from kernels.killpoints import disarm
 #: Module of each kernel of this package.
 KERNELS = table.KERNELS
 FAILED_TASKS = 1
-#: Time that rank 0 has to report an error of all ranks, second.
+#: Time for rank 0 to report an error of all ranks, second.
 GRACE_S = 2.0
-#: Time that the launcher has to forward what a rank said before its end, second.
+#: Time for the launcher to forward a rank's last output, second.
 HEARD_S = 0.5
 BLAS = "scipy.linalg.cython_blas"
 SHARED = "/dev/shm/mpich_shm_"
@@ -44,7 +44,7 @@ def _kernel(name: str) -> Callable[[Job, Any], int]:
 
 
 def _start_numba() -> None:
-    """Load what numba loads at its first call, without scipy's BLAS, which no kernel uses: spares 0.1 s and 20 MiB."""
+    """Load numba's late imports without scipy's BLAS, which no kernel uses; this saves 0.1 s and 20 MiB."""
     from numba.core.registry import cpu_target
 
     if BLAS in sys.modules:
@@ -63,12 +63,12 @@ def _world() -> Any:
 
 
 def _unlink_shared(comm: Any) -> None:
-    """Remove the names of MPICH's shared memory: ranks that are killed would leave it on their node for ever."""
-    comm.Barrier()  # from here on every rank of this node has it
+    """Remove the names of MPICH's shared memory, which ranks that are killed would leave on their node."""
+    comm.Barrier()  # every rank of this node has attached it
     with open("/proc/self/maps", encoding="utf-8") as maps:
         names = {line.split(maxsplit=5)[5].rstrip() for line in maps if SHARED in line}
     for name in names:
-        with suppress(FileNotFoundError):  # another rank's turn
+        with suppress(FileNotFoundError):  # another rank was first
             os.unlink(name)
 
 
@@ -78,7 +78,7 @@ def started_by_mpi() -> bool:
 
 
 def _read(path: str, comm: Any) -> Job:
-    """Read the job on rank 0; every rank gets it, or its error."""
+    """Read the job on rank 0, and send it, or the error, to every rank."""
     answer: Job | JobError
     if comm is None:
         return load(path)
@@ -108,7 +108,7 @@ def run(path: str, ranks: int | None = None) -> int:
     path : `str`
         The job.
     ranks : `int`, optional
-        Instead of the job's, to run it by hand in another world.
+        Number of ranks, instead of the job's, to run it by hand in another world.
 
     Returns
     -------
@@ -149,22 +149,22 @@ def execute(path: str) -> int:
 
 
 def _warm() -> None:
-    """Compile every kernel into numba's cache, so that no job does."""
+    """Compile every kernel into numba's cache, so that no job needs to."""
     from kernels.warm import compile_all
 
     compile_all()
 
 
 def _say(text: str) -> None:
-    """Print why a job ends; where the disk of its log is full, the exit code alone must tell."""
+    """Print why a job ends; if the disk of its log is full, the exit code must do."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def _end(code: int) -> int:
-    """End the whole job, not only this rank."""
+    """End the whole job, not this rank alone."""
     if started_by_mpi():
-        time.sleep(HEARD_S)  # the launcher forwards what was said, and Abort would be quicker
+        time.sleep(HEARD_S)  # Abort would end the launcher before it forwards the last output
         _world().Abort(code)
     return code
 
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             time.sleep(GRACE_S)
         _say(f"error: {error}")
         return _end(EXIT_CODES[error.cause])
-    except Exception:  # a defect: Python's own exit code for it would read as "tasks failed"
+    except Exception:  # a defect, for which Python's own exit code would mean "tasks failed"
         _say(traceback.format_exc())
         return _end(EXIT_CODES[Cause.CODE])
 

@@ -1,15 +1,15 @@
-"""Table of the kernels, by the name that job files use.
+"""Table of the kernels, by their names in job files.
 
 A kernel is a module with
 
 - ``KERNEL``, its name, as a plain string on a line of its own;
 - ``execute(job, comm)``, which runs a job (`kernels.jobs.job.Job`) on this rank and returns the number of tasks that
   failed here; ``comm`` is `None` in a serial run;
-- ``warm(bench)``, optional: runs small jobs by a `kernels.products.bench.Bench`, so that whatever numba compiles for
-  this kernel is in the cache before the first job needs it.
+- ``warm(bench)``, optional: runs small jobs by a `kernels.products.bench.Bench`, so that numba's code for this kernel
+  is in the cache before the first job needs it.
 
-Kernels of this package are found by reading that one line: no module is imported until a job asks for it.  Another
-distribution adds a kernel by the entry-point group `GROUP`: kernel name = module.
+Kernels of this package are found by reading the line of ``KERNEL``, so that only the module of a job is imported.
+Another distribution adds a kernel by the entry-point group `GROUP`: kernel name = module.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ KERNELS: Final = _declared()
 
 
 def _foreign() -> Iterable[EntryPoint]:
-    """Kernels of other distributions; the import alone costs 20 ms, which few jobs need."""
+    """List the kernels of other distributions; importing the library takes 20 ms, so only on demand."""
     from importlib.metadata import entry_points
 
     return [entry for entry in entry_points(group=GROUP) if entry.name not in KERNELS]
 
 
 def names() -> list[str]:
-    """All kernels, those of other distributions included, in order."""
+    """List all kernels, those of other distributions included, in order."""
     return sorted({*KERNELS, *(entry.name for entry in _foreign())})
 
 
@@ -75,8 +75,8 @@ def find(name: str) -> ModuleType:
         raise JobError(f"{where}: uninstall all but one")
     try:
         module = import_module(modules[0])
-    except ImportError as error:
-        raise JobError(f"{where} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever another distribution's module raises
+        raise JobError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
     if getattr(module, "KERNEL", None) != name or not callable(getattr(module, "execute", None)):
         raise JobError(f"{where} must have KERNEL = {name!r} and execute(job, comm)")
     return module

@@ -1,4 +1,4 @@
-"""Compile every numba function for the types that jobs call it with, by running small jobs of each kernel."""
+"""Compile every numba function for the types in use, by running small jobs of each kernel."""
 
 from __future__ import annotations
 

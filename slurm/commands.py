@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,17 +52,11 @@ _LOOKS: Final = (0.3, 0.7, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Access:
-    """Access to a cluster by its commands.
+    """Access to a cluster by its commands."""
 
-    Parameters
-    ----------
-    conf : `str`, optional
-        Path of its slurm.conf; by default the operator's ``SLURM_CONF``, else the machine's.
-    timeout : `float`
-        Time limit of one command, second.
-    """
-
+    #: Path of its slurm.conf; by default the operator's ``SLURM_CONF``, else the machine's.
     conf: str | None = None
+    #: Time limit of one command, second.
     timeout: float = 30.0
 
 
@@ -105,30 +99,20 @@ class SlurmError(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """A job in the queue.
+    """A job in the queue."""
 
-    Parameters
-    ----------
-    job, name : `str`
-        Id (``12_3`` for an element of an array), and name.
-    state : `State`
-        Meaning of Slurm's word.
-    slurm : `str`
-        Slurm's word for the state.
-    why : `str`
-        Reason why it waits, or why it ended.
-    exit_code : `str`
-        ``code:signal``, once it has ended.
-    number : `str`
-        Slurm's internal number: an element of an array gets one of its own when it starts.
-    """
-
+    #: Id (``12_3`` for an element of an array), and name.
     job: str
     name: str
+    #: Meaning of Slurm's word.
     state: State
+    #: Slurm's word for the state.
     slurm: str
+    #: Reason why it waits, or why it ended.
     why: str = ""
+    #: ``code:signal``, once it has ended.
     exit_code: str = ""
+    #: Slurm's internal number: an element of an array gets one of its own when it starts.
     number: str = ""
 
     @property
@@ -178,7 +162,7 @@ def once(access: Access, arguments: Sequence[str], stdin: str | None = None) -> 
 
 
 def call(access: Access, arguments: Sequence[str], stdin: str | None = None, patience: float = 60.0) -> str:
-    """Run a command of Slurm; repeat it after growing pauses while its error is transient.
+    """Run a command of Slurm and give its output; repeat it after growing pauses while its error is transient.
 
     Parameters
     ----------
@@ -191,18 +175,13 @@ def call(access: Access, arguments: Sequence[str], stdin: str | None = None, pat
     patience : `float`
         Time after which a transient error is raised too, second.
 
-    Returns
-    -------
-    stdout : `str`
-        Its output.
-
     Raises
     ------
     SlurmError
         The command failed.
     """
     end = time.monotonic() + patience
-    for pause in Pauses():
+    for pause in pauses():
         try:
             return once(access, arguments, stdin)
         except SlurmError as error:
@@ -212,24 +191,15 @@ def call(access: Access, arguments: Sequence[str], stdin: str | None = None, pat
     raise AssertionError("pauses never end")
 
 
-class Pauses:
-    """Pauses after transient errors, second: doubling, with jitter, so that drivers do not ask in step."""
-
-    def __init__(self, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
-        self._next = first
-        self._longest = longest
-
-    def __iter__(self) -> Pauses:
-        return self
-
-    def __next__(self) -> float:
-        pause = self._next
-        self._next = min(2 * pause, self._longest)
-        return pause * random.uniform(0.5, 1.0)
+def pauses(first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> Iterator[float]:
+    """Give pauses after transient errors, second: doubling, with jitter, so that drivers do not ask in step."""
+    while True:
+        yield first * random.uniform(0.5, 1.0)
+        first = min(2 * first, longest)
 
 
 def submit(access: Access, script: Path, *options: str, patience: float = 60.0) -> str:
-    """Submit a script, once.
+    """Submit a script, once; give the id of the job.
 
     An sbatch that timed out may have succeeded: a job of the script's name is looked for before another try, and
     taken.  A job that Slurm queues although it can never run, say over the partition's time limit, is cancelled.
@@ -245,11 +215,6 @@ def submit(access: Access, script: Path, *options: str, patience: float = 60.0) 
     patience : `float`
         Time after which a transient error is raised too, second.
 
-    Returns
-    -------
-    job : `str`
-        Id of the job.
-
     Raises
     ------
     SlurmError
@@ -257,7 +222,7 @@ def submit(access: Access, script: Path, *options: str, patience: float = 60.0) 
     """
     command = ["sbatch", "--parsable", *options, str(script)]
     end = time.monotonic() + patience
-    for pause in Pauses():
+    for pause in pauses():
         try:
             job = _id(once(access, command), access, command, script, patience)
             break
@@ -327,11 +292,11 @@ def _heard(access: Access, name: str, patience: float) -> str:
 
 
 def _refuse_hopeless(access: Access, command: Sequence[str], job: str) -> None:
-    """Cancel a job that would wait for ever, and raise the reason."""
+    """Cancel a job that would never run, and raise the reason."""
     for pause in (*_LOOKS, 0.0):
         try:
             said = shaped(once(access, ["squeue", "--noheader", "--jobs", job, "--format=%T|%r"]), _STATE)
-        except SlurmError:  # the job has ended, or nobody answers: the watcher will tell
+        except SlurmError:  # the job has ended, or nobody answers: the watcher will find out
             return
         state, why = said[-1].groups() if said else ("", "")
         if state_of(state) is not State.WAITING or why != _UNDECIDED:
@@ -362,13 +327,7 @@ def _exit_code(code: str) -> str:
 
 
 def find(access: Access, names: Sequence[str], patience: float = 60.0) -> dict[str, list[Found]]:
-    """Find the user's living jobs by name, by one squeue.
-
-    Returns
-    -------
-    found : `dict` [`str`, `list` [`Found`]]
-        An entry for every name; empty if there is no such job.
-    """
+    """Find the user's living jobs by name, by one squeue; every name has an entry, empty if there is no such job."""
     found: dict[str, list[Found]] = {name: [] for name in names}
     for one in queue(access, patience):
         if one.living and one.name in found:

@@ -60,32 +60,21 @@ class _PortTaken(ClusterError):
 
 @dataclass(frozen=True)
 class Cluster:
-    """A development cluster.
+    """A development cluster."""
 
-    Parameters
-    ----------
-    name : `str`
-        Name in Slurm.
-    folder : `str`
-        Folder of its state file.
-    run : `str`
-        Folder of its daemons' files.
-    nodes : `tuple` [`str`, ...]
-        Names of the virtual nodes.
-    cpus : `int`
-        Cores that a node claims to have.
-    memory_mib : `int`
-        Memory that a node claims to have, MiB.
-    daemons : `dict` [`str`, `int`]
-        Process ids by ``munged``, ``slurmctld`` and names of nodes.
-    """
-
+    #: Name in Slurm.
     name: str
+    #: Folder of its state file.
     folder: str
+    #: Folder of its daemons' files.
     run: str
+    #: Names of the virtual nodes.
     nodes: tuple[str, ...]
+    #: Cores that a node claims to have.
     cpus: int
+    #: Memory that a node claims to have, MiB.
     memory_mib: int
+    #: Process ids by ``munged``, ``slurmctld`` and names of nodes.
     daemons: dict[str, int]
 
     @property
@@ -173,14 +162,9 @@ def read(folder: Path) -> Cluster | None:
 
 
 def processes(cluster: Cluster) -> list[int]:
-    """Find every process of a cluster: its daemons, its jobs, and their descendants.
+    """Find every process of a cluster: its daemons, its jobs, and their descendants, without zombies.
 
     A shell with the cluster's ``SLURM_CONF`` is not one of them.
-
-    Returns
-    -------
-    pids : `list` [`int`]
-        Process ids, without zombies.
     """
     parents = {pid: parent for pid, state, parent in map(stat, pids()) if state not in "ZX"}
     found = {pid for pid in parents if _belongs(variables(pid), cluster)}

@@ -41,14 +41,9 @@ _FOR_TEMPLATES: Final = (
 
 
 class Script(str):
-    """Text of a job script.
+    """Text of a job script."""
 
-    Attributes
-    ----------
-    unused : `tuple` [`str`, ...]
-        Settings of the site that no template used, for the operator.
-    """
-
+    #: Settings of the site that no template used, for the operator.
     unused: tuple[str, ...] = ()
 
 

@@ -23,26 +23,17 @@ class ScriptError(Exception):
 
 @dataclass(frozen=True)
 class Resources:
-    """Resources of a job.
+    """Resources of a job."""
 
-    Parameters
-    ----------
-    memory_mib : `int`
-        Memory of one rank, MiB.
-    cores : `int`
-        Cores of one rank.
-    ranks : `int`
-        MPI ranks.
-    nodes : `int`, optional
-        Number of nodes; by default as few as have room.
-    minutes : `int`
-        Walltime, minute.
-    """
-
+    #: Memory of one rank, MiB.
     memory_mib: int
+    #: Cores of one rank.
     cores: int = 1
+    #: MPI ranks.
     ranks: int = 1
+    #: Number of nodes; by default as few as have room.
     nodes: int | None = None
+    #: Walltime, minute.
     minutes: int = 60
 
     def __post_init__(self) -> None:
@@ -56,64 +47,44 @@ class Resources:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """Settings of a site's Slurm.
+    """Settings of a site's Slurm."""
 
-    Parameters
-    ----------
-    partition, account, qos, reservation, constraint : `str`
-        Options of sbatch; empty ones are left out.
-    memory : `str`
-        Option that asks for memory: ``mem`` (of a node), ``mem-per-cpu``, or ``none`` if the site refuses both.
-    ranks : `int`, optional
-        Processes that a run may keep busy, unless its operator says.
-    node_cores, node_memory_mib : `int`, optional
-        Size of a node, which decides the number of nodes of a gang; memory in MiB.
-    signal_before_s : `int`
-        Time before the walltime at which the command is asked to end (SIGTERM), second; 0 never.
-    launcher : `str`
-        Of a gang: ``srun-pmi2``, ``srun-pmix``, or ``mpiexec`` (the one beside ``python``).
-    environment : mapping
-        Variables of every job.
-    setup : sequence of `str`
-        Lines of shell, verbatim, before the command.
-    extra : sequence of `str`
-        Further options of sbatch, such as ``--exclusive``.
-    python : `str`
-        Interpreter of the site; by default this one.
-    template : `str`
-        Name of a packaged template, or path of the site's own, which extends ``slurm.sh.j2``.
-    max_array : `int`
-        Most elements of an array (``MaxArraySize``).
-    max_submit : `int`
-        Most jobs of a user in the queue.
-    interface : `str`
-        Network interface of driver and Dask workers, such as ``ib0``; by default that of the host's route.
-    conf : `str`, optional
-        Path of the cluster's slurm.conf.
-    timeout : `float`
-        Time limit of a command of Slurm, second.
-    """
-
+    #: Options of sbatch; empty ones are left out.
     partition: str = ""
     account: str = ""
     qos: str = ""
     reservation: str = ""
     constraint: str = ""
+    #: Option that asks for memory: ``mem`` (of a node), ``mem-per-cpu``, or ``none`` if the site refuses both.
     memory: str = "mem"
+    #: Processes of a run, unless its operator says.
     ranks: int | None = None
+    #: Size of a node, which decides the number of nodes of a gang; memory in MiB.
     node_cores: int | None = None
     node_memory_mib: int | None = None
+    #: Time before the walltime at which the command is asked to end (SIGTERM), second; 0 never.
     signal_before_s: int = 0
+    #: Of a gang: ``srun-pmi2``, ``srun-pmix``, or ``mpiexec`` (the one beside ``python``).
     launcher: str = "srun-pmi2"
+    #: Variables of every job.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: Lines of shell, verbatim, before the command.
     setup: Sequence[str] = ()
+    #: Further options of sbatch, such as ``--exclusive``.
     extra: Sequence[str] = ()
+    #: Interpreter of the site; by default this one.
     python: str = sys.executable
+    #: Name of a packaged template, or path of the site's own, which extends ``slurm.sh.j2``.
     template: str = "slurm"
+    #: Most elements of an array (``MaxArraySize``).
     max_array: int = 1000
+    #: Most jobs of a user in the queue.
     max_submit: int = 1000
+    #: Network interface of driver and Dask workers, such as ``ib0``; by default that of the host's route.
     interface: str = ""
+    #: Path of the cluster's slurm.conf.
     conf: str | None = None
+    #: Time limit of a command of Slurm, second.
     timeout: float = 30.0
 
     def __post_init__(self) -> None:

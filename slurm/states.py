@@ -17,7 +17,7 @@ class State(StrEnum):
     FAILED = "failed"
     #: Ended through no fault of its own: to be repeated, not to be charged.
     RETRY = "retry"
-    #: Not told by Slurm: neither success nor failure may be inferred.
+    #: Unknown to Slurm, so that neither success nor failure may be inferred.
     UNKNOWN = "unknown"
 
 
@@ -86,7 +86,7 @@ CODES: Final[dict[str, str]] = {
 _OPEN: Final = (State.UNKNOWN, State.RUNNING, State.WAITING, State.RETRY, State.FAILED, State.DONE)
 _ENDED: Final = frozenset({State.DONE, State.FAILED, State.RETRY})
 
-#: Reasons of jobs that will never run: Slurm leaves them queued for ever.
+#: Reasons of jobs that will never run, which Slurm leaves in the queue.
 _HOPELESS: Final = re.compile(
     r"Partition(?:Time|Node)Limit|BadConstraints|DependencyNeverSatisfied|Invalid(?:Account|QOS)|ReservationDeleted"
     r"|QOSNotAllowed|(?:QOS|Assoc)Max\w*PerJob(?:Limit)?|.*(?:can't|not permitted to) use this partition.*"
@@ -123,28 +123,19 @@ class Status:
     """Status of a job.
 
     A job that Slurm has forgotten is unknown because of ``infrastructure``: only its journal knows its end.
-
-    Parameters
-    ----------
-    job : `str`
-        Id, ``12`` or ``12_3`` for an element of an array.
-    name : `str`
-        Empty if Slurm has not told it.
-    state : `State`
-        Meaning of Slurm's word.
-    slurm : `str`
-        Slurm's word, with its reason if there is one: ``PENDING (Resources)``.
-    exit_code : `str`
-        ``code:signal``; empty before the end.
-    reason : `str`
-        Cause of a bad end: ``memory``, ``walltime``, ``infrastructure``, ``cancelled`` or ``failed``; else empty.
     """
 
+    #: Id, ``12`` or ``12_3`` for an element of an array.
     job: str
+    #: Empty if unknown to Slurm.
     name: str = ""
+    #: Meaning of Slurm's word.
     state: State = State.UNKNOWN
+    #: Slurm's word, with its reason if there is one: ``PENDING (Resources)``.
     slurm: str = ""
+    #: ``code:signal``; empty before the end.
     exit_code: str = ""
+    #: Cause of a bad end: ``memory``, ``walltime``, ``infrastructure``, ``cancelled`` or ``failed``; else empty.
     reason: str = ""
 
     @property
@@ -174,7 +165,7 @@ def state_of(text: str) -> State:
 
 
 def hopeless(why: str) -> bool:
-    """Decide whether a job waits for what can never come."""
+    """Decide whether a job waits for something that can never come."""
     return bool(_HOPELESS.fullmatch(why))
 
 

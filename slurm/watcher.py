@@ -1,4 +1,4 @@
-"""Watches jobs: by one squeue an interval for all, and by the accounting for those that squeue has forgotten."""
+"""Watches jobs, by one squeue an interval for all, and by the accounting for jobs that squeue has forgotten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from slurm.commands import Access, Found, Pauses, SlurmError, call, cancel, queue
+from slurm.commands import Access, Found, SlurmError, call, cancel, pauses, queue
 from slurm.states import State, Status, cause_of, hopeless, state_of
 
 #: Length of a log's end that may have slurmstepd's last words, byte.
@@ -35,7 +35,7 @@ class _Watched:
 
 @dataclass
 class _Accounting:
-    """Command that tells of jobs that are over.
+    """Command that reports on ended jobs.
 
     ``sacct`` knows an element of an array as 12_3; ``sacct -c``, of a site without a database, by its own number only.
     """
@@ -103,7 +103,7 @@ class Watcher:
         job : `str`
             Id, ``12_3`` for an element of an array.
         name : `str`
-            Name, which tells it from an old job of the same number.
+            Name, which distinguishes it from an old job of the same number.
         log : `~pathlib.Path`, optional
             May have slurmstepd's reason for an end that Slurm calls FAILED.
         """
@@ -138,15 +138,15 @@ class Watcher:
         self.close()
 
     def _run(self) -> None:
-        pauses = Pauses(first=max(self._interval, 0.5))
+        waits = pauses(first=max(self._interval, 0.5))
         pause = 0.0
         while not self._stop.wait(pause):
             began = time.monotonic()
             if self._turn():
-                pauses = Pauses(first=max(self._interval, 0.5))
+                waits = pauses(first=max(self._interval, 0.5))
                 pause = max(0.0, began + self._interval - time.monotonic())
             else:
-                pause = max(self._interval, next(pauses))
+                pause = max(self._interval, next(waits))
 
     def _turn(self) -> bool:
         """Run one command if there is a question; say whether Slurm answered."""
@@ -198,7 +198,7 @@ class Watcher:
         return Status(row.job, row.name, row.state, words, row.exit_code, cause)
 
     def _give_up(self) -> bool:
-        """Cancel jobs that would wait for ever; say whether Slurm answered."""
+        """Cancel jobs that would never run; return whether Slurm answered."""
         self.commands += 1
         doomed, self._doomed = self._doomed, []
         try:
@@ -234,7 +234,7 @@ class Watcher:
 
     @staticmethod
     def _is(watched: _Watched, row: Found) -> bool:
-        """Decide whether a line of an accounting tells the end of that job."""
+        """Decide whether a line of an accounting reports the end of that job."""
         ended = row.state in (State.DONE, State.FAILED, State.RETRY)
         return ended and watched.status.name in ("", row.name)
 

@@ -41,7 +41,7 @@ def _dask_jobqueue() -> Any:
 _SLURM = _dask_jobqueue()
 #: Time after which a worker without a scheduler ends, as after a killed driver, second.
 ORPHANED_S = 60
-#: A worker leaves by itself after LIFETIME +- STAGGER of its walltime: not all at once, and before Slurm ends it.
+#: A worker leaves after LIFETIME +- STAGGER of its walltime: not all at once, and before Slurm ends it.
 LIFETIME, STAGGER = 0.55, 0.35
 #: Memory of a job that is left to the nanny, MiB.
 NANNY_MIB = 128
@@ -59,33 +59,22 @@ def over(status: Status) -> bool:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Workers that are wanted.
+    """Workers that are wanted."""
 
-    Parameters
-    ----------
-    scheduler : `~slurm.settings.Scheduler`
-        Of the site.
-    resources : `~slurm.settings.Resources`
-        Of one worker.
-    name : `str`
-        Beginning of the names of their jobs.
-    folder : `~pathlib.Path`
-        Takes scripts and logs.
-    say : callable
-        Called with what befalls workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with
-        ``error``.
-    module : sequence of `str`
-        Python module that is a worker, and its first arguments; ``dask worker``'s follow, its address the first.
-    cluster : mapping
-        Options of the cluster: ``protocol``, ``security``, ``scheduler_options``.
-    """
-
+    #: Of the site.
     scheduler: Scheduler
+    #: Of one worker.
     resources: Resources
+    #: Beginning of the names of their jobs.
     name: str
+    #: Takes scripts and logs.
     folder: Path
+    #: Called with events of workers: ``worker`` with ``name`` and ``state`` (joined, left, ...), ``died`` with
+    #: ``error``.
     say: Say
+    #: Python module that is a worker, and its first arguments; ``dask worker``'s follow, its address the first.
     module: Sequence[str]
+    #: Options of the cluster: ``protocol``, ``security``, ``scheduler_options``.
     cluster: Mapping[str, Any]
 
     def options(self) -> dict[str, Any]:
@@ -109,17 +98,11 @@ class Wanted:
 
 @dataclass
 class Pool:
-    """Jobs of a cluster's workers.
-
-    Parameters
-    ----------
-    wanted : `Wanted`
-    watcher : `~slurm.watcher.Watcher`
-    """
+    """Jobs of a cluster's workers."""
 
     wanted: Wanted
     watcher: Watcher
-    #: Part of the arrays' names, which tells them from those of an earlier driver.
+    #: Part of the arrays' names, which distinguishes them from those of an earlier driver.
     epoch: str = field(default_factory=lambda: f"{int(time.time()):x}")
     living: dict[str, str] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
@@ -147,7 +130,7 @@ class Pool:
         lines = [command for _, command, _ in batch]
         try:
             job = await asyncio.to_thread(self._array, lines)
-        except Exception as error:  # no caller awaits this task: `problem` tells
+        except Exception as error:  # no caller awaits this task: `problem` reports it
             self._missed(error, len(batch))
             job = ""
         for n, (worker, _, answer) in enumerate(batch):
@@ -171,7 +154,7 @@ class Pool:
             self.refused = error
 
     def lost(self) -> list[str]:
-        """Give the workers whose jobs have ended since the last call, and tell of each end."""
+        """Give the workers whose jobs have ended since the last call, and report each end."""
         gone = []
         for worker, job in list(self.living.items()):
             status = self.watcher.status(job)
@@ -200,7 +183,7 @@ class WorkerJob(_SLURM.SLURMJob):  # type: ignore[name-defined]
     operator's whole environment and no time-out; its script is in a folder that others may read.
     """
 
-    #: An empty id is a refusal, which the pool tells.
+    #: An empty id is a refusal, which the pool reports.
     job_id_regexp = r"^(?P<job_id>(?:\d+_\d+)?)$"
 
     def __init__(
@@ -263,20 +246,19 @@ class Register(SchedulerPlugin):
             self._pool.wanted.say("worker", {"name": name, "state": state, "why": why})
 
 
+@dataclass
 class Running:
-    """A running cluster of Slurm jobs.
+    """A running cluster of Slurm jobs."""
 
-    Parameters
-    ----------
-    cluster : `dask_jobqueue.SLURMCluster`
-    pool : `Pool`
-    many : `int`
-        Number of wanted workers.
-    """
+    cluster: Any
+    pool: Pool
+    #: Number of wanted workers.
+    many: int
 
-    def __init__(self, cluster: Any, pool: Pool, many: int) -> None:
-        self._cluster, self._pool, self._many = cluster, pool, many
-        self.address = str(cluster.scheduler_address)
+    @property
+    def address(self) -> str:
+        """Address of its scheduler."""
+        return str(self.cluster.scheduler_address)
 
     def problem(self) -> str:
         """Replace lost workers; say why none will come again, empty while there is hope.
@@ -288,11 +270,11 @@ class Running:
         OSError
             Their script cannot be written.
         """
-        for worker in self._pool.lost():  # the adaptive cluster then starts another one
-            self._cluster.loop.add_callback(self._cluster.workers.pop, worker, None)
-        if self._pool.refused:
-            raise self._pool.refused
-        return self._pool.problem(self._many)
+        for worker in self.pool.lost():  # the adaptive cluster then starts another one
+            self.cluster.loop.add_callback(self.cluster.workers.pop, worker, None)
+        if self.pool.refused:
+            raise self.pool.refused
+        return self.pool.problem(self.many)
 
 
 @contextmanager

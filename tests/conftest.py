@@ -23,14 +23,19 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
+from hypothesis import settings
 
 import campaign.cli
 
 if TYPE_CHECKING:
     from slurm.development import Cluster
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it starts in the background
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a process that a shell starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A deadline would time the machine: the first example of a kernel loads its machine code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = Path(os.environ.get("CAMPAIGN_FRAMES", ROOT.parent / "shared" / "frames"))
@@ -110,7 +115,7 @@ class Guard:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if "not processes" in config.getoption("markexpr"):  # else threads and fixtures of other tests go on beside a test
+    if "not processes" in config.getoption("markexpr"):  # else threads of other tests run beside a test
         config.pluginmanager.register(Guard())
 
 
@@ -143,7 +148,7 @@ def frames() -> Callable[[str], Path]:
 
 @dataclass(frozen=True)
 class Demo:
-    """What one run of the demo left: its repository, its answer, and the variables that an operator would export."""
+    """Result of one run of the demo: its repository, its answer, and the variables that an operator would export."""
 
     folder: Path
     answer: subprocess.CompletedProcess[str]
@@ -157,7 +162,7 @@ class Demo:
 
 @contextmanager
 def said() -> Iterator[list[str]]:
-    """What is written to standard output and standard error meanwhile, by this process and its children."""
+    """Collect standard output and standard error of this process and its children within the context."""
     texts: list[str] = []
     kept, streams = [os.dup(1), os.dup(2)], (sys.stdout, sys.stderr)
     with TemporaryFile() as out, TemporaryFile() as err:
@@ -178,7 +183,7 @@ def said() -> Iterator[list[str]]:
 
 
 def typed(*arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command in this process, which has imported everything already: most of what a short command takes."""
+    """Run a command in this process, which saves the imports, most of the time of a short command."""
     with patch.dict(os.environ, environment), said() as texts, pytest.raises(SystemExit) as end:
         campaign.cli.main(arguments)
     return subprocess.CompletedProcess(arguments, int(end.value.code or 0), *texts)
@@ -269,7 +274,7 @@ def new_cluster(slurm_here: None, tmp_path: Path) -> Iterator[Callable[..., Clus
 
 @pytest.fixture(scope="session")
 def cluster(slurm_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Start one cluster of 4 nodes of 4 cores for all tests that leave it as it is."""
+    """Start one cluster of 4 nodes of 4 cores for all tests that do not change it."""
     from slurm import development
 
     folder = tmp_path_factory.mktemp("clusters") / "shared"

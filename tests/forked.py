@@ -99,8 +99,6 @@ def main() -> None:
     import lsst.daf.butler.cli.butler as butlers
     import lsst.daf.butler.cli.cmd
     import lsst.daf.butler.script  # noqa: F401
-    import matplotlib.backends.backend_agg
-    import matplotlib.patheffects  # noqa: F401
 
     import campaign.cli
     import campaign.quality.pictures

@@ -1,4 +1,4 @@
-"""What somebody else, of this machine or of another, gets from the processes of a run."""
+"""Access of a stranger, on this machine or another, to the processes of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOBODY = 65534
 
 
 def listening(*roots: int) -> Iterator[tuple[str, int]]:
-    """Addresses and ports that processes, and those that they started, wait for connections at."""
+    """List addresses and ports at which processes and their children listen."""
     for root in roots:
         for process in [psutil.Process(root), *psutil.Process(root).children(recursive=True)]:
             try:
@@ -38,7 +38,7 @@ def _said(line: socket.socket, question: bytes) -> bytes:
 
 
 def answer(host: str, port: int, keys: Path) -> bytes:
-    """What a port says to a stranger who comes in plain text, or with keys of his own."""
+    """Give a port's answer to a stranger in plain text, or with other keys."""
     context = secure.security(keys).get_connection_args("client")["ssl_context"]
     context.verify_mode = ssl.CERT_NONE
     context.load_cert_chain(keys / secure.CERTIFICATE, keys / secure.KEY)
@@ -59,7 +59,7 @@ def given(said: bytes) -> bool:
 
 
 def may_read(folder: Path) -> bool:
-    """Whether another user sees what is in a folder, or a file of it; as `nobody`, where this one may be him."""
+    """Whether another user can read a folder or its files; tried as `nobody`, if this user may switch."""
     if any(path.stat().st_mode & 0o077 for path in (folder, *folder.iterdir())):
         return True
     if os.geteuid() != 0:

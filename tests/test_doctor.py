@@ -27,7 +27,7 @@ def found_with(path: Path, name: str) -> Finding:
     code = (
         "import json\n"
         "from campaign.cli import doctor\n"
-        f"found = [*doctor._distributions(), *doctor._folders()]\n"
+        f"found = [*doctor._distributions(), *doctor._plugins(), *doctor._folders()]\n"
         f"print(json.dumps([vars(f) for f in found if f.name == {name!r}]))"
     )
     environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
@@ -51,6 +51,19 @@ def launcher(folder: Path, script: str) -> None:
     file = folder / "mpiexec"
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
+
+
+def test_plug_ins_are_listed_with_their_versions_and_tried(tmp_path: Path) -> None:
+    about = tmp_path / "sky_median-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: sky-median\nVersion: 1.0\n")
+    parts = "[drp_campaign.kinds]\nsky = nowhere.kind:KIND\n[drp_campaign.kernels]\nmedian = nowhere.kernel\n"
+    (about / "entry_points.txt").write_text(parts)
+    assert found_with(tmp_path, "plug-in sky-median") == Finding(
+        "plug-in sky-median", True, "1.0: kind sky, kernel median"
+    )
+    tried = found_with(tmp_path, "plug-ins")
+    assert not tried.ok and "sky of sky-median 1.0 cannot be used" in tried.value and "pip uninstall" in tried.advice
 
 
 def test_this_environment_is_healthy(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_arrows_lead_from_row_to_row() -> None:
     graph = house.graph(NEEDS)
     row = {name: k for k, names in enumerate(graph.rows) for name in names}
     assert {row[low] - row[high] for high, low in graph.links} == {1}
-    assert sorted(row[lane] for lane in graph.lanes) == [1, 2, 3, 3]  # of a to d, and of b to d
+    assert sorted(row[lane] for lane in graph.lanes) == [1, 2, 3, 3]  # arrows from a to d, and from b to d
 
 
 @pytest.mark.parametrize(("package", "room"), [(package, room) for package, rooms in ROOMS.items() for room in rooms])

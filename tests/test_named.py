@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-#: ``tests/folder/test_file.py::test_name``; without a folder that of the name before, without a file that file.
+#: ``tests/folder/test_file.py::test_name``; a missing folder, or file, is that of the name before.
 NAME = re.compile(r"`((?:tests/)?(?:\w+/)*test_\w+\.py)?(?:::([\w*:]+))?`")
 
 

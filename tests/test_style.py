@@ -1,4 +1,4 @@
-"""The linters are part of the suite: what they find is a failure."""
+"""The linters are part of the suite: a finding is a failure."""
 
 from __future__ import annotations
 

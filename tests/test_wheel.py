@@ -1,4 +1,4 @@
-"""The wheel, installed where there is no checkout: is everything in it?"""
+"""The wheel, installed without a checkout, is complete."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> s
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build from a copy: setuptools leaves a build folder behind, and takes what an older one left."""
+    """Build from a copy: setuptools leaves a build folder behind, and reuses an older one."""
     source = tmp_path_factory.mktemp("source")
     for name in SOURCES:
         if (ROOT / name).is_dir():

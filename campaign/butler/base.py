@@ -28,7 +28,7 @@ from campaign.errors import ConfigurationError
 from campaign.journal.locks import alone
 from campaign.kinds import table
 
-#: Lock file in a repository's folder: its holder decides what is removed and what certified.
+#: Lock file in a repository's folder; its holder decides what to remove and what to certify.
 LOCK = "campaign.lock"
 DataId = Mapping[str, Any]
 Values = tuple[int | str, ...]
@@ -68,11 +68,11 @@ class Base:
         self._config = config
         self._butler = butler
         self._database = database
-        self.waiting = False  # somebody else's lock is being waited for, see `campaign.butler.wait`
+        self.waiting = False  # while somebody else holds the database; see `campaign.butler.wait`
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
-        """Hold the lock under which one process of all machines decides what is removed and what certified.
+        """Hold the lock under which one process at a time, on any machine, decides what to remove and what to certify.
 
         Both the queries of a decision and its changes belong inside the context.
         Other processes wait; the lock ends with its holder.
@@ -161,7 +161,7 @@ class Base:
     def _found(self, data_id: DataCoordinate, part: DimensionGroup) -> dict[str, Any]:
         try:
             return {name: data_id.records[name] for name in part.elements}
-        except KeyError:  # one at a time it says what is not there
+        except KeyError:  # a query for one record names what is missing
             self._butler.registry.expandDataId(dict(data_id.required), dimensions=part)
             raise
 

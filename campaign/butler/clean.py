@@ -54,7 +54,7 @@ class Cleaning(Collections):
 
     @writes
     def remove_run(self, run: str) -> None:
-        """Remove a RUN, its datasets and their files; where the RUN is gone already, the files that it has left."""
+        """Remove a RUN, its datasets and their files; if the RUN is gone already, its remaining files."""
         if self.collection_type(run) == CollectionType.RUN.name:
             self._butler.removeRuns([run], unlink_from_chains=True)
         self.empty_trash()

@@ -103,7 +103,7 @@ class Collections(Base):
 
     @writes
     def empty_trash(self) -> None:
-        """Remove the files of forgotten datasets: the Butler does so itself, unless it is killed between.
+        """Remove the files of forgotten datasets, which remain if the Butler was killed after forgetting them.
 
         The Butler never looks at those files again; while they are there, no dataset of the same id can be recorded.
         """
@@ -116,7 +116,7 @@ class Collections(Base):
 
     @writes
     def ensure_chain(self, name: str, children: Sequence[str] = ()) -> bool:
-        """Make a CHAINED collection where there is none; `True` if that made it.
+        """Make a CHAINED collection if it is missing; `True` if that made it.
 
         An empty chain that should have children was left by a process that was killed between the two steps.
         """

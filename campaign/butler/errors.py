@@ -31,7 +31,7 @@ from campaign.kinds import table
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Of a database that lacks tables.
+#: Message about a database that lacks tables.
 NOT_WHOLE = "the repository's database is not whole"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}

@@ -123,7 +123,7 @@ def _renamed(file: Path, name: Path) -> None:
 
 def _make_aside(folder: Path, aside: Path) -> None:
     """Make the repository under another name: from a half-made one's configuration if that is whole, else from ours."""
-    shutil.rmtree(aside, ignore_errors=True)  # nobody works there: who did is gone
+    shutil.rmtree(aside, ignore_errors=True)  # abandoned: its maker is gone
     try:
         there = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -132,7 +132,7 @@ def _make_aside(folder: Path, aside: Path) -> None:
         try:
             Butler.makeRepo(folder_uri(str(aside)), config=Config(there))
             return
-        except (ImportError, KeyError, TypeError, ValueError, AttributeError):  # of half a configuration
+        except (ImportError, KeyError, TypeError, ValueError, AttributeError):  # of an incomplete configuration
             shutil.rmtree(aside, ignore_errors=True)
             registry = there.get("registry")
             if isinstance(registry, dict) and not str(registry.get("db", SQLITE)).startswith(SQLITE):
@@ -178,7 +178,7 @@ def _is_half_made(folder: Path) -> bool:
     except ConfigurationError as error:
         if server and NOT_WHOLE not in error.what:
             return False
-    except Exception:  # the Butler's own, of half a configuration
+    except Exception:  # the Butler's own, of an incomplete configuration
         if server:
             return False
     return True

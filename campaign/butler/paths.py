@@ -1,8 +1,8 @@
 """Predict the paths of new datasets by the datastore's own template, which is looked up once a dataset type.
 
 `Butler.get_many_uris` looks up formatter, template and location anew for every
-dataset, half a millisecond each.  What differs between the files of one
-dataset type is only what their template makes of the data ID.
+dataset, half a millisecond each.  The files of one dataset type differ only in
+the data IDs that their template formats.
 """
 
 from __future__ import annotations

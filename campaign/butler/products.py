@@ -228,7 +228,7 @@ class Products(Collections):
         self._require_uncertified(refs)
         if refs:
             self._butler.pruneDatasets(refs, disassociate=True, unstore=True, purge=True)
-        self.empty_trash()  # what they are made again as has the ids, and the paths, of those
+        self.empty_trash()  # datasets made again have the same ids and paths
         return len(refs)
 
     def _require_uncertified(self, refs: Sequence[DatasetRef]) -> None:

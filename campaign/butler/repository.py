@@ -6,6 +6,7 @@ of a `Dataset`, and every error is one of `campaign.errors`.
 
 from __future__ import annotations
 
+from campaign.butler import lean  # noqa: F401  # before all else: it imports the Butler
 from campaign.butler.clean import Cleaning
 from campaign.butler.make import ensure, make
 from campaign.butler.opening import connect

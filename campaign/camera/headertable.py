@@ -1,4 +1,4 @@
-"""Table of a camera file by which raw frames' headers are read."""
+"""Table of a camera file for reading the headers of raw frames."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, StringConstraints, field_validator, model_validator
 from pydantic import Field as Limits
+from pydantic import NonNegativeFloat, StringConstraints, field_validator, model_validator
 
+from campaign.camera.parts import Part
 from campaign.problems import near
 
 #: Types of the frames that calibrations are made of.
@@ -71,13 +72,11 @@ def suggest(value: str, known: Iterable[str]) -> str:
     return f"{f'did you mean {close}? ' if close else ''}known are {', '.join(names)}"
 
 
-class TypeRule(BaseModel):
+class TypeRule(Part):
     """Observation type, and the patterns that the header's fields must match for it.
 
     A pattern is a regular expression for the whole value; case does not matter.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: str
     when: dict[Field, str]
@@ -102,65 +101,41 @@ class TypeRule(BaseModel):
         return when
 
 
-class Setting(BaseModel):
-    """Setting of the camera that all frames of a step must share.
+class Setting(Part):
+    """Setting of the camera that all frames of a step must share."""
 
-    Parameters
-    ----------
-    keywords : `tuple` [`str`]
-        Sources of its value, in order of preference, as in `Translation`.
-    within : `float`
-        Largest allowed difference of two frames; texts must be equal.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+    #: Sources of its value, in order of preference, as in `Translation`.
     keywords: Annotated[tuple[str, ...], Limits(min_length=1)]
+    #: Largest allowed difference of two frames; texts must be equal.
     within: NonNegativeFloat = 0.0
 
 
-class Translation(BaseModel):
-    """Rules for reading the header of a camera's raw frames.
+class Translation(Part):
+    """Rules for reading the header of a camera's raw frames."""
 
-    Parameters
-    ----------
-    accept : `dict`
-        Accepted values of each keyword. A frame with another value belongs to
-        another camera.
-    clock : `str`
-        Time scale of ``begin`` in the header.
-    exposure_ids : `str`
-        ``lsst`` (`lsst_id`), ``timestamp`` (`timestamp_id`) or ``numbered`` (`numbered_id`).
-    headers : `tuple` [`int` or `str`]
-        HDUs whose keywords are read; the first HDU with a keyword counts.
-    datasec : `bool`
-        Whether the header's DATASEC must be the camera file's.
-    keywords : `dict`
-        Sources of each field, in order of preference: a keyword, or several
-        combined as in ``{RAFTBAY}_{CCDSLOT}``. Without ``detector`` the camera
-        has one detector.
-    types : `tuple` [`TypeRule`]
-        The first match gives the observation type.
-    filters : `dict`
-        Physical filter of each header value that is not itself a physical filter's name.
-    no_filter : `str`
-        Physical filter of frames without one in the header.
-    agree : `dict` [`str`, `Setting`]
-        Settings that the frames of a step must share.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+    #: Accepted values of each keyword. A frame with another value belongs to another camera.
     accept: dict[str, tuple[str, ...]]
+    #: Time scale of ``begin`` in the header.
     clock: Literal["tai", "utc"]
+    #: ``lsst`` (`lsst_id`), ``timestamp`` (`timestamp_id`) or ``numbered`` (`numbered_id`).
     exposure_ids: Literal["lsst", "timestamp", "numbered"]
+    #: HDUs whose keywords are read; the first HDU with a keyword counts.
     headers: tuple[Hdu, ...] = (0,)
+    #: Whether the header's DATASEC must be the camera file's.
     datasec: bool = False
+    #: Sources of each field, in order of preference: a keyword, or several combined as in ``{RAFTBAY}_{CCDSLOT}``.
+    #: Without ``detector`` the camera has one detector.
     keywords: dict[Field, tuple[str, ...]]
+    #: The first match gives the observation type.
     types: tuple[TypeRule, ...]
-    filters: dict[str, str] = {}
+    #: Physical filter of each header value that is not itself a physical filter's name.
+    filters: dict[str, str] = Limits(default_factory=dict)
+    #: Physical filter of frames without one in the header.
     no_filter: str = "unknown"
-    agree: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Setting] = {}
+    #: Settings that the frames of a step must share.
+    agree: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Setting] = Limits(
+        default_factory=dict
+    )
 
     @field_validator("accept", mode="after")
     @classmethod
@@ -188,7 +163,7 @@ class Translation(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Give a kernel the means to tell whose frame a file holds; see ``kernels.fits.identity``."""
+        """Give a kernel the means to identify the detector of a frame; see ``kernels.fits.identity``."""
         accept = {keyword: list(values) for keyword, values in self.accept.items()}
         return {
             "accept": accept,

@@ -26,29 +26,22 @@ FOLDER = ROOT / "cameras"
 
 
 class Camera(Part):
-    """A camera file, checked.
-
-    Parameters
-    ----------
-    name : `str`
-        The Butler's instrument name.
-    class_name : `str`, optional
-        The Butler's instrument class.
-    unit : `str`
-        Unit of calibration products: ``electron`` or ``adu``.
-    scale : `int`
-        Divisor of the imaging area.
-    translation : `Translation`
-        Rules for reading the header of a raw frame.
-    """
+    """A camera file, checked."""
 
     version: Literal[1]
+    #: The Butler's instrument name.
     name: Name
+    #: The Butler's instrument class.
     class_name: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    #: Unit of calibration products: ``electron`` or ``adu``.
     unit: Literal["electron", "adu"]
+    #: Divisor of the imaging area.
     scale: PositiveInt = 1
+
     filters: tuple[Filter, ...]
+    #: Rules for reading the header of a raw frame.
     translation: Translation
+
     types: dict[str, CcdType]
     detectors: tuple[Detector, ...]
 
@@ -156,16 +149,9 @@ def _plain_type(kind: CcdType) -> dict[str, Any]:
 
 
 def _plain_detector(d: Detector, kind: CcdType) -> dict[str, Any]:
-    return {
-        "id": d.id,
-        "name": d.name,
-        "type": d.type,
-        "position_mm": list(d.position_mm),
-        "yaw_deg": d.yaw_deg,
-        "gains": list(d.gains),
-        "read_noises": list(d.read_noises),
-        "saturations": list(d.saturations or [kind.saturation] * len(d.gains)),
-    }
+    own = ("id", "name", "type", "position_mm", "yaw_deg", "gains", "read_noises")
+    saturations = list(d.saturations or [kind.saturation] * len(d.gains))
+    return {**d.model_dump(mode="json", include=set(own)), "saturations": saturations}
 
 
 def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
@@ -179,34 +165,13 @@ def _scaled_type(kind: CcdType, n: int) -> dict[str, Any]:
         t, frame = a.target, cut(Section(0, 0, *a.raw), a.data, n)
         target = Section(xs[t.x0], ys[t.y0], xs[t.x1] - xs[t.x0], ys[t.y1] - ys[t.y0], t.flip_x, t.flip_y)
         boxes = {name: cut(box, a.data, n) for name, box in {"data": a.data, **a.overscans}.items()}
-        amplifiers.append(
-            {
-                "name": a.name,
-                "hdu": a.hdu,
-                "raw": (frame.nx, frame.ny),
-                "target": target,
-                "read_from": a.read_from,
-                **boxes,
-            }
-        )
+        amplifiers.append({**a.model_dump(), "raw": (frame.nx, frame.ny), "target": target, **boxes})
     size = (max(xs.values()), max(ys.values()))
-    return {
-        "size": size,
-        "pixel_um": kind.pixel_um * n,
-        "adc_max": kind.adc_max,
-        "saturation": kind.saturation,
-        "signed": kind.signed,
-        "amplifiers": amplifiers,
-    }
+    return {**kind.model_dump(), "size": size, "pixel_um": kind.pixel_um * n, "amplifiers": amplifiers}
 
 
 def build(plain: Any, where: str, tree: Entry | None = None) -> Camera:
-    """Check a camera's plain data and freeze it.
-
-    Parameters
-    ----------
-    tree : `Entry`, optional
-        The same data with the lines of the file.
+    """Check a camera's plain data and freeze it; ``tree`` is the same data with the lines of the file.
 
     Raises
     ------

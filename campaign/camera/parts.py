@@ -44,31 +44,20 @@ class Filter(Part):
 
 
 class Amplifier(Part):
-    """Read-out channel of a CCD type.
-
-    Parameters
-    ----------
-    hdu : `str` or `int`
-        EXTNAME, or the HDU's number (0 the primary).
-    raw : `tuple` [`int`, `int`]
-        Width and height of the HDU, prescan and overscan included, pixels.
-    data, serial_overscan, parallel_overscan : `Section`
-        Regions of the HDU.
-    target : `Section`
-        Region of ``data`` on the assembled detector; a range written backwards
-        mirrors it.
-    read_from : `str`, optional
-        Side of the frame that is read first, ``left`` or ``right``; by default
-        the side opposite the serial overscan.
-    """
+    """Read-out channel of a CCD type."""
 
     name: str
+    #: EXTNAME, or the HDU's number (0 the primary).
     hdu: str | int
+    #: Width and height of the HDU, prescan and overscan included, pixels.
     raw: tuple[PositiveInt, PositiveInt]
+    #: Regions of the HDU.
     data: Box
     serial_overscan: Box | None = None
     parallel_overscan: Box | None = None
+    #: Region of ``data`` on the assembled detector; a range written backwards mirrors it.
     target: Box
+    #: Side of the frame that is read first, ``left`` or ``right``; by default the side opposite the serial overscan.
     read_from: Literal["left", "right"] | None = None
 
     @property
@@ -86,43 +75,24 @@ class Amplifier(Part):
 
 
 class CcdType(Part):
-    """Type of CCD: the properties that its detectors share.
+    """Type of CCD: the properties that its detectors share."""
 
-    Parameters
-    ----------
-    size : `tuple` [`int`, `int`]
-        Width and height of the assembled image, pixels.
-    adc_max : `int`
-        Largest raw value that the electronics can write, ADU.
-    saturation : `float`, optional
-        Electron; for detectors without figures of their own.
-    signed : `bool`
-        Whether the upper half of an unsigned frame's range stands for negative
-        numbers.
-    """
-
+    #: Width and height of the assembled image, pixels.
     size: tuple[PositiveInt, PositiveInt]
+
     pixel_um: PositiveFloat
+    #: Largest raw value that the electronics can write, ADU.
     adc_max: PositiveInt
+    #: Electron; for detectors without figures of their own.
     saturation: PositiveFloat | None = None
+    #: Whether the upper half of an unsigned frame's range stands for negative numbers.
     signed: bool = False
+
     amplifiers: tuple[Amplifier, ...]
 
 
 class Detector(Part):
-    """CCD: its place in the focal plane, and figures of each amplifier.
-
-    Parameters
-    ----------
-    position_mm, yaw_deg
-        Centre in focal-plane coordinates, and rotation, counter-clockwise.
-    gains : `tuple` [`float`]
-        Electron / ADU, by amplifier.
-    read_noises : `tuple` [`float`]
-        Electron, by amplifier.
-    saturations : `tuple` [`float`], optional
-        Electron, by amplifier.
-    """
+    """CCD: its place in the focal plane, and figures of each amplifier."""
 
     id: int
     name: Name
@@ -131,8 +101,12 @@ class Detector(Part):
     type: str
     serial: str = ""
     purpose: Literal["SCIENCE", "GUIDER", "WAVEFRONT"] = "SCIENCE"
+    #: Centre in focal-plane coordinates, and rotation, counter-clockwise.
     position_mm: tuple[Real, Real] = (0.0, 0.0)
     yaw_deg: Real = 0.0
+    #: Electron / ADU, by amplifier.
     gains: tuple[PositiveFloat, ...]
+    #: Electron, by amplifier.
     read_noises: tuple[PositiveFloat, ...]
+    #: Electron, by amplifier.
     saturations: tuple[PositiveFloat, ...] | None = None

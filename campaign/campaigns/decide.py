@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign.campaigns.state import WORDS, Standing, StepState, standing
+from campaign.campaigns.state import WORDS, CampaignState, StepState, campaign_state
 from campaign.errors import CampaignError, SubmissionRefused, UsageError
 from campaign.home import Home
 from campaign.journal.books import Books
@@ -32,21 +32,14 @@ def decision(what: str, step: str, run: str) -> str:
 
 @dataclass(frozen=True)
 class Gate:
-    """A run that waits for a person.
-
-    Parameters
-    ----------
-    campaign : `str`
-    state : `StepState`
-        Its step.
-    books : `Books`
-    repository : `str`
-        The campaign's; empty where its books do not name one.
-    """
+    """A run that waits for a person."""
 
     campaign: str
+    #: Its step.
     state: StepState
+
     books: Books = field(compare=False, repr=False)
+    #: The campaign's; empty where its books do not name one.
     repository: str = ""
 
     @property
@@ -91,18 +84,18 @@ class Gate:
         }
 
 
-def standings(home: Home) -> tuple[list[Standing], list[str]]:
+def standings(home: Home) -> tuple[list[CampaignState], list[str]]:
     """Read the books of every campaign; list those that cannot be read, with the reason."""
     found, wrong = [], []
     for name in home.campaigns:
         try:
-            found.append(standing(home, name))
+            found.append(campaign_state(home, name))
         except (CampaignError, OSError) as error:
             wrong.append(f"campaign {name} is left out: {str(error).splitlines()[0]}")
     return found, wrong
 
 
-def gates_of(campaigns: Sequence[Standing]) -> list[Gate]:
+def gates_of(campaigns: Sequence[CampaignState]) -> list[Gate]:
     """List the gates of these campaigns that wait, in the order of their steps."""
     return [
         Gate(one.books.folder.name, state, one.books, one.campaign.environment.get("REPO", ""))
@@ -151,13 +144,13 @@ def shown(home: Home, text: str) -> tuple[list[Gate], list[str]]:
         what = (
             f"{listed(lost)} of {text!r} waits no longer: it was rejected, or made again" if lost else "none is named"
         )
-        raise UsageError(what, where="--all-shown", do=f"{WAITING}: look again, and take what it says then")
+        raise UsageError(what, where="--all-shown", do=f"{WAITING}: look again, and give the command shown then")
     notes += [f"note: {decided[word]}" for word in asked if word not in waiting]
     notes += [f"note: {gate.text} waits too; it was not shown" for d, gate in waiting.items() if d not in asked]
     return [waiting[word] for word in dict.fromkeys(asked) if word in waiting], notes
 
 
-def _accepted(campaigns: Sequence[Standing]) -> Iterator[tuple[str, str, str, str]]:
+def _accepted(campaigns: Sequence[CampaignState]) -> Iterator[tuple[str, str, str, str]]:
     for one in campaigns:
         for step, state in one.states.items():
             if state.run in one.accepted:
@@ -172,12 +165,8 @@ def _digest(campaign: str, step: str, run: str) -> str:
 def waiting_gate(home: Home, step: str, name: str | None, run: str | None = None) -> Gate:
     """Find the gate that a person decides on.
 
-    Parameters
-    ----------
-    name : `str`, optional
-        The campaign, where several have such a step.
-    run : `str`, optional
-        The run that the person looked at, as `Home.find_run` takes it.
+    ``name`` is the campaign, where several have such a step; ``run`` is what the person looked at, as `Home.find_run`
+    takes it.
 
     Raises
     ------
@@ -200,7 +189,7 @@ def waiting_gate(home: Home, step: str, name: str | None, run: str | None = None
     raise _nowhere(campaigns, having, step, name, wrong)
 
 
-def _not_with(having: Sequence[Standing], step: str, run: str, found: Sequence[Gate]) -> UsageError:
+def _not_with(having: Sequence[CampaignState], step: str, run: str, found: Sequence[Gate]) -> UsageError:
     """Say why a run does not wait: it was decided on, is not over, or another one waits in its place."""
     for one in having:
         if words := one.accepted.get(run) or one.rejected.get(run):
@@ -212,11 +201,15 @@ def _not_with(having: Sequence[Standing], step: str, run: str, found: Sequence[G
     state = next((one.states[step] for one in having if one.states[step].run == run), None)
     if state is not None:
         return UsageError(f"{step} does not wait: run {run} {_words(state)}", do=_what_then(state))
-    return UsageError(f"run {run} is none that a campaign waits with at {step}", do=WAITING)
+    return UsageError(f"no campaign waits with run {run} at {step}", do=WAITING)
 
 
 def _nowhere(
-    campaigns: Sequence[Standing], having: Sequence[Standing], step: str, name: str | None, wrong: Sequence[str]
+    campaigns: Sequence[CampaignState],
+    having: Sequence[CampaignState],
+    step: str,
+    name: str | None,
+    wrong: Sequence[str],
 ) -> UsageError:
     """Say that no campaign waits there, and give the states of such steps."""
     if not having:
@@ -279,11 +272,11 @@ def require_products(gate: Gate, home: Home, repository: Repository) -> None:
 
 def _damaged(folder: Path) -> Mapping[str, str]:
     """Find products that are not as they were published; none where scratch space was cleared."""
-    from campaign.planning.stale import standing as stands
+    from campaign.planning.standing import standing
 
     if not (folder / "plan.json").is_file():
         return {}
-    return stands(load_plan(folder / "plan.json"), None).damaged
+    return standing(load_plan(folder / "plan.json"), None).damaged
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from campaign import documents as template_yaml
 from campaign.campaigns.variables import IDENTITY, DocumentErrors, variables
 from campaign.certification.certify import validity_range
-from campaign.certification.command import Certification, begin_of, by_template, request
+from campaign.certification.command import UNCHOSEN, Certification, begin_of, by_template, request
 from campaign.errors import CampaignError, ConfigurationError
 from campaign.problems import Problem, Problems, suggest
 from campaign.simulation.blocks import Simulation
@@ -50,17 +50,11 @@ class _Model(BaseModel):
 
 
 class Certify(_Model):
-    """Certification of a step's product.
+    """Certification of a step's product."""
 
-    Parameters
-    ----------
-    chain : `str`
-        Change of the ticket's chain: ``prepend`` or ``redefine``.
-    begin, end : `str`, optional
-        Validity, ISO-8601, TAI; by default from ``$START_DATE`` on, without an end.
-    """
-
+    #: Change of the ticket's chain: ``prepend`` or ``redefine``.
     chain: Literal["prepend", "redefine"] = "prepend"
+    #: Validity, ISO-8601, TAI; by default from ``$START_DATE`` on, without an end.
     begin: str | None = None
     end: str | None = None
 
@@ -72,39 +66,26 @@ class Certify(_Model):
 
 
 class CampaignStep(_Model):
-    """One step.
+    """One step."""
 
-    Parameters
-    ----------
-    template : `str`
-        Name or file.
-    needs : `tuple` [`str`]
-        Steps that must be done first.
-    certify : `Certify`, optional
-        Without it, nothing is certified.
-    gate : `bool`
-        A person accepts the product before it is certified and used.
-    site, sites : `str`, optional
-        The sites that run it, as `campaign submit` takes them.
-    set : `dict`
-        Template keys.
-    exclude : `tuple` [`int`]
-        Exposures to leave out.
-    allow_missing : `bool`
-        Combine the exposures that a detector has where some are missing.
-    calibrations : `dict`
-        By kind, the collection of a calibration, as `campaign submit --calibration` takes it.
-    """
-
+    #: Name or file.
     template: str
+    #: Steps that must be done first.
     needs: tuple[str, ...] = ()
+    #: Without it, nothing is certified.
     certify: Certify | None = None
+    #: A person accepts the product before it is certified and used.
     gate: bool = False
+    #: The sites that run it, as `campaign submit` takes them.
     site: str | None = None
     sites: str | None = None
+    #: Template keys.
     set: Mapping[str, str] = Field(default_factory=dict)
+    #: Exposures to leave out.
     exclude: tuple[int, ...] = ()
+    #: Combine the exposures that a detector has where some are missing.
     allow_missing: bool = False
+    #: By kind, the collection of a calibration, as `campaign submit --calibration` takes it.
     calibrations: Mapping[str, str] = Field(default_factory=dict)
 
     @field_validator("certify", mode="before")
@@ -139,22 +120,15 @@ def _text(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Campaign:
-    """The document of a campaign, with its variables.
-
-    Parameters
-    ----------
-    path : `Path`
-    file : `CampaignFile`
-    environment : `dict`
-        Environment of every step's template.
-    order : `tuple` [`str`]
-        The steps, each after those that it needs.
-    """
+    """The document of a campaign, with its variables."""
 
     path: Path
     file: CampaignFile
+    #: Environment of every step's template.
     environment: Mapping[str, str]
+    #: The steps, each after those that it needs.
     order: tuple[str, ...]
+
     _configs: dict[tuple[str, str], StepConfig] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -193,12 +167,7 @@ class Campaign:
         return {name for name in self.steps if step in self.ancestors(name)}
 
     def config(self, step: str, rerun: str) -> StepConfig:
-        """Resolve a step's template; only the time in it changes.
-
-        Parameters
-        ----------
-        rerun : `str`
-            Replaces the campaign's RERUN.
+        """Resolve a step's template under a RERUN; only the time in it changes.
 
         Raises
         ------
@@ -222,12 +191,7 @@ class Campaign:
         return str(by_template(chosen.template, self.environment, {"target": None}, dict(chosen.set))["target"])
 
     def certification(self, step: str, rerun: str, source: str | None = None) -> Certification:
-        """Make the request that certifies a step's product.
-
-        Parameters
-        ----------
-        source : `str`, optional
-            The RUN; by default the step's output.
+        """Make the request that certifies a step's product: the RUN ``source``, by default the step's output.
 
         Raises
         ------
@@ -237,8 +201,7 @@ class Campaign:
         chosen = self.steps[step]
         assert chosen.certify is not None
         known = {
-            **dict.fromkeys(("repo", "target", "dataset_type", "chain_name")),
-            **dict.fromkeys(("search_all_inputs", "no_chain", "yes", "deploy"), False),
+            **UNCHOSEN,
             "source": source,
             "begin_date": chosen.certify.begin,
             "end_date": chosen.certify.end,

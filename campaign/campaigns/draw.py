@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from campaign.campaigns.document import Campaign
 from campaign.campaigns.state import WORDS, State, StepState
 from campaign.pipeline import svg as drawing
-from campaign.wording import count
+from campaign.wording import count, ranks_text
 
 HEAD = 44
 #: Fill and border by state.
@@ -28,26 +28,21 @@ STALE = "#c53030"
 
 @dataclass(frozen=True)
 class Row:
-    """A step as it is shown.
-
-    Parameters
-    ----------
-    state : `StepState`
-    cpu_seconds, wall_seconds : `float` or `None`
-        Time that its run took, or that a step which was not begun will take.
-    ahead : `bool`
-        The step was not begun.
-    stale : `tuple` [`str`]
-        Reasons for which the step would make another product today.
-    problem : `str`
-        Obstacle to making the step.
-    """
+    """A step as it is shown."""
 
     state: StepState
+    #: Time that its run took, or that a step which was not begun will take.
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
+    #: The step was not begun.
     ahead: bool = False
+    #: MPI ranks of the largest gang of a step that was not begun, and what decided them
+    #: (`campaign.planning.allocation.gang_ranks`).
+    ranks: int | None = None
+    ranks_by: str = ""
+    #: Reasons for which the step would make another product today.
     stale: tuple[str, ...] = ()
+    #: Obstacle to making the step.
     problem: str = ""
 
 
@@ -60,7 +55,8 @@ def text(campaign: Campaign, rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
         words = WORDS[row.state.state] + (f": {row.state.note}" if row.state.note else "")
         took = [_seconds(value, row.ahead) for value in (row.cpu_seconds, row.wall_seconds)]
         remarks = "; ".join([*(f"stale: {text}" for text in row.stale), *([row.problem] if row.problem else [])])
-        found.append((name, ", ".join(step.needs), kind, words.splitlines()[0], *took, remarks))
+        ranks = "" if row.ranks is None else ranks_text(row.ranks, row.ranks_by)
+        found.append((name, ", ".join(step.needs), kind, words.splitlines()[0], ranks, *took, remarks))
     return found
 
 
@@ -122,6 +118,8 @@ def plain(campaign: Campaign, rows: Mapping[str, Row]) -> list[dict[str, object]
             "cpu_seconds": rows[name].cpu_seconds,
             "wall_seconds": rows[name].wall_seconds,
             "ahead": rows[name].ahead,
+            "ranks": rows[name].ranks,
+            "ranks_by": rows[name].ranks_by,
             "stale": list(rows[name].stale),
             "problem": rows[name].problem,
         }
@@ -130,5 +128,5 @@ def plain(campaign: Campaign, rows: Mapping[str, Row]) -> list[dict[str, object]
 
 
 def headings() -> Sequence[str]:
-    """Of `text`."""
-    return ("step", "needs", "then", "state", "CPU s", "wall s", "remarks")
+    """Give the headings of `text`."""
+    return ("step", "needs", "then", "state", "ranks", "CPU s", "wall s", "remarks")

@@ -26,33 +26,24 @@ from campaign.runs.listing import list_unlisted, unlisted
 from campaign.wording import count
 
 POLL_S = 0.1
-#: How often the runs of other drivers are looked at, second.
+#: Interval at which runs of other drivers are examined, second.
 LOOK_S = 2.0
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Choices of the command line.
+    """Choices of the command line."""
 
-    Parameters
-    ----------
-    first, last : `str`, optional
-        Steps; those that do not need the first, or that the last does not need, are left alone.
-    yes : `bool`
-        Accept every gate.
-    jobs : `int`
-        Most steps that are made at the same time.
-    changed : `bool`
-        Resume with another plan, or other variables, than at first.
-    arguments : `tuple` [`str`]
-        Further ones for `campaign submit`: sites, ranks.
-    """
-
+    #: Steps; those that do not need the first, or that the last does not need, are left alone.
     first: str | None = None
     last: str | None = None
+    #: Accept every gate.
     yes: bool = False
+    #: Most steps that are made at the same time.
     jobs: int = 2
+    #: Resume with another plan, or other variables, than at first.
     changed: bool = False
+    #: Further arguments of `campaign submit`: sites, ranks.
     arguments: tuple[str, ...] = ()
 
 
@@ -181,7 +172,7 @@ class Driver:
         return self.books.journal.stat().st_mtime if self.books.journal.exists() else 0.0
 
     def _ended(self, state: StepState, states: Mapping[str, StepState]) -> bool:
-        """Whether nothing more can become of a step here; a gate may be opened, another's driver may end."""
+        """Whether a step cannot change here any more; a gate may still open, another driver may still end."""
         if state.name in self._gatekeeper.refused:
             return True
         if state.state in ("left", "failed"):
@@ -199,7 +190,7 @@ class Driver:
                 self.books.write(Decision.MADE, state.name, run=state.run)
 
     def _advance(self, wanted: list[str], states: Mapping[str, StepState]) -> bool:
-        """Begin, show and certify all that can be; whether a decision has changed a state."""
+        """Begin, show and certify every possible step; return whether a decision has changed a state."""
         for name in wanted:
             state = states[name]
             if self._asked:
@@ -238,12 +229,12 @@ class Driver:
         """At ^C, SIGTERM, SIGHUP: begin no more steps; at the second, leave the present work of this process too."""
         self._asked += 1
         if self._asked == 1:
-            self.say("draining: no step is begun any more, those that run drain; once more ends them at once")
+            self.say("draining: no more steps are begun, running steps drain; once more ends them at once")
         elif not self._ending:
             raise KeyboardInterrupt
 
     def _end(self) -> None:
-        """Have every process that was begun here end: asked once it drains, asked again it stops."""
+        """End every process that was begun here: the first request drains it, the second stops it."""
         told, self._ending = 0, True
         while self.at:
             if told < self._asked:

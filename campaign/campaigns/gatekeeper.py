@@ -18,29 +18,18 @@ from campaign.journal.events import Decision
 
 @dataclass
 class Gatekeeper:
-    """Takes the products of one campaign's steps through their gates and into calibration collections.
-
-    Parameters
-    ----------
-    campaign : `Campaign`
-    home : `Home`
-    books : `Books`
-    yes : `bool`
-        Accept every gate.
-    say : callable
-
-    Attributes
-    ----------
-    refused : `set` [`str`]
-        Steps that were refused here: they are not tried again.
-    """
+    """Takes the products of one campaign's steps through their gates and into calibration collections."""
 
     campaign: Campaign
     home: Home
     books: Books
+    #: Accept every gate.
     yes: bool
+
     say: Callable[[str], None]
+    #: Steps that were refused here: they are not tried again.
     refused: set[str] = field(default_factory=set)
+
     _shown: set[str] = field(default_factory=set)
 
     def show(self, state: StepState) -> bool:

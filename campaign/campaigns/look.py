@@ -16,20 +16,13 @@ from campaign.journal.books import Books
 from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.journal.plan import load
-from campaign.planning.step import Step
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
 
 
 def rows(campaign: Campaign, home: Home, books: Books, quick: bool) -> dict[str, Row]:
-    """Make the row of every step.
-
-    Parameters
-    ----------
-    quick : `bool`
-        Ask the repository neither for staleness nor for the cost to come.
-    """
+    """Make the row of every step; ``quick`` asks the repository neither for staleness nor for the cost to come."""
     states = look(campaign, home, books.lines())
     found = {name: Row(state, *_spent(state)) for name, state in states.items()}
     if quick:
@@ -44,6 +37,7 @@ def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> 
     """Add a row's staleness, or its cost to come, from the repository."""
     from campaign.planning.outlook import outlook
     from campaign.planning.staleness import stale
+    from campaign.planning.step import Step
 
     state = row.state
     if state.state in ("gate", "made", "done"):
@@ -59,7 +53,8 @@ def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> 
         ahead = outlook(Step(state.config, campaign.environment, home), repository)
     except CampaignError as error:
         return replace(row, ahead=True, problem=str(error).splitlines()[0])
-    return replace(row, ahead=True, cpu_seconds=ahead.cpu_seconds, wall_seconds=ahead.wall_seconds)
+    row = replace(row, ahead=True, ranks=ahead.ranks, ranks_by=ahead.ranks_by)
+    return replace(row, cpu_seconds=ahead.cpu_seconds, wall_seconds=ahead.wall_seconds)
 
 
 def _spent(state: StepState) -> tuple[float | None, float | None]:

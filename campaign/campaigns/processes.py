@@ -25,20 +25,13 @@ from campaign.planning.order import read as read_order
 
 @dataclass
 class Processes:
-    """Begins steps of one campaign, and takes note of their ends.
-
-    Parameters
-    ----------
-    campaign : `Campaign`
-    books : `Books`
-    arguments : sequence of `str`
-        Further ones for `campaign submit`.
-    say : callable
-    """
+    """Begins steps of one campaign, and takes note of their ends."""
 
     campaign: Campaign
     books: Books
+    #: Further ones for `campaign submit`.
     arguments: Sequence[str]
+
     say: Callable[[str], None]
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _began: dict[str, float] = field(default_factory=dict)

@@ -62,37 +62,28 @@ def books_of(home: Home, campaign: Campaign) -> Books:
 
 @dataclass(frozen=True)
 class StepState:
-    """State of a step.
-
-    Parameters
-    ----------
-    name : `str`
-    state : `str`
-        See `WORDS`.
-    rerun : `str`
-        The RERUN that the step is made under.
-    run : `str`
-        The newest run; empty where there is none.
-    folder, output_run : `str`
-        The run's.
-    note : `str`
-        The reason, the person who decided, or a driver of which this machine cannot see whether it lives.
-    """
+    """State of a step."""
 
     name: str
+    #: See `WORDS`.
     state: State
+    #: The RERUN that the step is made under.
     rerun: str
+
     config: StepConfig | None = field(repr=False, default=None)
+    #: The newest run; empty where there is none.
     run: str = ""
+    #: The run's.
     folder: str = ""
     output_run: str = ""
+    #: The reason, the person who decided, or a driver of which this machine cannot see whether it lives.
     note: str = ""
 
 
 def _run_state(folder: Path) -> tuple[State, str]:
     """Read the state of a run from its folder; while its driver lives, or may live, the run is not over."""
-    owner, state = claim.read(folder), state_of(folder)
-    if state == "running" or (owner is not None and owner.alive is not False):
+    owner, state = claim.holder(folder), state_of(folder)
+    if state == "running" or owner:
         unseen = owner is not None and owner.alive is None
         return "running", f"it is made by {owner.text}: {claim.advice(owner, folder)}" if owner and unseen else ""
     ends: Mapping[str, State] = {"done": "made", "failed": "failed"}
@@ -100,13 +91,7 @@ def _run_state(folder: Path) -> tuple[State, str]:
 
 
 def look(campaign: Campaign, home: Home, lines: Sequence[Mapping[str, Any]]) -> dict[str, StepState]:
-    """Derive the state of every step, in the campaign's order.
-
-    Parameters
-    ----------
-    lines : sequence of `dict`
-        The campaign's journal.
-    """
+    """Derive the state of every step, in the campaign's order, from the lines of the campaign's journal."""
     decided = decisions(lines)
     reruns = _reruns(campaign, decided)
     configs = {name: campaign.config(name, reruns[name]) for name in campaign.order}
@@ -198,27 +183,20 @@ def _step(
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A campaign by its books alone: the states of its steps, and the decisions on its runs.
-
-    Parameters
-    ----------
-    books : `Books`
-    campaign : `Campaign`
-        The steps; see `campaign.campaigns.document.kept`.
-    states : `dict` [`str`, `StepState`]
-    accepted, rejected : `dict` [`str`, `str`]
-        By run: by whom, when and why.
-    """
+class CampaignState:
+    """A campaign by its books alone: the states of its steps, and the decisions on its runs."""
 
     books: Books
+    #: The steps; see `campaign.campaigns.document.kept`.
     campaign: Campaign
+
     states: Mapping[str, StepState]
+    #: By run: person, time and reason.
     accepted: Mapping[str, str]
     rejected: Mapping[str, str]
 
 
-def standing(home: Home, name: str) -> Standing:
+def campaign_state(home: Home, name: str) -> CampaignState:
     """Derive a campaign's states from its books alone, whether a driver is at work or not.
 
     Raises
@@ -229,7 +207,7 @@ def standing(home: Home, name: str) -> Standing:
     books = Books(folder_of(home, name))
     campaign, decided = kept(books.folder / DOCUMENT, books.variables()), books.decisions
     states = _states(campaign, home.runs(), decided, {})
-    return Standing(books, campaign, states, decided.accepted, decided.rejected)
+    return CampaignState(books, campaign, states, decided.accepted, decided.rejected)
 
 
 def following(home: Home, books: Books, run: str, rerun: str, wanted: str | None) -> str:
@@ -273,12 +251,7 @@ def _variables(path: Path) -> Mapping[str, str] | None:
 
 
 def keep_document(books: Books, text: str, variables: Mapping[str, str], changed: bool) -> None:
-    """Keep the campaign's document and variables, as they were at first, in its books.
-
-    Parameters
-    ----------
-    changed : `bool`
-        Replace those that were kept before.
+    """Keep the campaign's document and variables, as they were at first, in its books; ``changed`` replaces them.
 
     Raises
     ------

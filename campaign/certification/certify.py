@@ -27,6 +27,18 @@ MODES = ("redefine", "prepend")
 
 
 @dataclass(frozen=True)
+class Change:
+    """Change of a chain, and what it may do."""
+
+    #: ``redefine`` (hold just these) or ``prepend`` (these before the others; one that is there already moves).
+    mode: str = "prepend"
+    #: Redefine a chain that is not empty.
+    yes: bool = False
+    #: Change an instrument's top-level ``calib`` chain.
+    deploy: bool = False
+
+
+@dataclass(frozen=True)
 class CertifyReport:
     """A certification; ``sources`` are the RUNs, ``begin`` and ``end`` ISO-8601 TAI, `None` where open."""
 
@@ -143,13 +155,20 @@ def _require_type(repository: Repository, name: str, kind: str) -> None:
         raise ConfigurationError(f"{name} exists as {there}, it should be {kind}", do="choose another name")
 
 
+def newest_run(repository: Repository, source: str) -> str | None:
+    """Name the newest RUN of an output chain: its first child, `None` where it is empty; a RUN is its own."""
+    if repository.collection_type(source) != "CHAINED":
+        return source
+    return next(iter(repository.chain(source)), None)
+
+
 def _searched(repository: Repository, source: str, search_all_inputs: bool) -> tuple[str, ...]:
     """Name the collections to take calibrations from: datasets are certified from their own RUNs."""
-    if repository.collection_type(source) == "CHAINED" and not search_all_inputs:
-        children = repository.chain(source)
-        if not children:
+    if not search_all_inputs:
+        newest = newest_run(repository, source)
+        if newest is None:
             raise ConfigurationError(f"chain {source} is empty: nothing was generated into it")
-        source = children[0]
+        source = newest
     flat = repository.flatten([source])
     searched = tuple(name for name in flat if repository.collection_type(name) != "CALIBRATION")
     if not searched:
@@ -215,29 +234,21 @@ def overlap(a: tuple[str | None, str | None], b: tuple[str | None, str | None]) 
     return _key(a[0], FIRST) < _key(b[1], LAST) and _key(b[0], FIRST) < _key(a[1], LAST)
 
 
-def check_chain(
-    repository: Repository,
-    parent: str,
-    children: Sequence[str],
-    *,
-    mode: str = "prepend",
-    yes: bool = False,
-    deploy: bool = False,
-) -> ChainReport:
+def check_chain(repository: Repository, parent: str, children: Sequence[str], how: Change = Change()) -> ChainReport:
     """Preview `chain`, and refuse what it would refuse; children need not exist yet.
 
     Call this before `certify` where both follow each other, so that a
     refused chain leaves nothing certified. Parameters and errors are `chain`'s.
     """
-    if mode not in MODES:
-        raise UsageError(f"unknown chain mode {mode!r}; known are {', '.join(MODES)}")
+    if how.mode not in MODES:
+        raise UsageError(f"unknown chain mode {how.mode!r}; known are {', '.join(MODES)}")
     _require_type(repository, parent, "CHAINED")
-    _require_deploy(repository, parent, deploy)
+    _require_deploy(repository, parent, how.deploy)
     _require_no_cycle(repository, parent, children)
     before = repository.chain(parent) if repository.collection_type(parent) else ()
     others = tuple(name for name in before if name not in children)
-    after = (*children, *others) if mode == "prepend" else tuple(children)
-    if mode == "redefine" and before not in ((), after) and not yes:
+    after = (*children, *others) if how.mode == "prepend" else tuple(children)
+    if how.mode == "redefine" and before not in ((), after) and not how.yes:
         raise SubmissionRefused(
             f"chain {parent} is not empty: before {', '.join(before)}; after {', '.join(after)}",
             do="--mode prepend keeps the others; --yes redefines it",
@@ -245,15 +256,7 @@ def check_chain(
     return ChainReport(parent, before, after)
 
 
-def chain(
-    repository: Repository,
-    parent: str,
-    children: Sequence[str],
-    *,
-    mode: str = "prepend",
-    yes: bool = False,
-    deploy: bool = False,
-) -> ChainReport:
+def chain(repository: Repository, parent: str, children: Sequence[str], how: Change = Change()) -> ChainReport:
     """Put collections into a chain; make the chain if it is missing.
 
     Parameters
@@ -264,13 +267,6 @@ def chain(
         The CHAINED collection, as a rule the ticket's.
     children : `~collections.abc.Sequence` [`str`]
         Collections, in the order of the search.
-    mode : `str`
-        ``redefine`` (hold just these) or ``prepend`` (these before the
-        others; one that is there already moves).
-    yes : `bool`
-        Redefine a chain that is not empty.
-    deploy : `bool`
-        Change an instrument's top-level ``calib`` chain.
 
     Raises
     ------
@@ -282,8 +278,8 @@ def chain(
         An unknown collection, one of the wrong type, a cycle.
     """
     repository.require_collections(children)
-    planned = check_chain(repository, parent, children, mode=mode, yes=yes, deploy=deploy)
-    change = {"redefine": repository.define_chain, "prepend": repository.prepend_chain}[mode]
+    planned = check_chain(repository, parent, children, how)
+    change = {"redefine": repository.define_chain, "prepend": repository.prepend_chain}[how.mode]
     change(parent, children)
     return ChainReport(parent, planned.before, repository.chain(parent))
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from campaign.certification.certify import (
     CertifyReport,
     ChainReport,
+    Change,
     certify,
     chain,
     check_chain,
+    newest_run,
     overlap,
     validity_range,
 )
@@ -23,6 +25,13 @@ from campaign.wording import command
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
+
+#: What `request` takes of an operator who chooses nothing.
+UNCHOSEN: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("repo", "source", "target", "dataset_type", "begin_date", "end_date", "chain_name")),
+    **dict.fromkeys(("search_all_inputs", "no_chain", "yes", "deploy"), False),
+    "mode": "prepend",
+}
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,7 @@ class Certification:
     end: str | None
     search_all_inputs: bool
     chain: str | None
-    mode: str
-    yes: bool
-    deploy: bool
+    how: Change
     template: str = ""
 
 
@@ -107,12 +114,7 @@ def request(
     chosen: Mapping[str, Any],
     overrides: Mapping[str, Any] = MappingProxyType({}),
 ) -> Certification:
-    """Make the request of a certification.
-
-    Parameters
-    ----------
-    overrides : `dict`
-        Template keys that were set at submission.
+    """Make the request of a certification; ``overrides`` are template keys that were set at submission.
 
     Raises
     ------
@@ -142,9 +144,7 @@ def request(
         begin=begin_of(chosen["begin_date"], environment),
         end=chosen["end_date"],
         search_all_inputs=chosen["search_all_inputs"],
-        mode=chosen["mode"],
-        yes=chosen["yes"],
-        deploy=chosen["deploy"],
+        how=Change(chosen["mode"], chosen["yes"], chosen["deploy"]),
         template="" if chosen["source"] else template or "",
         **names,
     )
@@ -152,10 +152,7 @@ def request(
 
 def expected(repository: Repository, home: Home, source: str, dataset_type: str) -> list[Mapping[str, Any]]:
     """List the data IDs, in part, that the newest RUN of ``source`` was to make; none where no run of ours made it."""
-    run = source
-    if repository.collection_type(source) == "CHAINED":
-        children = repository.chain(source)
-        run = children[0] if children else source
+    run = newest_run(repository, source) or source
     entries = [e for e in home.runs() if e["output_run"] == run and e["product"] == dataset_type]
     return [{"detector": d} for d in entries[-1]["detectors"]] if entries else []
 
@@ -185,12 +182,9 @@ def _certified_before(repository: Repository, wanted: Certification, number: int
     """List the target's datasets, where they are exactly those of the source's newest RUN."""
     if not repository.collection_type(wanted.target):
         return None
-    newest = repository.chain(wanted.source) if repository.collection_type(wanted.source) == "CHAINED" else ()
+    newest = newest_run(repository, wanted.source) or wanted.source
     links = repository.associations(wanted.dataset_type, [wanted.target])
-    if len(links) < max(number, 1) or {link.run for link in links} != {
-        *newest[:1],
-        *(() if newest else (wanted.source,)),
-    }:
+    if len(links) < max(number, 1) or {link.run for link in links} != {newest}:
         return None
     if {(link.begin, link.end) for link in links} != {validity_range(wanted.begin, wanted.end)}:
         return None
@@ -198,22 +192,17 @@ def _certified_before(repository: Repository, wanted: Certification, number: int
     return CertifyReport(wanted.dataset_type, (links[0].run,), wanted.target, ids, links[0].begin, links[0].end)
 
 
-def _made(home: Home) -> dict[str, int]:
-    """Find each RUN's place in the home's list of runs; clocks are not compared."""
-    return {entry["output_run"]: number for number, entry in enumerate(home.runs(), 1)}
-
-
 def _require_newest(repository: Repository, wanted: Certification) -> None:
     """Refuse to put calibrations in front of newer ones: an old campaign that catches up would undo another.
 
-    The age of datasets that no run of this home made is not known.
+    The age of datasets that no run of this home made is unknown.
     """
     assert wanted.chain is not None
-    if wanted.yes or not repository.collection_type(wanted.chain):
+    if wanted.how.yes or not repository.collection_type(wanted.chain):
         return
-    made = _made(wanted.home)
-    newest = repository.chain(wanted.source) if repository.collection_type(wanted.source) == "CHAINED" else ()
-    source = newest[0] if newest else wanted.source
+    # Places in the home's list of runs; clocks are not compared.
+    made = {entry["output_run"]: number for number, entry in enumerate(wanted.home.runs(), 1)}
+    source = newest_run(repository, wanted.source) or wanted.source
     others = [name for name in repository.flatten([wanted.chain]) if name != wanted.target]
     if source not in made or not others:
         return
@@ -254,7 +243,6 @@ def _certified(
     asked: Sequence[Mapping[str, Any]] = ()
     if not wanted.search_all_inputs:
         asked = expected(repository, wanted.home, wanted.source, wanted.dataset_type)
-    how: dict[str, Any] = {"mode": wanted.mode, "yes": wanted.yes, "deploy": wanted.deploy}
     report = _certified_before(repository, wanted, len(asked))
     set_already = report is not None and _chained(repository, wanted)
     if report and _noted(wanted, report):
@@ -263,7 +251,7 @@ def _certified(
         report = report if again else None  # a person is refused, and told why
     to_chain = wanted.chain if not (report and set_already) else None
     if to_chain:  # before anything is changed
-        check_chain(repository, to_chain, [wanted.target], **how)
+        check_chain(repository, to_chain, [wanted.target], wanted.how)
         _require_newest(repository, wanted)
     reach("certify-decided")
     report = report or certify(
@@ -277,17 +265,14 @@ def _certified(
         expected=asked,
     )
     reach("certified")
-    return report, chain(repository, to_chain, [wanted.target], **how) if to_chain else None, False
+    return report, chain(repository, to_chain, [wanted.target], wanted.how) if to_chain else None, False
 
 
 def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
     """Certify and chain.
 
-    Parameters
-    ----------
-    again : `bool`
-        Accept an identical certification.  For a person who gives the command twice it is an error, unless the first
-        command was killed: then the second does the rest, the chain or the history.
+    ``again`` accepts an identical certification.  For a person who gives the command twice it is an error, unless the
+    first command was killed: then the second does the rest, the chain or the history.
 
     Raises
     ------
@@ -311,7 +296,7 @@ def run(wanted: Certification, again: bool = False) -> dict[str, Any]:
             "begin": report.begin,
             "end": report.end,
             "chain": wanted.chain,
-            "mode": wanted.mode,
+            "mode": wanted.how.mode,
         },
     )
     return {"certified": _plain(report), "chain": asdict(chained) if chained else None}

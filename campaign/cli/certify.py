@@ -71,12 +71,12 @@ def chain(repo: str, parent: str, children: tuple[str, ...], mode: str, yes: boo
 
     from campaign import console
     from campaign.butler.repository import open_repository
-    from campaign.certification.certify import chain
+    from campaign.certification.certify import Change, chain
     from campaign.certification.command import ticket_of
     from campaign.home import home_of
 
     with open_repository(repo, writeable=True) as repository, repository.deciding():
-        report = chain(repository, parent, children, mode=mode, yes=yes, deploy=deploy)
+        report = chain(repository, parent, children, Change(mode, yes, deploy))
     home_of(str(Path(repo)), os.environ).record("chain", ticket_of(parent), asdict(report))
     if as_json:
         console.emit(asdict(report))

@@ -30,28 +30,20 @@ HOME = Path(__file__).resolve().parents[2]
 PYTHON = (sys.executable, "-P")
 RANKS = 2
 PATIENCE = 60.0
-"""How long a check may take, second; compiling all kernels gets ten times as long."""
+"""Time for a check, second; compiling all kernels gets ten times as much."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check.
+    """Result of one check."""
 
-    Parameters
-    ----------
-    name : `str`
-        Subject of the check.
-    ok : `bool`
-        Whether it works.
-    value : `str`
-        A version, a place, or the first error.
-    advice : `str`, optional
-        Remedy; empty where all is well.
-    """
-
+    #: Subject of the check.
     name: str
+    #: Whether it works.
     ok: bool
+    #: A version, a place, or the first error.
     value: str
+    #: Remedy; empty where all is well.
     advice: str = ""
 
 
@@ -68,10 +60,10 @@ def examine(environment: Mapping[str, str], *, warm: bool = False) -> list[Findi
     Returns
     -------
     findings : `list` [`Finding`]
-        In the order in which an operator would ask; each that is not ``ok`` has advice.
+        In the order of an operator's questions; each that is not ``ok`` has advice.
     """
     findings = [Finding("python", True, f"{platform.python_version()} ({sys.executable})"), _machine()]
-    findings += [*_distributions(), *_folders(), _world(), _butler()]
+    findings += [*_distributions(), *_plugins(), *_folders(), _world(), _butler()]
     findings.append(_writable("scratch", environment.get("SCRATCH") or tempfile.gettempdir(), "export SCRATCH"))
     if "REPO" in environment:
         findings.append(_repository(environment["REPO"]))
@@ -134,6 +126,22 @@ def _distribution(name: str, wanted: str, accepts: Callable[[str], bool]) -> Fin
     if accepts(found):
         return Finding(name, True, found)
     return Finding(name, False, f"{found}, not {wanted}", f"pip install '{name}{wanted}'")
+
+
+def _plugins() -> Iterator[Finding]:
+    """List distributions that bring kinds, kernels or schedulers, and try the kinds and schedulers."""
+    from campaign import plugins
+    from campaign.kinds import table as kinds
+    from campaign.schedulers import table as schedulers
+
+    try:
+        for name, version in plugins.distributions().items():
+            yield Finding(f"plug-in {name}", True, f"{version}: {', '.join(plugins.parts_of(name))}")
+        kinds.kinds()
+        for entry in plugins.entries(plugins.SCHEDULERS):
+            schedulers.kind(entry.name)
+    except ConfigurationError as error:
+        yield Finding("plug-ins", False, error.what, error.do)
 
 
 def _folders() -> Iterator[Finding]:

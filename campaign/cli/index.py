@@ -96,7 +96,7 @@ def _waiting(home: Home, as_json: bool) -> None:
         print(f"{gate.campaign}, run {gate.run}")
         try:
             print("\n".join(gate_text(gate.state, home)))
-        except (CampaignError, OSError) as error:  # its folder was cleared: a decision is possible all the same
+        except (CampaignError, OSError) as error:  # its folder was cleared; a decision is still possible
             print(f"{gate.step:14s} waits for a person to look; nothing more is known: {str(error).splitlines()[0]}")
             print(f"    then        {gate.command('accept')}\n    or          {gate.command('reject')}")
     if len(gates) > 1:
@@ -258,6 +258,7 @@ def errors(run: str | None, repo: str | None, as_json: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Follow the log until the run ends.")
 def logs(task: str, repo: str | None, run: str | None, follow: bool) -> None:
     """Print the log of the newest job of TASK, or of a label."""
+    from campaign import console
     from campaign.errors import UsageError
     from campaign.journal.failures import log_of
     from campaign.journal.status import state_of
@@ -270,6 +271,8 @@ def logs(task: str, repo: str | None, run: str | None, follow: bool) -> None:
         raise UsageError(
             f"run {entry['run']} has no log of {task!r}", where=str(folder / "logs"), do=f"there are {known}"
         )
+    if not follow and not path.stat().st_size:
+        console.say(f"{path} is empty: the job said nothing")
     with path.open(errors="replace") as file:
         while True:
             print(file.read(), end="", flush=True)

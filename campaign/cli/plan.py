@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from campaign.cli.root import as_json, cli, options, repo_option
+from campaign.cli.root import MOST_RANKS, as_json, cli, options, repo_option
 from campaign.wording import command, count
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _campaign(plan_name: str, env_file: str | None) -> tuple[Campaign, Home, Boo
 )
 @click.option("--sites", metavar="A,B,...", help="Split every step over these sites, by their fractions.")
 @click.option("--site", metavar="NAME", help="Run every step at this site.")
-@click.option("--ranks", type=click.IntRange(1), help="MPI ranks of a gang.")
+@click.option("--ranks", type=click.IntRange(1, MOST_RANKS), help="MPI ranks of a gang.")
 @click.option("--changed", is_flag=True, help="Continue although plan or variables have changed.")
 @as_json
 def run_plan(

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from campaign.cli.root import as_json, cli, ranks, repo_option
+from campaign.cli.root import as_json, cli, repo_option, site_ranks
 
 
 @cli.command()
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
-@ranks
+@site_ranks
 @as_json
-def demo(directory: Path | None, ranks: int, as_json: bool) -> None:
+def demo(directory: Path | None, ranks: int | None, as_json: bool) -> None:
     """Simulate a small camera, make bias, dark and flat, certify them, and compare them with the truth."""
     from campaign import console
     from campaign.errors import VerificationFailed

@@ -98,8 +98,8 @@ def _ask(run: str, repo: str | None, what: Callable[[Path], None], say: str) -> 
     from campaign.journal import claim
 
     folder = _folder(run, repo)
-    owner = claim.read(folder)
-    if owner is None or owner.alive is False:
+    owner = claim.holder(folder)
+    if owner is None:
         raise SubmissionRefused("nobody makes this run", where=str(folder), do=f"{command('restart', run)} resumes it")
     what(folder)
     console.say(say.format(owner=owner.text))

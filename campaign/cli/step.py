@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from campaign.cli.root import as_json, cli, env_file, environment, options, site_ranks
-from campaign.wording import command, count
+from campaign.wording import command, count, ranks_text
 
 if TYPE_CHECKING:
     from campaign.planning.step import Options
@@ -159,8 +159,17 @@ def _show_check(found: Any) -> None:
 
 def _cost_row(c: Any, asked: Mapping[str, int]) -> tuple[object, ...]:
     by = count(c.seen, "run") if c.seen else "geometry"
-    memory = asked.get("memory_mib", "")
-    return c.label, c.tasks, c.ranks, f"{c.cpu_seconds:.0f}", c.rank_mib, memory, f"{c.output_mib:.0f}", by
+    memory, ranks = asked.get("memory_mib", ""), ranks_text(c.ranks, c.ranks_by)
+    return (
+        c.label,
+        c.tasks,
+        ranks,
+        f"{c.cpu_seconds:.0f}",
+        c.rank_mib,
+        memory,
+        f"{c.output_mib:.0f}",
+        by,
+    )
 
 
 def _show_calibrations(calibrations: Sequence[Mapping[str, Any]]) -> None:
@@ -316,7 +325,8 @@ def _show_plan(plan: Any, as_json: bool) -> None:
     for group, cost in zip(plan.groups, estimate(plan), strict=True):
         outputs = ", ".join(dict.fromkeys(o.type for t in group.tasks for o in t.outputs))
         fused = ", ".join(group.fused)
-        rows.append((group.label, fused, len(group.tasks), group.ranks, outputs, f"{cost.cpu_seconds:.0f}"))
+        ranks = ranks_text(group.ranks, group.ranks_by)
+        rows.append((group.label, fused, len(group.tasks), ranks, outputs, f"{cost.cpu_seconds:.0f}"))
     console.table(("task", "fused in", "tasks", "ranks", "makes", "CPU s"), rows)
     _show_calibrations(plan.calibrations)
     for note in plan.notes:

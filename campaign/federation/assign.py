@@ -11,20 +11,13 @@ from campaign.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Item:
-    """An item of work.
+    """Work to be assigned to a site."""
 
-    Parameters
-    ----------
-    id : `str`
-        Unique.
-    cost : `float`
-        In any unit, not negative.
-    group : `str`
-        Items of one group go to one site.
-    """
-
+    #: Unique.
     id: str
+    #: In any unit, not negative.
     cost: float
+    #: Items of one group go to one site.
     group: str
 
 
@@ -39,14 +32,14 @@ def _check(items: Sequence[Item], fractions: Mapping[str, float]) -> None:
 def assign(
     items: Sequence[Item], fractions: Mapping[str, float], recorded: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Assign every item to a site.
+    """Assign every item to a site; give the site of every item, by its id.
 
     Recorded items keep their site, and new ones of their group follow them
     while that site takes part.  The other groups, in the order of their first
     ids, go one by one to the site that is furthest below its share of all the
     work of the present sites.
 
-    A site is given work only while it is below its share, so that it ends at
+    A site gets work only while it is below its share, so that it ends at
     most one group above it.  One that ends below by D was never the furthest
     below since; each site that ends above was, with a deficit of D at least,
     and ends above by no more than a group less D.  Excesses add up to deficits:
@@ -59,12 +52,7 @@ def assign(
     fractions : `dict`
         By site; relative to their sum.
     recorded : `dict`, optional
-        Site by item id; a site without a fraction keeps the work that it has done.
-
-    Returns
-    -------
-    sites : `dict`
-        By item id, every item once.
+        Site by item id; a site without a fraction keeps its finished work.
 
     Raises
     ------

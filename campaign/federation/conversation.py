@@ -1,4 +1,4 @@
-"""The pipes to a site's run: the bundle goes there, checked events come back."""
+"""The pipes to a site's run: a bundle is sent, checked events are received."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import queue
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -20,43 +20,37 @@ from campaign.journal.events import Event
 from campaign.limited import MAX_LOG
 from campaign.sites.transport import end
 
-#: Events that are handed on at once.
+#: Events that are passed on at once.
 BATCH = 200
 #: Events that a site may say: a base, and an allowance a task; a task that is tried again and again takes some twenty.
 EVENTS, EVENTS_A_TASK = 20_000, 200
 
 
+@dataclass
 class Conversation:
-    """Feeds a site's run and listens to it; ends the process and both threads at the end of its context.
+    """Feeds a site's run and listens to it; ends the process and both threads at the end of its context."""
 
-    Parameters
-    ----------
-    process : `subprocess.Popen`
-        ``campaign site-run -`` at the site.
-    share : `SitePlan`
-    travelling : `dict`
-        See `campaign.federation.siteplan.send`.
-    log : `Path`
-        Takes lines that are no events: a login's greetings, say.
+    #: ``campaign site-run -`` at the site.
+    process: subprocess.Popen[bytes]
+    share: SitePlan
+    #: See `campaign.federation.siteplan.send`.
+    travelling: Mapping[str, str]
+    #: Takes lines that are no events, such as a login's greetings.
+    log: Path
+    #: The site's output has ended.
+    over: bool = False
 
-    Attributes
-    ----------
-    over : `bool`
-        The site has said its last word.
-    """
+    _noise: int = 0
+    _heard: int = 0
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], share: SitePlan, travelling: Mapping[str, str], log: Path
-    ) -> None:
-        self._process, self._share, self._travelling, self._log = process, share, travelling, log
-        self._tasks = {task.name: [output.type for output in task.outputs] for task in share.plan.tasks}
-        self._labels = {"workers", *(group.label for group in share.plan.groups)}
+    def __post_init__(self) -> None:
+        self._tasks = {task.name: [output.type for output in task.outputs] for task in self.share.plan.tasks}
+        self._labels = {"workers", *(group.label for group in self.share.plan.groups)}
         self._lines: queue.Queue[bytes | None] = queue.Queue(2 * BATCH)
         self._deaf = threading.Event()
-        self._noise, self._heard, self.over = 0, 0, False
         self._threads = [
-            threading.Thread(target=self._feed, args=(process.stdin,), daemon=True),
-            threading.Thread(target=self._read, args=(process.stdout,), daemon=True),
+            threading.Thread(target=self._feed, args=(self.process.stdin,), daemon=True),
+            threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True),
         ]
 
     def __enter__(self) -> Conversation:
@@ -68,16 +62,16 @@ class Conversation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._deaf.set()
-        end(self._process)
+        end(self.process)
         for thread in self._threads:
             thread.join()
-        for pipe in filter(None, (self._process.stdin, self._process.stdout)):
+        for pipe in filter(None, (self.process.stdin, self.process.stdout)):
             pipe.close()
 
     def _feed(self, pipe: IO[bytes]) -> None:
-        with contextlib.suppress(BrokenPipeError, ValueError):  # the site says itself why it does not listen
-            send(self._share, self._travelling, pipe)
-            pipe.flush()  # and the pipe stays open: a site ends when its archive does
+        with contextlib.suppress(BrokenPipeError, ValueError):  # the site itself reports why it does not listen
+            send(self.share, self.travelling, pipe)
+            pipe.flush()  # the pipe stays open: when it closes, the site ends
 
     def _read(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(ValueError):  # closed meanwhile
@@ -139,8 +133,8 @@ class Conversation:
             self._noise += len(line)
             if self._noise > MAX_NOISE:
                 raise TransientError(f"it talks nonsense: more than {MAX_NOISE >> 20} MiB that are no events") from None
-            with self._log.open("ab") as log:
+            with self.log.open("ab") as log:
                 log.write(line if log.tell() < MAX_LOG else b"")
             return None
-        share = self._share
+        share = self.share
         return event and replace(event, run=share.plan.run, site=share.site, token=share.token)

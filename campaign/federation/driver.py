@@ -1,10 +1,10 @@
-"""Run a plan at several sites: shares go out, events and products come back; the archive alone keeps the journal.
+"""Run a plan at several sites: send shares, collect events and products; the archive alone keeps the journal.
 
 A site's share of a round is a site plan, which `campaign site-run` runs there.
 A product is fetched, compared with its checksum, renamed to its final path at
 the archive and journalled there, in this order: the line in the journal is the
 commit point, as on one machine.  Every task is held by one site under a fencing
-token.  A site that dies loses the tasks that it has not brought home; the other
+token.  A site that dies loses the tasks whose products are not home yet; the other
 sites get them under the next token, and results under an older token are
 refused.  A task that failed for the infrastructure of a living site is tried
 once at another site.
@@ -38,60 +38,41 @@ SILENCE_S = 60.0
 
 @dataclass(frozen=True)
 class Participant:
-    """A site that takes part.
-
-    Parameters
-    ----------
-    place : `Place`
-    fraction : `float`
-        Of the processing, relative to the others'.
-    transport : `Transport`
-    """
+    """A site that takes part."""
 
     place: Place
+    #: Of the processing, relative to the others'.
     fraction: float
+
     transport: Transport
 
 
+@dataclass
 class Federation:
-    """Runs one plan at some sites; tasks that need everything at once run here.
+    """Runs one plan at some sites; tasks that need everything at once run here."""
 
-    Parameters
-    ----------
-    plan : `Plan`
-        Written already.
-    members : sequence of `Participant`
-    raw_root : `str`
-        The archive's.
-    chosen : `dict`
-        Keys that quanta are split by; see `campaign.federation.partition.split`.
-    listener : callable
-        Told every event, as it is journalled here.
-    say : callable
-        Told of results that were refused: no event says so.
-    silence : `float`
-        Second; see `SILENCE_S`.
-    """
+    #: Written already.
+    plan: Plan
+    members: Sequence[Participant]
+    #: The archive's.
+    raw_root: str
+    #: Keys that quanta are split by; see `campaign.federation.partition.split`.
+    chosen: Mapping[str, str]
+    #: Called with every event that is journalled here.
+    listener: Callable[[Event], None]
+    #: Called for results that were refused, for which there is no event.
+    say: Callable[[str], None]
+    #: Second; see `SILENCE_S`.
+    silence: float = SILENCE_S
 
-    def __init__(
-        self,
-        plan: Plan,
-        members: Sequence[Participant],
-        raw_root: str,
-        chosen: Mapping[str, str],
-        listener: Callable[[Event], None],
-        say: Callable[[str], None],
-        silence: float = SILENCE_S,
-    ) -> None:
-        self._plan = plan
-        self._members = {m.place.name: m for m in members}
-        self._placement = Placement(plan, {m.place.name: m.fraction for m in members}, chosen)
-        self._listener, self._say, self._silence = listener, say, silence
-        self._writer = Writer(plan, raw_root)
+    def __post_init__(self) -> None:
+        self._members = {m.place.name: m for m in self.members}
+        self._placement = Placement(self.plan, {m.place.name: m.fraction for m in self.members}, self.chosen)
+        self._writer = Writer(self.plan, self.raw_root)
         self._sent: dict[str, set[str]] = {name: set() for name in self._members}
-        self._driver = DriverJournal(plan.journal, plan.run)
-        self._journals = Journals(plan.journal)
-        self._ledger = Ledger(plan)
+        self._driver = DriverJournal(self.plan.journal, self.plan.run)
+        self._journals = Journals(self.plan.journal)
+        self._ledger = Ledger(self.plan)
         self._moved: set[str] = set()
         self._ended: queue.Queue[SiteRun] = queue.Queue()
         self._lock = threading.Lock()
@@ -103,23 +84,17 @@ class Federation:
         Raises
         ------
         campaign.running.runner.Cancelled
-            It was asked to end: tasks that sites have not brought home are theirs no more.
+            The run was asked to end; sites lose the tasks whose products are not home yet.
         """
         self._placement.place(self._recover())
-        for number, tasks in enumerate(rounds(self._plan, self._placement.places)):
+        for number, tasks in enumerate(rounds(self.plan, self._placement.places)):
             self._round(number, self._ready(tasks))
         self._tidy()
         self._drain()
         return self.outcome
 
     def _recover(self) -> dict[str, str]:
-        """Learn which products an earlier driver has brought home; its sites' later results come under an old token.
-
-        Returns
-        -------
-        recorded : `dict`
-            Site by task.
-        """
+        """Give the site, by task, of what an earlier driver brought home; results that come later bear an old token."""
         recorded: dict[str, str] = {}
         for event in self._journals.new(closely=True):
             self.outcome.fold(event)
@@ -130,8 +105,8 @@ class Federation:
             return {}
         for task in [*self.outcome.failed, *self.outcome.skipped]:
             self.outcome.forget(task)
-        self._ledger = Ledger(self._plan, self.outcome.token + 1)
-        left = (task for task in self._plan.tasks if task.name not in self.outcome.published)
+        self._ledger = Ledger(self.plan, self.outcome.token + 1)
+        left = (task for task in self.plan.tasks if task.name not in self.outcome.published)
         clear(output.path for task in left for output in task.outputs)
         return {task: site for task, site in recorded.items() if task in self.outcome.published}
 
@@ -139,13 +114,13 @@ class Federation:
         with self._lock:
             for event in self._journals.new():
                 self.outcome.fold(event)
-                self._listener(event)
+                self.listener(event)
 
     def _ready(self, names: Sequence[str]) -> list[str]:
-        """Tasks of a round whose needs are, or will be in this round, published; the others are lost."""
+        """Find the tasks of a round whose needs are published, or will be in this round; record the others as lost."""
         self._drain()
         ready = set(names) - self.outcome.published.keys()
-        for task in self._plan.tasks:
+        for task in self.plan.tasks:
             if task.name not in ready:
                 continue
             lost = [n for n in task.needs if n not in self.outcome.published and n not in ready]
@@ -159,7 +134,7 @@ class Federation:
         runs = [self._start(number, site, tasks) for site, tasks in shared.items() if site != ARCHIVE]
         try:
             if own := shared.get(ARCHIVE):
-                here = replace(self._plan, groups=part(self._plan, own))
+                here = replace(self.plan, groups=part(self.plan, own))
                 Runner(here, lambda event: None, token=self._ledger.token).run()
             living = len(runs)
             while living:
@@ -175,7 +150,7 @@ class Federation:
                 one.join()
             self._drain()
             for late in (one for one in runs if one.refused):
-                self._say(f"{late.refused} late results of {late.site} under token {late.token} were refused")
+                self.say(f"{late.refused} late results of {late.site} under token {late.token} were refused")
 
     def _next(self) -> SiteRun:
         while True:
@@ -183,7 +158,7 @@ class Federation:
                 return self._ended.get(timeout=0.2)
             except queue.Empty:
                 self._drain()
-            if asked(self._plan.folder, CANCEL) or asked(self._plan.folder, DRAIN):
+            if asked(self.plan.folder, CANCEL) or asked(self.plan.folder, DRAIN):
                 raise Cancelled
 
     def _start(self, number: int, site: str, tasks: Sequence[str]) -> SiteRun:
@@ -192,7 +167,7 @@ class Federation:
         token = self._ledger.grant(tasks, site)
         share = self._writer.make(tasks, member.place, f"{number}.{token}", token)
         travelling = {n: p for n, p in self._writer.travelling(share).items() if n not in self._sent[site]}
-        one = SiteRun(share, travelling, member.transport, self._plan, self._ledger, self._ended.put, self._silence)
+        one = SiteRun(share, travelling, member.transport, self.plan, self._ledger, self._ended.put, self.silence)
         detail = {"site": site, "token": token, "tasks": list(tasks), "files": len(travelling)}
         self._driver.write(EventName.SUBMITTED, detail, site)
         self._sent[site] |= set(travelling)
@@ -227,7 +202,7 @@ class Federation:
         again = {task for task in ended.tasks if known.causes.get(task) == Cause.INFRASTRUCTURE} - self._moved
         if not again or not self._placement.sites.keys() - {ended.site}:
             return []
-        again = _with_waiting(self._plan, again, ended.tasks, known.skipped)
+        again = _with_waiting(self.plan, again, ended.tasks, known.skipped)
         for task in again:
             known.forget(task)
         self._moved |= again
@@ -239,11 +214,11 @@ class Federation:
         return self._share_again(number, names)
 
     def _tidy(self) -> None:
-        """Have the living sites remove the files that had travelled to them."""
+        """Remove the files that were sent to the living sites."""
 
         def clear_files(site: str) -> None:
-            member, log = self._members[site], self._plan.folder / "logs" / f"site-{site}.log"
-            remove(member.transport, f"{member.place.scratch}/{self._plan.run}/files", log)
+            member, log = self._members[site], self.plan.folder / "logs" / f"site-{site}.log"
+            remove(member.transport, f"{member.place.scratch}/{self.plan.run}/files", log)
 
         sites = [site for site, sent in self._sent.items() if sent and site in self._placement.sites]
         with ThreadPoolExecutor(max(1, len(sites))) as pool:
@@ -254,7 +229,7 @@ class Federation:
 
 
 def _with_waiting(plan: Plan, tasks: Collection[str], share: Sequence[str], skipped: Collection[str]) -> set[str]:
-    """Add the tasks of the same share that were skipped for want of these; needs come before their dependents."""
+    """Add the tasks of the same share that were skipped because these failed, in the order of their needs."""
     found = set(tasks)
     needs = {task.name: task.needs for task in plan.tasks}
     for task in share:
@@ -264,7 +239,7 @@ def _with_waiting(plan: Plan, tasks: Collection[str], share: Sequence[str], skip
 
 
 def shares(plan: Plan, fractions: Mapping[str, float], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
-    """List what each site will be given: site, fraction, tasks, frames."""
+    """List the share of each site: site, fraction, tasks, frames."""
     places = split(plan, fractions, chosen)
     whole, rows = sum(fractions.values()), []
     for site, fraction in fractions.items():

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from campaign.journal.plan import Group, Plan, PlanTask
 
 
+@dataclass
 class Ledger:
-    """Holder of each task, and the fencing token that it holds the task under.
+    """Holder of each task, and the fencing token that it holds the task under."""
 
-    Parameters
-    ----------
-    plan : `Plan`
-    token : `int`
-        The first; above those of an earlier driver.
-    """
+    plan: Plan
+    #: Of the next grant, above those of an earlier driver; under it, a task that was withdrawn counts again.
+    token: int = 1
 
-    def __init__(self, plan: Plan, token: int = 1) -> None:
+    def __post_init__(self) -> None:
         self._holders: dict[str, tuple[str, int]] = {}
-        self._tasks = {task.name: (group, task) for group in plan.groups for task in group.tasks}
-        self._token = token
+        self._tasks = {task.name: (group, task) for group in self.plan.groups for task in group.tasks}
         self.lock = threading.RLock()
 
-    @property
-    def token(self) -> int:
-        """Token of the next grant; under it, a task that was withdrawn under an older one counts again."""
-        return self._token
-
     def grant(self, tasks: Sequence[str], site: str) -> int:
-        """Give tasks to a site; return the token that it has them under."""
+        """Give tasks to a site; return the token of the grant."""
         with self.lock:
-            self._holders |= {task: (site, self._token) for task in tasks}
-            return self._token
+            self._holders |= {task: (site, self.token) for task in tasks}
+            return self.token
 
     def holds(self, task: str, site: str, token: int) -> bool:
         """Whether a result is wanted; hold `lock` for as long as the answer must stay true."""
@@ -42,7 +35,7 @@ class Ledger:
     def revoke(self, tasks: Sequence[str]) -> None:
         """Take tasks from their holders, and raise the token of the next grant."""
         with self.lock:
-            self._token += 1
+            self.token += 1
             for task in tasks:
                 del self._holders[task]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Time between two blank lines, by which a site's run shows that it lives, second.
 HEARTBEAT_S = 2.0
-#: Largest site plan, byte: a whole camera's with a thousand exposures takes some tens of MiB.
+#: Largest site plan, byte; for a whole camera and a thousand exposures it takes some tens of MiB.
 MAX_PLAN = 1 << 29
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
 
@@ -87,12 +87,12 @@ def _placed(group: Group, folder: Path) -> Group:
 
 
 def require_inputs(site_plan: SitePlan, plan: Plan) -> None:
-    """Check that every input that is not made here is here, and whole.
+    """Check that every input that is not made here is present and complete.
 
     Raises
     ------
     SubmissionRefused
-        Some inputs are not; the first is named.
+        Some inputs are missing or damaged; the first is named.
     """
     lacking = []
     for key, file in site_plan.plan.files.items():
@@ -114,22 +114,14 @@ def require_inputs(site_plan: SitePlan, plan: Plan) -> None:
 
 
 def run(site_plan: SitePlan, backend: Backend, tell: Callable[[Event | None], None]) -> bool:
-    """Run a site's share.
+    """Run a site's share; tell whether every task was done.
 
-    Parameters
-    ----------
-    tell : callable
-        Told every event of the journal, and `None` now and then.
-
-    Returns
-    -------
-    done : `bool`
-        Whether every task was done.
+    ``tell`` is called with every event of the journal, and with `None` now and then.
 
     Raises
     ------
     SubmissionRefused
-        The inputs are not here, or the share was begun before.
+        Inputs are missing, or the share was begun before.
     """
     from campaign.running.runner import Runner
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from campaign import release
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.federation.driver import Federation, Participant, shares
 from campaign.federation.partition import DEFAULT
-from campaign.federation.siteplan import Place
+from campaign.federation.siteplan import Place, out_of_reach
 from campaign.home import Home
 from campaign.jobs.logs import last_words
 from campaign.journal.events import Event
@@ -41,7 +42,7 @@ def choose(sites: Mapping[str, Site], names: Sequence[str]) -> list[Site]:
     Raises
     ------
     UsageError
-        A name is of no site, stands twice, or is of a site without a fraction of the processing.
+        A name is unknown, given twice, or is that of a site without a fraction of the processing.
     """
     chosen = [find(sites, name) for name in names]
     twice = [name for n, name in enumerate(names) if name in names[:n]]
@@ -66,7 +67,8 @@ def _place(site: Site, folder: Path, ranks: int | None) -> Place:
     if site.transport == "ssh" and not site.scratch:
         raise ConfigurationError(f"site {site.name} is reached by ssh, and its file names no scratch", where="scratch")
     scratch = site.scratch or str(folder / "scratch" / site.name)
-    return Place(site.name, site.raw_root, scratch, plain_site(site), slots(site, ranks), ranks)
+    sized = partial(at_site, site=site, asked=ranks)
+    return Place(site.name, site.raw_root, scratch, plain_site(site), slots(site, ranks), sized)
 
 
 def members(chosen: Sequence[Site], folder: Path, home: Home, ranks: int | None) -> list[Participant]:
@@ -111,12 +113,7 @@ def _answer(member: Participant) -> dict[str, str]:
 
 
 def require_release(asked: Sequence[Participant], override: bool) -> list[str]:
-    """Ask every site for its release.
-
-    Returns
-    -------
-    warnings : `list`
-        Differences that were overridden.
+    """Ask every site for its release; give the differences that were overridden.
 
     Raises
     ------
@@ -140,19 +137,9 @@ def _chosen(step: Step, order: Order) -> list[Site]:
 
 
 def overrides(step: Step, order: Order, probe: bool) -> list[str]:
-    """Compare the sites' releases with this one, before anything is planned.
+    """Compare the sites' releases with this one, before anything is planned; note what was overridden or not asked.
 
-    Parameters
-    ----------
-    order : `Order`
-        Sites, and whether a release that differs is only warned of.
-    probe : `bool`
-        Ask the sites for their release.
-
-    Returns
-    -------
-    notes : `list` [`str`]
-        What was overridden, renormalised, not asked.
+    ``probe`` asks the sites for their release; with ``order.override`` a different one causes only a warning.
 
     Raises
     ------
@@ -179,7 +166,7 @@ def federate(
     say : callable
         See `Federation`.
     probe : `bool`
-        See that schedulers answer, and would take the jobs.
+        Check that schedulers answer, and would take the jobs.
 
     Returns
     -------
@@ -199,7 +186,7 @@ def federate(
     _require_below(root, plan)
     for site in chosen:
         if probe and site.transport == "local":
-            probe_site(site, at_site(plan.groups, site, order.ranks))
+            probe_site(site, at_site(plan.groups, plan.camera, site, order.ranks))
     labels = [group.label for group in plan.groups if group.kind == "quantum"]
     by = {label: str(step.config.resource(label, "partition") or DEFAULT) for label in labels}
     fractions = {m.place.name: m.fraction for m in asked}
@@ -224,8 +211,4 @@ def _require_below(root: str, plan: Plan) -> None:
     paths = sorted(plan.files[key]["path"] for key in keys)
     outside = [path for path in paths if not Path(path).is_relative_to(root)]
     if outside:
-        raise SubmissionRefused(
-            f"{len(outside)} of {len(paths)} raws do not lie below {root}; the first: {outside[0]}",
-            where="raw_root of the archive site",
-            do="a site finds a raw by its path below its raw root: correct the site file, or go without --sites",
-        )
+        raise out_of_reach(f"{len(outside)} of {len(paths)} raws do not lie below {root}; the first: {outside[0]}")

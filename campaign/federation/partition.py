@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from campaign.errors import ConfigurationError
 from campaign.federation.assign import Item, assign
@@ -39,7 +39,7 @@ def _item(task: PlanTask, key: str) -> Item:
 def split(
     plan: Plan, fractions: Mapping[str, float], chosen: Mapping[str, str], recorded: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Place every task of a plan.
+    """Place every task of a plan: give a site, or `ARCHIVE`, by task.
 
     Tasks that are split by the same key are assigned together, so that a
     detector's frames are measured and combined at one site.
@@ -52,11 +52,6 @@ def split(
         By label of a group of quanta, ``exposure`` or ``detector``.
     recorded : `dict`, optional
         Site by task, of tasks that must not move.
-
-    Returns
-    -------
-    places : `dict`
-        By task, a site or `ARCHIVE`.
 
     Raises
     ------
@@ -74,25 +69,20 @@ def split(
     return places
 
 
+@dataclass
 class Placement:
-    """Place of every task, while sites leave and tasks move.
+    """Place of every task, while sites leave and tasks move."""
 
-    Parameters
-    ----------
-    plan : `Plan`
-    fractions : `dict`
-        By site; a site that is lost is taken out of `sites`.
-    chosen : `dict`
-        See `split`.
-    """
-
-    def __init__(self, plan: Plan, fractions: Mapping[str, float], chosen: Mapping[str, str]) -> None:
-        self._plan, self._chosen = plan, chosen
-        self.sites, self.places = dict(fractions), dict[str, str]()
+    plan: Plan
+    #: Fraction by site; a site that is lost is taken out.
+    sites: dict[str, float]
+    #: See `split`.
+    chosen: Mapping[str, str]
+    places: dict[str, str] = field(default_factory=dict)
 
     def place(self, recorded: Mapping[str, str]) -> None:
         """Place every task, those of ``recorded`` where they were made."""
-        self.places = split(self._plan, self.sites, self._chosen, recorded)
+        self.places = split(self.plan, self.sites, self.chosen, recorded)
 
     def by_place(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Sort tasks by their places."""
@@ -102,14 +92,14 @@ class Placement:
         return found
 
     def leave(self, done: Callable[[str], bool]) -> None:
-        """Place again the tasks of sites that are no more, unless they are done."""
+        """Place again the unfinished tasks of sites that are lost."""
         self.place({task: site for task, site in self.places.items() if site in self.sites or done(task)})
 
     def move(self, tasks: Collection[str], site: str) -> None:
         """Place tasks at other sites than this one."""
         others = {other: fraction for other, fraction in self.sites.items() if other != site}
         recorded = {task: place for task, place in self.places.items() if task not in tasks}
-        self.places |= split(self._plan, others, self._chosen, recorded)
+        self.places |= split(self.plan, others, self.chosen, recorded)
 
 
 def rounds(plan: Plan, places: Mapping[str, str]) -> list[list[str]]:

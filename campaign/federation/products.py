@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,49 +21,38 @@ from campaign.journal.events import Event, EventName
 from campaign.journal.plan import Plan, PlanTask
 from campaign.sites.transport import Transport, fetch, remove
 
-#: Pauses before products that did not come whole are fetched again, second.
+#: Pauses before incomplete products are fetched again, second.
 PAUSES_S = (0.5, 5.0)
-#: A task's inputs table, and the records of a site: one file, and all of them; byte.
+#: Largest size of a task's inputs table, and of a site's records: of one file, and of all; byte.
 MAX_TABLE, MAX_RECORD, MAX_RECORDS = 1 << 25, 1 << 27, 1 << 29
 #: Errors of file systems that have no hard links.
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
+@dataclass(frozen=True)
 class Products:
-    """The products of one share.
+    """The products of one share."""
 
-    Parameters
-    ----------
-    share : `SitePlan`
-    transport : `Transport`
-    plan : `Plan`
-        The archive's.
-    ledger : `Ledger`
-    log : `Path`
-        Takes complaints of the site's commands.
-    closing : `threading.Event`
-        Set where nobody waits any more: nothing is tried again.
-    """
-
-    def __init__(
-        self, share: SitePlan, transport: Transport, plan: Plan, ledger: Ledger, log: Path, closing: threading.Event
-    ) -> None:
-        self._share, self._transport, self._plan = share, transport, plan
-        self._ledger, self._log, self._closing = ledger, log, closing
+    share: SitePlan
+    transport: Transport
+    #: The archive's.
+    plan: Plan
+    ledger: Ledger
+    #: Takes the errors of the site's commands.
+    log: Path
+    #: Set once nobody waits any more; then nothing is tried again.
+    closing: threading.Event
 
     @contextmanager
     def fetched(self, events: Sequence[Event]) -> Iterator[dict[str, Path]]:
-        """Fetch the products of ``published`` events beside their final places, and remove those that stay there.
+        """Fetch the products of ``published`` events beside their final places; give the path here, by the name there.
 
-        Returns
-        -------
-        arrived : `dict`
-            Path here, by name there.
+        Those that stay there are removed.
 
         Raises
         ------
         TransientError
-            They did not come, or not whole.
+            Products did not arrive, or are incomplete.
         """
         arrived: dict[str, Path] = {}
         try:
@@ -77,13 +66,13 @@ class Products:
     def _fetch(self, events: Sequence[Event], arrived: dict[str, Path]) -> None:
         wanted: dict[str, tuple[Path, str, int]] = {}
         for event in events:
-            group, task = self._ledger.about(event.task)
+            group, task = self.ledger.about(event.task)
             for output in task.outputs:
                 there = local_name(task.name, output.type, output.path)
                 about = event.detail[output.type]
-                wanted[there] = _beside(output.path, self._share.token), about["sha256"], about["bytes"]
+                wanted[there] = _beside(output.path, self.share.token), about["sha256"], about["bytes"]
             if "inputs_table" in group.config:
-                wanted[_table(task)] = self._plan.folder / _table(task), "", MAX_TABLE
+                wanted[_table(task)] = self.plan.folder / _table(task), "", MAX_TABLE
 
         def take(name: str, content: IO[bytes]) -> None:
             if name not in wanted:
@@ -99,18 +88,18 @@ class Products:
 
         for pause in PAUSES_S:
             try:
-                return fetch(self._transport, str(self._share.folder), list(wanted), take, self._log)
+                return fetch(self.transport, str(self.share.folder), list(wanted), take, self.log)
             except TransientError:
-                if self._closing.wait(pause):
+                if self.closing.wait(pause):
                     break
-        fetch(self._transport, str(self._share.folder), list(wanted), take, self._log)
+        fetch(self.transport, str(self.share.folder), list(wanted), take, self.log)
 
     def _unasked(self, name: str) -> TransientError:
-        return TransientError(f"the site sent {name!r}, which was not asked for", where=self._share.site)
+        return TransientError(f"the site sent {name!r}, which was not asked for", where=self.share.site)
 
     def committed(self, event: Event, arrived: Mapping[str, Path]) -> Event:
-        """Give all products of a task their final names, or none; the event returned names them as they are here."""
-        group, task = self._ledger.about(event.task)
+        """Give all products of a task their final names, or none; return the event with the names of the archive."""
+        group, task = self.ledger.about(event.task)
         permissions: Mapping[str, Any] = group.config.get("permissions", {})
         detail, made = dict(event.detail), list[Path]()
         try:
@@ -126,8 +115,8 @@ class Products:
         return replace(event, detail=detail)
 
     def bring_records(self) -> None:
-        """Fetch the site's own journal, job files and logs, for whoever looks closer."""
-        folder = self._plan.folder / "sites" / self._share.site / self._share.name
+        """Fetch the site's own journal, job files and logs, for inspection."""
+        folder = self.plan.folder / "sites" / self.share.site / self.share.name
         left = MAX_RECORDS
 
         def take(name: str, content: IO[bytes]) -> None:
@@ -140,11 +129,11 @@ class Products:
                 left -= copy(content, file, min(left, MAX_RECORD), str(path))[0]
 
         with contextlib.suppress(TransientError, OSError):  # a refused run has none; names may be odd
-            fetch(self._transport, str(self._share.folder), ["journal", "jobs", "logs"], take, self._log)
+            fetch(self.transport, str(self.share.folder), ["journal", "jobs", "logs"], take, self.log)
 
     def clear(self) -> None:
-        """Remove the products at the site: they are home."""
-        remove(self._transport, f"{self._share.folder}/products", self._log)
+        """Remove products that are home from the site."""
+        remove(self.transport, f"{self.share.folder}/products", self.log)
 
 
 def _table(task: PlanTask) -> str:

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from campaign.journal.events import VERSION, Event, EventName
 from campaign.limited import from_json
 
-#: Longest line of a site, byte; an event takes a few hundred.
+#: Longest line of a site, byte; an event has a few hundred.
 MAX_LINE = 1 << 18
-#: Most text of one share that is no event (a login's greetings, say), byte.
+#: Most text of one share that is no event (such as a login's greetings), byte.
 MAX_NOISE = 1 << 20
 
 _Text = Annotated[str, Field(max_length=20_000)]
@@ -90,25 +90,19 @@ class _Said(_Model):
     detail: dict[str, JsonValue]
 
 
-#: Events that a site may write of a task, and of a group or its workers; a site withdraws and cancels nothing.
+#: Events that a site may send about a task, and about a group or its workers; a site withdraws and cancels nothing.
 _OF_TASK: Mapping[str, TypeAdapter[Any]] = {
     EventName.STARTED: TypeAdapter(_Detail),
     EventName.PUBLISHED: TypeAdapter(_Detail),
     EventName.FAILED: TypeAdapter(_Failed),
     EventName.LOST: TypeAdapter(_Failed),
 }
+_TOLD = (
+    *(EventName.SUBMITTED, EventName.QUEUED, EventName.ADOPTED),
+    *(EventName.WORKER, EventName.RETRY, EventName.NOTE),
+)
 _OF_SHARE: Mapping[str, TypeAdapter[Any]] = {
-    **dict.fromkeys(
-        (
-            EventName.SUBMITTED,
-            EventName.QUEUED,
-            EventName.ADOPTED,
-            EventName.WORKER,
-            EventName.RETRY,
-            EventName.NOTE,
-        ),
-        TypeAdapter(_Detail),
-    ),
+    **dict.fromkeys(_TOLD, TypeAdapter(_Detail)),
     EventName.DIED: TypeAdapter(_Failed),
 }
 _PRODUCT = TypeAdapter(_Product)
@@ -121,7 +115,7 @@ class Nonsense(ValueError):
 
 
 def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collection[str]) -> Event | None:
-    """Read a line from a site.
+    """Read a line from a site; `None` for an event of a task, or of a group, that is not the site's.
 
     Parameters
     ----------
@@ -130,11 +124,6 @@ def event(line: bytes, outputs: Mapping[str, Collection[str]], labels: Collectio
         By task of the site's share, the dataset types that it publishes.
     labels : collection of `str`
         Groups whose jobs the site may report.
-
-    Returns
-    -------
-    event : `Event` or `None`
-        `None` for an event of a task, or of a group, that is not the site's.
 
     Raises
     ------

@@ -9,8 +9,8 @@ import os
 import re
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -33,34 +33,24 @@ ROOTS = ("raw", "files", "made")
 
 @dataclass(frozen=True)
 class SitePlan:
-    """A site's share.
+    """A site's share."""
 
-    Parameters
-    ----------
-    site, token
-        Holder of the share: the archive refuses results under another token.
-    name : `str`
-        Name of the share's folder, below ``<scratch>/<run>``.
-    raw_root, scratch : `str`
-        Folders of the site.
-    settings : `dict`
-        The site's, as `campaign.sites.model.from_plain` takes them.
-    slots : `int`
-        Most workers of quanta at a site with a scheduler.
-    plan : `Plan`
-        The plan of the share's tasks alone.  Paths are relative: an input's to
-        its ``root`` (see `ROOTS`), an output's to the folder of this share.
-        An input is described by ``data_id``, and ``bytes`` or ``sha256``.
-    """
-
+    #: Holder of the share: the archive refuses results under another token.
     site: str
     token: int
+    #: Name of the share's folder, below ``<scratch>/<run>``.
     name: str
+    #: Folders of the site.
     raw_root: str
     scratch: str
+    #: The site's settings, as `campaign.sites.model.from_plain` takes them.
     settings: Mapping[str, Any]
+    #: Most workers of quanta at a site with a scheduler.
     slots: int
+    #: The plan of the share's tasks alone. Paths are relative: an input's to its ``root`` (see `ROOTS`), an output's to
+    #: the folder of this share. An input is described by ``data_id``, and ``bytes`` or ``sha256``.
     plan: Plan
+
     v: int = VERSION
 
     def __post_init__(self) -> None:
@@ -145,20 +135,21 @@ def _taken_apart(task: PlanTask) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Place:
-    """The part of a site that its site plan holds; see `SitePlan`."""
+    """The settings of a site that its site plan holds; see `SitePlan`."""
 
     name: str
     raw_root: str
     scratch: str
     settings: Mapping[str, Any]
     slots: int = 1
-    #: MPI ranks of a gang, where an operator gave them; by default one a task, up to `slots`.
-    ranks: int | None = None
+    #: Gives groups, and a camera as plans have it, the size of their gangs: `campaign.planning.allocation.at_site`.
+    sized: Callable[[Sequence[Group], Mapping[str, Any]], Sequence[Group]] = lambda groups, camera: groups
 
-    def gang(self, group: Group) -> Group:
-        """Give a gang the size that it has at this site."""
-        many = self.ranks or min(self.slots, len(group.tasks))
-        return replace(group, ranks=many) if group.kind == "gang" else group
+
+def out_of_reach(what: str) -> SubmissionRefused:
+    """Say that sites could not find a raw of the archive."""
+    do = "a site finds a raw by its path below its raw root: correct the site file, or go without --sites"
+    return SubmissionRefused(what, where="raw_root of the archive site", do=do)
 
 
 def checksum(path: str) -> str:
@@ -172,22 +163,19 @@ def local_name(task: str, dataset_type: str, path: str) -> str:
     return f"products/{re.sub('[:,]', '_', task)}/{dataset_type}/{PurePosixPath(path).name}"
 
 
+@dataclass
 class Writer:
-    """Makes the site plans of a run.
+    """Makes the site plans of a run."""
 
-    Parameters
-    ----------
-    plan : `Plan`
-        The whole plan.
-    raw_root : `str`
-        The archive's: a raw is named by its path below this root.
-    """
+    #: The whole one.
+    plan: Plan
+    #: Root of the archive's raws, below which a path names a raw.
+    raw_root: str
 
-    def __init__(self, plan: Plan, raw_root: str) -> None:
-        self._plan = plan
-        self._raw_root = raw_root
-        self._checksums: dict[str, str] = {}
-        self._made = {f"{o.type}:{t.name.partition(':')[2]}": (t.name, o) for t in plan.tasks for o in t.outputs}
+    _checksums: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._made = {f"{o.type}:{t.name.partition(':')[2]}": (t.name, o) for t in self.plan.tasks for o in t.outputs}
 
     def make(self, tasks: Sequence[str], site: Place, name: str, token: int) -> SitePlan:
         """Make the plan of some tasks for one site.
@@ -197,27 +185,27 @@ class Writer:
         SubmissionRefused
             A raw lies outside the archive's raw root.
         """
-        groups = part(self._plan, tasks)
+        groups = part(self.plan, tasks)
         wanted = set(tasks)
         files: dict[str, dict[str, Any]] = {}
         for task in (task for group in groups for task in group.tasks):
             for role, keys in task.job.inputs.items():
                 files |= {key: self._file(role, key, wanted) for key in keys if key not in files}
         plan = replace(
-            self._plan,
+            self.plan,
             repository="",
             submit_path="",
             files=files,
-            groups=[_relative(site.gang(group)) for group in groups],
+            groups=[_relative(group) for group in site.sized(groups, self.plan.camera)],
         )
-        root = site.raw_root or self._raw_root
+        root = site.raw_root or self.raw_root
         return SitePlan(site.name, token, name, root, site.scratch, site.settings, site.slots, plan)
 
     def _file(self, role: str, key: str, wanted: set[str]) -> dict[str, Any]:
-        entry = dict(self._plan.files[key])
+        entry = dict(self.plan.files[key])
         if role == "raw":
             exposure, detector = map(int, key.split(":"))
-            data_id = {"instrument": self._plan.instrument, "exposure": exposure, "detector": detector}
+            data_id = {"instrument": self.plan.instrument, "exposure": exposure, "detector": detector}
             return {**entry, "root": "raw", "path": self._below(entry["path"]), "data_id": data_id}
         task, output = self._made.get(key, ("", None))
         data_id = dict(output.data_id) if output else {"id": key}
@@ -231,17 +219,13 @@ class Writer:
 
     def _below(self, path: str) -> str:
         try:
-            return str(Path(path).relative_to(self._raw_root))
+            return str(Path(path).relative_to(self.raw_root))
         except ValueError as error:
-            raise SubmissionRefused(
-                f"the raw {path} does not lie below {self._raw_root}",
-                where="raw_root of the archive site",
-                do="a site finds a raw by its path below its raw root: correct the site file, or go without --sites",
-            ) from error
+            raise out_of_reach(f"the raw {path} does not lie below {self.raw_root}") from error
 
     def travelling(self, site_plan: SitePlan) -> dict[str, str]:
         """List the files that the bundle must hold: path here, by name there."""
-        files = self._plan.files
+        files = self.plan.files
         return {f["path"]: files[key]["path"] for key, f in site_plan.plan.files.items() if f["root"] == "files"}
 
 

@@ -1,4 +1,4 @@
-"""One share at one site, seen from the archive: started, listened to, its products brought home."""
+"""One share at one site, seen from the archive: started, followed, its products fetched."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class SiteRun(threading.Thread):
         The archive's.
     ledger : `Ledger`
     ended : callable
-        Called once, when the share is done or the site is lost; see ``why``.
+        Called once, when the share is done or the site is lost (see ``why``).
     silence : `float`
         Second; a site that says nothing for longer is lost.  It is listened to until `dismiss`.
 
     Attributes
     ----------
     why : `str`
-        Why the site is lost; empty where it is not.
+        Reason why the site is lost; empty otherwise.
     refused : `int`
         Results that came too late.
     tasks : `list` [`str`]
@@ -72,12 +72,12 @@ class SiteRun(threading.Thread):
         self._products = Products(share, transport, plan, ledger, self.log, self._closing)
 
     def run(self) -> None:
-        """Run the share; say once how it ended, whatever happens."""
+        """Run the share; report its end once, whatever happens."""
         try:
             self._run()
         except (CampaignError, OSError) as error:
             self._tell(str(error).splitlines()[0])
-        except Exception as error:  # of any kind: the other sites' work does not end for it
+        except Exception as error:  # whatever happens here must not end the work of other sites
             with self.log.open("a") as log:
                 log.write(traceback.format_exc())
             self._tell(f"{type(error).__name__}: {error}")
@@ -85,7 +85,7 @@ class SiteRun(threading.Thread):
             self._tell("its run was ended")
 
     def dismiss(self) -> None:
-        """Stop listening: the site's run is ended, and with it this thread."""
+        """Stop listening, which ends the site's run and this thread."""
         self._closing.set()
 
     def _tell(self, why: str) -> None:
@@ -94,7 +94,7 @@ class SiteRun(threading.Thread):
             self._ended(self)
 
     def _run(self) -> None:
-        """Feed the site's run, listen to it, and bring its products home, until it or this thread is to end."""
+        """Feed the site's run, follow it, and fetch its products, until it ends or this thread is to end."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [*self._transport.python, "-m", "campaign", "site-run", "-"]
         with into_log(self.log) as log:
@@ -110,13 +110,15 @@ class SiteRun(threading.Thread):
         whole = code in (0, 1) and self._over.issuperset(self.tasks)
         if whole:
             self._products.clear()
-        self._tell("" if whole else self._reason(code))
+        said = "" if whole else last_words(lines_of(self.log)) or "it said nothing"
+        self._tell("" if whole else f"its run ended with code {code}: {said}")
 
     def _take(self, events: Sequence[Event]) -> None:
-        """Journal events, those of products once the products are here."""
+        """Journal events; those of products only once the products are here."""
         wanted = [event for event in events if _published(event) and self._wanted(event.task)]
         with self._products.fetched(wanted) as arrived, self._ledger.lock:
-            valid = [e for e in events if _of_share(e) or self._wanted(e.task)]
+            # Events of a group, or of its workers, are wanted always.
+            valid = [e for e in events if (e.task and not e.of_task) or self._wanted(e.task)]
             many = sum(map(_published, valid))
             self.refused += sum(map(_published, events)) - many
             self._write([self._products.committed(e, arrived) if _published(e) else e for e in valid])
@@ -136,14 +138,6 @@ class SiteRun(threading.Thread):
             file.flush()
             os.fsync(file.fileno())
         self._over |= {event.task for event in events if event.event in ENDED}
-
-    def _reason(self, code: int) -> str:
-        return f"its run ended with code {code}: {last_words(lines_of(self.log)) or 'it said nothing'}"
-
-
-def _of_share(event: Event) -> bool:
-    """Whether an event is of a group, or of its workers, and not of a task."""
-    return event.task != "" and not event.of_task
 
 
 def _published(event: Event) -> bool:

@@ -139,7 +139,7 @@ def observe(
             refused[found["path"]] = error.what + (f" ({error.do})" if error.do else "")
         except UnicodeEncodeError:
             refused[found["path"]] = "its name is not UTF-8: a repository cannot hold it (rename it)"
-        except Exception as error:  # a frame of any fault does not keep the others out
+        except Exception as error:  # a fault of one frame must not keep the others out
             refused[found["path"]] = f"its header cannot be translated: {error!r}"
     return observations, refused
 

@@ -1,4 +1,4 @@
-"""Compares a camera file with frames: sections with where the light ends, read noises with those measured."""
+"""Compares a camera file with frames: sections with edges of the light, read noises with measured ones."""
 
 from __future__ import annotations
 
@@ -22,31 +22,23 @@ from campaign.jobs.launch import run_job
 
 #: Frames of these types have no light.
 UNLIT = ("bias", "dark")
-#: Factor by which a read noise is wrong, and factor by which it is noted.
+#: Factors from which a deviating read noise is a misfit, and from which it is noted.
 WRONG, ODD = 2.0, 1.25
 BOXES = ("data", "serial_overscan", "parallel_overscan")
 
 
 @dataclass
 class Report:
-    """Comparison of a camera file with frames.
-
-    Parameters
-    ----------
-    camera : `Camera`
-    detectors : `list` [`dict`]
-        See `kernels.products.sections.examine`; misfits of the read noise are added to the others.
-    refused : mapping
-        Reason why a frame cannot be used, by path.
-    proposed : `dict`
-        Corrected ``size`` and ``amplifiers`` of each type, in the camera file's own words.
-    pictures : `list` [`Path`]
-    """
+    """Comparison of a camera file with frames."""
 
     camera: Camera
+    #: See `kernels.products.sections.examine`; misfits of the read noise are added to the others.
     detectors: list[dict[str, Any]]
+    #: Reason why a frame cannot be used, by path.
     refused: Mapping[str, str]
+    #: Corrected ``size`` and ``amplifiers`` of each type, in the camera file's own words.
     proposed: dict[str, dict[str, Any]] = field(default_factory=dict)
+
     pictures: list[Path] = field(default_factory=list)
 
     def _said(self, key: str) -> Iterator[str]:
@@ -113,7 +105,7 @@ def check(name_or_path: str, frames: Sequence[str], folder: Path, ranks: int) ->
 
     camera = load(name_or_path)
     observations, refused = observe(expand(frames), camera, Overrides(), ranks)
-    if refused and camera.translation.datasec:  # a frame with another DATASEC is examined too
+    if refused and camera.translation.datasec:  # frames with another DATASEC are examined, too
         lenient = camera.translation.model_copy(update={"datasec": False})
         observations += observe(list(refused), camera.model_copy(update={"translation": lenient}), Overrides(), ranks)[
             0

@@ -99,7 +99,7 @@ def disagreements(rows: Sequence[SummaryRow]) -> list[str]:
             if mine is not None and files and not 1 / limit < mine / files < limit:
                 found[m.detector, m.amplifier] = mine, files
         if found:
-            (detector, amplifier), (mine, files) = max(found.items(), key=lambda f: _factor(*f[1]))
+            (detector, amplifier), (mine, files) = max(found.items(), key=lambda f: max(f[1]) / max(min(f[1]), 1e-9))
             more = f", {len(found) - 1} more amplifiers differ" if len(found) > 1 else ""
             label = name.replace("_", " ")
             texts.append(
@@ -107,10 +107,6 @@ def disagreements(rows: Sequence[SummaryRow]) -> list[str]:
                 f" {files:.3f} by the camera file{more}"
             )
     return texts
-
-
-def _factor(a: float, b: float) -> float:
-    return max(a, b) / max(min(a, b), 1e-9)
 
 
 def _measure(
@@ -159,7 +155,7 @@ def gain_of(means: Sequence[float], variance: float, square: float | None) -> fl
     variance : `float`
         Half the variance of the difference, ADU^2.
     square : `float` or `None`
-        The same of biases, ADU^2.
+        The same for biases, ADU^2.
     """
     if square is None or min(means) <= 0:
         return None

@@ -26,25 +26,19 @@ class Cause(StrEnum):
     WALLTIME = "walltime"
 
 
-#: Causes by exit code of a kernel that had to stop (`kernels.errors.EXIT_CODES`): another try would end alike.
+#: Causes by exit code of a kernel that had to stop (`kernels.errors.EXIT_CODES`); another try would end the same way.
 KERNEL_CODES: Final = {3: Cause.CONFIGURATION, 65: Cause.DATA, 70: Cause.CODE, 74: Cause.DISK}
 
 
 @dataclass(frozen=True)
 class Death:
-    """Death of a job; false if the job came to its end, with failed tasks or without.
+    """Death of a job; false if the job came to its end, with failed tasks or without."""
 
-    Parameters
-    ----------
-    why : `str`
-        Empty for a job that came to its end.
-    cause : `Cause`
-    code : `int`, optional
-        Exit code, if known.
-    """
-
+    #: Empty for a job that came to its end.
     why: str = ""
+
     cause: Cause = Cause.INFRASTRUCTURE
+    #: Exit code, if known.
     code: int | None = None
 
     def __bool__(self) -> bool:

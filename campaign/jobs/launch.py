@@ -24,16 +24,31 @@ PR_SET_PDEATHSIG = 1
 NO_ROOM = 1 << 16
 #: One thread a rank: ranks are the parallelism.
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
-#: Ranks of a gang share a machine; without this each of them listens on the network.
+#: Restricts the ranks of a gang to shared memory; otherwise each would listen on the network.
 SHARED_MEMORY = {"UCX_TLS": "self,sm"}
 #: Variable with the job's name, in every process of the job.
 JOB = "CAMPAIGN_JOB"
+#: CPU time that the start of a rank takes, second: interpreter, libraries, MPI, machine code.
+START_SECONDS = 1.1
+#: Largest part of a job's work that the start of its ranks may cost, where there is more than one.
+START_SHARE = 0.1
 INHERITED = ("PMI_", "PMIX_", "OMPI_", "MPI_", "SLURM_", "SBATCH_", "HYDI_", "HYDRA_")
 
 
 def cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def worthwhile(seconds: float) -> int:
+    """Give the most MPI ranks whose start is worth it: it costs at most `START_SHARE` of the work, or there is one.
+
+    Parameters
+    ----------
+    seconds : `float`
+        CPU time of the job's work, without the start of ranks.
+    """
+    return max(1, int(START_SHARE * seconds / START_SECONDS))
 
 
 def mpiexec() -> str:
@@ -85,13 +100,7 @@ def _ancestry(pid: int) -> list[int]:
 
 
 def end_named(stem: str) -> int:
-    """Kill all processes of jobs whose names begin with ``stem``, and wait until they are gone.
-
-    Returns
-    -------
-    ended : `int`
-        Number of processes.
-    """
+    """Kill all processes of jobs whose names begin with ``stem``, wait until they are gone, and give their number."""
     found = set(_named(stem))
     ended = len(found)
     while found:
@@ -196,7 +205,7 @@ def run_job(job: Path, ranks: int, log: Path) -> int:
 
 
 def _kept(log: Path) -> Path:
-    """Copy a log to where it outlives its folder, which is mostly a temporary one."""
+    """Copy a log out of its folder, which is usually temporary."""
     with tempfile.NamedTemporaryFile("wb", prefix=f"campaign-{log.stem}-", suffix=".log", delete=False) as file:
         file.write(log.read_bytes())
     return Path(file.name)
@@ -208,5 +217,5 @@ def cause(log: Path, code: int) -> str:
 
 
 def _no_room(folder: Path) -> str:
-    """Tell of a full disk, which may have kept a job from saying why it died."""
+    """Report a full disk, which may have kept a job from giving its reason."""
     return f": no space left on the disk of {folder}" if shutil.disk_usage(folder).free < NO_ROOM else ""

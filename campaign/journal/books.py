@@ -1,4 +1,4 @@
-"""The folder of a campaign: its plan as it was begun, its variables, and the journal of its decisions."""
+"""The folder of a campaign: the plan and variables of its begin, and the journal of its decisions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from campaign.journal.events import Decision
 from campaign.limited import from_json
 from campaign.lines import lacking, leave_out, numbered
 
-#: Files of the folder that say how the campaign was begun.
+#: Files of the folder with the plan and variables of its begin.
 DOCUMENT, VARIABLES = "plan.yaml", "variables.json"
 #: Further fields that a line must have, by event.
 SAID: Mapping[str, tuple[str, ...]] = {
@@ -33,54 +33,39 @@ SAID: Mapping[str, tuple[str, ...]] = {
 
 @dataclass
 class Decisions:
-    """A campaign's journal, folded.
+    """A campaign's journal, folded."""
 
-    Parameters
-    ----------
-    rerun : `str`
-        The RERUN that the campaign's first step was begun under.
-    accepted, rejected : `dict`
-        By run: by whom, when and why.
-    certified : `dict`
-        By run, the collection.
-    made, shown : `set`
-        Runs that were made, and those that a person was asked to look at.
-    raised : `list`
-        Steps that were rejected, in order, each with its next RERUN.
-    failed : `dict`
-        By step, the error of its last process; empty while another is at work.
-    logs : `dict`
-        By step, the log of its last process.
-    processes : `dict`
-        By step, its last process.
-    nonces : `dict`
-        By step and RERUN, the nonces of its submissions; their runs carry them.
-    begun : `dict`
-        By step and RERUN, when its first submission without a nonce (an earlier release's) was begun.
-    named : `dict`
-        By step, the runs that a line names, oldest first.
-    origins : `dict`
-        By run, the step and the RERUN that it was made for.
-    """
-
+    #: The RERUN that the campaign's first step was begun under.
     rerun: str = ""
+    #: By run: person, time and reason.
     accepted: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
+    #: Collection, by run.
     certified: dict[str, str] = field(default_factory=dict)
+    #: Runs that were made, and runs that a person was asked to inspect.
     made: set[str] = field(default_factory=set)
     shown: set[str] = field(default_factory=set)
+    #: Steps that were rejected, in order, each with its next RERUN.
     raised: list[tuple[str, str]] = field(default_factory=list)
+    #: Error of the last process, by step; empty while another works.
     failed: dict[str, str] = field(default_factory=dict)
+    #: Log of the last process, by step.
     logs: dict[str, str] = field(default_factory=dict)
+    #: Last process, by step.
     processes: dict[str, claim.Claim] = field(default_factory=dict)
+    #: Nonces of the submissions, by step and RERUN; their runs carry them.
     nonces: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    #: Time of the first submission without a nonce (by an earlier release), by step and RERUN.
     begun: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: Runs that a line names, by step, oldest first.
     named: dict[str, list[str]] = field(default_factory=dict)
+    #: Step and RERUN that a run was made for, by run.
     origins: dict[str, tuple[str, str]] = field(default_factory=dict)
+
     _present: dict[str, str] = field(default_factory=dict)
 
     def fold(self, line: Mapping[str, Any]) -> None:
-        """Take a line in."""
+        """Fold in a line."""
         step, run = line["step"], str(line.get("run") or "")
         if run:
             self.named.setdefault(step, []).append(run)
@@ -170,8 +155,7 @@ class Books:
     @property
     def driven(self) -> bool:
         """Whether a driver of the campaign lives, as far as this machine can tell."""
-        owner = claim.read(self.folder)
-        return owner is not None and owner.alive is not False
+        return claim.holder(self.folder) is not None
 
     @contextmanager
     def deciding(self) -> Iterator[None]:

@@ -23,19 +23,12 @@ NOTES = ("reason", "error", "target", "log")
 
 @dataclass(frozen=True)
 class Spoken:
-    """A campaign, and the last event of each of its steps.
-
-    Parameters
-    ----------
-    campaign : `str`
-    steps : `int`
-        Number of its steps.
-    said : `list` [`dict`]
-        ``step``, ``event``, ``t``, ``user``, ``run``, ``note``, oldest first.
-    """
+    """A campaign, and the last event of each of its steps."""
 
     campaign: str
+    #: Number of its steps.
     steps: int
+    #: ``step``, ``event``, ``t``, ``user``, ``run``, ``note``, oldest first.
     said: list[dict[str, Any]]
 
     def of(self, event: str) -> list[str]:

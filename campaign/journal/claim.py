@@ -24,26 +24,17 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Claim:
-    """The driver that makes a run.
-
-    Parameters
-    ----------
-    user, host : `str`
-    pid : `int`
-    started : `str`
-        Start of the process, in clock ticks since the machine's: with `boot` it tells the process from a later one
-        of the same number.
-    boot : `str`
-        Id of the machine's start.
-    since : `str`
-        ISO-8601, UTC.
-    """
+    """The driver that makes a run."""
 
     user: str
     host: str
     pid: int
+    #: Start of the process, in clock ticks since the machine's; with `boot` it distinguishes a later process of the
+    #: same number.
     started: str
+    #: Id of the machine's start.
     boot: str
+    #: ISO-8601, UTC.
     since: str
 
     @property
@@ -82,7 +73,7 @@ def of(pid: int) -> Claim:
     return Claim(getpass.getuser(), socket.gethostname(), pid, _started(pid), _boot(), now())
 
 
-#: Stands for a claim that cannot be read: whether its owner lives is not known.
+#: Stands for an unreadable claim, whose owner may live.
 UNKNOWN = Claim("an owner whom its damaged file does not name", "", 0, "", "", "")
 
 
@@ -99,6 +90,12 @@ def read(folder: Path) -> Claim | None:
     """Read the claim of a run's folder; `None` where there is none, `UNKNOWN` where it cannot be read."""
     known = parse(folder / NAME)
     return UNKNOWN if known is None and os.path.lexists(folder / NAME) else known
+
+
+def holder(folder: Path) -> Claim | None:
+    """Read the claim of a run's folder; `None` where its owner is proven gone, too."""
+    known = read(folder)
+    return None if known is None or known.alive is False else known
 
 
 def write(folder: Path) -> None:
@@ -125,7 +122,7 @@ def held(folder: Path) -> Iterator[None]:
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if is_at(lock.fileno(), path):  # else the folder was removed, or replaced by another
+            if is_at(lock.fileno(), path):  # otherwise the folder was removed or replaced
                 yield
                 return
 
@@ -147,14 +144,14 @@ def take(folder: Path) -> None:
         The owner lives, or is on another machine, where it cannot be seen.
     """
     with held(folder):
-        known = read(folder)
-        if known is not None and known.alive is not False and known != mine_again(known):
+        known = holder(folder)
+        if known is not None and known != mine_again(known):
             raise SubmissionRefused(_refusal(known), where=str(folder), do=advice(known, folder))
         write(folder)
 
 
 def mine_again(known: Claim) -> Claim | None:
-    """Give the claim back where it is this very process's, else `None`."""
+    """Return the claim if it is this process's own, else `None`."""
     me: Mapping[str, object] = asdict(mine())
     same = all(me[key] == value for key, value in asdict(known).items() if key != "since")
     return known if same else None

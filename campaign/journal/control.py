@@ -1,4 +1,4 @@
-"""Requests of an operator to a driver, on whichever machines they are: files in the run's folder, and signals."""
+"""Requests of an operator to a driver on any machine: files in the run's folder, and signals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 from campaign import console
 
-#: Start nothing until the request is withdrawn; start nothing any more; end all that runs.
+#: Start nothing until the request is withdrawn; start nothing more; end everything that runs.
 PAUSE, DRAIN, CANCEL = "pause", "drain", "cancel"
 
 
@@ -36,10 +36,7 @@ def asked(folder: Path, what: str) -> bool:
 def heard(act: Callable[[], None]) -> Iterator[None]:
     """Call a function at ^C, at SIGTERM, and once at SIGHUP, unless that is ignored (nohup).
 
-    Parameters
-    ----------
-    act : callable
-        Called in the main thread, between any two of its instructions.
+    It is called in the main thread, between any two of its instructions.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -48,7 +45,7 @@ def heard(act: Callable[[], None]) -> Iterator[None]:
 
     def answer(number: int, frame: FrameType | None) -> None:
         nonlocal closed
-        if number == signal.SIGHUP:  # comes twice: from the terminal, and from its shell
+        if number == signal.SIGHUP:  # comes twice, from the terminal and from its shell
             if closed:
                 return
             closed = True

@@ -21,7 +21,7 @@ VERSION = 1
 class EventName(StrEnum):
     """Names of the events of a run; those that a kernel writes are in `kernels.jobs.journal.EventName` too.
 
-    STARTED, and FAILED, are also said of the whole run; SUBMITTED to NOTE of a group, of its
+    STARTED and FAILED may concern the whole run; SUBMITTED to NOTE a group, its
     workers, or of a site.
     """
 
@@ -53,7 +53,7 @@ class Decision(StrEnum):
     CERTIFIED = "certified"
 
 
-#: After these, nothing more becomes of a task in its attempt.
+#: Events that end a task's attempt.
 ENDED = frozenset({EventName.PUBLISHED, EventName.FAILED, EventName.LOST})
 
 
@@ -77,7 +77,7 @@ class Event:
 
     @property
     def of_task(self) -> bool:
-        """Whether the event is of a task, and not of a group, a site or the run."""
+        """Whether the event concerns a task, not a group, a site or the run."""
         return ":" in self.task
 
 
@@ -92,7 +92,7 @@ NEEDS = {
 
 
 class Journals:
-    """All journals of a run, each read on from the end of the last reading.
+    """All journals of a run, each read from the end of the last reading.
 
     A killed writer may leave half a line, which is no event until its newline
     is there.  A damaged line costs that line alone.
@@ -108,7 +108,7 @@ class Journals:
     def __init__(self, folder: Path, known: Mapping[str, int] | None = None) -> None:
         self._folder = folder
         self._offsets: dict[str, int] = {str(folder / name): offset for name, offset in (known or {}).items()}
-        #: By file, number of lines of another version: they are no events here.
+        #: Number of lines of another version, by file; they are no events here.
         self.foreign: Counter[str] = Counter()
 
     def _offset(self, path: str) -> int:
@@ -133,10 +133,7 @@ class Journals:
     def new(self, closely: bool = False) -> Iterator[Event]:
         """Read the events written since the last call; in order within a file.
 
-        Parameters
-        ----------
-        closely : `bool`
-            Open every file, whatever its size: a shared file system may show an old size.
+        ``closely`` opens every file, whatever its size: a shared file system may show an old size.
         """
         for path in self._grown(closely):
             offset, text = _after(path, self._offset(path))
@@ -144,7 +141,7 @@ class Journals:
             self._offsets[path] = offset + len(whole)
             if not whole:
                 continue
-            try:  # all lines at once take a third of the time
+            try:  # parsing all lines at once takes a third of the time
                 found = [Event(**plain) for plain in json.loads(b"[" + b",".join(whole.splitlines()) + b"]")]
             except (ValueError, TypeError, RecursionError):
                 found = []
@@ -207,15 +204,18 @@ def read(folder: Path) -> list[Event]:
     return sorted(Journals(folder).new(), key=lambda e: e.t)
 
 
+@dataclass
 class DriverJournal:
     """The driver's own file in the journal folder; half a line that an earlier driver has left is cut off."""
 
-    def __init__(self, folder: Path, run: str, site: str = "local", token: int = 1) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "driver.jsonl"
-        self._run = run
-        self._site = site
-        self._token = token
+    folder: Path
+    run: str
+    site: str = "local"
+    token: int = 1
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._path = self.folder / "driver.jsonl"
         _whole_lines(self._path)
 
     def write(self, event: str, detail: Mapping[str, Any], task: str = "", attempt: int = 1) -> Event:
@@ -224,8 +224,8 @@ class DriverJournal:
 
     def write_all(self, event: str, details: Mapping[str, Mapping[str, Any]], attempt: int = 1) -> list[Event]:
         """Append one event for many tasks, each with its detail; wait until all are on disk."""
-        when, about = now(), (attempt, self._site, self._token, EventName(event))
-        entries = [Event(VERSION, when, self._run, task, *about, dict(detail)) for task, detail in details.items()]
+        when, about = now(), (attempt, self.site, self.token, EventName(event))
+        entries = [Event(VERSION, when, self.run, task, *about, dict(detail)) for task, detail in details.items()]
         text = "".join(json.dumps(asdict(entry), separators=(",", ":")) + "\n" for entry in entries)
         lines.append(self._path, text.encode())
         return entries

@@ -1,4 +1,4 @@
-"""Failures of a run: alike ones are told once, with their number, their place, and a command that looks closer."""
+"""Failures of a run: like failures are reported once, with their number, place, and a command to look closer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from campaign.home import Home
-from campaign.journal.index import Index, asked
 from campaign.wording import command
+
+if TYPE_CHECKING:
+    from campaign.journal.index import Index
 
 #: Lines of a log that are shown.
 LAST = 10
@@ -21,30 +23,21 @@ _PATH, _NUMBER = re.compile(r"(?:/[^\s:,'\"]+)+"), re.compile(r"\d[\d.]*")
 
 @dataclass(frozen=True)
 class Failure:
-    """A group of failures that are alike.
+    """A group of failures that are alike."""
 
-    Parameters
-    ----------
-    cause, error : `str`
-        Words of the first.
-    tasks : `list` [`str`]
-    detectors, exposures : `str`
-        Numbers that the tasks name, ranges written short.
-    log : `str`
-        Log of the first; empty where there is none.
-    last : `list` [`str`]
-        Last lines of the log.
-    again : `str`
-        Command that makes the first by hand.
-    """
-
+    #: Error text of the first.
     cause: str
     error: str
+
     tasks: list[str]
+    #: Numbers in the tasks' names, with ranges written short.
     detectors: str
     exposures: str
+    #: Log of the first; empty where there is none.
     log: str
+    #: Last lines of the log.
     last: list[str]
+    #: Command that makes the first by hand.
     again: str
 
 
@@ -66,6 +59,7 @@ def _alike(error: str) -> str:
 
 def failures(home: Home, entry: Mapping[str, Any]) -> list[Failure]:
     """Group a run's failures by cause and first line; the largest groups come first."""
+    from campaign.journal.index import asked
 
     def ask(index: Index) -> list[dict[str, Any]]:
         index.refresh(entry["run"])
@@ -96,11 +90,12 @@ def _failure(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Fai
 
 
 def log_of(folder: Path, task: str) -> Path | None:
-    """Find the log of a task's or group's newest job; for quanta, the workers' log that was written to last."""
+    """Find the log of a task's or group's newest job; for quanta, the latest log of a worker."""
     label = task.partition(":")[0]
-    own = [
-        path for path in (folder / "logs").glob("*.log") if re.fullmatch(rf"{re.escape(label)}\.\d+\.log", path.name)
-    ]
+    mine = re.compile(
+        rf"(?:.+\+)?{re.escape(label)}(?:\+.+)?\.\d+\.log"
+    )  # of several labels where they share a process
+    own = [path for path in (folder / "logs").glob("*.log") if mine.fullmatch(path.name)]
     if own:
         return max(own, key=lambda path: int(path.name.split(".")[-2]))
     workers = list((folder / "logs").glob("workers*.log"))

@@ -68,7 +68,7 @@ def _time(entry: Mapping[str, Any]) -> str:
 
 
 def _lines(books: Books) -> list[dict[str, Any]]:
-    """Read a campaign's decisions; where its journal may not be read, say so and give none."""
+    """Read a campaign's decisions; if its journal may not be read, report that and return none."""
     try:
         return books.lines()
     except OSError as error:

@@ -1,6 +1,6 @@
-"""The index: the journals of all runs folded into a database, which may be thrown away and made again from them.
+"""The index: the journals of all runs folded into a database, which may be deleted and rebuilt from them.
 
-No decision rests on it.  Every column is a maximum, a minimum or a sum over
+No decision depends on it.  Every column is a maximum, a minimum or a sum over
 events (`campaign.journal.outcome.TaskRecord`), so that journals may be read in any
 order; the state of a task follows from the orders (token, attempt) of its events.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,11 +33,9 @@ from campaign.lines import lacking, leave_out
 T = TypeVar("T")
 
 SQLITE = "sqlite:///"
-#: Time that a writer waits for another, second.
-BUSY_S = 30.0
-#: Time that a server has to answer, second.
-ANSWERS_S = 10
-#: Words of SQLite about a file that is no database, or a damaged one.
+#: Time that a writer waits for another, and that a server has to answer, second.
+BUSY_S, ANSWERS_S = 30.0, 10
+#: Said by SQLite of a file that is no database, or a damaged one.
 DAMAGED = ("not a database", "malformed", "file is encrypted")
 #: Time between two updates of the index while a run is made, second.
 FOLLOW_S = 2.0
@@ -113,19 +112,16 @@ class Index:
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
-        options: dict[str, Any] = {}
-        if url.startswith("sqlite"):
+        kind = url.partition(":")[0].partition("+")[0]
+        patience = {"sqlite": {"timeout": BUSY_S}, "postgresql": {"connect_timeout": ANSWERS_S}}
+        self._engine = sa.create_engine(url, connect_args=patience.get(kind, {}))
+        if kind == "sqlite":
             home.path.mkdir(parents=True, exist_ok=True)
-            options = {"connect_args": {"timeout": BUSY_S}}
-        elif url.startswith("postgresql"):
-            options = {"connect_args": {"connect_timeout": ANSWERS_S}}
-        self._engine = sa.create_engine(url, **options)
-        if url.startswith("sqlite"):
             sa.event.listen(self._engine, "connect", _prepare)
         self._require_schema()
 
     def _require_schema(self) -> None:
-        """Make the tables; throw away those of another schema."""
+        """Make the tables; drop those of another schema."""
         with self._engine.begin() as connection:
             self._alone(connection)
             if sa.inspect(connection).has_table("versions"):
@@ -137,7 +133,7 @@ class Index:
             connection.execute(sa.insert(VERSIONS).values(number=SCHEMA))
 
     def clear(self) -> None:
-        """Throw everything away."""
+        """Drop everything."""
         with self._engine.begin() as connection:
             self._alone(connection)
             METADATA.drop_all(connection)
@@ -159,7 +155,7 @@ class Index:
         return found
 
     def _refreshed(self, entry: Mapping[str, Any]) -> int:
-        """Refresh one run; a run that may not be read (another operator's, say) costs that run alone."""
+        """Refresh one run; a run that may not be read (such as another operator's) is left out alone."""
         try:
             return self._refresh(entry)
         except OSError as error:
@@ -179,7 +175,7 @@ class Index:
             rows = connection.execute(sa.select(FILES.c.name, FILES.c.offset).where(FILES.c.run == entry["run"]))
             journals = Journals(
                 folder / "journal", {name: offset for name, offset in rows}
-            )  # another may have been first
+            )  # another process may have been first
             with undisturbed():
                 events = list(journals.new())
                 self._take(connection, entry, folder, events)
@@ -250,7 +246,7 @@ class Index:
     def failures(
         self, run: str, states: Sequence[str] = (EventName.FAILED,), most: int | None = None
     ) -> list[dict[str, Any]]:
-        """List failed tasks, by default without those that a failed dependency has cost."""
+        """List failed tasks, by default without those that are lost to a failed dependency."""
         wanted = (
             sa.select(TASKS, state().label("state"))
             .select_from(sa.outerjoin(TASKS, GROUPS, _same_group()))
@@ -270,7 +266,7 @@ def _prepare(connection: Any, record: Any) -> None:
     """Set SQLite so that readers never block the writer, and transactions begin only where this module begins them."""
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")  # what is lost in a power cut is read again
+    connection.execute("PRAGMA synchronous=NORMAL")  # events lost in a power cut are read again
 
 
 def _rows(
@@ -350,7 +346,7 @@ def _told(url: str, said: str) -> CampaignError:
 
 
 def asked(home: Home, question: Callable[[Index], T]) -> T:
-    """Query the index of a home; throw away a damaged one, and make it again from the journals.
+    """Query the index of a home; rebuild a damaged one from the journals.
 
     Raises
     ------
@@ -367,7 +363,7 @@ def asked(home: Home, question: Callable[[Index], T]) -> T:
 
 
 def _throw_away(home: Home, error: DamagedIndex) -> None:
-    """Remove the file of an index, unless another process has made it again meanwhile."""
+    """Remove the file of an index, unless another process has rebuilt it meanwhile."""
     path = Path(place(home).removeprefix(SQLITE))
     with alone(path.with_name(f"{path.name}.lock"), f"the index {path}"):
         with suppress(DamagedIndex), opened(home) as index:
@@ -379,7 +375,7 @@ def _throw_away(home: Home, error: DamagedIndex) -> None:
 
 
 def update(home: Home, run: str) -> str:
-    """Bring the index of a run up to date; return the reason where that fails, since the run does not end for it."""
+    """Bring the index of a run up to date; return the reason of a failure, which must not end the run."""
     try:
         asked(home, lambda index: index.refresh(run))
     except (sa.exc.SQLAlchemyError, CampaignError, OSError) as error:
@@ -391,8 +387,13 @@ def update(home: Home, run: str) -> str:
 def followed(home: Home, run: str) -> Iterator[None]:
     """Keep the index of a run up to date while the run is made, so that a status query need not wait."""
 
-    def follow() -> None:
-        update(home, run)
+    with ExitStack() as held:  # open meanwhile: who closes SQLite's last connection waits four times for the disk
+        hold = cache(lambda: held.enter_context(closing(Index(home, place(home)))))
 
-    with repeating(follow, FOLLOW_S, leave=FOLLOW_S):  # an update that waits for a database is left behind
-        yield
+        def follow() -> None:
+            with suppress(sa.exc.SQLAlchemyError, CampaignError, OSError, ImportError):  # the last update tells
+                hold()
+            update(home, run)
+
+        with repeating(follow, FOLLOW_S, leave=FOLLOW_S):  # an update that waits for a database is left behind
+            yield

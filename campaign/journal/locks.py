@@ -31,16 +31,11 @@ _depth: defaultdict[str, int] = defaultdict(int)
 
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock that one process of all machines can hold; wait for it, and name its holder meanwhile.
+    """Hold a lock that one process at a time, on any machine, can hold; wait for it, and name its holder meanwhile.
 
     A thread that holds the lock already need not wait.
 
-    Parameters
-    ----------
-    path : `Path`
-        The lock's file; made where there is none.
-    what : `str`
-        Subject of the lock, for messages: ``the repository /data/repo``.
+    ``what`` is the lock's subject, for messages: ``the repository /data/repo``.
 
     Raises
     ------
@@ -85,7 +80,7 @@ def _opened(path: Path) -> int:
 def _existing(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except PermissionError:  # another's: a local file system locks it all the same
+    except PermissionError:  # another user's file; a local file system locks it nevertheless
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -110,7 +105,7 @@ def _lock(handle: int, path: Path, what: str) -> bool:
                 do="mount it with flock (Lustre), or with lockd (NFS)",
             ) from error
         raise TransientError(f"cannot be locked: {error.strerror}", where=str(path)) from error
-    with suppress(OSError):  # only those who wait read it
+    with suppress(OSError):  # read only by those who wait
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(claim.mine())).encode(), 0)
     return claim.is_at(handle, path)

@@ -21,33 +21,24 @@ def order(event: Event) -> int:
 
 @dataclass(slots=True)
 class TaskRecord:
-    """One task in the journals: maxima, minima and sums, so that events may come in any order.
+    """One task in the journals: maxima, minima and sums, so that events may come in any order."""
 
-    Parameters
-    ----------
-    withdrawn, published, failed, started : `int`
-        `order` of the latest such event; 0 for none.
-    tries : `int`
-    site, cause, error : `str`
-        Of the latest result; a task that a failed dependency has cost has the cause ``lost``.
-    began, ended : `str`
-        ISO-8601, UTC.
-    cpu_s, wall_s : `float`
-        Second.
-    rss_mib : `int`
-    """
-
+    #: `order` of the latest such event; 0 without any.
     withdrawn: int = 0
     published: int = 0
     failed: int = 0
     started: int = 0
     tries: int = 0
+    #: Of the latest result, as are its times, its cause and its error.
     site: str = ""
+    #: ISO-8601, UTC.
     began: str = ""
     ended: str = ""
+    #: Second.
     cpu_s: float = 0.0
     wall_s: float = 0.0
     rss_mib: float = 0
+    #: ``lost`` if a dependency failed.
     cause: str = ""
     error: str = ""
 
@@ -57,7 +48,7 @@ class TaskRecord:
         return self.published > self.withdrawn
 
     def fold(self, event: Event) -> None:
-        """Take an event of the task in."""
+        """Fold in an event of the task."""
         name, detail, when = event.event, event.detail, event.token * MOST + event.attempt
         if name == EventName.STARTED:
             self.started, self.tries = max(self.started, when), self.tries + 1
@@ -90,37 +81,26 @@ def _text(value: Any) -> str:
 
 @dataclass
 class Outcome:
-    """Outcome of a plan's tasks.
+    """Outcome of a plan's tasks."""
 
-    Parameters
-    ----------
-    published : `dict`
-        By task, the detail of its ``published`` event.
-    failed : `dict`
-        By task, why.
-    skipped : `dict`
-        By task, the dependency that failed, or words that name it.
-    causes : `dict`
-        By failed task: ``data``, ``memory``, ...
-    attempts : `dict`
-        By group, the highest number of an attempt.
-    jobs : `dict`
-        By group, its last job: ``name``, ``resources``, the scheduler's ``job``, the ``cause`` and ``code`` of its
-        death.
-    drained : `bool`
-        The run was ended before everything was begun.
-    token : `int`
-        The highest fencing token.
-    """
-
+    #: Detail of the ``published`` event, by task.
     published: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: By task, why.
     failed: dict[str, str] = field(default_factory=dict)
+    #: Dependency that failed, by task, or words that name it.
     skipped: dict[str, str] = field(default_factory=dict)
+    #: Cause by failed task: ``data``, ``memory``, ...
     causes: dict[str, str] = field(default_factory=dict)
+    #: Highest number of an attempt, by group.
     attempts: dict[str, int] = field(default_factory=dict)
+    #: By group, its last job: ``name``, ``resources``, the scheduler's ``job``, the ``cause`` and ``code`` of its
+    #: death.
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: The run was ended before everything was begun.
     drained: bool = False
+    #: The highest fencing token.
     token: int = 1
+
     _records: dict[str, TaskRecord] = field(default_factory=dict)
 
     @property
@@ -129,7 +109,7 @@ class Outcome:
         return not self.failed and not self.skipped and not self.drained
 
     def fold(self, event: Event) -> None:
-        """Take an event in; a published task stays published, unless the driver withdraws it.
+        """Fold in an event; a published task stays published unless the driver withdraws it.
 
         The journals' files may come in any order: `order` says which event of a task is the latest.
         """
@@ -164,6 +144,11 @@ class Outcome:
         elif name == EventName.LOST:
             self.skipped.setdefault(task, record.error)
 
+    def begun(self, task: str) -> int:
+        """Give the attempt at which a task was last begun; 0 for never."""
+        record = self._records.get(task)
+        return record.started % MOST if record else 0
+
     def forget(self, task: str) -> None:
         """Take a failure back: the task is, or was, tried again."""
         for known in (self.failed, self.skipped, self.causes):
@@ -171,13 +156,7 @@ class Outcome:
 
 
 def last_state(folder: Path) -> str:
-    """State that the last driver of a run's folder left; empty while one is at work, or none ever was.
-
-    Returns
-    -------
-    state : `str`
-        done, failed, cancelled or drained.
-    """
+    """State that a run's last driver left (done, failed, cancelled, drained); empty while one works, or without any."""
     path = folder / "journal" / "driver.jsonl"
     text = path.read_bytes() if path.exists() else b""
     found = [parse(line) for line in text[: text.rfind(b"\n") + 1].splitlines() if b'"task":""' in line]

@@ -51,41 +51,30 @@ class PlanTask:
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks of one label: a gang or a serial process, which is one job, or quanta, which are many jobs.
+    """Tasks of one label: a gang or a serial process, which is one job, or quanta, which are many jobs."""
 
-    Parameters
-    ----------
-    label : `str`
-        The pipeline's label.
-    kernel : `str`
-        In `kernels.table`.
-    kind : `str`
-        ``gang``, ``serial`` or ``quantum``.
-    ranks : `int`
-        MPI ranks; 1 is a plain process.
-    fused : sequence of `str`
-        Labels that the kernel runs in the same pass.
-    config : `dict`
-        The kernel's settings.
-    tasks : sequence of `PlanTask`
-    needs : sequence of `str`
-        Labels of groups that must be done first.
-    resources : `dict`
-        Requested of a site's scheduler: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job.
-    policy : `dict`
-        The template's retries: see `campaign.running.retry.Budget`.
-    """
-
+    #: The pipeline's label.
     label: str
+    #: In `kernels.table`.
     kernel: str
+    #: ``gang``, ``serial`` or ``quantum``.
     kind: str
+    #: MPI ranks; 1 is a plain process.
     ranks: int
+    #: Labels that the kernel runs in the same pass.
     fused: Sequence[str]
+    #: The kernel's settings.
     config: Mapping[str, Any]
+
     tasks: Sequence[PlanTask]
+    #: Labels of groups that must be done first.
     needs: Sequence[str]
+    #: Requested of a site's scheduler: ``memory_mib`` and ``cores`` of a rank, ``minutes`` of the job.
     resources: Mapping[str, int] = field(default_factory=dict)
+    #: The template's retries: see `campaign.running.retry.Budget`.
     policy: Mapping[str, Any] = field(default_factory=dict)
+    #: Setting or limit that gave a gang its ranks: see `campaign.planning.allocation.gang_ranks`.
+    ranks_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,7 +147,7 @@ class Plan:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Turn garbage collection off while many lasting objects are made: it would take half of the time."""
+    """Turn off garbage collection, which would take half of the time, while many lasting objects are made."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -202,7 +191,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Plan:
 
 
 def _plain_group(group: Group) -> dict[str, Any]:
-    """Write a group's part of the document; provenance that tasks share stands once, and they give its number."""
+    """Write a group's part of the document; tasks refer to shared provenance by its number."""
     shared = {id(task.job.provenance): task.job.provenance for task in group.tasks}
     numbers = {identity: number for number, identity in enumerate(shared)}
     tasks = [_plain_task(task, numbers) for task in group.tasks]

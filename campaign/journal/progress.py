@@ -19,27 +19,19 @@ STATES = ("waiting", "running", EventName.PUBLISHED.value, EventName.FAILED.valu
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a run.
-
-    Parameters
-    ----------
-    run, output_run, submit_path : `str`
-    state : `str`
-        running, done, failed, cancelled, drained, or lost (its driver died without a word).
-    made_by : `str` or `None`
-        Owner of the run, while it lives.
-    groups : `list` [`dict`]
-        By label: ``tasks``, a number for each of `STATES`, ``tries`` beyond the first of each, ``began`` and ``ended``
-        (ISO-8601, UTC), ``wall_s`` between them, ``cpu_s`` and ``rss_mib`` (peak of a rank) of published
-        tasks, ``efficiency`` (CPU over wall times ranks) and ``left_s`` (estimate of the time left; `None` where
-        nothing is known).
-    """
+    """Progress of a run."""
 
     run: str
     output_run: str
     submit_path: str
+    #: running, done, failed, cancelled, drained, or lost (its driver vanished).
     state: str
+    #: Owner of the run, while it lives.
     made_by: str | None
+    #: By label: ``tasks``, a number for each of `STATES`, ``tries`` beyond the first of each, ``began`` and ``ended``
+    #: (ISO-8601, UTC), ``wall_s`` between them, ``cpu_s`` and ``rss_mib`` (peak of a rank) of published tasks,
+    #: ``efficiency`` (CPU over wall times ranks) and ``left_s`` (estimate of the time left; `None` where nothing is
+    #: known).
     groups: list[dict[str, Any]]
 
 
@@ -78,13 +70,14 @@ def _group(row: Mapping[str, Any], over: bool) -> dict[str, Any]:
 def progress(home: Home, entry: Mapping[str, Any]) -> Progress:
     """Sum up the progress of a run; bring the index up to date first."""
     folder = Path(entry["submit_path"])
-    state, owner = state_of(folder), claim.read(folder)
+    state, owner = state_of(folder), claim.holder(folder)
 
     def ask(index: Index) -> list[dict[str, Any]]:
         index.refresh(entry["run"])
         return index.groups(entry["run"])
 
     rows = asked(home, ask)
-    living = owner.text if owner is not None and owner.alive is not False else None
     groups = [_group(row, state != "running") for row in rows]
-    return Progress(entry["run"], entry["output_run"], entry["submit_path"], state, living, groups)
+    return Progress(
+        entry["run"], entry["output_run"], entry["submit_path"], state, owner.text if owner else None, groups
+    )

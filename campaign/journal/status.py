@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from campaign.home import Home
 from campaign.journal import claim
-from campaign.journal.campaigns import Spoken
-from campaign.journal.index import Index, asked
+from campaign.journal.events import EventName
 from campaign.journal.outcome import last_state
+
+if TYPE_CHECKING:
+    from campaign.journal.campaigns import Spoken
+    from campaign.journal.index import Index
 
 #: Most errors of a run that are listed.
 MOST = 100
@@ -21,7 +24,7 @@ MOST = 100
 class RunStatus:
     """One run.
 
-    Its ``state`` is running, done, failed, cancelled, drained, lost (its driver died without a word), or unknown (its
+    Its ``state`` is running, done, failed, cancelled, drained, lost (its driver vanished), or unknown (its
     folder may not be read).
     """
 
@@ -37,15 +40,16 @@ class RunStatus:
 
 
 def state_of(folder: Path) -> str:
-    """Find the state of the run of a folder, as its last driver left it; lost where that died without a word."""
+    """Find the state of the run of a folder, as its last driver left it; lost if that vanished."""
     if state := last_state(folder):
         return state
-    owner = claim.read(folder)
-    return "lost" if owner is None or owner.alive is False else "running"
+    return "running" if claim.holder(folder) else "lost"
 
 
 def status(home: Home) -> tuple[list[RunStatus], list[Spoken]]:
     """List all runs of a home, newest last, and its campaigns."""
+    from campaign.journal.index import asked
+
     return asked(home, lambda index: _status(home, index))
 
 
@@ -64,15 +68,15 @@ def _state(folder: Path) -> str:
 
 
 def _run(entry: Mapping[str, Any], index: Index, counts: Mapping[str, int]) -> RunStatus:
-    troubled = counts.get("failed", 0) + counts.get("lost", 0)
-    errors = index.failures(entry["run"], ("failed", "lost"), MOST) if troubled else []
+    troubled = counts.get(EventName.FAILED, 0) + counts.get(EventName.LOST, 0)
+    errors = index.failures(entry["run"], (EventName.FAILED, EventName.LOST), MOST) if troubled else []
     return RunStatus(
         entry["run"],
         entry["template"],
         entry["ticket"],
         _state(Path(entry["submit_path"])),
-        counts.get("published", 0),
-        counts.get("failed", 0),
+        counts.get(EventName.PUBLISHED, 0),
+        counts.get(EventName.FAILED, 0),
         entry["output_run"],
         entry["submit_path"],
         tuple(f"{row['task'].rstrip(':')}: {row['error']}" for row in errors),

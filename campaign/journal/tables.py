@@ -12,80 +12,48 @@ SCHEMA = 2
 BATCH = 5000
 
 METADATA = sa.MetaData()
-VERSIONS = sa.Table("versions", METADATA, sa.Column("number", sa.Integer))
-RUNS = sa.Table(
-    "runs",
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("template", sa.String),
-    sa.Column("ticket", sa.String, index=True),
-    sa.Column("output_run", sa.String),
-    sa.Column("submit_path", sa.String),
-)
-FILES = sa.Table(
-    "files",
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("offset", sa.BigInteger),
-)
-GROUPS = sa.Table(
+
+
+def _table(name: str, keys: Sequence[str], **columns: Any) -> sa.Table:
+    """Describe a table: its keys, which are texts, and the types of its other columns."""
+    found = [sa.Column(key, sa.String, primary_key=True) for key in keys]
+    return sa.Table(name, METADATA, *found, *(sa.Column(key, kind) for key, kind in columns.items()))
+
+
+VERSIONS = _table("versions", (), number=sa.Integer)
+RUNS = _table("runs", ("run",), **dict.fromkeys(("template", "ticket", "output_run", "submit_path"), sa.String))
+sa.Index("ix_runs_ticket", RUNS.c.ticket)
+FILES = _table("files", ("run", "name"), offset=sa.BigInteger)
+GROUPS = _table(
     "groups",
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("label", sa.String, primary_key=True),
-    sa.Column("number", sa.Integer),
-    sa.Column("kind", sa.String),
-    sa.Column("ranks", sa.Integer),
-    sa.Column("tasks", sa.Integer),
-    sa.Column("submitted", sa.BigInteger, default=0),
+    ("run", "label"),
+    number=sa.Integer,
+    kind=sa.String,
+    ranks=sa.Integer,
+    tasks=sa.Integer,
+    submitted=sa.BigInteger,
 )
-TASKS = sa.Table(
+TASKS = _table(
     "tasks",
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("task", sa.String, primary_key=True),
-    sa.Column("label", sa.String),
-    sa.Column("withdrawn", sa.BigInteger),
-    sa.Column("published", sa.BigInteger),
-    sa.Column("failed", sa.BigInteger),
-    sa.Column("started", sa.BigInteger),
-    sa.Column("tries", sa.Integer),
-    sa.Column("site", sa.String),
-    sa.Column("began", sa.String),
-    sa.Column("ended", sa.String),
-    sa.Column("cpu_s", sa.Float),
-    sa.Column("wall_s", sa.Float),
-    sa.Column("rss_mib", sa.Integer),
-    sa.Column("cause", sa.String),
-    sa.Column("error", sa.String),
+    ("run", "task"),
+    label=sa.String,
+    **dict.fromkeys(("withdrawn", "published", "failed", "started"), sa.BigInteger),
+    tries=sa.Integer,
+    **dict.fromkeys(("site", "began", "ended"), sa.String),
+    **dict.fromkeys(("cpu_s", "wall_s"), sa.Float),
+    rss_mib=sa.Integer,
+    **dict.fromkeys(("cause", "error"), sa.String),
 )
-CAMPAIGNS = sa.Table(
-    "campaigns",
-    METADATA,
-    sa.Column("campaign", sa.String, primary_key=True),
-    sa.Column("offset", sa.BigInteger),
-    sa.Column("steps", sa.Integer),
-)
+CAMPAIGNS = _table("campaigns", ("campaign",), offset=sa.BigInteger, steps=sa.Integer)
 #: The last event of every step.
-STEPS = sa.Table(
-    "steps",
-    METADATA,
-    sa.Column("campaign", sa.String, primary_key=True),
-    sa.Column("step", sa.String, primary_key=True),
-    sa.Column("event", sa.String),
-    sa.Column("t", sa.String),
-    sa.Column("user", sa.String),
-    sa.Column("run", sa.String),
-    sa.Column("note", sa.String),
-)
+STEPS = _table("steps", ("campaign", "step"), **dict.fromkeys(("event", "t", "user", "run", "note"), sa.String))
 
 
 def replace_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows; replace those with the same keys."""
     if not rows:
         return
-    if connection.dialect.name == "sqlite":  # its driver takes plain rows, in a third of the time
+    if connection.dialect.name == "sqlite":  # the driver's own call takes a third of the time
         names = [column.name for column in table.columns]
         text = str(sa.insert(table).prefix_with("OR REPLACE").compile(dialect=connection.dialect))
         connection.exec_driver_sql(text, [tuple(row[name] for name in names) for row in rows])

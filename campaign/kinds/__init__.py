@@ -1,3 +1,3 @@
-"""Kinds of product: what each is made of, by which kernel, and what becomes of it."""
+"""Kinds of product: the inputs, kernel and use of each."""
 
 __all__ = ["draft", "model", "table", "task"]

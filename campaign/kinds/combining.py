@@ -11,7 +11,7 @@ from campaign.kinds.corrected import corrected
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
 from campaign.kinds.model import CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.mosaic import binnings, mosaics, types
-from campaign.kinds.task import Field, TaskClass, named
+from campaign.kinds.task import Field, TaskClass, also_by_filter
 from campaign.wording import listed
 
 KERNEL: Final = "combine"
@@ -24,15 +24,15 @@ _FIELDS: Final = {
     "combine": Field("MEANCLIP", ("MEANCLIP", "MEDIAN", "MEAN"), "statistic"),
     "clip": Field(3.0, kernel="nsigma", least=0.1),
     "nIter": Field(3, kernel="passes", least=1),
-    # Ours: VARIANCE is the variance of IMAGE, or upstream's of the survivors over their number.
+    # Ours: VARIANCE is the variance of IMAGE, or upstream's: that of the survivors over their number.
     "varianceDefinition": Field("ESTIMATOR", ("ESTIMATOR", "PLAIN"), "variance"),
     # Ours: darks of unlike times are weighted by their noise.
     "inputWeights": Field("AUTO", ("AUTO", "NONE"), "weighting"),
     "maxVisitsToCalcErrorFromInputVariance": Field(5, (5,)),
-    # The pixels left out are those that signature removal and cosmic-ray task flag; these are upstream's words.
+    # Upstream's names for the pixels that signature removal and cosmic-ray task flag, and that are left out.
     "mask": Field(["SAT", "DETECTED", "INTRP"], _MASKS),
     "distributionPercentiles": Field([0, 5, 16, 50, 84, 95, 100], ([0, 5, 16, 50, 84, 95, 100],)),
-    # Ours: a detector with a larger bad fraction, through its calibrations or its frames, fails.
+    # Ours: a detector with a larger bad fraction, from its calibrations or its frames, fails.
     "maxBadFraction": Field(0.5, kernel="max_bad", least=0),
     # NO_DATA and VIGNETTED beyond a radius in the focal plane, mm.
     "doVignette": Field(False),
@@ -42,18 +42,12 @@ _FIELDS: Final = {
 
 @dataclass(frozen=True)
 class _Measured:
-    """Scales that are measured before frames are combined.
+    """Source of scales that are measured before frames are combined."""
 
-    Parameters
-    ----------
-    kernel, type : `str`
-        Kernel that measures them, and their dataset type.
-    each : `bool`
-        Whether each detector has its own file.
-    """
-
+    #: Kernel that measures them, and their dataset type.
     kernel: str
     type: str
+    #: Whether each detector has its own file.
     each: bool
 
 
@@ -64,28 +58,24 @@ _MEASURED: Final = {
 }
 
 
-def _task(*more: str) -> TaskClass:
-    return TaskClass(
-        KERNEL,
-        "gang",
-        ("instrument", "detector", *more),
-        {"inputExpHandles": "cpInputs", "inputScales": "cpScales"},
-        {"outputData": "cpProposal"},
-        _FIELDS,
-        raws=True,
-    )
-
-
-TASKS: Final[Mapping[str, TaskClass]] = {
-    **named(_task(), "CalibCombineTask", "lsst.cp.pipe", "lsst.cp.pipe.cpCombine"),
-    **named(_task("physical_filter"), "CalibCombineByFilterTask", "lsst.cp.pipe", "lsst.cp.pipe.cpCombine"),
-}
+_TASK: Final = TaskClass(
+    KERNEL,
+    "gang",
+    ("instrument", "detector"),
+    {"inputExpHandles": "cpInputs", "inputScales": "cpScales"},
+    {"outputData": "cpProposal"},
+    _FIELDS,
+    raws=True,
+)
+TASKS: Final[Mapping[str, TaskClass]] = also_by_filter(
+    _TASK, "CalibCombineTask", "CalibCombineByFilterTask", "lsst.cp.pipe", "lsst.cp.pipe.cpCombine"
+)
 
 
 def images(name: str, dimensions: tuple[str, ...]) -> dict[str, DatasetType]:
     """Give the dataset types of a combined calibration and of its bootstrap, with their bins and mosaics.
 
-    A bootstrap is in ADU, of frames that nothing but other bootstraps corrects.
+    A bootstrap is in ADU, of frames that only other bootstraps correct.
     """
     found: dict[str, DatasetType] = {}
     for one in (name, f"{name}Bootstrap"):
@@ -112,14 +102,14 @@ def kind(name: str, dimensions: tuple[str, ...], **more: Any) -> ProductKind:
 
 
 def combined(planner: Planner) -> list[GroupDraft]:
-    """Plan the combine, its mosaics, and corrected frames where they are asked for.
+    """Plan the combine, its mosaics, and corrected frames if they are asked for.
 
     Raises
     ------
     ConfigurationError
         The pipeline's parts do not agree.
     SubmissionRefused
-        An exposure has no time to be scaled by.
+        An exposure has no time to scale by.
     """
     return [*corrected(planner), _combine(planner), *mosaics(planner)]
 

@@ -1,4 +1,4 @@
-"""Corrected frames: what the signature removal leaves, written where a pipeline asks for it."""
+"""Corrected frames: the result of the signature removal, written if a pipeline asks for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TYPE: Final = "postISRCCD"
 
 
 def corrected(planner: Planner) -> list[GroupDraft]:
-    """Plan a quantum for each raw frame, where ``doWrite`` asks for it; nothing waits for them."""
+    """Plan a quantum for each raw frame, if ``doWrite`` asks for it; nothing waits for them."""
     isr = planner.only("isr")
     if not isr.config["doWrite"]:
         return []

@@ -1,4 +1,4 @@
-"""Crosstalk between amplifiers: a table that a site brings."""
+"""Crosstalk between amplifiers: a table provided by a site."""
 
 from campaign.kinds.model import Correction, DatasetType, ProductKind
 

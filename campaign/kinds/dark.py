@@ -9,7 +9,7 @@ from campaign.kinds.combining import kind
 from campaign.kinds.draft import Planner
 from campaign.kinds.model import Correction
 
-#: Mean t^2 times mean 1 / t^2 from which on the kernel weights darks (`kernels.products.reduce.WORTH`).
+#: Mean t^2 times mean 1 / t^2 from which the kernel weights darks (`kernels.products.reduce.WORTH`).
 UNLIKE: Final = 1.02
 
 

@@ -10,11 +10,11 @@ from campaign.documents import load_plain
 from campaign.errors import ConfigurationError
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
 from campaign.kinds.model import Calibrations, Correction, DatasetType, ProductKind
-from campaign.kinds.task import Field, TaskClass, named
+from campaign.kinds.task import Field, TaskClass, also_by_filter, named
 
 #: Numbers of pixels, which shrink with the camera's scale.
 COUNTS: Final = ("column_bad", "column_gap", "column_whole", "edge_rows", "edge_columns", "ring")
-#: By what a product is, the thresholds that its task sets.
+#: Thresholds that a task sets, by the kind of its product.
 THRESHOLDS: Final[Mapping[str, tuple[str, ...]]] = {
     "bias": ("bias",),
     "dark": ("mode", "dark", "bright_sigma"),
@@ -22,28 +22,25 @@ THRESHOLDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def _measure(*more: str) -> TaskClass:
-    """Look at one product; upstream's names, and of its fields the thresholds."""
-    return TaskClass(
-        "measure_defects",
-        "fused",
-        ("instrument", "detector", *more),
-        {"inputExp": "dark"},
-        {"outputDefects": "cpDefectsProc"},
-        {
-            # Ours: which product it is; upstream goes by its header.
-            "productType": Field("dark", tuple(THRESHOLDS)),
-            "thresholdType": Field("VALUE", ("VALUE", "STDEV"), "mode"),
-            "biasThreshold": Field(1000.0, kernel="bias", least=0),
-            "darkCurrentThreshold": Field(5.0, kernel="dark", least=0),
-            "fracThresholdFlat": Field(0.8, kernel="flat", least=0),
-            "thresholdVampirePixels": Field(1.9, kernel="vampire", least=0),
-            "nSigmaBright": Field(4.8, kernel="bright_sigma", least=0),
-            "nSigmaDark": Field(5.0, kernel="dark_sigma", least=0),
-        },
-    )
-
-
+#: Examines one product: upstream's names, and the thresholds among its fields.
+_MEASURE: Final = TaskClass(
+    "measure_defects",
+    "fused",
+    ("instrument", "detector"),
+    {"inputExp": "dark"},
+    {"outputDefects": "cpDefectsProc"},
+    {
+        # Ours: the kind of the product, which upstream reads from its header.
+        "productType": Field("dark", tuple(THRESHOLDS)),
+        "thresholdType": Field("VALUE", ("VALUE", "STDEV"), "mode"),
+        "biasThreshold": Field(1000.0, kernel="bias", least=0),
+        "darkCurrentThreshold": Field(5.0, kernel="dark", least=0),
+        "fracThresholdFlat": Field(0.8, kernel="flat", least=0),
+        "thresholdVampirePixels": Field(1.9, kernel="vampire", least=0),
+        "nSigmaBright": Field(4.8, kernel="bright_sigma", least=0),
+        "nSigmaDark": Field(5.0, kernel="dark_sigma", least=0),
+    },
+)
 _MERGE: Final = TaskClass(
     "defects",
     "gang",
@@ -85,10 +82,7 @@ def _config(planner: Planner) -> dict[str, Any]:
 def read_boxes(path: str, names: Collection[str]) -> dict[str, list[list[int]]]:
     """Read boxes that were drawn by hand: YAML, by a detector's name a list of [x0, y0, width, height], pixel.
 
-    Parameters
-    ----------
-    names : collection of `str`
-        Names of the camera's detectors.
+    ``names`` are those of the camera's detectors.
 
     Raises
     ------
@@ -121,8 +115,7 @@ KIND = ProductKind(
     output="mergedDefects",
     made_of=Calibrations("measure_defects", "inputExp", "productType"),
     tasks={
-        **named(_measure(), "MeasureDefectsCombinedTask", *_MODULES),
-        **named(_measure("physical_filter"), "MeasureDefectsCombinedWithFilterTask", *_MODULES),
+        **also_by_filter(_MEASURE, "MeasureDefectsCombinedTask", "MeasureDefectsCombinedWithFilterTask", *_MODULES),
         **named(_MERGE, "MergeDefectsCombinedTask", *_MODULES),
     },
     groups=_groups,

@@ -1,4 +1,4 @@
-"""Groups of tasks before their files have names and their jobs have sizes, and what a kind plans them from."""
+"""Groups of tasks without names of files and sizes of jobs, and the material from which a kind plans them."""
 
 from __future__ import annotations
 
@@ -11,101 +11,66 @@ from campaign.kinds.task import Mode, PipelineTask
 
 @dataclass(frozen=True)
 class TaskDraft:
-    """A task to be planned.
+    """A task to be planned."""
 
-    Parameters
-    ----------
-    where : `dict` [`str`, `int`]
-        ``exposure`` and ``detector``, as far as the task has them; they name it, after its label.
-    types : sequence of `str`
-        Dataset types of its outputs.
-    inputs : `dict`
-        By role, keys of the plan's file table: see `Planner.inputs`; an output of another task is
-        ``<dataset type>:<values of where>``.
-    parameters : `dict`
-        The kernel's, of this task alone.
-    needs : sequence of `str`
-        Tasks that must be done before: ``<label>:<values of where>``.
-    """
-
+    #: ``exposure`` and ``detector``, as far as the task has them; label and these name the task.
     where: Mapping[str, int]
+    #: Dataset types of its outputs.
     types: Sequence[str]
+    #: Keys of the plan's file table, by role (see `Planner.inputs`); an output of another task is
+    #: ``<dataset type>:<values of where>``.
     inputs: Mapping[str, Sequence[str]]
+    #: The kernel's parameters for this task alone.
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    #: Tasks that must be done before: ``<label>:<values of where>``.
     needs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class GroupDraft:
-    """Tasks of one label: one gang, one process, or many quanta.
+    """Tasks of one label: one gang, one process, or many quanta."""
 
-    Parameters
-    ----------
-    label : `str`
-        The pipeline's.
-    kernel : `str`
-        Kernel of its job files.
-    kind : `str`
-        ``gang``, ``serial`` or ``quantum``.
-    config : `dict`
-        The kernel's settings.
-    fused : sequence of `str`
-        Labels that are done in the same pass.
-    needs : sequence of `str`
-        Labels of groups that must be done before.
-    """
-
+    #: The pipeline's.
     label: str
+    #: Kernel of its job files.
     kernel: str
+    #: ``gang``, ``serial`` or ``quantum``.
     kind: Mode
+    #: The kernel's settings.
     config: Mapping[str, Any]
+
     tasks: Sequence[TaskDraft]
+    #: Labels that the kernel runs in the same pass.
     fused: Sequence[str] = ()
+    #: Labels of groups that must be done before.
     needs: Sequence[str] = ()
 
 
 class Planner(Protocol):
     """Material of a kind for planning its groups: a pipeline, and the frames or calibrations found for it."""
 
-    @property
-    def maker(self) -> PipelineTask:
-        """The task that makes the product."""
-
-    @property
-    def product(self) -> str:
-        """Dataset type of the product."""
-
-    @property
-    def pipeline(self) -> str:
-        """The pipeline's file, for messages."""
-
-    @property
-    def detectors(self) -> Sequence[int]:
-        """Detectors that the product is made of."""
-
-    @property
-    def names(self) -> Mapping[int, str]:
-        """Names of the camera's detectors."""
-
-    @property
-    def scale(self) -> int:
-        """The camera's: counts of pixels are divided by it."""
-
-    @property
-    def raws(self) -> Sequence[tuple[int, int]]:
-        """Exposure and detector of every raw frame."""
+    #: The task that makes the product.
+    maker: PipelineTask
+    #: Dataset type of the product.
+    product: str
+    #: The pipeline's file, for messages.
+    pipeline: str
+    #: Detectors that the product is made of.
+    detectors: Sequence[int]
+    #: Names of the camera's detectors.
+    names: Mapping[int, str]
+    #: Scale of the camera, by which counts of pixels are divided.
+    scale: int
+    #: Exposure and detector of every raw frame.
+    raws: Sequence[tuple[int, int]]
+    #: The run's folder.
+    folder: str
+    #: Mode and group of published files, for a kernel's ``permissions``.
+    permissions: Mapping[str, Any]
 
     @property
     def applied(self) -> Sequence[str]:
         """Kinds of the calibrations that correct the frames."""
-
-    @property
-    def folder(self) -> str:
-        """The run's folder."""
-
-    @property
-    def permissions(self) -> Mapping[str, Any]:
-        """Mode and group of published files, for a kernel's ``permissions``."""
 
     @property
     def shared(self) -> Mapping[str, Any]:
@@ -115,7 +80,7 @@ class Planner(Protocol):
         """List the pipeline's tasks of a kernel, or of a fused stage."""
 
     def only(self, kernel: str) -> PipelineTask:
-        """Give the pipeline's one task of a kernel; refuse none, and several."""
+        """Give the pipeline's only task of a kernel; refuse none, and several."""
 
     def inputs(self, detector: int, exposure: int | None = None) -> dict[str, list[str]]:
         """Give what a detector's task reads, by role; of one exposure, or of all that the detector has."""
@@ -125,13 +90,7 @@ class Planner(Protocol):
 
 
 def measured(planner: Planner, task: PipelineTask | None = None, product: str = "") -> GroupDraft:
-    """Plan one gang: of each detector's frames one file.
-
-    Parameters
-    ----------
-    task, product : optional
-        Other than the maker and the pipeline's product.
-    """
+    """Plan one gang that makes one file of each detector's frames, by default the pipeline's product by the maker."""
     task, product = task or planner.maker, product or planner.product
     tasks = [TaskDraft({"detector": d}, [product], planner.inputs(d), planner.parameters(d)) for d in planner.detectors]
     fused = [planner.only("isr").label]

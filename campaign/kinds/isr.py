@@ -1,8 +1,8 @@
 """Signature removal and cosmic rays: stages of every kernel that reads raw frames.
 
 Defaults are those of building calibrations (everything off but assembly and
-variance), not those of science processing.  A field whose other values no
-kernel implements lists only the one value that it has.
+variance), not those of science processing.  A field with a single value
+lists that one: no kernel implements another.
 """
 
 from __future__ import annotations
@@ -50,13 +50,7 @@ _FIELDS: Final = {
 
 
 def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
-    """Give upstream's task classes of both stages, with a connection and a switch for each correction.
-
-    Parameters
-    ----------
-    corrections : `dict` [`str`, `Correction`]
-        By kind.
-    """
+    """Give upstream's task classes of both stages, with a connection and a switch for each correction, by kind."""
     switches = {c.switch: Field(False, kernel=c.setting if c.needed else "") for c in corrections.values() if c.switch}
     isr = TaskClass(
         "isr",

@@ -1,4 +1,4 @@
-"""Linearity of each amplifier: a table that a site brings."""
+"""Linearity of each amplifier: a table provided by a site."""
 
 from campaign.kinds.model import Correction, DatasetType, ProductKind
 

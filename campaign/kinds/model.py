@@ -1,4 +1,4 @@
-"""A product kind as data: all that the rest of the program asks about a product."""
+"""A product kind as data: every property of a product that the program uses."""
 
 from __future__ import annotations
 
@@ -9,161 +9,106 @@ from typing import Any, Literal
 from campaign.kinds.draft import GroupDraft, Planner
 from campaign.kinds.task import TaskClass
 
-#: What is drawn of a product: its pixels, boxes over the focal plane, values of each amplifier; empty for nothing.
+#: Picture of a product: its pixels, boxes over the focal plane, values of each amplifier; empty: none.
 Picture = Literal["", "image", "boxes", "amplifiers"]
 
 
 @dataclass(frozen=True)
 class DatasetType:
-    """A dataset type, registered so where a repository has none of that name.
-
-    Parameters
-    ----------
-    dimensions : `tuple` [`str`]
-    storage_class : `str`
-        The file format: ``CalibImage``, ``CalibTable`` (FITS), ``StructuredDataDict`` (JSON) or ``RawFrame``.
-    calibration : `bool`
-        Whether it can be certified.
-    """
+    """A dataset type, registered if a repository has none of that name."""
 
     dimensions: tuple[str, ...]
+    #: The file format: ``CalibImage``, ``CalibTable`` (FITS), ``StructuredDataDict`` (JSON) or ``RawFrame``.
     storage_class: str
+    #: Whether it can be certified.
     calibration: bool = False
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Raw frames that a product is made of.
+    """Raw frames that a product is made of."""
 
-    Parameters
-    ----------
-    type : `str`
-        Their observation type.
-    least : `int`
-        Frames of each detector, at least.
-    one_filter : `bool`
-        Whether all must be of one filter.
-    alike : `bool`
-        Whether levels of exposures are compared with one another when the run ends.
-    """
-
+    #: Their observation type.
     type: str
+    #: Least number of frames of each detector.
     least: int = 3
+    #: Whether all must be of one filter.
     one_filter: bool = False
+    #: Whether levels of exposures are compared with one another when the run ends.
     alike: bool = False
 
 
 @dataclass(frozen=True)
 class Calibrations:
-    """Calibrations that a product is made of, in place of raw frames.
+    """Calibrations that a product is made of, in place of raw frames."""
 
-    Parameters
-    ----------
-    kernel : `str`
-        Stage of the tasks that read one each.
-    connection : `str`
-        Their connection to it.
-    role : `str`
-        Field of their configuration that says what it is to the kernel: ``bias``.
-    """
-
+    #: Stage of the tasks, each of which reads one of them.
     kernel: str
+    #: Connection of these tasks to it.
     connection: str
+    #: Field of their configuration with its role for the kernel: ``bias``.
     role: str
 
 
 @dataclass(frozen=True)
 class Correction:
-    """How the signature removal applies a calibration.
+    """How the signature removal applies a calibration."""
 
-    Parameters
-    ----------
-    switch : `str`
-        Field that asks for it; empty where frames in electron do.
-    setting : `str`
-        Name among the kernel's settings.
-    needed : `bool`
-        Required.  A calibration that is not required is left out where the inputs hold none.
-    connection : `str`
-        Its connection, where that is not the kind's name.
-    """
-
+    #: Field that asks for it; empty if frames in electron do.
     switch: str
+    #: Name among the kernel's settings.
     setting: str
+    #: Whether it is required. Otherwise it is left out if the inputs hold none.
     needed: bool = False
+    #: Connection, if that is not the kind's name.
     connection: str = ""
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """Estimate of the time and memory of a kernel without an earlier run.
+    """Estimate of the time and memory of a kernel without an earlier run."""
 
-    Parameters
-    ----------
-    mpixels_per_second : `float`
-        Raw Mpixel that a core reads and corrects in a second.
-    base_mib, blocks_mib : `int`
-        Memory of a rank, MiB; of the blocks of a kernel that works on pixels.
-    pixel_bytes, output_bytes : `int`
-        Of each pixel of a detector: in memory, and in the files written.
-    """
-
+    #: Raw Mpixel that a core reads and corrects in a second.
     mpixels_per_second: float = 40.0
+    #: Memory of a rank, MiB; for a kernel that works on pixels, that of its blocks.
     base_mib: int = 250
     blocks_mib: int = 192
+    #: Bytes of each pixel of a detector, in memory and in the written files.
     pixel_bytes: int = 40
     output_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class ProductKind:
-    """A kind of product.
+    """A kind of product."""
 
-    Parameters
-    ----------
-    name : `str`
-        Name for the operator: of ``--calibration``, of the header's cards.
-    datasets : `dict` [`str`, `DatasetType`]
-        Its dataset types, and those of what is made on the way.
-    maker : `str`
-        Kernel of the task that makes it; empty where no pipeline is for it.
-    output : `str`
-        Connection of that task which is the product.
-    config : `dict`
-        Fields of that task that tell the kind from others of the same kernel.
-    made_of : `Frames`, `Calibrations` or `None`
-        `None` for what no pipeline makes.
-    tasks : `dict` [`str`, `TaskClass`]
-        Upstream's task classes that its pipelines have, by full name.
-    groups : callable, optional
-        Plans its groups, from a `Planner`.
-    notes : callable, optional
-        Says what the operator should know of a plan.
-    correction : `Correction`, optional
-        How frames are corrected by it.
-    misses : `tuple` [`str`]
-        Kinds whose absence its header states.
-    costs : `dict` [`str`, `CostModel`]
-        By kernel; the default's elsewhere.
-    unit : `str`
-        Of its pixels, ``{unit}`` for that of the camera's frames.
-    picture : `str`
-        See `Picture`.
-    """
-
+    #: Name for the operator, in ``--calibration`` and the header's cards.
     name: str
+    #: Its dataset types, and those of intermediate products.
     datasets: Mapping[str, DatasetType]
+    #: Kernel of the task that makes it; empty if no pipeline does.
     maker: str = ""
+    #: Connection of that task that is the product.
     output: str = ""
+    #: Fields of that task that distinguish the kind from others of the same kernel.
     config: Mapping[str, Any] = field(default_factory=dict)
+    #: `None` if no pipeline makes it.
     made_of: Frames | Calibrations | None = None
+    #: Upstream's task classes in its pipelines, by full name.
     tasks: Mapping[str, TaskClass] = field(default_factory=dict)
+    #: Plans its groups with a `Planner`.
     groups: Callable[[Planner], Sequence[GroupDraft]] | None = None
+    #: Gives remarks on a plan for the operator.
     notes: Callable[[Planner], Sequence[str]] | None = None
+    #: Correction of frames by it.
     correction: Correction | None = None
+    #: Kinds whose absence is stated in its header.
     misses: tuple[str, ...] = ()
+    #: Estimates by kernel; the default's for other kernels.
     costs: Mapping[str, CostModel] = field(default_factory=dict)
+    #: Unit of its pixels; ``{unit}`` stands for that of the camera's frames.
     unit: str = "{unit}"
+    #: See `Picture`.
     picture: Picture = ""
 
     def __post_init__(self) -> None:

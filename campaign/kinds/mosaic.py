@@ -7,21 +7,19 @@ from typing import Final
 from campaign.errors import ConfigurationError
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
 from campaign.kinds.model import DatasetType, ProductKind
-from campaign.kinds.task import Field, PipelineTask, TaskClass, named
+from campaign.kinds.task import Field, PipelineTask, TaskClass, also_by_filter
 
 BINNINGS: Final = (8, 64)
 _MODULE: Final = "lsst.pipe.tasks.visualizeVisit"
 _FIELDS: Final = {"binning": Field(8, kernel="binning", least=1)}
 
 
-def _bin(*more: str) -> TaskClass:
-    dimensions = ("instrument", "detector", *more)
-    return TaskClass("bin", "fused", dimensions, {"inputExp": "bias"}, {"outputExp": "biasBin"}, _FIELDS)
-
-
-def _mosaic(*more: str) -> TaskClass:
-    dimensions = ("instrument", *more)
-    return TaskClass("mosaic", "serial", dimensions, {"inputExps": "biasBin"}, {"outputData": "biasMosaic"}, _FIELDS)
+_BIN: Final = TaskClass(
+    "bin", "fused", ("instrument", "detector"), {"inputExp": "bias"}, {"outputExp": "biasBin"}, _FIELDS
+)
+_MOSAIC: Final = TaskClass(
+    "mosaic", "serial", ("instrument",), {"inputExps": "biasBin"}, {"outputData": "biasMosaic"}, _FIELDS
+)
 
 
 def types(name: str, dimensions: tuple[str, ...]) -> dict[str, DatasetType]:
@@ -49,7 +47,7 @@ def mosaics(planner: Planner) -> list[GroupDraft]:
     Raises
     ------
     ConfigurationError
-        No task bins what one of them shows.
+        No task makes the bins of a mosaic.
     """
     return [_group(planner, task) for task in planner.some("mosaic")]
 
@@ -74,12 +72,10 @@ def _group(planner: Planner, task: PipelineTask) -> GroupDraft:
 
 KIND: Final = ProductKind(
     "mosaic",
-    {},  # each image's: see `types`
+    {},  # of each image, see `types`
     tasks={
-        **named(_bin(), "VisualizeBinCalibTask", _MODULE),
-        **named(_bin("physical_filter"), "VisualizeBinCalibFilterTask", _MODULE),
-        **named(_mosaic(), "VisualizeMosaicCalibTask", _MODULE),
-        **named(_mosaic("physical_filter"), "VisualizeMosaicCalibFilterTask", _MODULE),
+        **also_by_filter(_BIN, "VisualizeBinCalibTask", "VisualizeBinCalibFilterTask", _MODULE),
+        **also_by_filter(_MOSAIC, "VisualizeMosaicCalibTask", "VisualizeMosaicCalibFilterTask", _MODULE),
     },
     picture="image",
 )

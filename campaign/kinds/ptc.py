@@ -1,4 +1,4 @@
-"""Gains and read noises of each amplifier: a table that a site brings; frames in electron ask for it."""
+"""Gains and read noises of each amplifier: a table provided by a site; frames in electron need it."""
 
 from campaign.kinds.model import Correction, DatasetType, ProductKind
 

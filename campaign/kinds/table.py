@@ -2,7 +2,7 @@
 
 A packaged kind is the ``KIND`` of a module of this room.  Other distributions
 declare theirs in the entry-point group ``drp_campaign.kinds``.
-The table is read when it is first asked, so that a command that needs no
+The table is read at its first use, so that a command that needs no
 product imports none.
 """
 
@@ -22,7 +22,7 @@ from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, Pro
 from campaign.kinds.task import PipelineTask, TaskClass
 from campaign.problems import suggest
 
-#: Order in which headers and notes name the calibrations that are applied; others follow by name.
+#: Order of the applied calibrations in headers and notes; others follow by name.
 ORDER: Final = ("bias", "dark", "linearizer", "crosstalk", "defects", "cti", "ptc")
 RAW: Final = {"raw": DatasetType(("instrument", "exposure", "detector"), "RawFrame")}
 
@@ -41,7 +41,7 @@ def kinds() -> Mapping[str, ProductKind]:
     Raises
     ------
     ConfigurationError
-        One of another distribution cannot be used.
+        A kind of another distribution cannot be used.
     """
     found = {kind.name: kind for kind in packaged()}
     for entry in plugins.entries(plugins.KINDS):
@@ -53,7 +53,7 @@ def kinds() -> Mapping[str, ProductKind]:
 
 
 def _objections(kind: ProductKind, name: str, others: Mapping[str, ProductKind]) -> Iterator[str]:
-    """Say why another distribution's kind cannot be used beside those that are there."""
+    """Say why another distribution's kind cannot be used beside the present ones."""
     if kind.name != name:
         yield f"its kind is named {kind.name}"
     if kind.name in others:
@@ -70,7 +70,7 @@ def _objections(kind: ProductKind, name: str, others: Mapping[str, ProductKind])
 
 @cache
 def corrections() -> Mapping[str, Correction]:
-    """Give how frames are corrected, by kind."""
+    """Give the corrections of frames, by kind."""
     return {name: kind.correction for name, kind in kinds().items() if kind.correction}
 
 
@@ -98,12 +98,12 @@ def _costs() -> Mapping[str, CostModel]:
 
 
 def cost(kernel: str) -> CostModel:
-    """Give what a kernel takes."""
+    """Give the estimate of a kernel's time and memory."""
     return _costs().get(kernel, CostModel())
 
 
 def makers() -> set[str]:
-    """Give the kernels of tasks that make a product that a pipeline is for."""
+    """Give the kernels of tasks that make a pipeline's product."""
     return {kind.maker for kind in kinds().values() if kind.maker}
 
 
@@ -126,7 +126,7 @@ def made_by(task: PipelineTask) -> ProductKind:
 
 
 def of_dataset(name: str) -> ProductKind | None:
-    """Give the kind of a dataset type; `None` for one that no kind has."""
+    """Give the kind of a dataset type; `None` if no kind has it."""
     return next((kind for kind in kinds().values() if name in kind.datasets), None)
 
 

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-#: How a task runs: inside the gang that reads its output or writes its input; as one MPI job over the focal plane;
+#: Mode of a task: inside the gang that reads its output or writes its input; as one MPI job over the focal plane;
 #: as one process; as one of many small jobs.
 Mode = Literal["fused", "gang", "serial", "quantum"]
 
 
 @dataclass(frozen=True)
 class Field:
-    """A configuration field.
+    """A configuration field."""
 
-    Parameters
-    ----------
-    default
-        Value where a pipeline sets none; its type is the field's.
-    choices : `tuple`, optional
-        Possible values; any of the type where empty.
-    kernel : `str`, optional
-        Name among the kernel's settings; empty where only the planner reads the field.
-    least : `float`, optional
-        Smallest possible value.
-    """
-
+    #: Value if a pipeline sets none; its type is the field's.
     default: Any
+    #: Possible values; if empty, any of the type.
     choices: tuple[Any, ...] = ()
+    #: Name among the kernel's settings; empty if only the planner reads the field.
     kernel: str = ""
+    #: Smallest possible value.
     least: float | None = None
 
     def objection(self, value: Any) -> str:
-        """Say why a value cannot be the field's; empty where it can."""
+        """Say why a value does not fit the field; empty if it does."""
         wanted = type(self.default)
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or isinstance(value, bool) is not isinstance(self.default, bool):
@@ -52,30 +44,20 @@ class Field:
 
 @dataclass(frozen=True)
 class TaskClass:
-    """An upstream task class and the kernel that stands for it.
+    """An upstream task class and the kernel that implements it."""
 
-    Parameters
-    ----------
-    kernel : `str`
-        Kernel that runs the task; for a fused task, the stage inside that kernel.
-    kind : `str`
-        See `Mode`.
-    dimensions : `tuple` [`str`]
-        Of a task's data IDs.
-    inputs, outputs : `dict` [`str`, `str`]
-        Dataset types by connection, those that a pipeline may rename.
-    fields : `dict` [`str`, `Field`]
-        Configuration, by dotted name.
-    raws : `bool`
-        Whether the kernel reads every raw frame of its detector.
-    """
-
+    #: Kernel that runs the task; for a fused task, the stage inside that kernel.
     kernel: str
+    #: See `Mode`.
     kind: Mode
+    #: Dimensions of a task's data IDs.
     dimensions: tuple[str, ...]
+    #: Dataset types by connection; a pipeline may rename them.
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    #: Configuration, by dotted name.
     fields: Mapping[str, Field] = field(default_factory=dict)
+    #: Whether the kernel reads every raw frame of its detector.
     raws: bool = False
 
 
@@ -83,31 +65,22 @@ class TaskClass:
 class PipelineTask:
     """A pipeline's task, mapped and checked.
 
-    Runs keep a digest of these fields: another name or another field makes every earlier run look changed.
-
-    Parameters
-    ----------
-    label : `str`
-        Upstream's label.
-    cls : `str`
-        Upstream's class.
-    kernel, kind, dimensions
-        See `TaskClass`.
-    config : `dict`
-        Configuration by upstream's names, dotted, defaults filled in.
-    settings : `dict`
-        The part of the configuration that the kernel takes, by the kernel's names.
-    inputs, outputs : `dict` [`str`, `str`]
-        Dataset types by connection.
+    Runs keep a digest of these fields: renaming or adding one makes every earlier run look changed.
     """
 
+    #: Upstream's label.
     label: str
+    #: Upstream's class.
     cls: str
+    #: See `TaskClass`.
     kernel: str
     kind: Mode
     dimensions: tuple[str, ...]
+    #: Configuration by upstream's names, dotted, defaults filled in.
     config: Mapping[str, Any]
+    #: Settings for the kernel, by the kernel's names.
     settings: Mapping[str, Any]
+    #: Dataset types by connection.
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
 
@@ -118,5 +91,11 @@ def only(value: bool, *names: str) -> dict[str, Field]:
 
 
 def named(task: TaskClass, name: str, *modules: str) -> dict[str, TaskClass]:
-    """Give a task class by its full names, one for each module that upstream has kept it in."""
+    """Give a task class by its full names: upstream has kept it in several modules."""
     return {f"{module}.{name}": task for module in modules}
+
+
+def also_by_filter(task: TaskClass, name: str, filtered: str, *modules: str) -> dict[str, TaskClass]:
+    """Give a task class, and the one beside it whose data IDs have a filter too, each by its full names."""
+    other = replace(task, dimensions=(*task.dimensions, "physical_filter"))
+    return {**named(task, name, *modules), **named(other, filtered, *modules)}

@@ -9,7 +9,7 @@ from typing import Final
 
 from campaign import plugins
 from campaign.documents import MAX_DEPTH, Entry, parse, plain, read_text
-from campaign.problems import Problem, suggest
+from campaign.problems import Problem, suggest, unknown_key
 from campaign.template.expand import Expander
 from campaign.template.variables import Variables
 
@@ -83,7 +83,7 @@ class Reader:
         return None
 
     def read(self, path: Path, chain: tuple[Path, ...]) -> DraftPipeline:
-        """Read a file; its own tasks are laid over those that it imports."""
+        """Read a file; its own tasks are merged over imported ones."""
         draft = DraftPipeline()
         try:
             tree = parse(read_text(path), path.name, self.problems)
@@ -93,7 +93,7 @@ class Reader:
         sections = tree.value if tree else {}
         for key, entry in sections.items():
             if key not in _KEYS:
-                self.problems.append(Problem(f"unknown key {key}", entry.where, suggest(key, _KEYS)))
+                self.problems.append(unknown_key(key, _KEYS, entry.where))
         for entry in _listed(sections.get("imports")):
             self._import(entry, path, (*chain, path.resolve()), draft)
         draft.description = str(plain(sections["description"]) if "description" in sections else draft.description)
@@ -169,7 +169,7 @@ class Reader:
         self._merge(label, Draft(cls, config), draft)
 
     def _merge(self, label: str, task: Draft, draft: DraftPipeline) -> None:
-        """Lay a task over the one of the same label; a task of another class replaces it."""
+        """Merge a task over that of the same label; a task of another class replaces it."""
         below = draft.tasks.get(label)
         same = below is not None and below.cls.value == task.cls.value
         draft.tasks[label] = Draft(task.cls, {**(below.config if below and same else {}), **task.config})

@@ -1,4 +1,4 @@
-"""The product that a pipeline is for: the task that makes it, its kind, its dataset type."""
+"""The product of a pipeline: the task that makes it, its kind, its dataset type."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from campaign.pipeline.model import Pipeline
 
 
 def only(pipeline: Pipeline, kernel: str) -> PipelineTask:
-    """Give the pipeline's one task of a kernel.
+    """Give the pipeline's only task of a kernel.
 
     Raises
     ------
     ConfigurationError
-        It has none, or several.
+        The pipeline has none, or several.
     """
     found = some(pipeline, kernel)
     if len(found) != 1:

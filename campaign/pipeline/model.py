@@ -28,27 +28,18 @@ class PipelineErrors(Problems):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A resolved pipeline.
+    """A resolved pipeline."""
 
-    Parameters
-    ----------
-    path : `str`
-        The file that serves it.
-    description, instrument : `str`
-        As written; may be empty.
-    tasks : `dict` [`str`, `PipelineTask`]
-        By label, in order.
-    subsets : `dict` [`str`, `tuple` [`str`]]
-        Labels by name.
-    warnings : `tuple` [`str`]
-        Parts that were ignored.
-    """
-
+    #: The file that was read.
     path: str
+    #: As written; may be empty.
     description: str
     instrument: str
+    #: By label, in order.
     tasks: Mapping[str, PipelineTask]
+    #: Labels by name.
     subsets: Mapping[str, tuple[str, ...]]
+    #: Parts that were ignored.
     warnings: tuple[str, ...]
 
 
@@ -126,7 +117,7 @@ def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
 
 
 def _keep(draft: DraftPipeline, wanted: set[str]) -> list[Problem]:
-    """Drop every task that was not asked for."""
+    """Drop the tasks that are not selected."""
     known = [*draft.tasks, *draft.subsets]
     problems = [Problem(f"#{name}: there is no such task", "", suggest(name, known)) for name in wanted - set(known)]
     labels = wanted.union(*(draft.subsets.get(name, ()) for name in wanted))

@@ -1,4 +1,4 @@
-"""Draw a graph as SVG: boxes in columns, each to the right of all that it needs."""
+"""Draw a graph as SVG: boxes in columns, each to the right of its needs."""
 
 from __future__ import annotations
 
@@ -38,24 +38,16 @@ def columns(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Positions of a graph's boxes and arrows.
+    """Positions of a graph's boxes and arrows."""
 
-    Parameters
-    ----------
-    box : `tuple` [`float`, `float`]
-        Width and height of every box.
-    places : mapping
-        Upper left corner of each box.
-    bends : mapping
-        By arrow, (needed, needing), the upper left corners of its lanes in the columns that it crosses; a lane is as
-        wide as a box.
-    width, height : `int`
-        Of the drawing, pixel.
-    """
-
+    #: Width and height of every box.
     box: Place
+    #: Upper left corner of each box.
     places: Mapping[str, Place]
+    #: Upper left corners of the lanes of an arrow (needed, needing) in the columns that it crosses; a lane is as wide
+    #: as a box.
     bends: Mapping[tuple[str, str], Sequence[Place]]
+    #: Size of the drawing, pixel.
     width: int
     height: int
 
@@ -103,7 +95,7 @@ def graph(needs: Mapping[str, Sequence[str]], boxes: Mapping[str, Box], top: flo
 
 
 def legend(entries: Sequence[tuple[str, str, str]], y: float) -> list[str]:
-    """Draw a line of small boxes, each of a fill and a border colour and with its meaning."""
+    """Draw a legend: a line of small boxes, each with fill, border and meaning."""
     x, elements = float(MARGIN), []
     for fill, border, words in entries:
         colours = f"fill={quoteattr(fill)} stroke={quoteattr(border)}"

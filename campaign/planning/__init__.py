@@ -1,6 +1,6 @@
 """Turn a step's selection into a frozen plan: inputs, calibrations, tasks, cost, placement.
 
-Every refusal that can be known comes from here, before anything is claimed.
+Every refusal that is possible happens here, before anything is claimed.
 """
 
 __all__ = [
@@ -13,8 +13,8 @@ __all__ = [
     "order",
     "outlook",
     "reads",
-    "stale",
     "staleness",
+    "standing",
     "step",
     "usage",
 ]

@@ -60,7 +60,7 @@ def alike(values: Mapping[int, Value], within: float) -> list[list[int]]:
 
 
 def _value(setting: Setting, headers: Mapping[str, Any]) -> Value | None:
-    """Give a setting's value: its first source that the header has and that is not blank."""
+    """Give a setting's value: the first of its sources in the header that is not blank."""
     for source in setting.keywords:
         found = {k: str(headers[k]).strip() for k in parts(source) if headers.get(k) is not None}
         if len(found) == len(parts(source)) and all(found.values()):
@@ -70,17 +70,11 @@ def _value(setting: Setting, headers: Mapping[str, Any]) -> Value | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The camera's settings by the frames' headers.
+    """The camera's settings by the frames' headers."""
 
-    Parameters
-    ----------
-    values : `dict`
-        By setting and exposure; exposures without the keyword are absent.
-    problems, notes : `list` [`str`]
-        Reasons against combining the frames; settings that are unknown.
-    """
-
+    #: By setting and exposure; exposures without the keyword are absent.
     values: Mapping[str, Mapping[int, Value]] = field(default_factory=dict)
+    #: Reasons against combining the frames; settings that are unknown.
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
 
@@ -96,7 +90,7 @@ def read(camera: Camera, selection: Selection) -> Settings:
     if not wanted:
         return Settings()
     there = [raw for raw in selection.raws if raw.bytes is not None]
-    often = Counter(raw.detector for raw in there)  # the same detector wherever possible: each has its own temperature
+    often = Counter(raw.detector for raw in there)  # prefer one detector: each has its own temperature
     one: dict[int, str] = {}
     for raw in sorted(there, key=lambda r: (r.exposure, -often[r.detector], r.detector)):
         one.setdefault(raw.exposure, raw.path)
@@ -141,12 +135,12 @@ def require(settings: Settings, where: str) -> None:
 
 
 def against(camera: Camera, settings: Settings, paths: Mapping[str, str]) -> list[str]:
-    """Note calibrations that were made at other settings than the frames that they are applied to.
+    """Note calibrations with other settings than the frames that they are applied to.
 
     Parameters
     ----------
     paths : `dict`
-        By kind, one calibration's file.
+        File of one calibration, by kind.
     """
     wanted = camera.translation.agree
     if not wanted or not paths:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign.errors import ConfigurationError, SubmissionRefused
-from campaign.jobs.launch import cores
+from campaign.jobs.launch import cores, worthwhile
 from campaign.journal.plan import Group, PlanTask
 from campaign.kinds.draft import GroupDraft
-from campaign.planning.cost import Cost, cost_of, pixels_of, sizes_of
-from campaign.planning.usage import Expected, expected, raw_pixels, work_of
+from campaign.planning.cost import Cost, cost_of, pixels_of, sizes_of, work_by_geometry
+from campaign.planning.usage import Expected, Work, expected, raw_pixels, work_of
 from campaign.schedulers.protocol import MEMORY_MIB, MINUTES
 from campaign.template.resolve import StepConfig
 
@@ -48,7 +48,7 @@ def site_of(step: Step) -> tuple[Site | None, list[str]]:
 
 
 def require_release(site: Site, override: bool) -> list[str]:
-    """Refuse a site of another release; give notes where that is overridden.
+    """Refuse a site of another release; if that is overridden, give notes.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def require_release(site: Site, override: bool) -> list[str]:
 
 
 def slots(site: Site | None, asked: int | None) -> int:
-    """Give the number of processes that a run may keep busy at a site, workers of quanta included.
+    """Give the number of processes of a run at a site, workers of quanta included.
 
     Parameters
     ----------
@@ -71,10 +71,41 @@ def slots(site: Site | None, asked: int | None) -> int:
     return asked or (site and (site.scheduler.ranks or site.scheduler.node_cores)) or cores()
 
 
-def gang_ranks(site: Site | None, asked: int | None, tasks: int) -> int:
-    """Give the MPI ranks of a gang; a scheduler is asked for at most one a task, unless ``asked`` says otherwise."""
-    many = slots(site, asked)
-    return many if asked or site is None or not site.scheduler.queued else min(many, tasks)
+def gang_ranks(
+    site: Site | None, asked: int | None, tasks: int, seconds: float, rank_mib: int | None = None
+) -> tuple[int, str]:
+    """Give the MPI ranks of a gang, and the setting or limit that decides.
+
+    Parameters
+    ----------
+    asked : `int` or `None`
+        ``--ranks``, which has priority over all else; then comes the site file's ``ranks``.
+    tasks : `int`
+        A scheduler is asked for at most one rank a task, unless ``asked`` says otherwise.
+    seconds : `float`
+        CPU time of the work; see `campaign.jobs.launch.worthwhile`.
+    rank_mib : `int`, optional
+        Memory of a rank by earlier runs, MiB: on this machine, all ranks must fit.
+
+    Returns
+    -------
+    ranks : `int`
+    by : `str`
+        ``--ranks``, ``site file``, ``cores``, ``tasks``, ``work`` or ``memory``.
+    """
+    if asked:
+        return asked, "--ranks"
+    queued = site is not None and site.scheduler.queued
+    said = site is not None and site.scheduler.ranks is not None
+    limits = {"site file" if said else "cores": slots(site, None)}
+    if queued:
+        limits["tasks"] = tasks
+    if not said:
+        limits["work"] = worthwhile(seconds)
+        if rank_mib and not queued:
+            limits["memory"] = max(1, available_mib() // rank_mib)
+    by = min(limits, key=limits.__getitem__)  # of equal limits the first
+    return limits[by], by
 
 
 def available_mib() -> int:
@@ -83,12 +114,16 @@ def available_mib() -> int:
     return int(lines["MemAvailable"].split()[0]) >> 10
 
 
-def at_site(groups: Sequence[Group], site: Site | None, asked: int | None) -> list[Group]:
-    """Give the groups with their gangs sized for a site."""
-    return [
-        replace(group, ranks=gang_ranks(site, asked, len(group.tasks))) if group.kind == "gang" else group
-        for group in groups
-    ]
+def at_site(groups: Sequence[Group], camera: Mapping[str, Any], site: Site | None, asked: int | None) -> list[Group]:
+    """Give the groups, of a plan or a part of one, with their gangs sized for a site by the camera's geometry."""
+    raw, found = raw_pixels(camera), []
+    for group in groups:
+        if group.kind == "gang":
+            one = work_of(raw, [task.job for task in group.tasks], 1)
+            ranks, by = ranks_by_work(site, asked, group.kernel, one, None)
+            group = replace(group, ranks=ranks, ranks_by=by)
+        found.append(group)
+    return found
 
 
 def sized(
@@ -114,39 +149,41 @@ def sized(
     SubmissionRefused
         A rank will take more memory than the template's limit.
     """
-    raw, pixels, many = raw_pixels(camera), pixels_of(camera), slots(site, asked)
-    jobs = {draft.label: [task.job for task in tasks] for draft, tasks in drafts}
-    whole = {d.label: work_of(raw, jobs[d.label], many if d.kind == "gang" else 1) for d, _ in drafts}
-    seen = expected(step.home, camera["name"], whole)
+    raw, pixels = raw_pixels(camera), pixels_of(camera)
+    works = {draft.label: work_of(raw, [task.job for task in tasks], 1) for draft, tasks in drafts}
+    seen = expected(step.home, camera["name"], works)
     groups = []
     for draft, tasks in drafts:
-        known = seen.get(draft.label)
-        ranks = _ranks(site, asked, len(tasks), known) if draft.kind == "gang" else 1
-        one = work_of(raw, jobs[draft.label], ranks)
+        known, one, by = seen.get(draft.label), works[draft.label], ""
+        if draft.kind == "gang":
+            ranks, by = ranks_by_work(site, asked, draft.kernel, one, known)
+            one, known = replace(one, ranks=ranks), known and known.shared(ranks)
         cost = cost_of(draft.label, draft.kernel, one, sizes_of(pixels, tasks), known)
         groups.append(
             Group(
                 label=draft.label,
                 kernel=draft.kernel,
                 kind=draft.kind,
-                ranks=ranks,
+                ranks=one.ranks,
                 fused=draft.fused,
                 config=draft.config,
                 tasks=tasks,
                 needs=draft.needs,
                 resources=resources(step.config, cost),
                 policy=policy(step.config, draft.label),
+                ranks_by=by,
             )
         )
     return groups
 
 
-def _ranks(site: Site | None, asked: int | None, tasks: int, seen: Expected | None) -> int:
-    """Give the ranks of a gang; on this machine as many as its memory holds, by earlier runs."""
-    many = gang_ranks(site, asked, tasks)
-    if asked or (site and site.scheduler.queued) or seen is None:
-        return many
-    return max(1, min(many, available_mib() // seen.rank_mib))
+def ranks_by_work(
+    site: Site | None, asked: int | None, kernel: str, one: Work, seen: Expected | None
+) -> tuple[int, str]:
+    """Give the ranks of a gang by earlier runs, else by the camera's geometry; see `gang_ranks`."""
+    if seen is None:
+        return gang_ranks(site, asked, one.tasks, work_by_geometry(kernel, one))
+    return gang_ranks(site, asked, one.tasks, seen.cpu_s, seen.rank_mib)
 
 
 def resources(config: StepConfig, cost: Cost) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Choose the calibrations that correct the frames: by find-first, or as the operator names them."""
+"""Choose the calibrations that correct the frames, by find-first or by the operator's names."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from campaign.kinds.task import PipelineTask
 
 Found = Mapping[tuple[int, int], CalibrationRef]
-#: Near misses that a message names, where no calibration fits.
+#: Most near misses in a message about a missing calibration.
 NEAREST: Final = 3
 
 
 @dataclass(frozen=True)
 class _Miss:
-    """A near miss: by how many days, and the reason in words."""
+    """A near miss: its distance in days, and the reason in words."""
 
     days: float
     text: str
@@ -50,31 +50,22 @@ def _miss(link: Association, exposure: ExposureRecord) -> _Miss | None:
 
 @dataclass(frozen=True)
 class Corrections:
-    """The calibrations of a step.
+    """The calibrations of a step."""
 
-    Parameters
-    ----------
-    refs : `dict` [`str`, `dict` [`int`, `CalibrationRef`]]
-        Applied calibrations, by kind and detector.
-    absent : `tuple` [`str`]
-        Kinds that the pipeline asks for and the inputs lack.
-    notes : `tuple` [`str`]
-        For the operator.
-    types : `dict` [`str`, `str`]
-        By kind, the dataset type.
-    instead : `dict` [`str`, `dict` [`int`, `str`]]
-        By kind that the operator named, and detector, the RUN that find-first would give.
-    """
-
+    #: Applied calibrations, by kind and detector.
     refs: Mapping[str, Mapping[int, CalibrationRef]]
+    #: Kinds that the pipeline asks for and the inputs lack.
     absent: tuple[str, ...]
+    #: For the operator.
     notes: tuple[str, ...]
+    #: Dataset type, by kind.
     types: Mapping[str, str]
+    #: RUN that find-first would give, by kind that the operator named, and detector.
     instead: Mapping[str, Mapping[int, str]]
 
     @property
     def settings(self) -> dict[str, bool]:
-        """Settings of the kernel, which applies what was found and nothing else."""
+        """Settings of the kernel, which applies only the found calibrations."""
         return {kind.setting: name in self.refs for name, kind in table.corrections().items()}
 
     @property
@@ -87,7 +78,7 @@ class Corrections:
         return {kind: [refs[detector].dataset_id] for kind, refs in self.refs.items()}
 
     def summary(self) -> list[dict[str, Any]]:
-        """Give the applied calibrations as rows, one a certification, with its detectors."""
+        """Give the applied calibrations as rows, one for each certification, with its detectors."""
         rows: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
         for kind, refs in self.refs.items():
             for detector, ref in refs.items():
@@ -125,37 +116,25 @@ def require_known(named: Mapping[str, str], wanted: Collection[str], pipeline: s
         raise ConfigurationError(f"--calibration {name}: the pipeline asks for no {name}", where=pipeline, do=do)
 
 
+@dataclass
 class Finder:
-    """Finds the calibrations of a step.
+    """Finds the calibrations of a step."""
 
-    Parameters
-    ----------
-    isr : `PipelineTask`
-        The signature removal.
-    pipeline : `str`
-        Its file, for messages.
-    inputs : sequence of `str`
-        Collections, in the order of the search.
-    unit : `str`
-        Of the camera's frames; ``electron`` asks for gains.
-    named : `dict` [`str`, `str`]
-        By kind, the collection that replaces find-first.
-    """
+    #: The signature removal.
+    isr: PipelineTask
+    #: Its file, for messages.
+    pipeline: str
+    #: Collections, in the order of the search.
+    inputs: Sequence[str]
+    #: Of the camera's frames; ``electron`` asks for gains.
+    unit: str
+    selection: Selection
+    repository: Repository
+    #: Collection that replaces find-first, by kind.
+    named: Mapping[str, str]
 
-    def __init__(
-        self,
-        isr: PipelineTask,
-        pipeline: str,
-        inputs: Sequence[str],
-        unit: str,
-        selection: Selection,
-        repository: Repository,
-        named: Mapping[str, str],
-    ) -> None:
-        self._isr, self._pipeline, self._unit, self._named = isr, pipeline, unit, named
-        self._selection, self._repository = selection, repository
-        self._inputs = inputs
-        self._there = [name for name in inputs if repository.collection_type(name) is not None]
+    def __post_init__(self) -> None:
+        self._there = [name for name in self.inputs if self.repository.collection_type(name) is not None]
 
     def find(self) -> Corrections:
         """Find all calibrations.
@@ -165,22 +144,22 @@ class Finder:
         ConfigurationError
             The operator names a kind that nothing asks for, or an unknown collection.
         SubmissionRefused
-            A required calibration is missing, or one that other frames have;
+            A required calibration is missing, or one that other frames have is;
             exposures of one detector need different ones.
         """
         refs, absent, notes, instead = {}, [], [], {}
         wanted = {name: kind for name, kind in table.corrections().items() if self._asked(kind)}
-        require_known(self._named, wanted, self._pipeline)
+        require_known(self.named, wanted, self.pipeline)
         for name, kind in wanted.items():
             found = self._search(name, kind, self._there)
-            if name in self._named:
-                there = [self._named[name]]
+            if name in self.named:
+                there = [self.named[name]]
                 refs[name] = self._one_a_detector(name, kind, self._search(name, kind, there), there)
                 instead[name] = {d: self._usual(found, d) for d in self._detectors}
                 usual = listed(dict.fromkeys(instead[name].values()))
                 notes.append(f"{name} is that of {there[0]}, as --calibration says; find-first gives {usual}")
             elif found or kind.needed:
-                refs[name] = self._one_a_detector(name, kind, found, self._inputs)
+                refs[name] = self._one_a_detector(name, kind, found, self.inputs)
             else:
                 absent.append(name)
         notes += self._left_out({name: wanted[name] for name in absent})
@@ -188,28 +167,28 @@ class Finder:
         return Corrections(refs, tuple(absent), tuple(notes), types, instead)
 
     def _search(self, name: str, kind: Correction, there: Sequence[str]) -> Found:
-        selection = self._selection
-        return self._repository.find_calibrations(
+        selection = self.selection
+        return self.repository.find_calibrations(
             self._type(name, kind), there, selection.exposures, selection.detectors
         )
 
     def _usual(self, found: Found, detector: int) -> str:
         """Name the RUN that find-first gives for a detector."""
-        pairs = [(e.id, detector) for e in self._selection.exposures]
+        pairs = [(e.id, detector) for e in self.selection.exposures]
         runs = dict.fromkeys(found[pair].run if pair in found else "none" for pair in pairs)
         return " and ".join(runs)
 
     def _asked(self, kind: Correction) -> bool:
-        return bool(self._isr.config[kind.switch]) if kind.switch else self._unit == "electron"
+        return bool(self.isr.config[kind.switch]) if kind.switch else self.unit == "electron"
 
     def _type(self, name: str, kind: Correction) -> str:
         """Give the dataset type that the pipeline reads."""
-        return self._isr.inputs[kind.connection or name]
+        return self.isr.inputs[kind.connection or name]
 
     def _left_out(self, kinds: Mapping[str, Correction]) -> list[str]:
         """Note the kinds that the inputs lack, and those that do not fit, in a line each."""
         fits = [
-            name for name, kind in kinds.items() if self._repository.associations(self._type(name, kind), self._there)
+            name for name, kind in kinds.items() if self.repository.associations(self._type(name, kind), self._there)
         ]
         texts = []
         for names, where in (
@@ -226,16 +205,16 @@ class Finder:
         self, name: str, kind: Correction, found: Found, there: Sequence[str]
     ) -> dict[int, CalibrationRef]:
         self._require_all(name, kind, found, there)
-        return {d: self._only(name, d, [found[e.id, d] for e in self._selection.exposures]) for d in self._detectors}
+        return {d: self._only(name, d, [found[e.id, d] for e in self.selection.exposures]) for d in self._detectors}
 
     @property
     def _detectors(self) -> Sequence[int]:
-        return self._selection.detectors
+        return self.selection.detectors
 
     def _require_all(self, name: str, kind: Correction, found: Found, there: Sequence[str]) -> None:
         lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for detector in self._detectors:
-            exposures = tuple(e.id for e in self._selection.exposures if (e.id, detector) not in found)
+            exposures = tuple(e.id for e in self.selection.exposures if (e.id, detector) not in found)
             lacking[exposures] += [detector]
         lacking.pop((), None)
         if not lacking:
@@ -243,10 +222,10 @@ class Finder:
         which = "; ".join(f"detector {listed(d)} at exposure {listed(e)}" for e, d in lacking.items())
         others = ", while others have one" if found else ""
         begin = f"make a {name} and certify it from before that date on (START_DATE)" if kind.needed else "certify one"
-        option = f"--set extraQgraphOptions='--config {self._isr.label}:{kind.switch}=false'"
+        option = f"--set extraQgraphOptions='--config {self.isr.label}:{kind.switch}=false'"
         without = f"go without: {option}" if kind.switch else f"take every {name} out of the inputs"
         pairs = [(e, d) for exposures, detectors in lacking.items() for e in exposures for d in detectors]
-        known = [collection for collection in there if self._repository.collection_type(collection)]
+        known = [collection for collection in there if self.repository.collection_type(collection)]
         near = "".join(f"\n  {text}" for text in self._nearest(self._type(name, kind), pairs, known))
         raise SubmissionRefused(
             f"no {self._type(name, kind)} is valid for {which} in {', '.join(there)}{others}{near}",
@@ -255,13 +234,13 @@ class Finder:
 
     def _nearest(self, dataset_type: str, pairs: Sequence[tuple[int, int]], there: Sequence[str]) -> list[str]:
         """Say why the calibrations nearest to some (exposure, detector) do not fit."""
-        links, detectors = self._repository.associations(dataset_type, there), {d for _, d in pairs}
+        links, detectors = self.repository.associations(dataset_type, there), {d for _, d in pairs}
         own = [link for link in links if link.data_id.get("detector") in detectors]
         if not own:
             others = sorted({int(link.data_id["detector"]) for link in links if "detector" in link.data_id})
             return [f"those of the inputs are of detector {listed(others)}"] if others else []
         lacking = {e for e, _ in pairs}
-        exposures = [e for e in self._selection.exposures if e.id in lacking]
+        exposures = [e for e in self.selection.exposures if e.id in lacking]
         found = [miss for link in own for e in exposures if (miss := _miss(link, e))]
         texts = dict.fromkeys(miss.text for miss in sorted(found, key=lambda m: m.days))
         return list(texts)[:NEAREST]

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from campaign.jobs.launch import START_SECONDS
 from campaign.kinds import table
 from campaign.planning.usage import Expected, Work, works
 
 if TYPE_CHECKING:
     from campaign.journal.plan import Plan, PlanTask
 
-#: Start of a rank, second.
-START_SECONDS: Final = 1.0
+#: CPU time of a task beside its pixels, second: files opened, written, synced.
+TASK_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class Cost:
     output_mib : `float`
         Files written, MiB.
     wall_seconds : `float` or `None`
-        `None` where no earlier run tells.
+        `None` without an earlier run.
     seen : `int`
-        Earlier runs that the estimate is taken from; 0: from the camera's geometry.
+        Number of earlier runs behind the estimate; 0: it is from the camera's geometry.
+    ranks_by : `str`
+        See `campaign.journal.plan.Group`.
     """
 
     label: str
@@ -45,6 +48,7 @@ class Cost:
     output_mib: float
     wall_seconds: float | None = None
     seen: int = 0
+    ranks_by: str = ""
 
 
 def pixels_of(camera: Mapping[str, Any]) -> dict[int, int]:
@@ -58,33 +62,43 @@ def sizes_of(pixels: Mapping[int, int], tasks: Sequence[PlanTask]) -> list[int]:
     return [pixels[task.job.detector] for task in tasks if task.job.detector is not None]
 
 
+def work_by_geometry(kernel: str, one: Work) -> float:
+    """Estimate the CPU time of the work itself, second: frames read, and as much again as one for each product."""
+    mpixels = one.mpixels + one.tasks * one.frame / 1e6
+    return TASK_SECONDS * one.tasks + mpixels / table.cost(kernel).mpixels_per_second
+
+
 def by_geometry(kernel: str, one: Work) -> float:
-    """Estimate the CPU time of all ranks, second."""
-    return START_SECONDS * one.ranks + one.mpixels / table.cost(kernel).mpixels_per_second
+    """Estimate the CPU time of all ranks, second, their start included."""
+    return START_SECONDS * one.ranks + work_by_geometry(kernel, one)
 
 
-def cost_of(label: str, kernel: str, one: Work, sizes: Sequence[int], seen: Expected | None) -> Cost:
+def cost_of(
+    label: str, kernel: str, one: Work, sizes: Sequence[int], seen: Expected | None, ranks_by: str = ""
+) -> Cost:
     """Estimate a group: by earlier runs of its label, else by the camera's geometry.
 
     Parameters
     ----------
     one : `Work`
-        What the group has to do.
+        Work of the group.
     sizes : sequence of `int`
         Pixels of the detector of each task that has one.
     """
     model = table.cost(kernel)
     output_mib = sum(sizes) * model.output_bytes / 2**20
     if seen is not None:
-        return Cost(label, one.ranks, one.tasks, seen.cpu_s, seen.rank_mib, output_mib, seen.wall_s, seen.runs)
+        spent = seen.cpu_s, seen.rank_mib, output_mib, seen.wall_s, seen.runs
+        return Cost(label, one.ranks, one.tasks, *spent, ranks_by)
     blocks = model.blocks_mib if sizes else 0
     rank_mib = model.base_mib + blocks + (max(sizes, default=0) * model.pixel_bytes >> 20)
-    return Cost(label, one.ranks, one.tasks, by_geometry(kernel, one), rank_mib, output_mib)
+    return Cost(label, one.ranks, one.tasks, by_geometry(kernel, one), rank_mib, output_mib, ranks_by=ranks_by)
 
 
 def estimate(plan: Plan, seen: Mapping[str, Expected] = MappingProxyType({})) -> list[Cost]:
     """Estimate every group of a plan; ``seen`` is by label."""
     wanted, pixels = works(plan), pixels_of(plan.camera)
     return [
-        cost_of(g.label, g.kernel, wanted[g.label], sizes_of(pixels, g.tasks), seen.get(g.label)) for g in plan.groups
+        cost_of(g.label, g.kernel, wanted[g.label], sizes_of(pixels, g.tasks), seen.get(g.label), g.ranks_by)
+        for g in plan.groups
     ]

@@ -1,4 +1,4 @@
-"""Other calibrations as the source of a plan: what is found in a detector's is another calibration of it."""
+"""Other calibrations as the source of a plan, which makes a detector's calibration from others of that detector."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_derived(pipeline: Pipeline) -> bool:
 
 
 def readers(pipeline: Pipeline) -> dict[str, PipelineTask]:
-    """Give the tasks that read a calibration each, by its role; none where the product is made of frames."""
+    """Give the tasks that each read a calibration, by its role; none if the product is made of frames."""
     made_of = kind_of(pipeline).made_of
     if not isinstance(made_of, Calibrations):
         return {}
@@ -42,7 +42,7 @@ def readers(pipeline: Pipeline) -> dict[str, PipelineTask]:
 
 
 class MadeCalibrations:
-    """The calibrations that a step's product is made of.
+    """The calibrations that a step's product is made from.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class MadeCalibrations:
         self.notes = [f"{role} is that of {name}, as --calibration says" for role, name in self._named.items()]
 
     def _find(self) -> Found:
-        """By role and detector, of each data ID the first that the inputs have."""
+        """By role and detector: the first in the inputs for each data ID."""
         found: dict[str, dict[int, list[Dataset]]] = {}
         config = self._step.config
         require_known(self._named, self._types, self._step.pipeline.path)
@@ -87,7 +87,7 @@ class MadeCalibrations:
         return found
 
     def _complete(self) -> list[int]:
-        """List the science detectors that have all calibrations; refuse where some lack one."""
+        """List the science detectors; refuse if some lack a calibration that others have."""
         science, every = self.camera.detector_ids("SCIENCE"), {d for by in self._found.values() for d in by}
         for role, by in self._found.items():
             if lacking := sorted((every & set(science)) - by.keys()):
@@ -110,11 +110,11 @@ class MadeCalibrations:
         return {role: [one.dataset_id for one in by[detector]] for role, by in self._found.items()}
 
     def parameters(self, detector: int, exposure: int | None = None) -> dict[str, Any]:
-        """Nothing: there are no frames."""
+        """Return nothing: there are no frames."""
         return {}
 
     def cards(self, detector: int | None) -> dict[str, Any]:
-        """The calibrations' IDs and RUNs; of several of a type all but the first are numbered."""
+        """Give the calibrations' IDs and RUNs; of several of a type all but the first are numbered."""
         cards: dict[str, Any] = {}
         for by in self._found.values():
             for number, one in enumerate(by[detector] if detector is not None else ()):

@@ -76,7 +76,7 @@ class RawFrames:
 
     @cached_property
     def shared(self) -> dict[str, Any]:
-        """Signature removal as the pipeline and the found calibrations have it, and how frames name themselves."""
+        """Give the signature removal of pipeline and found calibrations, and the frames' means of identification."""
         isr = only(self._step.pipeline, "isr")
         settings = {**isr.settings, **self.corrections.settings}
         return {"isr": settings, "identity": self.camera.translation.identity}

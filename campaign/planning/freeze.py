@@ -27,7 +27,7 @@ from campaign.planning.step import Options, Step
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
 
-#: What a plan is made from.
+#: Sources of a plan.
 Source = RawFrames | MadeCalibrations
 
 
@@ -52,7 +52,7 @@ def freeze(
     Raises
     ------
     ConfigurationError, SubmissionRefused
-        The pipeline cannot be planned, or something that it needs is missing.
+        The pipeline cannot be planned, or an input is missing.
     """
     kind = kind_of(step.pipeline)
     source = source_of(step, repository, options, kind)
@@ -78,12 +78,19 @@ class Freezer:
         self.maker, self.product = maker(step.pipeline), product_of(step.pipeline)
         self.pipeline, self.folder = step.pipeline.path, step.config.submit_path
         self.detectors, self.raws = source.detectors, source.raws
-        self.names = {d.id: d.name for d in source.camera.by_id.values()}
+        self.names: Mapping[int, str] = {d.id: d.name for d in source.camera.by_id.values()}
         self.scale = source.camera.scale
         self.permissions: Mapping[str, Any] = dict(step.permissions)
         self._cards: dict[int | None, dict[str, Any]] = {}
-        made_by = versions() | plugins.version_of(plugins.KINDS, kind.name)
-        self._versions = {f"VERSION_{name.upper()}": version for name, version in made_by.items()}
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        """Cards of everything that has a part in the products, plug-ins included."""
+        parts = [(plugins.KINDS, name) for name in (self._kind.name, *self.applied)]
+        parts += [(plugins.KERNELS, task.kernel) for task in self._step.pipeline.tasks.values()]
+        brought = [plugins.version_of(*part).items() for part in parts]
+        made_by = versions() | {name: version for some in brought for name, version in some}
+        return {f"VERSION_{name.upper()}": version for name, version in made_by.items()}
 
     # For the kind
 
@@ -102,7 +109,7 @@ class Freezer:
         return some(self._step.pipeline, kernel)
 
     def only(self, kernel: str) -> PipelineTask:
-        """Give the pipeline's one task of a kernel."""
+        """Give the pipeline's only task of a kernel."""
         return only(self._step.pipeline, kernel)
 
     def inputs(self, detector: int, exposure: int | None = None) -> dict[str, list[str]]:

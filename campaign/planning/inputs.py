@@ -13,7 +13,7 @@ from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.kinds.model import Frames, ProductKind
 from campaign.wording import listed
 
-#: Raws of a step, at most; more are a mistake, or several steps.
+#: Most raws of a step; more are a mistake, or work for several steps.
 MOST = 1_000_000
 MEND = "mend the selection, or leave frames out with --exclude ID"
 
@@ -24,7 +24,7 @@ def without(selection: Selection, excluded: Collection[int]) -> Selection:
     Raises
     ------
     ConfigurationError
-        One of them is not in the selection.
+        An exposure is not in the selection.
     """
     strangers = sorted(set(excluded) - {e.id for e in selection.exposures})
     if strangers:
@@ -63,7 +63,7 @@ def for_purpose(selection: Selection, camera: Camera, query: str) -> Selection:
 
 
 def purposed(detectors: Set[int], camera: Camera, query: str) -> Set[int]:
-    """Keep the science ones of the detectors found, unless the expression itself names others."""
+    """Keep the science detectors among those found, unless the expression itself names others."""
     return detectors if names_detectors(query) else detectors & set(camera.detector_ids("SCIENCE"))
 
 
@@ -103,7 +103,7 @@ def _denied(raws: Sequence[Raw]) -> str | None:
 
 
 def problems(selection: Selection, kind: ProductKind, allow_missing: bool) -> list[str]:
-    """Say why a selection cannot become a product; nothing where it can.
+    """Say why a selection cannot become a product; empty if it can.
 
     Parameters
     ----------

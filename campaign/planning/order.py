@@ -1,4 +1,4 @@
-"""The order of a run, kept in its folder: a restart asks for the same."""
+"""The order of a run, kept in its folder so that a restart repeats it."""
 
 from __future__ import annotations
 
@@ -24,39 +24,26 @@ NEEDS = {"template": str, "overrides": dict, "exclude": list, "allow_missing": b
 
 @dataclass(frozen=True)
 class Order:
-    """The command line and the environment of a submission.
-
-    Parameters
-    ----------
-    template : `str`
-    overrides : `dict`
-        Template keys.
-    site, sites : `str` or `None`
-        One site in place of the template's; several that share the work.
-    override : `bool`
-        Whether another release of a site only causes a warning.
-    exclude : `list` [`int`]
-    allow_missing : `bool`
-    ranks : `int` or `None`
-        MPI ranks of a gang; `None`: the site's.
-    named : `dict`
-        By kind, the collection that a calibration is taken from.
-    variables : `dict`
-        Environment variables that the template names.
-    nonce : `str`
-        Mark by which a campaign's driver knows its run; empty for an operator's own.
-    """
+    """The command line and the environment of a submission."""
 
     template: str
+    #: Template keys.
     overrides: Mapping[str, Any]
+    #: One site in place of the template's; several that share the work.
     site: str | None
     sites: str | None
+    #: Whether another release of a site only causes a warning.
     override: bool
+
     exclude: Sequence[int]
     allow_missing: bool
+    #: MPI ranks of a gang; `None`: the site's.
     ranks: int | None
+    #: Collection of the calibration, by kind.
     named: Mapping[str, str] = field(default_factory=dict)
+    #: Environment variables that the template names.
     variables: Mapping[str, str] = field(default_factory=dict)
+    #: Mark by which a campaign's driver knows its run; empty for an operator's own.
     nonce: str = ""
 
     @classmethod
@@ -121,7 +108,7 @@ def read(folder: Path) -> Order:
 
 
 def fingerprint(step: Step) -> dict[str, str]:
-    """Give a checksum by label of all that decides the bits of products, frames and code aside."""
+    """Give checksums, by label, of everything but frames and code that decides the bits of products."""
     found = {label: _digest(asdict(task)) for label, task in step.pipeline.tasks.items()}
     return found | {"dataQuery": _digest([step.config.data_query, list(step.config.in_collections)])}
 

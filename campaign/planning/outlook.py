@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from campaign.errors import ConfigurationError
 from campaign.frames.ingest import camera_of
 from campaign.kinds import table
-from campaign.planning.allocation import site_of, slots
+from campaign.planning.allocation import ranks_by_work, site_of
 from campaign.planning.cost import by_geometry
 from campaign.planning.derived import is_derived
 from campaign.planning.inputs import purposed
@@ -24,17 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outlook:
-    """An estimate of a step.
-
-    Parameters
-    ----------
-    cpu_seconds : `float`
-    wall_seconds : `float` or `None`
-        `None` unless every label has run before.
-    """
+    """An estimate of a step."""
 
     cpu_seconds: float
+    #: `None` unless every label has run before.
     wall_seconds: float | None
+    #: MPI ranks of the largest gang, and what decided them (`campaign.planning.allocation.gang_ranks`).
+    ranks: int = 1
+    ranks_by: str = ""
 
 
 def outlook(step: Step, repository: Repository) -> Outlook:
@@ -43,7 +40,7 @@ def outlook(step: Step, repository: Repository) -> Outlook:
     Raises
     ------
     ConfigurationError
-        Its selection finds nothing, or cannot be read.
+        The step's selection finds nothing, or cannot be read.
     """
     camera = camera_of(step.home, step.config.instrument)
     derived = is_derived(step.pipeline)
@@ -51,9 +48,16 @@ def outlook(step: Step, repository: Repository) -> Outlook:
     pixels = raw_pixels(camera.plain(sorted(counts)))
     wanted = _works(step, counts, pixels)
     seen, kernels = expected(step.home, camera.name, wanted), {t.label: t.kernel for t in step.pipeline.tasks.values()}
-    cpu = sum(seen[label].cpu_s if label in seen else by_geometry(kernels[label], one) for label, one in wanted.items())
-    walls = [seen[label].wall_s for label in wanted if label in seen]
-    return Outlook(cpu, sum(walls) if len(walls) == len(wanted) else None)
+    site, _ = site_of(step)
+    gangs = {task.label for task in step.pipeline.tasks.values() if task.kind == "gang"}
+    cpu, walls, most = 0.0, list[float](), (1, "")
+    for label, one in wanted.items():
+        known = seen.get(label)
+        ranks = ranks_by_work(site, None, kernels[label], one, known) if label in gangs else (1, "")
+        most = max(most, ranks, key=lambda many: many[0])
+        cpu += known.cpu_s if known else by_geometry(kernels[label], replace(one, ranks=ranks[0]))
+        walls += [known.shared(ranks[0]).wall_s] if known else []
+    return Outlook(cpu, sum(walls) if len(walls) == len(wanted) else None, *most)
 
 
 def _counts(step: Step, repository: Repository, camera: Camera) -> dict[int, int]:
@@ -68,13 +72,12 @@ def _counts(step: Step, repository: Repository, camera: Camera) -> dict[int, int
 
 
 def _works(step: Step, counts: Mapping[int, int], pixels: Mapping[int, int]) -> dict[str, Work]:
-    """Give the work of every label that runs as jobs of its own."""
-    site, _ = site_of(step)
-    many, found = slots(site, None), dict[str, Work]()
+    """Give the work of every label that runs as jobs of its own, for one rank."""
+    found = dict[str, Work]()
     for label, task in step.pipeline.tasks.items():
         if task.kind == "gang":
             frames = [(d, n if table.tasks()[task.cls].raws else 0) for d, n in counts.items()]
-            found[label] = work(pixels, frames, len(counts), many)
+            found[label] = work(pixels, frames, len(counts), 1)
         elif task.kind == "serial":
             found[label] = work(pixels, [], 1, 1)
         elif task.config.get("doWrite"):

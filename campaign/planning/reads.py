@@ -18,7 +18,7 @@ from campaign.pipeline.model import Pipeline
 from templates import ROOT
 
 PIPELINES: Final = ROOT / "cp_pipe" / "pipelines"
-#: Fill and border of a product whose inputs are those of the figure, and of one whose inputs differ.
+#: Fill and border of a product with the inputs of the figure, and of a product with others.
 PLAIN: Final = ("#f4f4f4", "#9a9a9a")
 ODD: Final = ("#fff3b0", "#b7791f")
 ARROW: Final = (
@@ -124,7 +124,7 @@ def draw(instrument: str, real: Mapping[str, tuple[str, ...]]) -> str:
 def _direct(real: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """Keep direct inputs only: those that no other input of the product reads itself."""
     above: dict[str, set[str]] = {}
-    for name, needs in real.items():  # in their order
+    for name, needs in real.items():  # keeps the order
         above[name] = set(needs).union(*(above[n] for n in needs))
     return {name: tuple(n for n in needs if not any(n in above[m] for m in needs)) for name, needs in real.items()}
 

@@ -1,10 +1,10 @@
 """Find stale products: those that would be made from other calibrations today.
 
 A product's provenance names its calibrations by dataset ID.  The search of the
-same inputs for the same exposures and detectors is repeated: where find-first
+same inputs for the same exposures and detectors is repeated: if find-first
 gives another dataset, one in place of none, or none in place of one, the product
 is stale.  Calibrations that an operator named do not count.  No chart of
-dependencies is kept, so that none can be out of date.
+dependencies is kept that could be out of date.
 """
 
 from __future__ import annotations
@@ -37,23 +37,15 @@ NONE: Final = ("", "")
 
 @dataclass(frozen=True)
 class Stale:
-    """One reason why products are stale.
+    """One reason why products are stale."""
 
-    Parameters
-    ----------
-    product : `str`
-        Dataset type of the products.
-    detectors : `tuple` [`int`]
-        Their detectors.
-    kind : `str`
-        Kind of the calibration that differs: ``ptc``, ``bias``.
-    had, has : `str`
-        Its RUN then, and now; empty for none.
-    """
-
+    #: Dataset type of the products.
     product: str
+    #: Their detectors.
     detectors: tuple[int, ...]
+    #: Kind of the calibration that differs: ``ptc``, ``bias``.
     kind: str
+    #: Its RUN then, and now; empty for none.
     had: str
     has: str
 
@@ -65,7 +57,7 @@ class Stale:
 
 
 def stale(plan: Plan, repository: Repository) -> list[Stale]:
-    """Say why the products of a run are stale; empty where they are not.
+    """Say why the products of a run are stale; empty if they are not.
 
     Raises
     ------
@@ -153,7 +145,7 @@ def _runs(uses: Set[tuple[str, str]]) -> str:
 def of_calibrations(
     calibrations: Sequence[Mapping[str, Any]], home: Home, repository: Repository
 ) -> dict[str, list[Stale]]:
-    """Find stale ones among the calibrations that a step would apply, by RUN.
+    """Find stale calibrations among those that a step would apply, by RUN.
 
     Calibrations of unknown runs, or of runs without a plan, are left out.
     """

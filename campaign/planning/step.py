@@ -33,29 +33,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line, over template and environment.
+    """Options of the command line, which override template and environment."""
 
-    Parameters
-    ----------
-    overrides : `dict`
-        Template keys.
-    site : `str` or `None`
-        In place of the template's ``computeSite``.
-    exclude : collection of `int`
-        Exposures to leave out.
-    allow_missing : `bool`
-        Combine a detector that lacks some exposures.
-    ranks : `int` or `None`
-        MPI ranks of a gang; `None`: the site's.
-    named : `dict` [`str`, `str`]
-        By kind (``bias``), the collection that replaces find-first.
-    """
-
+    #: Template keys.
     overrides: Mapping[str, Any]
+    #: In place of the template's ``computeSite``.
     site: str | None
+    #: Exposures to leave out.
     exclude: Collection[int]
+    #: Combine a detector that lacks some exposures.
     allow_missing: bool
+    #: MPI ranks of a gang; `None`: the site's.
     ranks: int | None
+    #: Collection that replaces find-first, by kind (``bias``).
     named: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -198,7 +188,7 @@ def require_writeable(folder: Path, need_bytes: int = 0) -> None:
             f"cannot be written: {error.strerror} (uid {os.geteuid()})", where=str(folder), do="choose another place"
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # what cannot be written cannot be removed
+        with contextlib.suppress(OSError):  # a file that could not be written cannot be removed
             probe.unlink()
     free = shutil.disk_usage(folder).free
     if free < need_bytes:

@@ -1,4 +1,4 @@
-"""Record time and memory of runs by task label, and expect the same of the next.
+"""Record time and memory of runs by task label, to estimate later runs.
 
 ``<home>/usage.jsonl`` has one line a run and label: frames, raw pixels, CPU time,
 wall time, and the largest memory of a process.  A plan of the same camera, label
@@ -9,19 +9,19 @@ frames, else by task.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from campaign.home import Home, now
-from campaign.journal.events import Event
+from campaign.journal.events import Event, EventName
 from campaign.lines import lacking
 
 if TYPE_CHECKING:
     from campaign.jobs.file import JobTask
     from campaign.journal.plan import Plan
 
-#: Latest lines of a label that count.
+#: Number of latest lines of a label that count.
 LATEST: Final = 5
 #: Factor on the memory seen; factor on the number of frames beyond which earlier runs do not count.
 MARGIN: Final = 1.25
@@ -30,44 +30,29 @@ MORE: Final = 2.0
 
 @dataclass(frozen=True)
 class Work:
-    """Work of a label.
+    """Work of a label."""
 
-    Parameters
-    ----------
-    frame : `int`
-        Raw pixels of the largest frame; depends on the camera's scale.
-    tasks, frames : `int`
-        Number of tasks, and the most frames of one.
-    mpixels : `float`
-        Raw pixels of all frames, millions.
-    ranks : `int`
-        Of the gang.
-    """
-
+    #: Raw pixels of the largest frame; depends on the camera's scale.
     frame: int
+    #: Number of tasks, and the most frames of one.
     tasks: int
     frames: int
+    #: Raw pixels of all frames, millions.
     mpixels: float
+    #: Of the gang.
     ranks: int
 
 
 @dataclass(frozen=True)
 class Seen(Work):
-    """Time and memory of one label in one run.
-
-    Parameters
-    ----------
-    label, instrument : `str`
-    cpu_s, wall_s : `float`
-        Of all ranks; from the first task's start to the last one's end.
-    rss_mib : `int`
-        Largest memory of a process.
-    """
+    """Time and memory of one label in one run."""
 
     label: str
     instrument: str
+    #: Of all ranks; from the first task's start to the last one's end.
     cpu_s: float
     wall_s: float
+    #: Largest memory of a process.
     rss_mib: int
 
 
@@ -113,9 +98,9 @@ def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
     started: dict[str, list[str]] = {}
     for event in events:
         label = event.task.partition(":")[0]
-        if event.event == "published":
+        if event.event == EventName.PUBLISHED:
             published.setdefault(label, []).append(event)
-        elif event.event == "started" and event.task:
+        elif event.event == EventName.STARTED and event.task:
             started.setdefault(label, []).append(event.t)
     found, known = [], works(plan)
     for group in plan.groups:
@@ -144,8 +129,8 @@ def _between(first: str, last: str) -> float:
 
 def record(home: Home, plan: Plan, events: Iterable[Event]) -> None:
     """Record time and memory of a run."""
-    for seen in seen_in(plan, events):
-        home.add_usage({"t": now(), "run": plan.run, **asdict(seen)})
+    if found := seen_in(plan, events):
+        home.add_usage(*({"t": now(), "run": plan.run, **asdict(seen)} for seen in found))
 
 
 @dataclass(frozen=True)
@@ -157,10 +142,18 @@ class Expected:
     rank_mib: int
     runs: int
 
+    def shared(self, ranks: int) -> Expected:
+        """Give the same with the wall time of one rank shared by so many."""
+        return replace(self, wall_s=self.wall_s / ranks)
+
 
 def expected(home: Home, instrument: str, wanted: Mapping[str, Work]) -> Mapping[str, Expected]:
-    """Give what to expect of each label that has run before."""
-    lines = [_seen(line) for line in home.usage() if line.get("instrument") == instrument]
+    """Estimate each label that has run before."""
+    # A run is told again by each restart; it counts once.
+    known = {
+        (line.get("run"), line.get("label")): line for line in home.usage() if line.get("instrument") == instrument
+    }
+    lines = [_seen(line) for line in known.values()]
     found = {}
     for label, one in wanted.items():
         same = [s for s in lines if s and (s.label, s.frame) == (label, one.frame)]

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from campaign.quality.canvas import BARS, ENDS, HIGHEST, LOWEST, Canvas, Panel, font, levels
 
-BACKGROUND = "#20242c"
 #: Percentiles of the grey levels at the ends of the scale.
 CLIPPED = (1, 99)
-#: Fewest and most pixels along a picture's longer side, and dots per inch.
-SMALLEST, LARGEST, DPI = 700, 1600, 100
+#: Fewest and most dots along an image's longer side.
+SMALLEST, LARGEST = 600, 1600
+#: Least width of a picture, which holds the histogram's words; dots.
+NARROWEST = 620
+#: Room around an image for labels: left, right, below; dots.
+LEFT, RIGHT, BELOW = 60, 110, 45
 #: With more detectors than this no names are written.
 NAMED = 250
 
@@ -75,90 +76,123 @@ def limits(image: NDArray[np.float32]) -> tuple[float, float]:
     if not good.size:
         return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(good, CLIPPED))
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    least = max(0.5, 1e-6 * abs(low))
+    return (low, high) if high > low else (low - least, high + least)
 
 
-def figure_for(shape: Sequence[int], more: tuple[float, float]) -> Figure:
-    """Make a figure with a dot for each pixel of ``shape`` (rows, columns), and margins in inch."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows, columns = shape
-    factor = min(max(1.0, SMALLEST / max(rows, columns)), LARGEST / max(rows, columns))
-    size = (max(columns * factor / DPI, 4.5) + more[0], max(rows * factor / DPI, 1.0) + more[1])
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+def _every(shape: Sequence[int]) -> int:
+    """Give the pixels along a side of a dot of a large image."""
+    return -(-max(shape) // LARGEST)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture whole, or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
-    try:
-        figure.canvas.print_png(temporary)  # type: ignore[attr-defined]  # savefig lays out and draws twice
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def averaged(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average a large image over squares of pixels, so that a lone bad column shows; NaN where none has a value."""
+    if (every := _every(image.shape)) == 1:
+        return image
+
+    def sums(values: NDArray[Any]) -> NDArray[np.float32]:
+        rows = np.add.reduceat(values, range(0, image.shape[0], every), 0, np.float32)
+        return np.add.reduceat(rows, range(0, image.shape[1], every), 1)
+
+    good = np.isfinite(image)
+    with np.errstate(invalid="ignore"):
+        return sums(np.where(good, image, np.float32(0))) / sums(good)
 
 
-def write_names(axes: Axes, names: Sequence[tuple[str, Sequence[int]]]) -> None:
+def image_panel(shape: Sequence[int], dots: NDArray[np.uint8], title: str, below: int = 0) -> Panel:
+    """Begin a picture with a title and an image, and leave ``below`` dots free under its labels.
+
+    Parameters
+    ----------
+    shape : (rows, columns)
+        Pixels of the image, for the scales.
+    dots : `numpy.ndarray` [y, x], uint8
+        Entries of the palette; each is repeated in a small image.
+    """
+    many = -(-SMALLEST // max(dots.shape))
+    dots = dots.repeat(many, 0).repeat(many, 1)
+    rows, columns = dots.shape
+    lines = title.splitlines()
+    longest = max((font(14).getlength(line) for line in lines), default=0)
+    width = max(LEFT + columns + RIGHT, round(longest) + 40, NARROWEST)
+    top, left = 30 + 18 * len(lines), LEFT + (width - LEFT - columns - RIGHT) // 2
+    canvas = Canvas(width, top + rows + BELOW + below)
+    canvas.text((left + columns / 2 if width == LEFT + columns + RIGHT else width / 2, 8), title, 14)
+    panel = Panel(canvas, (left, top, left + columns, top + rows), (-0.5, shape[1] - 0.5), (-0.5, shape[0] - 0.5))
+    panel.paste(dots, panel.x[1], panel.y[1])
+    return panel
+
+
+def write_names(panel: Panel, names: Sequence[tuple[str, Sequence[int]]]) -> None:
     """Write detectors' names on them, as small as necessary."""
-    from matplotlib.patheffects import withStroke
-
     if not 1 < len(names) <= NAMED:
         return
-    size = 9 if len(names) < 30 else 5
     for name, (x, y, nx, ny) in names:
-        outline = [withStroke(linewidth=1.5, foreground="black")]
-        where = (x + nx / 2 - 0.5, y + 0.9 * ny - 0.5)
-        axes.text(*where, name, size=size, color="white", ha="center", va="top", path_effects=outline)
+        wide = panel.at(x + nx, y)[0] - panel.at(x, y)[0]
+        size = min(max(int(70 * wide / font(100).getlength(name)), 7), 13)
+        at = panel.at(x + nx / 2 - 0.5, y + 0.96 * ny - 0.5)
+        x0, y0, x1, y1 = panel.canvas.draw.textbbox(at, name, font(size), "ma")
+        panel.canvas.draw.rectangle((x0 - 2, y0 - 2, x1 + 1, y1 + 1), "black")
+        panel.canvas.text(at, name, size, fill="white")
 
 
 def draw(shown: Shown, path: Path) -> None:
     """Draw an image, x to the right and y up, with a histogram and a scale that marks clipped levels."""
     image = shown.image
     low, high = limits(image)
-    figure = figure_for(image.shape, (1.9, 2.4))
-    figure.set_layout_engine("none")  # it takes longer than the drawing, and places are known
-    width, height = figure.get_size_inches()
-
-    def axes_at(left: float, bottom: float, wide: float, high: float) -> Axes:
-        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
-
-    axes = axes_at(0.7, 1.85, width - 1.9, height - 2.4)
-    scale = axes_at(width - 1.1, 1.85, 0.15, height - 2.4)
-    counts = axes_at(0.7, 0.45, width - 0.9, 0.75)
-    axes.set_facecolor(BACKGROUND)
-    picture = axes.imshow(image, origin="lower", cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
-    axes.set_xlabel(shown.axes, fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.set_title(shown.title, fontsize=10)
-    write_names(axes, shown.names)
     good = image[np.isfinite(image)]
+    panel = image_panel(image.shape, levels(averaged(image), low, high), shown.title, 150)
+    canvas, (_, top, right, bottom) = panel.canvas, panel.box
+    every = _every(image.shape)
+    panel.frame(below=shown.axes + (f"; a dot is the mean of {every} x {every}" if every > 1 else ""))
+    write_names(panel, shown.names)
     below, above = int((good < low).sum()), int((good > high).sum())
-    clipped = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-    extend = clipped[below > 0, above > 0]
-    figure.colorbar(picture, cax=scale, label=shown.unit, extend=extend)
-    _histogram(counts, good, (low, high), shown.unit)
-    words = f"{below} pixels below {low:.5g}, {above} above {high:.5g}"
-    counts.set_title(
-        words
-        + (f", {image.size - good.size} outside the detectors or without a value" if good.size < image.size else ""),
-        fontsize=8,
+    _scale(
+        Panel(canvas, (right + 20, top + 12, right + 36, max(bottom - 12, top + 80)), (0, 1), (low, high)),
+        below,
+        above,
+        shown.unit,
     )
-    save(figure, path)
+    words = f"{below} pixels below {low:.5g}, {above} above {high:.5g}"
+    if good.size < image.size:
+        words += f", {image.size - good.size} outside the detectors or without a value"
+    box = (LEFT, bottom + BELOW + 40, canvas.image.width - 20, bottom + BELOW + 110)
+    _histogram(canvas, box, good, (low, high), (words, f"{shown.unit}; values beyond are counted at the ends"))
+    canvas.save(path)
 
 
-def _histogram(axes: Axes, good: NDArray[np.float32], ends: tuple[float, float], unit: str) -> None:
+def _scale(panel: Panel, below: int, above: int, unit: str) -> None:
+    """Draw the scale of levels; an arrow at an end says that levels were clipped there."""
+    left, top, right, bottom = (round(n) for n in panel.box)
+    panel.paste(levels(np.linspace(*panel.y, bottom - top)[:, None].repeat(right - left, 1), *panel.y), 1, panel.y[1])
+    panel.frame(across=(), right=True)
+    for clipped, end, tip, entry in (
+        (below, bottom + 1, bottom + 12, LOWEST),
+        (above, top - 2, top - 13, HIGHEST),
+    ):
+        if clipped:
+            panel.canvas.draw.polygon([(left - 1, end), (right, end), ((left + right) // 2, tip)], entry, "black")
+    panel.canvas.text((left, top - 32), unit, 12, "la")
+
+
+def _histogram(
+    canvas: Canvas, box: Sequence[float], good: NDArray[np.float32], ends: tuple[float, float], texts: Sequence[str]
+) -> None:
     """Draw the frequency of each level, somewhat beyond both ends of the scale; mark the ends."""
     low, high = ends
     margin = (high - low) / 2
-    ends_of_bins = (low - margin, high + margin)
-    axes.hist(np.clip(good, *ends_of_bins), bins=200, range=ends_of_bins, histtype="stepfilled", color="#5a7d9a")
-    if good.size:
-        axes.set_yscale("log")
+    beyond = (low - margin, high + margin)
+    near = (-margin, high - low + margin)  # about the lower end, where float32 has digits to spare
+    counts, edges = np.histogram(np.clip(good - np.float32(low), *near), int(box[2] - box[0]) // 3, near)
+    edges = edges.astype(np.float64) + low
+    tall = math.log10(max(int(counts.max()), 10)) * 1.05
+    panel = Panel(
+        canvas, (box[0], box[1], box[2], box[3]), (beyond[0] - margin / 20, beyond[1] + margin / 20), (-0.3, tall)
+    )
+    for count, start, end in zip(counts, edges, edges[1:], strict=False):
+        if count:
+            panel.rectangle(start, -0.3, end, math.log10(count), None, BARS)
     for end in ends:
-        axes.axvline(end, color="#b7791f", lw=1)
-    axes.set_xlabel(f"{unit}; values beyond are counted at the ends", fontsize=8)
-    axes.set_ylabel("pixels", fontsize=8)
-    axes.tick_params(labelsize=7)
+        panel.line([(end, -0.3), (end, tall)], ENDS)
+    powers = range(0, math.floor(tall) + 1, 1 + int(tall) // 4)
+    panel.frame(texts[0], texts[1], up=[(n, f"1e{n}" if n else "1") for n in powers])

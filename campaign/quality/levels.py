@@ -26,23 +26,7 @@ DIGITISATION = 12**-0.5
 
 @dataclass(frozen=True)
 class Row:
-    """Amplifier of one exposure, as described in ``docs/products.md``.
-
-    Parameters
-    ----------
-    level, overscan : `float`
-        Level above the overscan, and level of the overscan, ADU.
-    noise, noise_error : `float`
-        Noise and its standard error, ADU.
-    saturated, rejected, blank : `float`
-        Fractions of the pixels: saturated, rejected as cosmic rays, without a value.
-    shape, shape_error : `float`
-        Deviation from the shape of the others, and the noise of a cell, ADU.
-    constant : `float`
-        Fraction of the rows whose pixels have one value.
-    same_as : `int`
-        An earlier exposure with the same pixels; 0 for none.
-    """
+    """Amplifier of one exposure, as described in ``docs/products.md``; levels and noises in ADU."""
 
     #: Columns with numbers.
     NUMBERS: ClassVar[tuple[str, ...]]
@@ -50,16 +34,22 @@ class Row:
     exposure: int
     detector: int
     amplifier: str
+    #: Above the overscan.
     level: float
     noise: float
+    #: Fraction of the pixels; so are `rejected` (as cosmic rays) and `blank` (without a value).
     saturated: float
+    #: Level of the overscan.
     overscan: float = 0.0
     noise_error: float = 0.0
+    #: Deviation from the shape of the others, and the noise of a cell.
     shape: float = 0.0
     shape_error: float = 0.0
+    #: Fraction of the rows whose pixels have one value.
     constant: float = 0.0
     rejected: float = 0.0
     blank: float = 0.0
+    #: An earlier exposure with the same pixels; 0 for none.
     same_as: int = 0
 
 
@@ -68,20 +58,14 @@ Row.NUMBERS = tuple(f.name for f in fields(Row) if f.name not in ("exposure", "d
 
 @dataclass(frozen=True)
 class Finding:
-    """Finding for the operator about one exposure or, without one, about all.
-
-    Parameters
-    ----------
-    amplifiers : `tuple` [`str`]
-        Affected amplifiers; empty for whole detectors.
-    refused : `bool`
-        Whether the combine would refuse the exposure.
-    """
+    """Finding for the operator about one exposure or, without one, about all."""
 
     exposure: int | None
     detectors: tuple[int, ...]
     why: str
+    #: Affected amplifiers; empty for whole detectors.
     amplifiers: tuple[str, ...] = ()
+    #: Whether the combine would refuse the exposure.
     refused: bool = False
 
     @property

@@ -64,14 +64,11 @@ def title(plan: Plan, data_id: Mapping[str, Any], what: str = "") -> str:
     dates = sorted({date[:10] for p in frames for date in p.get("dates", ())})
     nights = f" of {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "") if dates else ""
     many = len({d["id"] for d in plan.camera["detectors"]})
-    name = data_id.get("physical_filter") or next((d["physical_filter"] for d in _data_ids(plan)), "")
+    filters = (d["physical_filter"] for d in plan.wanted(plan.product) if "physical_filter" in d)
+    name = data_id.get("physical_filter") or next(filters, "")
     head = " ".join(filter(None, (plan.instrument, Path(plan.output).name, str(name), what)))
     inputs = f"{len(exposures)} exposure{'s' * (len(exposures) != 1)}{nights}, " if exposures else ""
     return f"{head}\nrun {plan.run}: {inputs}{many} detector{'s' * (many != 1)}"
-
-
-def _data_ids(plan: Plan) -> list[Mapping[str, Any]]:
-    return [d for d in plan.wanted(plan.product) if "physical_filter" in d]
 
 
 def _unit(plan: Plan) -> str:

@@ -26,18 +26,12 @@ CELLS, SAMPLED_ROWS, CELL_PIXELS = 8, 64, 12
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as arrays.
-
-    Parameters
-    ----------
-    exposures : `list` [`int`]
-    channels : `list` [(detector, amplifier)]
-    values : `dict` [`str`, `numpy.ndarray` [exposure, channel], float64]
-        Values by column; NaN where there is no row.
-    """
+    """Rows as arrays."""
 
     exposures: list[int]
+    #: Detector and amplifier.
     channels: list[tuple[int, str]]
+    #: By column, [exposure, channel]; NaN where there is no row.
     values: Mapping[str, F64]
 
     @classmethod
@@ -67,29 +61,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """Quantity that is compared over all exposures.
+    """Quantity that is compared over all exposures."""
 
-    Parameters
-    ----------
-    name, unit : `str`
-        For messages.
-    far : `numpy.ndarray` [exposure, channel], float64
-        Deviations from the channel's median, in its errors; NaN where not to be compared.
-    own : `numpy.ndarray` [exposure, channel], float64
-        The same, less the part that a detector's channels share.
-    error : `numpy.ndarray` [channel], float64
-        Errors in the unit of the values.
-    least : `float`
-        Least reported deviation shared by all detectors, in errors.
-    grouped : `bool`
-        Whether a split of the exposures into groups is reported.
-    """
-
+    #: For messages.
     name: str
+    #: Deviations from the channel's median, in its errors, [exposure, channel]; NaN where not to be compared.
     far: F64
+    #: The same, less the part that a detector's channels share.
     own: F64
+    #: Errors in the unit of the values, [channel].
     error: F64
+    #: Least reported deviation shared by all detectors, in errors.
     least: float = NSIGMA
+    #: Whether a split of the exposures into groups is reported.
     grouped: bool = True
 
 

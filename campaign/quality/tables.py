@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from campaign.quality.drawing import BACKGROUND, LARGEST, figure_for, places, save, write_names
+from campaign.quality.canvas import BLACK, LOST, OUTSIDE, POINTS, WHITE, ZERO, Canvas, Panel, font
+from campaign.quality.drawing import LARGEST, image_panel, places, write_names
 
 Rows = Mapping[int, NDArray[Any]]
 
@@ -39,56 +41,55 @@ def _defects(
     binning = -(-extent // LARGEST)
     boxes = places(detectors, types, binning)
     shape = max(y + ny for _, y, _, ny in boxes), max(x + nx for x, _, nx, _ in boxes)
-    canvas, bad, whole = np.full(shape, np.nan, np.float32), 0, 0
+    dots, bad, whole = np.full(shape, OUTSIDE, np.uint8), 0, 0
     for d, (x, y, nx, ny) in zip(detectors, boxes, strict=True):
         plane, fine = _mask(rows[d["id"]], types[d["type"]]["size"], binning)
         bad, whole = bad + fine, whole + int(np.prod(types[d["type"]]["size"]))
-        canvas[y : y + ny, x : x + nx] = np.rot90(plane, -round(d["yaw_deg"] / 90))
-    figure = figure_for(shape, (0.8, 1.2))
-    axes = figure.subplots()
-    axes.set_facecolor(BACKGROUND)
-    axes.imshow(canvas, origin="lower", cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+        dots[y : y + ny, x : x + nx] = np.rot90(np.where(plane, BLACK, WHITE), -round(d["yaw_deg"] / 90))
     total = sum(len(some) for some in rows.values())
-    axes.set_title(f"{title}\n{total} boxes, {bad} pixels, {100 * bad / whole:.3g} %", fontsize=10)
-    axes.set_xlabel(f"black: a defect in it; a dot is {binning} x {binning} pixels of a detector", fontsize=8)
-    axes.tick_params(labelsize=7)
-    write_names(axes, [(d["name"], box) for d, box in zip(detectors, boxes, strict=True)])
-    save(figure, path)
+    panel = image_panel(shape, dots, f"{title}\n{total} boxes, {bad} pixels, {100 * bad / whole:.3g} %")
+    panel.frame(below=f"black: a defect in it; a dot is {binning} x {binning} pixels of a detector")
+    write_names(panel, [(d["name"], box) for d, box in zip(detectors, boxes, strict=True)])
+    panel.canvas.save(path)
 
 
-def _mask(boxes: NDArray[Any], size: Sequence[int], binning: int) -> tuple[NDArray[np.float32], int]:
+def _mask(boxes: NDArray[Any], size: Sequence[int], binning: int) -> tuple[NDArray[np.bool_], int]:
     """Give the bins with a defect, and the number of defect pixels."""
     fine = np.zeros((size[1], size[0]), bool)
-    plane = np.zeros([-(-n // binning) for n in fine.shape], np.float32)
+    plane = np.zeros([-(-n // binning) for n in fine.shape], bool)
     for box in boxes:
         x, y, nx, ny = (int(box[name]) for name in ("X0", "Y0", "WIDTH", "HEIGHT"))
         fine[y : y + ny, x : x + nx] = True
-        plane[y // binning : -(-(y + ny) // binning), x // binning : -(-(x + nx) // binning)] = 1
+        plane[y // binning : -(-(y + ny) // binning), x // binning : -(-(x + nx) // binning)] = True
     return plane, int(fine.sum())
 
 
 def _cti(rows: Rows, detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], path: Path, title: str) -> None:
     """Draw each amplifier's transfer inefficiency and output drift, with errors."""
-    figure = figure_for((500, 1000), (0.5, 1.0))
-    panels = figure.subplots(2, 1, sharex=True)
+    canvas = Canvas(1100, 640)
+    canvas.text((550, 8), title, 14)
     table = np.concatenate([rows[d["id"]] for d in detectors])
-    place, good = np.arange(len(table)), table["EXPOSURES"] > 0
-    for axes, name, label in zip(panels, ("CTI", "DRIFT"), ("CTI", "drift of the output"), strict=True):
-        errors = table[f"{name}_ERROR"]
-        axes.errorbar(place[good], table[name][good], errors[good], fmt=".", ms=4, lw=0.8, color="#1f6feb")
-        axes.axhline(0, color="#999999", lw=0.6)
-        axes.set_ylabel(label, fontsize=8)
-        axes.tick_params(labelsize=7)
-        for at in place[~good]:
-            axes.axvline(at, color="#f85149", lw=0.6)
+    good = table["EXPOSURES"] > 0
     starts = np.cumsum([0, *(len(rows[d["id"]]) for d in detectors)])
-    step = max(1, len(detectors) // 40)
-    middles = ((starts[:-1] + starts[1:] - 1) / 2)[::step]
-    panels[1].set_xticks(middles, [d["name"] for d in detectors][::step], rotation=90 if len(detectors) > 6 else 0)
+    middles = (starts[:-1] + starts[1:] - 1) / 2
+    step = math.ceil(len(detectors) * max(font(11).getlength(d["name"]) + 12 for d in detectors) / 1000)
+    names = [(at, d["name"]) for at, d in zip(middles, detectors, strict=True)][::step]
     lost = int((~good).sum())
-    panels[1].set_xlabel(f"amplifiers, by detector; {lost} were not measured{' (red)' if lost else ''}", fontsize=8)
-    panels[0].set_title(title, fontsize=10)
-    save(figure, path)
+    last = f"amplifiers, by detector; {lost} were not measured{' (red)' if lost else ''}"
+    for top, column, label in ((80, "CTI", "CTI"), (350, "DRIFT", "drift of the output")):
+        value, error = table[column], table[f"{column}_ERROR"]
+        low, high = min((value - error)[good].min(initial=0), 0), max((value + error)[good].max(initial=0), 0)
+        margin = 0.05 * (high - low) or 1.0
+        panel = Panel(canvas, (70, top, 1080, top + 220), (-1, len(table)), (low - margin, high + margin))
+        panel.line([(-1, 0), (len(table), 0)], ZERO)
+        for n in map(int, np.flatnonzero(~good)):
+            panel.line([(n, panel.y[0]), (n, panel.y[1])], LOST)
+        for n in map(int, np.flatnonzero(good)):
+            panel.line([(n, value[n] - error[n]), (n, value[n] + error[n])], POINTS)
+            x, y = panel.at(n, value[n])
+            canvas.draw.rectangle((x - 1, y - 1, x + 1, y + 1), POINTS)
+        panel.frame(label, last if top > 80 else "", across=names)
+    canvas.save(path)
 
 
 #: By `campaign.kinds.model.Picture`.

@@ -1,7 +1,7 @@
 """Runs a chunk of quanta, which is a job file, on a Dask worker.
 
 If a worker is lost, its chunk goes to another one.  Published products stand.
-The quantum in hand is done again, last, and is left alone once it has cost a
+The quantum in hand is done again, last, and is given up once it has cost a
 few workers.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from campaign.jobs.death import Cause
 from campaign.jobs.file import write_text
 from campaign.journal.control import DRAIN, PAUSE, asked
+from campaign.journal.events import EventName
 from campaign.lines import read as read_lines
 
 #: Runs a job file on a worker; by name, since the driver does not import kernels.
@@ -26,7 +27,7 @@ EXECUTE = "kernels.run:execute"
 #: Lost workers after which the quantum in hand counts as their killer.
 DEATHS = 3
 PAUSED_S = 0.5
-#: Suffixes of files that are being written, or fetched from a site.
+#: Suffixes of files in the course of being written, or fetched from a site.
 TEMPORARY = (".tmp", ".part")
 
 
@@ -37,11 +38,11 @@ class Answer:
     Parameters
     ----------
     why : `str`
-        Why it died; empty if its journal says everything.
+        Reason of its death; empty if its journal says everything.
     cause : `Cause`
         Of the death.
     killers : `dict`
-        Quanta that were left alone, with the number of workers that each has cost.
+        Quanta that were given up, with the number of workers that each has cost.
     drained : `bool`
         Whether it was not begun because the run is to end.
     """
@@ -54,7 +55,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Rest:
-    """Rest of a chunk: its job file, empty if nothing is left, and the quanta that are left alone."""
+    """Rest of a chunk: its job file, empty if nothing is left, and the quanta that are given up."""
 
     path: str
     killers: Mapping[str, int] = field(default_factory=dict)
@@ -110,15 +111,15 @@ def unfinished(path: str) -> Rest:
     begun: Counter[str] = Counter()
     while (events := Path(f"{journal}.r0.jsonl")).exists():
         said = read_lines(events, {"task": str, "event": str})  # a killed worker may leave half a line
-        told |= {line["task"] for line in said if line["event"] in ("published", "failed")}
-        begun.update(line["task"] for line in said if line["event"] == "started")
+        told |= {line["task"] for line in said if line["event"] in (EventName.PUBLISHED, EventName.FAILED)}
+        begun.update(line["task"] for line in said if line["event"] == EventName.STARTED)
         tried += 1
         journal = f"{plain['journal']}.again{tried}"
     if tried == 1:
         return Rest(path)
     left = [t for t in plain["tasks"] if t["task"] not in told]
     killers = {t["task"]: begun[t["task"]] for t in left if begun[t["task"]] >= DEATHS}
-    # Last comes what a lost worker had in hand: that may have killed it.
+    # The quantum that a lost worker had in hand comes last: it may have killed the worker.
     left = sorted((t for t in left if t["task"] not in killers), key=lambda t: begun[t["task"]])
     clear(out for task in left for out in task["outputs"].values())
     if not left:
@@ -130,7 +131,7 @@ def unfinished(path: str) -> Rest:
 
 
 def clear(outputs: Iterable[str]) -> None:
-    """Remove files that no journal knows: their writer was lost before it could record them.
+    """Remove files that no journal mentions: their writer was lost before it could record them.
 
     Parameters
     ----------

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
 from campaign.errors import AGAIN, CampaignError, TransientError
@@ -22,16 +23,16 @@ from campaign.jobs.death import Cause
 from campaign.journal.plan import Group
 from campaign.running import chunk
 from campaign.running.chunk import Answer
-from campaign.running.rounds import ERRORS, RUNS, Nodes, RoundGraph, chunked
+from campaign.running.rounds import ERRORS, RUNS, Nodes, RoundGraph, chunked, together
 from campaign.schedulers import secure
 from campaign.schedulers.protocol import Refused, Workers
 
 T = TypeVar("T")
 POLL_SECONDS = 0.05
 #: Configuration of a run's clusters, beside `campaign.schedulers.secure.SETTINGS`: the scheduler does not hold tasks
-#: back, and does not leave the only copy of a result of the driver's own worker on one that may be lost.  It gives up a
-#: chunk after as many losses as tell the chunk which of its quanta kill workers; another round tries a chunk again that
-#: was given up for what others did.
+#: back, and does not move the only copy of a result of the driver's own worker to one that may be lost.  It gives up a
+#: chunk after enough losses for the chunk to find the quanta that kill workers; another round tries a chunk again that
+#: was given up because of other chunks.
 SETTINGS = {
     "distributed.scheduler.worker-saturation": "inf",
     "distributed.scheduler.allowed-failures": chunk.DEATHS + 1,
@@ -44,9 +45,9 @@ CHUNK_KEY = re.compile(r":\d+$")
 def run(nodes: Nodes, groups: Sequence[Group]) -> None:
     """Run groups of a plan, each with something left to do.
 
-    Another round runs quanta that are tried again, with what waits for them: on
-    other workers if they ask for more memory.  It also runs what Dask gave up:
-    all that waits for a chunk whose workers are lost for ever.
+    Another round runs quanta that are tried again, with their dependents: on
+    other workers if they ask for more memory.  It also runs the tasks that Dask
+    gave up because they wait for a chunk whose workers are lost.
     """
     secure.forget(nodes.plan.folder)
     left, number = list(groups), itertools.count()
@@ -64,12 +65,12 @@ def run(nodes: Nodes, groups: Sequence[Group]) -> None:
 
 
 def _here_alone(nodes: Nodes, groups: Sequence[Group]) -> None:
-    secure.pin()
-    from dask.local import get_sync
-
-    labels = {group.label for group in groups}
-    graph = {f"{g.label}:": (nodes.node, g.label, *(f"{n}:" for n in g.needs if n in labels)) for g in groups}
-    get_sync(graph, list(graph))
+    """Run the graph node by node, as Dask's own synchronous scheduler would; its import costs more than many runs."""
+    parts = together(groups)
+    made_in = {group.label: number for number, part in enumerate(parts) for group in part}
+    needs = {n: {made_in[name] for name in part[0].needs if name in made_in} for n, part in enumerate(parts)}
+    for number in TopologicalSorter(needs).static_order():
+        nodes.node([group.label for group in parts[number]])
 
 
 def _wanted(nodes: Nodes, groups: Sequence[Group]) -> dict[str, int]:
@@ -105,7 +106,7 @@ def _on_workers(nodes: Nodes, groups: Sequence[Group], number: Iterator[int]) ->
 
 
 def _round(nodes: Nodes, groups: Sequence[Group], number: int) -> RoundGraph:
-    """Cut what is left of each group's quanta into chunks."""
+    """Cut the remaining quanta of each group into chunks."""
     nodes.chunks = {g.label: chunked(nodes.left(g)) for g in groups if g.kind == "quantum"}
     many = {label: len(chunks) for label, chunks in nodes.chunks.items()}
     return RoundGraph(number, nodes.plan.run, groups, many, nodes.backend.shared)
@@ -113,11 +114,11 @@ def _round(nodes: Nodes, groups: Sequence[Group], number: int) -> RoundGraph:
 
 @contextmanager
 def _known(nodes: Nodes, client: Any) -> Iterator[None]:
-    """Have the graph's functions find the run, and the run ask what befell workers."""
+    """Let the graph's functions find the run, and the run ask for the fate of workers."""
     seen = [0]
 
     def short_of_memory() -> bool:
-        """Look for a nanny's event, or a scheduler's word on the end of a worker's job: there is no other sign."""
+        """Look for a nanny's event, or the scheduler's report on the end of a worker's job, the only signs."""
         before, seen[0] = seen[0], len(client.get_events("worker-restart-memory"))
         died = nodes.outcome.jobs.get("workers", {}).pop("cause", "")
         return seen[0] > before or died == Cause.MEMORY
@@ -200,7 +201,7 @@ def _run(nodes: Nodes, one: RoundGraph, workers: Workers, client: Any) -> list[G
         parts = [futures[part] for part in one.parts(group)]
         if any(part.status != "finished" for part in parts) and _finished(futures[one.key(group.label, "ready")]):
             nodes.settle(group.label, [_answer(part, why) for part in parts])
-    client.cancel(list(futures.values()), force=True)  # nobody needs their results
+    client.cancel(list(futures.values()), force=True)  # their results are not needed
     return [group for group in one.groups if nodes.left(group) and not nodes.ending]
 
 
@@ -242,7 +243,7 @@ def _wait(nodes: Nodes, futures: Mapping[str, Any], workers: Workers, client: An
 
 
 def _idle(nodes: Nodes, client: Any) -> str:
-    """Give a reason to stop if the run is to end and no worker is busy: workers may still wait for their nodes."""
+    """Give a reason to stop if the run is to end and no worker is busy; workers may still wait for their nodes."""
     if not nodes.ending:
         return ""
     busy = any(CHUNK_KEY.search(key) for keys in client.processing().values() for key in keys)

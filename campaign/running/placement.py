@@ -1,4 +1,4 @@
-"""The backend of a site, and how a plan is tried out and run there."""
+"""The backend of a site, and functions that try out and run a plan there."""
 
 from __future__ import annotations
 
@@ -12,31 +12,18 @@ from campaign.sites.model import Site
 
 
 def backend_of(site: Site | None, slots: int) -> Backend:
-    """Make the backend of a site; of this machine without one.
-
-    Parameters
-    ----------
-    site : `Site` or `None`
-    slots : `int`
-        Workers that quanta may have at a site with a queue.
-    """
+    """Make the backend of a site, of this machine without one; at a queue, quanta may have so many workers."""
     return site.backend(slots) if site else Local()
 
 
 def run_at(site: Site | None, many: int) -> Run:
-    """Prepare to run plans at a site.
-
-    Parameters
-    ----------
-    many : `int`
-        Workers that quanta may have there.
-    """
+    """Prepare to run plans at a site, where quanta may have so many workers."""
     backend = backend_of(site, many)
     return lambda plan, listener: Runner(plan, listener, backend).run()
 
 
 def probe(site: Site | None, groups: Sequence[Group]) -> None:
-    """See that a site would take the jobs of a plan's groups, before anything is claimed.
+    """Check that a site would take the jobs of a plan's groups, before anything is claimed.
 
     Raises
     ------

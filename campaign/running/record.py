@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from campaign.journal.events import DriverJournal, Event, Journals
+from campaign.journal.events import DriverJournal, Event, EventName, Journals
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan, PlanTask
 
@@ -15,36 +16,36 @@ POLL_SECONDS = 0.2
 #: Longest delay until the last lines of a job that has ended are visible on a shared file system.
 LATE_SECONDS = 5.0
 Listener = Callable[[Event], None]
+#: Tasks that can be begun, by the label of their group.
+Ready = Mapping[str, Sequence[PlanTask]]
 
 
+@dataclass
 class Record:
-    """Outcome of a plan's tasks so far, and the driver's journal.
+    """Outcome of a plan's tasks so far, and the driver's journal."""
 
-    Parameters
-    ----------
-    plan : `Plan`
-    listener : callable
-        Called with every event that the journals gain.
-    site : `str`
-        Written into the driver's events.
-    token : `int`
-        Fencing token of the driver's events.
-    """
+    plan: Plan
+    #: Called with every event that the journals gain.
+    listener: Listener
+    #: Written into the driver's events.
+    site: str
+    #: Fencing token of the driver's events.
+    token: int
 
-    def __init__(self, plan: Plan, listener: Listener, site: str, token: int) -> None:
-        self._listener = listener
-        self._journals = Journals(plan.journal)
-        self._driver = DriverJournal(plan.journal, plan.run, site, token)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def __post_init__(self) -> None:
+        self._journals = Journals(self.plan.journal)
+        self._driver = DriverJournal(self.plan.journal, self.plan.run, self.site, self.token)
         self._lock = threading.Lock()
-        self.outcome = Outcome()
 
     def begin(self) -> None:
-        """Fold what earlier drivers have left; forget their failures, which are tried again.
+        """Fold the events of earlier drivers; forget their failures, which are tried again.
 
         Raises
         ------
         ConfigurationError
-            Another release has written some of it.
+            Another release has written some of the events.
         """
         for event in self._journals.new(closely=True):
             self.outcome.fold(event)
@@ -53,11 +54,11 @@ class Record:
             self.outcome.forget(task)
 
     def drain(self, closely: bool = False) -> None:
-        """Fold what the journals have gained; see `campaign.journal.events.Journals.new`."""
+        """Fold the new events of the journals; see `campaign.journal.events.Journals.new`."""
         with self._lock:
             for event in self._journals.new(closely):
                 self.outcome.fold(event)
-                self._listener(event)
+                self.listener(event)
 
     def write(self, task: str, event: str, detail: Mapping[str, Any], attempt: int | None = None) -> None:
         """Append an event to the driver's journal; by default at the present attempt of the task's group."""
@@ -66,18 +67,18 @@ class Record:
     def write_all(
         self, label: str, event: str, details: Mapping[str, Mapping[str, Any]], attempt: int | None = None
     ) -> None:
-        """Append the same event of many tasks of a group, each with its detail."""
+        """Append the same event for many tasks of a group, each with its detail."""
         with self._lock:
             known = self.outcome.attempts.get(label, 1)
             self._driver.write_all(event, details, known if attempt is None else attempt)
 
     def left(self, group: Group) -> list[PlanTask]:
-        """Tasks of a group that are neither published, failed nor lost."""
+        """List the tasks of a group that are neither published, failed nor lost."""
         known = (self.outcome.published, self.outcome.failed, self.outcome.skipped)
         return [task for task in group.tasks if not any(task.name in some for some in known)]
 
     def take(self, group: Group) -> list[PlanTask]:
-        """Tasks of a group that are left and ready; record as lost those that need a failed task."""
+        """List the remaining tasks of a group that are ready; record those that need a failed task as lost."""
         self.drain()
         ready, known, gone = [], self.outcome, {}
         for task in self.left(group):
@@ -89,16 +90,21 @@ class Record:
             elif not lacking:
                 ready.append(task)
         if gone:
-            self.write_all(group.label, "lost", gone)
+            self.write_all(group.label, EventName.LOST, gone)
         return ready
 
+    def ready(self, groups: Sequence[Group]) -> Ready:
+        """Take the tasks of several groups; a group without any is left out."""
+        found = {group.label: self.take(group) for group in groups}
+        return {label: tasks for label, tasks in found.items() if tasks}
+
     def untold(self, tasks: Sequence[PlanTask]) -> list[str]:
-        """Names of the tasks that no journal says are published or failed."""
+        """Name the tasks that no journal reports as published or failed."""
         published, failed = self.outcome.published, self.outcome.failed
         return [task.name for task in tasks if task.name not in published and task.name not in failed]
 
     def wait_told(self, tasks: Sequence[PlanTask]) -> None:
-        """Wait until the journals tell of all these tasks, for as long as lines may be late."""
+        """Wait until the journals mention all these tasks, for as long as lines may be late."""
         until = time.monotonic() + LATE_SECONDS
         self.drain(closely=True)
         while self.untold(tasks) and time.monotonic() < until:

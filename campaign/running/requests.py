@@ -1,13 +1,14 @@
-"""Requests of an operator to a run that is driven: pause, drain, cancel."""
+"""Requests of an operator to a running run: pause, drain, cancel."""
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from campaign.journal import control
+from campaign.schedulers.protocol import Backend
 
 POLL_SECONDS = 0.2
 
@@ -16,29 +17,16 @@ class Cancelled(KeyboardInterrupt):
     """The run was asked to end at once."""
 
 
-class Endable(Protocol):
-    """Part of a backend that ends jobs; see `campaign.schedulers.protocol.Backend`."""
-
-    def drain(self) -> None:
-        """Cancel waiting jobs."""
-
-    def cancel(self) -> None:
-        """End all jobs."""
-
-
+@dataclass
 class Requests:
-    """Requests to one run, read from files in its folder.
+    """Requests to one run, read from files in its folder."""
 
-    Parameters
-    ----------
-    folder : `Path`
-        The run's.
-    backend : `Endable`
-        Told to drain or to cancel, once.
-    """
+    #: The run's.
+    folder: Path
+    #: Backend that is told once to drain or to cancel.
+    backend: Backend
 
-    def __init__(self, folder: Path, backend: Endable) -> None:
-        self._folder, self._backend = folder, backend
+    def __post_init__(self) -> None:
         self._draining, self._cancelled = threading.Event(), threading.Event()
 
     @property
@@ -53,16 +41,16 @@ class Requests:
 
     def look(self) -> None:
         """Read the requests, and pass a new one on to the backend."""
-        if control.asked(self._folder, control.CANCEL) and not self._cancelled.is_set():
+        if control.asked(self.folder, control.CANCEL) and not self._cancelled.is_set():
             self._cancelled.set()
-            self._backend.cancel()
-        elif control.asked(self._folder, control.DRAIN) and not self._draining.is_set():
+            self.backend.cancel()
+        elif control.asked(self.folder, control.DRAIN) and not self._draining.is_set():
             self._draining.set()
-            self._backend.drain()
+            self.backend.drain()
 
     def may_start(self) -> bool:
         """Wait while the run is paused; say whether a job may be started then."""
-        while control.asked(self._folder, control.PAUSE) and not self.ending:
+        while control.asked(self.folder, control.PAUSE) and not self.ending:
             time.sleep(POLL_SECONDS)
         return not self.ending
 

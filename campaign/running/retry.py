@@ -1,9 +1,9 @@
-"""Decides whether a job that died is tried again, with which resources: each cause has its own budget."""
+"""Decides whether a dead job is tried again, and with which resources; each cause has its own budget."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from campaign.schedulers.protocol import MEMORY_MIB, MINUTES
 #: Other causes are never retried: the same would happen again (data, configuration, code, disk, killed), or the end
 #: was asked for (cancelled).
 RETRIED = frozenset({Cause.MEMORY, Cause.WALLTIME, Cause.INFRASTRUCTURE, Cause.FAILED})
-#: Tries after failures of scheduler, node or network: not charged to the tasks, but not endless.
+#: Tries after failures of scheduler, node or network, which are not charged to the tasks.
 INFRASTRUCTURE = 5
 #: Tries with doubled walltime.
 WALLTIME = 3
@@ -23,32 +23,27 @@ PAUSES_S = (0.0, 1.0, 5.0, 20.0, 60.0)
 RETRIES, MULTIPLIER, LIMIT_MIB = 5, 2.0, 491520
 
 
+def in_turn(jobs: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Give the resources of a job that does the work of several, one after another."""
+    found = {key: [one[key] for one in jobs if key in one] for job in jobs for key in job}
+    return {key: sum(values) if key == "minutes" else max(values) for key, values in found.items()}
+
+
 @dataclass
 class Budget:
-    """Tries that a group has left.
+    """Tries that a group has left."""
 
-    Parameters
-    ----------
-    resources : mapping
-        Of its next job: ``memory_mib``, ``cores``, ``minutes``.
-    policy : mapping
-        Keys of templates: ``numberOfRetries``, ``memoryMultiplier``, ``memoryLimit`` (MiB), ``retryUnlessExit``
-        (list).
-    """
-
+    #: Of its next job: ``memory_mib``, ``cores``, ``minutes``.
     resources: Mapping[str, int]
+    #: Keys of templates: ``numberOfRetries``, ``memoryMultiplier``, ``memoryLimit`` (MiB), ``retryUnlessExit`` (list).
     policy: Mapping[str, Any]
+
     _used: Counter[str] = field(default_factory=Counter)
 
     def again(self, cause: str, code: int | None = None) -> bool:
         """Decide whether another try is worth it; `resources` are then those of that try.
 
-        Parameters
-        ----------
-        cause : `str`
-            Of the failure; see `campaign.jobs.death.Cause`.
-        code : `int`, optional
-            Exit code, if known.
+        ``cause`` is one of `campaign.jobs.death.Cause`.
         """
         if cause not in RETRIED:
             return False

@@ -1,4 +1,4 @@
-"""Rounds of a run: graphs of what is left of its groups, with the run's own functions as nodes."""
+"""Rounds of a run: graphs of the remaining groups, with the run's own functions as nodes."""
 
 from __future__ import annotations
 
@@ -16,27 +16,20 @@ from campaign.schedulers.protocol import Backend, Refused, Say
 
 #: Quanta of a chunk, which is one Dask task.
 CHUNK = 20
+#: Serial groups of one process, at most: its log has all of their labels in its name.
+MOST = 4
 
 
 class Nodes(Protocol):
-    """The graph's view of a run: its nodes, and what decides which of them there are.
-
-    Attributes
-    ----------
-    plan : `Plan`
-    backend : `Backend`
-    stem : `str`
-        Beginning of the names of all jobs.
-    chunks : `dict`
-        By group, its quanta as workers get them; decided for each round.
-    short_of_memory : callable
-        Says whether workers were lost for want of memory since the last call; set while there are workers.
-    """
+    """The graph's view of a run: its nodes, and the state that decides on them."""
 
     plan: Plan
     backend: Backend
+    #: Beginning of the names of all jobs.
     stem: str
+    #: Quanta as workers get them, by group; decided for each round.
     chunks: dict[str, list[Sequence[PlanTask]]]
+    #: Whether workers were lost for lack of memory since the last call; set while there are workers.
     short_of_memory: Callable[[], bool]
 
     @property
@@ -57,13 +50,13 @@ class Nodes(Protocol):
         """Tries that a group has left, and resources of its next job."""
 
     def say(self, label: str) -> Say:
-        """Give what events of a group's jobs are written with."""
+        """Give the function that writes events of a group's jobs."""
 
     def refused(self, refusal: Refused) -> Death:
-        """Account for a refusal of the scheduler's."""
+        """Account for a refusal by the scheduler."""
 
-    def node(self, label: str, *_: Any) -> None:
-        """Run a gang or a serial job."""
+    def node(self, labels: Sequence[str], *_: Any) -> None:
+        """Run a gang, or serial groups in one process."""
 
     def prepare(self, label: str, *_: Any) -> list[str]:
         """Write the job files of a group's chunks."""
@@ -84,10 +77,26 @@ def chunked(tasks: Sequence[PlanTask]) -> list[Sequence[PlanTask]]:
     return [tasks[n : n + CHUNK] for n in range(0, len(tasks), CHUNK)]
 
 
-def _here(run: str, method: str, label: str, *needs: Any) -> Any:
-    """Call a node of a run of this process."""
+def together(groups: Sequence[Group]) -> list[list[Group]]:
+    """Put serial groups of the same kernel, settings and needs together: one process makes them one after another."""
+    found: list[list[Group]] = []
+    for group in groups:
+        alike = (one for one in found if group.kind == "serial" and _alike(one[0], group) and len(one) < MOST)
+        if (others := next(alike, None)) is None:
+            found.append([group])
+        else:
+            others.append(group)
+    return found
+
+
+def _alike(one: Group, other: Group) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in ("kind", "kernel", "config", "needs"))
+
+
+def _here(run: str, method: str, group: str | Sequence[str], *needs: Any) -> Any:
+    """Call a node of a run of this process, for one label or several."""
     try:
-        return getattr(RUNS[run], method)(label, *needs)
+        return getattr(RUNS[run], method)(group, *needs)
     except Exception as error:
         ERRORS[run] = error
         raise
@@ -95,24 +104,16 @@ def _here(run: str, method: str, label: str, *needs: Any) -> Any:
 
 @dataclass(frozen=True)
 class RoundGraph:
-    """Graph of some groups; all that they need of other groups is done.
+    """Graph of some groups, whose needs of other groups are done."""
 
-    Parameters
-    ----------
-    number : `int`
-        Part of the keys: work that a round gave up is another node in the next.
-    run : `str`
-    groups : sequence of `Group`
-    chunks : mapping
-        By group of quanta, its number of chunks.
-    chained : `bool`
-        Have each group wait for the one before: they take the same cores.
-    """
-
+    #: Part of the keys, so that work given up in a round is another node in the next.
     number: int
+
     run: str
     groups: Sequence[Group]
+    #: Number of chunks, by group of quanta.
     chunks: Mapping[str, int]
+    #: Let each group wait for the previous one, which takes the same cores.
     chained: bool
 
     def key(self, label: str, part: str | int = "done") -> str:
@@ -126,9 +127,11 @@ class RoundGraph:
     def layers(self) -> Iterator[tuple[dict[str, Any], str]]:
         """Give the nodes of the graph, with the resource that they take."""
         before: list[str] = []
-        labels = {group.label for group in self.groups}
-        for group in self.groups:
-            needs = [self.key(name) for name in group.needs if name in labels]
+        nodes = together(self.groups)
+        made_in = {group.label: node[0].label for node in nodes for group in node}
+        for node in nodes:
+            group, labels = node[0], [one.label for one in node]
+            needs = list(dict.fromkeys(self.key(made_in[name]) for name in group.needs if name in made_in))
             needs += before if self.chained else []
             label, done, ready = group.label, self.key(group.label), self.key(group.label, "ready")
             if group.kind == "quantum":
@@ -137,7 +140,7 @@ class RoundGraph:
                 yield {part: (chunk.run, ready, n) for n, part in enumerate(parts)}, "quantum"
                 yield {done: (_here, self.run, "settle", label, parts)}, "driver"
             else:
-                yield {done: (_here, self.run, "node", label, *needs)}, "gang"
+                yield {done: (_here, self.run, "node", labels, *needs)}, "gang"
             before = [done]
 
     def graph(self) -> Any:

@@ -1,72 +1,68 @@
-"""Runs a frozen plan: its groups are nodes of one Dask graph, its jobs a backend's, everything is journalled.
+"""Runs a frozen plan: its groups are nodes of one Dask graph, a backend runs its jobs, everything is journalled.
 
 A graph of gangs and serial jobs needs no cluster: Dask's own scheduler runs it
 inside the driver, one node at a time.  With quanta the graph goes to a cluster
 of the backend's (`campaign.running.graph`).
 
-Nothing that the journals tell of is done again: a run that a driver has left,
+Nothing that the journals report as done is repeated: a run that a driver has left,
 killed or asked to end, is resumed in its own folder.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from campaign.jobs.death import Cause, Death
 from campaign.jobs.launch import kernel
+from campaign.journal.events import EventName
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.killpoints import reach
 from campaign.running import graph, jobfiles
 from campaign.running.attempts import Attempts
 from campaign.running.chunk import Answer, clear
-from campaign.running.record import POLL_SECONDS, Listener, Record
+from campaign.running.record import POLL_SECONDS, Listener, Ready, Record
 from campaign.running.requests import Cancelled, Requests
-from campaign.running.retry import Budget
+from campaign.running.retry import Budget, in_turn
 from campaign.schedulers.local import Local
 from campaign.schedulers.protocol import Backend, Refused, Say
 
 __all__ = ["Cancelled", "Listener", "Run", "Runner"]
 
-#: Runs what is left of a written plan: on this machine, by a site's scheduler, or at several sites.
+#: Runs the rest of a written plan: on this machine, by a site's scheduler, or at several sites.
 Run = Callable[[Plan, Listener], Outcome]
 
 
+@dataclass
 class Runner:
-    """Runs what is left of one plan; see `campaign.running.rounds.Nodes` for the graph's view of it.
+    """Runs the rest of one plan; see `campaign.running.rounds.Nodes` for the graph's view of it."""
 
-    Parameters
-    ----------
-    plan : `Plan`
-        Already written.
-    listener : callable
-        Called with every event that the journal gains.
-    backend : `Backend`
-        Runs the jobs; this machine by default.
-    token : `int`
-        Fencing token: tells this site's share from what another site was given before.
-    share : `str`
-        Name of a part of a run: keeps the jobs of parts apart that run on the same machine.
-    """
+    #: Already written.
+    plan: Plan
+    #: Called with every event that the journal gains.
+    listener: Listener
+    #: Runs the jobs; this machine by default.
+    backend: Backend = field(default_factory=Local)
+    #: Fencing token: distinguishes this site's share from earlier grants to other sites.
+    token: int = 1
+    #: Name of a part of a run; distinguishes the jobs of parts on the same machine.
+    share: str = ""
 
-    def __init__(
-        self, plan: Plan, listener: Listener, backend: Backend | None = None, token: int = 1, share: str = ""
-    ) -> None:
-        self.plan = plan
-        self.backend = backend or Local()
+    chunks: dict[str, list[Sequence[PlanTask]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         #: Beginning of the names of all jobs.
-        self.stem = f"{plan.run}.{share}" if share else plan.run
-        self._token = token
-        self._groups = {group.label: group for group in plan.groups}
-        self._record = Record(plan, listener, self.backend.site, token)
-        self._requests = Requests(plan.folder, self.backend)
-        self._attempts = Attempts(plan, self._record, self._requests)
+        self.stem = f"{self.plan.run}.{self.share}" if self.share else self.plan.run
+        self._groups = {group.label: group for group in self.plan.groups}
+        self._record = Record(self.plan, self.listener, self.backend.site, self.token)
+        self._requests = Requests(self.plan.folder, self.backend)
+        self._attempts = Attempts(self.plan, self._record, self._requests)
         self.short_of_memory: Callable[[], bool] = lambda: False
-        self.chunks: dict[str, list[Sequence[PlanTask]]] = {}
 
     @property
     def outcome(self) -> Outcome:
@@ -83,7 +79,7 @@ class Runner:
         self._requests.require_wanted()
 
     def run(self) -> Outcome:
-        """Run everything that can be run; a failed task stops only what needs it.
+        """Run everything that can be run; a failed task stops only the tasks that need it.
 
         Raises
         ------
@@ -110,7 +106,7 @@ class Runner:
         return self.outcome
 
     def _begin(self) -> None:
-        """Read what earlier drivers have done, and end those of their jobs that nobody waits for."""
+        """Read the work of earlier drivers, and end those of their jobs that nobody waits for."""
         self._record.begin()
         wanted = {group.label for group in self.plan.groups if self.left(group)}
         keep = {str(job.get("name")) for label, job in self.outcome.jobs.items() if label in wanted}
@@ -131,19 +127,17 @@ class Runner:
         """Tries that a group has left, and resources of its next job."""
         return self._attempts.budget(label)
 
-    # Nodes of the graph, by the label of their group; results of the nodes that they need are passed and not used.
+    # Nodes of the graph, by the label of their group; Dask passes the results of needed nodes, which are not used.
 
-    def node(self, label: str, *_: Any) -> None:
-        """Run a gang or a serial job until it is done or not worth another try."""
-        group = self._groups[label]
-        ready = self._record.take(group)
-        if ready and (adopted := self._adopted(group)) is not None:
-            self._attempts.settle([(ready, adopted)])
-            self._attempts.again(group)
-        while (ready := self._record.take(group)) and self._requests.may_start():
-            self._attempts.settle([(ready, self._job(group, ready))])
-            if not self._attempts.again(group):
-                return
+    def node(self, labels: Sequence[str], *_: Any) -> None:
+        """Run a gang, or serial groups in one process, until all is done or not worth another try."""
+        groups = [self._groups[label] for label in labels]
+        for group in groups:
+            waiting = self._record.take(group)
+            if waiting and (adopted := self._adopted(group)) is not None:
+                self._attempts.ended({group.label: waiting}, adopted)
+        while (ready := self._record.ready(groups)) and self._requests.may_start():
+            self._attempts.ended(ready, self._job(ready))
 
     def prepare(self, label: str, *_: Any) -> list[str]:
         """Write the job files of a group's chunks; give their paths, empty for a chunk with nothing to do."""
@@ -156,13 +150,13 @@ class Runner:
             some = [task for task in chunk if task.name in ready]
             paths.append(str(self._file(group, some, attempt, number)) if some else "")
         about = {"jobs": sum(map(bool, paths)), "quanta": len(ready), "resources": dict(self.budget(label).resources)}
-        self._record.write(label, "submitted", about, attempt)
+        self._record.write(label, EventName.SUBMITTED, about, attempt)
         self._attempts.carry(group, attempt)
         reach("quanta-submitted")
         return paths
 
     def settle(self, label: str, answers: Sequence[Answer]) -> None:
-        """Account for a group's quanta, given the answer of each chunk; those that are tried again are left."""
+        """Account for a group's quanta, given the answer of each chunk; those to be tried again remain."""
         self._record.drain()
         memory = self.short_of_memory()
         jobs: list[tuple[Sequence[PlanTask], Death]] = []
@@ -180,13 +174,13 @@ class Runner:
     # Jobs
 
     def _file(self, group: Group, tasks: Sequence[PlanTask], attempt: int, chunk: int | None = None) -> Path:
-        return jobfiles.write(self.plan, group, tasks, attempt, self.backend.site, self._token, chunk)
+        return jobfiles.write(self.plan, group, tasks, attempt, self.backend.site, self.token, chunk)
 
-    def _log(self, label: str, attempt: int) -> Path:
-        return self.plan.folder / "logs" / f"{label}.{attempt}.log"
+    def _log(self, labels: Iterable[str], attempt: int) -> Path:
+        return self.plan.folder / "logs" / f"{'+'.join(labels)}.{attempt}.log"
 
     def say(self, label: str, attempt: int | None = None) -> Say:
-        """Give a backend what it writes events of a group's jobs with."""
+        """Give a backend the function that writes events of a group's jobs."""
         return partial(self._record.write, label, attempt=attempt)
 
     def _adopted(self, group: Group) -> Death | None:
@@ -195,23 +189,32 @@ class Runner:
         if "name" not in last or "cause" in last:
             return None
         attempt = self.outcome.attempts[label]
-        log, say = self._log(label, attempt), self.say(label, attempt)
+        log, say = Path(str(last.get("log") or self._log([label], attempt))), self.say(label, attempt)
         return self.backend.adopt(last["name"], str(last.get("job", "")), log, say)
 
-    def _job(self, group: Group, ready: Sequence[PlanTask]) -> Death:
-        """Run a gang or a serial job; say why it died, if it did."""
-        label, attempt, budget = group.label, self._attempts.next(group.label), self.budget(group.label)
+    def _job(self, ready: Ready) -> Death:
+        """Run a gang, or serial groups one after another; say why the job died, if it did."""
+        groups, tasks = [self._groups[label] for label in ready], [task for some in ready.values() for task in some]
+        first, attempt = groups[0], max(map(self._attempts.next, ready))
         if attempt > 1:
-            clear(jobfiles.outputs(group, ready))
-        path, log = self._file(group, ready, attempt), self._log(label, attempt)
+            clear(jobfiles.outputs(first, tasks))
+        path, log = self._file(first, tasks, attempt), self._log(ready, attempt)
         reach("job-written")
-        job, say = f"{self.stem}-{label}-{attempt}", self.say(label, attempt)
-        about = {"file": str(path), "ranks": group.ranks, "log": str(log), "name": job, "tasks": len(ready)}
-        say("submitted", {**about, "resources": dict(budget.resources)})
-        self._attempts.carry(group, attempt)
+        job, wanted = f"{self.stem}-{first.label}-{attempt}", {label: self.budget(label).resources for label in ready}
+        about = {"file": str(path), "ranks": first.ranks, "log": str(log), "name": job}
+        each = {label: {"tasks": len(some), "resources": dict(wanted[label])} for label, some in ready.items()}
+        self._record.write_all(
+            first.label, EventName.SUBMITTED, {label: {**about, **one} for label, one in each.items()}, attempt
+        )
+        for group in groups:
+            self._attempts.carry(group, attempt)
         reach("job-submitting")
+
+        def say(event: str, detail: Mapping[str, Any]) -> None:
+            self._record.write_all(first.label, event, dict.fromkeys(ready, detail), attempt)
+
         try:
-            return self.backend.job(kernel(path), group.ranks, log, job, budget.resources, say)
+            return self.backend.job(kernel(path), first.ranks, log, job, in_turn(list(wanted.values())), say)
         except Refused as refusal:
             return self.refused(refusal)
         finally:

@@ -15,25 +15,20 @@ from campaign.journal.outcome import last_state
 from campaign.journal.plan import Plan, load
 from campaign.planning import order as orders
 from campaign.planning.allocation import site_of
-from campaign.planning.stale import outcome_of
+from campaign.planning.standing import outcome_of
 from campaign.running.placement import backend_of
 
-#: Time that a driver has to end all that it has started, second.
+#: Time for a driver to end everything that it has started, second.
 PATIENCE_S = 90.0
 POLL_S = 0.2
-#: Written into the journal in place of the driver that is gone.
+#: Written into the journal on behalf of a driver that is gone.
 CANCELLED = {"state": "cancelled", "error": "cancelled"}
 
 
 def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """End a run.
 
-    Parameters
-    ----------
-    folder : `Path`
-        The run's.
-    drain : `bool`
-        Let the running tasks end, however long that takes.
+    ``drain`` lets the running tasks end, however long that takes.
 
     Returns
     -------
@@ -60,7 +55,7 @@ def cancel(folder: Path, drain: bool, say: Callable[[str], None]) -> dict[str, A
             raise TransientError(
                 f"{owner.text} has not ended the run in {PATIENCE_S:.0f} s",
                 where=str(folder),
-                do="the request stands; campaign status tells when it is heard",
+                do="the request stands; campaign status shows when the run has ended",
             )
         time.sleep(POLL_S)
     return {"run": plan.run, "state": _state(plan), "ended": ended}

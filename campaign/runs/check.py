@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from campaign.errors import CampaignError, SubmissionRefused
 from campaign.jobs.file import JobFile, JobTask
-from campaign.jobs.launch import cores, run_job
+from campaign.jobs.launch import run_job
 from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.kinds.model import Frames, ProductKind
 from campaign.pipeline.makers import kind_of
 from campaign.planning import agreement
+from campaign.planning.allocation import ranks_by_work
 from campaign.planning.cost import Cost, estimate
 from campaign.planning.inputs import MEND
 from campaign.planning.inputs import problems as selection_problems
 from campaign.planning.staleness import of_calibrations
 from campaign.planning.step import Options, Step, in_unit, load, select
-from campaign.planning.usage import expected, works
+from campaign.planning.usage import expected, raw_pixels, work_of, works
 from campaign.quality import judging, levels
 
 if TYPE_CHECKING:
@@ -102,14 +103,14 @@ def _look_at_frames(
     _describe(found, selection)
     for text in selection_problems(selection, kind, options.allow_missing) if kind else ():
         found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
-    if found.problems:  # else planning raises them
+    if found.problems:  # otherwise planning raises them
         for text in agreement.read(camera, selection).problems:
             found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
     frames = kind.made_of if kind else None
     if with_levels and isinstance(frames, Frames) and frames.alike and not selection.unreachable:
         with found.noting():
             seen_by = in_unit(camera, step.pipeline)
-            found.levels = measure_levels(selection, frames.type, seen_by, options.ranks or cores())
+            found.levels = measure_levels(selection, frames.type, seen_by, options.ranks)
         for one in found.levels or ():
             if one.refused:
                 found.add(SubmissionRefused(f"{one.subject}: {one.why}", where=step.query_place, do=MEND))
@@ -151,7 +152,7 @@ def _describe(found: Check, selection: Selection) -> None:
     found.missing = list(selection.missing)
 
 
-def measure_levels(selection: Selection, product: str, camera: Camera, ranks: int) -> list[levels.Finding]:
+def measure_levels(selection: Selection, product: str, camera: Camera, asked: int | None) -> list[levels.Finding]:
     """Measure every selected raw's level and noise, without combining anything."""
     files = {f"{r.exposure}:{r.detector}": {"path": r.path} for r in selection.raws}
     tasks, times = [], {e.id: e.exposure_time for e in selection.exposures}
@@ -160,6 +161,8 @@ def measure_levels(selection: Selection, product: str, camera: Camera, ranks: in
         inputs = {"raw": [f"{e}:{detector}" for e in own]}
         about = {"exposures": own, "exposure_times": [times[e] for e in own]}
         tasks.append(JobTask(f"levels:{detector}", detector, inputs, parameters=about))
+    plain = camera.plain(selection.detectors)
+    ranks, _ = ranks_by_work(None, asked, "levels", work_of(raw_pixels(plain), tasks, 1), None)
     with tempfile.TemporaryDirectory(prefix="campaign-levels-") as name:
         folder = Path(name)
         config = {"isr": {}, "type": product, "inputs_table": str(folder / "inputs")}
@@ -168,7 +171,7 @@ def measure_levels(selection: Selection, product: str, camera: Camera, ranks: in
             "check",
             ranks,
             str(folder / "journal" / "levels"),
-            camera.plain(selection.detectors),
+            plain,
             config,
             files,
             tasks,

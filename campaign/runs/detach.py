@@ -18,13 +18,13 @@ from campaign.planning.step import Step
 from campaign.running.placement import backend_of
 from campaign.schedulers.protocol import Refused
 
-#: Time that a driver process has to begin, second; a driver job may queue for longer.
+#: Time for a driver process to begin, second; a driver job may queue for longer.
 BEGINS_S = 60.0
 POLL_S = 0.1
 
 
 def require_driver(step: Step, how: str) -> None:
-    """See that a site would take a driver that is a job, before anything is claimed.
+    """Check that a site would take a driver that is a job, before anything is claimed.
 
     Raises
     ------
@@ -42,17 +42,9 @@ def _resources(step: Step) -> dict[str, int]:
 
 
 def detach(step: Step, plan: Plan, how: str) -> dict[str, Any]:
-    """Let another process make a run.
+    """Hand a run to another process; give ``run``, and its owner (``made_by``).
 
-    Parameters
-    ----------
-    how : `str`
-        ``process``: in the background here; ``job``: by the site's scheduler.
-
-    Returns
-    -------
-    found : `dict`
-        ``run``, and its owner (``made_by``).
+    ``how`` is ``process`` (in the background here) or ``job`` (by the site's scheduler).
 
     Raises
     ------

@@ -39,47 +39,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Submission:
-    """Result of a submission.
-
-    Parameters
-    ----------
-    plan : `Plan`
-    outcome : `Outcome`
-    findings : `list`
-        Exposures that an operator should look at.
-    chain : `tuple`
-        The output chain; empty where nothing was made.
-    pictures : `list` [`Path`]
-        PNG of each mosaic.
-    notes : `list` [`str`]
-        Inputs left out, assumptions, and collections made on the way.
-    """
+    """Result of a submission."""
 
     plan: Plan
     outcome: Outcome
+    #: Exposures that an operator should look at.
     findings: list[levels.Finding]
+    #: The output chain; empty where nothing was made.
     chain: tuple[str, ...]
+    #: PNG of each mosaic.
     pictures: list[Path]
+    #: Inputs left out, assumptions, and collections made on the way.
     notes: list[str]
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Home, repository and chain that record a run.
-
-    Parameters
-    ----------
-    home : `Home`
-    repository : `Repository`
-    camera : `Camera`
-        The frames' camera.
-    ticket_chain : `str`
-        Made, empty, if missing.
-    """
+    """Home, repository and chain that record a run."""
 
     home: Home
     repository: Repository
+    #: The frames' camera.
     camera: Camera
+    #: Made, empty, if missing.
     ticket_chain: str
 
 
@@ -125,12 +107,7 @@ def submit(
 def drive(
     plan: Plan, destination: Destination, listener: Callable[[Event], None], run: Run = run_here, resumed: bool = False
 ) -> Submission:
-    """Make the rest of a run whose claim this process has, and record it.
-
-    Parameters
-    ----------
-    resumed : `bool`
-        Another driver had the run before.
+    """Make the rest of a run whose claim this process has, and record it; ``resumed``: another driver had it before.
 
     Raises
     ------

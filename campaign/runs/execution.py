@@ -1,4 +1,4 @@
-"""Choose what runs a plan, as the operator asked: this machine, one site, or several."""
+"""Choose where a plan runs, as the operator asked: on this machine, at one site, or at several."""
 
 from __future__ import annotations
 
@@ -17,17 +17,9 @@ if TYPE_CHECKING:
 
 
 def overrides(step: Step, order: Order, probe: bool = True) -> list[str]:
-    """Compare the releases of the sites with this one, before anything is planned.
+    """Compare the releases of the sites with this one, before anything is planned; note what was overridden.
 
-    Parameters
-    ----------
-    probe : `bool`
-        Ask sites, where there are several.
-
-    Returns
-    -------
-    notes : `list` [`str`]
-        What was overridden, for the plan.
+    ``probe`` asks the sites, if there are several.
 
     Raises
     ------
@@ -50,7 +42,7 @@ def execution(
     Parameters
     ----------
     probe : `bool`
-        See that schedulers answer, and would take the jobs.
+        Check that schedulers answer, and would take the jobs.
 
     Returns
     -------

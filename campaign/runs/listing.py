@@ -1,4 +1,4 @@
-"""The entry of a run in the home's list, also where its submitter was killed before it could write one."""
+"""The entry of a run in the home's list, even if its submitter was killed before writing it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,7 @@ def owner_of(plan: Plan) -> str:
 
 
 def entry_of(plan: Plan, template: str, nonce: str) -> dict[str, Any]:
-    """Describe a run for the home's list.
-
-    Parameters
-    ----------
-    template : `str`
-        Name of its file.
-    nonce : `str`
-        See `campaign.planning.order.Order`.
-    """
+    """Describe a run for the home's list: with the name of its template, and the nonce of its order."""
     return {
         "run": plan.run,
         "template": template,
@@ -49,14 +41,8 @@ def entry_of(plan: Plan, template: str, nonce: str) -> dict[str, Any]:
 
 
 def unlisted(home: Home, beside: Path) -> list[tuple[Plan, orders.Order]]:
-    """Find planned runs of this home in a folder whose submitters were killed before they listed them.
-
-    Parameters
-    ----------
-    beside : `Path`
-        Folder of submit folders.
-    """
-    known = {line.get("run") for _, line in numbered(home.runs_file)}  # removed ones too
+    """Find this home's planned runs, in a folder of runs, whose submitters were killed before they listed them."""
+    known = {line.get("run") for _, line in numbered(home.runs_file)}  # includes removed ones
     found = []
     for folder in sorted(beside.iterdir()) if beside.is_dir() else ():
         owner = claim.read(folder)
@@ -64,7 +50,7 @@ def unlisted(home: Home, beside: Path) -> list[tuple[Plan, orders.Order]]:
             continue
         try:
             plan, order = plans.load(folder / "plan.json"), orders.read(folder)
-        except CampaignError:  # another release's, or damaged: nothing to be restarted
+        except CampaignError:  # another release's, or damaged: it cannot be restarted
             continue
         if plan.run not in known and order.variables.get("CAMPAIGN_HOME") == str(home.path.absolute()):
             found.append((plan, order))

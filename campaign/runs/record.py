@@ -14,34 +14,25 @@ from campaign.journal.plan import Plan
 from campaign.journal.plan import load as load_plan
 from campaign.planning import order as orders
 from campaign.planning.order import Order
-from campaign.planning.stale import Standing, standing
+from campaign.planning.standing import Standing, standing
 
 PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run, and its standing.
-
-    Parameters
-    ----------
-    plan : `Plan`
-    order : `Order`
-        The operator's order.
-    home : `Home`
-        The home that lists the run.
-    standing : `Standing`
-    verified : `bool`
-        Every product was read.
-    journals : `dict`
-        Size of each journal, byte, by name: shows whether another driver has resumed the run since.
-    """
+    """A run, and its standing."""
 
     plan: Plan
+    #: The operator's order.
     order: Order
+    #: The home that lists the run.
     home: Home
+
     standing: Standing
+    #: Every product was read.
     verified: bool = False
+    #: Size of each journal by name, byte, which shows whether another driver has resumed the run since.
     journals: Mapping[str, int] = field(default_factory=dict)
 
     def again(self) -> RunRecord:
@@ -50,7 +41,7 @@ class RunRecord:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """By label, the number of tasks: all, done, failed, left."""
+        """Number of tasks by label: all, done, failed, left."""
         known, again = self.standing.outcome, {**self.standing.damaged, **self.standing.stale}
         rows = []
         for group in self.plan.groups:
@@ -64,12 +55,12 @@ class RunRecord:
     @property
     def plain(self) -> dict[str, Any]:
         """The record, for JSON."""
-        owner = claim.read(self.plan.folder)
+        owner = claim.holder(self.plan.folder)
         return {
             "run": self.plan.run,
             "output_run": self.plan.output_run,
             "submit_path": self.plan.submit_path,
-            "made_by": owner.text if owner is not None and owner.alive is not False else None,
+            "made_by": owner.text if owner else None,
             "groups": self.groups,
             "damaged": dict(self.standing.damaged),
             "stale": dict(self.standing.stale),

@@ -35,12 +35,8 @@ def restart(
 ) -> Submission:
     """Make the rest of a run.
 
-    Parameters
-    ----------
-    how : callable
-        Gives the function that runs the plan of a step.
-    redo_stale : `bool`
-        Make finished tasks again that would give another product today.
+    ``how`` gives the function that runs the plan of a step; ``redo_stale`` makes finished tasks again that would give
+    another product today.
 
     Raises
     ------
@@ -79,7 +75,7 @@ def _outdated(left: RunRecord) -> SubmissionRefused:
 
 
 def _prune(plan: Plan, repository: Repository, done: Collection[str]) -> None:
-    """Make the repository forget the products of unfinished tasks: they are made again."""
+    """Make the repository forget the products of unfinished tasks, which are made again."""
     outputs = [(o.type, o.data_id) for task in plan.tasks if task.name not in done for o in task.outputs]
     repository.forget_products(plan.output_run, outputs)
 

@@ -21,9 +21,9 @@ from campaign.jobs.file import write_text
 from campaign.jobs.launch import mpiexec
 from campaign.journal import claim
 from campaign.journal.outcome import last_state
-from campaign.journal.plan import Plan, undisturbed
+from campaign.journal.plan import Group, Plan, undisturbed
 from campaign.killpoints import reach
-from campaign.planning.allocation import site_of, slots
+from campaign.planning.allocation import site_of
 from campaign.planning.cost import estimate
 from campaign.planning.freeze import freeze, run_id
 from campaign.planning.order import NAME, Order, fingerprint
@@ -53,29 +53,36 @@ def prepare(
     Parameters
     ----------
     run : `str`, optional
-        A run that is planned again, and has its output RUN already.
+        An existing run to be planned again, which has its output RUN already.
     notes : sequence of `str`
         Further notes for the operator; see `campaign.runs.execution.overrides`.
 
     Raises
     ------
     ConfigurationError, SubmissionRefused
-        Everything that would make the run fail and can be known beforehand.
+        Reasons, known beforehand, for which the run would fail.
     """
-    secure.pin()
     known = [c for c in step.config.in_collections if c != step.ticket_chain]
     repository.require_collections(known or list(step.config.in_collections))
     if run is None and repository.collection_type(step.config.output_run) is not None:
-        raise taken(step.home, repository, step.config.output_run, "exists already")
-    site, _ = site_of(step)
-    if slots(site, options.ranks) > 1 and (site is None or site.scheduler is None):
-        mpiexec()
+        raise taken(step.home, repository, step.config.output_run, "exists already", step.config.timestamp)
     name = run or run_id()
-    return freeze(_own_folder(step, name) if run is None else step, repository, options, name, notes)
+    planned = freeze(_own_folder(step, name) if run is None else step, repository, options, name, notes)
+    _require_means(step, planned[0].groups)
+    return planned
+
+
+def _require_means(step: Step, groups: Sequence[Group]) -> None:
+    """Refuse ranks that have no launcher here, and quanta where Dask cannot read its configuration."""
+    site, _ = site_of(step)
+    if any(group.ranks > 1 for group in groups) and not (site and site.scheduler.queued):
+        mpiexec()
+    if any(group.kind == "quantum" for group in groups):
+        secure.pin()
 
 
 def _own_folder(step: Step, run: str) -> Step:
-    """Add the run's own digits to a folder that is named by the time: another run may have the same second."""
+    """Add the run's own characters to a folder named by the time, since another run may have the same second."""
     path, time = step.config.submit_path, step.config.timestamp
     if not time or not path.endswith(time):
         return step
@@ -83,14 +90,15 @@ def _own_folder(step: Step, run: str) -> Step:
     return replace(step, config=replace(step.config, command_line=mine))
 
 
-def taken(home: Home, repository: Repository, output_run: str, how: str) -> SubmissionRefused:
-    """Name the owner of an output RUN that is taken."""
+def taken(home: Home, repository: Repository, output_run: str, how: str, second: str = "") -> SubmissionRefused:
+    """Name the owner of an output RUN that is taken, maybe by a submission of the same second."""
     run, _, folder = repository.run_owner(output_run).partition(" ")
     what, do = f"output run {output_run} {how}", "raise the letter of RERUN, or give another outputRun"
+    if second and output_run.endswith(second):
+        do = "submit again: the name has the second of the submission, and another one began in the same second"
     if not folder:
         return SubmissionRefused(what, where=repository.root, do=do)
-    owner = claim.read(Path(folder))
-    if owner is not None and owner.alive is not False:
+    if owner := claim.holder(Path(folder)):
         what, do = f"{what}: run {run} is being made by {owner.text}", f"{command('status', run, '--watch')} follows it"
     elif run not in {entry["run"] for entry in home.runs()} or last_state(Path(folder)) != "done":
         what, do = f"{what}: run {run} was left unfinished", f"{command('restart', folder)} resumes it, or {do}"
@@ -101,10 +109,10 @@ def taken(home: Home, repository: Repository, output_run: str, how: str) -> Subm
 
 @contextmanager
 def _folder(plan: Plan) -> Iterator[None]:
-    """Make the run's folder, claimed and of this run alone; remove it if the submission fails.
+    """Make the run's folder, claimed for this run alone; remove it if the submission fails.
 
     The folder is made under a temporary name, with its claim, and then renamed:
-    it is never seen without its owner, and of two submissions one gets the name.
+    it never exists without its owner, and only one of two submissions gets the name.
 
     Raises
     ------
@@ -124,8 +132,8 @@ def _folder(plan: Plan) -> Iterator[None]:
         shutil.rmtree(aside)
         if not os.path.lexists(plan.folder):
             raise
-        owner = claim.read(plan.folder)
-        who = f" by {owner.text}" if owner is not None and owner.alive is not False else ""
+        owner = claim.holder(plan.folder)
+        who = f" by {owner.text}" if owner else ""
         ours = (plan.folder / "plan.json").is_file()
         resumes = f"{command('restart', plan.submit_path)} resumes that run; or " if ours else ""
         raise SubmissionRefused(
@@ -161,14 +169,14 @@ def _clear_stillborn(folder: Path) -> None:
             shutil.rmtree(beside, ignore_errors=True)
         elif _is_stillborn(beside):
             with suppress(SubmissionRefused, OSError), claim.held(beside):
-                if _is_stillborn(beside):  # still, now that nobody else decides
+                if _is_stillborn(beside):  # check again, now that nobody else decides
                     aside = _aside(beside, f"{os.getpid()}.stillborn")
                     beside.rename(aside)
                     shutil.rmtree(aside, ignore_errors=True)
 
 
 def _is_stillborn(folder: Path) -> bool:
-    """Whether a folder is of a submitter that is gone, and holds nothing but what lies there before a plan does."""
+    """Whether a folder's submitter is gone, and it holds only files that precede a plan."""
     owner = claim.read(folder)
     if owner is None or owner.alive is not False:
         return False
@@ -181,10 +189,7 @@ def _is_stillborn(folder: Path) -> bool:
 def create(step: Step, repository: Repository, plan: Plan, order: Order | None = None) -> None:
     """Claim a run: its folder, with all inputs of its planning, its output RUN, its line in the list of runs.
 
-    Parameters
-    ----------
-    order : `Order`, optional
-        The operator's order; without it no other process can restart the run.
+    Without an order, the operator's, no other process can restart the run.
 
     Raises
     ------
@@ -206,7 +211,7 @@ def create(step: Step, repository: Repository, plan: Plan, order: Order | None =
 
 
 def _require_sources(repository: Repository, plan: Plan) -> None:
-    """Check that the sources of a run are still there; once the run is registered, they are kept for it.
+    """Check that the sources of a run still exist; once the run is registered, they are kept for it.
 
     Raises
     ------
@@ -234,7 +239,7 @@ def write_inputs(step: Step, plan: Plan) -> None:
 
 
 def require_places(step: Step, plan: Plan) -> None:
-    """Try the places that the run will write to: products, its own folder, the list of runs.
+    """Test the places of output: products, the run's own folder, the list of runs.
 
     Raises
     ------
@@ -249,12 +254,7 @@ def require_places(step: Step, plan: Plan) -> None:
 
 
 def register(home: Home, repository: Repository, plan: Plan, template: str, nonce: str) -> None:
-    """Claim the output RUN, which has exactly one owner among several submitters, and list the run; both once.
-
-    Parameters
-    ----------
-    nonce : `str`
-        See `campaign.planning.order.Order`.
+    """Claim the output RUN, which the Butler gives to exactly one submitter, and list the run; both once.
 
     Raises
     ------

@@ -9,7 +9,7 @@ __all__ = ["Cluster", "ClusterError", "down", "living", "on", "up"]
 
 
 def on(scheduler: Scheduler, cluster: Cluster) -> Scheduler:
-    """Point a scheduler that is not `placed` to a cluster; the site's file goes before the size of its nodes."""
+    """Point a scheduler that is not `placed` to a cluster; sizes of nodes in the site's file have priority."""
     size = {"node_cores": cluster.cpus, "node_memory_mib": cluster.memory_mib}
     unknown = {key: value for key, value in size.items() if getattr(scheduler, key) is None}
     return scheduler.model_copy(update={"conf": cluster.conf, **unknown})

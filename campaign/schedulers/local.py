@@ -18,7 +18,7 @@ from campaign.killpoints import reach
 from campaign.schedulers import secure
 from campaign.schedulers.protocol import Backend, Installation, Refused, Resources, Say, Scheduler, Workers
 
-#: Starts of a LocalCluster, at most.
+#: Most starts of a LocalCluster.
 STARTS = 3
 #: Exit codes of a process that was killed, or of mpiexec whose rank was.
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, signal.SIGKILL)
@@ -66,7 +66,7 @@ class Local:
         code = launch(module, ranks, log, self._living, name, python=there.python, variables=there.environment)
         if code in (0, 1):
             return Death(code=code)
-        # A signal comes from outside: from another process, or from the system for want of memory.
+        # A signal comes from outside: from another process, or from the system for lack of memory.
         kind = KERNEL_CODES.get(code, Cause.INFRASTRUCTURE if code in KILLED else Cause.FAILED)
         death = Death(cause(log, code), kind, code)
         say("died", {"error": death.why, "name": name, "cause": kind, "code": code})
@@ -111,7 +111,7 @@ class Local:
         """Do nothing: nothing waits here."""
 
     def cancel(self) -> None:
-        """Kill the processes that other threads wait for."""
+        """Kill the processes for which other threads wait."""
         for process in list(self._living):
             process.kill()
 

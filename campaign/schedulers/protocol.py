@@ -19,7 +19,7 @@ Resources = Mapping[str, int]
 #: Defaults: memory of a rank, MiB, and walltime of a job, minute.
 MEMORY_MIB: Final = 2048
 MINUTES: Final = 60
-#: Called with what befalls a job or a worker: an event's name and its detail.
+#: Called with the name and detail of an event of a job or a worker.
 Say = Callable[[str, Mapping[str, Any]], Any]
 
 
@@ -31,20 +31,13 @@ class Refused(CampaignError):
 
 @dataclass(frozen=True)
 class Installation:
-    """The site of a backend.
+    """The site of a backend."""
 
-    Parameters
-    ----------
-    name : `str`
-        Written into events and job files.
-    python : `str`
-        Interpreter of its jobs.
-    environment : mapping
-        Variables of every job.
-    """
-
+    #: Written into events and job files.
     name: str = "local"
+    #: Interpreter of its jobs.
     python: str = executable
+    #: Variables of every job.
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -55,36 +48,20 @@ def nothing_wrong() -> str:
 
 @dataclass(frozen=True)
 class Workers:
-    """A Dask cluster.
+    """A Dask cluster."""
 
-    Parameters
-    ----------
-    address : `str`
-        Of its scheduler.
-    problem : callable
-        Says why no worker will come (again); empty while there is hope.
-    """
-
+    #: Of its scheduler.
     address: str
+    #: Gives the reason why no worker will come (again); empty while there is hope.
     problem: Callable[[], str] = nothing_wrong
 
 
 class Backend(Protocol):
-    """Runs jobs, says why they died, and has a Dask cluster ready for quanta.
-
-    Attributes
-    ----------
-    site : `str`
-        Name of the site, written into events and job files.
-    slots : `int`
-        Workers that quanta may have.
-    shared : `bool`
-        Whether gangs and quanta take the same cores, and so must take turns.
-    """
+    """Runs jobs, says why they died, and has a Dask cluster ready for quanta."""
 
     @property
     def site(self) -> str:
-        """Name of the site."""
+        """Name of the site, written into events and job files."""
 
     @property
     def slots(self) -> int:
@@ -92,10 +69,10 @@ class Backend(Protocol):
 
     @property
     def shared(self) -> bool:
-        """Whether gangs and quanta take the same cores."""
+        """Whether gangs and quanta take the same cores, and so must take turns."""
 
     def ping(self) -> str:
-        """Ask the scheduler whether it is there; give what it said of the jobs' destination.
+        """Ask whether the scheduler is there; give its description of the jobs' destination.
 
         Raises
         ------
@@ -104,12 +81,7 @@ class Backend(Protocol):
         """
 
     def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
-        """See that jobs would be taken, before anything is claimed.
-
-        Parameters
-        ----------
-        jobs : sequence of `tuple`
-            Number of ranks, and resources.
+        """See that jobs (ranks and resources of each) would be taken, before anything is claimed.
 
         Raises
         ------
@@ -132,7 +104,7 @@ class Backend(Protocol):
             Unique; jobs of runs are ``<run>-<group>-<attempt>``.
         resources : `dict`
         say : callable
-            Told of what the journal should have.
+            Called with events for the journal.
 
         Returns
         -------
@@ -157,18 +129,9 @@ class Backend(Protocol):
         """
 
     def sweep(self, stem: str, keep: Collection[str]) -> int:
-        """End the jobs of earlier drivers, but for those to be adopted.
+        """End the jobs of earlier drivers, but for those to be adopted; give their number.
 
-        Parameters
-        ----------
-        stem : `str`
-            Beginning of the names of all jobs of the run.
-        keep : collection of `str`
-            Names of jobs.
-
-        Returns
-        -------
-        ended : `int`
+        ``stem`` begins the names of all jobs of the run; ``keep`` are the names of those to be adopted.
         """
 
     def cluster(
@@ -178,10 +141,7 @@ class Backend(Protocol):
 
         Old workers of that name are cancelled first.
 
-        Parameters
-        ----------
-        keys : `Path`
-            Folder that `campaign.schedulers.secure.keys` made: only who has them can talk to the cluster.
+        ``keys`` is a folder of `campaign.schedulers.secure.keys`; only holders of its keys can talk to the cluster.
         """
 
     def probe_driver(self, resources: Resources) -> None:
@@ -207,39 +167,30 @@ class Backend(Protocol):
         """
 
     def drain(self) -> None:
-        """Cancel what waits; what runs comes to its end."""
+        """Cancel waiting jobs; running jobs come to their end."""
 
     def cancel(self) -> None:
         """End everything that was started and still lives."""
 
 
 class Scheduler(Model):
-    """Settings of a scheduler, as ``scheduler:`` of a site file has them; the base of every kind.
+    """Settings of a scheduler, as ``scheduler:`` of a site file has them; the base of every kind."""
 
-    Attributes
-    ----------
-    queued : `bool`
-        Whether jobs go to nodes by a queue; otherwise they are processes of the driver's machine.
-    expanded : `tuple` [`str`, ...]
-        Settings in which ``$NAME`` stands for a variable of the operator's.
-    lone_ranks : `str`
-        Remedy if the ranks of a gang do not see each other.
-    ranks : `int`, optional
-        Processes that a run may keep busy, unless its operator says.
-    node_cores, node_memory_mib : `int`, optional
-        Size of a node; memory in MiB.
-    """
-
+    #: Whether jobs go to nodes by a queue; otherwise they are processes of the driver's machine.
     queued: ClassVar[bool] = True
+    #: Settings in which ``$NAME`` stands for a variable of the operator's.
     expanded: ClassVar[tuple[str, ...]] = ()
+    #: Remedy if the ranks of a gang do not see each other.
     lone_ranks: ClassVar[str] = "have the scheduler start MPI ranks by this Python's MPI"
 
+    #: Processes of a run, unless its operator says.
     ranks: Whole | None = None
+    #: Size of a node; memory in MiB.
     node_cores: Whole | None = None
     node_memory_mib: Whole | None = None
 
     def __str__(self) -> str:
-        """Name the scheduler, and where in it jobs go, in one line."""
+        """Name the scheduler, and the jobs' destination in it, in one line."""
         return type(self).__name__
 
     @property
@@ -249,11 +200,4 @@ class Scheduler(Model):
 
     @abstractmethod
     def backend(self, there: Installation, slots: int) -> Backend:
-        """Make the backend of a site.
-
-        Parameters
-        ----------
-        there : `Installation`
-        slots : `int`
-            Workers that quanta may have.
-        """
+        """Make the backend of a site, where quanta may have so many workers."""

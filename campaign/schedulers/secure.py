@@ -34,7 +34,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "distributed.comm.tls.min-version": 1.3,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    # A worker above its memory limit is killed, which is seen; a paused one would wait for ever.
+    # A worker above its memory limit is killed, which is noticed; a paused one would wait without end.
     **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
 }
 #: Address of HTTP servers, which Dask always starts.
@@ -97,7 +97,7 @@ def _write(path: Path, content: bytes) -> None:
     with os.fdopen(handle, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())  # for nodes that read it next
+        os.fsync(file.fileno())  # for nodes that read it later
 
 
 def forget(folder: Path) -> None:

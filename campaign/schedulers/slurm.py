@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -23,7 +23,7 @@ from slurm.settings import Scheduler, ScriptError
 from slurm.states import State, Status
 from slurm.watcher import Watcher
 
-#: Interval at which a waiting gang looks whether it was given up, second; only the watcher asks Slurm.
+#: Interval at which a waiting gang checks whether it was given up, second; only the watcher asks Slurm.
 POLL_SECONDS = 0.5
 #: Interval between questions of the watcher, second: less than one a second, with the first of a run.
 INTERVAL_S = 1.1
@@ -31,7 +31,7 @@ INTERVAL_S = 1.1
 PROBE_S = 15.0
 #: Time before its walltime at which a driver that is a job is told to drain, second; at most a tenth of the walltime.
 DRAIN_S = 1800
-#: Log of a job that is only tried out.
+#: Log of a job that is only a trial.
 NOWHERE = Path("/dev/null")
 #: Exit codes of a shell that does not find its command, or may not run it.
 NO_COMMAND = (126, 127)
@@ -95,23 +95,19 @@ class SlurmScheduler(Settings):
         return Slurm(there.name, scheduler, max(1, min(slots, self.max_submit - 1)))
 
 
+@dataclass
 class Slurm:
-    """Jobs by a site's Slurm; see `Backend`.
+    """Jobs by a site's Slurm; see `Backend`."""
 
-    Parameters
-    ----------
-    site : `str`
-    scheduler : `~slurm.settings.Scheduler`
-    slots : `int`
-        Workers that quanta may have.
-    """
+    site: str
+    scheduler: Scheduler
+    #: Workers that quanta may have.
+    slots: int
 
-    shared = False
+    shared: ClassVar[bool] = False
 
-    def __init__(self, site: str, scheduler: Scheduler, slots: int) -> None:
-        self.site, self.slots = site, slots
-        self._scheduler = scheduler
-        self._access = scheduler.access
+    def __post_init__(self) -> None:
+        self._access = self.scheduler.access
         self._watching: Watcher | None = None
         self._lock = threading.Lock()
         self._names: set[str] = set()
@@ -132,7 +128,7 @@ class Slurm:
 
     def ping(self) -> str:
         """Ask for the partition that jobs would go to; see `Backend.ping`."""
-        wanted = self._scheduler.partition
+        wanted = self.scheduler.partition
         try:
             said = commands.call(
                 self._access, ["sinfo", "-h", *(["-p", wanted] if wanted else []), "-o", "%P %R %a"], patience=0
@@ -147,13 +143,13 @@ class Slurm:
         return "partition {} is {}".format(*_default(known))
 
     def probe(self, jobs: Sequence[tuple[int, Resources]] = ()) -> None:
-        """See that Slurm answers, and would take the jobs; see `Backend.probe`."""
+        """Check that Slurm answers, and would take the jobs; see `Backend.probe`."""
         do = (
             f"campaign sites up {self.site} starts a private cluster here, unless the site's file has its own conf;"
             f" campaign sites ping {self.site} looks closer"
         )
         conf = self._access.conf
-        if conf and not Path(conf).exists():  # Slurm's commands would look long for a server of configurations
+        if conf and not Path(conf).exists():  # Slurm's commands would search long for a server of configurations
             raise Refused(f"no Slurm answers: there is no {conf}", where=f"{self.site}, its Slurm", do=do)
         try:
             commands.call(replace(self._access, timeout=PROBE_S), ["sinfo", "--noheader", "--format=%T"], patience=0)
@@ -162,15 +158,15 @@ class Slurm:
         with self._refusing("jobs of this run"):
             for ranks, resources in jobs:
                 wanted = _wanted(resources, ranks)
-                script = scripts.gang_script("probe", [self._scheduler.python], NOWHERE, wanted, self._scheduler)
+                script = scripts.gang_script("probe", [self.scheduler.python], NOWHERE, wanted, self.scheduler)
                 commands.try_out(self._access, script)
 
     def job(self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say) -> Death:
         """Run a module; see `Backend.job`."""
-        self._names.add(name)  # before it is submitted: from here on it can be cancelled
+        self._names.add(name)  # before its submission, so that it can be cancelled from here on
         with self._refusing(f"job {name}"):
             job = self._adopted(name, say) or self._submitted(module, ranks, log, name, resources, say)
-            if self._cancelled.is_set() or self._drained.is_set():  # before its name was there to be found
+            if self._cancelled.is_set() or self._drained.is_set():  # before its name could be found
                 commands.cancel(self._access, job)
         return self._waited(job, name, log, say)
 
@@ -223,24 +219,24 @@ class Slurm:
             return commands.submit(self._access, scripts.keep(self._driver(name, words, log, resources), log))
 
     def probe_driver(self, resources: Resources) -> None:
-        """See that Slurm would take a driver; see `Backend.probe_driver`."""
+        """Check that Slurm would take a driver; see `Backend.probe_driver`."""
         self.probe()
         with self._refusing("the driver's job"):
-            script = self._driver("probe", [self._scheduler.python], NOWHERE, resources)
+            script = self._driver("probe", [self.scheduler.python], NOWHERE, resources)
             commands.try_out(self._access, script)
 
     def _driver(self, name: str, words: Sequence[str], log: Path, resources: Resources) -> scripts.Script:
         """Write the script of a driver, which is warned early enough for running jobs to end well."""
         wanted = _wanted(resources, 1)
-        early = max(self._scheduler.signal_before_s, min(DRAIN_S, 60 * wanted.minutes // 10))
-        return scripts.gang_script(name, words, log, wanted, replace(self._scheduler, signal_before_s=early))
+        early = max(self.scheduler.signal_before_s, min(DRAIN_S, 60 * wanted.minutes // 10))
+        return scripts.gang_script(name, words, log, wanted, replace(self.scheduler, signal_before_s=early))
 
     def _submitted(
         self, module: Sequence[str], ranks: int, log: Path, name: str, resources: Resources, say: Say
     ) -> str:
         gang = ["-m", "mpi4py"] if ranks > 1 else []
-        command = [self._scheduler.python, "-P", *gang, "-m", *module]
-        script = scripts.gang_script(name, command, log, _wanted(resources, ranks), self._scheduler)
+        command = [self.scheduler.python, "-P", *gang, "-m", *module]
+        script = scripts.gang_script(name, command, log, _wanted(resources, ranks), self.scheduler)
         for option in script.unused:
             say("note", {"note": f"{option}: in the site's file, and used by no template"})
         job = commands.submit(self._access, scripts.keep(script, log))
@@ -265,12 +261,12 @@ class Slurm:
         """Start a Dask cluster of Slurm jobs; see `Backend.cluster`."""
         from slurm.workers import Wanted, running
 
-        interface = self._scheduler.interface
+        interface = self.scheduler.interface
         place = {"interface": interface} if interface else {"host": secure.own_address()}
         options = {"dashboard_address": secure.DASHBOARD, "dashboard": False, **place}
         secured = {"protocol": secure.PROTOCOL, "security": secure.security(keys), "scheduler_options": options}
         module = ["campaign.schedulers.worker", str(keys.absolute())]
-        wanted = Wanted(self._scheduler, _wanted(resources, 1), name, logs, say, module, secured)
+        wanted = Wanted(self.scheduler, _wanted(resources, 1), name, logs, say, module, secured)
         with running(wanted, self._watcher, workers) as cluster:
 
             def problem() -> str:
@@ -309,12 +305,12 @@ def _wanted(resources: Resources, ranks: int) -> settings.Resources:
 
 
 def _death(status: Status, log: Path) -> Death:
-    """Tell a job's death by Slurm's word and by its log."""
+    """Describe a job's death by Slurm's state and by its log."""
     if status.state is State.DONE:
         return Death(code=0)
     if status.state is State.FAILED and status.exit_code == TASKS_FAILED:
         return Death(code=1)
-    end = status.slurm or ("Slurm knows it no longer" if status.reason else "Slurm has not told of it yet")
+    end = status.slurm or ("Slurm knows it no longer" if status.reason else "Slurm has not reported on it yet")
     said = complaint(lines_of(log))
     code = int(status.exit_code.partition(":")[0] or 0) if status.exit_code else None
     text = f"job {status.job}: {end}" + (f", exit {status.exit_code}" if status.exit_code else "")

@@ -12,10 +12,10 @@ from campaign.errors import ConfigurationError
 from campaign.problems import suggest
 from campaign.schedulers.protocol import Scheduler
 
-GROUP: Final = "drp_campaign.schedulers"
-#: Kind of a site's scheduler whose file does not say; and of ``scheduler: none``.
+GROUP: Final = plugins.SCHEDULERS
+#: Default kind of a site's scheduler, and kind of ``scheduler: none``.
 DEFAULT, HERE = "slurm", "local"
-#: Known without an installation, too, or in one that is older than the code beside it.
+#: Also known without an installation, or in one that is older than the code.
 _PACKAGED: Final = (
     EntryPoint(DEFAULT, "campaign.schedulers.slurm:SlurmScheduler", GROUP),
     EntryPoint(HERE, "campaign.schedulers.local:LocalScheduler", GROUP),
@@ -39,7 +39,7 @@ def kind(name: str) -> type[Scheduler]:
     Raises
     ------
     ConfigurationError
-        There is none of that name, two have it, or it cannot be used.
+        No kind, or more than one, has that name; or it cannot be used.
     """
     if name not in _points():
         raise ConfigurationError(f"there is no scheduler {name!r}", where="scheduler.kind", do=suggest(name, _points()))
@@ -50,7 +50,7 @@ def kind(name: str) -> type[Scheduler]:
 
 
 def plain(scheduler: Scheduler) -> dict[str, Any] | None:
-    """Take a scheduler apart for JSON: its settings, with its kind unless that is `DEFAULT`; `None` for `HERE`."""
+    """Convert a scheduler for JSON: its settings, with its kind unless that is `DEFAULT`; `None` for `HERE`."""
     mine = f"{type(scheduler).__module__}:{type(scheduler).__qualname__}"
     name = next(name for name, point in _points().items() if point.value == mine or kind(name) is type(scheduler))
     if name == HERE:
@@ -59,7 +59,7 @@ def plain(scheduler: Scheduler) -> dict[str, Any] | None:
 
 
 def from_plain(settings: Mapping[str, Any] | None) -> Scheduler:
-    """Make a scheduler of what `plain` gave.
+    """Make a scheduler from the result of `plain`.
 
     Raises
     ------

@@ -35,7 +35,7 @@ def _whole(value: Any) -> Any:
 
 
 Text = Annotated[str, text(r"^[^\x00-\x1f\x7f]*$", "text in one line")]
-#: A scheduler's name for something: nothing that a shell or a submit command would take for more.
+#: A scheduler's name for something, without characters that a shell or a submit command would interpret.
 Word = Annotated[str, text(r"^([A-Za-z0-9_][A-Za-z0-9_.,:@/+-]*)?$", "letters, digits, _ . , : @ / + -")]
 FilePath = Annotated[str, text(r"^(/[^\x00-\x1f\x7f]*)?$", "a path from / on")]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1, allow_inf_nan=False)]

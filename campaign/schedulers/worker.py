@@ -2,8 +2,8 @@
 
 KEYS is the folder that `campaign.schedulers.secure.keys` made; the options are those of
 ``dask worker``.  The worker listens on one address: the one by which its node
-reaches the scheduler, or that of ``--interface``.  Its files lie where nobody
-else can put any.
+reaches the scheduler, or that of ``--interface``.  Its files lie in a folder
+where nobody else can put files.
 """
 
 from __future__ import annotations

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
-from campaign.simulation.simulate import Exposure, exposure_at
+if TYPE_CHECKING:
+    from campaign.simulation.simulate import Exposure
 
 Ramp = float | tuple[float, float]
 
@@ -34,41 +35,28 @@ class _Model(BaseModel):
 
 
 class Block(_Model):
-    """Consecutive exposures of one kind.
+    """Consecutive exposures of one kind."""
 
-    Parameters
-    ----------
-    selected_by : `tuple` [`str`]
-        ``for``: the variables whose selections must find them.
-    type : `str`
-        ``bias``, ``dark`` or ``flat``.
-    day_obs, first, count : `int`
-        Night, first sequence number, number of exposures.
-    skip : `tuple` [`int`]
-        Sequence numbers that are left out.
-    filter : `str`, optional
-        Physical filter.
-    time : `float` or a ramp
-        Second.
-    electrons : `float` or a ramp, optional
-        Light in a pixel of response 1; by default the lamp's rate x time.
-    program, reason : `str`
-        Values of the header.
-    leak, jump : `float`
-        See `kernels.simulation.simulate`.
-    """
-
+    #: ``for``: the variables whose selections must find them.
     selected_by: tuple[str, ...] = Field(default=(), alias="for")
+    #: ``bias``, ``dark`` or ``flat``.
     type: str
+    #: Night, first sequence number, number of exposures.
     day_obs: int
     first: PositiveInt
     count: PositiveInt
+    #: Sequence numbers that are left out.
     skip: tuple[int, ...] = ()
+    #: Physical filter.
     filter: str | None = None
+    #: Second.
     time: Ramp = 0.0
+    #: Light in a pixel of response 1; by default the lamp's rate x time.
     electrons: Ramp | None = None
+    #: Values of the header.
     program: str = "BLOCK-SIM"
     reason: str = ""
+    #: See `kernels.simulation.simulate`.
     leak: NonNegativeFloat = 0.0
     jump: float = 0.0
 
@@ -85,7 +73,7 @@ class Block(_Model):
 
 
 class Simulation(_Model):
-    """Simulation block; see the module's docstring."""
+    """Simulation block; see the module's text."""
 
     camera: str
     scale: PositiveInt = 1
@@ -106,17 +94,19 @@ def _along(ramp: Ramp, n: int, of: int) -> float:
 
 def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict[str, set[int]]]:
     """List the exposures by time and, by variable, those that its selection must find."""
+    from campaign.simulation.simulate import exposure_at
+
     made: list[Exposure] = []
     wanted: dict[str, set[int]] = {}
     for block in simulation.exposures:
-        numbers = block.numbers
+        numbers, evening = block.numbers, datetime.strptime(str(block.day_obs), "%Y%m%d") + timedelta(hours=18)
         for k, number in enumerate(numbers):
             electrons = None if block.electrons is None else _along(block.electrons, k, len(numbers))
             one = exposure_at(
                 camera,
                 block.day_obs,
                 number,
-                _evening(block.day_obs) + timedelta(seconds=60.0 * number),
+                evening + timedelta(seconds=60.0 * number),
                 kind=block.type,
                 seconds=_along(block.time, k, len(numbers)),
                 physical_filter=block.filter,
@@ -130,10 +120,6 @@ def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict
             for name in block.selected_by:
                 wanted.setdefault(name, set()).add(one.exposure)
     return sorted(made, key=lambda e: e.exposure), wanted
-
-
-def _evening(day_obs: int) -> datetime:
-    return datetime.strptime(str(day_obs), "%Y%m%d") + timedelta(hours=18)
 
 
 def problems(simulation: Simulation, variables: Mapping[str, str]) -> Iterator[str]:

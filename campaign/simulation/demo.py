@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign.camera.model import load as load_camera
+from campaign.certification.command import UNCHOSEN
 from campaign.certification.command import request as certification_request
 from campaign.certification.command import run as certify
 from campaign.console import patience
 from campaign.errors import TasksFailed, UsageError, VerificationFailed
 from campaign.home import home_of_new
 from campaign.jobs.file import JobFile, JobTask
-from campaign.jobs.launch import run_job
+from campaign.jobs.launch import cores, run_job
 from campaign.journal.plan import Plan
 from campaign.planning.order import Order
 from campaign.planning.step import Options, load
@@ -33,20 +34,6 @@ if TYPE_CHECKING:
 CAMERA, SCALE, SEED = "LSSTComCam", 16, 1
 STEPS = ("bps_bias", "bps_dark", "bps_flat_r")
 TICKET = "DM-00000"
-CERTIFY = {
-    "repo": None,
-    "source": None,
-    "target": None,
-    "dataset_type": None,
-    "begin_date": None,
-    "end_date": None,
-    "search_all_inputs": False,
-    "chain_name": None,
-    "no_chain": False,
-    "mode": "prepend",
-    "yes": False,
-    "deploy": False,
-}
 Say = Callable[[str], None]
 
 
@@ -109,8 +96,13 @@ def variables(places: Places) -> dict[str, str]:
     }
 
 
-def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
+def run(where: Path, ranks: int | None, say: Say, seed: int = SEED) -> Demo:
     """Run the whole demo in an empty folder.
+
+    Parameters
+    ----------
+    ranks : `int` or `None`
+        ``--ranks``.
 
     Raises
     ------
@@ -125,7 +117,8 @@ def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
     home = home_of_new(places.repository, {})
     say(f"simulating {CAMERA} at scale {SCALE}: 10 biases, 10 darks, 10 flats over two nights")
     nights = Nights(filters=default_filters(camera))
-    raws = simulate(places, home, camera, exposures(camera, nights), seed, camera.detector_ids("SCIENCE"), ranks)
+    many = ranks or cores()
+    raws = simulate(places, home, camera, exposures(camera, nights), seed, camera.detector_ids("SCIENCE"), many)
     say(f"  {raws} raws, {time.monotonic() - started:.1f} s")
     demo, environment = Demo(places.repository), variables(places)
     plans: dict[str, Plan] = {}
@@ -134,9 +127,9 @@ def run(where: Path, ranks: int, say: Say, seed: int = SEED) -> Demo:
             begun = time.monotonic()
             done = _step(template, environment, repository, ranks, say)
             plans[done.plan.product] = done.plan
-            report = certify(certification_request(template, environment, CERTIFY))
+            report = certify(certification_request(template, environment, UNCHOSEN))
             say(f"  certified into {report['certified']['target']}")
-            numbers = compare(done.plan, plans, _read_back(repository, done.plan), places, ranks)
+            numbers = compare(done.plan, plans, _read_back(repository, done.plan), places, many)
             demo.problems += [f"{done.plan.product}: {text}" for text in numbers.pop("problems")]
             seconds = round(time.monotonic() - begun, 2)
             demo.products.append({key: numbers[key] for key in NUMBERS} | {"seconds": seconds})
@@ -157,7 +150,9 @@ NUMBERS = (
 )
 
 
-def _step(template: str, environment: Mapping[str, str], repository: Repository, ranks: int, say: Say) -> Submission:
+def _step(
+    template: str, environment: Mapping[str, str], repository: Repository, ranks: int | None, say: Say
+) -> Submission:
     options = Options({}, None, frozenset(), False, ranks)
     found = check(template, environment, options, with_levels=False)
     if found.problems:
@@ -200,17 +195,7 @@ def _exposures(plan: Plan) -> list[int]:
 def compare(
     plan: Plan, plans: Mapping[str, Plan], paths: Mapping[int, str], places: Places, ranks: int
 ) -> dict[str, Any]:
-    """Have a kernel compare the products with the truth.
-
-    Parameters
-    ----------
-    plan : `Plan`
-        Plan that made the products.
-    plans : mapping
-        Plans of the bias and dark that corrected them, by kind.
-    paths : mapping
-        Path of each detector's product.
-    """
+    """Have a kernel compare products, by the path of each detector's, with the truth; ``plans`` made bias and dark."""
     names = {d["id"]: d["name"] for d in plan.camera["detectors"]}
     applied = {kind: _exposures(plans[kind]) for kind in ("bias", "dark") if kind in plans and kind != plan.kind}
     combine = next(g for g in plan.groups if g.kernel == "combine")

@@ -21,7 +21,9 @@ from campaign.home import Home, home_of_new
 from campaign.jobs.file import JobFile, JobTask, write_text
 from campaign.jobs.launch import run_job
 from campaign.journal import claim
+from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
+from campaign.killpoints import reach
 
 PREFIX = {"LSSTCam": "MC", "LSSTComCam": "CC", "LATISS": "AT"}
 HEADER = {"LSSTCam": "lsstCam", "LSSTComCam": "COMCAM", "LATISS": "LATISS"}
@@ -134,7 +136,7 @@ def require_simulated(camera: Camera) -> None:
     Raises
     ------
     UsageError
-        The simulator writes no raws of it.
+        The simulator writes no raws of the camera.
     """
     if camera.name not in PREFIX:
         raise UsageError(
@@ -148,7 +150,7 @@ def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
     Raises
     ------
     UsageError, ConfigurationError
-        The camera cannot be simulated, a night is no date.
+        The camera cannot be simulated, or a night is no date.
     """
     require_simulated(camera)
     found = []
@@ -212,6 +214,7 @@ def making(places: Places) -> Iterator[None]:
             shutil.rmtree(places.truth)
         raise
     try:
+        reach("simulation-begun")
         yield
     except BaseException:
         for path in places.all:
@@ -282,44 +285,30 @@ def simulate(
         A frame could not be written.
     """
     _check(camera, shots, detectors)
-    with making(places):
-        return _simulate(places, home, camera, shots, seed, detectors, ranks, rates)
-
-
-def _simulate(
-    places: Places,
-    home: Home,
-    camera: Camera,
-    shots: Sequence[Exposure],
-    seed: int,
-    detectors: Sequence[int],
-    ranks: int,
-    rates: Mapping[str, Any],
-) -> int:
-    work = places.truth / "job"
+    work, total = places.truth / "job", len(shots) * len(detectors)
     config = {"seed": seed, "rates": dict(rates), "header": {"INSTRUME": HEADER[camera.name]}}
     tasks = _tasks(camera, shots, detectors, places)
-    job = JobFile("simulate", "simulate", ranks, str(work / "journal"), camera.plain(detectors), config, {}, tasks)
-    path, total = job.write(work / "simulate.json"), len(shots) * len(detectors)
-    with patience(lambda: f"simulating: {_written(work)} of {total} frames are written"):
-        run_job(path, ranks, work / "simulate.log")
-    failures = [e for e in read_events(work) if e.event == "failed"]
-    if failures:
-        raise TasksFailed(f"{len(failures)} frames could not be written: {failures[0].detail['error']}")
-    about: dict[str, Any] = {"camera": camera.name, "scale": camera.scale, "seed": seed, "rates": dict(rates)}
-    about["exposures"] = [asdict(s) for s in shots]
-    write_text(places.truth / "truth.json", json.dumps(about, indent=1))
-    paths = [t.outputs["raw"] for t in tasks if "raw" in t.outputs]
-    observations, refused = observe(paths, camera, Overrides(), ranks)
-    if refused:
-        where, why = next(iter(refused.items()))
-        raise ConfigurationError(why, where=where)
-    with (
-        patience(lambda: "simulating: the frames are recorded in the repository"),
-        prepare(str(places.repository), home, camera) as repository,
-    ):
-        repository.ingest_raws(observations, "direct")
-    return len(observations)
+    with making(places):
+        job = JobFile("simulate", "simulate", ranks, str(work / "journal"), camera.plain(detectors), config, {}, tasks)
+        path = job.write(work / "simulate.json")
+        with patience(lambda: f"simulating: {_written(work)} of {total} frames are written"):
+            run_job(path, ranks, work / "simulate.log")
+        failures = [e for e in read_events(work) if e.event == EventName.FAILED]
+        if failures:
+            raise TasksFailed(f"{len(failures)} frames could not be written: {failures[0].detail['error']}")
+        about: dict[str, Any] = {"camera": camera.name, "scale": camera.scale, "seed": seed, "rates": dict(rates)}
+        about["exposures"] = [asdict(s) for s in shots]
+        write_text(places.truth / "truth.json", json.dumps(about, indent=1))
+        paths = [t.outputs["raw"] for t in tasks if "raw" in t.outputs]
+        observations, refused = observe(paths, camera, Overrides(), ranks)
+        for where, why in refused.items():
+            raise ConfigurationError(why, where=where)
+        with (
+            patience(lambda: "simulating: the frames are recorded in the repository"),
+            prepare(str(places.repository), home, camera) as repository,
+        ):
+            repository.ingest_raws(observations, "direct")
+    return total
 
 
 def _written(work: Path) -> int:

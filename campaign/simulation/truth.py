@@ -12,6 +12,7 @@ from campaign.errors import ConfigurationError, TasksFailed
 from campaign.home import Home
 from campaign.jobs.file import JobFile, JobTask
 from campaign.jobs.launch import run_job
+from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.simulation.blocks import Simulation, exposures, problems
 from campaign.simulation.simulate import Places, making, require_simulated, simulate
@@ -67,7 +68,7 @@ def certify_truth(places: Places, camera: Camera, simulation: Simulation, detect
     Raises
     ------
     TasksFailed
-        One could not be written.
+        A calibration could not be written.
     """
     from campaign.butler.repository import open_repository
 
@@ -103,7 +104,7 @@ def _make(
     plain = camera.plain(detectors)
     job = JobFile("truth_products", "simulate", ranks, str(folder / "journal"), plain, config, {}, tasks)
     run_job(job.write(folder / "truth.json"), ranks, folder / "truth.log")
-    failures = [e for e in read_events(folder) if e.event == "failed"]
+    failures = [e for e in read_events(folder) if e.event == EventName.FAILED]
     if failures:
         raise TasksFailed(f"the truth's calibrations could not be written: {failures[0].detail['error']}")
     repository.ingest_products(run, [(k, i, paths[k, i["detector"]]) for k, i in items])

@@ -1,4 +1,4 @@
-"""Site files: YAML in two layers, the packaged ones and the operator's, every value checked."""
+"""Site files: YAML in two layers, packaged and the operator's, every value checked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXPANDED = ("raw_root", "repository", "scratch", "python")
 
 
 def _text(value: Any) -> Any:
-    """Take a number as the text that was written; not `True`, which may have been yes, on or true."""
+    """Take a number as it was written; not `True`, which may have been yes, on or true."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -44,17 +44,26 @@ class SiteSettings(Model):
     """Settings of a site file; the scheduler's own kind checks ``scheduler``."""
 
     name: Name
+    #: Share of work that is split over sites; `None` takes no part.
     fraction: Fraction | None = None
     roles: tuple[Literal["archive", "construction", "processing"], ...] = ()
     scheduler: Scheduler | None
+    #: Folder of the site's raws; empty: that of the archive's repository.
     raw_root: FilePath = ""
+    #: Folder, label or URI of its Butler repository; empty: the step's own.
     repository: Text = ""
+    #: Folder for logs, job scripts and intermediate files, writable for its nodes; empty: the step's own.
     scratch: FilePath = ""
+    #: Variables of every job.
     environment: dict[Variable, Value] = Field(default_factory=dict)
     python: FilePath = ""
+    #: Version of drp-campaign that is installed there; empty: the same as here.
     release: Release = ""
+    #: ``local``: its commands run on this machine; ``ssh``: on ``host``.
     transport: Literal["local", "ssh"] = "local"
+    #: Destination of ssh.
     host: HostName = ""
+    #: Arguments of ssh before the host.
     ssh_options: tuple[Text, ...] = ()
 
 
@@ -123,7 +132,7 @@ def _settings(entry: Entry, environment: Mapping[str, str]) -> SiteSettings:
     Raises
     ------
     ConfigurationError
-        With all that is wrong.
+        With all mistakes.
     """
     values = plain(entry)
     scheduler = values.pop("scheduler", "none")
@@ -216,7 +225,7 @@ def check_fractions(sites: Mapping[str, tuple[SiteSettings, Entry]]) -> None:
     Raises
     ------
     ConfigurationError
-        They do not within 1e-9, or a site with a fraction has no role of processing.
+        The sum differs by more than 1e-9, or a site with a fraction has no role of processing.
     """
     shares = {name: pair for name, pair in sites.items() if pair[0].fraction is not None}
     for settings, entry in shares.values():

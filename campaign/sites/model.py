@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, home_of, versions
@@ -16,58 +15,18 @@ from campaign.problems import suggest
 from campaign.schedulers import development, table
 from campaign.schedulers.local import LocalScheduler
 from campaign.schedulers.protocol import Backend, Installation, Scheduler
+from campaign.schedulers.values import FilePath
 from campaign.sites.file import SiteSettings, check_fractions, place_of, read_all
 
 
-@dataclass(frozen=True)
-class Site:
-    """Site where jobs can run.
+class Site(SiteSettings):
+    """Site where jobs can run: the settings of its file, with what goes without saying."""
 
-    Parameters
-    ----------
-    name : `str`
-        Small letters and digits.
-    fraction : `float` or `None`
-        Share of work that is split over sites; `None` takes no part.
-    roles : `tuple` [`str`, ...]
-        Any of archive, construction, processing.
-    scheduler : `Scheduler`
-        By default jobs are processes of this machine (or of ``host``).
-    raw_root : `str`
-        Folder of the site's raws; empty: that of the archive's repository.
-    repository : `str`
-        Folder, label or URI of its Butler repository; empty: the step's own.
-    scratch : `str`
-        Folder for logs, job scripts and intermediate files, writable for its nodes; empty: the step's own.
-    environment : `~collections.abc.Mapping` [`str`, `str`]
-        Variables of every job.
-    release : `str`
-        Version of drp-campaign that is installed there; empty: the same as here.
-    transport : `str`
-        ``local``: its commands run on this machine; ``ssh``: on ``host``.
-    host : `str`
-        Destination of ssh.
-    ssh_options : `tuple` [`str`, ...]
-        Arguments of ssh before the host.
-    python : `str`
-        Interpreter of its jobs.
-    development : `bool`
-        Whether it is a development cluster on this machine.
-    """
-
-    name: str
-    fraction: float | None = None
-    roles: tuple[str, ...] = ()
-    scheduler: Scheduler = field(default_factory=LocalScheduler)
-    raw_root: str = ""
-    repository: str = ""
-    scratch: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    release: str = ""
-    transport: str = "local"
-    host: str = ""
-    ssh_options: tuple[str, ...] = ()
-    python: str = sys.executable
+    #: By default jobs are processes of this machine (or of ``host``).
+    scheduler: Scheduler = Field(default_factory=LocalScheduler)
+    #: Interpreter of its jobs.
+    python: FilePath = sys.executable
+    #: Whether it is a development cluster on this machine.
     development: bool = False
 
     def backend(self, slots: int) -> Backend:
@@ -76,13 +35,12 @@ class Site:
 
 
 def plain(site: Site) -> dict[str, Any]:
-    """Take a site apart for JSON."""
-    shallow = {field.name: getattr(site, field.name) for field in fields(site)}
-    return {**shallow, "scheduler": table.plain(site.scheduler)}
+    """Convert a site for JSON."""
+    return {**dict(site), "scheduler": table.plain(site.scheduler)}
 
 
 def from_plain(values: Mapping[str, Any]) -> Site:
-    """Make a site of what `plain` gave.
+    """Make a site from the result of `plain`.
 
     Raises
     ------
@@ -90,9 +48,7 @@ def from_plain(values: Mapping[str, Any]) -> Site:
         The values are not those of a site.
     """
     try:
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        given["scheduler"] = table.from_plain(values["scheduler"])
-        return TypeAdapter(Site).validate_python(vars(Site(**given)))
+        return Site(**{**values, "scheduler": table.from_plain(values["scheduler"])})
     except (ConfigurationError, ValidationError, LookupError, TypeError, ValueError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise ConfigurationError(f"not the settings of a site: {why:.300}") from error
@@ -104,19 +60,10 @@ def clusters_folder(environment: Mapping[str, str]) -> Path:
 
 
 def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
-    """Load all sites: the packaged files, the operator's over them, and development clusters that are up.
+    """Load all sites, by name: the packaged files, the operator's over them, and development clusters that are up.
 
-    Parameters
-    ----------
-    environment : `~collections.abc.Mapping` [`str`, `str`]
-        Variables; ``CAMPAIGN_SITES`` names the folder (or file) of the operator's own site files.
-    home : `Home`
-        Has the operator's files in ``sites/*.yaml`` unless ``CAMPAIGN_SITES`` is set.
-
-    Returns
-    -------
-    sites : `dict` [`str`, `Site`]
-        By name.
+    ``CAMPAIGN_SITES`` names the folder (or file) of the operator's own site files, by default ``sites/*.yaml`` of the
+    home.
 
     Raises
     ------
@@ -156,7 +103,7 @@ def check_release(sites: Iterable[Site], override: bool = False) -> list[str]:
     Raises
     ------
     SubmissionRefused
-        A site has another, and ``override`` is not given.
+        A site has another release, and ``override`` is not given.
     """
     ours = versions()["drp-campaign"]
     other = [f"{s.name} has drp-campaign {s.release}, this is {ours}" for s in sites if s.release not in ("", ours)]
@@ -166,11 +113,9 @@ def check_release(sites: Iterable[Site], override: bool = False) -> list[str]:
 
 
 def _site(settings: SiteSettings) -> Site:
-    """Make a site of its settings; settings that the file does not give keep the dataclass's defaults."""
-    given: dict[str, Any] = {key: getattr(settings, key) for key in settings.model_fields_set}
-    if not given.get("python"):
-        given.pop("python", None)
-    return Site(**given)
+    """Make a site from its settings; an empty interpreter is that of this machine."""
+    given = {key: getattr(settings, key) for key in settings.model_fields_set}
+    return Site(**{key: value for key, value in given.items() if value or key != "python"})
 
 
 def has_own_cluster(site: Site) -> bool:
@@ -183,10 +128,10 @@ def _developed(site: Site, cluster: development.Cluster) -> Site:
     if has_own_cluster(site):
         return site
     folder = Path(cluster.folder)
-    return replace(
-        site,
-        scheduler=development.on(site.scheduler, cluster),
-        repository=site.repository or str(folder / "repo"),
-        scratch=site.scratch or str(folder / "scratch"),
-        development=True,
-    )
+    filled = {
+        "scheduler": development.on(site.scheduler, cluster),
+        "repository": site.repository or str(folder / "repo"),
+        "scratch": site.scratch or str(folder / "scratch"),
+        "development": True,
+    }
+    return site.model_copy(update=filled)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TypeAlias
@@ -30,31 +30,22 @@ RANKS = 2
 RESOURCES = {"memory_mib": 300, "minutes": 5}
 Said: TypeAlias = dict[str, Any]
 SETTLE = 5.0
-"""How long a shared file system may take to show a job's log, second."""
+"""Time for a shared file system to show a job's log, second."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Result of one trial.
+    """Result of one trial."""
 
-    Parameters
-    ----------
-    what : `str`
-        host, scheduler, scratch, job, gang, repository, release or configuration.
-    ok : `bool`
-        Whether it succeeded.
-    found : `str`
-        Finding, or the first error.
-    do : `str`
-        Remedy; empty after success.
-    difference : `bool`
-        Whether both ends work, but differ: this can be overridden.
-    """
-
+    #: host, scheduler, scratch, job, gang, repository, release or configuration.
     what: str
+    #: Whether it succeeded.
     ok: bool
+    #: Finding, or the first error.
     found: str
+    #: Remedy; empty after success.
     do: str = ""
+    #: Whether both ends work, but differ: this can be overridden.
     difference: bool = False
 
 
@@ -69,7 +60,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Patience:
-    """Time that a job may take, second, and an event that says that nobody waits any more."""
+    """Time for a job, second, and an event that is set once nobody waits any more."""
 
     seconds: float
     over: Event
@@ -84,18 +75,13 @@ class _Failed(Exception):
 
 
 def ping(sites: Sequence[Site], wait: float = 60.0) -> list[Answer]:
-    """Prove sites, all at once.
+    """Prove sites, all at once; failures are proofs too, and not raised.
 
     Parameters
     ----------
     sites : sequence of `Site`
     wait : `float`
         Time that a site's job may take to start and end, second.
-
-    Returns
-    -------
-    answers : `list` [`Answer`]
-        One for each site; failures are proofs too, and not raised.
     """
     patience = _Patience(wait, Event())
     with ThreadPoolExecutor(max(1, len(sites))) as pool:
@@ -140,7 +126,7 @@ def _prove(site: Site, patience: _Patience, places: _Places) -> tuple[list[Proof
         if site.scheduler.queued:
             proofs.append(_scheduler(backend))
         proofs.append(_scratch(site, places))
-        site = replace(site, scratch=site.scratch or places.scratch)
+        site = site.model_copy(update={"scratch": site.scratch or places.scratch})
         said = _job(site, backend, patience)
         proofs.append(Proof("job", True, f"ran on {said['host']} with {said['python']}"))
         if site.scheduler.queued:
@@ -275,7 +261,7 @@ def _repository(site: Site) -> Proof:
 
 
 def _prove_there(site: Site, patience: _Patience) -> tuple[list[Proof], Said]:
-    there = replace(site, transport="local", host="", ssh_options=())
+    there = site.model_copy(update={"transport": "local", "host": "", "ssh_options": ()})
     question = json.dumps({"site": plain(there), "wait": patience.seconds}).encode()
     transport = SshTransport(site.host, site.environment, site.python, site.ssh_options)
     try:

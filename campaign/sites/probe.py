@@ -14,14 +14,9 @@ from templates import ROOT
 
 
 def configuration() -> str:
-    """Digest the packaged pipelines, templates and cameras, which decide the products beside the release.
+    """Compute the SHA-256 of packaged pipelines, templates and cameras: they decide the products beside the release.
 
     Site files are left out: each site has its own.
-
-    Returns
-    -------
-    digest : `str`
-        SHA-256, hexadecimal.
     """
     total = hashlib.sha256()
     for file in sorted(ROOT.rglob("*")):

@@ -69,17 +69,11 @@ def _check_variables(variables: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class LocalTransport:
-    """Site on this machine, or on a file system that it sees.
+    """Site on this machine, or on a file system that it sees."""
 
-    Parameters
-    ----------
-    variables : `dict`
-        Added to the environment.
-    interpreter : `str`
-        Python of the site.
-    """
-
+    #: Added to the environment.
     variables: Mapping[str, str] = field(default_factory=dict)
+    #: Python of the site.
     interpreter: str = sys.executable
 
     def __post_init__(self) -> None:
@@ -97,21 +91,14 @@ class LocalTransport:
 
 @dataclass(frozen=True)
 class SshTransport:
-    """Site on another machine.
+    """Site on another machine."""
 
-    Parameters
-    ----------
-    host : `str`
-        ``[user@]host``, or an alias; ports and keys belong into ssh's configuration.
-    variables, interpreter
-        See `LocalTransport`; no other variable goes there.
-    options : sequence of `str`
-        Arguments of ssh before the host.
-    """
-
+    #: ``[user@]host``, or an alias; ports and keys belong into ssh's configuration.
     host: str
+    #: See `LocalTransport`; no other variable goes there.
     variables: Mapping[str, str] = field(default_factory=dict)
     interpreter: str = "python3"
+    #: Arguments of ssh before the host.
     options: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -137,12 +124,12 @@ def end(process: subprocess.Popen[bytes], patience: float = 15.0) -> None:
         if process.poll() is None:
             try:
                 os.killpg(process.pid, sign)
-                os.killpg(process.pid, signal.SIGCONT)  # a stopped process hears nothing
+                os.killpg(process.pid, signal.SIGCONT)  # a stopped process gets no signal
                 process.wait(patience)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
     process.wait()
-    if process.stdin is not None:  # only now: a thread that still writes holds its lock
+    if process.stdin is not None:  # not before: a thread that still writes holds its lock
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
 
@@ -216,7 +203,7 @@ def _said(process: subprocess.Popen[bytes], question: bytes, seconds: float) -> 
         raise subprocess.TimeoutExpired(process.args, seconds)
     answer = b"".join(parts)
     if len(answer) > MAX_ANSWER:
-        raise ValueError(f"it says more than {MAX_ANSWER >> 20} MiB")
+        raise ValueError(f"its answer is longer than {MAX_ANSWER >> 20} MiB")
     process.wait(seconds)
     return answer
 
@@ -240,7 +227,7 @@ def fetch(
     Raises
     ------
     TransientError
-        Files did not come, or not whole.
+        Files did not arrive, or are incomplete.
     """
     command = ["tar", "--create", "--file=-", "--format=pax", f"--directory={folder}", "--null"]
     command += ["--verbatim-files-from", "--files-from=-"]
@@ -259,7 +246,7 @@ def fetch(
                 continue
             code = process.wait()
         except (tarfile.TarError, BrokenPipeError, ValueError, EOFError) as error:
-            raise TransientError(f"products did not come back whole: {error}", where=folder, do=f"see {log}") from error
+            raise TransientError(f"products arrived incomplete: {error}", where=folder, do=f"see {log}") from error
         finally:
             end(process)
             process.stdout.close()

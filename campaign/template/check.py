@@ -86,17 +86,7 @@ def _converted(value: Any, kind: str) -> Any:
 
 
 def convert(values: dict[str, Any], origins: Mapping[str, str], prefix: str = "") -> list[Problem]:
-    """Convert numbers and switches that came as text, in place.
-
-    Parameters
-    ----------
-    values : `dict`
-        A resolved section.
-    origins : `~collections.abc.Mapping` [`str`, `str`]
-        Places by dotted key.
-    prefix : `str`, optional
-        Dotted name of the section, with a final dot.
-    """
+    """Convert numbers and switches of a resolved section that came as text, in place; ``prefix`` ends in a dot."""
     found = []
     known = vocabulary().keys
     for key, value in values.items():
@@ -123,6 +113,15 @@ def missing(root: Mapping[str, Entry]) -> list[str]:
     payload = root["payload"].value
     found = {key: payload.get(key) or root.get(key) for key in REQUIRED}
     return [key for key, entry in found.items() if entry is None or not entry.value]
+
+
+def places(find: Mapping[str, Any], origins: Mapping[str, str]) -> list[Problem]:
+    """Find places of a run that are empty; each has a default, which only an empty value takes away."""
+    return [
+        Problem(f"{key} is empty", origins.get(key, ""), vocabulary().keys[key]["is"])
+        for key in ("submitPath", "outputRun")
+        if not str(find[key] or "").strip()
+    ]
 
 
 def collections(find: Mapping[str, Any], origins: Mapping[str, str]) -> list[Problem]:

@@ -24,36 +24,52 @@ def find(values: Mapping[str, Any], command_line: Mapping[str, Any], key: str) -
     return None
 
 
+class _Text:
+    """A key whose value is read as text."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __get__(self, config: StepConfig, owner: type[StepConfig]) -> str:
+        return str(config.find(self._key))
+
+
 @dataclass(frozen=True)
 class StepConfig:
-    """Template with every ``${..}`` and ``{..}`` resolved.
+    """Template with every ``${..}`` and ``{..}`` resolved."""
 
-    Parameters
-    ----------
-    path : `str`
-        The file.
-    name : `str`
-        Name of the template: ``bps_flat_g.yaml`` also where one source serves all bands.
-    values : `dict`
-        The configuration: nested, plain.  ``inCollection`` is a list, ``dataQuery`` one line.
-    origins : `dict` [`str`, `str`]
-        Origin of each value, by dotted key: ``file:line``, ``packaged
-        defaults``, ``environment``, ``generated`` or ``command line``.
-    variables : `dict` [`str`, `str`]
-        Environment variables that were used.
-    command_line : `dict`
-        Values from the command line, by key.
-    warnings : `tuple` [`str`]
-        Guesses, and values that are probably not meant.
-    """
-
+    #: The file.
     path: str
+    #: Name of the template: ``bps_flat_g.yaml`` also where one source serves all bands.
     name: str
+    #: The configuration: nested, plain. ``inCollection`` is a list, ``dataQuery`` one line.
     values: Mapping[str, Any]
+    #: Origin of each value, by dotted key: ``file:line``, ``packaged defaults``, ``environment``, ``generated`` or
+    #: ``command line``.
     origins: Mapping[str, str]
+    #: Environment variables that were used.
     variables: Mapping[str, str]
+    #: Values from the command line, by key.
     command_line: Mapping[str, Any] = field(default_factory=dict)
+    #: Guesses, and values that are probably not meant.
     warnings: tuple[str, ...] = ()
+
+    #: Pipeline, in the form that `campaign.pipeline.model.load` takes.
+    pipeline_yaml = _Text("pipelineYaml")
+    #: Folder of the run.
+    submit_path = _Text("submitPath")
+    #: CHAINED output collection.
+    output = _Text("output")
+    #: RUN output collection.
+    output_run = _Text("outputRun")
+    #: Selection of exposures, on one line; may be empty.
+    data_query = _Text("dataQuery")
+    #: Butler repository.
+    butler_config = _Text("butlerConfig")
+    #: Time of the resolution, UTC, like 20211117T155008Z.
+    timestamp = _Text("timestamp")
+    #: Submitting user.
+    operator = _Text("operator")
 
     @property
     def again(self) -> str:
@@ -70,7 +86,7 @@ class StepConfig:
         return any(self.origins[name] != DEFAULTS for name in names)
 
     def resource(self, label: str, key: str) -> Any:
-        """Look up a setting of one task.
+        """Look up a setting of one task; `None` where the key is not set.
 
         Parameters
         ----------
@@ -78,11 +94,6 @@ class StepConfig:
             The task's label.
         key : `str`
             A resource key: ``requestMemory`` (MiB), ``requestCpus``, ``requestWalltime`` (minute), ...
-
-        Returns
-        -------
-        value
-            `None` where the key is not set.
 
         Raises
         ------
@@ -105,44 +116,14 @@ class StepConfig:
         return {name: group or {} for name, group in (self.values.get("cluster") or {}).items()}
 
     @property
-    def pipeline_yaml(self) -> str:
-        """Pipeline, in the form that `campaign.pipeline.model.load` takes."""
-        return str(self.find("pipelineYaml"))
-
-    @property
     def pipeline_options(self) -> str:
         """``extraQgraphOptions``, in the form that `campaign.pipeline.model.load` takes."""
         return str(self.find("extraQgraphOptions") or "")
 
     @property
-    def submit_path(self) -> str:
-        """Folder of the run."""
-        return str(self.find("submitPath"))
-
-    @property
-    def output(self) -> str:
-        """CHAINED output collection."""
-        return str(self.find("output"))
-
-    @property
-    def output_run(self) -> str:
-        """RUN output collection."""
-        return str(self.find("outputRun"))
-
-    @property
     def in_collections(self) -> tuple[str, ...]:
         """Input collections, in order."""
         return tuple(input_collections(self.find("inCollection")))
-
-    @property
-    def data_query(self) -> str:
-        """Selection of exposures, on one line; may be empty."""
-        return str(self.find("dataQuery"))
-
-    @property
-    def butler_config(self) -> str:
-        """Butler repository."""
-        return str(self.find("butlerConfig"))
 
     @property
     def instrument(self) -> str:
@@ -153,13 +134,3 @@ class StepConfig:
     def ticket(self) -> str:
         """``$TICKET``; empty where the template does not ask for it."""
         return self.variables.get("TICKET", "")
-
-    @property
-    def timestamp(self) -> str:
-        """Time of the resolution, UTC, like 20211117T155008Z."""
-        return str(self.find("timestamp"))
-
-    @property
-    def operator(self) -> str:
-        """Submitting user."""
-        return str(self.find("operator"))

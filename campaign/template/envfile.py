@@ -38,15 +38,10 @@ MOST = 1 << 17
 
 
 def read(path: Path, base: Mapping[str, str]) -> dict[str, str]:
-    """Read a file of variables.
+    """Read a file of variables, over those of ``base``.
 
     ``$NAME`` and ``${NAME}`` take the value that the file has set before, else
     that of ``base``.
-
-    Parameters
-    ----------
-    base : `dict`
-        Variables that the file overrides.
 
     Raises
     ------
@@ -190,7 +185,7 @@ class _Reader:
         return (self.text[began : began + 60].split() or [""])[0]
 
     def _unclosed(self, opened: int) -> ConfigurationError:
-        return self._wrong(opened, "a quote is not closed", "it is opened here, or stands here too often")
+        return self._wrong(opened, "a quote is not closed", "it is opened here, or is one too many")
 
     def _wrong(
         self, at: int, what: str, do: str = "a file of variables holds export lines and comments"

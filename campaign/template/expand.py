@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from campaign.documents import MAX_BYTES, MAX_DEPTH, Entry
@@ -37,35 +38,24 @@ def _is_text(key: str) -> bool:
     return key.startswith("environment.") or vocabulary().keys.get(key.rpartition(".")[2], {}).get("kind") == "text"
 
 
+@dataclass
 class Expander:
-    """Expands strings against the merged tree.
+    """Expands strings against the merged tree."""
 
-    Parameters
-    ----------
-    variables : `Variables`
-        The environment.
-    command_line : `dict` [`str`, `Entry`]
-        Values that are searched first.
-    root : `dict` [`str`, `Entry`]
-        The merged tree.
-    problems : `list` [`Problem`]
-        Gains an entry for each failed expansion.
+    #: The environment.
+    variables: Variables
+    #: Values that are searched first.
+    command_line: Section
+    #: The merged tree.
+    root: Section
+    #: Gains an entry for each failed expansion.
+    problems: list[Problem]
+    #: Keys that were looked up.
+    referenced: set[str] = field(default_factory=set)
 
-    Attributes
-    ----------
-    referenced : `set` [`str`]
-        Keys that were looked up.
-    """
-
-    def __init__(self, variables: Variables, command_line: Section, root: Section, problems: list[Problem]) -> None:
-        self.variables = variables
-        self.command_line = command_line
-        self.root = root
-        self.problems = problems
-        self.referenced: set[str] = set()
-        # Entries are kept with their texts: an id is unique only as long as its object lives.
-        self._known: dict[int, tuple[Entry, str]] = {}
-        self._open: dict[int, str] = {}
+    #: Entries are kept with their texts: an id is unique only as long as its object lives.
+    _known: dict[int, tuple[Entry, str]] = field(default_factory=dict)
+    _open: dict[int, str] = field(default_factory=dict)
 
     def section(self, name: str) -> Section:
         """Give a mapping of the outermost level; empty where it is missing."""
@@ -73,17 +63,7 @@ class Expander:
         return entry.value if entry is not None and isinstance(entry.value, dict) else {}
 
     def tree(self, entry: Entry, key: str, own: Section | None = None) -> Any:
-        """Expand every string of a value.
-
-        Parameters
-        ----------
-        entry : `Entry`
-            The value.
-        key : `str`
-            Its dotted name.
-        own : `dict` [`str`, `Entry`], optional
-            Task, group or site of the value, searched before the outermost level.
-        """
+        """Expand every string of a value; ``own``, its task, group or site, is searched before the outermost level."""
         if isinstance(entry.value, dict):
             depth = key.count(".")
             inner = entry.value if depth == 1 else own

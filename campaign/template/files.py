@@ -23,20 +23,13 @@ _BAND: Final = re.compile(rf"(?P<stem>.+)_(?P<band>[{BANDS}])")
 
 @dataclass(frozen=True)
 class Source:
-    """File to be read.
+    """File to be read."""
 
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        The file; ``*.j2`` goes through Jinja.
-    name : `str`
-        Name in messages: the name that was asked for.
-    band : `str`
-        Band for which a source shared by all bands is read, else empty.
-    """
-
+    #: The file; ``*.j2`` goes through Jinja.
     path: Path
+    #: Name in messages: the name that was asked for.
     name: str
+    #: Band for which a source shared by all bands is read, else empty.
     band: str = ""
 
 
@@ -76,7 +69,7 @@ def _for_bands(path: Path) -> bool:
 
 
 def names(folder: Path) -> list[str]:
-    """List the names by which a folder's templates can be asked for."""
+    """List the names under which a folder's templates can be requested."""
     found = []
     for path in sorted(folder.glob("bps_*.yaml*")):
         stem = path.name.removesuffix(".j2").removesuffix(".yaml")
@@ -117,21 +110,15 @@ def locate(path_or_name: str, environment: Mapping[str, str]) -> Source | Proble
 
 @dataclass(frozen=True)
 class Loader:
-    """Reads files with all their includes.
+    """Reads files with all their includes."""
 
-    Parameters
-    ----------
-    environment : `~collections.abc.Mapping` [`str`, `str`]
-        Variables for Jinja.
-    expand : `~collections.abc.Callable` [[`Entry`, `str`], `str`]
-        Expands variables in an include's name.
-    problems : `list` [`Problem`]
-        Gains every problem that is found.
-    """
-
+    #: Variables for Jinja.
     environment: Mapping[str, str]
+    #: Expands variables in an include's name.
     expand: Callable[[Entry, str], str]
+    #: Gains every problem that is found.
     problems: list[Problem]
+
     included: list[str] = field(default_factory=list)
 
     def load(self, source: Source, chain: tuple[Path, ...] = ()) -> dict[str, Entry] | None:

@@ -117,7 +117,7 @@ def _inspect(
     problems += unknown + check.convert(values, origins)
     if not expander.variables.problems():
         # A name made with a wrong variable is not reported a second time.
-        problems += check.collections(found, origins)
+        problems += check.collections(found, origins) + check.places(found, origins)
     return warnings + check.doubts(root, found, expander.variables.used, expander.variables.environment)
 
 

@@ -36,7 +36,7 @@ _VARIABLE: Final = re.compile(r"\$[{A-Za-z_]")
 _WORDS: Final = {"and": "join", "or": "join", "not": "not", "in": "in", "overlaps": "compare"}
 _ADVICE: Final = {
     "'": "a quote that is not closed",
-    '"': "texts stand in single quotes",
+    '"': "write texts in single quotes",
     "$": "a variable that the shell has not filled in: export the selection in double quotes",
     "\\": "a backslash that does not end a line",
 }
@@ -46,20 +46,13 @@ _MARGIN: Final = 36
 
 @dataclass(frozen=True)
 class QueryProblem:
-    """Mistake in a query.
+    """Mistake in a query."""
 
-    Parameters
-    ----------
-    what : `str`
-        The mistake.
-    position : `int`
-        Offset in the text, characters.
-    shown : `str`
-        Fragment of the query, and a line with ``^`` under the place.
-    """
-
+    #: The mistake.
     what: str
+    #: Offset in the text, characters.
     position: int
+    #: Fragment of the query, and a line with ``^`` under the place.
     shown: str
 
     def __str__(self) -> str:
@@ -85,18 +78,7 @@ def join_lines(text: str) -> str:
 
 
 def check_expression(text: str) -> list[QueryProblem]:
-    """Find mistakes in a data query.
-
-    Parameters
-    ----------
-    text : `str`
-        Query; may hold line continuations.
-
-    Returns
-    -------
-    problems : `list` [`QueryProblem`]
-        Empty where the Butler's parser accepts the query.
-    """
+    """Find mistakes in a data query, which may hold line continuations; none where the Butler's parser accepts it."""
     tokens = _tokens(text)
     found = [*_characters(tokens), *_parentheses(tokens), *_joins(tokens)]
     if not found and tokens:

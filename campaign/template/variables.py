@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from campaign.problems import Problem, near
 from campaign.template.vocabulary import objection, vocabulary
@@ -11,29 +12,18 @@ from templates import ROOT
 _BOOTSTRAP = "_BOOTSTRAP"
 
 
+@dataclass
 class Variables:
-    """Variables by name, with the packaged fallbacks; remembers requests.
+    """Variables by name, with the packaged fallbacks; remembers requests."""
 
-    Parameters
-    ----------
-    environment : `~collections.abc.Mapping` [`str`, `str`]
-        The operator's variables.
-
-    Attributes
-    ----------
-    used : `dict` [`str`, `str`]
-        Requested variables that are set.
-    unset : `dict` [`str`, `list` [`str`]]
-        Requested variables that are not set, with the places of the requests.
-    warnings : `dict` [`str`, `None`]
-        Guesses, in order.
-    """
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.environment = environment
-        self.used: dict[str, str] = {}
-        self.unset: dict[str, list[str]] = {}
-        self.warnings: dict[str, None] = {}
+    #: The operator's variables.
+    environment: Mapping[str, str]
+    #: Requested variables that are set.
+    used: dict[str, str] = field(default_factory=dict)
+    #: Requested variables that are not set, with the places of the requests.
+    unset: dict[str, list[str]] = field(default_factory=dict)
+    #: Guesses, in order.
+    warnings: dict[str, None] = field(default_factory=dict)
 
     def find(self, name: str) -> str | None:
         """Give a variable's value; `None` where it is not set."""

@@ -25,23 +25,16 @@ _SEPARATOR: Final = re.compile(r"(?:\\\r?\n|\s)*,(?:\\\r?\n|\s)*")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Contents of ``templates/defaults.yaml``.
+    """Contents of ``templates/defaults.yaml``."""
 
-    Parameters
-    ----------
-    defaults : `dict` [`str`, `Entry`]
-        Lowest layer.
-    root, payload, resources, groups : `dict`
-        Known keys of each level: ``{key: {"kind", "is", ...}}``.
-    variables : `dict`
-        Known variables: ``{name: {"check", "example", ...}}``.
-    """
-
+    #: Lowest layer.
     defaults: Mapping[str, Entry]
+    #: Known keys of each level: ``{key: {"kind", "is", ...}}``.
     root: Mapping[str, Mapping[str, Any]]
     payload: Mapping[str, Mapping[str, Any]]
     resources: Mapping[str, Mapping[str, Any]]
     groups: Mapping[str, Mapping[str, Any]]
+    #: Known variables: ``{name: {"check", "example", ...}}``.
     variables: Mapping[str, Mapping[str, Any]]
 
     @property
@@ -90,12 +83,7 @@ def is_collection(name: str) -> bool:
 def objection(check: str, value: str) -> str:
     """Say why a variable's value cannot be used; empty where it can be used.
 
-    Parameters
-    ----------
-    check : `str`
-        ``word``, ``prefix``, ``collections`` or ``filled``.
-    value : `str`
-        The value.
+    ``check`` is ``word``, ``prefix``, ``collections`` or ``filled``.
     """
     if check == "word" and not _WORD.fullmatch(value):
         return "is empty" if not value else "may hold letters, digits and _ . + - only, and no '..'"

@@ -36,34 +36,23 @@ ELSEWHERE = "listed in another home ($CAMPAIGN_HOME), which knows who uses it"
 
 @dataclass(frozen=True)
 class Remains:
-    """A run that may be removed.
-
-    Parameters
-    ----------
-    run, output, output_run, submit_path : `str`
-    state : `str`
-        See `campaign.journal.status.state_of`.
-    bytes : `int`
-        Size of its products and its submit folder.
-    kept : `str`
-        Reason to keep the run; empty where it is removed.
-    firm : `bool`
-        Keep the run even where it is named for removal.
-    forced : `bool`
-        The run is named for removal though it is used.
-    journal : `int`
-        Size of its driver's journal, byte: shows whether the run was resumed since.
-    """
+    """A run that may be removed."""
 
     run: str
     output: str
     output_run: str
     submit_path: str
+    #: See `campaign.journal.status.state_of`.
     state: str
+    #: Size of its products and its submit folder.
     bytes: int
+    #: Reason to keep the run; empty where it is removed.
     kept: str
+    #: Keep the run even where it is named for removal.
     firm: bool
+    #: The run is named for removal though it is used.
     forced: bool
+    #: Size of its driver's journal, byte: shows whether the run was resumed since.
     journal: int
 
 
@@ -156,17 +145,9 @@ def _bytes(folder: Path) -> int:
 
 
 def clean(one: Remains, repository: Repository, home: Home, uses: Uses) -> str:
-    """Remove a run.
+    """Remove a run; give the reason to keep it after all, empty where it was removed.
 
-    Parameters
-    ----------
-    uses : `~campaign.upkeep.uses.Uses`
-        Looked up again: a run that is used by now is kept.
-
-    Returns
-    -------
-    kept : `str`
-        Reason to keep the run after all; empty where it was removed.
+    ``uses`` are looked up again: a run that is used by now is kept.
     """
     folder = Path(one.submit_path)
     with repository.deciding():
@@ -187,7 +168,7 @@ def clean(one: Remains, repository: Repository, home: Home, uses: Uses) -> str:
     if folder.is_dir():
         _clean_sites(one, folder, home)
         shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)  # at once: nobody finds half of it
+        folder.rename(aside)  # in one step, so that nobody finds half of it
     if aside.is_dir():
         shutil.rmtree(aside)
         _prune(folder, one.output_run)

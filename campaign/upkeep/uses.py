@@ -26,32 +26,21 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Use:
-    """A reason to keep a run.
-
-    Parameters
-    ----------
-    text : `str`
-    firm : `bool`
-        Nothing removes the run: it is certified, or a driver makes it.
-    """
+    """A reason to keep a run."""
 
     text: str
+    #: Nothing removes the run: it is certified, or a driver makes it.
     firm: bool = False
 
 
 @dataclass
 class Uses:
-    """Finds the uses of a repository's runs.
-
-    Parameters
-    ----------
-    repository : `~campaign.butler.repository.Repository`
-    home : `~campaign.home.Home`
-        Gives the list of runs, and the campaigns.
-    """
+    """Finds the uses of a repository's runs."""
 
     repository: Repository
+    #: Gives the list of runs, and the campaigns.
     home: Home
+
     _sources: dict[str, frozenset[str]] = field(default_factory=dict)
     _campaigns: dict[str, Campaign | None] = field(default_factory=dict)
 
@@ -112,7 +101,7 @@ class Uses:
         return self.repository.made_from(run)
 
     def _by_campaigns(self) -> Iterator[tuple[str, str]]:
-        """Give the runs of campaigns, each with its part in one."""
+        """Give the runs of campaigns, each with its part in its campaign."""
         for name in self.home.campaigns:
             books = Books(folder_of(self.home, name))
             try:
@@ -148,7 +137,7 @@ def _said(words: str) -> str:
 
 
 def _owner(folder: Path) -> Use | None:
-    """Name the driver that makes the run of a folder, or may do so; `None` where there is none."""
+    """Name the driver that makes, or may make, the run of a folder; `None` without one."""
     owner = claim.read(folder)
     if owner is not None:
         return None if owner.alive is False else Use(f"made by {owner.text}", firm=True)
@@ -163,7 +152,7 @@ def _handed_over(folder: Path) -> bool:
 
 
 def _mentioned(name: str, books: Books) -> Iterator[tuple[str, str]]:
-    """The last run that a campaign's journal names for each step, unless it was rejected."""
+    """Give the last run that a campaign's journal names for each step, unless it was rejected."""
     decided = books.decisions
     for step, runs in decided.named.items():
         if kept := [run for run in runs if run not in decided.rejected]:

@@ -1,4 +1,4 @@
-"""The calibrations that correct a task's frames, opened and checked once a detector."""
+"""Calibrations of a task's frames, opened and checked once for each detector."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROWS = 256
 
 
 def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Product:
-    """Open a combined calibration: the detector's own, in the unit of its frames, whole."""
+    """Open a combined calibration; require that it is the detector's, in the unit of the frames, and complete."""
     opened = Product.open(path, camera.unit)
     check_identity(path, opened.header, kind, camera, detector, camera.unit)
     verify(path, ("IMAGE", "MASK", "VARIANCE"))
@@ -34,45 +34,35 @@ def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Produc
 
 @dataclass(frozen=True)
 class Calibrations:
-    """Calibrations of a detector's frames; `None` where the job does not ask for one.
+    """Calibrations of a detector's frames; `None` where the job does not ask for one."""
 
-    Parameters
-    ----------
-    detector : `Detector`
-        With the gains and read noises that hold: the ptc's, or the camera file's.
-    bias, dark : `Product`
-        In the unit of the frames; the dark per second.
-    crosstalk : `Crosstalk`
-        Between all of the detector's amplifiers.
-    linearity : `Grid`
-        By amplifier.
-    deferrals : sequence of `Deferral`
-        By amplifier.
-    defects : `Defects`
-        Boxes on the assembled detector.
-    """
-
+    #: With the gains and read noises of the ptc, else of the camera file.
     detector: Detector
+    #: In the unit of the frames; the dark per second.
     bias: Product | None = None
     dark: Product | None = None
+    #: Between all amplifiers of the detector.
     crosstalk: Crosstalk | None = None
+    #: By amplifier.
     linearity: Grid | None = None
+    #: By amplifier.
     deferrals: Sequence[Deferral] | None = None
+    #: Boxes on the assembled detector.
     defects: Defects | None = None
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
-        """Open what ``isr`` asks for.
+        """Open the calibrations that ``isr`` asks for.
 
         Parameters
         ----------
         path_of : callable
-            Path of the calibration of a role (``bias``, ``ptc``, ...).
+            Returns the path of the calibration of a role (``bias``, ``ptc``, ...).
 
         Raises
         ------
         DataError
-            One cannot be read, is another detector's, or is in another unit than the frames.
+            A calibration cannot be read, is another detector's, or is in another unit than the frames.
         """
         if isr.ptc:
             detector = ptc.apply(path_of("ptc"), camera, detector)
@@ -105,7 +95,7 @@ class Calibrations:
         return packed
 
     def flagged(self, box: Box) -> NDArray[np.bool_]:
-        """Pixels [y, x] of a box that any of the calibrations flags BAD."""
+        """Flag the pixels [y, x] of a box that are BAD in any of the calibrations."""
         some = self._bad[box.y0 : box.y1, box.x0 // 8 : -(-box.x1 // 8)]
         left = box.x0 % 8
         return np.unpackbits(some, axis=1)[:, left : left + box.nx].view(np.bool_)

@@ -13,45 +13,30 @@ OVERSCANS = ("median", "meanclip", "none")
 
 @dataclass(frozen=True)
 class IsrConfig:
-    """Settings of the corrections; each is done only where the pipeline says so.
+    """Settings of the corrections that the pipeline asks for."""
 
-    Parameters
-    ----------
-    serial : `str`
-        Level of a row's serial overscan: ``median``, ``meanclip`` or ``none``.
-    skip_columns : `int`
-        First columns of the serial overscan left out.
-    parallel : `bool`
-        Subtract the column level of the parallel overscan.
-    saturation : `bool`
-        Leave out pixels at or above saturation.
-    bias, dark : `bool`
-        Subtract the combined calibration.
-    ptc : `bool`
-        Gains and read noises from the photon transfer curve's file.
-    crosstalk : `bool`
-        Subtract what the other amplifiers leave in one.
-    quadratic : `bool`
-        With the crosstalk's part that grows with the square of the source.
-    linearity : `bool`
-        Subtract the amplifiers' deviation from a straight line.
-    deferred : `bool`
-        Take the charge that comes late along a row back to where it was.
-    defects : `bool`
-        Flag the defects' boxes BAD.
-    """
-
+    #: Level of a row's serial overscan: ``median``, ``meanclip`` or ``none``.
     serial: str = "median"
+    #: First columns of the serial overscan left out.
     skip_columns: int = 3
+    #: Subtract the column level of the parallel overscan.
     parallel: bool = False
+    #: Leave out pixels at or above saturation.
     saturation: bool = True
+    #: Subtract the combined calibration.
     bias: bool = False
     dark: bool = False
+    #: Gains and read noises from the photon transfer curve's file.
     ptc: bool = False
+    #: Subtract the signal that other amplifiers leave in one.
     crosstalk: bool = False
+    #: Include crosstalk that grows with the square of the source.
     quadratic: bool = True
+    #: Subtract the amplifiers' deviation from a straight line.
     linearity: bool = False
+    #: Move deferred charge along a row back to its pixel.
     deferred: bool = False
+    #: Flag the defects' boxes BAD.
     defects: bool = False
 
     @classmethod
@@ -61,7 +46,7 @@ class IsrConfig:
         Raises
         ------
         JobError
-            An unknown key or value.
+            A key or value is unknown.
         """
         unknown = sorted(set(plain) - {f.name for f in fields(cls)})
         if unknown:

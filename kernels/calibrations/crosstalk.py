@@ -1,4 +1,4 @@
-"""Crosstalk: signal that the other amplifiers of a detector leave in one, read at the same time.
+"""Crosstalk: signal that pixels leave in the pixels of other amplifiers read at the same time.
 
 Product: OBSTYPE ``crosstalk``, CALUNIT the unit of the frames, SOURCE<n> the
 name of the n-th source amplifier; extension CROSSTALK, one row a target
@@ -6,7 +6,7 @@ amplifier:
 
 ======== ============ ===========================================
 AMPLIFIER             name of the target
-C0[n]                 what is left, relative to the n-th source
+C0[n]                 signal left, relative to the n-th source
 C1[n]    1/<CALUNIT>  the same, per unit of the n-th source
 ======== ============ ===========================================
 """
@@ -30,17 +30,11 @@ KIND = "crosstalk"
 
 @dataclass(frozen=True)
 class Crosstalk:
-    """A detector's coefficients, in the order of its amplifiers.
+    """A detector's coefficients, in the order of its amplifiers."""
 
-    Parameters
-    ----------
-    c0 : `numpy.ndarray` [target, source], float32
-        Dimensionless.
-    c1 : `numpy.ndarray` [target, source], float32
-        Per unit of the frames (electron or ADU).
-    """
-
+    #: [target, source], float32: Dimensionless.
     c0: NDArray[np.float32]
+    #: [target, source], float32: Per unit of the frames (electron or ADU).
     c1: NDArray[np.float32]
 
     @classmethod
@@ -50,13 +44,13 @@ class Crosstalk:
         Parameters
         ----------
         quadratic : `bool`
-            With ``C1``, which is 0 otherwise.
+            Read ``C1``; otherwise it is 0.
 
         Raises
         ------
         DataError
-            See `kernels.fits.tables.read_table`; or it is in another unit than
-            the camera's frames, its amplifiers are others, or one is a source of its own.
+            See `kernels.fits.tables.read_table`; or the unit is not that of the
+            camera's frames, the amplifiers are not the detector's, or one is its own source.
         """
         units = {"AMPLIFIER": "", "C0": "", "C1": f"1/{camera.unit}"}
         table = read_table(path, KIND, camera, detector, units, camera.unit)
@@ -99,11 +93,11 @@ def write(
 def correct(signal: NDArray[np.float32], c0: NDArray[np.float32], c1: NDArray[np.float32]) -> None:
     """Subtract from each amplifier the crosstalk of the others, in place.
 
-    target -= sum over sources of c0 x + c1 x^2, x the source as it was read:
-    the correction of IsrTaskLSST, which looks at pixels that are read at the
-    same time.  Each pixel's sum runs over the sources in the amplifiers'
-    order, whatever rows the block has.  A NaN spreads to the amplifiers that it is a
-    source of: saturated pixels are to be made NaN afterwards.
+    target -= sum over sources of c0 x + c1 x^2, x being the measured source: the
+    correction of IsrTaskLSST, for pixels that are read at the same time. Each
+    pixel's sum runs over the sources in the amplifiers' order, whatever rows the
+    block has.  A NaN spreads to all of its targets, so saturated pixels must be
+    made NaN only afterwards.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Deferred charge: how much of each packet an amplifier's serial register and output leave for later columns.
+"""Deferred charge: the parts of a packet that an amplifier's serial register and output leave for later columns.
 
 Product: OBSTYPE ``cti``; extension CTI, one row an amplifier:
 
@@ -8,12 +8,12 @@ CTI                fraction of a packet that a transfer leaves behind
 CTI_ERROR          its standard error
 DRIFT              offset of the output, relative to the packet that makes it
 DRIFT_ERROR        its standard error
-DECAY       pixel  of the offset
+DECAY       pixel  decay length of the offset
 EPER               (overscan columns 1 + 2) / (transfers x last column), median of the exposures
-EXPOSURES          that the fit of CTI used; 0: not measured, nothing is corrected
+EXPOSURES          number in the fit of CTI; 0: not measured, nothing is corrected
 =========== ====== ==========================================================
 
-`kernels.calibrations.deferred` says what they mean.
+`kernels.calibrations.deferred` has the model.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ UNITS = {
     "EPER": "",
     "EXPOSURES": "",
 }
-#: No CCD has more.
+#: Largest credible values of a CCD.
 LARGEST_CTI, LARGEST_DRIFT = 1e-3, 0.1
 
 
 def possible(cti: float, drift: float, decay: float) -> bool:
-    """Whether an amplifier can be like this; if not, the measurement was of something else."""
+    """Whether an amplifier can have these values; if not, the measurement is of something else."""
     return 0 <= cti <= LARGEST_CTI and 0 <= drift <= LARGEST_DRIFT and decay > 0
 
 
 def read(path: str, camera: Camera, detector: Detector) -> list[Deferral]:
-    """A detector's deferrals, in the order of its amplifiers.
+    """Read a detector's deferrals, in the order of its amplifiers.
 
     Raises
     ------
     DataError
-        See `kernels.fits.tables.read_table`; or its amplifiers are others, or a
-        value is impossible.
+        See `kernels.fits.tables.read_table`; or the amplifiers are not the
+        detector's, or a value is impossible.
     """
     table = read_table(path, KIND, camera, detector, UNITS)
     rows = order(table, list(table.columns["AMPLIFIER"]), detector)

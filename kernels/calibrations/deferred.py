@@ -1,18 +1,18 @@
-"""Charge that comes late along a row: serial transfer inefficiency, and an output amplifier that does not settle.
+"""Deferred charge along a row: serial transfer inefficiency, and an output amplifier that does not settle.
 
-The model is that of Snyder and Roodman (SPIE 11454, 2020).  Each clock leaves a fraction ``cti`` of
-every packet behind.  A packet of register pixel j is clocked until it is out,
-so that column i reads
+The model is that of Snyder and Roodman (SPIE 11454, 2020).  Each clock leaves a
+fraction ``cti`` of every packet behind.  A packet of register pixel j is clocked
+until it is out, so that column i reads
 
     out_i = sum_d C(i, d) (1 - cti)^(i - d + 1) cti^d  q_(i - d),
 
-a triangular matrix of binomials, whose inverse is the same with -cti:
+a triangular matrix of binomials, whose inverse has -cti in place of cti:
 
     q_i = (1 - cti)^-(i + 1)  sum_d C(i, d) (-cti)^d  out_(i - d).
 
 Then the output amplifier adds an offset, which jumps to ``drift`` times the
-packet where that is more than what is left of the one before, and decays by
-``exp(-1 / decay)`` a column.  Both ways take each row by itself.
+packet where that exceeds the remaining offset, and decays by
+``exp(-1 / decay)`` a column.  Rows are independent, both ways.
 """
 
 from __future__ import annotations
@@ -27,26 +27,19 @@ from kernels.compiled import njit
 
 F32 = NDArray[np.float32]
 
-#: Transfers that a packet may miss: with 600 columns and a cti of 1e-4 the fourth is worth 4e-7.
+#: Transfers that a packet may miss; with 600 columns and a cti of 1e-4 a fourth would matter by 4e-7.
 MISSED = 3
 
 
 @dataclass(frozen=True)
 class Deferral:
-    """Deferred charge of one amplifier.
+    """Deferred charge of one amplifier."""
 
-    Parameters
-    ----------
-    cti : `float`
-        Fraction of a packet that a transfer leaves behind.
-    drift : `float`
-        Offset relative to the packet that makes it.
-    decay : `float`
-        Of the offset, columns.
-    """
-
+    #: Fraction of a packet that a transfer leaves behind.
     cti: float = 0.0
+    #: Offset relative to the packet that causes it.
     drift: float = 0.0
+    #: Decay length of the offset, columns.
     decay: float = 1.0
 
     def __bool__(self) -> bool:
@@ -54,7 +47,7 @@ class Deferral:
 
     @property
     def kept(self) -> float:
-        """Part of an offset that is left after one column."""
+        """Fraction of an offset that remains after one column."""
         return math.exp(-1 / self.decay)
 
 
@@ -81,7 +74,7 @@ def defer(charge: F32, deferral: Deferral) -> F32:
 
 
 def restoring(deferral: Deferral, first: int, columns: int) -> F32:
-    """Factors [missed, column] of the inverse, of ``columns`` columns from register pixel ``first`` on."""
+    """Compute factors [missed, column] of the inverse, for ``columns`` columns from register pixel ``first`` on."""
     column, cti = np.arange(first, first + columns, dtype=np.float64), deferral.cti
     factors, ways = np.empty((MISSED + 1, columns), np.float32), (1 - cti) ** -(column + 1)
     for missed in range(MISSED + 1):
@@ -92,19 +85,19 @@ def restoring(deferral: Deferral, first: int, columns: int) -> F32:
 
 @njit
 def restore(signal: NDArray[np.float32], factors: NDArray[np.float32], drift: float, kept: float) -> None:
-    """Move the late charge of an amplifier's signal back to its column, in place.
+    """Move the deferred charge of an amplifier's signal back to its column, in place.
 
     Parameters
     ----------
     signal : `numpy.ndarray` [row, column], float32
-        In read-out order; what was read before the first column is taken as empty.
+        In read-out order; pixels before the first column are taken as empty.
     factors : `numpy.ndarray` [missed, column], float32
         See `restoring`.
     drift, kept : `float`
         See `Deferral`.
     """
     rows, columns = signal.shape
-    # of what is measured, the packet and its own offset
+    # fraction of the measured signal that is the packet's own offset
     share, left = np.float32(drift / (1 + drift)), np.float32(kept)
     none, one, two, three = factors[0], factors[1], factors[2], factors[3]
     zero = np.float32(0)

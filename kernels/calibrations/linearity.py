@@ -5,11 +5,11 @@ Product: OBSTYPE ``linearizer``; extension LINEARIZER, one row an amplifier:
 ========= ==== =======================================
 AMPLIFIER      name
 NODES[k]  adu  signals, ascending from 0 or more
-VALUES[k] adu  S there: what is too much in the signal
+VALUES[k] adu  S there: excess of the signal
 ========= ==== =======================================
 
-S is Akima's spline (J. ACM 17, 589, 1970) through the nodes and S(0) = 0; below 0 it is 0,
-beyond the last node it is what it is there.  Corrected = signal - S(signal).
+S is Akima's spline (J. ACM 17, 589, 1970) through the nodes and S(0) = 0; it is 0 below 0
+and constant beyond the last node.  Corrected = signal - S(signal).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from kernels.errors import DataError
 from kernels.fits.product import Card
 from kernels.fits.tables import Column, identity, order, read_table, write_table
 
-if TYPE_CHECKING:  # takes half a second and 40 MiB: imported only to linearise
+if TYPE_CHECKING:  # the import takes half a second and 40 MiB: only to linearise
     from scipy.interpolate import Akima1DInterpolator
 
 KIND = "linearizer"
-#: Largest error of the even grid's linear interpolation, ADU; the rest of 1e-3 is float32's.
+#: Largest error of linear interpolation on the even grid, ADU; float32 has the rest of 1e-3.
 TOLERANCE = 5e-4
 #: Longest grid of an amplifier: 512 KiB.
 MAX_ENTRIES = 1 << 17
@@ -40,33 +40,21 @@ MAX_ENTRIES = 1 << 17
 
 @dataclass(frozen=True)
 class Grid:
-    """S on an even grid, for `apply`.
+    """S on an even grid, for `apply`."""
 
-    Parameters
-    ----------
-    values : `numpy.ndarray` [amplifier, entry], float32
-        ADU; entry n is S(n x step), the last one S at the last node.
-    step : `numpy.ndarray` [amplifier], float64
-        ADU.
-    """
-
+    #: [amplifier, entry], float32: ADU; entry n is S(n x step), the last one S at the last node.
     values: NDArray[np.float32]
+    #: [amplifier], float64: ADU.
     step: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Linearizer:
-    """A detector's splines, in the order of its amplifiers.
+    """A detector's splines, in the order of its amplifiers."""
 
-    Parameters
-    ----------
-    path : `str`
-        Where it was read, for messages.
-    splines : sequence of `scipy.interpolate.Akima1DInterpolator`
-        From 0 to the last node, ADU to ADU.
-    """
-
+    #: Path of the file, for messages.
     path: str
+    #: From 0 to the last node, ADU to ADU.
     splines: Sequence[Akima1DInterpolator]
 
     @classmethod
@@ -76,8 +64,8 @@ class Linearizer:
         Raises
         ------
         DataError
-            See `kernels.fits.tables.read_table`; or its amplifiers are others, or
-            an amplifier's nodes do not ascend from 0, or S(0) is not 0.
+            See `kernels.fits.tables.read_table`; or the amplifiers are not the
+            detector's, nodes do not ascend from 0, or S(0) is not 0.
         """
         table = read_table(path, KIND, camera, detector, {"AMPLIFIER": "", "NODES": "adu", "VALUES": "adu"})
         rows = order(table, list(table.columns["AMPLIFIER"]), detector)
@@ -93,10 +81,10 @@ class Linearizer:
         return cls(path, splines)
 
     def tables(self) -> Grid:
-        """Evaluate the splines on grids so fine that a straight line between entries is within 1e-3 ADU.
+        """Evaluate the splines on grids fine enough for linear interpolation within 1e-3 ADU.
 
         A straight line is within h^2/8 max|S''| of a curve without kinks; the
-        last node, where S stops bending, is an entry.
+        last node, where S becomes constant, is an entry.
 
         Raises
         ------
@@ -114,7 +102,7 @@ class Linearizer:
 
 
 def spline(nodes: NDArray[np.float64], values: NDArray[np.float64]) -> Akima1DInterpolator:
-    """S of one amplifier, from 0 to its last node.
+    """Make S of one amplifier, from 0 to its last node.
 
     Raises
     ------
@@ -135,7 +123,7 @@ def spline(nodes: NDArray[np.float64], values: NDArray[np.float64]) -> Akima1DIn
 
 
 def _bend(s: Akima1DInterpolator) -> float:
-    """Largest |S''|, 1/ADU: linear in each piece, so at one of its ends."""
+    """Compute the largest |S''|, 1/ADU, which is linear in each piece and so largest at an end."""
     cubic, square = s.c[0], s.c[1]
     return float(np.abs([2 * square, 2 * square + 6 * cubic * np.diff(s.x)]).max())
 
@@ -167,7 +155,7 @@ def apply(signal: NDArray[np.float32], values: NDArray[np.float32], step: float,
     step : `float`
         ``Grid.step`` of the amplifier, ADU.
     gain : `float`
-        electron/ADU of a signal in electron; 1 of one in ADU.
+        electron/ADU for a signal in electron; 1 for a signal in ADU.
     """
     last = values.size - 1
     end, scale, factor = np.float32(last), np.float32(1 / (step * gain)), np.float32(gain)
@@ -176,7 +164,7 @@ def apply(signal: NDArray[np.float32], values: NDArray[np.float32], step: float,
     for row in range(rows):
         for column in range(columns):
             at = signal[row, column] * scale
-            at = at if at < end else end  # NaN too, which the subtraction keeps
+            at = at if at < end else end  # also for NaN, which the subtraction keeps
             at = at if at > zero else zero
             entry = min(np.int32(at), np.int32(last - 1))
             part = at - np.float32(entry)

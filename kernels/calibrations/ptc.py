@@ -1,4 +1,4 @@
-"""Results of the photon transfer curve: gains and read noises in place of the camera file's.
+"""Results of the photon transfer curve: gains and read noises that replace the camera file's.
 
 Product: OBSTYPE ``ptc``; extension PTC, one row an amplifier: AMPLIFIER,
 GAIN (electron/adu), NOISE (electron), TURNOFF (adu: the largest signal whose
@@ -23,13 +23,13 @@ UNITS = {"AMPLIFIER": "", "GAIN": "electron/adu", "NOISE": "electron", "TURNOFF"
 
 
 def apply(path: str, camera: Camera, detector: Detector) -> Detector:
-    """Give the detector the gains and read noises of a ptc.
+    """Replace the detector's gains and read noises by those of a ptc.
 
     Raises
     ------
     DataError
-        See `kernels.fits.tables.read_table`; or its amplifiers are others, a
-        gain is not above 0, or a noise below it.
+        See `kernels.fits.tables.read_table`; or the amplifiers are not the
+        detector's, a gain is not above 0, or a noise is below 0.
     """
     table = read_table(path, KIND, camera, detector, UNITS)
     rows = order(table, list(table.columns["AMPLIFIER"]), detector)

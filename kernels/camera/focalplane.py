@@ -13,7 +13,7 @@ F32 = NDArray[np.float32]
 
 
 def radius_mm(detector: Detector) -> tuple[F32, F32, F32]:
-    """Focal-plane x, y and radius of the pixels [y, x], mm."""
+    """Compute focal-plane x, y and radius of the pixels [y, x], mm."""
     nx, ny = detector.size
     v, u = (((np.arange(n) - (n - 1) / 2) * detector.pixel_um * 1e-3).astype(np.float32) for n in (ny, nx))
     c, s = math.cos(math.radians(detector.yaw_deg)), math.sin(math.radians(detector.yaw_deg))

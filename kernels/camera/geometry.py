@@ -38,53 +38,36 @@ class Box:
 
 @dataclass(frozen=True)
 class Amplifier:
-    """One read-out channel of a detector.
+    """One read-out channel of a detector."""
 
-    Parameters
-    ----------
-    name : `str`
-        As in the camera file, ``C10``.
-    hdu : `str` or `int`
-        EXTNAME, or the HDU's number (0 the primary).
-    raw : `tuple` [`int`, `int`]
-        Width and height of the HDU, prescan and overscan included, pixels.
-    data, serial_overscan, parallel_overscan : `Box`
-        Regions of the HDU; the overscans may be `None`.
-    target : `Box`
-        Where ``data`` lies on the assembled detector.
-    flip_x, flip_y : `bool`
-        Whether ``data`` is mirrored on its way there.
-    leftwards : `bool`
-        Whether its pixels are read towards lower columns: then the serial
-        overscan's first column is its highest.
-    signed : `bool`
-        Whether the upper half of an unsigned frame's range stands for negative
-        numbers.
-    gain : `float`
-        electron / ADU.
-    read_noise : `float`
-        electron.
-    saturation : `float`
-        electron; infinite where the camera file has none.
-    """
-
+    #: As in the camera file, ``C10``.
     name: str
+    #: EXTNAME, or the HDU's number (0 the primary).
     hdu: str | int
+    #: Width and height of the HDU, prescan and overscan included, pixels.
     raw: tuple[int, int]
+    #: Regions of the HDU; the overscans may be `None`.
     data: Box
     serial_overscan: Box | None
     parallel_overscan: Box | None
+    #: Region of the assembled detector that ``data`` covers.
     target: Box
+    #: Whether ``data`` is mirrored on the assembled detector.
     flip_x: bool
     flip_y: bool
+    #: electron / ADU.
     gain: float
+    #: electron.
     read_noise: float
+    #: electron; infinite where the camera file has none.
     saturation: float
+    #: Whether pixels are read towards lower columns: the serial overscan's first column is then its highest.
     leftwards: bool = False
+    #: Whether the upper half of an unsigned frame's range stands for negative numbers.
     signed: bool = False
 
     def read_order(self, box: Box) -> Box:
-        """Box in the order of the serial register: column 0 is read first."""
+        """Convert a box to the order of the serial register, where column 0 is read first."""
         return Box(self.raw[0] - box.x1, box.y0, box.nx, box.ny) if self.leftwards else box
 
 
@@ -110,7 +93,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class Camera:
-    """The part of a camera that a job needs."""
+    """A job's part of a camera."""
 
     name: str
     unit: str

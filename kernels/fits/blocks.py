@@ -1,7 +1,7 @@
-"""FITS files block by block: headers, and whether all of the data are there (FITS standard 4.0).
+"""FITS files block by block: read the headers, and make sure that the data are complete (FITS standard 4.0).
 
-Deviations from the standard that can mean one thing only are accepted: an incomplete last block, NULs in place of
-blanks in a header, bytes after the last HDU (counted in `Hdus.beyond`).
+Unambiguous deviations from the standard are accepted: an incomplete last block, NULs in place of blanks in a header,
+bytes after the last HDU (counted in `Hdus.beyond`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kernels.fits.cards import BLOCK, NO_NAME, Cards
 
 _CHUNK = 1 << 20
 _LONGEST = 2000
-"""Blocks of the longest header believed in: 72000 cards, 5.5 MiB."""
+"""Blocks of the longest header that is accepted: 72000 cards, 5.5 MiB."""
 
 
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
@@ -30,16 +30,16 @@ FOREIGN = {
     b"\x28\xb5\x2f\xfd": "zstd: unpack it with unzstd",
     b"7z\xbc\xaf": "7-Zip: unpack it with 7z",
 }
-"""Packings that are not unpacked here, and what the operator can do."""
+"""Packings that are not unpacked here, with the remedy."""
 
 
 def packing(path: str, file: IO[bytes]) -> str:
-    """Tell how a file is packed as a whole, by its first bytes: ``gzip``, ``bzip2``, ``xz``, or empty.
+    """Recognise a packed file by its first bytes: ``gzip``, ``bzip2``, ``xz``, or empty.
 
     Raises
     ------
     DataError
-        It is packed in a way that is not read.
+        The file is packed in a way that is not read.
     """
     start = os.pread(file.fileno(), 8, 0)
     for magic, what in FOREIGN.items():
@@ -49,7 +49,7 @@ def packing(path: str, file: IO[bytes]) -> str:
 
 
 def unpacking(file: IO[bytes], packed: str) -> IO[bytes]:
-    """Unpack all members of a file; give the file itself where it is not packed."""
+    """Unpack all members of a file; return the file itself if it is not packed."""
     if packed == "gzip":
         return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
     if packed == "bzip2":
@@ -58,7 +58,7 @@ def unpacking(file: IO[bytes], packed: str) -> IO[bytes]:
 
 
 class Stream:
-    """Bytes of a frame in their order, unpacked where the file is packed as a whole (`packing`)."""
+    """Bytes of a frame in order, unpacked if the file is packed as a whole (`packing`)."""
 
     def __init__(self, path: str, file: IO[bytes], packed: str = "") -> None:
         self.path = path
@@ -76,12 +76,12 @@ class Stream:
         return data
 
     def skip(self, count: int) -> int:
-        """Skip up to ``count`` bytes; return how many there were."""
+        """Skip up to ``count`` bytes; return the number skipped."""
         start = self.position
         if self._size is not None:
             self.position = min(self._size, self.position + count)
             self._file.seek(self.position)
-        else:  # unpacked in pieces, so that the checksum at its end is verified in little memory
+        else:  # unpack in pieces, to verify the checksum at the end in little memory
             while (left := count - (self.position - start)) and self.take(min(left, _CHUNK)):
                 pass
         return self.position - start
@@ -89,7 +89,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Names:
-    """The EXTNAMEs of a file's HDUs by number, empty without: how a camera file names them."""
+    """EXTNAMEs of a file's HDUs by number (empty without), by which a camera file names them."""
 
     path: str
     names: tuple[str, ...]
@@ -121,20 +121,20 @@ class Names:
 
 
 class Hdus:
-    """The headers of a file.
+    """Headers of a file.
 
-    An image packed by fpack (ZSIMPLE) is the primary HDU that it was, and those
-    behind it keep their numbers.
+    An image packed by fpack (ZSIMPLE) counts as its original primary HDU, and the
+    HDUs behind it keep their numbers.
 
     Attributes
     ----------
     primary : `list` [`Cards`]
-        The header that speaks of the whole file; of a packed image, two.
+        The header for the whole file; for a packed image, two.
     headers : `list` [`Cards`]
-        By number.
+        Headers by number.
     names : `Names`
     beyond : `int`
-        Bytes after the last HDU, which are none of it.
+        Number of bytes after the last HDU.
     """
 
     def __init__(self, path: str, headers: Sequence[Cards], beyond: int = 0) -> None:
@@ -145,13 +145,13 @@ class Hdus:
         self.names = Names(path, tuple(cards.text("EXTNAME") or "" for cards in self.headers))
 
     def of(self, key: str | int) -> list[Cards]:
-        """List the headers to search for a keyword of an HDU."""
+        """List the headers in which to search a keyword of an HDU."""
         number = self.names.number(key)
         return self.primary if number == 0 else [self.headers[number]]
 
 
 def _is_cut(block: bytes) -> bool:
-    """Whether a file's last bytes begin a header."""
+    """Whether a file's last bytes are the beginning of a header."""
     return b"XTENSION=".startswith(block[:9])
 
 
@@ -180,12 +180,12 @@ def _header(stream: Stream, hdu: int) -> Cards | None:
 
 
 def opening(stream: Stream) -> Hdus:
-    """Read the primary header; of a single image packed by fpack (ZSIMPLE), also the header that holds its cards.
+    """Read the primary header; for a single image packed by fpack (ZSIMPLE), also the header with its cards.
 
     Raises
     ------
     DataError
-        The file is no FITS, or truncated.
+        The file is no FITS, or is truncated.
     """
     first = _header(stream, 0)
     assert first is not None

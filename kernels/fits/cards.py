@@ -1,4 +1,4 @@
-"""FITS headers: the values of their cards, and the data that they announce (FITS standard 4.0).
+"""FITS headers: values of cards, and size and checksum of the data (FITS standard 4.0).
 
 NULs count as blanks.
 """
@@ -14,12 +14,12 @@ from kernels.errors import DataError
 from kernels.fits.seal import ones_sum
 
 BLOCK = 2880
-"""A FITS file is made of blocks of this many bytes."""
+"""Bytes of a block of a FITS file."""
 
 CARD = 80
 BITPIX = (8, 16, 32, 64, -32, -64)
 LARGEST = 1 << 48
-"""No count in a header is believed beyond this."""
+"""Largest accepted count in a header."""
 
 _STRING = re.compile(r"\s*'((?:[^']|'')*)'")
 _INTEGER = re.compile(r"[+-]?\d+")
@@ -28,14 +28,14 @@ _LOGICAL = {"T": True, "F": False, "": None}
 
 _CONTINUED = re.compile(r"\s*'((?:[^']|'')*)&\s*'")
 NO_NAME = "COMPRESSED_IMAGE"
-"""EXTNAME that fpack gives to an image without one; where the image has one, both stand in the header."""
+"""EXTNAME that fpack adds to an image; if the image has its own, both are in the header."""
 
 Value = str | int | float | bool | None
 
 
-@lru_cache(maxsize=4096)  # the headers of a frame, and those of the next one, say mostly the same
+@lru_cache(maxsize=4096)  # the headers of successive frames are mostly alike
 def _value(text: str) -> Value:
-    """Value of a card (FITS standard 4.0, section 4.2) from what follows its ``=``.
+    """Parse the value of a card (FITS standard 4.0, section 4.2) from the text after its ``=``.
 
     Raises
     ------
@@ -62,17 +62,17 @@ def _value_or_none(text: str) -> Value:
 
 
 class Cards:
-    """A header: keyword to the text after its ``=``; the first of a name counts.
+    """A header: the text after ``=`` by keyword; the first card of a name counts.
 
-    Of EXTNAME, one that fpack has put before the image's own does not count.
+    An EXTNAME that fpack has put before the image's own is ignored.
     """
 
     def __init__(self, path: str, hdu: int) -> None:
         self.path, self._hdu = path, hdu
         self._texts: dict[str, str] = {}
-        self._open = ""  # the keyword whose value CONTINUE cards may continue
+        self._open = ""  # keyword that CONTINUE cards may continue
         self.ended = False
-        self.data_start = 0  # byte of the file, known once the header has been read
+        self.data_start = 0  # byte of the file, set once the header has been read
         self._blocks: list[bytes] = []
 
     def add(self, block: bytes) -> None:
@@ -120,12 +120,12 @@ class Cards:
             self._open = ""
 
     def get(self, keyword: str) -> Value:
-        """Value of a keyword, in capitals; `None` where the header has none.
+        """Return the value of a keyword (in capitals); `None` if the header has none.
 
         Raises
         ------
         DataError
-            What stands there is no FITS value.
+            The text is no FITS value.
         """
         if keyword not in self._texts:
             return None
@@ -135,12 +135,12 @@ class Cards:
             raise DataError(self.path, f"HDU {self._hdu}: {keyword} is {error}, which is no FITS value") from error
 
     def text(self, keyword: str) -> str | None:
-        """Value of a keyword as text."""
+        """Return the value of a keyword as text."""
         value = self.get(keyword)
         return None if value is None else str(value).strip()
 
     def count(self, keyword: str, default: int | None = None) -> int:
-        """A whole number, not negative."""
+        """Return the value of a keyword as a whole number from 0 on."""
         value = self.get(keyword)
         number = default if value is None else value
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < LARGEST:
@@ -152,11 +152,11 @@ class Cards:
         return keyword in self._texts
 
     def axes(self, prefix: str = "") -> list[int]:
-        """Lengths of the axes, NAXIS1 first."""
+        """Read the lengths of the axes, NAXIS1 first."""
         return [self.count(f"{prefix}NAXIS{n + 1}") for n in range(self.count(f"{prefix}NAXIS"))]
 
     def shape(self, prefix: str = "") -> list[int]:
-        """Lengths of the axes without those of length 1 behind the second."""
+        """Read the lengths of the axes without those of length 1 behind the second."""
         axes = self.axes(prefix)
         while len(axes) > 2 and axes[-1] == 1:
             axes.pop()
@@ -183,9 +183,9 @@ class Cards:
         return "DATASUM" if self.text("DATASUM") else "CHECKSUM"
 
     def datasum(self) -> int | None:
-        """Sum that the data must have; `None` where the header does not say.
+        """Compute the sum that the data must have; `None` if the header has none.
 
-        Without DATASUM, CHECKSUM says it: header and data add up to all ones (FITS standard 4.0, section 4.4.2.7).
+        Without DATASUM it follows from CHECKSUM: header and data sum to all ones (FITS standard 4.0, section 4.4.2.7).
         """
         text, whole = self.text("DATASUM") or "", self.text("CHECKSUM") or ""
         if text:
@@ -195,13 +195,13 @@ class Cards:
         return 0xFFFFFFFF - ones_sum(b"".join(self._blocks).ljust(len(self._blocks) * BLOCK))
 
     def cards(self) -> list[bytes]:
-        """The cards as they stand, blank for NUL, without END."""
+        """List the cards as they are, with blanks for NULs, without END."""
         text = b"".join(self._blocks).replace(b"\0", b" ")
         every = [text[k : k + CARD].ljust(CARD) for k in range(0, len(text), CARD)]
         return every[: next(k for k, card in enumerate(every) if card.startswith(b"END ") and not card.strip(b"END "))]
 
     def bytes(self) -> int:
-        """Size of the data that follow, without padding (FITS standard 4.0, equation 2)."""
+        """Compute the size of the data that follow, without padding (FITS standard 4.0, equation 2)."""
         bits = self.get("BITPIX")
         if bits not in BITPIX:
             raise DataError(self.path, f"HDU {self._hdu}: BITPIX is {bits!r}")
@@ -210,7 +210,7 @@ class Cards:
         return pixels * abs(cast(int, bits)) // 8
 
     def data_bytes(self) -> int:
-        """Size of the data that follow, padding included."""
+        """Compute the size of the data that follow, padding included."""
         return -(-self.bytes() // BLOCK) * BLOCK
 
 

@@ -1,9 +1,9 @@
-"""The only place where kernels open FITS files for reading.
+"""The only place where kernels open FITS files for cfitsio to read.
 
-cfitsio takes a file's name for more than a name: brackets, ``+n``, ``!``, ``@``
-and blanks at its ends mean something, fitsio expands ``$`` and ``~``, and where
-there is no such file others are tried.  Here a path is a path: the file is
-opened by the operating system, and cfitsio is given the open file.
+cfitsio interprets a file's name: brackets, ``+n``, ``!``, ``@`` and blanks at its
+ends have a meaning, fitsio expands ``$`` and ``~``, and if there is no such file
+other names are tried.  Here a path is a path: the operating system opens the
+file, and cfitsio gets the open file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kernels.errors import DataError
 from kernels.fits.blocks import unpacking
 from kernels.fits.cards import BLOCK, CARD
 
-#: Errors of fitsio for a file that makes no sense to it.
+#: Errors of fitsio for a file that it cannot interpret.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SystemError, MemoryError)
 _CHUNK = 1 << 20
 _EMPTY = ("SIMPLE  =                    T", "BITPIX  =                    8", "NAXIS   =                    0")
@@ -30,7 +30,7 @@ _SUMS = (b"CHECKSUM", b"DATASUM ")
 
 
 class Open:
-    """A file that cfitsio reads by its number, which stays open meanwhile: cfitsio knows files by name."""
+    """A file that cfitsio reads by its number; the handle stays open, because cfitsio remembers files by name."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -54,7 +54,7 @@ def opened(path: str) -> Iterator[fitsio.FITS]:
     Raises
     ------
     OSError
-        There is no such file, or cfitsio cannot make sense of it.
+        There is no such file, or cfitsio cannot interpret it.
     """
     file = Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     try:
@@ -81,7 +81,7 @@ def unpacked(path: str, file: IO[bytes], packed: str) -> int:
     Raises
     ------
     DataError
-        It is corrupt or truncated.
+        The file is corrupt or truncated.
     """
     handle, source = memory(), unpacking(file, packed)
     try:
@@ -94,12 +94,12 @@ def unpacked(path: str, file: IO[bytes], packed: str) -> int:
 
 
 def alone(cards: list[bytes], data: bytes) -> Open:
-    """A file in memory that holds one extension and nothing else, for cfitsio to read.
+    """Make a file in memory that holds one extension and nothing else, for cfitsio to read.
 
     Parameters
     ----------
     cards : `list` [`bytes`]
-        Its header without END, cards of 80 characters.
+        Header of the extension without END, cards of 80 characters.
     data : `bytes`
         Data without padding.
     """

@@ -15,7 +15,7 @@ _KEYWORD = re.compile(r"\{([^{}]+)\}")
 
 
 def _headers(path: str, sources: Sequence[str | int]) -> list[Cards]:
-    """The headers of the HDUs that keywords are read from; of the primary one no more of the file is read."""
+    """Read the headers of the HDUs in ``sources``; for the primary one alone, nothing else of the file is read."""
     try:
         with open(path, "rb") as file:
             stream = Stream(path, file, packing(path, file))
@@ -26,7 +26,7 @@ def _headers(path: str, sources: Sequence[str | int]) -> list[Cards]:
 
 
 def _text(headers: Sequence[Cards], source: str) -> str | None:
-    """Read a keyword, or several as in ``{RAFTBAY}_{CCDSLOT}``; `None` where one is missing."""
+    """Read a keyword, or several as in ``{RAFTBAY}_{CCDSLOT}``; `None` if one is missing."""
     found = {k: next((c.text(k) for c in headers if c.has(k)), None) for k in _KEYWORD.findall(source) or [source]}
     if any(not value for value in found.values()):
         return None
@@ -34,21 +34,21 @@ def _text(headers: Sequence[Cards], source: str) -> str | None:
 
 
 def require(path: str, identity: Mapping[str, Any], detector: Detector) -> None:
-    """Compare a frame's header with the camera and the detector that it was ingested as.
+    """Compare a frame's header with the camera and detector of its ingest.
 
     Values that the header lacks were given at ingest, and are not compared.
 
     Parameters
     ----------
     identity : `dict`
-        ``accept`` (keyword: values) of the camera, ``detector``: where its
-        name or number is found, in order of preference; ``headers``: the
-        HDUs whose keywords count (the primary one by default).
+        ``accept`` (keyword: values) of the camera; ``detector``: sources of
+        the detector's name or number, in order of preference; ``headers``:
+        HDUs whose keywords count (by default the primary one).
 
     Raises
     ------
     DataError
-        It is a frame of another camera or detector.
+        The frame is another camera's or detector's.
     """
     headers = _headers(path, identity.get("headers", (0,)))
     for keyword, values in identity.get("accept", {}).items():

@@ -1,8 +1,8 @@
-"""Images that are not read by rows of whole numbers: floats, other numbers, other compressions.
+"""Images that cannot be read by rows of whole numbers: floats, other integers, other compressions.
 
-Compressed images are left to cfitsio, which gets the HDU alone, so that nothing else of the file can matter.  Others
-are read here.  Either way the pixels must be whole numbers, however they are stored; NaN, and
-those beyond 32 bits, are blank.
+cfitsio reads compressed images; it gets the HDU alone, so that the rest of the file cannot matter.  Other images are
+read here.  The values of the pixels must be whole numbers, however they are stored; NaN and values beyond 32 bits
+are blank.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from kernels.fits.tiles import Odd, blanks
 
 _STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _TYPES = {-32: "float32", -64: "float64"}
-#: Bytes of a table's element, by the letter of its TFORM.
+#: Bytes of an element of a table, by the letter of its TFORM.
 _BYTES = {"L": 1, "B": 1, "A": 1, "I": 2, "J": 4, "E": 4, "K": 8, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
 _FORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])")
 
 
 @dataclass(frozen=True)
 class Whole:
-    """Rows [row, x] as whole numbers (int32, blank ones `BLANK`), and how many of them were beyond 32 bits."""
+    """Rows [row, x] of whole numbers (int32, blank ones `BLANK`); number and an example of those beyond 32 bits."""
 
     pixels: NDArray[np.int32]
     beyond: int
@@ -42,14 +42,14 @@ def _bits(cards: Any) -> int:
 
 
 def half(cards: Any, signed: bool) -> int:
-    """Half the range of an unsigned image whose upper half stands for negative numbers; 0 where it does not."""
+    """Return half the range of an unsigned image whose upper half stands for negative numbers; 0 for other images."""
     bits = _bits(cards)
     zero = cards.get("BZERO") or 0
     return 1 << (bits - 1) if signed and bits > 0 and (bits == 8 or zero == 1 << (bits - 1)) else 0
 
 
 def stored(path: str, image: Odd, first: int, last: int, handle: int | None) -> NDArray[Any]:
-    """Rows of an image that is not compressed, as they are stored."""
+    """Read rows of an uncompressed image as they are stored."""
     kind = np.dtype(_STORED[int(cast(int, image.cards.get("BITPIX")))])
     row = image.width * kind.itemsize
     data = part(path, image.table + first * row, (last - first) * row, handle)
@@ -57,7 +57,7 @@ def stored(path: str, image: Odd, first: int, last: int, handle: int | None) -> 
 
 
 def whole_file(path: str, image: Odd, handle: int | None) -> Open:
-    """The HDU of a compressed image alone, open; without the cards that change the numbers stored."""
+    """Open the HDU of a compressed image alone, without the cards that change the stored numbers."""
     data, cards = part(path, image.table, image.cards.bytes(), handle), image.cards
     ours = {b"BSCALE", b"BZERO", b"BLANK", *([] if _bits(cards) < 0 else [b"ZBLANK"])}
     try:
@@ -67,7 +67,7 @@ def whole_file(path: str, image: Odd, handle: int | None) -> Open:
 
 
 def decompressed(path: str, image: Odd, file: Open, first: int, last: int) -> NDArray[Any]:
-    """Rows of a compressed image, as they were stored before."""
+    """Read rows of a compressed image as they were stored before compression."""
     try:
         hdu = file.fits[1]
         more = len(hdu.get_info()["dims"]) - 2
@@ -78,7 +78,7 @@ def decompressed(path: str, image: Odd, file: Open, first: int, last: int) -> ND
 
 
 def values(path: str, image: Odd, pixels: NDArray[Any], first: int, handle: int | None) -> NDArray[np.float64]:
-    """Physical values of rows from ``first`` on, which are given as they are stored; NaN where blank."""
+    """Convert stored rows from ``first`` on to physical values; NaN where blank."""
     cards, found = image.cards, pixels.astype(np.float64)
     scale, zero = (_number(path, image, key, usual) for key, usual in (("BSCALE", 1.0), ("BZERO", 0.0)))
     if _bits(cards) > 0:
@@ -88,7 +88,7 @@ def values(path: str, image: Odd, pixels: NDArray[Any], first: int, handle: int 
             found[pixels == _by_tile(cards, column, first, len(pixels))] = np.nan
     if (scale, zero) == (1.0, 0.0):
         return found
-    if _bits(cards) == 64:  # of which float64 holds 53
+    if _bits(cards) == 64:  # float64 holds only 53
         exact = np.where(np.isnan(found), np.longdouble(np.nan), pixels.astype(np.longdouble))
         return (exact * scale + zero).astype(np.float64)
     return found * scale + zero
@@ -104,12 +104,12 @@ def _number(path: str, image: Odd, key: str, usual: float) -> float:
 
 
 def whole(path: str, image: Odd, found: NDArray[np.float64], upper: int) -> Whole:
-    """Make whole numbers of values, of which those from ``upper`` on are negative ones (0: none are).
+    """Convert values to whole numbers; those from ``upper`` on have wrapped, and are negative (0: none).
 
     Raises
     ------
     DataError
-        Some are no whole numbers.
+        Some values are no whole numbers.
     """
     good = np.isfinite(found)
     if upper:
@@ -133,7 +133,7 @@ def _kind(cards: Any) -> str:
 
 
 def _blank_column(path: str, image: Odd, handle: int | None) -> NDArray[np.int64] | None:
-    """Read the column ZBLANK, a value a tile; `None` without one."""
+    """Read the column ZBLANK, one value a tile; `None` without it."""
     cards, at, column = image.cards, 0, None
     for n in range(1, cards.count("TFIELDS", 0) + 1):
         match = _FORM.match((cards.text(f"TFORM{n}") or "").upper())
@@ -153,7 +153,7 @@ def _blank_column(path: str, image: Odd, handle: int | None) -> NDArray[np.int64
 
 
 def _by_tile(cards: Any, column: NDArray[np.int64], first: int, rows: int) -> NDArray[np.int64]:
-    """A column's values at the pixels [row, x] of rows from ``first`` on."""
+    """Spread a column's values over the pixels [row, x] of rows from ``first`` on."""
     width = cards.shape("Z")[0]
     wide, high = cards.count("ZTILE1", width), cards.count("ZTILE2", 1)
     across = -(-width // wide)
@@ -162,13 +162,13 @@ def _by_tile(cards: Any, column: NDArray[np.int64], first: int, rows: int) -> ND
 
 
 def shape(cards: Any) -> Sequence[int]:
-    """Lengths of the axes, for messages."""
+    """Return the lengths of the axes, for comparison and messages."""
     axes: list[int] = cards.shape("Z" if cards.compressed else "")
     return axes if prod(axes) else []
 
 
 def said(error: BaseException) -> str:
-    """Text of a fitsio error: the cause, which is its last line, then its first line."""
+    """Format a fitsio error: its last line, which is the cause, then its first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and not lines[-1].startswith("FITSIO"):
         return f"{lines[-1]} ({lines[0]})"

@@ -1,4 +1,4 @@
-"""Products as afw's exposure files lie on disk: IMAGE, MASK and VARIANCE HDUs."""
+"""Products in the layout of afw's exposure files: IMAGE, MASK and VARIANCE HDUs."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ def write(
     cards : sequence of (name, value, comment)
         The primary header.
     image, variance : `numpy.ndarray` [y, x], float32
-        ``BUNIT`` of the primary header, and its square.
+        In the ``BUNIT`` of the primary header, and its square.
     mask : `numpy.ndarray` [y, x], int32
         Planes as in `PLANES`, named in its header as ``MP_<plane>``.
 
     Returns
     -------
     sha256 : `str`
-        Of the file.
+        Checksum of the file.
 
     Raises
     ------
     OSError
-        The file cannot be written, or a card holds what FITS cannot say.
+        The file cannot be written, or FITS cannot hold the value of a card.
     """
     images = {"IMAGE": (image, np.float32), "MASK": (mask, np.int32), "VARIANCE": (variance, np.float32)}
     there = {name: np.asarray(pixels, kind) for name, (pixels, kind) in images.items() if pixels is not None}
     planes = {"MASK": _header([(f"MP_{plane}", bit, "bit number") for plane, bit in PLANES.items()])}
 
     def describe(fits: fitsio.FITS) -> None:
-        """One pixel each: only the headers are used."""
+        """Write one pixel each, because only the headers are used."""
         fits.write(None, header=_header(cards))
         for name, pixels in there.items():
             fits.write(np.zeros((1, 1), pixels.dtype), extname=name, header=planes.get(name))
@@ -74,7 +74,7 @@ def write(
 
 @dataclass(frozen=True)
 class Product:
-    """A product that is applied to frames: where it is, what its header says, and where its pixels lie in the file."""
+    """A product that is applied to frames: its path, header, and the places of its pixels in the file."""
 
     path: str
     header: Mapping[str, Any]
@@ -87,7 +87,7 @@ class Product:
         Raises
         ------
         DataError
-            Unreadable, or in another unit than the frames that it is to correct.
+            The file is unreadable, or in another unit than the frames that it is to correct.
         """
         try:
             with opened(path) as fits:
@@ -100,7 +100,7 @@ class Product:
         return cls(path, header, planes(path))
 
     def has(self, hdu: str) -> bool:
-        """Whether there is such an HDU.
+        """Whether the product has an HDU.
 
         Raises
         ------

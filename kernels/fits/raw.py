@@ -22,17 +22,17 @@ from kernels.fits.rowbytes import check, load, room
 from kernels.fits.tiles import Odd, RowTiles, Scanned, scan
 from kernels.jobs.job import File
 
-#: Files whose HDUs are remembered: one task's, and some more.
+#: Largest number of files whose HDUs are remembered: those of a task, and some more.
 REMEMBERED = 2000
 
 
 class Frames:
-    """Rows of many frames; holds a bounded number of those that must be unpacked, or read by cfitsio.
+    """Rows of many frames; keeps a bounded number of unpacked files, and of images that cfitsio reads.
 
     Parameters
     ----------
     limit : `int`
-        Files, and images, held in memory at most (a process has 1024 handles, not more).
+        Largest number of files, and of images, in memory (a process has only 1024 handles).
     """
 
     def __init__(self, limit: int = 64) -> None:
@@ -43,19 +43,19 @@ class Frames:
         self._scanned: dict[str, Scanned] = {}
         self._verified: set[tuple[str, int]] = set()
         self._buffers: defaultdict[int, Buffer] = defaultdict(Buffer)
-        self._finalizer = finalize(self, _let_go, self._unpacked, self._alone)  # of kernels, which close nothing
+        self._finalizer = finalize(self, _let_go, self._unpacked, self._alone)  # kernels do not close their frames
 
     def stack(self, files: Sequence[File], amplifier: Amplifier, first: int, last: int, slot: int = 0) -> Stack:
         """Read raw rows ``[first, last)`` of an amplifier of many frames, for `Stack.rows` to decode.
 
-        The compressed bytes go into the slot's buffer, which its next stack uses
-        again: it invalidates the one before.  Images that are not whole numbers by
-        rows are read at once, and the stack holds their pixels.
+        The compressed bytes go into the slot's buffer, and the slot's next stack
+        overwrites them.  Images that cannot be read by rows of whole numbers are
+        decoded at once, and the stack holds their pixels.
 
         Raises
         ------
         DataError
-            A file, or this HDU of it, cannot be read, is corrupt or has another shape.
+            A file or its HDU cannot be read, is corrupt or has another shape.
         """
         return self._stack(self._buffers[slot], files, amplifier, first, last)
 
@@ -70,7 +70,7 @@ class Frames:
         Raises
         ------
         DataError
-            The file, or this HDU, cannot be read, is corrupt or has another shape.
+            The file or its HDU cannot be read, is corrupt or has another shape.
         """
         out = np.empty((1, last - first, amplifier.raw[0]), np.int32)
         self._stack(self._buffers[-1], [file], amplifier, first, last).rows(first, last, out)
@@ -97,7 +97,7 @@ class Frames:
         return tiles.datasum is not None and (file.path, tiles.table) not in self._verified
 
     def _described(self, file: File, amplifier: Amplifier) -> RowTiles | Odd:
-        """Describe how an amplifier's HDU is stored."""
+        """Describe the storage of an amplifier's HDU."""
         image = self.scanned(file)[amplifier.hdu]
         if image is None:
             raise DataError(file.path, f"HDU {amplifier.hdu} is no image")
@@ -112,7 +112,7 @@ class Frames:
         Raises
         ------
         DataError
-            It cannot be read, or has another size than is known of it.
+            The file cannot be read, or has another size than the job says.
         """
         if file.path not in self._scanned:
             if len(self._scanned) >= REMEMBERED:
@@ -130,7 +130,7 @@ class Frames:
         return scan(file.path, self._handle(file.path))
 
     def _handle(self, path: str) -> int | None:
-        """Unpacked copy of a file that is packed as a whole; `None` for others."""
+        """Return the handle of the unpacked copy of a packed file; `None` for other files."""
         if path in self._unpacked:
             self._unpacked.move_to_end(path)
             return self._unpacked[path]
@@ -149,7 +149,7 @@ class Frames:
         return handle
 
     def _odd(self, path: str, image: Odd, signed: bool, first: int, last: int) -> oddimage.Whole:
-        """Rows of an image that is not read row by row; the data are checked once against their DATASUM."""
+        """Read rows of an image that is not stored row by row; its data are checked once against their DATASUM."""
         handle = self._handle(path)
         if (path, image.table) not in self._verified:
             check(path, image, handle)
@@ -172,12 +172,12 @@ class Frames:
         return self._alone[key]
 
     def examine(self, path: str, scanned: Scanned) -> dict[int, str | tuple[int, float]]:
-        """Read all images of a file that are not whole numbers by rows.
+        """Read all images of a file that are not stored as whole numbers by rows.
 
         Returns
         -------
         found : `dict`
-            By HDU why it cannot be read; or how many pixels are beyond 32 bits, and one of these.
+            By HDU, why it cannot be read; or the number of pixels beyond 32 bits, and one of them.
         """
         found: dict[int, str | tuple[int, float]] = {}
         for number, image in enumerate(scanned.images):
@@ -192,7 +192,7 @@ class Frames:
         return found
 
     def forget(self) -> None:
-        """Forget the files: those of another detector follow."""
+        """Forget the files, before those of another detector."""
         self._scanned.clear()
         self._packed.clear()
         self._verified.clear()

@@ -1,4 +1,4 @@
-"""Raw rows of one amplifier of many frames: read together, and decoded a row block at a time."""
+"""Raw rows of one amplifier of many frames: read together, decoded a row block at a time."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from kernels.fits.tiles import RowTiles
 
 
 class Buffer:
-    """Reused bytes, whose pages are already mapped; grows, and never shrinks."""
+    """Reused bytes, whose pages are already mapped; it grows and never shrinks."""
 
     def __init__(self) -> None:
         self._data: NDArray[np.uint8] = np.empty(0, np.uint8)
 
     def reserve(self, count: int) -> NDArray[np.uint8]:
-        """At least ``count`` bytes; their former content may be lost."""
+        """Lend at least ``count`` bytes; their former content may be lost."""
         if count > self._data.size:
-            self._data = np.empty(0, np.uint8)  # released before more is allocated
+            self._data = np.empty(0, np.uint8)  # free the old bytes before allocating
             self._data = np.empty(count, np.uint8)
         return self._data
 
 
 class _Run(Protocol):
-    """Consecutive frames of one kind."""
+    """Consecutive frames of equal storage, decoded together."""
 
     def rows(self, rows: slice, first: int, out: NDArray[np.int32]) -> None:
-        """Fill ``out`` [frame, row, x] with some rows, of which the first is ``first`` in the raw frame."""
+        """Fill ``out`` [frame, row, x] with ``rows`` of the stack; the first is row ``first`` of the raw frame."""
 
 
 @njit
 def integers(data, starts, size, zero, out):  # type: ignore[no-untyped-def]
-    """Rows of big-endian integers of ``size`` bytes (1 without sign) from ``starts`` on, plus ``zero``, as int32."""
+    """Read rows of big-endian integers of ``size`` bytes (1: unsigned) from ``starts`` on, plus ``zero``, as int32."""
     for row in range(out.shape[0]):
         pixels, found = out[row], data[starts[row] : starts[row] + size * out.shape[1]]
         if size == 1:
@@ -58,7 +58,7 @@ def integers(data, starts, size, zero, out):  # type: ignore[no-untyped-def]
 
 @njit
 def settle(out, blank, half):  # type: ignore[no-untyped-def]
-    """Make pixels of the value ``blank`` blank, and negative those from ``half`` on, unless it is 0; in place."""
+    """Turn pixels of value ``blank`` into `BLANK`, and wrap those from ``half`` on (0: none) to negative, in place."""
     for row in range(out.shape[0]):
         pixels = out[row]
         for x in range(pixels.size):
@@ -69,16 +69,16 @@ def settle(out, blank, half):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class Decoded:
-    """One frame's rows, ``pixels`` [row, x] (int32, ADU, `kernels.fits.rowbytes.BLANK` where blank), read already."""
+    """One frame's decoded rows: ``pixels`` [row, x] (int32, ADU, `kernels.fits.rowbytes.BLANK` where blank)."""
 
     pixels: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Coded:
-    """One frame's rows: ``starts`` and ``lengths`` [row] (int64) of their tiles in the stack's bytes.
+    """One frame's coded rows: ``starts`` and ``lengths`` [row] (int64) of their tiles in the stack's bytes.
 
-    Pixels from ``half`` on are negative numbers that have wrapped; 0: none are.
+    Pixels from ``half`` on have wrapped, and are negative; 0: none.
     """
 
     path: str
@@ -127,7 +127,7 @@ class _CodedRun:
 
 
 def _outside(pixels: NDArray[np.int32], tiles: RowTiles) -> int:
-    """First row with a value outside the image's type; -1 without any."""
+    """Find the first row with a value outside the image's type; -1 without any."""
     span = 1 << tiles.bits
     lowest = tiles.zero - (span // 2 if tiles.bits > 8 else 0)
     rows = np.flatnonzero(((pixels < lowest) | (pixels >= lowest + span)).any(axis=1))
@@ -135,7 +135,7 @@ def _outside(pixels: NDArray[np.int32], tiles: RowTiles) -> int:
 
 
 def _kind(part: Coded | Decoded) -> tuple[int | None, ...]:
-    """Properties that frames must share to be decoded together."""
+    """Return the properties that frames must share to be decoded together."""
     if isinstance(part, Decoded):
         return ()
     tiles = part.tiles
@@ -147,7 +147,7 @@ def _may_be_blank(part: Coded | Decoded) -> bool:
 
 
 def _runs(parts: Sequence[Coded | Decoded], data: NDArray[np.uint8]) -> Iterator[tuple[int, _Run]]:
-    """Runs, and the number of frames in each."""
+    """Yield runs of frames that can be decoded together, each with its number of frames."""
     for _, group in groupby(parts, _kind):
         run = list(group)
         decoded, coded = [p for p in run if isinstance(p, Decoded)], [p for p in run if isinstance(p, Coded)]
@@ -155,21 +155,21 @@ def _runs(parts: Sequence[Coded | Decoded], data: NDArray[np.uint8]) -> Iterator
 
 
 class Stack:
-    """Rows of one amplifier of many frames, read, but not decoded; `kernels.fits.raw.Frames.stack` makes one.
+    """Rows of one amplifier of many frames, read but not decoded; made by `kernels.fits.raw.Frames.stack`.
 
     Parameters
     ----------
     first : `int`
-        The first of the rows, in the raw frame.
+        First row, counted in the raw frame.
     parts : `list`
-        One for each frame.
+        One part a frame.
     data : `numpy.ndarray` [byte], uint8
         The tiles, and `kernels.fits.rice.SPARE` bytes behind them.
 
     Attributes
     ----------
     blanks : `list` [`int`]
-        The frames that may have blank pixels; of most cameras none.
+        Frames that may have blank pixels; for most cameras none.
     """
 
     def __init__(self, first: int, parts: Sequence[Coded | Decoded], data: NDArray[np.uint8]) -> None:
@@ -182,7 +182,7 @@ class Stack:
         Parameters
         ----------
         first, last : `int`
-            Rows of the raw frame, among those that the stack was made of.
+            Rows of the raw frame, within the stack.
         out : `numpy.ndarray` [frame, last - first, raw width], int32
             Filled, ADU, `kernels.fits.rowbytes.BLANK` where blank; C-contiguous.
 

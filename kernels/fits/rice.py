@@ -1,21 +1,21 @@
 """Rice row tiles of FITS tile-compressed images, decoded without cfitsio and without the GIL.
 
 RICE_1 (FITS standard 4.0, section 10.4.1; Pence et al. 2009, PASP 121, 414): a
-tile starts with its first pixel as it is.  Then, block by block, stands a
-number ``fs + 1`` of a few bits, and a difference a pixel: ``fs + 1 = 0`` says
-that all of them are zero, the largest ``fs`` that they stand as they are, any
-other that each is a unary number followed by ``fs`` bits.  Differences are
-mapped to unsigned numbers: 0, -1, 1, -2, ...
+tile begins with its first pixel, verbatim.  Each block then has a number
+``fs + 1`` of a few bits, and a difference a pixel: ``fs + 1 = 0`` means that all
+differences are zero, the largest ``fs`` that they are verbatim, any other that
+each is a unary number followed by ``fs`` bits.  Differences are mapped to
+unsigned numbers: 0, -1, 1, -2, ...
 
-Where a code stands depends on the one before it, so that one tile cannot be
-decoded in parallel: sixteen are, in the lanes of the processor's vectors, four
-codes from each eight bytes read.  There are three fallbacks.  Where the four
-codes of a lane are longer than the `WIDEST` bits that eight bytes are sure to
-hold, all lanes continue code by code.  Where a single code is longer, where a
-lane's differences stand as they are, or where a lane leaves its tile, that lane
-decodes the stretch again with every bit checked.  The tile's end is looked at
-after every `STRETCH` pixels, which is why the buffer must have `SPARE` bytes
-behind its tiles; no pixel is accepted that needed bits from behind its own.
+The place of a code depends on the code before it, so that a single tile cannot
+be decoded in parallel.  Instead sixteen tiles are, in the lanes of the
+processor's vectors, four codes from each eight bytes read.  There are two slower
+paths.  If the four codes of a lane are longer than the `WIDEST` bits that eight
+bytes are sure to hold, all lanes continue code by code.  If a single code is
+longer, if a lane's differences are verbatim, or if a lane leaves its tile, that
+lane decodes the stretch again with every bit checked.  The tile's end is checked
+after every `STRETCH` pixels, so the buffer must have `SPARE` bytes behind its
+tiles; no pixel is accepted that needs bits from behind its own tile.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiled import inlined, njit
+from kernels.fits.tiles import FS_BITS
 from kernels.statistics.vectors import (
     LANES,
     bits,
@@ -41,33 +42,32 @@ from kernels.statistics.vectors import (
     words_at,
 )
 
-#: Pixels between two looks at the tile's end, codes of 64 + 25 bits at most, and the eight bytes read at a time.
+#: Room for the codes (64 + 25 bits at most) between two checks of the tile's end, and for eight bytes read at a time.
 SPARE: Final = 512
 STRETCH: Final = 32
-#: Bits that are left of eight bytes behind the first seven.
+#: Bits that eight bytes hold behind the first seven bits.
 WIDEST: Final = 57
-#: Bytes that come from memory together.
+#: Bytes of a cache line.
 LINE: Final = 64
-#: Bits of ``fs + 1``, and its largest value, by bytes a pixel.
-FS_BITS: Final = {1: 3, 2: 4, 4: 5}
+#: Largest ``fs``, by the bytes of a pixel.
 FS_MAX: Final = {1: 6, 2: 14, 4: 25}
-#: Constants that bring a sum back into the encoder's type, ``((sum + b) & m) - b``: m and b, by bytes a pixel.
+#: Constants m and b that bring a sum into the encoder's type by ``((sum + b) & m) - b``, by the bytes of a pixel.
 RANGE: Final = {1: (0xFF, 0), 2: (0xFFFF, 0x8000), 4: (-1, 0)}
 
 
 @inlined
 def _next(word, fs, last):  # type: ignore[no-untyped-def]
-    """Take a code from the words: what is left of them, its unary part, and the sum with it."""
+    """Take a code from the words; return the words behind it, its unary part, and the new sum."""
     one = words(1)
     zeros = leading_zeros(word | one)
-    word = word << zeros  # the one, and the low bits behind it
+    word = word << zeros  # the terminating one, and the low bits behind it
     code = (zeros << fs) | ((word >> (words(63) - fs)) ^ (one << fs))
     return word << (fs + one), zeros, last + ((code >> one) ^ (words(0) - (code & one)))
 
 
 @inlined
 def _four(data, at, fs, last):  # type: ignore[no-untyped-def]
-    """Four codes of each lane: where they end, a negative number where they are too long, and the sums."""
+    """Take four codes of each lane: their end, a negative number if they are too long, and the sums."""
     word, z0, l0 = _next(words_at(data, at), fs, last)
     word, z1, l1 = _next(word, fs, l0)
     word, z2, l2 = _next(word, fs, l1)
@@ -78,7 +78,7 @@ def _four(data, at, fs, last):  # type: ignore[no-untyped-def]
 
 @inlined
 def _singly(data, at, fs, plain, last, bad, first, end, mask, zero, out, places):  # type: ignore[no-untyped-def]
-    """Pixels ``[first, end)`` code by code; the lanes that are not plain have none, and stay what they are."""
+    """Decode pixels ``[first, end)`` code by code; lanes without codes (not plain) stay unchanged."""
     for x in range(first, end):
         _, zeros, sums = _next(words_at(data, at), fs, last)
         used = (zeros + fs + words(1)) & plain
@@ -90,7 +90,7 @@ def _singly(data, at, fs, plain, last, bad, first, end, mask, zero, out, places)
 
 @inlined
 def _bits(data, at, n):  # type: ignore[no-untyped-def]
-    """The next ``n`` (1 to 32) bits."""
+    """Read the next ``n`` (1 to 32) bits."""
     return (word_at(data, at >> 3) << np.uint64(at & 7)) >> np.uint64(64 - n)
 
 
@@ -101,7 +101,7 @@ def _signed(code):  # type: ignore[no-untyped-def]
 
 @njit
 def _checked(data, at, end, fs, fs_max, size, last, mask, zero, out):  # type: ignore[no-untyped-def]
-    """One lane's pixels, every bit checked; the position behind them (-1: the tile has ended) and the last sum."""
+    """Decode one lane's pixels, every bit checked; return the position behind them (-1: none left) and the sum."""
     if fs > fs_max:
         return np.int64(-1), last
     for x in range(out.shape[0]):
@@ -124,7 +124,7 @@ def _checked(data, at, end, fs, fs_max, size, last, mask, zero, out):  # type: i
 
 @njit
 def _lanes(data, starts, ends, lasts, block, fs_bits, fs_max, size, mask, zero, out, places, width):  # type: ignore[no-untyped-def]
-    """Decode a tile in every lane; a lane whose tile is corrupt, or -1."""
+    """Decode a tile in every lane; return a lane with a corrupt tile, or -1."""
     at, end, last = load(starts, 0), load(ends, 0), load(lasts, 0)
     kinds, befores = np.empty(LANES, np.int64), np.empty((2, LANES), np.int64)
     for left in range(0, width, block):
@@ -167,14 +167,14 @@ def _lanes(data, starts, ends, lasts, block, fs_bits, fs_max, size, mask, zero, 
 
 @njit
 def _decode(data, starts, lengths, block, fs_bits, fs_max, size, bias, mask, zero, out):  # type: ignore[no-untyped-def]
-    """Decode rows; one whose tile is corrupt, or -1."""
+    """Decode rows; return a row with a corrupt tile, or -1."""
     rows, width = out.shape
     at, ends = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     last, places = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     flat = out.reshape(-1)
     for first in range(0, rows, LANES):
         for k in range(LANES):
-            row = min(first + k, rows - 1)  # lanes that are left over do the last one's work again
+            row = min(first + k, rows - 1)  # spare lanes repeat the last row
             at[k], ends[k], places[k] = starts[row] * 8 + size, (starts[row] + lengths[row]) * 8, row * width
             if at[k] > ends[k]:
                 return row
@@ -204,12 +204,12 @@ def decode(
     data : `numpy.ndarray` [byte], uint8
         The tiles, and at least `SPARE` bytes behind the last one.
     starts, lengths : `numpy.ndarray` [row], int64
-        Where each tile lies in ``data``, byte.
+        Place of each tile in ``data``, byte.
     block : `int`
-        Pixels a block.
+        Pixels of a block.
     size : `int`
-        Bytes a pixel that the tiles were made of: 1 (unsigned), 2 or 4
-        (signed).  Sums wrap around as the encoder's do.
+        Bytes of a pixel before compression: 1 (unsigned), 2 or 4 (signed).
+        Sums wrap around as in the encoder.
     zero : `int`
         Added to every pixel.
     out : `numpy.ndarray` [row, x], int32
@@ -218,12 +218,12 @@ def decode(
     Returns
     -------
     corrupt : `int`
-        A row whose tile is corrupt; -1 where none is.
+        A row with a corrupt tile; -1 without any.
 
     Raises
     ------
     ValueError
-        A tile would lie outside of ``data``, or ``out`` is not one row for each of them, one behind the other.
+        A tile lies outside of ``data``, or ``out`` has not one row for each tile, contiguously.
     """
     if not starts.shape == lengths.shape == out.shape[:1] or not out.flags.c_contiguous:
         raise ValueError(f"{len(starts)} tiles do not fit into {out.shape} pixels with strides {out.strides}")

@@ -1,4 +1,4 @@
-"""Bytes of rows, read by ``pread`` into a reused buffer, and compared with their DATASUM."""
+"""Bytes of rows: read by ``pread`` into a reused buffer, and compared with their DATASUM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kernels.fits.seal import folded
 from kernels.fits.tiles import Odd, RowTiles
 
 CHUNK = 1 << 22
-#: Raw value of a pixel without one: the largest, so that it comes last in sorting and comparison.
+#: Raw value that marks a blank pixel: the largest, so that it sorts last and exceeds every limit.
 BLANK = np.int32(2147483647)
 
 
@@ -35,7 +35,7 @@ class _Source:
             raise DataError(self.path, error.strerror or str(error)) from error
 
     def read(self, data: NDArray[np.uint8], at: int, padding: int = 0) -> None:
-        """Fill ``data`` with the bytes from ``at`` on; the last ``padding`` may not be there, and are 0."""
+        """Fill ``data`` with the bytes from ``at`` on; the last ``padding`` bytes may be missing, and are 0."""
         done = 0
         while done < data.size:
             count = self.once(data[done:].data, at + done)
@@ -49,7 +49,7 @@ class _Source:
 
 @contextmanager
 def _opened(path: str, handle: int | None) -> Iterator[_Source]:
-    """The file, or what it was unpacked to."""
+    """Open the file, or its unpacked copy."""
     if handle is not None:
         yield _Source(path, handle)
         return
@@ -78,20 +78,20 @@ def load(
     Parameters
     ----------
     data : `numpy.ndarray` [byte], uint8
-        Buffer; `room` says how much of it may be filled.
+        Buffer; `room` bytes of it may be filled.
     at : `int`
-        Where to begin in it, a multiple of 8.
+        First byte to fill, a multiple of 8.
     whole : `bool`
         Read the whole HDU, and compare it with its DATASUM.
     handle : `int`, optional
-        Of the file as it was unpacked.
+        Handle of the unpacked file.
 
     Returns
     -------
     starts, lengths : `numpy.ndarray` [last - first], int64
-        Where each row's tile lies in ``data``.
+        Place of each row's tile in ``data``.
     end : `int`
-        The byte of ``data`` behind the tiles.
+        Byte of ``data`` behind the tiles.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def part(path: str, at: int, count: int, handle: int | None = None) -> NDArray[n
     Raises
     ------
     DataError
-        The file cannot be read, or ends before.
+        The file cannot be read, or is too short.
     """
     data = np.empty(count, np.uint8)
     with _opened(path, handle) as source:
@@ -141,7 +141,7 @@ def stretches(path: str, at: int, length: int, distance: int, number: int) -> ND
 
 
 def check(path: str, image: Odd, handle: int | None = None) -> None:
-    """Compare an image's data with their DATASUM, where there is one.
+    """Compare an image's data with their DATASUM, if there is one.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def corrupt_data(path: str, image: RowTiles | Odd) -> DataError:
 
 
 def room(tiles: RowTiles, rows: int) -> int:
-    """Bytes that `load` leaves filled, at most; a multiple of 8.  The whole HDU must find room behind them at first."""
+    """Return the most bytes that `load` leaves filled, a multiple of 8; while loading it needs a whole HDU more."""
     needed = tiles.data_bytes if rows == tiles.height else min(tiles.heap_bytes, rows * tiles.longest)
     return (needed + 7) // 8 * 8
 
@@ -190,7 +190,7 @@ def _load(
     if end - begin > (last - first) * tiles.longest:
         return _scattered(source, tiles, starts, lengths, data, at)
     if whole:
-        np.copyto(data[at : at + end - begin], data[heap + begin : heap + end])  # also where they overlap
+        np.copyto(data[at : at + end - begin], data[heap + begin : heap + end])  # works for overlapping ranges, too
     else:
         source.read(data[at : at + end - begin], tiles.heap + begin)
     return at - begin + starts, lengths, at + end - begin
@@ -204,7 +204,7 @@ def _scattered(
     data: NDArray[np.uint8],
     at: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Read tiles that do not lie together one by one."""
+    """Read scattered tiles one by one."""
     ends = at + np.cumsum(lengths)
     for start, length, end in zip(starts, lengths, ends, strict=True):
         source.read(data[end - length : end], tiles.heap + int(start))
@@ -237,7 +237,7 @@ def corrupt_tile(path: str, tiles: RowTiles, row: int) -> DataError:
 
 @njit
 def _add(words):  # type: ignore[no-untyped-def]
-    """The sum of big-endian words, read as little-endian ones."""
+    """Sum big-endian words that are read as little-endian."""
     total = np.uint64(0)
     for k in range(words.shape[0]):
         word = words[k]
@@ -247,7 +247,7 @@ def _add(words):  # type: ignore[no-untyped-def]
 
 
 def verify(path: str, names: Collection[str]) -> None:
-    """Compare HDUs with their DATASUM, where they have one.
+    """Compare HDUs with their DATASUM, if they have one.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def verify(path: str, names: Collection[str]) -> None:
     """
     try:
         with open(path, "rb") as file:
-            if packing(path, file):  # its own checksum is compared as it is unpacked
+            if packing(path, file):  # unpacking compares the packing's own checksum
                 return
             for cards in walk(Stream(path, file)).headers:
                 name = cards.text("EXTNAME") or ""
@@ -272,5 +272,5 @@ def verify(path: str, names: Collection[str]) -> None:
 
 
 def ones_complement_sum(data: NDArray[np.uint8]) -> int:
-    """FITS's checksum of bytes, a multiple of four of them (standard 4.0, appendix J)."""
+    """Compute FITS's checksum of bytes, whose number is a multiple of four (standard 4.0, appendix J)."""
     return folded(int(_add(data.view("<u4"))))

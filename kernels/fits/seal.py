@@ -1,8 +1,8 @@
-"""FITS in memory: written by cfitsio, sealed with checksums that carry no time of writing.
+"""FITS files in memory: written by cfitsio, sealed with reproducible checksums.
 
-cfitsio's own checksum cards carry the time of writing, so that the same pixels
-never give the same bytes twice.  Here DATASUM and CHECKSUM are computed as
-the FITS standard (4.0, section 4.4.2.7 and appendix J) defines them.
+cfitsio's checksum cards include the time of writing, so that the same pixels
+never give the same bytes.  Here DATASUM and CHECKSUM are those of the FITS
+standard (4.0, section 4.4.2.7 and appendix J), without a time.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _AVOIDED = frozenset(b":;<=>?@[\\]^_`")
 
 
 def folded(total: int) -> int:
-    """Fold a plain sum into a 32-bit ones' complement sum: add the carry again."""
+    """Fold a plain sum into a 32-bit ones' complement sum by adding the carry."""
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
 
 
 def ones_sum(data: bytes) -> int:
-    """32-bit ones' complement sum of big-endian words; ``data`` is a whole number of them."""
+    """Compute the 32-bit ones' complement sum of ``data``, a whole number of big-endian words."""
     return folded(int(np.frombuffer(data, ">u4").sum(dtype=np.uint64)))
 
 
 def _letters(byte: int) -> list[int]:
-    """Four letters or digits that add up to ``byte``, counted from the digit 0."""
+    """Find four letters or digits that add up to ``byte``, counted from the digit 0."""
     quarter, rest = divmod(byte, 4)
     four = [quarter + rest + 48, quarter + 48, quarter + 48, quarter + 48]
     for a, b in ((0, 1), (2, 3)):
@@ -43,21 +43,21 @@ def _letters(byte: int) -> list[int]:
 
 
 def encode(total: int) -> str:
-    """ASCII form of the complement of a sum, 16 characters, as CHECKSUM holds it."""
+    """Encode the complement of a sum in the 16 characters of CHECKSUM."""
     value = ~total & 0xFFFFFFFF
     text = np.array([_letters(value >> shift & 0xFF) for shift in (24, 16, 8, 0)], np.uint8)
     return np.roll(text.T.ravel(), 1).tobytes().decode("ascii")
 
 
 def _cards(data: bytes, start: int) -> Iterator[bytes]:
-    """Cards of the header at ``start``, up to END."""
+    """Yield the cards of the header at ``start``, up to END."""
     while not (card := data[start : start + CARD]).startswith(b"END "):
         yield card
         start += CARD
 
 
 def _data_bytes(cards: list[bytes]) -> int:
-    """Length of the data that follow a header, without padding."""
+    """Compute the length of the data that follow a header, without padding."""
     integers = {c[:8].strip(): int(c[10:30]) for c in cards if c[10:30].strip().lstrip(b"-").isdigit()}
     axes = [integers[b"NAXIS%d" % n] for n in range(1, integers[b"NAXIS"] + 1)]
     if not axes:
@@ -88,7 +88,7 @@ def sealed(cards: Sequence[bytes], total: int) -> bytes:
 
 
 def _units(data: bytes) -> Iterator[tuple[list[bytes], bytes]]:
-    """Cards, without blank ones, and data of every HDU of a file."""
+    """Yield cards, without blank ones, and data of every HDU of a file."""
     start = 0
     while start < len(data):
         cards = list(_cards(data, start))
@@ -99,7 +99,7 @@ def _units(data: bytes) -> Iterator[tuple[list[bytes], bytes]]:
 
 
 def seal(data: bytes) -> bytes:
-    """Add CHECKSUM and DATASUM to every HDU of a FITS file that has none."""
+    """Add CHECKSUM and DATASUM to every HDU of a FITS file without them."""
     return b"".join(sealed(cards, ones_sum(body)) + body for cards, body in _units(data))
 
 
@@ -113,7 +113,7 @@ def _bytes(write: Callable[[fitsio.FITS], None]) -> bytes:
 
 
 def headers(write: Callable[[fitsio.FITS], None]) -> list[list[bytes]]:
-    """Have a FITS file written in memory; return the cards of every HDU, without END.
+    """Write a FITS file in memory; return the cards of every HDU, without END.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def headers(write: Callable[[fitsio.FITS], None]) -> list[list[bytes]]:
 
 
 def written(write: Callable[[fitsio.FITS], None]) -> bytes:
-    """Have a FITS file written in memory, and seal it.
+    """Write a FITS file in memory, and seal it.
 
     Parameters
     ----------

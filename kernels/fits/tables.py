@@ -1,9 +1,9 @@
-"""Calibrations in tables: one FITS file a detector, with the primary header of any product and one table.
+"""Calibrations in tables: one FITS file a detector, with a product's primary header and one table.
 
-The primary header names the file's kind (OBSTYPE) and detector
-(INSTRUME, DETECTOR, DETNAME), and in which unit the frames must be where that
-matters (CALUNIT).  The table is the extension named after OBSTYPE; its
-columns carry their units (TUNIT).  Every HDU has DATASUM and CHECKSUM.
+The primary header names the file's kind (OBSTYPE) and detector (INSTRUME,
+DETECTOR, DETNAME), and the unit of the frames where that matters (CALUNIT).
+The table is the extension named after OBSTYPE; its columns have units (TUNIT).
+Every HDU has DATASUM and CHECKSUM.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from kernels.fits.fitsfile import UNREADABLE, opened
 from kernels.fits.product import Card
 from kernels.fits.seal import written
 
-#: cfitsio's answer where DATASUM and data disagree (0 without DATASUM).
+#: cfitsio's answer if DATASUM and data disagree (0: no DATASUM).
 WRONG = -1
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, its values [row] or [row, k], and their unit; '' for a number or a name."""
+    """A column: name, values [row] or [row, k], and their unit ('' for a number or a name)."""
 
     name: str
     values: NDArray[Any]
@@ -38,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as read: where from, its primary header, and its columns by name."""
+    """A table as read: its path, primary header, and columns by name."""
 
     path: str
     header: Mapping[str, Any]
@@ -46,7 +46,7 @@ class Table:
 
 
 def identity(kind: str, camera: Camera, detector: Detector) -> list[Card]:
-    """Cards that name a table's kind and detector."""
+    """Make the cards that name a table's kind and detector."""
     return [
         ("OBSTYPE", kind, "calibration product"),
         ("INSTRUME", camera.name, ""),
@@ -65,7 +65,7 @@ def write_table(path: str, cards: Sequence[Card], columns: Sequence[Column]) -> 
     cards : sequence of (name, value, comment)
         The primary header; ``OBSTYPE`` names the extension.
     columns : sequence of `Column`
-        All of one length, which may be 0.
+        Columns of equal length, which may be 0.
     """
     kind = next(str(value) for name, value, _ in cards if name == "OBSTYPE")
     dtype = [(c.name, c.values.dtype, c.values.shape[1:]) for c in columns]
@@ -95,15 +95,14 @@ def read_table(
     units : `dict` [`str`, `str`]
         Wanted columns, and the unit that each must have.
     unit : `str`, optional
-        Required value of ``CALUNIT``, where the table is for frames in one unit only.
+        Required value of ``CALUNIT``, for a table that applies to frames in one unit only.
 
     Raises
     ------
     DataError
         The file cannot be read or fails its checksum; it is another kind of
-        product, or another camera's or detector's, or for frames in another
-        unit; a column is missing, in another unit, or holds a value that is
-        no number.
+        product, another camera's or detector's, or for frames in another unit;
+        a column is missing, in another unit, or has a value that is no number.
     """
     try:
         with opened(path) as fits:
@@ -124,7 +123,7 @@ def read_table(
 
 
 def _column(hdu: fitsio.hdu.TableHDU, name: str) -> NDArray[Any]:
-    """A column's values; fitsio cannot read one of a table without rows."""
+    """Read a column's values; fitsio cannot read columns of a table without rows."""
     if not hdu.get_nrows():
         return np.zeros(0)
     values = np.asarray(hdu.read_column(name))
@@ -148,7 +147,7 @@ def check_identity(
     Raises
     ------
     DataError
-        It is of another.
+        The product is of another.
     """
 
     def said(key: str) -> str:
@@ -176,12 +175,12 @@ def _check_columns(path: str, found: Mapping[str, str], units: Mapping[str, str]
 
 
 def order(table: Table, names: Sequence[str], detector: Detector) -> list[int]:
-    """Rows of the detector's amplifiers in a table's list of names.
+    """Find the rows of the detector's amplifiers in a table's list of names.
 
     Raises
     ------
     DataError
-        The names are not the detector's, each once.
+        The names are not those of the detector's amplifiers, each once.
     """
     wanted = [a.name for a in detector.amplifiers]
     parts = {"only the table has": set(names) - set(wanted), "only the camera has": set(wanted) - set(names)}

@@ -1,17 +1,18 @@
-"""Images whose rows are read without cfitsio: compressed by tiles, or uncompressed."""
+"""Images whose rows can be read without cfitsio: compressed by tiles, or uncompressed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from kernels.errors import DataError
 from kernels.fits.blocks import Hdus, Names, Stream, packing, walk
 from kernels.fits.cards import Cards
-from kernels.fits.rice import FS_BITS
 
-#: Values of BZERO, by ZBITPIX, that leave integers of at most 32 bits as cfitsio reads them.
+#: Values of BZERO, by ZBITPIX, with which pixels read as 32-bit integers equal those that cfitsio gives.
 ZEROS = {8: (0,), 16: (0, 32768), 32: (0,)}
+#: Bits of Rice's ``fs + 1``, by bytes a pixel.
+FS_BITS: Final = {1: 3, 2: 4, 4: 5}
 DESCRIPTORS = {"1PB": (8, ">i4"), "1QB": (16, ">i8")}
 #: Cards that change the stored numbers in ways that only cfitsio handles.
 SPECIAL = ("ZSCALE", "ZZERO")
@@ -19,9 +20,9 @@ SPECIAL = ("ZSCALE", "ZZERO")
 
 @dataclass(frozen=True)
 class Odd:
-    """An image that is not read row by row; see `kernels.fits.oddimage`.
+    """An image that cannot be read row by row; see `kernels.fits.oddimage`.
 
-    ``hdu`` is its name or number, for messages; ``width`` and ``height`` are in pixels, 0 where it is no plane.
+    ``hdu`` is its name or number, for messages; ``width`` and ``height`` are in pixels, 0 if it has not two axes.
     """
 
     hdu: str
@@ -31,66 +32,50 @@ class Odd:
 
     @property
     def table(self) -> int:
-        """Byte of the file where its data begin."""
+        """First byte of its data in the file."""
         return self.cards.data_start
 
 
 @dataclass(frozen=True)
 class RowTiles:
-    """An image whose Rice tiles are rows, or that is not compressed; places in bytes of the file.
+    """An image whose Rice tiles are rows, or an uncompressed one; places are bytes of the file."""
 
-    Parameters
-    ----------
-    hdu : `str`
-        EXTNAME or number, for messages.
-    width, height : `int`
-        Pixels.
-    bits : `int`
-        ZBITPIX, of the image.
-    block, bytes : `int`
-        Pixels a block (0: not compressed), and bytes a pixel, of the compression.
-    zero : `int`
-        BZERO.
-    table, heap, heap_bytes : `int`
-        Where the tiles' descriptors and the tiles lie.
-    descriptor : `str`
-        Type of a descriptor's two numbers; empty where there are none.
-    data_bytes : `int`
-        Of the whole HDU, padding included.
-    used : `int`
-        Of these, without padding: all that must be in the file.
-    datasum : `int` or `None`
-        Checksum of these (FITS standard 4.0, appendix J).
-    blank : `int` or `None`
-        Value of pixels that have none, as the image's numbers are read.
-    said : `str`
-        The card that says the checksum.
-    """
-
+    #: EXTNAME or number, for messages.
     hdu: str
+    #: Pixels.
     width: int
     height: int
+    #: ZBITPIX or BITPIX of the image.
     bits: int
+    #: Pixels of a block (0: not compressed), and bytes of a pixel, of the compression.
     block: int
     bytes: int
+    #: BZERO.
     zero: int
+    #: Places of the tiles' descriptors and of the tiles, and size of the latter.
     table: int
     heap: int
     heap_bytes: int
+    #: Type of a descriptor's two numbers; empty without descriptors.
     descriptor: str
+    #: Size of the data of the HDU, padding included.
     data_bytes: int
+    #: The same without padding, which may be missing in the file.
     used: int
+    #: Checksum of the data (FITS standard 4.0, appendix J).
     datasum: int | None
+    #: Value of blank pixels, as the image's numbers are read.
     blank: int | None
+    #: Name of the card with the checksum.
     said: str
 
     @property
     def longest(self) -> int:
-        """Largest size of a tile: the pixels themselves, and a byte a block."""
+        """Largest size of a tile: the verbatim pixels, and a byte a block."""
         return self.bytes * (self.width + 1) + -(-self.width // max(1, self.block)) + 8
 
     def half(self, signed: bool) -> int:
-        """Smallest value of an unsigned type that is a wrapped negative number; 0: there are none."""
+        """Return the smallest value of an unsigned type that is a wrapped negative number; 0: there is none."""
         span = 1 << (self.bits - 1)
         return span if signed and self.zero == (0 if self.bits == 8 else span) else 0
 
@@ -104,12 +89,12 @@ def _parameter(cards: Cards, name: str, default: int) -> int:
 
 
 def blanks(cards: Cards) -> list[int]:
-    """Stored values of blank pixels: BLANK, and ZBLANK of a compressed image.
+    """Read the stored values of blank pixels: BLANK, and ZBLANK of a compressed image.
 
     Raises
     ------
     DataError
-        One is not a whole number.
+        A value is not a whole number.
     """
     found = []
     for key in ("BLANK", "ZBLANK"):
@@ -130,14 +115,14 @@ def _blank(cards: Cards) -> int | None:
 
 
 def _integers(bits: int, cards: Cards) -> bool:
-    """Whether a type's numbers, as 32-bit integers, are those that cfitsio gives."""
+    """Whether pixels read as 32-bit integers equal those that cfitsio gives."""
     usual = bits in ZEROS and cards.get("BZERO") in (None, *ZEROS[bits]) and cards.get("BSCALE") in (None, 1)
     usual = usual and cards.get("GCOUNT") in (None, 1) and not any(cards.has(key) for key in SPECIAL)
     return usual and len(blanks(cards)) < 2
 
 
 def plain_rows(hdu: str, cards: Cards) -> RowTiles | None:
-    """Describe an HDU; `None` where it is not an image of plain integers."""
+    """Describe an HDU; `None` if it is not an image of plain integers."""
     bits, kind, shape = cast(int, cards.get("BITPIX")), cards.text("XTENSION"), cards.shape()
     if kind not in (None, "IMAGE") or len(shape) != 2 or cards.get("PCOUNT") or not _integers(bits, cards):
         return None
@@ -163,7 +148,7 @@ def plain_rows(hdu: str, cards: Cards) -> RowTiles | None:
 
 
 def row_tiles(hdu: str, cards: Cards) -> RowTiles | None:
-    """Describe an HDU; `None` where it is not Rice by rows of plain integers."""
+    """Describe an HDU; `None` if it does not hold plain integers in Rice tiles of one row."""
     kind = (cards.text("TFORM1") or "").strip()[:3]
     wanted = {"XTENSION": "BINTABLE", "BITPIX": 8, "TFIELDS": 1, "TTYPE1": "COMPRESSED_DATA", "ZIMAGE": True}
     if any(cards.get(key) != value for key, value in wanted.items()) or kind not in DESCRIPTORS:
@@ -208,13 +193,13 @@ def row_tiles(hdu: str, cards: Cards) -> RowTiles | None:
 
 @dataclass(frozen=True)
 class Scanned:
-    """The images of a file by number; `None` for an HDU that is none."""
+    """Images of a file by number; `None` for an HDU that is no image."""
 
     hdus: Names
     images: tuple[RowTiles | Odd | None, ...]
 
     def __getitem__(self, key: str | int) -> RowTiles | Odd | None:
-        """The image that a camera file names; see `Names.number`."""
+        """Return the image that a camera file names; see `Names.number`."""
         return self.images[self.hdus.number(key)]
 
 
@@ -241,17 +226,17 @@ def described(hdus: Hdus) -> Scanned:
 
 
 def scan(path: str, handle: int | None = None) -> Scanned:
-    """The images of a file.
+    """Scan the images of a file.
 
     Parameters
     ----------
     handle : `int`, optional
-        Of the file's bytes as they are unpacked.
+        Handle of the unpacked file.
 
     Raises
     ------
     DataError
-        The file cannot be read, is no FITS or truncated.
+        The file cannot be read, is no FITS or is truncated.
     """
     try:
         with open(path if handle is None else handle, "rb", closefd=handle is None) as file:

@@ -1,8 +1,8 @@
-"""FITS images written block by block: swapped, hashed and written while a block is in cache.
+"""Write FITS images block by block: a block is swapped, hashed and written while it is in cache.
 
-cfitsio reads the data once each for writing, DATASUM and CHECKSUM, and the file's
-SHA-256 takes one more pass.  Here two passes do; one is too few, because the
-DATASUM precedes the data, in the file and so in its hash.
+cfitsio reads the data three times, for writing, DATASUM and CHECKSUM, and the
+file's SHA-256 takes one more pass.  Two passes suffice here; one does not,
+because DATASUM precedes the data, in the file and so in its hash.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 from kernels.fits.seal import BLOCK, folded, sealed
 
-#: Words of 32 bits that are swapped, hashed and written at a time: 256 KiB, of the second-level cache.
+#: Words of 32 bits that are swapped, hashed and written at a time: 256 KiB, for the second-level cache.
 WORDS = 1 << 16
 
-#: Bytes after which the system is asked to write out, and to drop the written pages.
+#: Bytes after which the system is asked to write out, and then to drop the written pages.
 WINDOW = 4 << 20
 
-#: The cards of a header, without END, and the image [y, x] of 32-bit pixels that follows, or none.
+#: Cards of a header, without END, and the image [y, x] of 32-bit pixels that follows, if any.
 Unit = tuple[Sequence[bytes], NDArray[Any] | None]
 
 
 def add_words(words: NDArray[np.uint32]) -> int:
-    """Sum of 32-bit words; of native pixels it is that of the file's big-endian words.
+    """Sum 32-bit words; the sum of native pixels is that of the file's big-endian words.
 
-    Two words are added at once, modulo 2^64, and their upper halves once more: half the time of numpy's own sum.
+    Two words are added at once, modulo 2^64, and their upper halves once more, in half the time of numpy's own sum.
     """
     total = 0
     for first in range(0, words.size, WORDS):
@@ -54,7 +54,7 @@ def _sized(cards: Sequence[bytes], shape: tuple[int, ...]) -> list[bytes]:
 
 
 def _parts(units: Sequence[Unit]) -> Iterator[bytes | memoryview]:
-    """Parts of the file in order, each valid until the next."""
+    """Yield the parts of the file in order, each valid until the next."""
     buffer = np.empty(WORDS, ">u4")
     for cards, image in units:
         words = _words(image)
@@ -74,14 +74,13 @@ def write(path: str, units: Sequence[Unit]) -> str:
     path : `str`
         A new file.
     units : sequence of (cards, image)
-        One for each HDU.  An image that is not contiguous is copied.  The size of
-        the image goes into NAXISn, which the cards must have; they are taken
-        as they stand otherwise.
+        One for each HDU.  An image that is not contiguous is copied.  Its size
+        goes into NAXISn, which the cards must have; other cards are unchanged.
 
     Returns
     -------
     sha256 : `str`
-        Of the file.
+        Checksum of the file.
 
     Raises
     ------
@@ -96,7 +95,7 @@ def write(path: str, units: Sequence[Unit]) -> str:
             while left:
                 left = left[os.write(file.fileno(), left) :]
             written += len(part)
-            if written - asked >= WINDOW:  # fresh pages for the whole file cost more than the rest
+            if written - asked >= WINDOW:  # new pages for the whole file would cost more than all else
                 os.posix_fadvise(file.fileno(), 0, written, os.POSIX_FADV_DONTNEED)
                 asked = written
     return digest.hexdigest()

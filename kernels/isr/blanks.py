@@ -1,4 +1,4 @@
-"""Blank pixels: finding them, and replacing them for a while."""
+"""Find blank pixels, and replace them by a value."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def oriented(image: NDArray[Any], amplifier: Amplifier) -> NDArray[Any]:
 def without_blanks(
     raw: NDArray[np.int32], first: int, last: int, frames: Sequence[int], out: F32, value: float
 ) -> None:
-    """Give blank pixels of some frames a value.
+    """Set the blank pixels of some frames to a value.
 
     Parameters
     ----------
     raw : `numpy.ndarray` [frame, row, raw width], int32
-        ADU.
+        Raw pixels, ADU.
     first, last : `int`
-        Columns.
+        Columns ``[first, last)``.
     frames : sequence of `int`
         Frames that may have blank pixels.
     out : `numpy.ndarray` [frame, row, last - first], float32
@@ -40,14 +40,14 @@ def without_blanks(
 
 
 def places(raw: NDArray[np.int32], first: int) -> NDArray[np.intp]:
-    """Rows, counted from ``first`` on, and columns [n, 2] of the blank pixels of some rows [row, x]."""
+    """Locate the blank pixels of rows [row, x]: row, counted from ``first``, and column [n, 2]."""
     return np.argwhere(raw == BLANK) + np.array((first, 0))
 
 
 def empty(
     shape: tuple[int, ...], at: Sequence[NDArray[np.intp]], amplifier: Amplifier, first: int
 ) -> NDArray[np.bool_] | None:
-    """Flag the blank pixels of a frame's rows from ``first`` on, in detector orientation; `None` without any."""
+    """Flag the blank pixels of a frame's rows from ``first`` on, in detector orientation; `None` if there are none."""
     if not any(map(len, at)):
         return None
     found = np.zeros(shape, np.bool_)

@@ -1,4 +1,4 @@
-"""One amplifier of many frames: the corrections of its rows, and the blocks that hold them."""
+"""One amplifier of many frames: the corrections of its rows, and blocks of corrected rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOTHING: F32 = np.empty((0, 0), np.float32)
 
 
 def target(amplifier: Amplifier, first: int, last: int) -> Box:
-    """Box of data rows ``[first, last)`` on the assembled detector."""
+    """Return the box of data rows ``[first, last)`` on the assembled detector."""
     box = amplifier.target
     y0 = amplifier.data.ny - last if amplifier.flip_y else first
     return Box(box.x0, box.y0 + y0, box.nx, last - first)
@@ -36,26 +36,19 @@ def target(amplifier: Amplifier, first: int, last: int) -> Box:
 
 @dataclass(frozen=True)
 class Exposures:
-    """The frames of one detector, and what their pixels become.
+    """The frames of one detector, with their dark times and scales."""
 
-    Parameters
-    ----------
-    files : sequence of `File`
-        The raw frames.
-    dark_times : `numpy.ndarray` [exposure], float32
-        second; what the dark is multiplied by.
-    scales, offsets : `numpy.ndarray` [exposure, amplifier], float32
-        Corrected pixels become (pixel - offset) / scale.
-    """
-
+    #: The raw frames.
     files: Sequence[File]
+    #: [exposure], float32: Factors of the dark, second.
     dark_times: F32
+    #: [exposure, amplifier], float32: Corrected pixels become (pixel - offset) / scale.
     scales: F32
     offsets: F32
 
     @classmethod
     def plain(cls, files: Sequence[File], dark_times: Sequence[float], amplifiers: int) -> Exposures:
-        """Neither scaled nor offset."""
+        """Make exposures that are neither scaled nor offset."""
         shape = (len(files), amplifiers)
         times = np.asarray(dark_times, np.float32)
         return cls(files, times, np.ones(shape, np.float32), np.zeros(shape, np.float32))
@@ -63,24 +56,16 @@ class Exposures:
 
 @dataclass(frozen=True)
 class Block:
-    """Corrected rows of one amplifier of all frames.
+    """Corrected rows of one amplifier of all frames."""
 
-    Parameters
-    ----------
-    cube : `numpy.ndarray` [row, width], float32
-        From `kernels.statistics.network.workspace`: pixels of each frame row by row, as
-        they were read, in the job's unit; +infinity where masked.  Used again
-        by the next block.
-    frames, rows, columns : `int`
-        Part of the cube that holds pixels.
-    core : `slice`
-        The rows that are not halo.
-    """
-
+    #: [row, width], float32: From `kernels.statistics.network.workspace`: pixels of each frame row by row, in read-out
+    #: orientation and the job's unit; +infinity where masked. The next block reuses it.
     cube: F32
+    #: Part of the cube that holds pixels.
     frames: int
     rows: int
     columns: int
+    #: The rows that are not halo.
     core: slice
 
     @property
@@ -94,12 +79,12 @@ class Block:
 
 
 class Channel:
-    """One amplifier: corrects and samples its rows.
+    """Corrects and samples the rows of one amplifier.
 
     Parameters
     ----------
     number : `int`
-        Of the amplifier in the detector.
+        Number of the amplifier in the detector.
     """
 
     def __init__(self, number: int, config: IsrConfig, unit: str, calibrations: Calibrations) -> None:
@@ -118,7 +103,7 @@ class Channel:
 
     @property
     def zeroed(self) -> bool:
-        """Whether the electronics' offset was subtracted, by an overscan or the bias, so that only light remains."""
+        """Whether an overscan or the bias removes the electronics' offset, so that only light remains."""
         parallel = self.config.parallel and self.amplifier.parallel_overscan is not None
         return bool(self._overscan.any()) or parallel or self._calibrations.bias is not None
 
@@ -136,14 +121,14 @@ class Channel:
 
     @property
     def level_pixels(self) -> tuple[int, int]:
-        """Number of pixels in the medians of serial and parallel overscan; 0 without."""
+        """Numbers of pixels in the medians of serial and parallel overscan; 0 without."""
         parallel = self.amplifier.parallel_overscan if self.config.parallel else None
         return int(np.ptp(self._overscan)), parallel.ny if parallel else 0
 
     def levels(self, rows: NDArray[np.int32], blanks: Sequence[int]) -> tuple[F32, F32]:
-        """Serial overscan of each row; see `kernels.isr.overscan.serial_levels`.
+        """Measure the serial overscan of each row; see `kernels.isr.overscan.serial_levels`.
 
-        Of the frames ``blanks``, rows without any overscan become blank.
+        In the frames ``blanks``, rows without any overscan become blank.
         """
         base, rest = serial_levels(rows, self.amplifier, self.config)
         for k in blanks:
@@ -152,7 +137,7 @@ class Channel:
         return base, rest
 
     def calibration(self, first: int, last: int) -> tuple[F32, F32]:
-        """Bias and dark of data rows ``[first, last)`` as they are read out; empty without.  The last ones are kept."""
+        """Read bias and dark of data rows ``[first, last)`` in read-out orientation; empty without.  Keeps the last."""
         if self._kept is None or self._kept[0] != (first, last):
             box = target(self.amplifier, first, last)
 
@@ -165,7 +150,7 @@ class Channel:
         return self._kept[1:]
 
     def straighten(self, pixels: F32) -> None:
-        """Take deviation from a straight line and deferred charge out of pixels [frame, row, column], in place."""
+        """Correct pixels [frame, row, column] for non-linearity and deferred charge, in place."""
         grid = self._calibrations.linearity
         if grid is not None:
             for frame in pixels:
@@ -176,11 +161,11 @@ class Channel:
                 restore(self.as_read(frame), self._factors, deferral.drift, deferral.kept)
 
     def as_read(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Columns [..., x] in the order in which they are read, or back from it."""
+        """Convert columns [..., x] to read-out order, or back."""
         return rows[..., ::-1] if self.amplifier.leftwards else rows
 
     def samples(self, rows: NDArray[np.int32], base: F32, rest: F32, first: int, core: slice) -> NDArray[np.float64]:
-        """Sample every n-th row of a core from ``first`` on [frame, row, SAMPLED]; see `kernels.isr.load.sample`."""
+        """Sample every n-th row of a core from row ``first`` on [frame, row, SAMPLED]: `kernels.isr.load.sample`."""
         picked = core.start + np.arange((self._step // 2 - first) % self._step, core.stop - core.start, self._step)
         out = np.empty((len(rows), picked.size, load.SAMPLED))
         if picked.size:
@@ -191,25 +176,17 @@ class Channel:
 
 @dataclass(frozen=True)
 class Frame:
-    """Corrected rows of one amplifier of one frame.
+    """Corrected rows of one amplifier of one frame."""
 
-    Parameters
-    ----------
-    channel : `Channel`
-        The amplifier.
-    pixels : `numpy.ndarray` [y, x], float32
-        In detector orientation and the job's unit; NaN where masked.
-    samples : `numpy.ndarray` [1, sampled row, SAMPLED], float64
-        What `kernels.isr.load.sample` says of every n-th row, in the order of the raw rows.
-    saturated, blank : `numpy.ndarray` [1], int64
-        Number of saturated pixels, and of those that hold no value.
-    empty : `numpy.ndarray` [y, x], bool, or `None`
-        Which these are; `None`: there are none.
-    """
-
+    #: The amplifier.
     channel: Channel
+    #: [y, x], float32: In detector orientation and the job's unit; NaN where masked.
     pixels: F32
+    #: [1, sampled row, SAMPLED], float64: Result of `kernels.isr.load.sample` for every n-th row, in the order of the
+    #: raw rows.
     samples: NDArray[np.float64]
+    #: [1], int64: Numbers of saturated pixels, and of pixels that hold no value.
     saturated: NDArray[np.int64]
     blank: NDArray[np.int64]
+    #: [y, x], bool, or `None`: Flags of pixels that hold no value; `None`: there are none.
     empty: NDArray[np.bool_] | None = None

@@ -1,10 +1,10 @@
-"""Cosmic rays on single frames: they are sharper than any point source.
+"""Cosmic rays on single frames, which are sharper than any point source.
 
 The criterion is that of the SDSS photometric pipeline (Lupton et al. 2001,
 ASP Conf. 238, 269): a pixel well above the noise whose neighbours, in at least
-one direction, are fainter than the point spread function would have them.  It
+one direction, are fainter than the point spread function would make them.  It
 is applied to the difference from the median of the frames, so that a hot pixel,
-which every frame shows alike, is not one.
+which all frames share, is not flagged.
 """
 
 from __future__ import annotations
@@ -20,25 +20,18 @@ from kernels.compiled import njit
 
 @dataclass(frozen=True)
 class CosmicConfig:
-    """Settings.
+    """Settings of the search for cosmic rays."""
 
-    Parameters
-    ----------
-    fwhm : `float`
-        Of the Gaussian point spread function, pixel.
-    nsigma : `float`
-        Height above the noise.
-    grow : `int`
-        Pixels that a hit is grown by, in x and y.
-    """
-
+    #: Width of the Gaussian point spread function, pixel.
     fwhm: float = 3.0
+    #: Least height above the noise, in units of it.
     nsigma: float = 6.0
+    #: Pixels that a hit is grown by, in x and y.
     grow: int = 2
 
     @property
     def halo(self) -> int:
-        """Rows that a row block needs beyond its own."""
+        """Number of rows that a row block needs beyond its own."""
         return self.grow + 1
 
 
@@ -81,12 +74,12 @@ def cosmic_rays(excess: NDArray[np.float32], sigma: NDArray[np.float32], config:
     excess : `numpy.ndarray` [y, x], float32
         The frame less the median of the frames.
     sigma : `numpy.ndarray` [y, x], float32
-        Its noise, same unit.
+        Its noise, in the same unit.
 
     Returns
     -------
     flags : `numpy.ndarray` [y, x], bool
-        Good to the edge less ``config.halo`` rows of a cut block.
+        Valid except in ``config.halo`` rows at the edges of a cut block.
     """
     width = config.fwhm / 2.3548
     side, corner = math.exp(-0.5 / width**2), math.exp(-1.0 / width**2)

@@ -15,12 +15,13 @@ from kernels.fits import identity
 from kernels.fits.raw import Frames
 from kernels.isr.channel import Frame
 from kernels.isr.reader import Reader
+from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.scratch import Scratch
 
 
-class FrameKernel:
-    """Base of the kernels whose ``config`` has ``isr`` and whose tasks have ``raw`` frames of one detector."""
+class FrameKernel(gang.Kernel):
+    """Base of kernels with ``isr`` in their ``config`` and ``raw`` frames of one detector in each task."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -33,20 +34,20 @@ class FrameKernel:
 
     @property
     def stamp(self) -> str:
-        """Tells this attempt's temporary files from another's."""
+        """Mark of this attempt's temporary files."""
         return f"{self.job.run}.{self.job.attempt}"
 
     def detector(self, task: Task) -> Detector:
-        """The task's detector, as the camera file has it."""
+        """Return the task's detector, as the camera file describes it."""
         assert task.detector is not None
         return self.camera.detectors[task.detector]
 
     def raws(self, task: Task) -> list[File]:
-        """The task's raw frames."""
+        """List the task's raw frames."""
         return [self.job.files[key] for key in task.inputs["raw"]]
 
     def require_identity(self, task: Task) -> None:
-        """Require that the task's frames are still those of its detector, where the job says how to tell.
+        """Require that the task's frames are still those of its detector, where the job has their identity.
 
         Raises
         ------
@@ -58,12 +59,12 @@ class FrameKernel:
                 identity.require(file.path, self.job.config["identity"], self.detector(task))
 
     def groups(self, task: Task) -> list[list[int]]:
-        """The amplifiers that are corrected together: each alone, or all where there is crosstalk."""
+        """Group the amplifiers that are corrected together: each alone, or all where there is crosstalk."""
         numbers = list(range(len(self.detector(task).amplifiers)))
         return [numbers] if self.isr.crosstalk else [[n] for n in numbers]
 
     def calibrations(self, task: Task) -> Calibrations:
-        """Open the task's calibrations; kept for one detector at a time, since a rank's tasks are in order.
+        """Open the task's calibrations; keeps those of one detector, since a rank's tasks are in order.
 
         Raises
         ------
@@ -83,7 +84,7 @@ class FrameKernel:
         return self._calibrations[key]
 
     def readers(self, task: Task) -> list[Reader]:
-        """One reader for each group of amplifiers."""
+        """Make one reader for each group of amplifiers."""
         calibrations, number = self.calibrations(task), self.detector(task).id
         if number not in self._readers:
             groups = self.groups(task)
@@ -93,9 +94,9 @@ class FrameKernel:
         return self._readers[number]
 
     def corrected(self, task: Task, file: File, dark_time: float) -> Iterator[tuple[Frame, NDArray[np.bool_] | None]]:
-        """Each amplifier of a single frame, corrected, and which of its pixels [y, x] are flagged BAD (`None`: none).
+        """Yield each amplifier of a single frame, corrected, and the flags [y, x] of the calibrations (`None` without).
 
-        A frame's pixels are good until the next call.
+        Pixels are valid until the next call.
         """
         readers, number = self.readers(task), self.detector(task).id
         if number not in self._flagged:

@@ -1,4 +1,4 @@
-"""Noise of a frame that does not depend on light: of its pixels, and of the subtracted overscan levels.
+"""Noise of a frame without light: of its pixels, and of the subtracted overscan levels.
 
 Variance of a pixel (electron^2), with RN the read noise and g the gain:
 
@@ -7,9 +7,9 @@ Variance of a pixel (electron^2), with RN the read noise and g the gain:
   / 24, for the median of n rounded pixels.  (The median of an odd number of
   integers is rounded itself; of an even number, half as badly.  By Monte Carlo
   good to 2 % of r for RN / g = 3.5 to 8.)
-- of its column's parallel overscan level: c, the same with q + r for q;
-  of c the part r / n_p is common to all columns, since they share the rows'
-  errors.
+- of its column's parallel overscan level: c, the same with q + r for q; the
+  part r / n_p of c is common to all columns, since they share the errors of
+  the rows.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from kernels.statistics.estimator import table
 
 
 def inefficiency(n: int) -> float:
-    """f(N): error of a clipped mean (MEANCLIP, 3 sigma x 3) of N values over that of the plain mean."""
+    """Interpolate f(N): error of a clipped mean (MEANCLIP, 3 sigma x 3) of N values over that of the plain mean."""
     return math.sqrt(float(table(Rule(), n).spread[n]))
 
 
 @dataclass(frozen=True)
 class FrameNoise:
-    """Variances of a frame without light: pixel, row and column level, and the part that columns share; electron^2."""
+    """Variances of a frame without light: pixel, row and column level, and the columns' common part; electron^2."""
 
     pixel: float
     row: float
@@ -44,17 +44,17 @@ class FrameNoise:
 
 
 def _median_variance(variance: float, n: int, lsb2: float) -> float:
-    """Variance of the median of ``n`` rounded values; ``lsb2`` the square of the rounding's step."""
+    """Compute the variance of the median of ``n`` rounded values; ``lsb2`` is the square of the rounding's step."""
     return math.pi / 2 * variance / (n + math.pi / 2 - 1) + lsb2 / (12 if n % 2 else 24)
 
 
 def frame_noise(amplifier: Amplifier, gain: float, read_noise: float, isr: IsrConfig) -> FrameNoise:
-    """Noise of a frame whose overscans were subtracted as ``isr`` says.
+    """Compute the noise of a frame whose overscans were subtracted as ``isr`` says.
 
     Parameters
     ----------
     gain, read_noise : `float`
-        The true ones, electron/ADU and electron.
+        True values, electron/ADU and electron.
     """
     lsb2 = gain**2
     pixel = read_noise**2 + lsb2 / 12

@@ -1,6 +1,6 @@
 """Compiled arithmetic from raw rows to the cube that is combined.
 
-Every function here looks at one row at a time (and a column's level, made
+Every function works on one row at a time (with column levels measured
 beforehand), so that the result does not depend on how an amplifier is cut into
 row blocks.  A level is kept as a whole number and a remainder: raw values (below
 2^24) and the whole number are exact in float32, and so is their difference.
@@ -16,26 +16,30 @@ from kernels.fits.rowbytes import BLANK
 
 F32 = NDArray[np.float32]
 
-#: Values that a loop takes at a time, so that the compiler makes it of whole vectors.
+#: Values of one round of a loop, so that the compiler uses whole vectors.
 _BATCH = 64
 _FIRST = np.int32(-2147483648)
-#: From this many pixels on it is no chance that all of a row have one value.
+#: Least number of pixels of a row whose common value is no coincidence.
 LEAST = 16
-#: Pieces of a sampled row whose means are taken, and all that `sample` says of one.
+#: Pieces of a sampled row whose means are taken; then the places of the results of `sample` for one row.
 PIECES = 8
 SIGNAL, VARIANCE, LEVEL, SPAN, FIRST_PIECE = 0, 1, 2, 3, 4
 SAMPLED = FIRST_PIECE + PIECES
+#: Most values at each end of a piece that an inner mean leaves out: the width of a cosmic ray's track.
+_ENDS = 4
+#: Largest less smallest value of a piece without a hit, in noises.
+_QUIET = 8.0
 
 
 @njit
 def _room(n):  # type: ignore[no-untyped-def]
-    """Workspace of `_medians` for ``n`` values."""
+    """Make the workspace of `_medians` for ``n`` values."""
     return np.full(-(-n // _BATCH) * _BATCH, BLANK, np.int32)
 
 
 @njit
 def _at_most(values, limit):  # type: ignore[no-untyped-def]
-    """Count the values up to ``limit``; their number is a multiple of `_BATCH`."""
+    """Count the values up to ``limit``; the size of ``values`` is a multiple of `_BATCH`."""
     count = np.int32(0)
     for start in range(0, values.size, _BATCH):
         part = values[start : start + _BATCH]
@@ -46,10 +50,7 @@ def _at_most(values, limit):  # type: ignore[no-untyped-def]
 
 @njit
 def _medians(values, room):  # type: ignore[no-untyped-def]
-    """Both middle values of some whole numbers that are not blank, by bisection: nothing is moved.
-
-    They are blank where all are.
-    """
+    """Find both middle values of the whole numbers that are not blank, by bisection; blank where all are."""
     n, low, high = values.size, values[0], values[0]
     for x in range(n):
         value = values[x]
@@ -77,14 +78,14 @@ def _medians(values, room):  # type: ignore[no-untyped-def]
 
 @njit
 def median_levels(rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32) -> None:
-    """Median of each row's columns ``[first, last)``, as ``base + rest``.
+    """Compute the median of each row's columns ``[first, last)``, as ``base + rest``.
 
     Parameters
     ----------
     rows : `numpy.ndarray` [frame, row, raw width], int32
         ADU.
     base, rest : `numpy.ndarray` [frame, row], float32
-        Filled: a whole number, and 0 or a multiple of a half; NaN where all of the row's are blank.
+        Filled with a whole number, and 0 or a multiple of a half; NaN where all pixels are blank.
     """
     frames, height, _ = rows.shape
     room = _room(last - first)
@@ -100,7 +101,7 @@ def median_levels(rows: NDArray[np.int32], first: int, last: int, base: F32, res
 def signal(
     rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32, column: F32, gain: float, out: F32
 ) -> None:
-    """Columns ``[first, last)`` over their levels, times the gain.
+    """Subtract the levels from columns ``[first, last)``, and multiply by the gain.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def signal(
     base, rest : `numpy.ndarray` [frame, row], float32
         Level of the row, ADU.
     column : `numpy.ndarray` [frame, last - first], float32
-        Level of the column, ADU; added up with ``rest``.
+        Level of the column above the rows' levels, ADU.
     gain : `float`
         electron/ADU, or 1.
     out : `numpy.ndarray` [>= frame, >= row (last - first)], float32
@@ -153,19 +154,19 @@ def finish(
     ceiling : `int`
         Raw values from here on are saturated, ADU.
     headroom : `float`
-        So are signals from here on, ADU above the level.
+        Signals from here on are saturated, too, ADU above the level.
     mask : `bool`
-        Whether these are masked; they are counted anyway.
+        Whether saturated pixels are masked; they are counted anyway.
     bias, dark : `numpy.ndarray` [>= row, column], float32
         In the unit of the cube, the dark per second; [0, 0] without.
     seconds, scales, offsets : `numpy.ndarray` [frame], float32
-        What the dark is multiplied by; pixels become (pixel - offset) / scale.
+        Factor of the dark; pixels become (pixel - offset) / scale.
     cube : `numpy.ndarray` [>= frame, >= row * column], float32
-        As `signal` leaves it; masked and blank pixels, and such as are no number, become +infinity.
+        Result of `signal`; masked and blank pixels, and those that are no number, become +infinity.
     bottom, top : `int`
         Saturated pixels of rows ``[bottom, top)`` are counted.
     saturated : `numpy.ndarray` [frame], int64
-        Added to; blank pixels are counted with them.
+        Incremented; blank pixels are counted, too.
     """
     frames, height, _ = rows.shape
     width, infinity = last - first, np.float32(np.inf)
@@ -187,7 +188,7 @@ def finish(
                     to[x] = (to[x] - offset) / scale
             hidden, full = limit if mask else BLANK, np.int32(0)
             if (raw[0] < limit or not mask) and _constant(raw):  # a masked row at full scale counts as saturated
-                hidden = _FIRST  # nothing is below it
+                hidden = _FIRST  # no raw value is below it
             for x in range(width):
                 value = to[x]
                 full += np.int32(raw[x] >= limit)
@@ -199,7 +200,7 @@ def finish(
 
 @njit
 def _typical(steps, room):  # type: ignore[no-untyped-def]
-    """Median of sizes of whole numbers, within the unit that the middle one stands for."""
+    """Compute the median of absolute whole numbers, interpolated within the unit of the middle value."""
     middle, _ = _medians(steps, room)
     if middle == BLANK:
         return np.nan
@@ -212,21 +213,55 @@ def _typical(steps, room):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _pieces(row, level, out):  # type: ignore[no-untyped-def]
-    """Mean of each of `PIECES` pieces of a row, above its level."""
+def _keep(ends, value, sign):  # type: ignore[no-untyped-def]
+    """Insert a value into the ordered smallest (sign 1) or largest (-1) values."""
+    k = ends.size - 1
+    while k > 0 and sign * value < sign * ends[k - 1]:
+        ends[k] = ends[k - 1]
+        k -= 1
+    ends[k] = value
+
+
+@njit
+def _inner_mean(values):  # type: ignore[no-untyped-def]
+    """Compute the mean without the few smallest and largest values."""
+    few = min(_ENDS, values.size // 4)
+    smallest, largest = np.full(few, BLANK, np.int64), np.full(few, _FIRST, np.int64)
+    total, number = np.int64(0), 0
+    for value in values:
+        if value != BLANK:
+            total += value
+            number += 1
+            if few and value < smallest[-1]:
+                _keep(smallest, value, 1)
+            if few and value > largest[-1]:
+                _keep(largest, value, -1)
+    if number > 2 * few:
+        return (total - smallest.sum() - largest.sum()) / (number - 2 * few)
+    return total / number if number else np.nan
+
+
+@njit
+def _pieces(row, level, noise, out):  # type: ignore[no-untyped-def]
+    """Compute the mean of each of `PIECES` pieces of a row, above its level; the inner mean where a hit is possible.
+
+    A cosmic ray along a column lies in the same piece of many rows.
+    """
     for k in range(PIECES):
-        low, high = row.size * k // PIECES, row.size * (k + 1) // PIECES
-        total, number = np.int64(0), 0
-        for x in range(low, high):
-            if row[x] != BLANK:
-                total += row[x]
-                number += 1
-        out[k] = total / number - level if number else np.nan
+        values = row[row.size * k // PIECES : row.size * (k + 1) // PIECES]
+        total, low, high = np.int64(0), BLANK, _FIRST
+        for value in values:
+            total += value
+            low, high = min(low, value), max(high, value)
+        if values.size and high != BLANK and float(high) - float(low) <= _QUIET * noise:
+            out[k] = total / values.size - level
+        else:
+            out[k] = _inner_mean(values) - level
 
 
 @njit
 def _span(row):  # type: ignore[no-untyped-def]
-    """Largest less smallest value of a row; 0 where all are blank."""
+    """Compute largest less smallest value of a row; 0 where all are blank."""
     low, high = BLANK, _FIRST
     for value in row:
         if value != BLANK:
@@ -239,7 +274,7 @@ def sample(
     rows: NDArray[np.int32], picked: NDArray[np.int64], data: NDArray[np.int64], overscan: NDArray[np.int64],
     levels: NDArray[np.float64], out: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Signal, noise and shape of some rows.
+    """Measure signal, noise and shape of some rows.
 
     Parameters
     ----------
@@ -248,15 +283,15 @@ def sample(
     picked : `numpy.ndarray` [picked], int64
         Sampled rows.
     data, overscan : `numpy.ndarray` [2], int64
-        First column and the one behind the last; an empty overscan has the
-        noise taken from the differences of neighbours.
+        First column and the one behind the last; with an empty overscan the
+        noise is taken from the differences of neighbours.
     levels : `numpy.ndarray` [frame, row], float64
         ADU.
     out : `numpy.ndarray` [frame, picked, SAMPLED], float64
-        Filled: median signal, ADU; variance, ADU^2; the row's level, ADU; its
-        largest less its smallest value, ADU; the mean signal of each of
-        `PIECES` pieces, ADU; of the pixels
-        that are not blank, NaN where there are none.
+        Filled for the pixels that are not blank: median signal, ADU;
+        variance, ADU^2; the row's level, ADU; largest less smallest value,
+        ADU; the mean signal of each of `PIECES` pieces without their few
+        smallest and largest values, ADU.  NaN where all pixels are blank.
     """
     steps = np.empty(data[1] - data[0] - 1, np.int32)
     room, room_of_steps = _room(steps.size + 1), _room(steps.size)
@@ -268,7 +303,6 @@ def sample(
             to[SIGNAL] = np.nan if low == BLANK else 0.5 * (float(low) + float(high)) - level
             to[LEVEL] = level
             to[SPAN] = _span(signal)
-            _pieces(signal, level, to[FIRST_PIECE:])
             if overscan[1] > overscan[0]:
                 to[VARIANCE] = _variance(row[overscan[0] : overscan[1]])
             else:
@@ -276,6 +310,7 @@ def sample(
                     one, other = row[data[0] + x + 1], row[data[0] + x]
                     steps[x] = BLANK if max(one, other) == BLANK else abs(one - other)
                 to[VARIANCE] = (1.4826 * _typical(steps, room_of_steps)) ** 2 / 2
+            _pieces(signal, level, to[VARIANCE] ** 0.5, to[FIRST_PIECE:])
 
 
 @njit

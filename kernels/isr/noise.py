@@ -1,4 +1,4 @@
-"""Noise of an amplifier's frames: by the camera file's model, and as measured in a band of their rows."""
+"""Noise of an amplifier's frames: modelled by the camera file, and measured in a band of rows."""
 
 from __future__ import annotations
 
@@ -19,43 +19,35 @@ from kernels.statistics.sample import clipped_mean
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-#: Pixels of an amplifier that are measured before the frames are combined.
+#: Number of pixels of an amplifier that are measured before the frames are combined.
 BAND: int = 1 << 15
-#: Variance of Gaussian values within 3 sigma.
+#: Variance of Gaussian values within 3 sigma, relative to that of all.
 _WITHIN = 0.9733
-#: Smallest variance of a pixel, as a part of that without light: noise makes signals negative.
+#: Smallest variance of a pixel, relative to that without light: noise may make signals negative.
 _LEAST = 0.25
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Variance of a corrected pixel of one frame, in the square of the job's unit.
+    """Variance of a corrected pixel of one frame, in the square of the job's unit."""
 
-    Parameters
-    ----------
-    still : `float`
-        Without light: read noise, rounding, errors of the overscan levels.
-    rounding : `float`
-        Its part by the converter: a twelfth of a step's square.
-    per_unit : `float`
-        Shot noise of a unit of signal; 0 where the frames have none (a bias).
-    offset : `float`
-        Signal of the electronics, not of light.
-    """
-
+    #: Variance without light: read noise, rounding, errors of the overscan levels.
     still: float
+    #: Its part from the converter: a twelfth of a step's square.
     rounding: float
+    #: Shot noise of a unit of signal; 0 where the frames have none (a bias).
     per_unit: float
+    #: Signal of the electronics, not of light.
     offset: float = 0.0
 
     @classmethod
     def of(cls, channel: Channel, shot: bool = True) -> Noise:
-        """Model the noise by the camera file (or the ptc) and the overscans that are subtracted.
+        """Model the noise by the camera file (or the ptc) and the subtracted overscans.
 
         Parameters
         ----------
         shot : `bool`
-            Whether signals are light, which a bias has none of.
+            Whether signals are light; those of a bias are not.
         """
         amplifier = channel.amplifier
         frame = frame_noise(amplifier, amplifier.gain, amplifier.read_noise, channel.config)
@@ -63,40 +55,30 @@ class Noise:
         return cls(frame.total * per_electron**2, channel.gain**2 / 12, per_electron if shot else 0.0)
 
     def steps(self, signal: float) -> float:
-        """Noise of a frame's pixel of a signal, its own rounding left out, in steps of the converter."""
+        """Compute the noise of a frame's pixel at a signal, without its rounding, in steps of the converter."""
         shot = self.per_unit * max(signal - self.offset, 0.0)
         return float(np.sqrt(max(self.still - self.rounding + shot, 0.0) / (12 * self.rounding)))
 
     def variance(self, signal: F32) -> F32:
-        """Variance of pixels of a signal, as it is after the corrections, in the job's unit; never 0."""
+        """Compute the variance of pixels by their corrected signal, in the job's unit; never 0."""
         shot = np.float32(self.per_unit) * (signal - np.float32(self.offset))
         return np.maximum(shot + np.float32(self.still), np.float32(_LEAST * self.still))
 
 
 @dataclass(frozen=True)
 class Look:
-    """Levels and noise of an amplifier's frames, measured in a band of its rows.
+    """Levels and noise of an amplifier's frames, measured in a band of its rows."""
 
-    Parameters
-    ----------
-    typical : `float`
-        Median of the scaled pixels; 0 where none is good.
-    levels : `numpy.ndarray` [frame], float64
-        Median of the unscaled ones, job's unit.
-    variances : `numpy.ndarray` [frame], float64
-        Of the unscaled pixels about the median of the other frames (a single frame: about their neighbours): each
-        frame's own noise; NaN where none is good.
-    """
-
+    #: Median of the scaled pixels; 0 where none is good.
     typical: float
+    #: [frame], float64: Median of the unscaled pixels, job's unit.
     levels: F64
+    #: [frame], float64: Variance of the unscaled pixels about the median of the other frames (in a single frame: about
+    #: their neighbours), which is each frame's own noise; NaN where no pixel is good.
     variances: F64
 
     def offset(self, noise: Noise) -> float:
-        """Signal without shot noise, where no subtraction has removed it.
-
-        Of frames without a good pixel nothing is known: 0.
-        """
+        """Estimate the signal without shot noise, where no subtraction has removed it; 0 without good pixels."""
         known = np.isfinite(self.variances)
         if not known.any() or not noise.per_unit:
             return 0.0
@@ -104,7 +86,7 @@ class Look:
         return max(float(np.mean(self.levels[known] - light)), 0.0)
 
     def own(self, noise: Noise, n: int) -> Noise:
-        """Noise of frame ``n`` as measured in the band; the model's where nothing was measured."""
+        """Return the noise of frame ``n`` as measured in the band, else as modelled."""
         if not np.isfinite(self.variances[n]) or not self.variances[n] > 0:
             return noise
         shot = noise.per_unit * max(self.levels[n] - noise.offset, 0.0)
@@ -114,7 +96,7 @@ class Look:
 def look(reader: Reader, exposures: Exposures) -> list[Look]:
     """Measure a band in the middle of the group's amplifiers, in all frames: a `Look` for each amplifier.
 
-    The band depends on the camera alone: every rank sees the same.
+    The band depends on the camera alone, so that every rank gets the same.
 
     Raises
     ------
@@ -135,7 +117,7 @@ def look(reader: Reader, exposures: Exposures) -> list[Look]:
 
 
 def _looked(pixels: F32, exposures: Exposures, number: int) -> Look:
-    """See `look`; pixels [frame, row, column], scaled, +infinity where masked."""
+    """Measure scaled pixels [frame, row, column], +infinity where masked; see `look`."""
     scales, offsets = exposures.scales[:, number].astype(np.float64), exposures.offsets[:, number].astype(np.float64)
     levels, variances = np.full(len(pixels), np.nan), np.full(len(pixels), np.nan)
     for k, frame in enumerate(pixels):
@@ -150,7 +132,7 @@ def _looked(pixels: F32, exposures: Exposures, number: int) -> Look:
 
 
 def _median(pixels: F32) -> F32:
-    """Median [row, column] of frames; NaN where none is good."""
+    """Compute the median [row, column] of frames; NaN where none is good."""
     n, size = len(pixels), pixels[0].size
     cube = workspace(n, size)
     cube[:n, :size] = pixels.reshape(n, -1)
@@ -160,9 +142,9 @@ def _median(pixels: F32) -> F32:
 
 
 def _residual(pixels: F32, scales: F64, k: int) -> tuple[F32, float]:
-    """A frame less the median of the others, and its variance over that of the frame alone, were there no light.
+    """Subtract the median of the other frames; return also the variance over that of the frame alone, without light.
 
-    A single frame has its neighbours only.
+    From a single frame each pixel's neighbour is subtracted.
     """
     frame, others = np.where(np.isfinite(pixels[k]), pixels[k], np.float32(np.nan)), np.delete(scales, k)
     if not others.size:
@@ -173,7 +155,7 @@ def _residual(pixels: F32, scales: F64, k: int) -> tuple[F32, float]:
 
 
 def weights_of(noise: Noise, seen: Look, exposures: Exposures, number: int) -> F64:
-    """Weights [frame], sum 1, of frames of unlike noise: 1 / variance of a scaled pixel at the amplifier's level."""
+    """Weigh frames of unlike noise [frame], sum 1, by 1 / variance of a scaled pixel at the amplifier's level."""
     scales, offsets = exposures.scales[:, number].astype(np.float64), exposures.offsets[:, number].astype(np.float64)
     light = np.maximum(seen.typical * scales + offsets - noise.offset, 0.0)
     each = scales**2 / (noise.still + noise.per_unit * light)
@@ -181,6 +163,6 @@ def weights_of(noise: Noise, seen: Look, exposures: Exposures, number: int) -> F
 
 
 def unlike(scales: NDArray[np.floating[Any]], more: float) -> bool:
-    """Whether an unweighted mean of frames that are divided by ``scales`` is worse than a weighted one by ``more``."""
+    """Whether a plain mean of frames divided by ``scales`` has the variance of a weighted mean times 1 + ``more``."""
     s = np.asarray(scales, np.float64)
     return bool(np.mean(s**2) * np.mean(1 / s**2) > 1 + more)

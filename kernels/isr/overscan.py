@@ -1,4 +1,4 @@
-"""Overscan: serial, a level per row; parallel, a level per column."""
+"""Overscan levels: serial, one a row; parallel, one a column."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ F32 = NDArray[np.float32]
 
 
 def serial_region(amplifier: Amplifier, config: IsrConfig) -> Box | None:
-    """Columns that a row's level is taken from; those that are read first carry deferred charge.
+    """Choose the columns of a row's level; the columns read first carry deferred charge and are skipped.
 
     Raises
     ------
     JobError
-        Less than two columns are left of the overscan: they have no noise.
+        Fewer than two columns are left of the overscan, which have no noise.
     """
     box = amplifier.serial_overscan
     if box is None or config.serial == "none":
@@ -37,7 +37,7 @@ def serial_region(amplifier: Amplifier, config: IsrConfig) -> Box | None:
 
 
 def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConfig) -> tuple[F32, F32]:
-    """Level of each row, as a whole number and a remainder.
+    """Measure the level of each row, as a whole number and a remainder.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConf
     Returns
     -------
     base, rest : `numpy.ndarray` [frame, row], float32
-        ADU; the level is their sum, which float32 could not hold.  0 where
-        there is no overscan, NaN where all of the row's is blank.
+        ADU; the level is their sum, which float32 could not hold.  0 without
+        an overscan, NaN where all of a row's overscan is blank.
     """
     base, rest = np.zeros(rows.shape[:2], np.float32), np.zeros(rows.shape[:2], np.float32)
     region = serial_region(amplifier, config)
@@ -71,7 +71,7 @@ def serial_levels(rows: NDArray[np.int32], amplifier: Amplifier, config: IsrConf
 
 
 def column_levels(parallel: F32) -> F32:
-    """Level of each data column.
+    """Measure the level of each data column.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def column_levels(parallel: F32) -> F32:
     Returns
     -------
     levels : `numpy.ndarray` [frame, column], float32
-        In the same unit; no number where all of the column is blank.
+        In the same unit; not finite where all of the column is blank.
     """
     frames, rows, columns = parallel.shape
     cube = workspace(rows, frames * columns)

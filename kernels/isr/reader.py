@@ -1,10 +1,10 @@
 """Fused instrument signature removal: compressed raw rows to cubes of corrected pixels, in memory.
 
 The order is that of IsrTaskLSST: serial overscan, saturation, gain, crosstalk,
-parallel overscan, linearity, deferred charge, trim, bias, dark; the flip to the detector's
-orientation comes last, with the result.  Every step looks at one row, or at one
-column's parallel overscan, so that the result does not depend on how an
-amplifier is cut into row blocks.
+parallel overscan, linearity, deferred charge, trim, bias, dark; the result is
+flipped to the detector's orientation.  Every step uses one row, or one column's
+parallel overscan, so that the result does not depend on how an amplifier is cut
+into row blocks.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from kernels.jobs.scratch import Scratch
 
 F32 = NDArray[np.float32]
 
-#: A block's cube and its raw rows, each, should stay in a core's share of the cache.
+#: Size of a block's cube, and of its raw rows, that stays in a core's share of the cache.
 CACHE_BYTES = 2_000_000
-#: Largest size of a block with a halo, which small blocks would read again and again.
+#: Largest size of a block with a halo; small blocks would read the halo too often.
 BLOCK_BYTES = 32 << 20
 #: Frames whose parallel overscan is decoded at once.
 _SOME = 16
 
 
 class Reader:
-    """Reads and corrects a group of amplifiers of a detector: a single one, or all where there is crosstalk.
+    """Reads and corrects a group of amplifiers of a detector: one amplifier, or all where there is crosstalk.
 
     Parameters
     ----------
     frames : `Frames`
-        Reads the files.
+        Reader of the files.
     scratch : `Scratch`
-        Memory of the blocks.
+        Memory for the blocks.
     numbers : sequence of `int`
         Amplifiers of the group.
     config : `IsrConfig`
@@ -54,7 +54,7 @@ class Reader:
     unit : `str`
         ``electron`` or ``adu``.
     calibrations : `Calibrations`
-        Those that ``config`` asks for.
+        Calibrations that ``config`` asks for.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class Reader:
             raise JobError(f"{name}: crosstalk needs amplifiers of one size; set doCrosstalk: false for it")
 
     def rows(self, exposures: Exposures, first: int, last: int, halo: int = 0) -> Rows:
-        """Read data rows ``[first, last)``, and ``halo`` more on both sides where there are any, of all frames.
+        """Read data rows ``[first, last)`` of all frames, and up to ``halo`` more on both sides.
 
-        One at a time: the next call takes the same memory.
+        The next call reuses the memory.
 
         Raises
         ------
@@ -92,12 +92,12 @@ class Reader:
         return Rows(self, exposures, first, last, halo)
 
     def step(self, frames: int, halo: int = 0) -> int:
-        """Rows of a block that fits into a core's cache; with a halo ten times as many rows, as far as memory goes."""
+        """Return the rows of a block that fits into a core's cache; with a halo ten times as many, within memory."""
         row = 4 * frames * max(c.amplifier.raw[0] for c in self.channels) * len(self.channels)
         return max(1, CACHE_BYTES // row, min(10 * halo, BLOCK_BYTES // row))
 
     def frame(self, file: File, dark_time: float, first: int = 0, last: int | None = None) -> list[Frame]:
-        """Read and correct data rows of a single frame: a `Frame` an amplifier, good until the next call.
+        """Read and correct data rows of a single frame: a `Frame` an amplifier, valid until the next call.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Reader:
     ) -> list[F32] | None:
         """Subtract levels and crosstalk from all columns [frame, row, raw width]; `None` without crosstalk.
 
-        A blank pixel, of the frames ``blanks`` of its amplifier, leaves nothing in others.
+        ``blanks`` lists, by amplifier, the frames with blank pixels, which leave no crosstalk.
         """
         coefficients = self.calibrations.crosstalk
         if coefficients is None:
@@ -158,21 +158,21 @@ class Reader:
         for channel, raw, (base, rest), out, some in zip(self.channels, raws, levels, signal, blanks, strict=True):
             load.signal(raw, 0, width, base, rest, nothing, channel.gain, out.reshape(frames, -1))
             without_blanks(raw, 0, width, some, out.reshape(raw.shape), 0)
-            if channel.amplifier.leftwards:  # pixels that are read at the same time disturb each other
+            if channel.amplifier.leftwards:  # crosstalk is between pixels read at the same time
                 out[:] = channel.as_read(out).copy()
         crosstalk.correct(signal, coefficients.c0, coefficients.c1)
         whole = signal.reshape(len(raws), frames, rows, width)
         return [channel.as_read(out) for channel, out in zip(self.channels, whole, strict=True)]
 
     def column_levels(self, exposures: Exposures) -> list[F32]:
-        """Levels of the parallel overscan [frame, data column], by amplifier: ADU; the job's unit with crosstalk."""
+        """Measure the parallel overscan [frame, data column] by amplifier, ADU; with crosstalk in the job's unit."""
         if self._columns is None or self._columns[0] is not exposures:  # once for all pieces of an amplifier
             self._columns = exposures, self._column_levels(exposures.files)
         return self._columns[1]
 
     def _column_levels(self, files: Sequence[File]) -> list[F32]:
         levels = [np.zeros((len(files), c.amplifier.data.nx), np.float32) for c in self.channels]
-        box = self.channels[0].amplifier.parallel_overscan  # all of the group's
+        box = self.channels[0].amplifier.parallel_overscan  # the same for the whole group
         if box is None or not self.config.parallel:
             return levels
         for start in range(0, len(files), _SOME):
@@ -198,14 +198,14 @@ class Reader:
 
 
 class Rows:
-    """Data rows of a group of amplifiers of many frames, read, and corrected block by block.
+    """Data rows of a group of amplifiers of many frames, read together and corrected block by block.
 
     Attributes
     ----------
     saturated, blank : `numpy.ndarray` [amplifier, frame], int64
-        Saturated pixels, and those that hold no value, halo excluded.
+        Numbers of saturated pixels, and of pixels that hold no value, halo excluded.
     places : `list` [`list` [`numpy.ndarray`]]
-        By amplifier, where pixels that hold no value lie in any frame [n, (data row, data column)].
+        By amplifier, places [n, (data row, data column)] of pixels that hold no value in any frame.
     """
 
     def __init__(self, reader: Reader, exposures: Exposures, first: int, last: int, halo: int) -> None:
@@ -220,11 +220,11 @@ class Rows:
         self.places: list[list[NDArray[np.intp]]] = [[] for _ in reader.channels]
 
     def samples(self, a: int) -> NDArray[np.float64]:
-        """Samples [frame, sampled row, SAMPLED] of the group's amplifier ``a``; see `kernels.isr.load.sample`."""
+        """Join the samples [frame, sampled row, SAMPLED] of the group's amplifier ``a``: `kernels.isr.load.sample`."""
         return np.concatenate(self._samples[a], axis=1)
 
     def blocks(self, first: int, last: int, step: int) -> Iterator[tuple[int, list[Block]]]:
-        """Correct rows ``[first, last)``, ``step`` at a time: the first row, and a `Block` an amplifier.
+        """Correct rows ``[first, last)``, ``step`` at a time; yield the first row, and a `Block` an amplifier.
 
         Raises
         ------

@@ -1,8 +1,8 @@
 """Variance that a subtracted bias and dark add to a product.
 
 A product is sum_i a_i F_i - d D - b B, with a_i = w_i / s_i for weights w_i (sum 1) and scales s_i,
-d = sum a_i t_i for dark times t_i and b = sum a_i.  Its own frames' variance is in their scatter; that of D
-and B is in none.  The dark is itself made of frames less beta times a bias: where that was this very bias, it
+d = sum a_i t_i for dark times t_i and b = sum a_i.  The scatter of its frames shows their variance, but not
+that of D and B.  The dark is itself made of frames less beta times a bias: if that was the same bias, B
 enters with b - d beta, most of which cancels in a flat.
 """
 
@@ -29,7 +29,7 @@ BIAS, DARK, BIAS_SUM = "VAR_BIAS", "VAR_DARK", "VAR_BIAS_SUM"
 
 
 def _sum_of(bias: Product | None) -> str:
-    """Identify a bias by its pixels' DATASUM; empty without."""
+    """Read the DATASUM that identifies a bias; empty without one."""
     if bias is None:
         return ""
     with opened(bias.path) as fits:
@@ -37,34 +37,34 @@ def _sum_of(bias: Product | None) -> str:
 
 
 def _inverse_scale(header: Mapping[str, Any]) -> float:
-    """Mean of 1 / scale of a product's inputs, by its header."""
+    """Read the mean of 1 / scale of a product's inputs from its header."""
     scales = [float(header[f"CPP_INPUT_SCALE_{n}"]) for n in range(int(header.get("NINPUTS", 0)))]
     return float(np.mean(1 / np.array(scales))) if scales else 0.0
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Factors of an amplifier's bias and dark on their way into the product."""
+    """Factors by which an amplifier's bias and dark enter the product."""
 
     bias: float
     dark: float
 
     @classmethod
     def of(cls, exposures: Exposures, number: int, weights: F64) -> Coefficients:
-        """Compute them for an amplifier's frames with weights [frame] of sum 1."""
+        """Compute the factors for an amplifier's frames with weights [frame] of sum 1."""
         each = weights / exposures.scales[:, number].astype(np.float64)
         return cls(float(each.sum()), float((each * exposures.dark_times.astype(np.float64)).sum()))
 
 
 class Subtracted:
-    """The variance that a task's bias and dark add.
+    """Variance that a task's bias and dark add.
 
     Parameters
     ----------
     calibrations : `Calibrations`
-        Those of the task's detector.
+        Calibrations of the task's detector.
     provenance : `dict`
-        The task's, which names the datasets.
+        Provenance of the task, which names the datasets.
     """
 
     def __init__(self, calibrations: Calibrations, provenance: Mapping[str, Any]) -> None:
@@ -77,11 +77,11 @@ class Subtracted:
             named = provenance.get("CALIB_BIAS_ID", "")
             same = header.get(BIAS_SUM, "") == self._sum if BIAS_SUM in header else header.get("CALIB_BIAS_ID") == named
             if same and (self._sum or named):
-                self._within = BIAS in header  # VARIANCE of older darks is of their own frames alone
+                self._within = BIAS in header  # VARIANCE of older darks includes their own frames only
                 self._beta = float(header[BIAS]) if self._within else _inverse_scale(header)
 
     def of_bias(self, c: Coefficients) -> float:
-        """Factor of the bias' variance; below 0 where the dark's variance holds more of it than is left."""
+        """Compute the factor of the bias' variance; below 0 where the dark's variance includes more than remains."""
         square = (c.bias - c.dark * self._beta) ** 2
         return square - (c.dark * self._beta) ** 2 if self._within and self._dark else square
 
@@ -105,7 +105,7 @@ class Subtracted:
         variance += np.maximum(more, np.float32(0))
 
     def cards(self, c: Coefficients, plain: bool) -> list[Card]:
-        """Cards that define VARIANCE, for the product's header."""
+        """Make the cards that define VARIANCE in the product's header."""
         if plain:
             return [("VARDEF", "plain", "variance of the survivors / their number")]
         cards: list[Card] = [("VARDEF", "estimator", "variance of IMAGE: clipping and what was subtracted count")]

@@ -23,7 +23,7 @@ def trailing(reader: Reader, file: File, columns: int) -> list[F32]:
     Parameters
     ----------
     columns : `int`
-        No more than the overscan has.
+        At most the columns of the overscan.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def trailing(reader: Reader, file: File, columns: int) -> list[F32]:
     DataError
         The file cannot be read.
     JobError
-        An overscan has less columns.
+        An overscan has fewer columns.
     """
     box, found, raws = reader.channels[0].amplifier.data, [], []
     for channel, stack in zip(reader.channels, reader.stacks([file], 0, reader.height), strict=True):

@@ -16,21 +16,25 @@ from kernels.jobs.journal import Journal
 from kernels.jobs.partition import shares
 from kernels.killpoints import reach
 
-#: Arrays of a piece from here on are received into memory that is used again, byte.
+#: Size of an array from which it is received into reused memory, byte.
 LARGE = 1 << 20
 
 
 class Kernel(Protocol):
-    """Interface of a gang's kernel.  Pieces are independent of one another."""
+    """Interface of a gang's kernel, and base of those whose tasks are one piece each.
+
+    Pieces are independent of one another.
+    """
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Cost of each piece of a task."""
+        """Estimate the cost of each piece of a task."""
+        return [1.0]
 
     def compute(self, task: Task, piece: int) -> Any:
         """Make one piece; its result may be sent to another rank."""
 
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
-        """Assemble the pieces, which come in their order and one at a time, and publish; the result is journalled."""
+        """Assemble the pieces, given one at a time in order, and publish; the result is journalled."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class _Cost:
-    """Cost of a task on one rank or more: CPU seconds without waiting, and the largest rank's peak, MiB."""
+    """Cost of a task on one or more ranks: CPU seconds without waiting, and the largest rank's peak, MiB."""
 
     cpu_s: float = 0.0
     rss_mib: int = 0
@@ -103,15 +107,15 @@ class _Share:
         self._memory: list[memoryview] = []
 
     def _owner(self, task: int) -> int:
-        """The rank that holds a task's first piece assembles it."""
+        """Return the rank that assembles a task: the holder of its first piece."""
         return self._holder[self._first[task]]
 
     def lent(self) -> list[int]:
-        """Pieces at the head of this share that belong to a task of a lower rank."""
+        """List the pieces at the head of this share that belong to a lower rank's task."""
         return [n for n in self._mine if self._owner(self._pieces[n].task) != self.rank]
 
     def tasks(self) -> tuple[list[int], list[int]]:
-        """Tasks of this rank: those that it does alone, and those that others help with."""
+        """List this rank's tasks: those that it does alone, and those that others help with."""
         touched = {self._pieces[n].task for n in self._mine}
         own = sorted(t for t in touched if self._owner(t) == self.rank)
         alone = [t for t in own if self._end[t] - 1 in self._mine]
@@ -120,9 +124,9 @@ class _Share:
     def send(self, n: int) -> list[Any]:
         """Make a piece and send it to its owner; return the pending requests.
 
-        Arrays go from where they are, one message each, behind the rest: no copy
-        of them is made, and each message is smaller than its array's piece.
-        The piece's cost goes along: the owner journals the whole task.
+        Arrays follow the rest of the piece, one message each, straight from their
+        memory: no copy is made, and messages stay small. The piece's cost is sent
+        along, because the owner journals the whole task.
         """
         piece, buffers, began = self._pieces[n], list[pickle.PickleBuffer](), time.process_time()
         result = _attempt(self._kernel, self._job.tasks[piece.task], piece.number)
@@ -133,9 +137,9 @@ class _Share:
         return pending + [self._comm.Isend(part, dest=to, tag=n) for part in parts]
 
     def _receive(self, n: int) -> Any:
-        """Receive a piece of another rank; its large arrays are valid until the next one.
+        """Receive a piece from another rank; its large arrays are valid until the next one.
 
-        Waiting for a message keeps a core busy, but is no cost of the task.
+        Waiting for a message keeps a core busy, but does not count as cost of the task.
         """
         began, task = time.process_time(), self._pieces[n].task
         head, sizes, cost = self._comm.recv(source=self._holder[n], tag=n)
@@ -153,7 +157,7 @@ class _Share:
         return pickle.loads(head, buffers=buffers)
 
     def results(self, task: int) -> Iterator[Any]:
-        """All pieces of a task, in their order: made here, or received."""
+        """Yield all pieces of a task in order, made here or received."""
         for n in range(self._first[task], self._end[task]):
             if self._holder[n] == self.rank:
                 result = self._kernel.compute(self._job.tasks[task], self._pieces[n].number)
@@ -165,13 +169,13 @@ class _Share:
             yield result
 
     def drain(self, task: int) -> None:
-        """Receive what other ranks still send for a failed task: they wait until it is taken."""
+        """Receive the pieces that other ranks still send for a failed task, and that they wait to get rid of."""
         for n in range(self._first[task], self._end[task]):
             if self._holder[n] != self.rank and n not in self._received:
                 self._receive(n)
 
     def finish(self, task: int, journal: Journal) -> int:
-        """Make and publish a task, or journal why not; return the number of failures."""
+        """Make and publish a task, or journal its failure; return the number of failures."""
         plain, since, began = self._job.tasks[task], time.process_time(), time.monotonic()
         journal.write(plain.task, "started", {"rank": self.rank, "pid": os.getpid(), "host": os.uname().nodename})
         try:
@@ -193,9 +197,9 @@ class _Share:
 def execute(job: Job, comm: Any, kernel: Kernel) -> int:
     """Run a job's tasks over a communicator.
 
-    A rank works in this order: tasks that it does alone, so that pieces for a
-    lower rank do not lie in memory meanwhile; then the pieces for a lower rank,
-    before it waits for any other; last the task that others help with.
+    A rank works in this order: first the tasks that it does alone, while no pieces
+    for a lower rank take memory; then the pieces for a lower rank, before it waits
+    for any other rank; last the task that others help with.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class File:
-    """An input file; its size in ``bytes`` is checked where it is known."""
+    """An input file; its size in ``bytes`` is checked if it is known."""
 
     path: str
     bytes: int | None = None
@@ -43,41 +43,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """A job: all that a kernel ever sees.
+    """A job: everything that a kernel sees."""
 
-    Parameters
-    ----------
-    version : `int`
-        `VERSION`; another is refused.
-    kernel : `str`
-        Name in `kernels.table`.
-    run, attempt, site, token
-        Identify the journal's events.
-    ranks : `int`
-        The MPI world that was asked for; another size is refused.
-    journal : `str`
-        Path of the journal without ``.jsonl``; ranks append ``.r<rank>``.
-    camera : `dict`
-        See `kernels.camera.geometry.camera`; empty where the kernel needs none.
-    config : `dict`
-        The kernel's settings.
-    files : `dict` [`str`, `File`]
-        The file table, once.
-    tasks : `tuple` [`Task`]
-        Tasks to run.
-    """
-
+    #: `VERSION`; another is refused.
     version: int
+    #: Name in `kernels.table`.
     kernel: str
+    #: Identify the journal's events.
     run: str
     attempt: int
     site: str
     token: int
+    #: Size of the MPI world; another size is refused.
     ranks: int
+    #: Path of the journal without ``.jsonl``; ranks append ``.r<rank>``.
     journal: str
+    #: See `kernels.camera.geometry.camera`; empty where the kernel needs none.
     camera: Mapping[str, Any]
+    #: The kernel's settings.
     config: Mapping[str, Any]
+    #: The file table, by key.
     files: Mapping[str, File]
+    #: Tasks to run.
     tasks: tuple[Task, ...]
 
 
@@ -87,7 +74,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _build(kind: Any, plain: Any, where: str) -> Any:
-    """Make a dataclass of this module from its JSON form, by its annotations."""
+    """Make a dataclass of this module from its JSON form, guided by its annotations."""
     if not isinstance(plain, dict):
         raise JobError(f"{where} is {plain!r}, must be an object")
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
@@ -121,8 +108,8 @@ def from_plain(plain: Any) -> Job:
     Raises
     ------
     JobError
-        Another version, an unknown or missing key, a value of another kind, a
-        task that names a file that is not in the table.
+        The version is another, a key is unknown or missing, a value is of
+        another kind, or a task names a file that is not in the table.
     """
     version = plain.get("version") if isinstance(plain, dict) else None
     if version != VERSION:

@@ -1,9 +1,8 @@
 """The run's journal: append-only JSON lines, one writer a file, on disk before its job ends.
 
-Lines outlive the process that wrote them.  A power cut spares what
-was seen on disk: every line that tells a result, but for those of the last
-hundredth of a second of a job that is still running, whose products a restart
-removes and makes again.
+Lines outlive the process that wrote them.  A power cut can cost results of the
+last hundredth of a second of a running job; a restart removes their products
+and makes them again.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from kernels.errors import Cause, KernelError
 from kernels.jobs.job import Job
 
 SCHEMA = 1
-#: Results closer than this share one fsync, second: of a quantum that takes as long, none waits for another.
+#: Results closer together than this share one fsync, second.
 TOGETHER_S = 0.01
 
 
 class EventName(StrEnum):
-    """Names of the events that a kernel writes; `campaign.journal.events.EventName` has them too."""
+    """Names of the events that a kernel writes, which `campaign.journal.events.EventName` includes."""
 
     STARTED = "started"
     PUBLISHED = "published"
@@ -42,7 +41,7 @@ class JournalError(KernelError):
 
 @contextmanager
 def _recorded(path: str) -> Iterator[None]:
-    """Name a journal that cannot be written, and say why."""
+    """Turn an error of writing into one that names the journal and the reason."""
     try:
         yield
     except OSError as error:
@@ -55,9 +54,9 @@ class Journal:
     Parameters
     ----------
     job : `Job`
-        Gives run, attempt, site and token, and the path without suffix.
+        The job, with run, attempt, site, token and the path without suffix.
     rank : `int`
-        Of this process; part of the file's name, so that a file has one writer.
+        Rank of this process; part of the file's name, so that a file has one writer.
     """
 
     def __init__(self, job: Job, rank: int) -> None:
@@ -98,7 +97,7 @@ class Journal:
         }
         text = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         with _recorded(self._path):
-            while text:  # a nearly full disk takes a part
+            while text:  # a nearly full disk takes only a part
                 text = text[self._file.write(text) :]
         self._unseen |= event != EventName.STARTED
         if self._unseen and time.monotonic() - self._seen >= TOGETHER_S:

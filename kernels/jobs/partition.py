@@ -9,8 +9,8 @@ from itertools import accumulate, pairwise
 def shares(weights: Sequence[float], size: int) -> list[range]:
     """Cut a list of pieces into ``size`` contiguous ranges of about equal weight.
 
-    Contiguous, so that the pieces of one detector lie on neighbouring ranks;
-    ranks get an empty share where there are fewer pieces than ranks.
+    Ranges are contiguous, so that one detector's pieces lie on neighbouring ranks;
+    with fewer pieces than ranks some shares are empty.
 
     Parameters
     ----------

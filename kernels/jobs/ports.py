@@ -1,8 +1,8 @@
 """Close the port that a launcher leaves open to everyone.
 
 Hydra's mpiexec waits for its own processes at every address of the machine, and
-tells whoever asks what the job is and what its environment holds.  Ranks
-inherit that socket, and once the world is there nobody needs it any more.
+tells anyone who asks about the job and its environment.  Ranks inherit that
+socket, and nobody needs it once the MPI world exists.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PROGRAM = struct.pack("HL", 1, ctypes.addressof(_NOTHING))
 
 
 def _sockets(process: str) -> dict[str, int]:
-    """Map a process's sockets from the system's name to the file number; empty where they may not be listed."""
+    """Map a process's sockets from the system's name to the file number; empty if listing them is forbidden."""
     found: dict[str, int] = {}
     with suppress(OSError):
         for entry in os.listdir(f"/proc/{process}/fd"):
@@ -30,14 +30,9 @@ def _sockets(process: str) -> dict[str, int]:
 
 
 def shut_inherited() -> int:
-    """Stop the sockets at which the parent process waits for connections from accepting any.
+    """Let the sockets at which the parent process listens accept no connection; give their number.
 
-    They stay open: a launcher ends when its own is closed.
-
-    Returns
-    -------
-    shut : `int`
-        Number of such sockets.
+    They stay open, because a launcher ends when its own is closed.
     """
     parents, shut = _sockets(str(os.getppid())), 0
     for name, number in _sockets("self").items():

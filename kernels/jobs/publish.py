@@ -22,7 +22,7 @@ CHUNK = 1 << 22
 #: Errors of file systems without hard links.
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
-#: Writes a whole file; returns its SHA-256 where every byte was hashed on the way.
+#: Writes a whole file; returns its SHA-256 if every byte was hashed on the way.
 Writer = Callable[[str], str | None]
 
 
@@ -42,7 +42,7 @@ def sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Make a file's, or a folder's, content durable."""
+    """Make the content of a file or folder durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -51,7 +51,7 @@ def sync(path: Path) -> None:
 
 
 def _permit(path: Path, permissions: Mapping[str, Any]) -> None:
-    """Set the site's group and mode; without them the umask decides."""
+    """Set group and mode where the template asks for them; otherwise the umask decides."""
     if group := permissions.get("group"):
         os.chown(path, -1, grp.getgrnam(group).gr_gid)
     if mode := permissions.get("mode"):
@@ -60,7 +60,7 @@ def _permit(path: Path, permissions: Mapping[str, Any]) -> None:
 
 def _commit(temporary: Path, final: Path) -> None:
     try:
-        os.link(temporary, final)  # fails where the name is taken, as rename() would not
+        os.link(temporary, final)  # fails if the name is taken, unlike rename()
     except FileExistsError as error:
         raise PublishError(f"{final}: exists already; a product is never overwritten") from error
     except OSError as error:
@@ -85,9 +85,9 @@ def publish(final: str, write: Writer, stamp: str, permissions: Mapping[str, Any
         Called with the temporary path; writes the whole file there.  The
         file is read again for its checksum unless this is returned.
     stamp : `str`
-        Tells this attempt's temporary file from another's.
+        Mark of this attempt's temporary file.
     permissions : `dict`
-        ``mode`` (octal text) and ``group`` of the site; may be empty.
+        ``mode`` (octal text) and ``group``; may be empty.
 
     Returns
     -------
@@ -127,13 +127,13 @@ def publish(final: str, write: Writer, stamp: str, permissions: Mapping[str, Any
 def publish_all(
     files: Mapping[str, tuple[str, Writer]], stamp: str, permissions: Mapping[str, Any]
 ) -> dict[str, dict[str, str | int]]:
-    """Write the products of one task: all of them, or none, so that the task can be done again.
+    """Write all products of one task, or none, so that the task can be repeated.
 
     Parameters
     ----------
     files : `dict`
-        Dataset type -> final path and what writes the file; see `publish`,
-        also for the other parameters and what is raised.
+        Final path and writer by dataset type; see `publish`, also for the
+        other parameters and for errors.
     """
     done: dict[str, dict[str, str | int]] = {}
     try:

@@ -1,4 +1,4 @@
-"""Reused memory: the pages of a new array cost as much as the work on it."""
+"""Reused memory, since the pages of a new array cost as much as the work on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Scratch:
         self._cubes: dict[str, tuple[tuple[int, int], NDArray[np.float32]]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], kind: type) -> NDArray[Any]:
-        """An array of any content."""
+        """Lend an array of undefined content."""
         count = prod(shape)
         if name not in self._arrays or self._arrays[name].size < count:
             self._arrays.pop(name, None)  # before the new one is asked for
@@ -27,7 +27,7 @@ class Scratch:
         return self._arrays[name][:count].reshape(shape)
 
     def cube(self, name: str, n: int, pixels: int) -> NDArray[np.float32]:
-        """A cube as `kernels.statistics.network.workspace` makes it; its padding is +infinity."""
+        """Lend a cube like those of `kernels.statistics.network.workspace`, with +infinity in the padding."""
         if name not in self._cubes or self._cubes[name][0] != (n, pixels):
             self._cubes.pop(name, None)
             self._cubes[name] = (n, pixels), workspace(n, pixels)

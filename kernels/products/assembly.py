@@ -1,4 +1,4 @@
-"""Assembly of a detector from the pieces of its combined frames, and the fate of its inputs."""
+"""Assembly of a detector from its combined pieces, and the statistics of its inputs."""
 
 from __future__ import annotations
 
@@ -23,80 +23,55 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Taken:
-    """Weights and offset of an amplifier's frames in the result.
+    """Use of an amplifier's frames in the result."""
 
-    Parameters
-    ----------
-    weights : `numpy.ndarray` [frame], float64
-        In the mean, sum 1.
-    offset : `float`
-        Signal that counts as the electronics', without shot noise; job's unit.
-    """
-
+    #: [frame], float64: Weights in the mean, sum 1.
     weights: NDArray[np.float64]
+    #: Signal attributed to the electronics, without shot noise; job's unit.
     offset: float
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One amplifier's part of a piece.
+    """One amplifier's part of a piece."""
 
-    Parameters
-    ----------
-    amplifier : `int`
-        Its number.
-    box : `Box`
-        Where the pixels lie on the assembled detector.
-    image, variance : `numpy.ndarray` [y, x], float32
-        In the detector's orientation; NaN where no input is good.  Views of
-        the assembled planes where this rank assembles the detector.
-    samples : `numpy.ndarray` [frame, sampled row, SAMPLED], float64
-        See `kernels.isr.load.sample`.
-    saturated, blank, rejected : `numpy.ndarray` [frame], int64
-        Numbers of pixels that are saturated, hold no value, and were rejected as cosmic rays.
-    used : `int`
-        Input values that the image was made of.
-    taken : `Taken`
-        Weights and offset of its frames.
-    """
-
+    #: Its number in the detector.
     amplifier: int
+    #: Where the pixels lie on the assembled detector.
     box: Box
+    #: [y, x], float32: In the detector's orientation; NaN where no input is good. Views of the assembled planes where
+    #: this rank assembles the detector.
     image: F32
     variance: F32
+    #: [frame, sampled row, SAMPLED], float64: See `kernels.isr.load.sample`.
     samples: NDArray[np.float64]
+    #: [frame], int64: Numbers of pixels that are saturated, hold no value, or were rejected as cosmic rays.
     saturated: NDArray[np.int64]
     blank: NDArray[np.int64]
     rejected: NDArray[np.int64]
+    #: Input values used in the image.
     used: int
+    #: Weights and offset of its frames.
     taken: Taken
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Fate of a detector's input pixels, as fractions.
+    """Use of a detector's input pixels, as fractions."""
 
-    Parameters
-    ----------
-    rejected : `numpy.ndarray` [exposure], float64
-        Rejected as cosmic rays.
-    rejected_by_amplifier, unused : `numpy.ndarray` [amplifier], float64
-        Rejected as cosmic rays; and not used in the image: masked, rejected or clipped.
-    dead : `tuple` [`int`]
-        Amplifiers that are off in all exposures, or answer no light.
-    blank : `int`
-        Pixels of all inputs that hold no value.
-    """
-
+    #: [exposure], float64: Rejected as cosmic rays.
     rejected: NDArray[np.float64]
+    #: [amplifier], float64: Rejected as cosmic rays; not used in the image, because masked, rejected or clipped.
     rejected_by_amplifier: NDArray[np.float64]
     unused: NDArray[np.float64]
+    #: Amplifiers that are off in all exposures, or do not respond to light.
     dead: tuple[int, ...]
+    #: Pixels of all inputs that hold no value.
     blank: int
 
 
 def inputs_cards(detector: Detector, inputs: Inputs, cosmic: bool) -> list[Card]:
-    """Cards with the fate of the input pixels."""
+    """Make the cards on the use of the input pixels."""
     names = " ".join(detector.amplifiers[k].name for k in inputs.dead) or "none"
     cards: list[Card] = [("DEADAMPS", names, "off in all inputs, or without light")]
     if cosmic:
@@ -120,18 +95,18 @@ class Planes:
         self._assembled: dict[str, tuple[F32, F32]] = {}
 
     def of(self, task: str, box: Box, shape: tuple[int, int]) -> tuple[F32, F32]:
-        """Image and variance [y, x] of a box of a task's detector of a shape; good until the next assembly."""
+        """Lend image and variance [y, x] of a box of a task's detector of a shape, until the next assembly."""
         if task in self._assembled:
             image, variance = (plane[box.slices] for plane in self._assembled[task])
             return image, variance
         start = self._lent
-        self._lent += box.nx * box.ny  # kept until its owner takes it: pieces of one detector, side by side
+        self._lent += box.nx * box.ny  # kept until its owner takes it: a detector's pieces lie side by side
         memory = (self._scratch.array(name, shape, np.float32).reshape(-1) for name in ("image", "variance"))
         image, variance = (plane[start : self._lent].reshape(box.ny, box.nx) for plane in memory)
         return image, variance
 
     def begin(self, task: str, shape: tuple[int, int]) -> tuple[F32, F32]:
-        """Image and variance [y, x] of a task's whole detector."""
+        """Begin a task's assembly: image and variance [y, x] of the whole detector."""
         if self._lent:
             self._scratch.drop("image", "variance")
             self._lent = 0
@@ -140,35 +115,26 @@ class Planes:
         return image, variance
 
     def end(self) -> None:
-        """Let the next patches lie beside the detector."""
+        """End the assembly: the next patches lie beside the detector."""
         self._assembled = {}
 
 
 @dataclass
 class Assembly:
-    """An assembled detector.
+    """An assembled detector."""
 
-    Parameters
-    ----------
-    image, variance : `numpy.ndarray` [y, x], float32
-        NaN where no input is good, until `fill`.
-    mask : `numpy.ndarray` [y, x], int32
-    found : `kernels.products.levels.Found`
-        Samples and counts of the frames.
-    used : `numpy.ndarray` [amplifier], int64
-        Input values that the image was made of.
-    taken : `dict` [`int`, `Taken`]
-        By amplifier.
-    hollow : `bool`
-        Some pixels may have no good input.
-    """
-
+    #: [y, x], float32: NaN where no input is good, until `fill`.
     image: F32
     variance: F32
+    #: [y, x], int32
     mask: NDArray[np.int32]
+    #: Samples and counts of the frames.
     found: levels.Found
+    #: [amplifier], int64: Input values used in the image.
     used: NDArray[np.int64]
+    #: Use of the frames, by amplifier.
     taken: dict[int, Taken]
+    #: Some pixels may have no good input.
     hollow: bool
 
     @classmethod
@@ -201,7 +167,7 @@ class Assembly:
         self.used[patch.amplifier] += patch.used
 
     def tabulate(self, job: Job, task: Task, detector: Detector, raws: Sequence[File]) -> Inputs:
-        """Write the inputs table; refuse a frame that is there twice.
+        """Write the inputs table; refuse a frame that occurs twice.
 
         Raises
         ------
@@ -225,7 +191,7 @@ class Assembly:
         )
 
     def hide_unlit(self, detector: Detector, inputs: Inputs) -> Inputs:
-        """Take amplifiers that answer no light for dead: they have no good input."""
+        """Count amplifiers that do not respond to light as dead: their pixels have no good input."""
         found = [percentiles(self.image, None, a.target, (50,)) for a in detector.amplifiers]
         brightest = max((float(median) for (median,), good in found if good), default=0.0)
         unlit = [k for k, ((median,), good) in enumerate(found) if good and median < LIT * brightest]
@@ -245,7 +211,7 @@ class Assembly:
             plane[hollow] = median
 
     def bad(self, detector: Detector, dead: Collection[int]) -> tuple[int, float]:
-        """Count the bad pixels, and give their share of the amplifiers that are not dead."""
+        """Count the bad pixels, and compute their share in the amplifiers that are not dead."""
         bad = int(np.count_nonzero(self.mask))
         off = sum(a.target.nx * a.target.ny for k, a in enumerate(detector.amplifiers) if k in dead)
         return bad, (bad - off) / (self.mask.size - off) if off < self.mask.size else 1.0

@@ -1,4 +1,4 @@
-"""A few pixels to run kernels on, so that numba compiles them: one detector, its raws, calibrations of every role."""
+"""Small inputs that make numba compile the kernels: one detector, its raws, calibrations of every role."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kernels.jobs import job
 from kernels.jobs.job import Job
 
 NX, NY, PRESCAN, SERIAL, PARALLEL = 16, 24, 3, 9, 4
-#: Job configuration beside a kernel's own.
+#: Configuration common to all jobs.
 CONFIG = {"statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3, "permissions": {}}
 
 
@@ -55,7 +55,7 @@ class Bench:
     Parameters
     ----------
     folder : `pathlib.Path`
-        Empty; takes inputs and products.
+        Empty folder for inputs and products.
 
     Attributes
     ----------
@@ -104,9 +104,9 @@ class Bench:
         execute : callable
             The kernel's.
         inputs : `dict` [`str`, sequence of `str`]
-            Paths by role; ``raw`` among them.
+            Paths by role, ``raw`` included.
         output : `str`
-            Dataset type of the product; ``config["bins"]`` names the others.
+            Dataset type of the product; ``config["bins"]`` names the other outputs.
         config
             Settings of the kernel, besides `CONFIG`.
 

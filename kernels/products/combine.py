@@ -46,16 +46,16 @@ class Combine(FrameKernel):
     """The gang kernel.
 
     ``config``: ``type`` (bias | dark | flat), ``product`` (its name among the
-    task's outputs, the type by default), `kernels.products.reduce.Statistics`'
+    task's outputs, by default the type), the settings of `kernels.products.reduce.Statistics`
     (``statistic``, ``nsigma``, ``passes``, ``ddof``, ``variance``, ``weighting``), ``isr`` (`IsrConfig`),
     ``cosmic`` (`CosmicConfig` or absent), ``bins`` (binning by output),
     ``inputs_table`` (a folder), ``permissions``, ``piece_bytes``, ``max_bad``
-    (the fraction of a detector above which its bad pixels are an error).  Task
+    (largest accepted fraction of bad pixels of a detector).  Task
     parameters: ``exposures``, ``dark_times`` (second), ``dates``,
-    ``exposure_times``, ``scales`` (by exposure) or an input
-    ``flatNormalization`` or ``flatMeasure`` (each exposure by its own mean),
-    and where wanted ``offsets`` (by exposure, in the job's unit) and
-    ``weights`` (by exposure, of the statistic WEIGHTED).
+    ``exposure_times``; ``scales`` (by exposure), or an input
+    ``flatNormalization`` or ``flatMeasure`` (each exposure by its own mean);
+    optional are ``offsets`` (by exposure, in the job's unit) and
+    ``weights`` (by exposure, for the statistic WEIGHTED).
     """
 
     def __init__(self, job: Job) -> None:
@@ -76,7 +76,7 @@ class Combine(FrameKernel):
         return self._cut[task.task]
 
     def _open(self, task: Task) -> Exposures:
-        if task.task not in self._exposures:  # one task at a time: a rank's pieces are in order
+        if task.task not in self._exposures:  # one task at a time suffices: a rank's pieces are in order
             detector = self.detector(task)
             shape = (len(task.inputs["raw"]), len(detector.amplifiers))
             if "flatNormalization" in task.inputs:
@@ -100,7 +100,7 @@ class Combine(FrameKernel):
         return self._exposures[task.task]
 
     def _require_scales(self, task: Task, scales: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
-        """Refuse scales and offsets that no frame can be divided by."""
+        """Refuse scales that are not finite or not above 0, and offsets that are not finite."""
         wrong = np.flatnonzero(~((np.isfinite(scales) & (scales > 0)).all(axis=1) & np.isfinite(offsets).all(axis=1)))
         if wrong.size:
             n = int(wrong[0])
@@ -109,7 +109,7 @@ class Combine(FrameKernel):
             raise DataError(path, f"exposure {exposure} has {what}: it cannot be divided by that; leave it out")
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Cost of each row block: the bytes read for it."""
+        """Weigh each row block by the bytes read for it."""
         return [piece.bytes for piece in self._pieces(task)]
 
     def compute(self, task: Task, piece: int) -> list[Patch]:
@@ -147,7 +147,7 @@ class Combine(FrameKernel):
         return self._subtracted[task.task]
 
     def _look(self, task: Task, reader: Reader) -> Sequence[Look | None]:
-        """Measure a band of the group's rows where the combination depends on it."""
+        """Measure a band of the group's rows where the combination needs it."""
         exposures, kind = self._open(task), self._statistics.kind
         offset = kind != "bias" and len(exposures.files) < FEW_INPUTS and not all(c.zeroed for c in reader.channels)
         if not (offset or self._cosmic or self._statistics.weighs(exposures, task.parameters.get("weights"))):
@@ -163,7 +163,7 @@ class Combine(FrameKernel):
         Raises
         ------
         DataError
-            Too much of it is bad, or a frame is another detector's.
+            Too many pixels are bad, or a frame is another detector's.
         """
         self.require_identity(task)
         name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
@@ -193,7 +193,7 @@ class Combine(FrameKernel):
         return {"inputs_used": len(task.inputs["raw"]), **about, **published}
 
     def _definition(self, task: Task, detector: Detector, taken: Mapping[int, Taken]) -> list[Card]:
-        """Cards that define VARIANCE and name the frames' weights, as means over the amplifiers."""
+        """Make the cards that define VARIANCE and hold the frames' weights, as means over the amplifiers."""
         exposures = self._open(task)
         each = [Coefficients.of(exposures, k, t.weights) for k, t in taken.items()]
         mean = Coefficients(float(np.mean([c.bias for c in each])), float(np.mean([c.dark for c in each])))
@@ -210,7 +210,7 @@ class Combine(FrameKernel):
         return cards
 
     def _require_good(self, task: Task, whole: Assembly, dead: Collection[int]) -> int:
-        """Count the bad pixels; refuse a detector that has hardly any other, dead amplifiers left out."""
+        """Count the bad pixels; refuse a detector with too many of them, dead amplifiers left out."""
         (bad, share), most = whole.bad(self.detector(task), dead), float(self._config.get("max_bad", 1.0))
         if share > most:
             applied = [self.job.files[keys[0]].path for role, keys in task.inputs.items() if role != "raw"]

@@ -1,8 +1,8 @@
-"""Corrected frames on disk, for the pipelines that ask for them: one (exposure, detector) a task."""
+"""Corrected frames on disk, for pipelines that ask for them: one exposure and detector a task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -25,7 +25,7 @@ KERNEL: Final = "correct"
 
 
 class Correct(FrameKernel):
-    """The quantum kernel of an ISR task that writes.
+    """The quantum kernel of an ISR task with ``doWrite``.
 
     ``config``: ``isr``, ``permissions``.  Task: input ``raw`` (one file) and
     the calibrations that ``isr`` asks for, parameters ``exposures``,
@@ -33,12 +33,8 @@ class Correct(FrameKernel):
     ``postISRCCD``: IMAGE in the camera's unit, MASK with SAT and BAD, VARIANCE.
     """
 
-    def weights(self, task: Task) -> Sequence[float]:
-        """One piece: a frame is read once."""
-        return [1.0]
-
     def compute(self, task: Task, piece: int) -> Any:
-        """Image, mask and variance [y, x] of the assembled detector."""
+        """Correct the frame: image, mask and variance [y, x] of the assembled detector."""
         shape, dark_time = self.detector(task).size[::-1], float(task.parameters["dark_times"][0])
         image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         mask = np.full(shape, 1 << PLANES["NO_DATA"], np.int32)
@@ -54,7 +50,7 @@ class Correct(FrameKernel):
         return image, mask, variance
 
     def _noises(self, task: Task, dark_time: float) -> dict[int, Noise]:
-        """Each amplifier's noise; where the electronics' offset is still in the frame it is estimated from it."""
+        """Model each amplifier's noise; an offset of the electronics left in the frame is estimated from the frame."""
         found, light = {}, dark_time > 0
         for reader in self.readers(task):
             whole = Exposures.plain(self.raws(task), [dark_time], len(self.detector(task).amplifiers))

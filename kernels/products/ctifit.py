@@ -1,14 +1,14 @@
-"""Measure deferred charge by the signal that flats leave in the overscan behind their last column.
+"""Measure deferred charge by the signal of flats in the overscan behind their last column.
 
 The n-th overscan column reads, relative to the last data column's signal S,
 
     drift exp(-n / decay)  +  shifts x cti  where n = 1,
 
-to the first order in cti, which is all that there is, less what the rows' level
-holds of it: the mean of the columns that the level is taken from.  The offset is fitted to
-the columns behind the first (drift is linear, decay is sought), cti is what is
-left of the first one.  Bright exposures count where there is nothing but the
-offset: traps fill.  Every column of an exposure has the same error, read noise
+to first order in cti, less the part of it in the rows' level, which is the mean
+over the columns that the level is taken from.  The offset is fitted to the columns
+behind the first (linearly for drift, by search for decay); cti is the remainder
+in the first column.  Bright exposures count only in columns of pure offset,
+because traps fill.  Every column of an exposure has the same error, read noise
 / sqrt(rows).  (Columns and signals are those of cp_pipe's CpCtiSolveTask; traps are not fitted.)
 """
 
@@ -40,14 +40,14 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-#: Range of the decay that is sought, columns.
+#: Range of the search for the decay, columns.
 DECAYS = (0.5, 20.0)
-#: Prior of the decay, where noise hides it: its logarithm and that one's error.  Without, a fit of faint offsets
-#: ends at a short decay and a large drift, which would be taken off every pixel.
+#: Prior of the decay, where noise hides it: its logarithm, and the error of that.  Without it a fit of faint offsets
+#: ends at a short decay and a large drift, which would be subtracted from every pixel.
 USUAL, SPREAD = math.log(2.0), 0.35
 #: Smallest significant offset, in standard errors.
 SIGNIFICANT = 2.5
-#: Signal of a last column that light made: less may be the bias's structure, electron.
+#: Least signal of a lit last column, electron: less may be structure of the bias.
 LIT = 50.0
 
 
@@ -60,8 +60,8 @@ class Ranges:
     offset_signal, cti_signal : `float`
         Largest signal of an exposure, electron.
     offset_columns, cti_columns : `tuple` [`int`, `int`]
-        First and last overscan column, from 1 on: of all exposures, and of the
-        faint ones.
+        First and last overscan column, counted from 1, in all exposures and in
+        the faint ones.
     """
 
     offset_signal: float = 150000.0
@@ -110,7 +110,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Offset:
-    """The output's offset, and its parameters' errors in the first overscan column, relative."""
+    """Relative offset of the output, its part in the first overscan column, and their errors."""
 
     drift: float = 0.0
     drift_error: float = 0.0
@@ -120,25 +120,25 @@ class _Offset:
 
 
 def _tail(n: F64, level: F64, decay: float) -> F64:
-    """Signal that an offset of 1 leaves in columns ``n`` above the mean of the columns ``level``."""
+    """Compute the signal that an offset of 1 leaves in columns ``n``, above its mean in the columns ``level``."""
     return np.asarray(np.exp(-n / decay) - (_sum(np.exp(-level / decay)) / level.size if level.size else 0.0))
 
 
 def _steepness(n: F64, level: F64, decay: float) -> F64:
-    """Derivative of `_tail` by the decay."""
+    """Compute the derivative of `_tail` by the decay."""
     of_level = _sum(level * np.exp(-level / decay)) / level.size if level.size else 0.0
     return np.asarray((n * np.exp(-n / decay) - of_level) / decay**2)
 
 
 def _offset(n: F64, height: F64, power: F64, level: F64) -> _Offset:
-    """Fit the offset to relative ``height`` of columns ``n`` (each [column]), of variance 1 / ``power``."""
+    """Fit the offset to the relative ``height`` of columns ``n``, with variance 1 / ``power`` (each [column])."""
     from scipy.optimize import minimize_scalar
 
     def shape(log_decay: float) -> F64:
         return _tail(n, level, math.exp(log_decay))
 
     def gain(log_decay: float) -> float:
-        """Change of chi^2 by the fit, negative, and the penalty of an unusual decay."""
+        """Compute the (negative) change of chi^2 by the fit, plus the penalty for an unusual decay."""
         model, unusual = shape(log_decay), ((log_decay - USUAL) / SPREAD) ** 2
         return unusual - max(_sum(power * height * model), 0.0) ** 2 / _sum(power * model * model)
 
@@ -153,7 +153,7 @@ def _offset(n: F64, height: F64, power: F64, level: F64) -> _Offset:
         return _Offset(drift_error=alone)
     slope = drift * _steepness(n, level, decay)
     cross, other = _sum(power * model * slope), _sum(power * slope * slope) + (SPREAD * decay) ** -2
-    inverse = 1 / (weight * other - cross * cross)  # of the two parameters' matrix
+    inverse = 1 / (weight * other - cross * cross)  # of the determinant of the parameters' matrix
     one = np.ones(1)
     per_drift, per_decay = float(_tail(one, level, decay)[0]), drift * float(_steepness(one, level, decay)[0])
     first = per_drift**2 * other - 2 * per_drift * per_decay * cross + per_decay**2 * weight
@@ -161,12 +161,12 @@ def _offset(n: F64, height: F64, power: F64, level: F64) -> _Offset:
 
 
 def _sum(values: F64) -> float:
-    """A sum whose bits do not depend on where in memory the values lie, as those of a matrix product may."""
+    """Sum exactly: the bits of a matrix product may depend on the values' place in memory."""
     return math.fsum(values.tolist())
 
 
 def _looked_at(faint: Bool, some: Bool, columns: int, ranges: Ranges) -> Bool:
-    """Choose overscan columns of exposures [exposure, column]."""
+    """Choose the overscan columns to use [exposure, column]."""
     looked = np.zeros((len(faint), columns), np.bool_)
     for exposures, (first, last) in ((faint, ranges.cti_columns), (some, ranges.offset_columns)):
         looked[exposures, first - 1 : last] = True
@@ -179,20 +179,20 @@ def fit(signal: F64, tail: F64, error: F64, shifts: int, ranges: Ranges, level: 
     Parameters
     ----------
     signal : `numpy.ndarray` [exposure], float64
-        Of the last data column, electron; NaN where unknown.
+        Signal of the last data column, electron; NaN where unknown.
     tail : `numpy.ndarray` [exposure, overscan column], float64
         Means of the overscan columns from the first on, electron.
     error : `numpy.ndarray` [exposure], float64
-        Standard error of each of them, electron.
+        Standard error of each of these means, electron.
     shifts : `int`
         Transfers of the last data column.
     level : sequence of `int`
-        Overscan columns, from 1 on, that the rows' levels were taken from.
+        Overscan columns, counted from 1, that the rows' levels were taken from.
 
     Returns
     -------
     fit : `Fit`
-        Of 0 exposures where the amplifier answers no light.
+        With 0 exposures where the amplifier does not respond to light.
     """
     lit = np.isfinite(signal) & np.isfinite(tail).all(axis=1) & (signal > LIT)
     faint, some = lit & (signal < ranges.cti_signal), lit & (signal < ranges.offset_signal)
@@ -220,12 +220,12 @@ def fit(signal: F64, tail: F64, error: F64, shifts: int, ranges: Ranges, level: 
 
 
 def tails(reader: Reader, file: File, columns: int) -> list[F64]:
-    """Means of each amplifier's last data column and overscan columns, clipped at 3 sigma, electron.
+    """Measure means of each amplifier's last data column and overscan columns, clipped at 3 sigma, electron.
 
     Returns
     -------
     means : `list` of `numpy.ndarray` [1 + column], float64
-        NaN where nothing is good.
+        NaN where no pixel is good.
 
     Raises
     ------
@@ -251,11 +251,11 @@ class Cti(FrameKernel):
         self._ranges = Ranges.from_plain(job.config)
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Cost of each exposure: the bytes read for it."""
+        """Weigh each exposure by the bytes read for it."""
         return [float(file.bytes or 1) for file in self.raws(task)]
 
     def compute(self, task: Task, piece: int) -> F64:
-        """Means [amplifier, 1 + column] of one exposure."""
+        """Measure the means [amplifier, 1 + column] of one exposure."""
         file = self.raws(task)[piece]
         found: dict[int, F64] = {}
         for reader in self.readers(task):
@@ -264,15 +264,15 @@ class Cti(FrameKernel):
         return np.array([found[k] for k in sorted(found)])
 
     def finish(self, task: Task, results: Iterable[F64]) -> dict[str, Any]:
-        """Fit, and publish.
+        """Fit each amplifier and publish.
 
         Raises
         ------
         DataError
-            No amplifier of the detector answers light; or a frame is another detector's.
+            No amplifier of the detector responds to light, or a frame is another detector's.
         """
         self.require_identity(task)
-        means = np.array([result.copy() for result in results])  # another rank's is valid until the next
+        means = np.array([result.copy() for result in results])  # another rank's result is valid until the next one
         detector = self.calibrations(task).detector
         fits = []
         for k, amplifier in enumerate(detector.amplifiers):

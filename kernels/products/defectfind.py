@@ -1,10 +1,10 @@
-"""Find a detector's defects in its bootstraps: pixels that glow in the dark, answer light badly, or are unstable.
+"""Find a detector's defects in its bootstraps: pixels that glow in the dark, respond badly to light, or are unstable.
 
-Each amplifier is looked at alone.  Of bias and dark the amplifier's clipped
-mean is subtracted, by that of the flat it is divided; then pixels beyond the
-thresholds are bad, in any of the three.  The rules of `kernels.products.defectgrow`
-follow.  (After cp_pipe's MeasureDefectsTask as its documentation has it; a dark
-in ADU/s is compared in electron/s, by the camera file's gains.)
+Each amplifier is examined alone.  Its clipped mean is subtracted from bias and
+dark; the flat is divided by its own.  A pixel beyond a threshold in any of the
+three is bad.  Then the rules of `kernels.products.defectgrow` are applied.
+(After the documentation of cp_pipe's MeasureDefectsTask; a dark in ADU/s is
+compared in electron/s, by the camera file's gains.)
 """
 
 from __future__ import annotations
@@ -35,38 +35,27 @@ KERNEL: Final = "defects"
 F32 = NDArray[np.float32]
 KINDS = ("bias", "dark", "flat")
 MODES = ("VALUE", "STDEV")
-#: An amplifier that answers less, where all detectors' mean is 1, is dead.
+#: Least response of a live amplifier, where the mean of all detectors is 1.
 LIT = 0.01
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits of a good pixel.
+    """Limits of a good pixel."""
 
-    Parameters
-    ----------
-    mode : `str`
-        ``VALUE``: the first ones; ``STDEV``: those in standard deviations of the amplifier.
-    bias : `float`
-        Of the absolute difference, ADU.
-    dark : `float`
-        electron/second.
-    flat : `float`
-        Relative: less is bad.
-    vampire : `float`
-        Relative: more is bad, and has its surroundings masked; 0: never.
-    bright_sigma : `float`
-        More is bad, of a dark and of a flat.
-    dark_sigma : `float`
-        Less is bad, of a flat.
-    """
-
+    #: ``VALUE``, or ``STDEV``: dark and flat in standard deviations of the amplifier (``*_sigma``).
     mode: str = "VALUE"
+    #: Largest absolute deviation, ADU.
     bias: float = 1000.0
+    #: Largest excess over the amplifier's mean, electron/second.
     dark: float = 5.0
+    #: Smallest response, relative.
     flat: float = 0.8
+    #: Largest response, relative; pixels above it have their surroundings masked; 0: no limit.
     vampire: float = 1.9
+    #: Largest deviation upwards, in dark and flat.
     bright_sigma: float = 4.8
+    #: Largest deviation downwards, in the flat.
     dark_sigma: float = 5.0
 
     @classmethod
@@ -89,14 +78,14 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Found:
-    """An amplifier's bad pixels [y, x], and those of them [n, (y, x)] that take the light of others."""
+    """An amplifier's bad pixels [y, x], and those that draw the light of others [n, (y, x)]."""
 
     bad: NDArray[np.bool_]
     vampires: NDArray[np.intp]
 
 
 def _away(image: F32, box: Box) -> tuple[F32, float, float]:
-    """An amplifier's pixels without their clipped mean; the mean, and the standard deviation."""
+    """Subtract the clipped mean of an amplifier's pixels; return also mean and standard deviation."""
     mean, sigma, _ = clipped_mean(image, box)
     return image - np.float32(mean), mean, sigma
 
@@ -109,7 +98,7 @@ def find(kind: str, image: F32, gain: float, wanted: Thresholds) -> Found:
     kind : `str`
         ``bias`` (ADU), ``dark`` (ADU/second) or ``flat`` (relative).
     image : `numpy.ndarray` [y, x], float32
-        The amplifier's part of it; what is not finite is bad.
+        The amplifier's pixels; bad where not finite.
     gain : `float`
         electron/ADU.
     """
@@ -170,11 +159,11 @@ class Finder:
         return found
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Cost of each amplifier: its pixels."""
+        """Weigh each amplifier by its pixels."""
         return [float(a.target.nx * a.target.ny) for a in self._detector(task).amplifiers]
 
     def compute(self, task: Task, piece: int) -> Found:
-        """Look at one amplifier."""
+        """Find the bad pixels of one amplifier."""
         amplifier = self._detector(task).amplifiers[piece]
         found = [self._find(kind, product, amplifier) for kind, product in self._products(task)]
         bad = np.logical_or.reduce([one.bad for one in found])
@@ -188,12 +177,12 @@ class Finder:
         return find(kind, image, amplifier.gain, self._thresholds)
 
     def finish(self, task: Task, results: Iterable[Found]) -> dict[str, Any]:
-        """Put the amplifiers together, grow, and publish the boxes."""
+        """Join the amplifiers, grow the bad pixels, and publish the boxes."""
         detector = self._detector(task)
         bad, vampires = np.zeros(detector.size[::-1], np.bool_), []
         for amplifier, found in zip(detector.amplifiers, results, strict=True):
             bad[amplifier.target.slices] = found.bad
-            vampires += [found.vampires.copy()]  # another rank's is valid until the next
+            vampires += [found.vampires.copy()]  # another rank's result is valid until the next one
         mask_rings(bad, np.concatenate(vampires), self._growth)
         mask_edges(bad, self._growth)
         for x0, y0, width, height in self._manual(detector):
@@ -210,12 +199,12 @@ class Finder:
         return f"{self._job.run}.{self._job.attempt}"
 
     def _manual(self, detector: Detector) -> Sequence[Sequence[int]]:
-        """Boxes drawn by hand.
+        """List the boxes drawn by hand.
 
         Raises
         ------
         DataError
-            One is not on the detector.
+            A box is not on the detector.
         """
         drawn: Sequence[Sequence[int]] = self._job.config.get("manual", {}).get(detector.name, ())
         for x0, y0, width, height in drawn:

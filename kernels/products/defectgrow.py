@@ -1,4 +1,4 @@
-"""Growth of bad pixels to the pixels masked with them: columns, edges, rings, boxes."""
+"""Growth of bad pixels: columns, edges and rings are masked with them, and cut into boxes."""
 
 from __future__ import annotations
 
@@ -17,27 +17,18 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Growth:
-    """The rules, in pixel.
+    """Rules of growth, in pixels."""
 
-    Parameters
-    ----------
-    column_bad : `int`
-        A column of an amplifier with at least so many bad pixels is bad between them, too.
-    column_gap : `int`
-        But where at least so many good ones follow one another.
-    column_whole : `int`
-        With at least so many, all of it is bad; 0: never.
-    edge_rows, edge_columns : `int`
-        Masked along the detector's edges.
-    ring : `int`
-        Radius of the disc that is masked around a pixel which takes the light of others.
-    """
-
+    #: Least number of bad pixels of an amplifier's column that make it bad between them, too.
     column_bad: int = 50
+    #: Least number of consecutive good pixels between them that stay good.
     column_gap: int = 30
+    #: Least number of bad pixels that make the whole column bad; 0: never.
     column_whole: int = 0
+    #: Rows and columns masked along the detector's edges.
     edge_rows: int = 7
     edge_columns: int = 8
+    #: Radius of the disc masked around a pixel that draws the light of others.
     ring: int = 8
 
     @classmethod
@@ -59,7 +50,7 @@ class Growth:
 
 
 def grow_columns(bad: Mask, rules: Growth) -> Mask:
-    """Apply the column rules to an amplifier's pixels [y, x]; those that are bad stay so."""
+    """Apply the column rules to an amplifier's pixels [y, x]; bad pixels stay bad."""
     grown = bad.copy()
     many = np.count_nonzero(bad, axis=0)
     for x in np.flatnonzero(many >= max(1, rules.column_bad)):
@@ -82,7 +73,7 @@ def mask_edges(bad: Mask, rules: Growth) -> None:
 
 
 def mask_rings(bad: Mask, centres: NDArray[np.intp], rules: Growth) -> None:
-    """Mask the disc around each of some pixels [n, (y, x)] of a detector [y, x], in place."""
+    """Mask the discs around pixels ``centres`` [n, (y, x)] of a detector [y, x], in place."""
     height, width = bad.shape
     reach = np.arange(-rules.ring, rules.ring + 1)
     dy, dx = np.nonzero(reach[:, np.newaxis] ** 2 + reach**2 <= rules.ring**2)
@@ -93,9 +84,9 @@ def mask_rings(bad: Mask, centres: NDArray[np.intp], rules: Growth) -> None:
 
 
 def boxes(bad: Mask) -> NDArray[np.int64]:
-    """Boxes [box, (x0, y0, width, height)] that cover just the bad pixels [y, x] of a detector, none twice.
+    """Cover exactly the bad pixels [y, x] of a detector with disjoint boxes [box, (x0, y0, width, height)].
 
-    Runs of pixels in a column, joined with those of the same rows in the columns beside it.
+    Runs of pixels in a column are joined with runs of the same rows in the adjacent columns.
     """
     height, width = bad.shape
     padded = np.zeros((width, height + 2), np.int8)

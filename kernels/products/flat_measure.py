@@ -1,4 +1,4 @@
-"""A flat's levels, measured by detector: the clipped mean of every amplifier and of the detector, by exposure."""
+"""Levels of a flat: clipped means of every amplifier and detector in every exposure."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from kernels.statistics.level import clipped_level
 
 KERNEL: Final = "flat_measure"
 
-#: More saturated pixels of an amplifier than hot pixels and cosmic rays could make.
+#: Fraction of saturated pixels of an amplifier beyond that of hot pixels and cosmic rays.
 SATURATED = 0.005
-#: Exposures are measured again, on the pixels that are good in all of them, where these leave out more than this
-#: fraction of a detector, or of an amplifier: what fewer change is lost in the noise.
+#: An exposure is measured again, on the pixels that are good in all exposures, if these leave out more than this
+#: fraction of a detector, or of an amplifier; the effect of fewer pixels is below the noise.
 MATTERS = 1e-4, 1e-3
-#: Less than this fraction of a detector says nothing of an exposure's level.
+#: Least fraction of a detector that gives an exposure's level.
 ENOUGH = 0.05
 
 
 def _lit(clipped: Sequence[tuple[float, int]]) -> list[bool]:
-    """Tell by clipped means and counts which amplifiers answer light: more than one in a hundred of the brightest's."""
+    """Tell by clipped means and counts which amplifiers respond to light: above one hundredth of the brightest."""
     brightest = max(mean if count else 0.0 for mean, count in clipped)
     return [not count or brightest <= 0 or mean > LIT * brightest for mean, count in clipped]
 
@@ -47,8 +47,8 @@ class Measure(FrameKernel):
     ``passes``, ``permissions``; output ``flatMeasure``: JSON with ``mean`` and
     ``count`` [exposure][amplifier], and ``detector_mean`` and
     ``detector_count`` [exposure], in the job's unit; ``left_out``, the number
-    of pixels that some exposure lacks (saturated, blank), and no exposure is
-    measured on.  An amplifier that answers no light has no part in its
+    of pixels that some exposure lacks (saturated, blank) and that no mean
+    includes.  An amplifier that does not respond to light is left out of its
     detector's mean.
     """
 
@@ -57,22 +57,22 @@ class Measure(FrameKernel):
         self._image, self._type = np.empty((0, 0), np.float32), ""
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Cost of each exposure: the bytes read for it."""
+        """Weigh each exposure by the bytes read for it."""
         return [float(file.bytes or 1) for file in self.raws(task)]
 
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
-        """Clipped means of one exposure, amplifiers first and the detector last; and the pixels that it lacks."""
+        """Measure one exposure: clipped means, amplifiers first and the detector last, and the missing pixels."""
         filled = self._fill(task, piece)
         return filled | self._measured(task)
 
     def _fill(self, task: Task, piece: int) -> dict[str, Any]:
         """Assemble an exposure, NaN where bad.
 
-        Gives the pixels that it lacks beyond those that the calibrations flag, packed, or `None`; and by amplifier the
+        Returns the pixels that it lacks, packed (`None` if the calibrations flag all of them); and by amplifier the
         saturated fraction and a checksum of the samples.
         """
         detector, file, lacks = self.detector(task), self.raws(task)[piece], False
-        if self._type != detector.type:  # what no amplifier covers stays NaN
+        if self._type != detector.type:  # pixels that no amplifier covers stay NaN
             self._type, self._image = detector.type, np.full(detector.size[::-1], np.nan, np.float32)
         full, digests = [0.0] * len(detector.amplifiers), [""] * len(detector.amplifiers)
         for frame, bad in self.corrected(task, file, task.parameters["dark_times"][piece]):
@@ -100,7 +100,7 @@ class Measure(FrameKernel):
         return {"mean": [mean for mean, _ in clipped], "count": [count for _, count in clipped]}
 
     def _flagged_pixels(self, task: Task) -> NDArray[np.bool_]:
-        """Pixels [y, x] that every exposure lacks: flagged, or covered by no amplifier."""
+        """Mark the pixels [y, x] that every exposure lacks: flagged, or covered by no amplifier."""
         detector, calibrations = self.detector(task), self.calibrations(task)
         never = np.ones(detector.size[::-1], np.bool_)
         for amplifier in detector.amplifiers:
@@ -108,15 +108,15 @@ class Measure(FrameKernel):
         return never
 
     def _alike(self, task: Task, results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-        """Means of the exposures over the pixels that all of them have, and how many of these some lack.
+        """Measure all exposures on the pixels that all of them have; return also the number of pixels that some lack.
 
-        An exposure that is saturated where others are not would be measured on its fainter part alone, and its
-        scale be too low.
+        An exposure that is saturated where others are not would be measured on its fainter part alone, and get too low
+        a scale.
 
         Raises
         ------
         DataError
-            Hardly any pixel is good in all.
+            Hardly any pixel is good in all exposures.
         """
         shape, lacking = self.detector(task).size[::-1], [r.pop("lacks") for r in results]
         if all(bits is None for bits in lacking):
@@ -137,7 +137,7 @@ class Measure(FrameKernel):
         return results, left_out
 
     def _require_some(self, task: Task, packed: Sequence[NDArray[np.uint8]], usable: int, left: int) -> None:
-        """Refuse exposures with hardly a good pixel in common; name the one that lacks most."""
+        """Refuse exposures with hardly any good pixel in common; name the exposure that lacks most."""
         if left < ENOUGH * usable:
             lacks = [int(np.bitwise_count(bits).sum()) for bits in packed]
             n = int(np.argmax(lacks))
@@ -153,9 +153,8 @@ class Measure(FrameKernel):
         Raises
         ------
         DataError
-            An exposure has no light on this detector: its mean has no logarithm;
-            is another detector's, or the copy of another one; or leaves no pixel
-            that is good in all.
+            An exposure has no light on this detector, is another detector's, is a
+            copy of another exposure, or leaves no pixel that is good in all.
         """
         assert task.detector is not None
         self.require_identity(task)
@@ -197,7 +196,7 @@ class Measure(FrameKernel):
                 levels.require_different(file.path, exposure, same, f"amplifier {amplifier.name} of {detector.name}")
 
     def _saturated(self, task: Task, results: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
-        """Text about the worst saturated exposure, for the operator to look at first; empty without any."""
+        """Describe the most saturated exposure for the operator; empty where none is."""
         exposures, detector = task.parameters["exposures"], self.detector(task)
         shares = np.array([r["saturated"] for r in results])
         many = int((shares.max(axis=1) > SATURATED).sum())

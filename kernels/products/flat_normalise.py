@@ -1,4 +1,4 @@
-"""A flat's levels over the whole focal plane, normalised together to one scale an exposure."""
+"""Normalisation of a flat's levels over the whole focal plane: one scale an exposure."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def solve(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Split levels into a factor an exposure and a factor a detector.
 
-    Alternating weighted means of ``log mean[detector, exposure]``, weights the
-    counts, the detectors' factors normalised to a weighted mean of 1 in each
-    iteration (the scheme of cp_pipe's flat normalisation).
+    Alternates means of ``log mean[detector, exposure]``, weighted by the
+    counts, over detectors and exposures; each iteration normalises the
+    detectors' factors to a weighted mean of 1 (the scheme of cp_pipe).
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def solve(
     exposure_scale : `numpy.ndarray` [exposure]
         In the unit of ``mean``.
     detector_scale : `numpy.ndarray` [detector]
-        Relative, of weighted mean 1; 1 for what was never measured.
+        Relative, with weighted mean 1; 1 for a detector that was never measured.
     """
-    log = np.log(np.where(count > 0, mean, 1))  # where nothing was measured the mean is no number, and weightless
+    log = np.log(np.where(count > 0, mean, 1))  # an unmeasured mean is no number, and has no weight
     by_detector = count.sum(axis=1)
     of_detector = np.maximum(by_detector, 1)
 
@@ -56,7 +56,7 @@ def solve(
 
 @dataclass(frozen=True)
 class Row:
-    """Levels and counts of a detector, or an amplifier, over all exposures; weightless where there is none."""
+    """Levels and counts of a detector, or an amplifier, in all exposures; a missing level has no weight."""
 
     name: str
     mean: NDArray[np.float64]
@@ -64,7 +64,7 @@ class Row:
 
 
 def _rows(table: dict[str, Any], level: str, exposures: Sequence[int]) -> list[Row]:
-    """A detector's row, or its amplifiers' rows, of the matrix that `solve` takes."""
+    """Read a detector's row, or its amplifiers' rows, of the matrix for `solve`."""
     at = [exposures.index(e) for e in table["exposures"]]
     if level == "AMP":
         names = [f"{table['detector']}:{a}" for a in table["amplifiers"]]
@@ -75,14 +75,14 @@ def _rows(table: dict[str, Any], level: str, exposures: Sequence[int]) -> list[R
     rows, usual = [], np.median(np.nan_to_num(means), axis=0)
     for name, some_mean, some_count in zip(names, means, counts, strict=True):
         mean, count = np.ones(len(exposures)), np.zeros(len(exposures))
-        lit = np.asarray(some_mean) > np.maximum(0, LIT * usual)  # a dead amplifier's logarithm is noise: it has no say
+        lit = np.asarray(some_mean) > np.maximum(0, LIT * usual)  # the logarithm of a dead amplifier is noise
         mean[at], count[at] = np.where(lit, some_mean, 1), np.where(lit, some_count, 0)
         rows.append(Row(name, mean, count))
     return rows
 
 
-class Normalise:
-    """The serial kernel of flatNormalise: all detectors' levels to one scale an exposure.
+class Normalise(gang.Kernel):
+    """The serial kernel of flatNormalise: one scale an exposure from all detectors' levels.
 
     ``config``: ``level`` (DETECTOR | AMP), ``iterations``, ``permissions``; input ``flatMeasure`` of
     every detector; output ``flatNormalization``.
@@ -90,10 +90,6 @@ class Normalise:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-
-    def weights(self, task: Task) -> Sequence[float]:
-        """One piece: the solution needs every detector."""
-        return [1.0]
 
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
         """Solve for the scales."""

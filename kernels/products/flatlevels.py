@@ -1,4 +1,4 @@
-"""Tables of a flat's levels: written when measured, read when normalised and combined."""
+"""Tables of a flat's levels, as JSON."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from kernels.camera.geometry import Detector
 from kernels.errors import DataError
 
-#: An amplifier with less than this part of what is usual on its detector is dead.
+#: Least level of a live amplifier, relative to the usual level on its detector.
 LIT = 0.01
 
 
 def write_json(path: str, content: Any) -> None:
-    """Write a small product; floats keep all their bits."""
+    """Write a small product; floats keep all bits."""
     Path(path).write_text(json.dumps(content, separators=(",", ":")))
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """Read a small product; `DataError` where it is no JSON."""
+    """Read a small product; raise `DataError` where it is no JSON."""
     try:
         content = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
@@ -33,7 +33,7 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def means_of(path: str, exposures: Sequence[int]) -> NDArray[np.float64]:
-    """The clipped mean of each exposure of a detector [exposure], in the unit of the frames.
+    """Read the clipped mean of each exposure of a detector [exposure], in the unit of the frames.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def means_of(path: str, exposures: Sequence[int]) -> NDArray[np.float64]:
 
 
 def scales_of(path: str, detector: Detector, exposures: Sequence[int]) -> NDArray[np.float64]:
-    """Scales that a detector's exposures are divided by.
+    """Read the scales that a detector's exposures are divided by.
 
     Returns
     -------

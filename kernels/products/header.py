@@ -1,4 +1,4 @@
-"""The primary header of a product: what it is, what it was made from, and how."""
+"""The primary header of a product: its identity, inputs and processing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from kernels.statistics.clip import IQR_TO_SIGMA
 from kernels.statistics.percentiles import percentiles
 
 PERCENTILES = (0, 5, 16, 50, 84, 95, 100)
-#: Meaning of a combined frame's second: darks and flats are divided by their scale.
-#: Values that a job may give by exposure besides the scale.
+#: Optional values of a job by exposure, besides the scale.
 OPTIONAL = {"OFFSET": ("offsets", "was subtracted before"), "WEIGHT": ("weights", "of the weighted mean")}
 UNITS = {"bias": "{unit}", "dark": "{unit}/s", "flat": "1"}
 
@@ -29,20 +28,20 @@ def _versions() -> list[Card]:
     for name in ("drp-campaign", "numpy", "numba", "fitsio"):
         try:
             cards.append((f"VERSION_{name.upper()}", version(name), ""))
-        except PackageNotFoundError:  # a checkout that was not installed
+        except PackageNotFoundError:  # a checkout that is not installed
             cards.append((f"VERSION_{name.upper()}", "unknown", ""))
     return cards
 
 
 def _end(dates: Sequence[str], seconds: Sequence[float]) -> str:
-    """When the last of some exposures ended; of dates as precise as theirs."""
+    """Compute the end of the last exposure, as precisely as the dates."""
     begins = [datetime.fromisoformat(date) for date in dates]
     last = max(begin + timedelta(seconds=float(s)) for begin, s in zip(begins, seconds, strict=True))
     return last.isoformat(timespec="milliseconds" if any("." in date for date in dates) or last.microsecond else "auto")
 
 
 def corrections(detector: Detector, isr: Mapping[str, Any]) -> list[Card]:
-    """The settings of the signature removal, as far as this detector has what they are about."""
+    """Make cards of the signature removal's settings, as far as they apply to this detector."""
     done, amplifiers = dict(isr), detector.amplifiers
     if not any(a.serial_overscan for a in amplifiers):
         done |= {"serial": "none"}
@@ -120,14 +119,14 @@ def product_cards(
     mask: NDArray[np.int32],
     scales: NDArray[np.float64],
 ) -> list[Card]:
-    """Header of a combined calibration.
+    """Make the header of a combined calibration.
 
     Parameters
     ----------
     image : `numpy.ndarray` [y, x], float32
     mask : `numpy.ndarray` [y, x], int32
     scales : `numpy.ndarray` [exposure, amplifier], float64
-        What the inputs were divided by.
+        Divisors of the inputs.
     """
     kind, dates = job.config["type"], task.parameters["dates"]
     seconds = 0.0 if kind == "bias" else 1.0

@@ -1,8 +1,8 @@
-"""Raw frames at ingest: the headers, and whether the file is whole.
+"""Raw frames at ingest: read the headers, and make sure that the file is complete.
 
 The file is walked block by block rather than opened by cfitsio, which accepts
-a truncated file until its pixels are asked for, unpacks a gzipped one into
-memory, and turns a malformed value into some other value.
+a truncated file until its pixels are read, unpacks a gzipped file into memory,
+and turns a malformed value into another value.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import Any, Final
 from kernels.errors import DataError
 from kernels.fits.blocks import Hdus, Stream, opening, packing, walk
 from kernels.fits.cards import BITPIX, Cards
-from kernels.fits.raw import Frames
 from kernels.fits.tiles import Odd, described
 from kernels.jobs.job import Job
-from kernels.jobs.publish import PublishError, reason, sync
+from kernels.jobs.publish import PublishError, reason
 
 KERNEL: Final = "headers"
 
@@ -50,34 +49,36 @@ def _pixels(path: str, hdus: Hdus) -> dict[int, str | tuple[int, float]]:
     scanned = described(hdus)
     if not any(isinstance(image, Odd) for image in scanned.images):
         return {}
+    from kernels.fits.raw import Frames  # with numba: few frames need it
+
     with Frames() as frames:
         return frames.examine(path, scanned)
 
 
 def read(path: str, keywords: Sequence[str], sources: Sequence[str | int] = (0,)) -> dict[str, Any]:
-    """Read a frame's headers and make sure that all of the file is there.
+    """Read a frame's headers and make sure that the file is complete.
 
-    Packed files are known by their magic numbers; the stream is unpacked to the
-    end, in pieces of 1 MiB, and its checksum verified.  A single image packed by
-    fpack (ZSIMPLE) counts as the primary HDU that it was.  Images whose pixels
-    are not stored as whole numbers by rows are read.
+    Packed files are recognised by their magic numbers; the stream is unpacked to
+    the end, in pieces of 1 MiB, and its checksum verified.  A single image packed
+    by fpack (ZSIMPLE) counts as its original primary HDU.  Pixels that are not
+    stored as whole numbers by rows are read, too.
 
     Parameters
     ----------
     keywords : sequence of `str`
-        Wanted; those of ESO's hierarchy as ``ESO DET OUT1 CONAD``.
+        Wanted keywords; those of ESO's hierarchy as ``ESO DET OUT1 CONAD``.
     sources : sequence of `str` or `int`
-        The HDUs whose headers are looked at; the first that has a keyword counts.
+        HDUs whose headers are searched; the first that has a keyword counts.
 
     Returns
     -------
     frame : `dict`
-        ``path``; ``headers`` (keyword to value, those that it has); ``hdus``
+        ``path``; ``headers`` (value by keyword, for those found); ``hdus``
         (``hdu``, ``extname``, ``shape`` [width, height], ``compressed``,
         ``datasec``, ``detsec``, ``unreadable`` (why its pixels cannot be read),
-        ``beyond`` ([how many pixels are beyond 32 bits, one of them])); ``container``
-        (``plain``, ``tile-compressed``, or how it is packed); ``bytes``, the
-        file's size; ``after``, bytes after the last HDU.
+        ``beyond`` ([number of pixels beyond 32 bits, one of them])); ``container``
+        (``plain``, ``tile-compressed``, or the packing); ``bytes``, the file's
+        size; ``after``, bytes after the last HDU.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def read(path: str, keywords: Sequence[str], sources: Sequence[str | int] = (0,)
 
 
 def primary(path: str, keywords: Sequence[str]) -> dict[str, Any]:
-    """Read the primary header alone: ``path`` and ``headers``, as `read` has them.
+    """Read the primary header alone; return ``path`` and ``headers`` as `read` does.
 
     Raises
     ------
@@ -130,7 +131,7 @@ def _attempt(path: str, job: Job) -> dict[str, Any]:
         return primary(path, keywords)
     except DataError as error:
         return {"path": path, "error": error.why}
-    except Exception as error:  # whatever is wrong with one file, the others can be read
+    except Exception as error:  # a fault of one file must not keep the others from being read
         return {"path": path, "error": f"cannot be read: {error!r}"}
 
 
@@ -139,26 +140,25 @@ def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     try:
         with temporary.open("w") as file:
             file.writelines(f"{json.dumps(line)}\n" for line in lines)
-        sync(temporary)
-        temporary.rename(path)
+        temporary.rename(path)  # not synced: whoever asked reads it at once, or asks again
     except OSError as error:
         raise PublishError(f"{path}: cannot be written: {reason(error, path.parent)}") from error
     finally:
-        with suppress(OSError):  # gone already, or never there
+        with suppress(OSError):  # renamed already, or never written
             temporary.unlink()
 
 
 def execute(job: Job, comm: Any = None) -> int:
-    """Read the header of every task's frame and write what was found.
+    """Read the header of every task's frame and write the results.
 
     Parameters
     ----------
     job : `kernels.jobs.job.Job`
-        A task for each frame, ``inputs["raw"]`` its one file;
-        ``config["keywords"]`` are wanted, ``config["headers"]`` are `read`'s
-        ``sources``, ``config["result"]`` is the path of
-        the JSON lines: one a task, in their order, as `read` returns (or
-        `primary`, where ``config["whole"]`` is false) or ``{"path", "error"}``.
+        One task a frame, with its file in ``inputs["raw"]``.
+        ``config["keywords"]`` and ``config["headers"]`` are ``keywords`` and
+        ``sources`` of `read`; ``config["result"]`` is the path of the JSON
+        lines: one a task, in order, as `read` returns it (or `primary`, where
+        ``config["whole"]`` is false), or ``{"path", "error"}``.
     comm : mpi4py communicator, optional
         The ranks share the frames; rank 0 writes.
 

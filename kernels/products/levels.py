@@ -29,48 +29,42 @@ COLUMNS = (
     "exposure", "detector", "amplifier", "level", "noise", "saturated", "overscan",
     "noise_error", "shape", "shape_error", "constant", "rejected", "blank", "same_as",
 )  # fmt: skip
-#: Rows of the counts that `Found.add` takes for each frame.
+#: Rows of the counts that `Found.frame` returns.
 SATURATED, BLANK, REJECTED = 0, 1, 2
 F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Light:
-    """Scales by which the light of exposures of one kind is compared.
+    """Scale of the light of exposures of one kind."""
 
-    Parameters
-    ----------
-    kind : `str`
-        ``bias``, ``dark`` or ``flat``.
-    times : sequence of `float`
-        Exposure time of each, second.
-    """
-
+    #: ``bias``, ``dark`` or ``flat``.
     kind: str
+    #: Exposure time of each, second.
     times: Sequence[float]
 
     @classmethod
     def of(cls, job: Job, task: Task) -> Light:
-        """That of a task's exposures."""
+        """Make it for a task's exposures."""
         n = len(task.inputs["raw"])
         return cls(str(job.config.get("type", "bias")), task.parameters.get("exposure_times", [0.0] * n))
 
     def by(self, level: F64, amplifier: Amplifier) -> tuple[F64, bool]:
-        """Quantity that a pattern grows with [exposure], and whether the pattern vanishes with it."""
+        """Return the quantity [exposure] with which a pattern grows, and whether the pattern vanishes at 0 of it."""
         if self.kind == "flat":
             return level, amplifier.serial_overscan is not None
         return np.asarray(self.times if self.kind == "dark" else np.zeros(len(level)), np.float64), False
 
 
 def digest(samples: F64) -> bytes | None:
-    """A checksum of one amplifier's sampled rows; `None` where they have no noise to tell them from others."""
+    """Compute a checksum of one amplifier's sampled rows; `None` where they have no noise that identifies them."""
     if not (samples[:, VARIANCE].any() and samples[:, SPAN].any()):
         return None
     return hashlib.blake2b(np.ascontiguousarray(samples).tobytes(), digest_size=16).digest()
 
 
 def first_alike(digests: Sequence[bytes | str | None], exposures: Sequence[int]) -> list[int]:
-    """By exposure, the first one of the others before it that has the same pixels; 0 where there is none."""
+    """Find for each exposure the first earlier one with the same pixels; 0 where there is none."""
     seen: dict[bytes | str, int] = {}
     found = []
     for one, exposure in zip(digests, exposures, strict=True):
@@ -81,12 +75,12 @@ def first_alike(digests: Sequence[bytes | str | None], exposures: Sequence[int])
 
 
 def require_different(path: str, exposure: int, alike: int, where: str) -> None:
-    """Refuse a frame that is another one's copy: together they would count as two.
+    """Refuse a copy of another frame, which would count twice.
 
     Raises
     ------
     DataError
-        Naming both.
+        The frame is a copy; both are named.
     """
     if alike:
         what = f"exposure {exposure} has the very pixels of exposure {alike} in {where}"
@@ -94,7 +88,7 @@ def require_different(path: str, exposure: int, alike: int, where: str) -> None:
 
 
 class Found:
-    """Samples and saturated pixels of a detector's amplifiers and frames, added up block by block."""
+    """Samples and counts of a detector's amplifiers and frames, collected block by block."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -116,22 +110,22 @@ class Found:
         samples : `numpy.ndarray` [frame, sampled row, SAMPLED], float64
             See `kernels.isr.load.sample`.
         saturated, blank, rejected : `numpy.ndarray` [frame], int64
-            Pixels that are full, that hold no value, and such as were left out as cosmic rays.
+            Numbers of pixels that are saturated, hold no value, or were rejected as cosmic rays.
         """
         none = np.zeros(len(saturated), np.int64)
-        self._samples.setdefault(amplifier, []).append(samples.copy())  # a piece is good until the next one
+        self._samples.setdefault(amplifier, []).append(samples.copy())  # a piece is valid until the next one
         self._counts.setdefault(amplifier, []).append(
             np.stack([saturated, blank, none if rejected is None else rejected])
         )
 
     def frame(self) -> dict[int, tuple[F64, NDArray[np.int64]]]:
-        """By amplifier all samples, and the pixels that are saturated, blank and rejected [3, frame]."""
+        """Return by amplifier all samples, and the numbers of saturated, blank and rejected pixels [3, frame]."""
         return {
             k: (np.concatenate(parts, axis=1), np.sum(self._counts[k], axis=0)) for k, parts in self._samples.items()
         }
 
     def rows(self, exposures: Sequence[int], light: Light) -> list[list[Any]]:
-        """The table's rows (`COLUMNS`); see `table`."""
+        """Make the table's rows (`COLUMNS`); see `table`."""
         return table(self._detector, self.frame(), exposures, light)
 
 
@@ -151,7 +145,7 @@ def table(
     exposures: Sequence[int],
     light: Light,
 ) -> list[list[Any]]:
-    """The table's rows (`COLUMNS`), by exposure: levels of the signals, means of the variances."""
+    """Make the table's rows (`COLUMNS`) in the order of the exposures."""
     rows: list[list[Any]] = []
     for k, (samples, counts) in sorted(found.items()):
         amplifier = detector.amplifiers[k]
@@ -172,9 +166,9 @@ def table(
 
 
 def _level(signal: F64) -> F64:
-    """Level [frame] of the signals [frame, row]: the median over rows of what a frame has beyond the usual row.
+    """Measure the level [frame] of signals [frame, row]: the median over rows of the excess over the usual row.
 
-    A median of the rows themselves hangs on the few that are near it, where rows differ by more than their noise.
+    Where rows differ by more than their noise, a median of the rows themselves depends on the few rows near it.
     """
     good = np.isfinite(signal)
     known = good.any(axis=0)
@@ -185,7 +179,7 @@ def _level(signal: F64) -> F64:
 
 
 def _of_rows(average: Callable[..., Any], samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An average [frame] of samples [frame, row] less those that are no number; 0 where none is."""
+    """Average [frame] the samples [frame, row] that are numbers; 0 where none is."""
     good = np.isfinite(samples)
     if good.all():
         return np.asarray(average(samples, axis=1))
@@ -193,17 +187,17 @@ def _of_rows(average: Callable[..., Any], samples: NDArray[np.float64]) -> NDArr
 
 
 def path_of(job: Job, task: Task) -> str:
-    """Path of a task's rows: one file a detector under ``config["inputs_table"]``."""
+    """Return the path of a task's rows: one file a detector under ``config["inputs_table"]``."""
     return f"{job.config['inputs_table']}/{task.task.replace(':', '_')}.csv"
 
 
 def write(path: str, rows: Sequence[Sequence[object]]) -> None:
-    """Write one detector's rows (`COLUMNS`) as CSV; a repeated attempt replaces them by equal ones.
+    """Write one detector's rows (`COLUMNS`) as CSV; a repeated attempt replaces them by equal rows.
 
     Raises
     ------
     PublishError
-        The folder cannot be written, the disk is full.
+        The folder cannot be written, or the disk is full.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -223,14 +217,14 @@ def write(path: str, rows: Sequence[Sequence[object]]) -> None:
 
 
 class Levels(FrameKernel):
-    """The gang kernel of a table without a product; a piece is one exposure of one detector.
+    """The gang kernel of an inputs table without a product; a piece is one exposure of one detector.
 
     ``config``: ``isr``, ``type`` (bias | dark | flat), ``inputs_table`` (a folder); task parameters: ``exposures``,
     ``exposure_times``.
     """
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Cost of each exposure: the bytes that are read."""
+        """Weigh each exposure by the bytes read for it."""
         return [float(file.bytes or 1) for file in self.raws(task)]
 
     def compute(self, task: Task, piece: int) -> dict[int, tuple[F64, NDArray[np.int64]]]:

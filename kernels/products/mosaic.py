@@ -47,7 +47,7 @@ def places(camera: Camera, detectors: Sequence[Detector], binning: int) -> tuple
     return (max(b.y1 for b in boxes), max(b.x1 for b in boxes)), boxes
 
 
-class Mosaic:
+class Mosaic(gang.Kernel):
     """The serial kernel.
 
     Task: inputs ``binned`` (one a detector), parameters ``detectors`` (their
@@ -58,19 +58,15 @@ class Mosaic:
         self._job = job
         self._camera = geometry.camera(job.camera)
 
-    def weights(self, task: Task) -> Sequence[float]:
-        """One piece a mosaic."""
-        return [1.0]
-
     def compute(self, task: Task, piece: int) -> NDArray[np.float32]:
-        """Place the detectors; NaN where there is none."""
+        """Place the detectors; NaN between them."""
         detectors = [self._camera.detectors[d] for d in task.parameters["detectors"]]
         shape, boxes = places(self._camera, detectors, int(task.parameters["binning"]))
         canvas = np.full(shape, np.nan, np.float32)
         for key, detector, box in zip(task.inputs["binned"], detectors, boxes, strict=True):
             size = [-(-n // int(task.parameters["binning"])) for n in detector.size]
             small = product.read(self._job.files[key].path, Box(0, 0, size[0], size[1]))
-            turned = np.rot90(small, -round(detector.yaw_deg / 90))  # rows go up: rot90() is clockwise
+            turned = np.rot90(small, -round(detector.yaw_deg / 90))  # rows go up, so that rot90() turns clockwise
             there = canvas[box.slices]
             canvas[box.slices] = np.where(np.isfinite(turned), turned, there)
         return canvas

@@ -1,4 +1,4 @@
-"""Mean and noise from pairs of like frames: whatever both share cancels in the difference."""
+"""Mean and noise from pairs of like frames, whose common structure cancels in the difference."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from kernels.statistics.sample import clipped_mean
 
 KERNEL: Final = "pairs"
 
-#: Side of the central square of an amplifier that is used at most, pixel.
+#: Largest side of the central square of an amplifier that is used, pixel.
 SIDE = 512
 NSIGMA, PASSES = 5.0, 3
 
 
-#: The fainter frame of a pair has at least this part of the other's light.
+#: Least light of the fainter frame of a pair, relative to the brighter one.
 ALIKE = 0.5
 
 
 def matched(levels: Sequence[float], light: bool) -> list[tuple[int, int]]:
-    """Pair frames of nearly equal level: sorted by it, as many pairs as there are, the nearest of them.
+    """Pair frames of nearly equal level: as many pairs as possible, with the smallest differences.
 
     Parameters
     ----------
     levels : sequence of `float`
-        ADU, above the bias where there is ``light``.
+        Levels, ADU; above the bias where there is ``light``.
 
     Returns
     -------
     pairs : `list` [(`int`, `int`)]
-        Indices, the fainter one first.
+        Indices, the fainter frame first.
     """
     usable = [k for k, level in enumerate(levels) if np.isfinite(level) and (level > 0 or not light)]
     order = sorted(usable, key=levels.__getitem__)
     line = [levels[k] for k in order]
-    best: list[tuple[int, float, list[tuple[int, int]]]] = [(0, 0.0, [])]  # of the first n: fewest left, cost, pairs
+    best: list[tuple[int, float, list[tuple[int, int]]]] = [(0, 0.0, [])]  # of the first n: unpaired, cost, pairs
     for n, level in enumerate(line):
         left, cost, pairs = best[n]
         choices = [(left + 1, cost, pairs)]
@@ -60,19 +60,19 @@ def matched(levels: Sequence[float], light: bool) -> list[tuple[int, int]]:
 
 
 def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
-    """Levels of the frames of a group, and the variance of the differences of those that are nearly equal.
+    """Measure levels of the frames of a group, and the variance of the differences of pairs.
 
-    A pair of flats is scaled to its common mean first, so that a lamp that
-    changed, or another time, does not count as noise.
+    A pair of flats is scaled to its common mean first, so that a change of the
+    lamp or of the exposure time does not count as noise.
 
     Returns
     -------
     rows : `list` [`dict`]
-        A pair and amplifier: ``detector``, ``amplifier``, ``means`` (of both,
-        ADU, over the overscan where there is one, and less the task's
-        ``offsets``), ``variance`` (half of that of the difference, ADU^2) and
-        ``noise`` (ADU, less what the overscan's own noise adds to it), and the
-        task's ``group``.
+        One a pair and amplifier: ``detector``, ``amplifier``, ``means`` (of both
+        frames, ADU, above the overscan where there is one, less the task's
+        ``offsets``), ``variance`` (half that of the difference, ADU^2),
+        ``noise`` (ADU, without the part of the overscan's own noise), and the
+        task's ``group`` and its ``type``.
     """
     camera = geometry.camera(job.camera)
     assert task.detector is not None
@@ -82,13 +82,13 @@ def measure(job: Job, task: Task, frames: Frames) -> list[dict[str, Any]]:
     for k, amplifier in enumerate(detector.amplifiers):
         reader = Reader(frames, Scratch(), [k], isr, "adu", Calibrations(detector))
         nx, ny, region = amplifier.data.nx, amplifier.data.ny, serial_region(amplifier, isr)
-        extra = np.pi / 2 / region.nx if region else 0.0  # what the median of a row's overscan adds
+        extra = np.pi / 2 / region.nx if region else 0.0  # variance of the median of a row's overscan
         bottom, top = max(0, (ny - SIDE) // 2), min(ny, (ny + SIDE) // 2)
         columns = slice(max(0, (nx - SIDE) // 2), min(nx, (nx + SIDE) // 2))
         offset = float(offsets.get(amplifier.name, 0.0))
         images = []
         for key in task.inputs["raw"]:
-            with suppress(KernelError):  # a summary shows what can be measured
+            with suppress(KernelError):  # the summary leaves out frames that cannot be read
                 images.append(reader.frame(job.files[key], 0.0, bottom, top)[0].pixels[:, columns] - np.float32(offset))
         means = [clipped_mean(image, None, NSIGMA, PASSES)[0] for image in images]
         for a, b in matched(means, light):

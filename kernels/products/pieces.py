@@ -1,4 +1,4 @@
-"""Pieces that a detector's frames are combined in: row blocks of amplifiers, of about equal bytes."""
+"""Pieces of a detector's frames to be combined: row blocks of amplifiers, of about equal bytes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from itertools import pairwise
 from kernels.camera.geometry import Detector
 from kernels.jobs.job import File
 
-#: Compressed bytes of all frames that a piece reads at once.
+#: Compressed bytes of all frames in one piece.
 PIECE_BYTES = 16 << 20
-#: No file is taken to be packed tighter than this: it may be unpacked as it is read.
+#: Largest assumed compression of a file, which may be unpacked as it is read.
 TIGHTEST = 16
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Data rows ``[first, last)`` of a group of amplifiers, and the bytes that they take in all files."""
+    """Data rows ``[first, last)`` of a group of amplifiers, and their bytes in all files."""
 
     amplifiers: Sequence[int]
     first: int
@@ -26,7 +26,7 @@ class Piece:
 
 
 def cut(detector: Detector, groups: Sequence[Sequence[int]], files: Sequence[File], limit: int) -> list[Piece]:
-    """Cut a detector into row blocks of amplifiers that take at most ``limit`` bytes of all files."""
+    """Cut a detector into row blocks of amplifiers with at most ``limit`` bytes in all files."""
     pieces: list[Piece] = []
     for group in groups if files else ():
         amplifiers = [detector.amplifiers[k] for k in group]

@@ -1,4 +1,4 @@
-"""One block of corrected rows of all frames becomes one image, and its variance."""
+"""Reduction of a block of corrected rows of all frames to one image and its variance."""
 
 from __future__ import annotations
 
@@ -21,44 +21,38 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I16 = NDArray[np.int16]
 
-#: Below this many inputs the scatter says little, and the variance is propagated.
+#: Number of inputs from which the scatter gives the variance; that of fewer inputs is propagated.
 FEW_INPUTS = 5
-#: Frames are weighted where a plain mean would have this much more variance.
+#: Excess variance of a plain mean from which frames are weighted, relative.
 WORTH = 0.02
 #: Definitions of VARIANCE: the variance of IMAGE, or upstream's survivors' variance / count.
 DEFINITIONS = ("ESTIMATOR", "PLAIN")
 WEIGHTINGS = ("AUTO", "NONE")
+#: Kinds of frames, which differ in noise and unit.
+KINDS = ("flat", "bias", "dark")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A job's statistic, and the definition of its variance.
+    """A job's statistic, and the definition of its variance."""
 
-    Parameters
-    ----------
-    rule : `kernels.statistics.clip.Rule`
-        How inputs become one value.
-    kind : `str`
-        ``bias``, ``dark`` or ``flat``.
-    plain : `bool`
-        VARIANCE is that of the survivors / their count, and nothing else.
-    weigh : `bool`
-        Darks of unlike times are weighted.
-    """
-
+    #: Statistic across exposures.
     rule: clip.Rule
+    #: ``bias``, ``dark`` or ``flat``.
     kind: str
+    #: VARIANCE is that of the survivors / their count, without further terms.
     plain: bool = False
+    #: Darks of unlike times are weighted.
     weigh: bool = True
 
     @classmethod
     def from_plain(cls, config: Mapping[str, Any]) -> Statistics:
-        """Check and freeze ``statistic``, ``nsigma``, ``passes``, ``ddof``, ``variance`` and ``weighting``.
+        """Check and freeze ``type``, ``statistic``, ``nsigma``, ``passes``, ``ddof``, ``variance`` and ``weighting``.
 
         Raises
         ------
         JobError
-            There is no such statistic, or a setting that it cannot have.
+            The statistic is unknown, or a setting is not possible for it.
         """
         name, ddof = config["statistic"], int(config.get("ddof", 1))
         if name not in clip.STATISTICS:
@@ -71,11 +65,11 @@ class Statistics:
         if ddof not in (0, 1):
             raise JobError(f"{name}: ddof is {ddof}, it must be 0 or 1")
         chosen = {}
-        for key, known in (("variance", DEFINITIONS), ("weighting", WEIGHTINGS)):
+        for key, known in (("type", KINDS), ("variance", DEFINITIONS), ("weighting", WEIGHTINGS)):
             chosen[key] = config.get(key, known[0])
             if chosen[key] not in known:
                 raise JobError(f"{key}: {chosen[key]!r} is none of {', '.join(known)}")
-        return cls(rule, config.get("type", "flat"), chosen["variance"] == "PLAIN", chosen["weighting"] == "AUTO")
+        return cls(rule, chosen["type"], chosen["variance"] == "PLAIN", chosen["weighting"] == "AUTO")
 
     def weighs(self, exposures: Exposures, weights: Sequence[float] | None) -> bool:
         """Whether the frames are weighted by their noise."""
@@ -89,28 +83,28 @@ class Stacker:
     Parameters
     ----------
     channel : `Channel`
-        The amplifier: its noise is the model of few inputs' variance, and of cosmic rays.
+        The amplifier, whose noise model serves the variance of few inputs, and cosmic rays.
     exposures : `Exposures`
         The frames and their scales.
     statistics : `Statistics`
         Statistic of the frames.
     cosmic : `CosmicConfig`, optional
-        Mask cosmic rays first.
+        Settings of the cosmic rays that are masked first.
     weights : sequence of `float`, optional
-        By frame, of the statistic WEIGHTED; 1 each without.
+        Weights by frame, for the statistic WEIGHTED; by default all 1.
     seen : `Look`, optional
         Levels and noise measured in a band of the amplifier, where that was done.
 
     Attributes
     ----------
     noise : `Noise`
-        Of a frame.
+        Noise model of a frame.
     weights : `numpy.ndarray` [frame], float64
-        Of the frames, sum 1.
+        Weights of the frames, sum 1.
     rejected : `numpy.ndarray` [frame], int64
         Pixels rejected as cosmic rays, halo excluded.
     used : `int`
-        Values that the image was made of.
+        Number of values used in the image.
     """
 
     def __init__(
@@ -153,9 +147,9 @@ class Stacker:
         return Steps(self.noise.steps(signal), *channel.level_pixels)
 
     def reduce(self, block: Block) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Image and variance [row, column] of a block without its halo; its cube is used up.
+        """Reduce a block to image and variance [row, column], without halo; the cube is overwritten.
 
-        They are NaN where no input is good, and valid until the next call.
+        The result is NaN where no input is good, and valid until the next call.
         """
         cube, width = block.cube, block.cube.shape[1]
         if self._planes is None or self._planes[0].size != width:
@@ -175,7 +169,7 @@ class Stacker:
         return block.image(image), block.image(variance)
 
     def _combine(self, cube: F32, image: F32, variance: F32, count: I16) -> tuple[F32, F32]:
-        """Image and its variance by the inputs' scatter, and which inputs went in (only of few)."""
+        """Fill the image and its variance by the inputs' scatter; return the survivors' limits, for few inputs."""
         n, width = self._n, cube.shape[1]
         factors = None if self._plain else self._table.scatter
         if self._unlike:
@@ -192,11 +186,11 @@ class Stacker:
         return _everything(width if self._few else 0)
 
     def _variances(self, signals: F32) -> F32:
-        """Variance of each scaled input [frame, pixel] of a scaled signal [(frame,) pixel]."""
+        """Model the variance of each scaled input [frame, pixel] at a scaled signal [(frame,) pixel]."""
         return self.noise.variance(signals * self._scales + self._offsets) / self._scales**2
 
     def _propagate(self, values: F32, signals: F32, within: tuple[F32, F32], variance: F32) -> None:
-        """Propagate the noise model's variance of each input, where there are few."""
+        """Propagate the modelled variances of few inputs."""
         with np.errstate(invalid="ignore"):
             variances = self._variances(signals)
         factors = table(clip.Rule("MEDIAN"), self._n).spread if self._rule.statistic == "MEDIAN" else None
@@ -227,7 +221,7 @@ class Stacker:
             frame[hits] = np.inf
 
     def _excess(self, n: int, frame: F32, flat: F32) -> tuple[F32, F32]:
-        """A frame's difference from the median of the frames, and the noise of it; NaN where it is masked."""
+        """Compute a frame's difference from the median of the frames (NaN where masked), and its noise."""
         expected = flat * self._scales[n] + self._offsets[n]
         sigma = np.sqrt(self._own[n].variance(np.maximum(expected, np.float32(self.noise.offset))))
         with np.errstate(invalid="ignore"):
@@ -237,5 +231,5 @@ class Stacker:
 
 
 def _everything(width: int) -> tuple[F32, F32]:
-    """Limits that exclude nothing."""
+    """Make limits that exclude nothing."""
     return np.full(width, -np.inf, np.float32), np.full(width, np.inf, np.float32)

@@ -1,4 +1,4 @@
-"""Frames beside a camera file: where its sections lie in the light, and what noise its amplifiers have."""
+"""Comparison of frames with a camera file: position of its sections in the light, noise of its amplifiers."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ KERNEL: Final = "sections"
 
 F32 = NDArray[np.float32]
 
-#: Frames of a kind that are averaged at most, and pixels of a picture along its longer side.
+#: Largest number of frames averaged, and pixels of a picture along its longer side.
 MOST, PICTURE = 5, 1000
-#: Columns at an overscan's end beside the data that carry charge left behind.
+#: Columns of an overscan next to the data that carry deferred charge.
 LATE = 3
 NSIGMA, PASSES = 5.0, 3
 
 
 def _mean(frames: Frames, files: Sequence[File], amplifier: Amplifier) -> F32 | None:
-    """Mean of the whole HDU over some frames, ADU; `None` where there is none."""
+    """Average the whole HDU over some frames, ADU; `None` without frames."""
     total: F32 | None = None
     for file in files[:MOST]:
         image = frames.rows(file, amplifier, 0, amplifier.raw[1]).astype(np.float32)
@@ -42,7 +42,7 @@ def _mean(frames: Frames, files: Sequence[File], amplifier: Amplifier) -> F32 | 
 
 
 def reduced(image: F32) -> tuple[F32, int]:
-    """An image small enough to be drawn, each pixel the mean of ``step`` x ``step``; and that step."""
+    """Bin an image by means of ``step`` x ``step`` pixels until it can be drawn; return it and the step."""
     step = -(-max(image.shape) // PICTURE)
     if step == 1:
         return image, 1
@@ -54,9 +54,9 @@ def reduced(image: F32) -> tuple[F32, int]:
 def _noise(
     amplifier: Amplifier, frames: Frames, unlit: Sequence[File], lit: Sequence[File]
 ) -> tuple[float | None, str]:
-    """Read noise of an amplifier, ADU, and what it was measured on.
+    """Measure an amplifier's read noise, ADU, and name its source.
 
-    The difference of two frames without light; else the overscan of one frame, whose rows' levels are taken off.
+    The source is the difference of two frames without light; else the overscan of one frame, less its rows' levels.
     """
     box = amplifier.data
     if len(unlit) > 1:
@@ -87,17 +87,17 @@ def _row(
 
 
 def examine(job: Job, task: Task, detector: Detector, frames: Frames) -> dict[str, Any]:
-    """Look at the frames of a detector.
+    """Examine the frames of a detector.
 
-    Task: inputs ``raw``, parameter ``lit`` (of each frame, whether it should have light).
+    Task: inputs ``raw``, parameter ``lit`` (whether each frame should have light).
 
     Returns
     -------
     found : `dict`
-        ``detector``; ``frames``, how many with light and without; ``amplifiers``: as
-        `kernels.statistics.edges.Fit`, with
-        ``proposal`` (boxes, `None` where all is well), ``noise_adu``, ``noise_from``, ``gain`` and ``read_noise`` as
-        the camera file has them; ``pictures``: by HDU the reduced mean frame, ``hdu``, ``path`` (npy) and ``step``.
+        ``detector``; ``frames``, numbers with light and without; ``amplifiers``: the fields of
+        `kernels.statistics.edges.Fit`, ``proposal`` (boxes; `None` where all is well), ``noise_adu``, ``noise_from``,
+        and the camera file's ``gain`` and ``read_noise``; ``pictures``: ``hdu``, ``path`` (npy) and ``step`` of each
+        HDU's reduced mean frame.
     """
     files = [job.files[key] for key in task.inputs["raw"]]
     lit = [file for file, light in zip(files, task.parameters["lit"], strict=True) if light]
@@ -140,7 +140,7 @@ def _attempt(job: Job, task: Task, camera: geometry.Camera) -> dict[str, Any]:
 
 
 def execute(job: Job, comm: Any) -> int:
-    """Look at every task's detector; rank 0 writes what was found to ``config["result"]`` (JSON).
+    """Examine every task's detector; rank 0 writes the results to ``config["result"]`` (JSON).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Agreement of products with the truth: numbers of a detector and of all, and their limits."""
+"""Agreement of products with the truth: numbers for each detector and for all, and their limits."""
 
 from __future__ import annotations
 
@@ -11,57 +11,45 @@ RMS_Z = (0.97, 1.03)
 FRACTION_BEYOND_5 = 2e-5
 MEAN_Z = 5.0
 LEVEL = 1e-3
-#: By the number of inputs from which they hold: bars of `Statistics.variance_ratio`.
+#: Bounds of `Statistics.variance_ratio`, by the least number of inputs.
 VARIANCE_RATIO = {6: (0.97, 1.03), 1: (0.95, 1.05)}
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """One detector's comparison.
-
-    Parameters
-    ----------
-    good_pixels : `int`
-    sum_z2 : `float`
-        Over the good pixels.
-    beyond_3, beyond_5 : `int`
-        Good pixels with \\|z\\| > 3, > 5.
-    amplifier_z : `dict` [`str`, `float`]
-        Mean z of an amplifier in units of its own error.
-    defects_showing : `int`
-        Injected defects and cosmic rays among ``beyond_5``.
-    level : `float`
-        Clipped mean of the product, in its unit.
-    level_pixels : `int`
-        Its survivors.
-    sum_variance, sum_error2 : `float`
-        Over the good pixels, of VARIANCE and of (IMAGE - expected)^2.
-    """
+    """One detector's comparison."""
 
     detector: int
     good_pixels: int
+    #: Over the good pixels.
     sum_z2: float
+    #: Good pixels with \\|z\\| > 3, > 5.
     beyond_3: int
     beyond_5: int
+    #: Mean z of each amplifier, in units of its own error.
     amplifier_z: Mapping[str, float]
+    #: Injected defects and cosmic rays among ``beyond_5``.
     defects_showing: int
+    #: Clipped mean of the product, in its unit.
     level: float
+    #: Survivors of that clipped mean.
     level_pixels: int
+    #: Sums of VARIANCE and of (IMAGE - expected)^2 over the good pixels.
     sum_variance: float
     sum_error2: float
 
     @property
     def variance_ratio(self) -> float:
-        """Mean of VARIANCE over mean of (IMAGE - expected)^2: 1 where one is the variance of the other."""
+        """Mean of VARIANCE over mean of (IMAGE - expected)^2: 1 where VARIANCE is right."""
         return _ratio(self.sum_variance, self.sum_error2)
 
     @property
     def worst(self) -> str:
-        """Name of the amplifier whose mean is furthest off."""
+        """Name of the amplifier with the largest deviation of its mean."""
         return max(self.amplifier_z, key=lambda name: abs(self.amplifier_z[name]))
 
     def plain(self) -> dict[str, Any]:
-        """For the result file."""
+        """Convert to plain data for the result file."""
         return {
             "detector": self.detector,
             "good_pixels": self.good_pixels,
@@ -81,7 +69,7 @@ def _ratio(total: float, count: float) -> float:
 
 
 def overall(kind: str, parts: Sequence[Statistics]) -> dict[str, Any]:
-    """One line for all detectors."""
+    """Sum up all detectors."""
     pixels = sum(p.good_pixels for p in parts)
     return {
         "name": kind,
@@ -105,7 +93,7 @@ def problems(numbers: Mapping[str, Any], inputs: int) -> list[str]:
     numbers : `dict`
         From `overall`.
     inputs : `int`
-        Number of exposures: VARIANCE of few is less certain.
+        Number of exposures: VARIANCE of few exposures is less certain.
     """
     o, found = numbers, []
     if not RMS_Z[0] <= o["rms_z"] <= RMS_Z[1]:

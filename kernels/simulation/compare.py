@@ -7,16 +7,17 @@ One task per detector, inputs ``product`` (IMAGE, MASK, VARIANCE) and
 
 - ``type``: ``bias`` (electron), ``dark`` (electron/second) or ``flat`` (relative);
 - ``exposures``: ids that were combined; the truth knows their times and light;
-- ``bias``, ``dark``: ids of the exposures in the calibrations that were
-  subtracted; absent where none was.  A dark is taken to be corrected by the
+- ``bias``, ``dark``: ids of the exposures in the subtracted calibrations;
+  absent where none was subtracted.  A dark is assumed to be corrected by the
   same bias as the flat;
-- ``physical_filter``: of a flat;
+- ``physical_filter``: for a flat;
 - ``isr``: as the combine had it (`kernels.calibrations.config.IsrConfig`): the overscans count.
 
 A flat is known up to one factor for the whole focal plane, which is fitted to
-all detectors at once: a first pass gives each detector's two sums, added in
-the order of the detectors, so that ranks do not change a bit.  Its level, the
-mean of the detectors' clipped means weighted by their pixels, should be 1.
+all detectors at once: a first pass computes two sums for each detector, which
+are added in the order of the detectors, so that bits do not depend on ranks.
+The flat's level, the mean of the detectors' clipped means weighted by their
+pixels, should be 1.
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ class Pair:
     parameters: Mapping[str, Any]
 
     def exposures(self, role: str) -> list[Any]:
-        """Rows of the truth's table of exposures that a product was made from."""
+        """List the rows of the truth's EXPOSURES for the inputs in a role."""
         return [self.truth.exposures[n] for n in self.parameters.get(role, ())]
 
     def injected(self) -> NDArray[np.bool_]:
-        """Defects, and pixels that a cosmic ray hit in any of the exposures."""
+        """Flag [y, x] defects, and pixels that a cosmic ray hit in any of the exposures."""
         used = [n for role in ("exposures", "bias", "dark") for n in self.parameters.get(role, ())]
         rays = self.truth.rays[np.isin(self.truth.rays["exposure"], used)]
         where = self.truth.defects.copy()
@@ -75,7 +76,7 @@ class Pair:
         return where
 
     def amplifiers(self) -> Iterator[tuple[Amplifier, Expected]]:
-        """Each amplifier with what its part of the product should be."""
+        """Yield each amplifier with the expected values of its part of the product."""
         truth, isr = self.truth, IsrConfig.from_plain(self.parameters["isr"])
         inputs = Inputs(self.exposures("exposures"), self.exposures("bias"), self.exposures("dark"))
         for k, amplifier in enumerate(self.detector.amplifiers):
@@ -88,7 +89,7 @@ class Pair:
 
 
 def _bad(path: str) -> int:
-    """Value of the mask's BAD plane."""
+    """Read the value of the mask's BAD plane."""
     with opened(path) as fits:
         header = fits["MASK"].read_header()
     if "MP_BAD" not in header:
@@ -97,7 +98,7 @@ def _bad(path: str) -> int:
 
 
 def _load(job: Job, camera: Camera, task: Task) -> Pair:
-    """Read what a task compares, in electron: a product in ADU by the true gains.
+    """Read product and truth of a task, in electron; a product in ADU is multiplied by the true gains.
 
     Raises
     ------
@@ -116,11 +117,11 @@ def _load(job: Job, camera: Camera, task: Task) -> Pair:
     truth = truthfile.read(truth_path, parameters.get("physical_filter"))
     used = [n for role in ("exposures", "bias", "dark") for n in parameters.get(role, ())]
     if unknown := [n for n in used if n not in truth.exposures]:
-        raise DataError(truth_path, f"knows nothing of exposure {unknown[0]}")
+        raise DataError(truth_path, f"has no exposure {unknown[0]}")
     variance = product.read(box, "VARIANCE")
     if camera.unit == "adu":
         gains = np.asarray(truth.gain, np.float64)
-        if parameters["type"] == "flat":  # which is relative: the steps go, the level stays
+        if parameters["type"] == "flat":  # a flat is relative: remove the gains' steps, keep its level
             gains /= gains.mean()
         for amplifier, gain in zip(detector.amplifiers, gains, strict=True):
             image[amplifier.target.slices] *= np.float32(gain)
@@ -129,7 +130,7 @@ def _load(job: Job, camera: Camera, task: Task) -> Pair:
 
 
 class Fit(NamedTuple):
-    """A detector's share of the fit of one factor: sums of P E / sigma^2 and E^2 / sigma^2."""
+    """A detector's share in the fit of the factor: sums of P E / sigma^2 and E^2 / sigma^2."""
 
     product: float
     square: float
@@ -146,7 +147,7 @@ def _fit(pair: Pair) -> Fit:
 
 
 def _statistics(pair: Pair, factor: float) -> Statistics:
-    """Compare a detector; ``factor`` multiplies what is expected."""
+    """Compare a detector; ``factor`` multiplies the expected values."""
     injected, z2, beyond_3, beyond_5, showing = pair.injected(), 0.0, 0, 0, 0
     variance = error2 = 0.0
     amplifier_z = {}
@@ -178,7 +179,7 @@ class _Attempts:
         self._journal, self.errors = journal, {}  # type: Journal, dict[str, str]
 
     def each(self, tasks: Sequence[Task], step: Callable[[Task], Any]) -> dict[int, Any]:
-        """Results by detector of the tasks that have not failed."""
+        """Run a step on the tasks that have not failed; return the results by detector."""
         results = {}
         for task in (t for t in tasks if t.task not in self.errors):
             try:
@@ -191,7 +192,7 @@ class _Attempts:
 
 
 def _gathered(comm: Any, results: Mapping[int, Any]) -> list[Any]:
-    """Everybody's results, in the order of the detectors, on every rank."""
+    """Gather the results of all ranks, in the order of the detectors, on every rank."""
     parts = comm.allgather(results) if comm else [results]
     merged = {key: value for part in parts for key, value in part.items()}
     return [merged[key] for key in sorted(merged)]
@@ -204,17 +205,14 @@ def _write(path: str, result: Mapping[str, Any]) -> None:
 
 
 def execute(job: Job, comm: Any) -> int:
-    """Compare all detectors of one product; see the module's text for what a task must say.
+    """Compare all detectors of one product; give the number of this rank's tasks that could not be compared.
 
     The result file holds ``name``, ``detectors``, ``good_pixels``, ``rms_z``,
     ``frac_gt3``, ``frac_gt5``, ``max_abs_amp_mean_z``, ``defects_showing``, ``level``,
-    ``variance_ratio``, ``problems`` (texts; empty: all is well) and the same
-    ``per_detector``.
+    ``variance_ratio``, ``problems`` (texts, empty where all is well) and the
+    numbers of each detector in ``per_detector``.
 
-    Returns
-    -------
-    failed : `int`
-        Tasks of this rank that could not be compared.
+    The module's text describes a task's parameters.
     """
     rank, size = (comm.rank, comm.size) if comm else (0, 1)
     mine = [job.tasks[n] for n in shares([1.0] * len(job.tasks), size)[rank]]

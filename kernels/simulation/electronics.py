@@ -1,15 +1,15 @@
 """The simulator's truth of the electronics: deferred charge, non-linearity and crosstalk.
 
-A row's charge comes late (`kernels.calibrations.deferred`).  What an amplifier should give
-then, charge / gain + bias structure in ADU, is bent:
-it gives x for which x - S(x) is what it should be, S a spline through
-S(0) = 0.  Then every amplifier gets c0 x + c1 x^2 of each other one's x as
-measured.  `kernels.calibrations.crosstalk`, `kernels.calibrations.linearity` and then
+Charge is deferred along each row (`kernels.calibrations.deferred`).  Then the
+ideal signal, charge / gain + bias structure in ADU, is bent: the amplifier
+reads x where x - S(x) is the ideal signal, S being a spline through S(0) = 0.
+Then every amplifier gets c0 x + c1 x^2 of each other amplifier's measured x.
+`kernels.calibrations.crosstalk`, `kernels.calibrations.linearity` and then
 `kernels.calibrations.deferred.restore`, with these coefficients, are the exact inverse.
-Levels, drifts and read noise come on top.
+Levels, drifts and read noise are added last.
 
-Sizes are those of the LSST camera: amplifiers side by side have most of the
-crosstalk, c1 x is a tenth of c0 or so at full well.
+Proportions are those of the LSST camera: adjacent amplifiers have most of the
+crosstalk, and c1 x is about a tenth of c0 at full well.
 """
 
 from __future__ import annotations
@@ -28,48 +28,41 @@ from kernels.simulation.rates import Rates, Stream, generator
 
 F32 = NDArray[np.float32]
 
-#: Factor of the crosstalk for every further amplifier in between.
+#: Decrease of the crosstalk with each amplifier in between.
 DECAY = 0.2
 #: Largest |c1 / c0|, 1/ADU.
 QUADRATIC = 2e-6
 NODES = 14
-#: Passes that solve for a crosstalk that is in proportion to what is measured: the error is of the third order.
+#: Passes that solve for crosstalk in proportion to the measured signals: the error is of third order.
 PASSES = 2
 
 
 @dataclass(frozen=True)
 class Electronics:
-    """One detector's coefficients, in ADU.
+    """One detector's coefficients, in ADU."""
 
-    Parameters
-    ----------
-    c0, c1 : `numpy.ndarray` [target, source], float64
-        Crosstalk: relative to the source's signal, and the same per ADU of it.
-    nodes, values : `numpy.ndarray` [amplifier, node], float64
-        Signals as measured, and how much of them is too much.
-    deferrals : sequence of `Deferral`
-        By amplifier.
-    """
-
+    #: [target, source], float64: Crosstalk: relative to the source's signal, and the same per ADU of it.
     c0: NDArray[np.float64]
     c1: NDArray[np.float64]
+    #: [amplifier, node], float64: Signals as measured, and their excess.
     nodes: NDArray[np.float64]
     values: NDArray[np.float64]
+    #: By amplifier.
     deferrals: Sequence[Deferral]
 
 
 def full_well(amplifier: Amplifier, rates: Rates) -> float:
-    """Largest charge that an amplifier reads, electron."""
+    """Return the largest charge that an amplifier reads, electron."""
     return rates.saturation if np.isinf(amplifier.saturation) else rates.overfull * amplifier.saturation
 
 
 def make(seed: int, detector: Detector, rates: Rates) -> Electronics:
-    """The electronics of one detector.
+    """Make the electronics of one detector.
 
     Raises
     ------
     JobError
-        There is to be crosstalk between amplifiers of unlike shape.
+        Crosstalk is asked for between amplifiers of unlike shape.
     """
     number = len(detector.amplifiers)
     if rates.crosstalk and len({(a.raw, a.data) for a in detector.amplifiers}) > 1:
@@ -115,7 +108,7 @@ def couple(signals: Sequence[F32], electronics: Electronics) -> list[F32]:
 
 
 def sum_of(sources: Sequence[F32], c0: NDArray[np.float64], c1: NDArray[np.float64]) -> F32:
-    """Crosstalk of all sources in one amplifier, ADU; ``c0`` and ``c1`` [source]."""
+    """Sum the crosstalk of all sources in one amplifier, ADU; ``c0`` and ``c1`` [source]."""
     total = np.zeros_like(sources[0])
     for source, linear, square in zip(sources, c0.astype(np.float32), c1.astype(np.float32), strict=True):
         if linear:
@@ -124,7 +117,7 @@ def sum_of(sources: Sequence[F32], c0: NDArray[np.float64], c1: NDArray[np.float
 
 
 def in_unit(electronics: Electronics, camera: Camera, detector: Detector) -> tuple[NDArray[np.float64], ...]:
-    """The crosstalk's c0 and c1 for frames in the camera's unit: target / source and target / source^2."""
+    """Convert the crosstalk's c0 and c1 to the camera's unit: target / source and target / source^2."""
     gains = np.array([a.gain if camera.unit == "electron" else 1.0 for a in detector.amplifiers])
     ratio = gains[:, np.newaxis] / gains
     return electronics.c0 * ratio, electronics.c1 * ratio / gains

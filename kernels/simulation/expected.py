@@ -1,18 +1,18 @@
-"""Expected value of a combined calibration, given the truth, and its error.
+"""Expected value and variance of a combined calibration, given the truth.
 
 A product is linear in frames: P = sum_i a_i F_i - sum_c b_c C, with
-a_i = 1 / (N s_i) for N frames divided by scales s_i, and C the calibrations
-subtracted.  A dark (s = dark time t) holds the bias B with coefficient
+a_i = 1 / (N s_i) for N frames divided by scales s_i, and C the subtracted
+calibrations.  A dark (s = dark time t) holds the bias B with coefficient
 -sum a; a flat (s = light L) holds the dark's own frames with -sum a t, and B
 with -(sum a - sum a t * beta), beta being the dark's coefficient of B: the
 same B was subtracted from the darks, and that part of its error cancels.
 
-Variances of a frame that no light changes are those of `kernels.isr.framenoise`; Poisson noise comes on top.
+A frame's variance is that of `kernels.isr.framenoise` plus Poisson noise.
 
-The clipped mean multiplies the sum of these by f(N)^2 / N.  What two pixels
-have in common passes through the clip as through a plain mean: a clipped
-mean is the mean plus a part that by Basu's theorem is independent of it, so
-that the covariance of two pixels is r / N, without f (to third order in the
+The clipped mean multiplies this by f(N)^2 / N.  The common part r of two
+pixels' variance passes through the clip as through a plain mean: by Basu's
+theorem a clipped mean is the mean plus an independent part, so that the
+covariance of two pixels is r / N, without f (to third order in the
 correlation).
 
 With w = 1 / sigma of the good pixels, and T the whole variance of the
@@ -38,38 +38,25 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pixels:
-    """The truth of an amplifier's imaging area, [y, x].
+    """Truth of an amplifier's imaging area, [y, x]."""
 
-    Parameters
-    ----------
-    structure : `numpy.ndarray`
-        electron.
-    dark : `numpy.ndarray`
-        electron/second.
-    response : `numpy.ndarray`
-        Relative; all 0 where no light is concerned.
-    """
-
+    #: electron.
     structure: F64
+    #: electron/second.
     dark: F64
+    #: Relative; all 0 for products without light.
     response: F64
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Value and variance of a product over an amplifier.
+    """Value and variance of a product over an amplifier."""
 
-    Parameters
-    ----------
-    value, variance : `numpy.ndarray` [y, x]
-        The product's unit, and its square.
-    row, column, common : `float`
-        Parts of the variance that a row's, a column's and all pixels share;
-        ``common`` is part of ``column``.
-    """
-
+    #: [y, x]: In the product's unit, and its square.
     value: F64
     variance: F64
+    #: Parts of the variance that the pixels of a row, of a column and of the amplifier share; ``column`` includes
+    #: ``common``.
     row: float
     column: float
     common: float
@@ -86,7 +73,7 @@ class Expected:
         )
 
     def mean_error(self, good: NDArray[np.bool_]) -> float:
-        """Standard deviation of the mean z over the good pixels."""
+        """Compute the standard deviation of the mean z over the good pixels."""
         w = good / np.sqrt(self.variance)
         own = np.sum(w**2 * (self.variance - self.row - self.column))
         rows = self.row * np.sum(w.sum(axis=1) ** 2)
@@ -99,14 +86,14 @@ def _column(exposures: Sequence[Any], name: str) -> F64:
 
 
 def combined(pixels: Pixels, noise: FrameNoise, exposures: Sequence[Any], scales: F64) -> Expected:
-    """Clipped mean of frames, each divided by its scale, with nothing subtracted but overscans.
+    """Compute the clipped mean of frames, each divided by its scale, with only overscans subtracted.
 
     Parameters
     ----------
     exposures : sequence of rows
-        With ``dark_time`` (second) and ``light`` (electron).
+        Rows with ``dark_time`` (second) and ``light`` (electron).
     scales : `numpy.ndarray` [exposure]
-        second, or electron of light.
+        Seconds, or electrons of light.
     """
     n = len(exposures)
     a, t, light = 1 / (n * scales), _column(exposures, "dark_time"), _column(exposures, "light")
@@ -124,7 +111,7 @@ def combined(pixels: Pixels, noise: FrameNoise, exposures: Sequence[Any], scales
 
 @dataclass(frozen=True)
 class Inputs:
-    """Exposures of a product and of the bias and the dark that were subtracted; empty: not subtracted."""
+    """Exposures of a product and of the subtracted bias and dark; empty: not subtracted."""
 
     frames: Sequence[Any]
     bias: Sequence[Any]
@@ -138,7 +125,7 @@ def expected(kind: str, pixels: Pixels, noise: FrameNoise, inputs: Inputs) -> Ex
     ----------
     kind : `str`
         ``bias`` (electron), ``dark`` (electron/second) or ``flat``
-        (relative; with the scale of the truth's response).
+        (relative, on the scale of the truth's response).
     """
     t = _column(inputs.frames, "dark_time")
     scales = {"bias": np.ones(len(t)), "dark": t, "flat": _column(inputs.frames, "light")}[kind]

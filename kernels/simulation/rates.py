@@ -13,7 +13,7 @@ from kernels.errors import JobError
 
 
 class Stream(IntEnum):
-    """Purposes of random streams; the numbers are part of the definition."""
+    """Purposes of random streams; the numbers define the simulated bits."""
 
     LEVEL = 1
     STRUCTURE = 2
@@ -32,135 +32,92 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *ids: int) -> np.random.Generator:
-    """Random numbers of one array: (seed, stream, ids) -> always the same."""
+    """Make the generator of one array; the same seed, stream and ids give the same numbers."""
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, stream, *ids])))
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Settings of the model.
+    """Settings of the model."""
 
-    Parameters
-    ----------
-    level : `tuple` [`float`, `float`]
-        Range of the amplifiers' bias levels, ADU.
-    level_drift, row_drift : `float`
-        Standard deviation of an amplifier's level from frame to frame, and
-        amplitude of the slow drift along its rows, ADU.
-    structure : `float`
-        Scale of the bias structure, ADU: gradient, column pattern and three
-        times as much of corner glow.
-    dark_current : `dict` [`str`, `float`]
-        By the first three letters of the detector's type, electron/second.
-    dark_gradient : `float`
-        Relative.
-    hot, dead : `float`
-        Fraction of the pixels.
-    hot_rate : `tuple` [`float`, `float`]
-        Range of the hot pixels' dark current, electron/second.
-    dead_response : `float`
-        Largest response of a dead pixel, relative.
-    qe, amplifier_step, detector_step : `float`
-        Scatter of the response from pixel to pixel (the same in all filters),
-        of the amplifiers and of the detectors, relative.
-    lamp_gradient, stain : `float`
-        Amplitude of the lamp's gradient over 350 mm, and depth of the
-        "coffee stain" rings of a detector, relative.
-    vignetting_mm : `tuple` [`float`, `float`]
-        Radii in the focal plane where vignetting begins, and is at its end.
-    vignetting : `float`
-        Response that is left there, relative.
-    lamp : `float`
-        Electron/second in a pixel of response 1; a filter has 0.8 to 1.2 of it.
-    lamp_jitter : `float`
-        Scatter of the lamp from exposure to exposure, relative.
-    cosmic_rays : `float`
-        Hits per cm^2 of silicon and second.  A scaled camera is less silicon,
-        not larger pixels: multiply by scale to have as many hits as there
-        are on a line across the full detector.
-    track_px : `tuple` [`int`, `int`]
-        Range of a track's length, pixels.
-    track_charge : `tuple` [`float`, `float`]
-        Range of its charge, electron/pixel.
-    spots : `float`
-        Fraction of the hits that are spots of 1 to 4 pixels.
-    readout_time : `float`
-        Time during which cosmic rays go on hitting after the dark time,
-        second (the dark current of this time is neglected).
-    saturation : `float`
-        Full well where the camera file has no saturation, electron.
-    overfull : `float`
-        Full well in units of the camera file's saturation: above 1, or the
-        read noise would hide half of the saturated pixels.
-    crosstalk : `float`
-        Between amplifiers side by side, relative to the source; the LSST
-        camera has 2e-4.  0 is none at all.
-    nonlinearity : `float`
-        Largest deviation from a straight line, relative; 0 is none at all.
-    cti : `float`
-        Charge that a serial transfer leaves behind, relative; an amplifier
-        has 0.9 to 1.1 of it.  0 is none at all.
-    output_drift : `float`
-        Offset of the output amplifier, relative to the charge that makes it;
-        an amplifier has 0.5 to 1.5 of it.  0 is none at all.
-    output_decay : `tuple` [`float`, `float`]
-        Range of that offset's decay, columns.
-    hot_columns, dead_columns : `int`
-        Bad columns of a detector, each a stretch of an amplifier's column.
-    column_fill : `float`
-        Fraction of such a stretch's pixels that is bad.
-    vampires : `int`
-        Spots of a detector that draw the charge of what is around them.
-    vampire_response : `tuple` [`float`, `float`]
-        Range of the response at their cores, relative.
-    edge_px, edge_depth : `float`
-        Decay length of the response towards the detector's edges, pixels, and
-        how much of it is lost there, relative.
-    night_drift : `float`
-        Standard deviation of an amplifier's level from night to night, ADU.
-    dead_amplifiers : `dict` [`str`, `str`]
-        By detector, the name of an amplifier that answers nothing: level and noise are all that it has.
-    """
-
+    #: Range of the amplifiers' bias levels, ADU.
     level: tuple[float, float] = (15000.0, 30000.0)
+    #: Standard deviation of an amplifier's level from frame to frame, and amplitude of the slow drift along its rows,
+    #: ADU.
     level_drift: float = 2.0
     row_drift: float = 1.0
+    #: Scale of the bias structure, ADU: a gradient of up to 10, columns of 0.5 and a corner glow of 1.5 to 4.5 times
+    #: it.
     structure: float = 2.0
+    #: Dark current by the first three letters of the detector's type, electron/second.
     dark_current: Mapping[str, float] = field(default_factory=lambda: {"E2V": 0.023, "ITL": 0.021})
+    #: Gradient of the dark current, relative.
     dark_gradient: float = 0.03
+    #: Fraction of the pixels that are hot, or dead.
     hot: float = 2e-4
     dead: float = 1e-4
+    #: Range of the hot pixels' dark current, electron/second.
     hot_rate: tuple[float, float] = (5.0, 200.0)
+    #: Largest response of a dead pixel, relative.
     dead_response: float = 0.3
+    #: Scatter of the response from pixel to pixel (the same in all filters), of the amplifiers and of the detectors,
+    #: relative.
     qe: float = 0.01
     amplifier_step: float = 0.01
     detector_step: float = 0.03
+    #: Amplitude of the lamp's gradient over 350 mm, and depth of a detector's "coffee stain" rings, relative.
     lamp_gradient: float = 0.02
     stain: float = 0.02
+    #: Radii in the focal plane where vignetting begins and ends.
     vignetting_mm: tuple[float, float] = (317.0, 350.0)
+    #: Response at the end of the vignetting, relative.
     vignetting: float = 0.4
+    #: Light in a pixel of response 1, electron/second; a filter passes 0.8 to 1.2 of it.
     lamp: float = 4000.0
+    #: Scatter of the lamp from exposure to exposure, relative.
     lamp_jitter: float = 0.01
+    #: Hits per second and cm^2 of silicon. A scaled camera has less silicon, not larger pixels: multiply by the scale
+    #: to get as many hits on a line across a detector as at full size.
     cosmic_rays: float = 0.05
+    #: Range of a track's length, pixels.
     track_px: tuple[int, int] = (1, 15)
+    #: Range of a track's charge, electron/pixel.
     track_charge: tuple[float, float] = (200.0, 2000.0)
+    #: Fraction of the hits that are spots of 1 to 4 pixels.
     spots: float = 0.3
+    #: Time after the dark time during which cosmic rays still hit, second (its dark current is neglected).
     readout_time: float = 2.0
+    #: Full well where the camera file has no saturation, electron.
     saturation: float = 1.2e5
+    #: Full well in units of the camera file's saturation; above 1, since read noise would bring half of the saturated
+    #: pixels below it otherwise.
     overfull: float = 1.05
+    #: Crosstalk of adjacent amplifiers, relative to the source; the LSST camera has 2e-4. 0: none.
     crosstalk: float = 0.0
+    #: Largest deviation from a straight line, relative; 0: none.
     nonlinearity: float = 0.0
+    #: Charge that a serial transfer leaves behind, relative; an amplifier has 0.9 to 1.1 of it. 0: none.
     cti: float = 0.0
+    #: Offset of the output amplifier, relative to the charge that causes it; an amplifier has 0.5 to 1.5 of it. 0:
+    #: none.
     output_drift: float = 0.0
+    #: Range of the offset's decay length, columns.
     output_decay: tuple[float, float] = (1.5, 3.0)
+    #: Bad columns of a detector, each a stretch of an amplifier's column.
     hot_columns: int = 0
     dead_columns: int = 0
+    #: Fraction of bad pixels in such a stretch.
     column_fill: float = 0.9
+    #: Pixels of a detector that draw the charge of their neighbours.
     vampires: int = 0
+    #: Range of the response of such pixels, relative.
     vampire_response: tuple[float, float] = (2.2, 3.0)
+    #: Decay length of the loss of response at the detector's edges, pixels, and its size at the very edge, relative.
     edge_px: float = 2.0
     edge_depth: float = 0.0
+    #: Standard deviation of an amplifier's level from night to night, ADU.
     night_drift: float = 0.0
+    #: By detector, the name of an amplifier that reads only its level and noise.
     dead_amplifiers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -170,8 +127,7 @@ class Rates:
         Raises
         ------
         JobError
-            An unknown key; the message lists the known ones.  Or a value of
-            another kind than the default's.
+            A key is unknown, or a value is of another kind than the default.
         """
         known = [f.name for f in fields(cls)]
         unknown = sorted(set(plain) - set(known))
@@ -180,7 +136,7 @@ class Rates:
         for f in fields(cls):
             if f.name in plain and not _fits(plain[f.name], getattr(cls(), f.name)):
                 raise JobError(
-                    f"rates.{f.name}: {plain[f.name]!r} is no value for it, the default is {getattr(cls(), f.name)}"
+                    f"rates.{f.name}: {plain[f.name]!r} does not fit, the default is {getattr(cls(), f.name)}"
                 )
         return cls(**plain)
 

@@ -1,10 +1,10 @@
 """Simulated raw frames, as the LSST camera writes them, and their truth.
 
 A job's ``config``: ``seed`` (`int`), ``rates`` (`kernels.simulation.rates.Rates`, all
-optional) and ``header`` (cards of every frame's primary header: ``INSTRUME``,
-``TSTAND``, ...), ``permissions`` (see `kernels.jobs.publish`; optional).
+optional), ``header`` (cards of every frame's primary header: ``INSTRUME``,
+``TSTAND``, ...) and ``permissions`` (see `kernels.jobs.publish`; optional).
 
-One task per raw frame: ``detector``, ``outputs = {"raw": path}`` and as
+One task per raw frame: ``detector``, ``outputs = {"raw": path}`` and the
 parameters
 
 - ``exposure``, ``day_obs``, ``seq_num`` (`int`), ``obs_id``
@@ -12,15 +12,15 @@ parameters
   ``flat``), ``physical_filter`` (`None` without), ``exposure_time`` and
   ``dark_time`` (second), ``begin`` (ISO-8601, TAI), ``mjd`` (TAI), ``reason``,
   ``program``;
-- optional: ``electrons``, the light of a pixel of response 1 (but for the
+- optional: ``electrons``, the light in a pixel of response 1 (without the
   lamp's jitter), instead of the lamp's rate x time;
-- optional: ``leak``, light that comes through a closed shutter where that is
-  worst, electron/second; ``jump``, an excess of all bias levels, ADU;
-- optional: ``lamp``, times as bright as the lamp is (default 1 for a flat, 0
-  for the others: a lit dark, a dark flat and a saturated one are made by
-  it), and ``header``, cards of this frame alone (``LSST_NUM``).
+- optional: ``leak``, the largest light through a closed shutter,
+  electron/second; ``jump``, an excess of all bias levels, ADU;
+- optional: ``lamp``, a factor of the lamp's brightness (default 1 for a flat,
+  0 for the others), which makes a lit dark, a dark flat or a saturated flat;
+  ``header``, cards of this frame alone (``LSST_NUM``).
 
-One task per detector: ``detector``, ``outputs = {"truth": path}`` and as
+One task per detector: ``detector``, ``outputs = {"truth": path}`` and the
 parameter ``exposures``, the parameters of this detector's raw tasks.
 """
 
@@ -51,13 +51,13 @@ from kernels.simulation.truthfile import truth_bytes
 
 KERNEL: Final = "simulate"
 
-#: Over what length of the focal plane a light leak dies away, mm.
+#: Length in the focal plane over which a light leak fades, mm.
 LEAK_MM = 700.0
 CCD_TYPES = {"ITL": "3800C", "E2V": "CCD250"}
 
 
 def light(seed: int, parameters: Mapping[str, Any], rates: Rates) -> float:
-    """Light of an exposure in a pixel of response 1, electron."""
+    """Compute the light of an exposure in a pixel of response 1, electron."""
     factor = parameters.get("lamp", 1.0 if parameters["observation_type"] == "flat" else 0.0)
     if not factor:
         return 0.0
@@ -74,7 +74,7 @@ def _deposit(charge: F32, rays: CosmicRays, box: Box) -> None:
 
 
 def _row_drift(rng: np.random.Generator, rows: int, rates: Rates) -> F32:
-    """Level along the rows [row, 1], ADU: half a wave or so, and a settling start."""
+    """Draw the drift of the level along the rows [row, 1], ADU: about half a wave, and a settling start."""
     at = np.linspace(0, 1, rows)
     wave = np.sin(2 * np.pi * (rng.uniform(0.3, 1.0) * at + rng.random()))
     drift = rates.row_drift * (wave + rng.normal() * np.exp(-at / 0.1))
@@ -82,20 +82,20 @@ def _row_drift(rng: np.random.Generator, rows: int, rates: Rates) -> F32:
 
 
 def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, rng: np.random.Generator, rates: Rates) -> F32:
-    """Signal of one ideal amplifier in one exposure.
+    """Draw the signal of one ideal amplifier in one exposure.
 
     Parameters
     ----------
     k : `int`
         Index of the amplifier.
     charge : `numpy.ndarray` [y, x], float32
-        Expected in its imaging area, detector orientation, electron.
+        Expected charge of its imaging area in detector orientation, electron.
 
     Returns
     -------
     signal : `numpy.ndarray` [row, column], float32
-        In read-out order from the imaging area's first column on, ADU; the
-        overscan is in it where charge comes late.
+        In read-out order from the imaging area's first column on, ADU;
+        includes the overscan where charge is deferred.
     """
     amplifier = truth.detector.amplifiers[k]
     target, data = amplifier.target, amplifier.data
@@ -114,13 +114,13 @@ def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, rng: np.rando
 
 
 def _level_shifts(seed: int, truth: Truth, parameters: Mapping[str, Any], rates: Rates) -> NDArray[np.float64]:
-    """Shifts of the night's levels [amplifier] from the truth's, ADU."""
+    """Draw the shifts of the night's levels [amplifier] from the truth's, ADU."""
     rng = generator(seed, Stream.NIGHT, parameters.get("day_obs", 0), truth.detector.id)
     return parameters.get("jump", 0.0) + rates.night_drift * rng.standard_normal(len(truth.levels))
 
 
 def leaked(detector: Detector, box: Box) -> F32:
-    """Light that leaks in, on a box [y, x] of the detector, relative to its worst: it comes from one side."""
+    """Compute the light leak on a box [y, x] of the detector, relative to its largest; it comes from one side."""
     x, _, _ = radius_mm(detector)
     return np.asarray(np.clip(0.5 + x[box.slices] / LEAK_MM, 0, 1), np.float32)
 
@@ -128,7 +128,7 @@ def leaked(detector: Detector, box: Box) -> F32:
 def read_out(
     truth: Truth, k: int, signal: F32, shift: float, rng: np.random.Generator, rates: Rates
 ) -> NDArray[np.int32]:
-    """Raw pixels of one amplifier of one exposure.
+    """Draw the raw pixels of one amplifier of one exposure.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def read_out(
     signal : `numpy.ndarray` [row, column], float32
         In read-out order from the imaging area's first column on, ADU.
     shift : `float`
-        Of the level, ADU.
+        Shift of the level, ADU.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def read_out(
 
 
 def _distorted(signals: list[F32], truth: Truth, rates: Rates) -> list[F32]:
-    """Distort the amplifiers' ideal signals, ADU."""
+    """Apply non-linearity and crosstalk to the amplifiers' ideal signals, ADU."""
     electronics = truth.electronics
     if rates.nonlinearity:
         signals = [bend(s, x, y) for s, x, y in zip(signals, electronics.nodes, electronics.values, strict=True)]
@@ -164,7 +164,7 @@ def _distorted(signals: list[F32], truth: Truth, rates: Rates) -> list[F32]:
 
 
 def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], rates: Rates) -> list[NDArray[np.int32]]:
-    """Raw pixels of one exposure: one array an amplifier, ADU."""
+    """Draw the raw pixels of one exposure: one array an amplifier, ADU."""
     detector, exposure = truth.detector, parameters["exposure"]
     brightness, seconds = light(seed, parameters, rates), parameters["dark_time"]
     leak, shift = parameters.get("leak", 0.0), _level_shifts(seed, truth, parameters, rates)
@@ -187,7 +187,7 @@ def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], ra
 
 
 def _primary(detector: Detector, parameters: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
-    """Primary header with the camera's keywords."""
+    """Make the primary header with the camera's keywords."""
     raft, slot = detector.name.rsplit("_", 1)
     telescope, controller, _, _ = parameters["obs_id"].split("_")
     maker, kind = detector.type[:3], parameters["observation_type"].upper()
@@ -232,7 +232,7 @@ def _section(x: tuple[int, int], y: tuple[int, int]) -> str:
 
 
 def _segment(amplifier: Amplifier, channel: int, detector: Detector) -> dict[str, Any]:
-    """Header of a segment; in DETSEC y runs against the detector's, from the first pixel read to the last."""
+    """Make the header of a segment; y of DETSEC runs against the detector's, from the first pixel read to the last."""
     data, target, height = amplifier.data, amplifier.target, detector.size[1]
     x, y = (target.x0 + 1, target.x1), (height - target.y0, height - target.y1 + 1)
     return {
@@ -248,7 +248,7 @@ def _segment(amplifier: Amplifier, channel: int, detector: Detector) -> dict[str
 def raw_bytes(
     detector: Detector, images: list[NDArray[np.int32]], parameters: Mapping[str, Any], common: Mapping[str, Any]
 ) -> bytes:
-    """A raw file: primary header and one Rice-compressed HDU (tiles of one row) an amplifier."""
+    """Make a raw file: primary header and one Rice-compressed HDU (tiles of one row) an amplifier."""
 
     def write(fits: fitsio.FITS) -> None:
         fits.write(None, header=_primary(detector, parameters, common))
@@ -264,7 +264,7 @@ def raw_bytes(
     return written(write)
 
 
-class Simulate:
+class Simulate(gang.Kernel):
     """The gang kernel: a task is one piece."""
 
     def __init__(self, job: Job) -> None:
@@ -277,12 +277,8 @@ class Simulate:
     def _make_truth(self, detector: int) -> Truth:
         return make(self._seed, self._camera.detectors[detector], self._filters, self._rates)
 
-    def weights(self, task: Task) -> list[float]:
-        """One piece."""
-        return [1.0]
-
     def compute(self, task: Task, piece: int) -> bytes:
-        """Make a file's content."""
+        """Make the bytes of a raw or truth file."""
         assert task.detector is not None
         truth, scale, parameters = self._truth(task.detector), self._camera.scale, task.parameters
         if "truth" in task.outputs:
@@ -292,7 +288,7 @@ class Simulate:
         return raw_bytes(truth.detector, images, parameters, self._job.config.get("header", {}))
 
     def finish(self, task: Task, results: Any) -> dict[str, Any]:
-        """Publish it."""
+        """Publish the file."""
         (data,) = results
         ((kind, path),) = task.outputs.items()
         stamp = f"{self._job.run}.{self._job.attempt}"
@@ -305,15 +301,12 @@ def _write(path: str, data: bytes) -> None:
 
 
 def execute(job: Job, comm: Any) -> int:
-    """Make the frames and truths of a job; see the module's text for what a task must say.
+    """Make the frames and truths of a job; give the number of this rank's tasks that failed.
 
     The same seed gives the same bytes whatever the number of ranks.
 
-    Returns
-    -------
-    failed : `int`
-        Tasks of this rank that failed.
+    The module's text describes a task's parameters.
     """
-    # one detector's frames together: its truth is made once
+    # a detector's frames in a row: its truth is made once
     tasks = sorted(job.tasks, key=lambda t: (t.detector or 0, t.parameters.get("exposure", 0)))
     return gang.execute(replace(job, tasks=tuple(tasks)), comm, Simulate(job))

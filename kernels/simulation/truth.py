@@ -1,6 +1,6 @@
-"""The simulator's truth: what every pixel of a detector really is.
+"""The simulator's truth: the real properties of every pixel of a detector.
 
-The model, in the order in which a frame is made of it:
+The model, in the order in which it makes a frame:
 
 - charge (electron): Poisson noise about dark current x dark time + lamp x
   response + light that leaks through the shutter, then cosmic rays, then full
@@ -10,14 +10,14 @@ The model, in the order in which a frame is made of it:
 - raw value (ADU): signal + the amplifier's level and its drift + a row drift
   + Gaussian read noise, rounded and clipped to the converter's range.
 
-Levels and drifts are common to a row, prescan and overscan included, and
-the bias structure is 0 outside the imaging area: an overscan subtraction
-takes out the former exactly and leaves the latter alone.  Charge comes late
-along the rows where `Rates` asks for it.  Not in the model yet: transfer
+Levels and drifts are common to a row, prescan and overscan included, and the
+bias structure is 0 outside the imaging area: an overscan subtraction removes
+levels and drifts exactly and leaves the structure alone.  Charge is deferred
+along the rows where `Rates` asks for it.  Not in the model: transfer
 inefficiency along the columns, brighter-fatter.
 
-Everything is a function of (seed, ids) alone: each array has its own random
-stream, so that neither ranks nor the order of work change a bit.  Typical
+Everything is a function of seed and ids: each array has its own random
+stream, so that neither ranks nor the order of work change a bit.  Default
 values are those of SITCOMTN-148 (LSSTCam, run 7).
 """
 
@@ -40,46 +40,36 @@ from kernels.simulation.rates import Rates, Stream, generator
 
 F32 = NDArray[np.float32]
 
-#: Radius that a vampire pixel draws charge from, pixels.
+#: Radius from which a vampire pixel draws charge, pixels.
 VAMPIRE_PX = 3
-#: A pixel at the edge with less of its response than this is a defect.
+#: A pixel at the edge that keeps less of its response than this is a defect.
 LOST = 0.87
 
 
 @dataclass(frozen=True)
 class Truth:
-    """One detector.
+    """Truth of one detector.
 
     Images are [y, x], float32, on the assembled detector.
-
-    Parameters
-    ----------
-    detector : `Detector`
-        Its gains and read noises are the true ones.
-    levels : `numpy.ndarray` [amplifier], float64
-        Bias levels, ADU.
-    structure : `numpy.ndarray`
-        Bias structure, ADU of the amplifier that reads the pixel.
-    dark : `numpy.ndarray`
-        Dark current, hot pixels included, electron/second.
-    response : `dict` [`str`, `numpy.ndarray`]
-        By physical filter, dead pixels included, relative.
-    hot, dead, vampire, edge : `numpy.ndarray`, bool
-        The injected defects: pixels and columns that glow, that answer light
-        badly, that draw others' charge; and what the edges lose.
-    electronics : `Electronics`
-        Crosstalk and non-linearity.
     """
 
+    #: Its gains and read noises are the true ones.
     detector: Detector
+    #: [amplifier], float64: Bias levels, ADU.
     levels: NDArray[np.float64]
+    #: Bias structure, ADU of the amplifier that reads the pixel.
     structure: F32
+    #: Dark current, hot pixels included, electron/second.
     dark: F32
+    #: Relative response by physical filter, dead pixels included.
     response: Mapping[str, F32]
+    #: bool: The injected defects: pixels and columns that glow, or that respond badly to light; pixels that draw
+    #: others' charge, or lose light at an edge.
     hot: NDArray[np.bool_]
     dead: NDArray[np.bool_]
     vampire: NDArray[np.bool_]
     edge: NDArray[np.bool_]
+    #: Crosstalk, non-linearity and deferred charge.
     electronics: Electronics
 
 
@@ -89,20 +79,20 @@ def oriented(image: NDArray[Any], amplifier: Amplifier) -> NDArray[Any]:
 
 
 def _axes(shape: tuple[int, int]) -> tuple[F32, F32]:
-    """Coordinates -1 to 1 as [y, 1] and [1, x]."""
+    """Make coordinates from -1 to 1, [y, 1] and [1, x]."""
     v, u = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     return v[:, None], u[None, :]
 
 
 def _smooth(rng: np.random.Generator, shape: tuple[int, int]) -> F32:
-    """Random second-order surface of zero mean, at most 1 in size."""
+    """Draw a second-order surface of zero mean, at most 1 in size."""
     v, u = _axes(shape)
     a, b, c, d, e = rng.uniform(-0.2, 0.2, 5).astype(np.float32)
     return a * u + b * v + c * u * v + d * (u * u - 1 / 3) + e * (v * v - 1 / 3)
 
 
 def _structure(rng: np.random.Generator, amplifier: Amplifier, rates: Rates) -> F32:
-    """Bias structure of an amplifier in read-out orientation, ADU; read out at [0, 0]."""
+    """Draw an amplifier's bias structure in read-out orientation, ADU; [0, 0] is read first."""
     ny, nx = amplifier.data.ny, amplifier.data.nx
     columns = rng.normal(0.0, 0.5, nx)
     reach = max(4.0, 0.1 * min(nx, ny))
@@ -111,7 +101,7 @@ def _structure(rng: np.random.Generator, amplifier: Amplifier, rates: Rates) -> 
 
 
 def _defects(rng: np.random.Generator, shape: tuple[int, int], rates: Rates) -> tuple[NDArray[np.int64], int]:
-    """Flat indices of hot (the first ``n``) and dead pixels, no two the same, and ``n``."""
+    """Draw distinct flat indices of hot (the first ``n``) and dead pixels; return them and ``n``."""
     pixels = shape[0] * shape[1]
     hot, dead = (math.ceil(f * pixels) for f in (rates.hot, rates.dead))
     return rng.choice(pixels, hot + dead, replace=False), hot
@@ -126,7 +116,7 @@ def _spoil_column(rng: np.random.Generator, detector: Detector, mask: NDArray[np
 
 
 def _draw(rng: np.random.Generator, qe: F32, mask: NDArray[np.bool_], rates: Rates) -> None:
-    """Have a pixel take from those around it what it gets beyond its own, away from the edges."""
+    """Let a pixel away from the edges draw its excess light from the pixels around it."""
     y, x = (int(rng.integers(VAMPIRE_PX, n - VAMPIRE_PX)) for n in qe.shape)
     around = qe[y - VAMPIRE_PX : y + VAMPIRE_PX + 1, x - VAMPIRE_PX : x + VAMPIRE_PX + 1]
     v, u = np.mgrid[-VAMPIRE_PX : VAMPIRE_PX + 1, -VAMPIRE_PX : VAMPIRE_PX + 1]
@@ -138,14 +128,14 @@ def _draw(rng: np.random.Generator, qe: F32, mask: NDArray[np.bool_], rates: Rat
 
 
 def _edges(shape: tuple[int, int], rates: Rates) -> F32:
-    """Relative response towards the detector's edges."""
+    """Compute the relative response near the detector's edges."""
     v, u = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape)
     depth = np.exp(-np.minimum(v[:, None], u[None, :]) / rates.edge_px)
     return np.asarray(1 - rates.edge_depth * depth, np.float32)
 
 
 def _vignetting(radius: F32, rates: Rates) -> F32:
-    """Fraction of the light at a radius: 3 % down at the first edge, then steeply to the second."""
+    """Compute the fraction of the light at a radius: 3 % down at the first edge, then falling steeply to the second."""
     inner, outer = rates.vignetting_mm
     edge = np.clip((radius - inner) / (outer - inner), 0, 1)
     steps = edge * edge * (3 - 2 * edge)
@@ -153,7 +143,7 @@ def _vignetting(radius: F32, rates: Rates) -> F32:
 
 
 def _stains(rng: np.random.Generator, shape: tuple[int, int]) -> F32:
-    """Rings of -1 in depth, as drying leaves them on a sensor."""
+    """Draw rings of depth -1, like the stains of drying on a sensor."""
     v, u = _axes(shape)
     image = np.zeros(shape, np.float32)
     for _ in range(3):
@@ -180,15 +170,15 @@ def _response(detector: Detector, physical_filter: str, qe: F32, seed: int, rate
 
 
 def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) -> Truth:
-    """The truth of one detector.
+    """Make the truth of one detector.
 
     Parameters
     ----------
     seed : `int`
-        Of the whole simulation.
+        Seed of the whole simulation.
     filters : iterable of `str`
-        Physical filters that a response is wanted for; each is the same
-        whatever the others are.
+        Physical filters of the wanted responses, which do not depend on one
+        another.
     """
     shape = detector.size[1], detector.size[0]
     levels = generator(seed, Stream.LEVEL, detector.id).uniform(*rates.level, len(detector.amplifiers))
@@ -227,13 +217,13 @@ def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) ->
 
 
 def lamp(seed: int, exposure: int, physical_filter: str, exposure_time: float, rates: Rates) -> float:
-    """Light of a flat in a pixel of response 1, electron."""
+    """Compute the light of a flat in a pixel of response 1, electron."""
     level = generator(seed, Stream.LAMP, _filter_id(physical_filter)).uniform(0.8, 1.2)
     return float(rates.lamp * level * jitter(seed, exposure, rates) * exposure_time)
 
 
 def jitter(seed: int, exposure: int, rates: Rates) -> float:
-    """Relative brightness of the lamp in one exposure."""
+    """Draw the relative brightness of the lamp in one exposure."""
     return float(1 + rates.lamp_jitter * generator(seed, Stream.LAMP, exposure).standard_normal())
 
 
@@ -251,7 +241,7 @@ class CosmicRays:
 
 
 def _hit(rng: np.random.Generator, rates: Rates) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Offsets [2, pixel] and charge [pixel] of one hit."""
+    """Draw offsets [2, pixel] and charge [pixel] of one hit."""
     charge = rng.uniform(*rates.track_charge)
     offsets: NDArray[Any]
     if rng.random() < rates.spots:
@@ -264,14 +254,14 @@ def _hit(rng: np.random.Generator, rates: Rates) -> tuple[NDArray[Any], NDArray[
 
 
 def cosmic_rays(seed: int, exposure: int, detector: Detector, scale: int, dark_time: float, rates: Rates) -> CosmicRays:
-    """Straight tracks and spots that hit a detector in one exposure.
+    """Draw straight tracks and spots that hit a detector in one exposure.
 
     Parameters
     ----------
     scale : `int`
-        Of the camera: what a pixel's nominal size was multiplied by.
+        Scale of the camera, by which the nominal size of a pixel was multiplied.
     dark_time : `float`
-        second; the read-out time is added.
+        Dark time, second; the read-out time is added.
     """
     rng = generator(seed, Stream.COSMIC, exposure, detector.id)
     nx, ny = detector.size

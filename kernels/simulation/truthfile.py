@@ -1,7 +1,7 @@
 """The truth on disk: one FITS file a detector.
 
 HDUs: STRUCTURE (float32, ADU), DARK (float32, electron/second), DEFECTS
-(uint8; 1 hot, 2 dead, 4 drawing others' charge, 8 lost to the edge) and
+(uint8; 1 hot, 2 dead, 4 drawing others' charge, 8 dim at the edge) and
 RESPONSE_<physical filter> (float32, relative), all on the assembled detector; tables
 AMPLIFIERS (gain in electron/ADU, read noise in
 electron, level in ADU, saturation in electron; cti, drift and decay as in
@@ -38,28 +38,12 @@ def _amplifiers(truth: Truth, rates: Rates) -> NDArray[Any]:
 
 
 def _exposures(exposures: Sequence[Mapping[str, Any]], light: Mapping[int, float]) -> NDArray[Any]:
-    rows = [
-        (
-            p["exposure"],
-            p["observation_type"],
-            p["physical_filter"] or "",
-            p["exposure_time"],
-            p["dark_time"],
-            light[p["exposure"]],
-        )
-        for p in exposures
-    ]
-    return np.array(
-        rows,
-        dtype=[
-            ("exposure", "i8"),
-            ("type", "S16"),
-            ("physical_filter", "S32"),
-            ("exposure_time", "f8"),
-            ("dark_time", "f8"),
-            ("light", "f8"),
-        ],
-    )
+    rows = []
+    for p in exposures:
+        times = (p["exposure_time"], p["dark_time"], light[p["exposure"]])
+        rows.append((p["exposure"], p["observation_type"], p["physical_filter"] or "", *times))
+    names = [("exposure", "i8"), ("type", "S16"), ("physical_filter", "S32")]
+    return np.array(rows, dtype=[*names, *((name, "f8") for name in ("exposure_time", "dark_time", "light"))])
 
 
 def _rays(seed: int, truth: Truth, scale: int, exposures: Sequence[Mapping[str, Any]], rates: Rates) -> NDArray[Any]:
@@ -80,14 +64,14 @@ def truth_bytes(
     light: Mapping[int, float],
     rates: Rates,
 ) -> bytes:
-    """A truth file.
+    """Make a truth file.
 
     Parameters
     ----------
     exposures : sequence of `dict`
         Parameters of the raw frames, as `kernels.simulation.simulate` has them.
     light : `dict` [`int`, `float`]
-        By exposure, electron in a pixel of response 1.
+        Light by exposure, electron in a pixel of response 1.
     """
     defects = truth.hot * np.uint8(HOT) + truth.dead * np.uint8(DEAD)
     defects |= truth.vampire * np.uint8(VAMPIRE) | truth.edge * np.uint8(EDGE)
@@ -108,29 +92,21 @@ def truth_bytes(
 
 @dataclass(frozen=True)
 class Recorded:
-    """Contents of a truth file that a comparison needs; see the module's text for units.
+    """Contents of a truth file for a comparison; see the module's text for units."""
 
-    Parameters
-    ----------
-    structure, dark : `numpy.ndarray` [y, x], float32
-    response : `numpy.ndarray` [y, x], float32, or `None`
-        In the filter that was asked for.
-    defects : `numpy.ndarray` [y, x], bool
-        Hot or dead.
-    gain, read_noise : `numpy.ndarray` [amplifier], float64
-    exposures : `dict` [`int`, structured row]
-        Rows of EXPOSURES.
-    rays : `numpy.ndarray`, structured
-        COSMIC_RAYS.
-    """
-
+    #: [y, x], float32
     structure: F32
     dark: F32
+    #: [y, x], float32, or `None`: Response in the filter that was asked for.
     response: F32 | None
+    #: [y, x], bool: Hot or dead.
     defects: NDArray[np.bool_]
+    #: [amplifier], float64
     gain: NDArray[np.float64]
     read_noise: NDArray[np.float64]
+    #: `dict` [`int`, structured row]: Rows of EXPOSURES.
     exposures: Mapping[int, Any]
+    #: structured: COSMIC_RAYS.
     rays: NDArray[Any]
 
 
@@ -140,7 +116,7 @@ def read(path: str, physical_filter: str | None) -> Recorded:
     Raises
     ------
     DataError
-        It cannot be read, or has no response in this filter.
+        The file cannot be read, or has no response in this filter.
     """
     try:
         with opened(path) as fits:

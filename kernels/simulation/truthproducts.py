@@ -1,9 +1,9 @@
-"""The simulator's truth as calibrations, as a perfect measurement of its electronics would write them.
+"""Write the simulator's truth as the calibrations that a perfect measurement would give.
 
 A job's ``config``: ``seed`` and ``rates`` of the simulation, ``permissions``
 (see `kernels.jobs.publish`; optional).  One task per detector: ``detector``,
-``outputs`` with any of ``crosstalk``, ``linearizer``, ``cti``, ``ptc`` and ``defects`` (paths),
-``provenance``.  The same seed gives the same bytes.
+``outputs`` (paths of any of ``crosstalk``, ``linearizer``, ``cti``, ``ptc`` and
+``defects``), ``provenance``.  The same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -68,19 +68,15 @@ WRITERS = {
 }
 
 
-class TruthProducts:
+class TruthProducts(gang.Kernel):
     """The gang kernel: a task is one piece."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._camera = job, geometry.camera(job.camera)
         self._seed, self._rates = int(job.config["seed"]), Rates.from_plain(job.config.get("rates", {}))
 
-    def weights(self, task: Task) -> list[float]:
-        """One piece."""
-        return [1.0]
-
     def compute(self, task: Task, piece: int) -> Truth:
-        """The detector's truth; none of its calibrations is of a filter."""
+        """Make the detector's truth without responses: none of the calibrations depends on a filter."""
         assert task.detector is not None
         return make(self._seed, self._camera.detectors[task.detector], [], self._rates)
 

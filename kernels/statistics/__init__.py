@@ -1,4 +1,4 @@
-"""Statistics over exposures, pixel by pixel: sort, clip, weigh, and what they cost in noise."""
+"""Statistics over exposures, pixel by pixel: sort, clip, weigh, and estimate the noise of the result."""
 
 __all__ = [
     "binning",

@@ -18,7 +18,7 @@ def _add_row(row, mask, total, count):  # type: ignore[no-untyped-def]
 
 @njit
 def _average(image, mask, binning, small):  # type: ignore[no-untyped-def]
-    """Fill ``small``; a mask of one row holds for all. Sums go down the rows first, then along them."""
+    """Average bins into ``small``, down the rows first; a mask of a single row holds for every row."""
     width = image.shape[1]
     total, count = np.empty(width, np.float64), np.empty(width, np.int32)
     for j in range(small.shape[0]):
@@ -34,12 +34,12 @@ def _average(image, mask, binning, small):  # type: ignore[no-untyped-def]
 
 
 def binned(image: NDArray[np.float32], binning: int, mask: NDArray[np.int32] | None = None) -> NDArray[np.float32]:
-    """Average ``binning`` x ``binning`` pixels; what is left over at the upper edges is its own, smaller bin.
+    """Average ``binning`` x ``binning`` pixels; remainders at the upper edges make smaller bins.
 
     Parameters
     ----------
     image : `numpy.ndarray` [y, x], float32
-        What is not finite is bad.
+        Bad where not finite.
     binning : `int`
         pixel.
     mask : `numpy.ndarray` [y, x], int32, optional

@@ -4,15 +4,15 @@
 median with 0.7413 x the inter-quartile range (quartiles by linear
 interpolation at ``f (n - 1)``), the following ones about the mean and the
 debiased standard deviation of the survivors.  Every pass tests all inputs
-again, so a value may come back.  **SIGMACLIP** clips about the median with the
-standard deviation (``ddof`` 0 or 1) of the survivors, only these are tested
+again, so a rejected value may return.  **SIGMACLIP** clips about the median with
+the standard deviation (``ddof`` 0 or 1) of the survivors and tests only these
 again, until nothing changes (astropy's `SigmaClip` with ``maxiters=None``, and
 Siril's rejection).  Both keep ``low <= x <= high``, ties included.
 
 Inputs are sorted first (`kernels.statistics.network`) and then summed in that order, so
 neither the order of the exposures nor the tiling changes a bit of the result.
-Sums are of differences from the lower median, of which float32 loses nothing
-that counts: four at a time in float32, these in float64.
+Differences from the lower median are summed, four at a time in float32 and
+these sums in float64, so that float32 loses nothing that counts.
 """
 
 from __future__ import annotations
@@ -44,29 +44,21 @@ _BASE, _LOW, _HIGH, _MEAN, _VARIANCE, _NUMBER, _GOOD, _FACTOR = (row * LANES for
 
 @dataclass(frozen=True)
 class Rule:
-    """Statistic that makes one value of many inputs.
+    """Statistic that reduces many inputs to one value."""
 
-    Parameters
-    ----------
-    statistic : `str`
-        One of `STATISTICS`.
-    nsigma : `float`
-        Limit of the clipping statistics.
-    passes : `int`
-        Passes of MEANCLIP.
-    ddof : `int`
-        Of SIGMACLIP's standard deviation, 0 or 1.
-    """
-
+    #: One of `STATISTICS`.
     statistic: str = "MEANCLIP"
+    #: Limit of the clipping statistics.
     nsigma: float = 3.0
+    #: Passes of MEANCLIP.
     passes: int = 3
+    #: Delta degrees of freedom of SIGMACLIP's standard deviation, 0 or 1.
     ddof: int = 1
 
 
 @inlined
 def _all(flat, at, stride, base, first, last):  # type: ignore[no-untyped-def]
-    """Sum, sum of squares (both float64) and number of ``d = flat[at + k stride] - base``; rows in fours."""
+    """Return sum and sum of squares (float64) and number of ``d = flat[at + k stride] - base``, rows in fours."""
     zero = singles(0)
     total, squares, number = double(zero), double(zero), zero
     for row in range(first, last, _CHUNK):
@@ -80,7 +72,7 @@ def _all(flat, at, stride, base, first, last):  # type: ignore[no-untyped-def]
 
 @inlined
 def _within(flat, at, stride, base, first, last, low, high):  # type: ignore[no-untyped-def]
-    """Sum only ``low <= d <= high``; the same bits as `_all` where that is all."""
+    """Sum only ``low <= d <= high``; the same bits as `_all` where every value is."""
     zero, one = singles(0), singles(1)
     total, squares, number = double(zero), double(zero), zero
     for row in range(first, last, _CHUNK):
@@ -102,11 +94,11 @@ def _every(mask):  # type: ignore[no-untyped-def]
 
 @inlined
 def _clip_vector(flat, at, stride, rows, factor, passes, state):  # type: ignore[no-untyped-def]
-    """Clip from the bounds in ``state`` on, each pass about the mean and deviation of the one before.
+    """Clip, beginning with the bounds in ``state``; each pass takes mean and deviation of the pass before.
 
-    ``rows``: begin and end of the sorted column's middle part, and the column's end.  The middle hardly ever clips: it
-    is summed once, and again only where one of its values is out of bounds.  A lane without survivors (no spread was
-    left, and the centre is an ulp beside the value that it stands for) keeps its former result.
+    ``rows``: begin and end of the sorted column's middle part, and the column's end.  The middle is rarely clipped: it
+    is summed once, and again only where one of its values is out of bounds.  A lane without survivors (no spread is
+    left, and rounding puts the centre an ulp beside the values) keeps its former result.
     """
     start, stop, end = rows
     zero, one = singles(0), singles(1)
@@ -143,7 +135,7 @@ def _clip_vector(flat, at, stride, rows, factor, passes, state):  # type: ignore
 
 @inlined
 def _finish(state, at, image, variance, count):  # type: ignore[no-untyped-def]
-    """``base + mean``, ``factor variance / number`` (NaN where none, or a single one, was good) and number."""
+    """Store ``base + mean`` (NaN without good inputs), ``factor variance / number`` (NaN below two) and number."""
     good, number, nan = load(state, _GOOD), load(state, _NUMBER), singles(np.nan)
     store(image, at, where(singles(0) < good, load(state, _BASE) + load(state, _MEAN), nan))
     store(variance, at, where(singles(1) < good, load(state, _FACTOR) * load(state, _VARIANCE) / number, nan))
@@ -152,9 +144,10 @@ def _finish(state, at, image, variance, count):  # type: ignore[no-untyped-def]
 
 @njit
 def _quartiles(n, stride):  # type: ignore[no-untyped-def]
-    """Places of the base, and of the lower and upper neighbours of median and quartiles, of ``n`` sorted values.
+    """Locate base, median and quartiles among ``n`` sorted values.
 
-    Returned are their offsets, and for each quantile its part of the way between its neighbours.
+    Returns offsets of the base and of each quantile's lower and upper neighbour; and, for each quantile, its fraction
+    of the way between these.
     """
     half, quarter, rest = 0.5 * (n - 1), 0.25 * (n - 1), 0.75 * (n - 1)
     h, q, r = int(half), int(quarter), int(rest)
@@ -174,7 +167,7 @@ def _between(flat, low, high, part, base):  # type: ignore[no-untyped-def]
 
 @inlined
 def _begin(flat, at, quartiles, scale, n, state):  # type: ignore[no-untyped-def]
-    """Base, median (as the mean) and MEANCLIP's first bounds, where all values of the lanes are good.
+    """Store base, median (as the mean) and MEANCLIP's first bounds of lanes without masked values.
 
     ``scale`` is the limit in inter-quartile ranges.
     """
@@ -184,7 +177,7 @@ def _begin(flat, at, quartiles, scale, n, state):  # type: ignore[no-untyped-def
     lower = _between(flat, at + places[3], at + places[4], parts[1], base)
     upper = _between(flat, at + places[5], at + places[6], parts[2], base)
     reach = singles(scale) * (upper - lower)
-    some = middle <= reach  # else not even the values beside the median are within
+    some = middle <= reach  # otherwise even the values beside the median would be out
     store(state, _BASE, base)
     store(state, _LOW, where(some, middle - reach, singles(-_LARGEST)))
     store(state, _HIGH, where(some, middle + reach, singles(_LARGEST)))
@@ -194,7 +187,7 @@ def _begin(flat, at, quartiles, scale, n, state):  # type: ignore[no-untyped-def
 
 @njit
 def _lane(flat, stride, n, at, f, base):  # type: ignore[no-untyped-def]
-    """One lane's quantile ``f`` above the base."""
+    """Interpolate one lane's quantile ``f``, above the base."""
     place = f * (n - 1)
     k = int(place)
     low, high = flat[at + k * stride] - base, flat[at + min(k + 1, n - 1) * stride] - base
@@ -203,7 +196,7 @@ def _lane(flat, stride, n, at, f, base):  # type: ignore[no-untyped-def]
 
 @njit
 def _hollow_lanes(flat, stride, n, at, scale, state):  # type: ignore[no-untyped-def]
-    """Number of good values, base, median and first bounds of the lanes where some are masked."""
+    """Store number of good values, base, median and first bounds of the lanes with masked values."""
     for i in range(LANES):
         good = n
         while good > 0 and not flat[at + i + (good - 1) * stride] < np.inf:
@@ -224,7 +217,7 @@ def _hollow_lanes(flat, stride, n, at, scale, state):  # type: ignore[no-untyped
 
 @njit
 def _start(flat, stride, n, at, quartiles, scale, state):  # type: ignore[no-untyped-def]
-    """Base, median (as the mean), good values and the bounds of MEANCLIP's first pass; whether a lane is masked."""
+    """Store base, median (as the mean), number and MEANCLIP's first bounds; return whether any value is masked."""
     _begin(flat, at, quartiles, scale, n, state)
     hollow = not _every(load(flat, at + (n - 1) * stride) < singles(np.inf))
     if hollow:
@@ -234,7 +227,7 @@ def _start(flat, stride, n, at, quartiles, scale, state):  # type: ignore[no-unt
 
 @njit
 def _first(flat, stride, at, state, lead):  # type: ignore[no-untyped-def]
-    """Row of the first survivor of each lane."""
+    """Find the row of each lane's first survivor."""
     for i in range(LANES):
         while lead[i] < state[_GOOD + i] and flat[at + i + lead[i] * stride] - state[_BASE + i] < state[_LOW + i]:
             lead[i] += 1
@@ -253,7 +246,7 @@ def _sigmaclip(flat, stride, parts, at, nsigma, ddof, state, lead):  # type: ign
         bounds = state.copy()
         _clip_vector(flat, at, stride, parts, np.float32(0), 1, state)
         for i in range(LANES):
-            if state[_NUMBER + i] == 0:  # no spread left: what there was stays
+            if state[_NUMBER + i] == 0:  # no spread is left: keep the former result
                 for row in (_MEAN, _VARIANCE, _NUMBER, _LOW, _HIGH):
                     state[row + i] = kept[row + i]
             else:
@@ -277,7 +270,7 @@ def _sigmaclip(flat, stride, parts, at, nsigma, ddof, state, lead):  # type: ign
 
 @njit
 def _everything(flat, at, stride, parts, state):  # type: ignore[no-untyped-def]
-    """Mean, variance and number of all that is finite."""
+    """Store mean, variance and number of all finite values."""
     for i in range(LANES):
         state[_LOW + i], state[_HIGH + i] = -_LARGEST, _LARGEST
     _clip_vector(flat, at, stride, parts, np.float32(0), 1, state)
@@ -294,7 +287,7 @@ def _medians(flat, stride, n, image):  # type: ignore[no-untyped-def]
 
 @njit
 def _middle(n, rows):  # type: ignore[no-untyped-def]
-    """Begin and end of the middle part of ``n`` sorted values, multiples of four rows, and the end of all."""
+    """Return begin and end of the middle part of ``n`` sorted values, multiples of four rows, and the end of all."""
     first, last = (n + 19) // 20 * 4, 4 * n // 5 // 4 * 4
     if n < 8 or last <= first:
         first, last = 0, 0
@@ -336,15 +329,15 @@ def _reduce(flat, stride, rows, n, rule, factors, image, variance, count, first)
 
 
 def plain_factors(rule: Rule, n: int) -> F32:
-    """Factors [n + 1] of the plain definition: survivors' variance / count, of the median times pi / 2."""
+    """Return factors [n + 1] of the plain definition: survivors' variance / count, times pi / 2 for the median."""
     return np.full(n + 1, OF_MEDIAN if rule.statistic == "MEDIAN" else 1.0, np.float32)
 
 
 def _require(width: int, *planes: tuple[NDArray[Any], Any]) -> None:
-    """Require the planes that vector code writes to without checking."""
+    """Require planes that vector code, which checks nothing, can write to."""
     for plane, kind in planes:
         if plane is not NO_FIRST and (plane.shape != (width,) or plane.dtype != kind or not plane.flags.c_contiguous):
-            raise ValueError(f"what a cube {width} pixels wide is reduced to must be as wide, of {kind.__name__}")
+            raise ValueError(f"planes for a cube {width} pixels wide must be as wide, of {kind.__name__}")
 
 
 def collapse(
@@ -367,18 +360,18 @@ def collapse(
     n : `int`
         Inputs.
     rule : `Rule`
-        Of any statistic but WEIGHTED.
+        Any statistic but WEIGHTED.
     image : `numpy.ndarray` [width], float32
         Filled; NaN where no input is good.
     variance : `numpy.ndarray` [width], float32
         Filled with the survivors' debiased variance / count, times a factor;
         NaN where fewer than two inputs are good.
     count : `numpy.ndarray` [width], int16
-        Filled with the number of inputs that went in.
+        Filled with the number of survivors.
     first : `numpy.ndarray` [width] or [0], int16
         Filled with the row of the sorted cube where the survivors begin.
     factors : `numpy.ndarray` [n + 1], float32, optional
-        By the number of good inputs, what the variance is multiplied by
+        Factor of the variance by the number of good inputs
         (`kernels.statistics.estimator`); by default 1, and pi / 2 for the median.
     """
     sort(cube, n)

@@ -14,21 +14,22 @@ from kernels.camera.geometry import Amplifier, Box
 
 F64 = NDArray[np.float64]
 
-#: How far beyond an amplifier's own sections its profiles go, pixel.
+#: Reach of an amplifier's profiles beyond its own sections, pixel.
 MARGIN: Final = 32
-#: The level of light at a place is the highest within so many pixels: what falls to half within them is an edge, no
-#: gradient.
+#: The level of light at a place is the highest within this many pixels: a fall to half over a shorter distance is an
+#: edge, over a longer one a gradient.
 REACH: Final = 12
-#: A dark run is so long at least, unless it ends at the border of the image: shorter ones are bad columns.
+#: Least length of a dark run that does not end at the border of the image, pixel: shorter runs are bad columns.
 SHORTEST: Final = 4
-#: Level of what has no light, of that of the data, at most: more, and light cannot be told from the offset.
+#: Largest level without light, relative to that of the data: above it, light cannot be told from the offset.
 WEAK: Final = 0.9
-#: Parts of the light beside a pixel: at an edge; below it, data without light; above it, an overscan with light.
+#: Light of a pixel relative to the light around it: half marks an edge; data below NONE have no light; an overscan
+#: above SOME has light.
 #: Columns at the border of a CCD lose some light, the first ones of an overscan keep some charge.
 HALF, NONE, SOME = 0.5, 0.15, 0.25
-#: The light must be that many times what its own profile scatters by, and that many ADU.
+#: The light must be this many times the scatter of its own profile, and this many ADU.
 CONTRAST, LEAST_ADU = 20.0, 20.0
-#: Pixels on each side of a border that are shown.
+#: Pixels shown on each side of a border.
 SHOWN: Final = 24
 #: Sides of a box: which axis, and whether it is the upper one.
 SIDES: Final = {"left": (0, False), "right": (0, True), "bottom": (1, False), "top": (1, True)}
@@ -36,90 +37,65 @@ SIDES: Final = {"left": (0, False), "right": (0, True), "bottom": (1, False), "t
 
 @dataclass(frozen=True)
 class Border:
-    """A side of the data section.
+    """A side of the data section."""
 
-    Parameters
-    ----------
-    side : `str`
-        left, right, bottom or top.
-    declared : `int`
-        The first pixel (0-based) behind the border, by the camera file.
-    found : `int` or `None`
-        By the light, which may go on to the end of the image; `None` where it goes on into another amplifier's data.
-    edge : `bool`
-        Whether the light ends there by itself.
-    inside, outside : `float` or `None`
-        Mean of the three pixels on either side of the declared border, ADU.
-    first : `int`
-        Place of the first value of ``profile``.
-    profile : `list` [`float`]
-        Around the border, ADU.
-    """
-
+    #: left, right, bottom or top.
     side: str
+    #: The first pixel (0-based) behind the border, by the camera file.
     declared: int
+    #: By the light, which may reach the end of the image; `None` where it continues into another amplifier's data.
     found: int | None
+    #: Whether the light ends there, before the end of the image.
     edge: bool
+    #: Mean of the three pixels on either side of the declared border, ADU.
     inside: float | None
     outside: float | None
+    #: Pixel of the first value of ``profile``.
     first: int
+    #: Levels around the border, ADU.
     profile: list[float]
 
 
 @dataclass
 class Fit:
-    """Position of an amplifier's sections in the light.
+    """Position of an amplifier's sections in the light."""
 
-    Parameters
-    ----------
-    judged : `bool`
-        Whether there is enough light to tell.
-    misfits, notes : `list` [`str`]
-        What is wrong, and what an operator may want to know.
-    borders : `list` [`Border`]
-    lit : `list` [`int`]
-        ``[x0, y0, x1, y1]`` of the light around the data section.
-    dark : `list` [`list` [`list` [`int`]]]
-        By axis, the dark runs ``[first, beyond]``.
-    """
-
+    #: Whether there is enough light to tell.
     judged: bool = False
+    #: Faults of the sections, and remarks for the operator.
     misfits: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
     borders: list[Border] = field(default_factory=list)
+    #: ``[x0, y0, x1, y1]`` of the light around the data section.
     lit: list[int] = field(default_factory=list)
+    #: Dark runs ``[first, beyond]``, by axis.
     dark: list[list[list[int]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Levels along an axis, from pixel ``first`` of the image on.
+    """Levels along an axis, from pixel ``first`` of the image on."""
 
-    Parameters
-    ----------
-    values : `numpy.ndarray` [pixel], float64
-        ADU.
-    low : `float`
-        Level without light, ADU.
-    size : `int`
-        Of the image along this axis, pixel.
-    """
-
+    #: [pixel], float64: ADU.
     values: F64
+
     first: int
+    #: Level without light, ADU.
     low: float
+    #: Length of the image along this axis, pixel.
     size: int
 
     @property
     def light(self) -> F64:
-        """Light of each pixel relative to that beside it; 0 where there is none near."""
+        """Light of each pixel relative to the light around it; 0 where there is none."""
         smooth = median_filter(self.values, 5, mode="nearest") - self.low
         near = maximum_filter1d(smooth, 2 * REACH + 1, mode="nearest")
         there = near > 0.1 * max(float(np.percentile(smooth, 75)), 1e-9)
         return np.where(there, (self.values - self.low) / np.where(there, near, 1.0), 0.0)
 
     def dark(self) -> list[list[int]]:
-        """Runs of pixels without light, ``[first, beyond]``: long enough, and with an end that is an edge."""
+        """List runs of pixels without light, ``[first, beyond]``, that are long enough and have an edge at one end."""
         found, light = [], self.light
         for first, beyond in _runs(light < HALF):
             at_border = first + self.first == 0 or beyond + self.first == self.size
@@ -128,7 +104,7 @@ class Profile:
         return found
 
     def _sharp(self, light: F64, first: int, beyond: int) -> bool:
-        """Whether the light falls by 40 % within three pixels at an end of a run, and by more than nothing."""
+        """Whether the light falls at an end of a run by 40 % within three pixels, and by 5 % of the usual light."""
         inner = self.values - self.low
         least = 0.05 * float(np.percentile(inner, 75))
         ends = [(first - 3, first, first, min(first + 3, beyond))] if first >= 3 else []
@@ -138,7 +114,7 @@ class Profile:
 
 
 def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """First and beyond of each run of true values."""
+    """Yield first and beyond of each run of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
@@ -148,7 +124,7 @@ def _span(box: Box, axis: int) -> tuple[int, int]:
 
 
 def _territory(amplifier: Amplifier, axis: int) -> tuple[int, int]:
-    """Pixels along an axis that an amplifier's own sections take, and some more."""
+    """Return the range of an amplifier's own sections along an axis, widened by `MARGIN`."""
     boxes = [b for b in (amplifier.data, amplifier.serial_overscan, amplifier.parallel_overscan) if b]
     first = min(_span(box, axis)[0] for box in boxes) - MARGIN
     beyond = max(_span(box, axis)[1] for box in boxes) + MARGIN
@@ -156,21 +132,21 @@ def _territory(amplifier: Amplifier, axis: int) -> tuple[int, int]:
 
 
 def _core(box: Box, axis: int) -> slice:
-    """The middle four fifths of a box: they are in the light though the box is a few pixels off."""
+    """Slice the middle four fifths of a box, which are in the light even where the box is a few pixels off."""
     first, beyond = _span(box, axis)
     tenth = (beyond - first) // 10
     return slice(first + tenth, max(beyond - tenth, first + tenth + 1))
 
 
 def profiles(amplifier: Amplifier, image: F64 | NDArray[np.float32], subtracted: bool) -> list[Profile]:
-    """Levels along x and along y, through the middle of the data section.
+    """Measure levels along x and along y, through the middle of the data section.
 
     Parameters
     ----------
     image : `numpy.ndarray` [y, x]
         Mean of lit frames, ADU.
     subtracted : `bool`
-        A bias was subtracted, so that no light is level 0.
+        A bias was subtracted, so that the level without light is 0.
     """
     along = []
     for axis in (0, 1):
@@ -187,12 +163,12 @@ def profiles(amplifier: Amplifier, image: F64 | NDArray[np.float32], subtracted:
 
 
 def fit(amplifier: Amplifier, others: Sequence[Amplifier], image: NDArray[np.float32], subtracted: bool) -> Fit:
-    """See how an amplifier's sections lie in the light.
+    """Compare an amplifier's sections with the light.
 
     Parameters
     ----------
     others : sequence of `Amplifier`
-        Of the same HDU.
+        The others of the same HDU.
     """
     both, answer = profiles(amplifier, image, subtracted), Fit()
     middle = both[0].values[slice(*(v - both[0].first for v in _span(amplifier.data, 0)))]
@@ -202,7 +178,7 @@ def fit(amplifier: Amplifier, others: Sequence[Amplifier], image: NDArray[np.flo
     answer.judged = signal > max(LEAST_ADU, CONTRAST * scatter) and (subtracted or both[0].low < WEAK * level)
     dark = [profile.dark() if answer.judged else [] for profile in both]
     if not (subtracted or any(run[1] - run[0] >= SHORTEST for runs in dark for run in runs)):
-        answer.judged, dark = False, [[], []]  # the level without light is no more than the dimmest row's
+        answer.judged, dark = False, [[], []]  # the supposed level without light is just the dimmest row's
     answer.dark = dark
     if not answer.judged:
         _unjudged(answer, amplifier, level, subtracted)
@@ -259,7 +235,7 @@ def _middle(amplifier: Amplifier, axis: int) -> int:
 
 
 def _beside(others: Sequence[Amplifier], data: Box, axis: int) -> list[Amplifier]:
-    """The other amplifiers that lie beside a data section along an axis."""
+    """List the amplifiers that lie beside a data section along an axis."""
     first, beyond = _span(data, 1 - axis)
     return [a for a in others if _span(a.data, 1 - axis)[0] < beyond and first < _span(a.data, 1 - axis)[1]]
 
@@ -272,7 +248,7 @@ def _many(number: int, word: str) -> str:
 
 
 def _judge(answer: Fit, profile: Profile, amplifier: Amplifier, axis: int) -> None:
-    """Say what an axis shows of the data section and of the overscan that lies along it."""
+    """Report misfits of the data section and of the overscan along an axis, and light in no section."""
     word, low, high = WORDS[axis]
     light = dict(enumerate(profile.light, profile.first))
     first, beyond = _span(amplifier.data, axis)
@@ -302,7 +278,7 @@ def _judge(answer: Fit, profile: Profile, amplifier: Amplifier, axis: int) -> No
 
 
 def _overscan(amplifier: Amplifier, axis: int) -> tuple[str, Box | None]:
-    """The overscan whose level is beside the data along an axis."""
+    """Return name and box of the overscan beside the data along an axis."""
     return (
         ("serial_overscan", amplifier.serial_overscan)
         if axis == 0
@@ -311,10 +287,10 @@ def _overscan(amplifier: Amplifier, axis: int) -> tuple[str, Box | None]:
 
 
 def proposal(amplifier: Amplifier, others: Sequence[Amplifier], answer: Fit) -> dict[str, Any]:
-    """Sections that lie in the light as they should; those that do are as they were.
+    """Propose sections that fit the light; sections that fit already are unchanged.
 
-    A data section keeps its size where the light has room for it, next to where it was: whoever wrote the file may
-    have left columns out at the border.
+    A data section keeps its size where the lit region has room for it, near its former place: the author of the file
+    may have left out columns at the border.
 
     Returns
     -------
@@ -345,7 +321,7 @@ def _box(spans: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _reaches(amplifier: Amplifier, answer: Fit, axis: int) -> bool:
-    """Whether the overscan along an axis is in the light, so that the data section may be off to the other side."""
+    """Whether the overscan along an axis is in the light, so that the data section may be shifted the other way."""
     name, _ = _overscan(amplifier, axis)
     return any(text.startswith(name) for text in answer.misfits)
 
@@ -358,7 +334,7 @@ def _moved(
     axis: int,
     spans: list[tuple[int, int]],
 ) -> list[int] | None:
-    """An overscan in the dark beside the data, with the distance that it had from it; `None` where there is no dark."""
+    """Move an overscan into the dark beside the data, at its former distance; `None` where there is no dark."""
     old, (first, beyond) = _span(amplifier.data, axis), _span(overscan, axis)
     behind = first >= old[1]
     edge = answer.lit[axis + 2] if behind else answer.lit[axis]

@@ -1,12 +1,12 @@
 """Bias of the statistics of `kernels.statistics.clip`, for Gaussian inputs of one variance.
 
-Clipping throws away the tails: survivors scatter less than the inputs do, and their mean is known
-worse than a mean of all.  So the survivors' variance / count is multiplied by a factor, by the number of
-good inputs, whose expectation is the variance of the result.  Inputs of whole numbers (ADU) add what
-their rounding does: a median of whole numbers is a whole number itself, and survivors that are all equal
-tell nothing of the scatter.
+Clipping removes the tails: survivors scatter less than the inputs, and their mean is less certain than a
+mean of all.  So the survivors' variance / count is multiplied by a factor that depends on the number of
+good inputs, and then has the variance of the result as its expectation.  Inputs that are whole numbers
+(ADU) add the effects of rounding: a median of whole numbers is a whole number itself, and survivors that
+are all equal show no scatter.
 
-The usual rules have a table; others are simulated through `clip.collapse` itself, from a fixed seed.
+Rules with default settings have a table; others are simulated through `clip.collapse` itself, from a fixed seed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ F64 = NDArray[np.float64]
 #: Simulated numbers of inputs; between them factors are interpolated.
 GRID: Final = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 25, 30, 40, 50, 80, 100, 150, 200)
 #: Number of inputs; spread (see `Table`) and survivors' variance / count over 1 / n of MEANCLIP, then of SIGMACLIP,
-#: both with the default settings.  Simulated as `_simulated` does, of 3e8 values each: good to 3e-4.
+#: both with the default settings.  Simulated as by `_simulated`, with 3e8 values each: good to 3e-4.
 CLIPPED: Final = np.array(
     [
         (2, 1.0000, 0.9998, 1.0000, 0.9998),
@@ -60,7 +60,7 @@ CLIPPED: Final = np.array(
         (200, 1.0348, 0.9726, 1.0321, 0.9749),
     ]
 )
-#: Number of inputs, and the spread of their median: good to 2e-3.  Odd numbers and even ones do not mix.
+#: Number of inputs, and the spread of their median: good to 2e-3.  Interpolate among odd or even numbers only.
 MEDIANS: Final = np.array(
     [
         (1, 1.0), (2, 1.0000), (3, 1.3459), (4, 1.1928), (5, 1.4346), (6, 1.2884), (7, 1.4736), (8, 1.3445),
@@ -69,42 +69,35 @@ MEDIANS: Final = np.array(
         (51, 1.5577), (80, 1.5430), (81, 1.5627), (100, 1.5508), (101, 1.5651), (200, 1.5578), (201, 1.5674),
     ]
 )  # fmt: skip
-#: Values of a simulation: its factors are good to 0.5 %.
+#: Values of a simulation; its factors are good to 0.5 %.
 SAMPLE: Final = 1 << 20
-#: Values of a simulation that compares rounding with none, on the same numbers.
+#: Values of a simulation that compares rounded with unrounded numbers.
 STEPPED: Final = 1 << 19
-#: Fewest pixels with all survivors equal from which a simulation can tell anything.
+#: Fewest pixels with all survivors equal that give a simulation a usable mean.
 ENOUGH: Final = 100
 
 
 @dataclass(frozen=True)
 class Table:
-    """Expected behaviour of a rule, by the number of good inputs; entries 0 and 1 mean nothing.
+    """Expected behaviour of a rule, by the number of good inputs; entries 0 and 1 mean nothing."""
 
-    Parameters
-    ----------
-    spread : `numpy.ndarray` [n + 1], float32
-        Variance of the result over that of a plain mean.
-    scatter : `numpy.ndarray` [n + 1], float32
-        Variance of the result over the expected survivors' variance / count.
-    equal : `numpy.ndarray` [n + 1], float32
-        As ``spread``, of results whose survivors are all equal.
-    """
-
+    #: [n + 1], float32: Variance of the result over that of a plain mean.
     spread: F32
+    #: [n + 1], float32: Variance of the result over the expected survivors' variance / count.
     scatter: F32
+    #: [n + 1], float32: Like ``spread``, for results whose survivors are all equal.
     equal: F32
 
 
 @cache
 def _pool(numbers: int) -> tuple[F32, F32]:
-    """Gaussian and uniform numbers, always the same."""
+    """Draw Gaussian and uniform numbers from a fixed seed."""
     rng = np.random.Generator(np.random.PCG64(20241208))
     return rng.standard_normal(numbers, dtype=np.float32), rng.random(numbers // 2, dtype=np.float32) - np.float32(0.5)
 
 
 def _collapsed(values: F32, rule: clip.Rule) -> tuple[F64, F64]:
-    """Results and survivors' variance / count of values [n, pixel]."""
+    """Collapse values [n, pixel]: results, and survivors' variance / count."""
     n, pixels = values.shape
     cube = workspace(n, pixels)
     cube[:n, :pixels] = values
@@ -123,13 +116,13 @@ def _simulated(rule: clip.Rule, n: int) -> tuple[float, float]:
     """Simulate ``n`` Gaussian values: variance of the result, and expected survivors' variance / count, over 1 / n."""
     values = _gaussian(n)
     image, variance = _collapsed(values, rule)
-    excess = image**2 - values.mean(axis=0, dtype=np.float64) ** 2  # what a plain mean has is known, and mostly shared
+    excess = image**2 - values.mean(axis=0, dtype=np.float64) ** 2  # a plain mean's part is known, and mostly shared
     return 1 + n * float(excess.mean()), n * float(variance.mean())
 
 
 @cache
 def _smooth(rule: clip.Rule, most: int, parity: int) -> tuple[tuple[float, ...], F64, F64]:
-    """Grid, spread and survivors' share up to ``most`` inputs; of medians for odd (1) or even (0) numbers alone."""
+    """Return grid, spread and survivors' share up to ``most`` inputs; of medians for odd (1) or even (0) numbers."""
     if rule.statistic in ("MEAN", "WEIGHTED"):
         return (2,), np.ones(1), np.ones(1)
     if rule == clip.Rule("MEDIAN"):
@@ -145,28 +138,22 @@ def _smooth(rule: clip.Rule, most: int, parity: int) -> tuple[tuple[float, ...],
 
 @dataclass(frozen=True)
 class Steps:
-    """Inputs that are whole steps of the converter, less the medians of overscans.
+    """Inputs that are whole steps of the converter, less the medians of overscans."""
 
-    Parameters
-    ----------
-    noise : `float`
-        Of an input, its rounding left out; steps.
-    columns, rows : `int`
-        Of the serial and the parallel overscan, 0 without: medians of even numbers are halves of steps at times.
-    """
-
+    #: Noise of an input without its rounding, steps.
     noise: float
+    #: Of the serial and parallel overscan, 0 without: the median of an even number of pixels may be half a step.
     columns: int = 0
     rows: int = 0
 
     @property
     def rounded(self) -> Steps:
-        """The noise to an eighth of an octave: amplifiers that hardly differ share a simulation."""
+        """These steps with noise rounded to an eighth of an octave, so that similar amplifiers share a simulation."""
         return Steps(2.0 ** (round(8 * math.log2(max(self.noise, 0.1))) / 8), self.columns, self.rows)
 
 
 def _parts(steps: Steps) -> F32:
-    """Fractions of a step by which the levels of rows and columns differ."""
+    """Draw the fractions of a step that the levels of rows and columns leave."""
     rng, number, noise = np.random.Generator(np.random.PCG64(20241208)), 1024, np.float32(steps.noise)
 
     def rounded(size: int) -> F32:
@@ -181,7 +168,7 @@ def _parts(steps: Steps) -> F32:
 
 @cache
 def _stepped(rule: clip.Rule, n: int, steps: Steps) -> tuple[float, float, float]:
-    """Simulate rounding: its factors of spread and scatter, and `Table.equal`."""
+    """Simulate rounding: its factors for spread and scatter, and `Table.equal`."""
     noise, values = np.float32(steps.noise), _gaussian(n)[:, : STEPPED // n]
     truth, parts = _pool(SAMPLE)[1][: values.shape[1]], _parts(steps)
     shift = parts[np.arange(values.size) % (parts.size - 1)].reshape(values.shape)
@@ -198,7 +185,7 @@ def _stepped(rule: clip.Rule, n: int, steps: Steps) -> tuple[float, float, float
 
 @cache
 def _weighted(rule: clip.Rule, octaves: tuple[int, ...]) -> tuple[float, float]:
-    """Spread and scatter of frames of unlike noise, whose weights are 2^(octave / 4)."""
+    """Simulate spread and scatter of frames of unlike noise, weighted by 2^(octave / 4)."""
     n, weights = len(octaves), 2.0 ** (np.array(octaves) / 4)
     values = _gaussian(n)[:, : STEPPED // n]
     cube = workspace(n, values.shape[1])
@@ -225,7 +212,7 @@ def _canonical(rule: clip.Rule) -> clip.Rule:
 
 
 def _rounded(values: F64) -> F32:
-    """Round to four digits, so that no processor's last bit gets into a product."""
+    """Round to four digits, so that the last bits of one processor do not get into a product."""
     return np.asarray([float(f"{value:.4g}") for value in values], np.float32)
 
 
@@ -236,12 +223,12 @@ def table(rule: clip.Rule, n: int, steps: Steps | None = None, weights: tuple[fl
     Parameters
     ----------
     rule : `kernels.statistics.clip.Rule`
-        WEIGHTED counts as MEAN.
+        Rule of the clip; WEIGHTED counts as MEAN.
     steps : `Steps`, optional
-        Where inputs are whole steps of the converter.
+        The converter's steps, where inputs are multiples of them.
     weights : `tuple` of `float`, optional
-        Of ``n`` inputs of unlike noise, which then counts instead of rounding; the spread is over the variance of the
-        weighted mean.
+        Weights of ``n`` inputs of unlike noise, which is then simulated in place of rounding; the spread is relative to
+        the variance of the weighted mean.
     """
     rule = _canonical(rule)
     of_spread, of_survivors = np.ones(n + 1), np.ones(n + 1)

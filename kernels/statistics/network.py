@@ -26,17 +26,17 @@ from kernels.statistics.vectors import LANES, load, load_at, store, store_at, wh
 
 F32 = NDArray[np.float32]
 
-#: Pixels that a row of a cube is padded to a multiple of.
+#: The width of a cube is padded to a multiple of this many pixels.
 TILE: Final = 64
-#: Sizes of the straight-line networks; above the last one a table.
+#: Sizes of the straight-line networks; a table serves larger ones.
 SIZES: Final = (4, 8, 12, 16, 20, 24, 32)
 STRAIGHT: Final = SIZES[-1]
-#: Rows whose starts are a multiple of this many bytes apart share a few sets of the cache.
+#: Rows that begin a multiple of this many bytes apart would compete for a few sets of the cache.
 _PAGE: Final = 4096
 
 
 def comparators(n: int) -> list[tuple[int, int]]:
-    """Batcher's odd-even merge sort of ``n`` values: pairs (low, high) to be put in order."""
+    """List the comparators of Batcher's odd-even merge sort of ``n`` values: pairs (low, high) to be put in order."""
     pairs, p = [], 1
     while p < n:
         k = p
@@ -53,12 +53,12 @@ def comparators(n: int) -> list[tuple[int, int]]:
 
 
 def rows_of(n: int) -> int:
-    """Rows of a cube of ``n`` exposures, padding included; a multiple of four."""
+    """Count the rows of a cube of ``n`` exposures, padding included; a multiple of four."""
     return next((size for size in SIZES if size >= n), -(-n // 4) * 4)
 
 
 def workspace(n: int, pixels: int) -> F32:
-    """A cube to be sorted in place.
+    """Make a cube to be sorted in place.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def workspace(n: int, pixels: int) -> F32:
 
 @written(types.void, at=types.int64, stride=types.int64)
 def _sort_vectors(builder: Any, flat: Any, at: Any, stride: Any, size: Any) -> None:
-    """Sort the ``len(size)`` vectors at ``flat[at + k stride]``; not checked."""
+    """Sort the ``len(size)`` vectors at ``flat[at + k stride]``, without checking the addresses."""
     rows = range(size.type.count)
     places = [builder.add(at, builder.mul(stride, stride.type(k))) for k in rows]
     values = [load_at(builder, flat, place) for place in places]
@@ -88,7 +88,7 @@ def _sort_vectors(builder: Any, flat: Any, at: Any, stride: Any, size: Any) -> N
 
 @inlined
 def _exchange(flat, low, high):  # type: ignore[no-untyped-def]
-    """Put the `LANES` values at ``flat[low]`` and at ``flat[high]`` in order; not checked."""
+    """Put the `LANES` values at ``flat[low]`` and at ``flat[high]`` in order, without checking the addresses."""
     x, y = load(flat, low), load(flat, high)
     less = x < y
     store(flat, low, where(less, x, y))
@@ -128,7 +128,7 @@ def sort(cube: F32, n: int) -> None:
     Raises
     ------
     ValueError
-        The cube is not of the shape that `workspace` gives.
+        The cube has not the shape that `workspace` gives.
     """
     rows, width = cube.shape
     if rows != rows_of(n) or width % TILE or not cube.flags.c_contiguous or cube.dtype != np.float32:

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from kernels.camera.geometry import Box
 from kernels.compiled import njit
 
-#: Bins between the ends of the sample; with two for what lies beyond and one for bad pixels they stay in the cache.
+#: Bins between the ends of the sample; two more hold pixels beyond them and one the bad pixels. All fit in the cache.
 BINS = 2000
 ABOVE, BAD = BINS + 1, BINS + 2
-#: The bins are placed by a sample, one pixel in so many, of which this fraction lies beyond at either end.
+#: The bins span a sample of one pixel in `EVERY`, less a fraction `TAIL` of it at either end.
 EVERY = 499
 TAIL = 0.005
 
 
 @njit
 def _bins(values, mask, low, scale, bins):  # type: ignore[no-untyped-def]
-    """Bin of each pixel of a row; in float64, where nothing overflows. A larger value is never in a lower bin."""
+    """Assign a bin to each pixel of a row, in float64, which cannot overflow; larger values get no lower bin."""
     for x in range(values.shape[0]):
         place = min(max((np.float64(values[x]) - low) * scale + 1.0, 0.0), np.float64(ABOVE))
         bins[x] = np.uint16(place) if (mask[x] == 0) & np.isfinite(values[x]) else BAD
@@ -28,7 +28,7 @@ def _bins(values, mask, low, scale, bins):  # type: ignore[no-untyped-def]
 
 @njit
 def _count(image, mask, low, scale, x0, x1, counts):  # type: ignore[no-untyped-def]
-    """Good pixels in each bin; neighbours go to separate counters, which need not wait for one another."""
+    """Count the good pixels in each bin; neighbours go to separate counters, which need not wait for one another."""
     bins = np.empty(x1 - x0, np.uint16)
     for y in range(image.shape[0]):
         _bins(image[y, x0:x1], mask[min(y, mask.shape[0] - 1), x0:x1], low, scale, bins)
@@ -49,7 +49,7 @@ def _keep(image, mask, low, scale, x0, x1, wanted, kept):  # type: ignore[no-unt
 
 
 def _range(image: NDArray[np.float32], mask: NDArray[np.int32] | None) -> tuple[float, float]:
-    """Lower end and density of the bins, from a sample of the good pixels; all in one bin where it has no width."""
+    """Return lower end and density of the bins, from a sample of the good pixels; one bin where it has no width."""
     at = np.unravel_index(np.arange(0, image.size, EVERY), image.shape)
     pixels = image[at].astype(np.float64)
     good = np.isfinite(pixels) if mask is None else (mask[at] == 0) & np.isfinite(pixels)
@@ -63,21 +63,21 @@ def _range(image: NDArray[np.float32], mask: NDArray[np.int32] | None) -> tuple[
 def percentiles(
     image: NDArray[np.float32], mask: NDArray[np.int32] | None, box: Box, percents: Sequence[float]
 ) -> tuple[NDArray[np.float64], int]:
-    """Percentiles of the good pixels of a box, as `numpy.percentile` interpolates them.
+    """Compute percentiles of the good pixels of a box, interpolated as by `numpy.percentile`.
 
-    A histogram finds the bins that hold the wanted ranks; only their pixels
-    are partially sorted, so that the result is exact whatever the bins are.
+    A histogram finds the bins that hold the wanted ranks; only their pixels are
+    partially sorted, so that the result is exact and does not depend on the bins.
 
     Parameters
     ----------
     image : `numpy.ndarray` [y, x], float32
-        What is not finite is bad.
+        Bad where not finite.
     mask : `numpy.ndarray` [y, x], int32, optional
         Bad where not 0.
     box : `Box`
-        Of the image.
+        Box of the image.
     percents : sequence of `float`
-        0 to 100.
+        Percents, 0 to 100.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def percentiles(
     good : `int`
         Number of good pixels.
     """
-    banks, rows = np.zeros((4, BAD + 1), np.int64), slice(box.y0, box.y1)  # whole rows: still contiguous
+    banks, rows = np.zeros((4, BAD + 1), np.int64), slice(box.y0, box.y1)  # whole rows stay contiguous
     masked = np.zeros((1, image.shape[1]), np.int32) if mask is None else mask[rows]
     pixels = np.ascontiguousarray(image[rows], np.float32), np.ascontiguousarray(masked, np.int32)
     how = (

@@ -18,7 +18,7 @@ F32 = NDArray[np.float32]
 
 @njit
 def _within(image, x0, x1, base, low, high):  # type: ignore[no-untyped-def]
-    """Sum, sum of squares and number of the ``d = x - base`` of columns ``[x0, x1)`` in ``low <= d <= high``."""
+    """Return sum, sum of squares and number of ``d = x - base`` in columns ``[x0, x1)`` with ``low <= d <= high``."""
     totals, zero, one = np.zeros(3 * LANES), doubles(0), doubles(1)
     for y in range(image.shape[0]):
         row = image[y, x0:x1]
@@ -42,14 +42,14 @@ def _within(image, x0, x1, base, low, high):  # type: ignore[no-untyped-def]
 
 
 def clipped_mean(image: F32, box: Box | None = None, nsigma: float = 3.0, passes: int = 3) -> tuple[float, float, int]:
-    """MEANCLIP of one large sample.
+    """Compute MEANCLIP of one large sample.
 
     Parameters
     ----------
     image : `numpy.ndarray` [y, x], float32
-        NaN or infinite: left out.
+        NaN and infinite pixels are left out.
     box : `Box`, optional
-        Of the image; all of it without.
+        Box of the image; by default all of it.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def clipped_mean(image: F32, box: Box | None = None, nsigma: float = 3.0, passes
     centre, limit, variance, number = 0.0, nsigma * IQR_TO_SIGMA * float(upper - lower), 0.0, 0
     for _ in range(passes):
         total, squares, some = _within(rows, box.x0, box.x1, base, centre - limit, centre + limit)
-        if not some:  # no spread left, and the centre an ulp beside the value it stands for
+        if not some:  # no spread is left, and rounding puts the centre an ulp beside the values
             break
         centre, number = total / some, some
         variance = max(squares - total * centre, 0.0) / max(some - 1, 1)

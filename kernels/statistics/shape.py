@@ -14,7 +14,7 @@ BANDS = 8
 
 
 def cells(pieces: F64) -> F64:
-    """Level of each cell: the median over a band of rows, so that neither a hit nor a hot pixel makes one.
+    """Measure the level of each cell: the median over a band of rows, unmoved by a cosmic ray or a hot pixel.
 
     Parameters
     ----------
@@ -31,10 +31,7 @@ def cells(pieces: F64) -> F64:
 
 
 def line(x: F64, y: F64) -> tuple[float, float]:
-    """Slope and zero of Theil's incomplete line: the median of the slopes between the lower and the upper half.
-
-    A slope of 0 where all ``x`` are equal.
-    """
+    """Fit Theil's incomplete line: slope (median of those between lower and upper half; 0 for equal ``x``) and zero."""
     order = np.argsort(x, kind="stable")
     x, y = x[order], y[order]
     half = len(x) // 2
@@ -45,7 +42,7 @@ def line(x: F64, y: F64) -> tuple[float, float]:
 
 
 def factors(pattern: F64, typical: F64, light: F64, zero: bool) -> F64:
-    """Amplitude of the typical pattern that each frame should have [frame].
+    """Compute the amplitude [frame] of the typical pattern that each frame should have.
 
     Parameters
     ----------
@@ -54,9 +51,9 @@ def factors(pattern: F64, typical: F64, light: F64, zero: bool) -> F64:
     typical : `numpy.ndarray` [cell], float64
         Median of the patterns.
     light : `numpy.ndarray` [frame], float64
-        Quantity that a pattern grows with: level, or time; all equal where it does not grow.
+        Level or time, with which a pattern grows; all equal where it does not grow.
     zero : `bool`
-        Whether there is no pattern where there is no light.
+        Whether the pattern vanishes without light.
     """
     middle = float(np.median(light))
     if np.ptp(light) <= 1e-9 * abs(middle):
@@ -72,10 +69,10 @@ def factors(pattern: F64, typical: F64, light: F64, zero: bool) -> F64:
 
 
 def deviations(cells: F64, light: Sequence[float] | F64, zero: bool) -> tuple[F64, F64]:
-    """Distance of each frame's shape from the typical one.
+    """Measure the distance of each frame's shape from the typical one.
 
-    Each frame's cells less their mean, less the median of that over the
-    frames, which grows with the light (`factors`).
+    A frame's shape is its cells less their mean; the typical one is the median
+    over the frames, which grows with the light (`factors`).
 
     Parameters
     ----------
@@ -86,14 +83,14 @@ def deviations(cells: F64, light: Sequence[float] | F64, zero: bool) -> tuple[F6
     Returns
     -------
     deviation : `numpy.ndarray` [frame], float64
-        Root mean square of what is left, less what noise makes of it; signed
-        by the main pattern among the frames, so that two kinds of frames, half
-        and half, stand on two sides.
+        Root mean square of the residual, less the part of noise; signed by the
+        main pattern among the frames, so that two equal groups of frames get
+        opposite signs.
     error : `numpy.ndarray` [frame], float64
         Noise of a cell, from the differences of neighbouring ones.
     """
     frames = len(cells)
-    if not np.isfinite(cells).all():  # a cell without any pixel
+    if not np.isfinite(cells).all():  # a cell has no pixel
         return np.zeros(frames), np.zeros(frames)
     flat = cells.reshape(frames, -1)
     pattern = flat - flat.mean(axis=1, keepdims=True)

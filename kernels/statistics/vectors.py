@@ -1,8 +1,8 @@
-"""Sixteen pixels, or sixteen streams of bits, side by side in vector registers, for numba: types with operators.
+"""Vector types with operators for numba: sixteen pixels, or sixteen streams of bits, side by side in registers.
 
-numba leaves it to LLVM to find vectors in loops, and a missed one costs a factor of four to forty.  Compiled functions
+numba leaves it to LLVM to vectorise loops, and a missed loop costs a factor of four to forty.  Compiled functions
 use these types like numbers instead.  LLVM splits vectors that are wider than the processor's registers, so that the
-same code runs everywhere.  Comparisons with NaN are false.  No address is checked: that is up to the caller.
+same code runs everywhere.  Comparisons with NaN are false.  The caller must check addresses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PIXELS, _EIGHT = ir.VectorType(_I32, LANES), ir.VectorType(_I32, 8)
 
 
 class _Vector(types.Type):
-    """One number, or truth value, a lane."""
+    """One number or truth value in each lane."""
 
     def __init__(self, name: str, element: Any) -> None:
         super().__init__(name=name)
@@ -44,7 +44,7 @@ _VECTORS: Final = {types.int64: _WORDS, types.float32: _SINGLES, types.float64: 
 
 
 def _operator(sign: Any, kind: _Vector, instruction: str) -> None:
-    """Give vectors of a kind an operator: an instruction of LLVM's, or a comparison."""
+    """Give a kind of vector an operator: an LLVM instruction, or a comparison."""
     result = _MASK if "<" in instruction else kind
 
     @infer_global(sign)
@@ -79,20 +79,20 @@ _operator(operator.xor, _MASK, "xor")
 
 
 def written(result: Any, **casts: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Make an intrinsic of a function that writes code.
+    """Make an intrinsic from a function that writes code.
 
     Parameters
     ----------
     result : `numba.types.Type` or callable
-        Type of the result; or a function from the types of the arguments to it.
+        Type of the result, or a function that derives it from the types of the arguments.
     casts
         Types that arguments are converted to, by name; others are taken as they are.
 
     Returns
     -------
     decorate : callable
-        Takes ``write(builder, *values)``, which gets the address of its first element in place of an array, and
-        gives the result's value, if there is one.
+        Takes ``write(builder, *values)``, which gets the address of the first element in place of an array, and
+        returns the result's value, if there is one.
     """
 
     def decorate(write: Callable[..., Any]) -> Any:
@@ -113,7 +113,7 @@ def written(result: Any, **casts: Any) -> Callable[[Callable[..., Any]], Any]:
             return (result if isinstance(result, types.Type) else result(*kinds))(*kinds), generate
 
         typed.__name__, typed.__doc__ = write.__name__, write.__doc__
-        typed.__signature__ = plain  # type: ignore[attr-defined]  # numba calls by it
+        typed.__signature__ = plain  # type: ignore[attr-defined]  # numba binds arguments by it
         return intrinsic(typed)
 
     return decorate
@@ -151,7 +151,7 @@ def where(builder: Any, mask: Any, yes: Any, no: Any) -> Any:
 
 @written(types.int64)
 def bits(builder: Any, mask: Any) -> Any:
-    """Give one bit a lane."""
+    """Gather one bit of each lane into a whole number."""
     return builder.zext(builder.bitcast(mask, _I16), _I64)
 
 
@@ -164,7 +164,7 @@ def _called(builder: Any, name: str, *values: Any) -> Any:
 
 @written(_SINGLES)
 def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    """Give ``x y + z``, rounded once."""
+    """Compute ``x y + z``, rounded once."""
     return _called(builder, "fma", x, y, z)
 
 
@@ -176,7 +176,7 @@ def root(builder: Any, x: Any) -> Any:
 
 @written(_WORDS)
 def leading_zeros(builder: Any, vector: Any) -> Any:
-    """Count the leading zero bits of words that are not 0."""
+    """Count the leading zero bits of each word; undefined for 0."""
     return _called(builder, "ctlz", vector, _I1(1))
 
 
@@ -235,7 +235,7 @@ def word_at(builder: Any, data: Any, byte: Any) -> Any:
 
 @written(_WORDS)
 def words_at(builder: Any, data: Any, at: Any) -> Any:
-    """Read what follows bit ``at`` of the data in every lane, highest bit first: 57 bits at least."""
+    """Read at least 57 bits from bit ``at`` of the data on, highest first, in every lane."""
     byte, vector = builder.lshr(at, ir.Constant(_WORDS.code, [3] * LANES)), ir.Constant(_WORDS.code, ir.Undefined)
     for k in range(LANES):
         word = _word(builder, data, builder.extract_element(byte, _I32(k)))
@@ -245,21 +245,21 @@ def words_at(builder: Any, data: Any, at: Any) -> Any:
 
 @written(types.void, byte=types.int64)
 def prefetch(builder: Any, data: Any, byte: Any) -> None:
-    """Ask for the cache line of a byte, which need not exist."""
+    """Prefetch the cache line of a byte, which need not exist."""
     at = builder.gep(data, [byte])
     kind = ir.FunctionType(ir.VoidType(), [at.type, _I32, _I32, _I32])
     builder.call(get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [at, _I32(0), _I32(3), _I32(1)])
 
 
 def _in_range(builder: Any, sums: Any, mask: Any, zero: Any) -> Any:
-    """Make pixels of the encoder's type, shifted, of sums."""
+    """Wrap sums into the encoder's type, and shift them."""
     low = builder.and_(builder.trunc(sums, _PIXELS), _splat(builder, builder.trunc(mask, _I32)))
     return builder.add(low, _splat(builder, builder.trunc(zero, _I32)))
 
 
 @written(types.void, mask=types.int64, zero=types.int64, x=types.int64)
 def scatter(builder: Any, sums: Any, mask: Any, zero: Any, out: Any, places: Any, x: Any) -> None:
-    """Store a pixel of every lane, at ``x`` from its place."""
+    """Store one pixel of every lane, ``x`` behind the lane's place."""
     pixels, beginning = _in_range(builder, sums, mask, zero), builder.gep(out, [x])
     for k in range(LANES):
         at = builder.gep(beginning, [builder.load(builder.gep(places, [_I64(k)]))])
@@ -268,10 +268,10 @@ def scatter(builder: Any, sums: Any, mask: Any, zero: Any, out: Any, places: Any
 
 @written(types.void, mask=types.int64, zero=types.int64, x=types.int64)
 def scatter_eight(builder: Any, sums: Any, mask: Any, zero: Any, out: Any, places: Any, x: Any) -> None:
-    """Store eight pixels of every lane, from ``x`` on from its place."""
+    """Store eight pixels of every lane, beginning ``x`` behind the lane's place."""
     rows = [_in_range(builder, builder.extract_value(sums, k), mask, zero) for k in range(8)]
     low, high = ([half + k // 2 + k % 2 * LANES for k in range(LANES)] for half in (0, 8))
-    for _ in range(3):  # each interleaves the first four with the last four: the transpose, after three times
+    for _ in range(3):  # three rounds that interleave the first four with the last four transpose
         pairs = [(rows[k], rows[k + 4], ir.Constant(_PIXELS, order)) for k in range(4) for order in (low, high)]
         rows = [builder.shuffle_vector(*pair) for pair in pairs]
     beginning = builder.gep(out, [x])

@@ -1,7 +1,7 @@
-"""Weighted means across exposures, and variances that are propagated instead of taken from the scatter.
+"""Weighted means across exposures, and variances propagated from those of the inputs.
 
-Inputs are added up in their order and in float64: the tiling does not change a
-bit of a weighted mean, the order of the exposures does.
+Inputs are summed in the order of the exposures, in float64: the tiling does not
+change a bit of a weighted mean, the order of the exposures does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kernels.statistics import clip
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-#: An input that has more than this part of all weight: the unbiased estimate has no solution, or a noisy one.
+#: Largest share of the weight in one input; above it the unbiased estimate has no solution, or a noisy one.
 _HEAVY = 0.4
 
 
@@ -43,19 +43,18 @@ def _weigh(cube, n, weights, image, variance, count):  # type: ignore[no-untyped
 
 
 def weighted_mean(cube: F32, n: int, weights: F64, image: F32, variance: F32, count: NDArray[np.int16]) -> None:
-    """Weighted mean of a cube over its first axis.
+    """Compute the weighted mean of a cube over its first axis.
 
     With h = w / sum(w) and d = x - mean, the variance is
-    sum(h^2 d^2 / (1 - 2 h)) / (1 + sum(h^2 / (1 - 2 h))): its expectation is that
-    of the weighted mean, whatever the variances of the inputs (Rao 1970, J. Am.
-    Stat. Assoc. 65, 161).  Where an input has more than two fifths of all
-    weight, sum(h^2 d^2 / (1 - h)): right for inputs whose variances go with
-    1 / weight.
+    sum(h^2 d^2 / (1 - 2 h)) / (1 + sum(h^2 / (1 - 2 h))), which is unbiased
+    whatever the variances of the inputs (Rao 1970, J. Am. Stat. Assoc. 65, 161).
+    Where an input has more than two fifths of the weight, it is
+    sum(h^2 d^2 / (1 - h)), unbiased if the inputs' variances go with 1 / weight.
 
     Parameters
     ----------
     cube : `numpy.ndarray` [row, width], float32
-        See `kernels.statistics.clip.collapse`; left as it is.
+        See `kernels.statistics.clip.collapse`; not changed.
     weights : `numpy.ndarray` [n], float64
         Above 0.
     image, variance : `numpy.ndarray` [width], float32
@@ -65,14 +64,14 @@ def weighted_mean(cube: F32, n: int, weights: F64, image: F32, variance: F32, co
     """
     for plane in (image, variance, count):
         if plane.shape != (cube.shape[1],):
-            raise ValueError(f"what a cube {cube.shape[1]} pixels wide is reduced to must be as wide")
+            raise ValueError(f"planes for a cube {cube.shape[1]} pixels wide must be as wide")
     if weights.shape != (n,):
         raise ValueError(f"{n} inputs need as many weights, not {weights.size}")
     _weigh(cube, n, weights, image, variance, count)
 
 
 def limits(ordered: F32, first: NDArray[np.int16], count: NDArray[np.int16]) -> tuple[F32, F32]:
-    """Smallest and largest survivor [pixel] of a collapsed cube; an empty range where there is none."""
+    """Return smallest and largest survivor [pixel] of a collapsed cube; an empty range without survivors."""
     pixels, last = np.arange(ordered.shape[1]), np.maximum(first.astype(np.int64) + count - 1, 0)
     low, high = ordered[first, pixels], ordered[last, pixels]
     return np.where(count > 0, low, np.float32(np.inf)), np.where(count > 0, high, -np.float32(np.inf))
@@ -81,9 +80,9 @@ def limits(ordered: F32, first: NDArray[np.int16], count: NDArray[np.int16]) -> 
 def clipped_weighted_mean(
     cube: F32, n: int, rule: clip.Rule, weights: F64, image: F32, variance: F32, count: NDArray[np.int16]
 ) -> NDArray[np.int64]:
-    """Weighted mean of the inputs that a rule keeps, whose variances go with 1 / weight.
+    """Compute the weighted mean of the inputs that a rule keeps; their variances go with 1 / weight.
 
-    The rule looks at the differences from the median, each in units of its input's noise.
+    The rule is applied to differences from the median, each in units of its input's noise.
 
     Parameters
     ----------
@@ -92,12 +91,12 @@ def clipped_weighted_mean(
     rule : `kernels.statistics.clip.Rule`
         MEANCLIP, SIGMACLIP or MEAN.
     weights, image, variance, count
-        As of `weighted_mean`.
+        As for `weighted_mean`.
 
     Returns
     -------
     good : `numpy.ndarray` [width], int64
-        Number of inputs that were good.
+        Number of good inputs.
     """
     root, first, ordered = np.sqrt(weights).astype(np.float32)[:, np.newaxis], np.empty_like(count), cube.copy()
     clip.median(ordered, n, image)
@@ -127,22 +126,22 @@ def _propagate(values, variances, low, high, weights, factors, out):  # type: ig
 def propagate(
     values: F32, variances: F32, within: tuple[F32, F32], weights: F64, factors: NDArray[np.float32], out: F32
 ) -> None:
-    """Variance of a (weighted) mean from those of its inputs: factor x sum(w^2 v) / sum(w)^2.
+    """Propagate the variances of inputs to their (weighted) mean: factor x sum(w^2 v) / sum(w)^2.
 
     Parameters
     ----------
     values : `numpy.ndarray` [row, width], float32
-        The cube as it was before anything sorted it; +infinity where masked.
+        The cube before it was sorted; +infinity where masked.
     variances : `numpy.ndarray` [n, width], float32
-        Of each input.
+        Variance of each input.
     within : `tuple` of `numpy.ndarray` [width], float32
         Inputs within ``low <= x <= high`` count.
     weights : `numpy.ndarray` [n], float64
-        1 each of a plain mean.
+        Weights; all 1 for a plain mean.
     factors : `numpy.ndarray` [n + 1], float32
-        By the number of inputs that count.
+        Factor by the number of inputs that count.
     out : `numpy.ndarray` [width], float32
-        Filled where any counts.
+        Filled where any input counts.
     """
     width = values.shape[1]
     if variances.shape != (weights.size, width) or any(a.shape != (width,) for a in (*within, out)):

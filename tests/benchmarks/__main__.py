@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import decoder, flats, gang, graph, kernel, runner, slurm, stackers, submission, whole
+from tests.benchmarks import commands, decoder, flats, gang, graph, kernel, runner, slurm, stackers, submission, whole
 from tests.benchmarks.data import Data
 from tests.benchmarks.harness import VERSION, Bench, Result, Skipped, markdown, row, table
 from tests.benchmarks.machine import describe
@@ -33,6 +33,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "flat": flats.flat,
     "nine_flats": flats.nine_flats,
     "ranks": gang.ranks,
+    "commands": commands.commands,
     "submit": submission.submission,
     "graph": graph.graph,
     "runner": runner.runner,
@@ -61,7 +62,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(subject: Subject, bench: Bench) -> dict[str, Any]:
-    """One subject's results; one that fails does not take the others with it."""
+    """Run one subject; its failure does not end the others."""
     results: list[dict[str, Any]] = []
     began = time.monotonic()
     try:
@@ -79,7 +80,7 @@ def _say(text: str) -> None:
 
 
 def _run(names: Sequence[str], bench: Bench, report: dict[str, Any], path: Path) -> None:
-    """Run all, and write the report after each: what was measured survives an interruption."""
+    """Run all, and write the report after each, so that results survive an interruption."""
     _say("warming numba's cache")
     run([sys.executable, "-P", "-m", "kernels.run", "--warm"])
     for name in names:
@@ -89,7 +90,7 @@ def _run(names: Sequence[str], bench: Bench, report: dict[str, Any], path: Path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; 1 where a benchmark failed to run (a missed bar is a result)."""
+    """Run the chosen benchmarks; return 1 if one failed to run (a missed bar is a result)."""
     options = _options(arguments)
     if options.markdown:
         print(markdown(json.loads(options.markdown.read_text())))

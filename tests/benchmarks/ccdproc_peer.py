@@ -10,7 +10,7 @@ import fitsio
 import numpy as np
 from astropy.nddata import CCDData
 
-warnings.simplefilter("ignore")  # of ccdproc's own dependencies
+warnings.simplefilter("ignore")  # warnings of ccdproc's own dependencies
 from ccdproc import combine  # noqa: E402
 
 

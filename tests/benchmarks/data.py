@@ -35,7 +35,7 @@ class Data:
     quick : `bool`
         Fewer and smaller frames.
     say : callable
-        Told what is made.
+        Called with the progress.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""What ranks use: CPU time of one and of two, and their memory."""
+"""Resources of ranks: CPU time of one and of two, and their memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.benchmarks.process import module, run
 
 @dataclass(frozen=True)
 class Ranks:
-    """What the ranks of one job used: CPU, second, and peak memory, MiB."""
+    """Resources that the ranks of a job used: CPU, second, and peak memory, MiB."""
 
     cpu: list[float]
     peak: list[float]

@@ -36,7 +36,7 @@ def variables(places: Places) -> dict[str, str]:
 
 
 def _files(camera: Camera, places: Places, shots: Sequence[Exposure]) -> Iterator[Observation]:
-    """One file under the name of every raw, and what its header would say."""
+    """One file under the name of every raw, and the values of its header."""
     for shot in shots:
         folder = places.raw / str(shot.day_obs) / shot.obs_id
         folder.mkdir(parents=True)

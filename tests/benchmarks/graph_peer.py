@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-logging.disable(logging.CRITICAL)  # of packages that eups does not know
+logging.disable(logging.CRITICAL)  # warnings about packages that eups does not know
 from lsst.daf.butler import Butler  # noqa: E402
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, connectionTypes  # noqa: E402
 from lsst.pipe.base.all_dimensions_quantum_graph_builder import AllDimensionsQuantumGraphBuilder  # noqa: E402

@@ -25,11 +25,11 @@ def _status(field: str) -> float:
 
 
 def main(folder: Path) -> None:
-    """Plan, write the plan, and say what it took."""
+    """Plan, write the plan, and print the time and memory."""
     os.environ.update(variables(Places(folder / "repo")))
     options = Options({}, None, (), False, 1)
     with open_repository(os.environ["REPO"], writeable=False):
-        pass  # what is imported, and what the first Butler of a process sets up, is there before
+        pass  # imports, and the setup by the first Butler of a process, come before the measurement
     before, began, wall = _status("VmRSS"), time.process_time(), time.monotonic()
     step = load(str(TEMPLATE), os.environ, options)
     with open_repository(step.config.butler_config, writeable=False) as repository:

@@ -1,4 +1,4 @@
-"""What every benchmark shares: alternating runs, medians, bars, and the results as table, Markdown and JSON."""
+"""Common parts of the benchmarks: alternating runs, medians, bars, and results as table, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Bar:
-    """What is demanded of a number, and what comes then.
+    """Bar of a number, and the next bar.
 
     Parameters
     ----------
@@ -56,15 +56,15 @@ class Result:
     Parameters
     ----------
     what : `str`
-        What is compared.
+        Compared quantities.
     value : `float`
         The number that the bar is for, in ``unit`` (a ratio has none).
     bar : `Bar`, optional
         None: for information.
     parts : `dict` [`str`, `list` [`float`]]
-        Every sample of what the number was made from, in ``parts_unit``.
+        Every sample behind the number, in ``parts_unit``.
     condition : `str`
-        What it holds for.
+        Condition of the comparison.
     """
 
     what: str
@@ -78,7 +78,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a subject is given: the data, how often to repeat, and whom to tell."""
+    """Input of a subject: the data, the number of repetitions, and a function for progress."""
 
     data: Data
     repeat: int | None
@@ -90,7 +90,7 @@ class Bench:
         return self.repeat or (1 if self.quick else usual)
 
     def alternate(self, usual: int, runs: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-        """Run A B A B ...; give what each returned, in order."""
+        """Run A B A B ...; give the results of each, in order."""
         samples: dict[str, list[T]] = {name: [] for name in runs}
         for turn in range(self.rounds(usual)):
             for name, run in runs.items():
@@ -106,7 +106,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 
 def row(result: Result, quick: bool) -> dict[str, Any]:
-    """A result as it stands in the JSON file; reduced data are not judged."""
+    """Give a result for the JSON file; reduced data are not judged."""
     verdict = "information" if result.bar is None else NOT_JUDGED if quick else result.bar.verdict(result.value)
     medians = {name: statistics.median(samples) for name, samples in result.parts.items()}
     return {

@@ -1,4 +1,4 @@
-"""Jobs that combine frames: what a submission would freeze, without the repository."""
+"""Jobs that combine frames, as a submission would freeze them, but without a repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from campaign.jobs.file import JobFile, JobTask
 from tests.benchmarks.data import Data
 
 CONFIG = {"statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3, "permissions": {}}
-#: What the bias pipeline does: both overscans and the gains.
+#: Corrections of the bias pipeline: both overscans and the gains.
 LSST_ISR: dict[str, Any] = {"parallel": True, "saturation": False}
 PLAIN_ISR = {"serial": "none", "parallel": False, "saturation": False}
 

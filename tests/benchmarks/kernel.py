@@ -11,7 +11,7 @@ from tests.benchmarks.harness import Bar, Bench, Result, ratio
 from tests.benchmarks.machine import simd
 from tests.benchmarks.process import ask, avx2_environment, module
 
-#: Statistic, frames, bar on AVX-512 and what comes then, Mpixel x frames / s a core.
+#: Statistic, frames, bar on AVX-512 and the next bar, Mpixel x frames / s a core.
 KERNELS = (("clip", 20, 1000, 1458), ("median", 20, 2500, 3083), ("clip", 100, 400, 800))
 LABELS = {"clip": "clipped mean with variance and count", "median": "median alone"}
 AVX2_SHARE = 0.6
@@ -46,7 +46,7 @@ def kernel(bench: Bench) -> Iterator[Result]:
             "variance and count" + ("" if wide else "; no AVX-512 here: the bar is 0.6 of that for AVX-512"),
         )
 
-        if WHOLE in speeds:  # what a product needs; the bar is for the median alone
+        if WHOLE in speeds:  # a product needs these; the bar is for the median alone
             parts = {WHOLE: speeds[WHOLE]}
             yield Result(f"{statistic} {WHOLE}, N={frames}", statistics.median(speeds[WHOLE]), UNIT, None, parts, UNIT)
 

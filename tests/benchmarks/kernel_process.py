@@ -34,7 +34,7 @@ def block(frames: int) -> Cube:
 
 
 def ours(statistic: str, block: Cube) -> dict[str, Run]:
-    """This project's kernels; they sort in place, so each turn begins with a copy, whose own speed is given too."""
+    """Measure this project's kernels; they sort in place, so each turn begins with a copy, which is measured, too."""
     frames, pixels = block.shape
     cube = workspace(frames, pixels)
     width = cube.shape[1]
@@ -60,7 +60,7 @@ def ours(statistic: str, block: Cube) -> dict[str, Run]:
 
 
 def peers(statistic: str, cube: Cube) -> dict[str, Run]:
-    """What else makes such a statistic of an array in memory; those that are not installed are left out."""
+    """Measure other libraries with such a statistic of an array in memory; those not installed are left out."""
     runs: dict[str, Run] = {}
     if statistic == "median":
         runs["numpy nanmedian"] = lambda: np.nanmedian(cube, axis=0)

@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, and what ran."""
+"""The machine of a benchmark, and the software."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _versions() -> dict[str, str]:
 
 
 def revision() -> str | None:
-    """Git's name of what is checked out, ``+`` where it was changed; None without git."""
+    """Git's name of the checked-out revision, with ``+`` if it was changed; None without git."""
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]

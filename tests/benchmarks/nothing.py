@@ -1,4 +1,4 @@
-"""A kernel that makes nothing, and says so in the journal; workers get it by ``distributed.worker.preload``."""
+"""A kernel that makes nothing but lines of the journal; workers get it by ``distributed.worker.preload``."""
 
 from __future__ import annotations
 

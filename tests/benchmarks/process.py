@@ -1,4 +1,4 @@
-"""Whole processes: what one costs, its children's children included."""
+"""Cost of whole processes, their children's children included."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from campaign.jobs.launch import kernel
 from tests.benchmarks.machine import ROOT
 
 LONGEST_S = 900.0
-#: What numba then compiles for: x86-64-v3, which has AVX2 and no AVX-512.
+#: Makes numba compile for x86-64-v3, which has AVX2 and no AVX-512.
 HASWELL = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt,+f16c,+movbe"}
 
 
@@ -50,13 +50,13 @@ def module(name: str, *arguments: str | Path) -> list[str]:
 
 
 def _complaint(line: Sequence[str], code: int, said: str) -> RuntimeError:
-    """What a process said last, as a rule why it failed; then the command and more of it."""
+    """Give a process's last line, usually the reason of its failure; then the command and more lines."""
     last = said.strip().rpartition("\n")[2] or "it said nothing"
     return RuntimeError(f"{last}\n{' '.join(map(str, line))} ended with {code}:\n{said[-2000:]}")
 
 
 def run(line: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Usage:
-    """Run a process and wait for it; `RuntimeError` with its last lines where it fails or takes for ever."""
+    """Run a process and wait for it; raise `RuntimeError` with its last lines if it fails or hangs."""
     with tempfile.TemporaryFile() as log:
         began = time.monotonic()
         child = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""One rank of a kernel job, that says what it used.
+"""One rank of a kernel job, which prints its resources.
 
 ``python -P -m tests.benchmarks.rank HOW FOLDER JOB``, under mpiexec with ``-m
 mpi4py``; writes ``FOLDER/<rank>.json``.  HOW is ``loaded`` (start-up, imports and the

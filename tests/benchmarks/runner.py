@@ -1,4 +1,4 @@
-"""Quanta that make nothing through the runner, and what of it is journal and index."""
+"""Empty quanta through the runner, with the share of journal and index."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class _Times:
 
 
 def main(folder: Path, many: int, indexed: bool) -> None:
-    """Run them in a process of its own; say what it took."""
+    """Run them in a separate process; print time and memory."""
     plan, home = _plan(folder, many), Home(folder / "home")
     home.add_run({"run": plan.run, "template": "t", "ticket": "t", "output_run": "o", "submit_path": plan.submit_path})
     times, began = _Times(), time.monotonic()
@@ -99,7 +99,7 @@ def main(folder: Path, many: int, indexed: bool) -> None:
 
 
 def runner(bench: Bench) -> Iterator[Result]:
-    """Quanta a second, and what the index beside them costs."""
+    """Measure quanta a second, and the cost of the index."""
     many = 2000 if bench.quick else QUANTA
 
     def once(how: str) -> dict[str, float]:

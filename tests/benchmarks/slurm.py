@@ -104,7 +104,7 @@ def cluster(bench: Bench) -> Iterator[Slurm]:
 
 
 class Times:
-    """When what was heard of first and last, second."""
+    """Times of the first and last events, second."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()

@@ -32,7 +32,7 @@ def _program(name: str, package: str) -> str:
 
 
 def _work(bench: Bench, name: str) -> tuple[Path, Mapping[str, str]]:
-    """A folder with the frames, and an environment whose home it is: the user's settings do not count."""
+    """Make a folder with the frames, and an environment with it as home, so that the user's settings do not count."""
     folder = jobs.fresh(bench.data.folder / name)
     for frame in bench.data.plain:
         (folder / frame.name).symlink_to(frame)

@@ -17,13 +17,13 @@ from tests.benchmarks import jobs
 from tests.benchmarks.harness import Bar, Bench, Result
 from tests.benchmarks.process import environment, run, run_kernel
 
-#: What a submission may take beyond its share, second: now, and then.
+#: Time of a submission beyond its share, second: the bar, and the next.
 GRACE_S, THEN_S = 10.0, 5.0
 
 
 @dataclass
 class _Submissions:
-    """Submits again and again, each time into a new run, and runs again what the last one ran."""
+    """Submits repeatedly, each time into a new run, and repeats the job of the last run."""
 
     bench: Bench
     count: int = 0

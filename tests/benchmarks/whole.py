@@ -10,7 +10,7 @@ from tests.benchmarks.harness import Bar, Bench, Result, Skipped, ratio
 from tests.benchmarks.machine import available_gib
 from tests.benchmarks.process import Usage, module, run, run_kernel
 
-#: What ccdproc takes for 20 frames of 16 Mpixel, with a margin.
+#: Memory of ccdproc for 20 frames of 16 Mpixel, with a margin.
 CCDPROC_GIB = 6.0
 
 

@@ -26,7 +26,7 @@ def lacking() -> str:
 
 @dataclass(frozen=True)
 class Server:
-    """What a client must know."""
+    """Data that a client needs."""
 
     host: str
     options: tuple[str, ...]
@@ -40,7 +40,7 @@ def _port() -> int:
 
 @contextmanager
 def server(folder: Path) -> Iterator[Server]:
-    """Run a server for as long as it is wanted."""
+    """Run a server within the context."""
     folder.mkdir(mode=0o700)
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)

@@ -41,7 +41,7 @@ def costliest(items: Sequence[Item]) -> float:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_random_campaigns(seed: int) -> None:
-    """A thousand in all: a fresh one, one that has grown, and one that has lost a site."""
+    """A thousand cases: a new set, one that has grown, and one that has lost a site."""
     random = np.random.default_rng(seed)
     for _ in range(CAMPAIGNS // 10):
         items, fractions = campaign(random)

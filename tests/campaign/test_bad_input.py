@@ -1,4 +1,4 @@
-"""What an operator gets wrong, as it is typed: one clear error, the right exit code, and nothing left behind."""
+"""An operator's mistakes, as they are typed: one clear error, the right exit code, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NO_BIAS = "extraQgraphOptions=--config cpDarkIsr:doBias=false"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -84,7 +84,7 @@ class Site:
         return {path for path in self.repo.parent.rglob("*") if path.is_file() and "sqlite3-" not in path.name}
 
     def refuse(self, code: int, *arguments: str, **more: str) -> str:
-        """Run a command that must be refused without a trace; give what it said."""
+        """Run a command that must be refused without a trace; give its output."""
         before = self.collections(), self.files()
         answer = self.run(*arguments, **more)
         assert answer.code == code, answer
@@ -188,7 +188,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         subprocess.run(["umount", str(path)], check=True)
 
 
-# What is typed: variables, keys, names, selections
+# Typed values: variables, keys, names, selections
 
 
 @pytest.mark.parametrize("command", ["submit", "check"])
@@ -365,7 +365,7 @@ def test_a_check_that_finds_nothing_wrong(site: Site) -> None:
     assert [cost["label"] for cost in found["cost"]] == ["cpBiasCombine", "cpBiasMosaic8", "cpBiasMosaic64"]
 
 
-# What lies on disk: frames that are gone, damaged, of another size or camera
+# Files on disk: frames that are missing, damaged, or of another size or camera
 
 
 @pytest.mark.parametrize("command", ["submit", "check"])
@@ -743,7 +743,7 @@ SMALL = (
 
 
 def test_what_a_killed_simulation_left_is_made_anew(site: Site, tmp_path: Path) -> None:
-    """Killed as soon as frames are there; alive it keeps others out, and what was used since is kept."""
+    """Killed once frames exist; a living simulation excludes others, and a repository used since is kept."""
     repo = tmp_path / "sim"
     line = [sys.executable, "-P", "-m", "campaign", "simulate", str(repo), "--bias", "400", *SMALL[:2], *SMALL[4:]]
     with subprocess.Popen(line, stderr=subprocess.DEVNULL, start_new_session=True) as process:
@@ -814,7 +814,7 @@ def test_an_error_that_nobody_foresaw(site: Site, monkeypatch: pytest.MonkeyPatc
     assert "Traceback" in log.read_text()
 
 
-# Frames that are not what they are called
+# Frames with wrong names
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def found_defects(
 
 
 def wanted_defects(places: Places, plan: Plan, detector: int) -> tuple[Any, Any]:
-    """The injected pixels, and those that the rules mask with them."""
+    """Give the injected pixels, and those that the rules mask with them."""
     camera = geometry.camera(plan.camera).detectors[detector]
     kinds = fitsio.read(str(places.truth / f"{camera.name}.fits"), "DEFECTS")
     injected = kinds > 0
@@ -175,7 +175,7 @@ def test_the_defects_are_those_that_were_injected(places: Places, plans: Mapping
 
 
 def test_the_number_of_ranks_makes_no_difference(places: Places, plans: Mapping[str, Plan], tmp_path: Path) -> None:
-    """Three share one of the two detectors, and have to send what they found."""
+    """Three ranks share one of two detectors, and must send their results."""
     (tmp_path / "one").mkdir(), (tmp_path / "three").mkdir()
     one, three = (found_defects(places, plans, tmp_path / n, r) for n, r in (("one", 1), ("three", 3)))
     assert all(np.array_equal(one[detector], three[detector]) for detector in one)

@@ -28,7 +28,7 @@ CALIB, SITE = "LSSTComCam/calib", "LSSTComCam/calib/site"
 KINDS = ("crosstalk", "linearizer", "defects", "ptc")
 SCALE, DETECTORS = 32, (0, 1)
 RATES = {"crosstalk": 5e-4, "nonlinearity": 0.01}
-#: Of a flat, neither bias nor dark, and no pictures: what is looked at here is in its levels.
+#: A flat without bias, dark and pictures: the tests look at its levels.
 FLAT = (
     "pipelineYaml=${CP_PIPE_DIR}/pipelines/${INSTRUMENT}/cpFlat.yaml#cpFlatIsr,cpFlatMeasure,cpFlatNormalize,cpFlatCombine",
     "extraQgraphOptions=-c cpFlatIsr:doBias=false -c cpFlatIsr:doDark=false -c cpFlatIsr:doDefect=true",
@@ -37,7 +37,7 @@ FLAT = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -78,7 +78,7 @@ class Site:
 
 
 class Captured:
-    """Standard output and error of what is done inside."""
+    """Collect standard output and error within the context."""
 
     texts: tuple[str, str] = ("", "")
 
@@ -113,7 +113,7 @@ def write_truth(site: Site) -> Path:
 
 
 def by_hand(site: Site, kind: str) -> None:
-    """Bring one in as docs/products.md says it, by the Butler's own commands."""
+    """Ingest a table as docs/products.md describes, by the Butler's own commands."""
     folder = site.places.repository.with_name("calibrations")
     lines = [f"{folder / f'{kind}-{d}.fits'},{d}" for d in DETECTORS]
     (folder / "files.csv").write_text("\n".join(["filename,detector", *lines, ""]))
@@ -274,5 +274,5 @@ def test_they_are_applied_and_named(site: Site, tmp_path: Path) -> None:
         assert np.array_equal(masks[0] & 1, np.where(truth, 1, masks[1] & 1))
         good = masks[0] == 0
         difference = (image / wanted)[good] - 1
-        # three frames of some 30000 ADU: their rounding, and that of overscan levels, are all that differs
+        # three frames of some 30000 ADU differ only by their rounding, and that of the overscan levels
         assert np.abs(np.median(difference)) < 2e-6 and difference.std() < 2e-5

@@ -1,4 +1,4 @@
-"""Cameras as data: what the packaged files say, and what a wrong file is told."""
+"""Cameras as data: contents of the packaged files, and errors about a wrong file."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_amplifiers_are_oriented_as_lsst_data_management_does(type_: str) -> Non
     ],
 )
 def test_boxes_are_those_of_real_headers(sample: str, name: str, detector: int, frames: Callable[[str], Path]) -> None:
-    """DETSEC's y runs the other way: y of the camera file is NY + 1 - y."""
+    """DETSEC's y runs downwards: y of the camera file is NY + 1 - y."""
     import fitsio
 
     camera = cameras.load(name)

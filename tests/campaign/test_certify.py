@@ -14,7 +14,7 @@ import pytest
 from lsst.daf.butler import Butler
 
 from campaign.butler.repository import Repository, create, open_repository
-from campaign.certification.certify import certify, chain, check_chain
+from campaign.certification.certify import Change, certify, chain, check_chain
 from campaign.certification.command import request, run
 from campaign.errors import CampaignError, ConfigurationError, SubmissionRefused, UsageError
 from tests.conftest import apart
@@ -62,7 +62,7 @@ def repository(base: Path, tmp_path: Path) -> Iterator[Repository]:
 
 
 def validities(root: str, collection: str, kind: str = "bias") -> set[tuple[Any, ...]]:
-    """What the Butler itself holds as certified."""
+    """Read the certified datasets from the Butler itself."""
     with Butler.from_config(root) as butler:
         found = butler.registry.queryDatasetAssociations(kind, collections=collection)
         return {(a.ref.id, a.ref.run, tuple(a.ref.dataId.required_values), str(a.timespan)) for a in found}
@@ -99,8 +99,8 @@ def test_it_is_what_the_butlers_own_commands_do(repository: Repository, base: Pa
 
     report = certified(repository, end=END)
     certified(repository, target=f"{CERTIFIED}-all", begin=None, search_all_inputs=True)
-    chain(repository, TICKET, [CERTIFIED], mode="redefine")
-    last = chain(repository, TICKET, [f"{CERTIFIED}-all", CERTIFIED], mode="prepend")
+    chain(repository, TICKET, [CERTIFIED], Change("redefine"))
+    last = chain(repository, TICKET, [f"{CERTIFIED}-all", CERTIFIED], Change("prepend"))
 
     for name, count in ((CERTIFIED, 3), (f"{CERTIFIED}-all", 4)):
         ours = validities(repository.root, name)
@@ -232,15 +232,15 @@ def test_what_the_butler_refuses_leaves_nothing(repository: Repository) -> None:
 
 
 def test_redefining_a_chain_shows_what_would_change(repository: Repository) -> None:
-    chain(repository, TICKET, ["flats", f"{GENERATED}/one"], mode="redefine")
+    chain(repository, TICKET, ["flats", f"{GENERATED}/one"], Change("redefine"))
     with pytest.raises(SubmissionRefused, match=f"before flats, {GENERATED}/one; after {GENERATED}/two") as caught:
-        chain(repository, TICKET, [f"{GENERATED}/two"], mode="redefine")
+        chain(repository, TICKET, [f"{GENERATED}/two"], Change("redefine"))
     assert "--yes" in caught.value.do
     assert children(repository.root, TICKET) == ("flats", f"{GENERATED}/one")
-    report = chain(repository, TICKET, [f"{GENERATED}/two"], mode="redefine", yes=True)
+    report = chain(repository, TICKET, [f"{GENERATED}/two"], Change("redefine", yes=True))
     assert (report.before, report.after) == (("flats", f"{GENERATED}/one"), (f"{GENERATED}/two",))
     assert children(repository.root, TICKET) == report.after
-    chain(repository, TICKET, [f"{GENERATED}/two"], mode="redefine")
+    chain(repository, TICKET, [f"{GENERATED}/two"], Change("redefine"))
 
 
 def test_prepending_makes_the_chain_and_moves_what_is_in_it(repository: Repository) -> None:
@@ -254,14 +254,14 @@ def test_the_instruments_own_chain_wants_deploy(repository: Repository) -> None:
     with pytest.raises(SubmissionRefused, match=f"{CAMERA}/calib is what everybody"):
         chain(repository, f"{CAMERA}/calib", ["flats"])
     assert children(repository.root, f"{CAMERA}/calib") == ()
-    assert chain(repository, f"{CAMERA}/calib", ["flats"], deploy=True).after == ("flats",)
+    assert chain(repository, f"{CAMERA}/calib", ["flats"], Change(deploy=True)).after == ("flats",)
 
 
 def test_a_chain_is_checked_before_its_child_is_made(repository: Repository) -> None:
     chain(repository, TICKET, ["flats"])
     assert check_chain(repository, TICKET, [CERTIFIED]).after == (CERTIFIED, "flats")
     with pytest.raises(SubmissionRefused, match=f"before flats; after {CERTIFIED}"):
-        check_chain(repository, TICKET, [CERTIFIED], mode="redefine")
+        check_chain(repository, TICKET, [CERTIFIED], Change("redefine"))
     assert children(repository.root, TICKET) == ("flats",)
 
 
@@ -280,5 +280,5 @@ def test_a_chain_that_cannot_be(
 ) -> None:
     before = repository.collections()
     with pytest.raises(kind, match=message):
-        chain(repository, parent, [child], mode=mode, deploy=True)
+        chain(repository, parent, [child], Change(mode, deploy=True))
     assert repository.collections() == before

@@ -1,4 +1,4 @@
-"""What an operator reads on a terminal, wide or narrow: names whole, commands that can be given."""
+"""Output on a terminal, wide or narrow: whole names, commands that can be copied."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_no_name_is_cut_however_narrow_the_terminal(wide: int | None) -> None:
     assert (len(lines) == 3) is (wide in (None, 200))
     if wide == 80:
         assert lines[1].split() == [RUN, *ROW[1:5]] and lines[2].split() == ["output", "run", OUTPUT]
-        assert len(lines) == 4  # an empty cell says nothing
+        assert len(lines) == 4  # an empty cell is left out
 
 
 @pytest.mark.processes
@@ -70,7 +70,7 @@ open(sys.argv[1], "w").write(f"{len(heard)}")
 
 @pytest.mark.processes
 def test_a_terminal_that_is_closed_ends_nothing_at_once(tmp_path: Path) -> None:
-    """What is said into it goes nowhere."""
+    """Output into it is dropped."""
     mine, its = pty.openpty()
     line = [sys.executable, "-P", "-c", CLOSED, str(tmp_path / "heard")]
     streams = {"stdin": its, "stdout": its, "stderr": its}
@@ -83,7 +83,7 @@ def test_a_terminal_that_is_closed_ends_nothing_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "heard").read_text() == "1"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(words=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1))
 def test_a_command_can_be_given_as_it_stands(words: list[str]) -> None:
     assert shlex.split(command(*words)) == ["campaign", *words]

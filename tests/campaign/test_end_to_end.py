@@ -72,12 +72,12 @@ def test_the_demo_refuses_a_folder_that_is_in_use(demo: Demo) -> None:
 
 
 def test_pictures_show_the_focal_plane(demo: Demo) -> None:
-    from matplotlib import image
+    from PIL import Image
 
     pictures = sorted(demo.folder.rglob("pictures/*.png"))
     assert {p.stem for p in pictures} == {f"{k}Mosaic{n}" for k in ("bias", "dark", "flat") for n in (8, 64)}
     for path in pictures:
-        pixels = image.imread(path)[..., :3]
+        pixels = np.asarray(Image.open(path).convert("RGB"))
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50, path
 
 
@@ -107,7 +107,7 @@ def test_products_do_not_depend_on_the_number_of_ranks(demo: Demo) -> None:
 
 
 def test_a_flat_normalised_by_amplifier_agrees_with_the_truth_as_well(demo: Demo) -> None:
-    """Each amplifier's mean is that of the truth but for one factor, within 0.01 % rms."""
+    """Each amplifier's mean is that of the truth, up to one factor, within 0.01 % rms."""
     level = "extraQgraphOptions=--config cpFlatNormalize:level=AMP --config cpFlatCombine:scalingLevel=AMP"
     made = submitted(demo, "bps_flat_r", "--set", level, rerun="amplifiers")
     ratios = []
@@ -226,7 +226,7 @@ def test_a_mode_that_is_none_is_refused(demo: Demo) -> None:
 
 
 def test_the_next_plan_is_estimated_by_what_was_seen(demo: Demo) -> None:
-    """Twice the frames take twice the CPU; memory has its margin; what the operator says wins."""
+    """Twice the frames take twice the CPU; memory has its margin; the operator's values have priority."""
     whole = demo.run("check", "bps_bias", "--json")
     (cost,) = [c for c in json.loads(whole.stdout)["cost"] if c["label"] == "cpBiasCombine"]
     lines = [json.loads(line) for line in (demo.folder / "repo" / "campaign" / "usage.jsonl").read_text().splitlines()]

@@ -66,7 +66,7 @@ def quanta(folder: Path) -> Group:
 
 
 def member(folder: Path, name: str, transport: Transport | None = None) -> Participant:
-    place = Place(name, "", str(folder / f"site {name}"), sites.plain(sites.Site(name)))
+    place = Place(name, "", str(folder / f"site {name}"), sites.plain(sites.Site(name=name)))
     return Participant(place, FRACTIONS[name], transport or LocalTransport())
 
 
@@ -96,14 +96,14 @@ def pixels(plan: Plan) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one machine makes of the gang and the quanta."""
+    """Make the gang and the quanta on one machine."""
     plan = make(tmp_path_factory.mktemp("alone") / "one", gang, quanta)
     assert Runner(plan, lambda event: None).run().done
     return pixels(plan)
 
 
 def holders(events: Sequence[Event]) -> dict[str, tuple[str, int]]:
-    """Who brought each task home, under which token; each once."""
+    """Find the site and token of each task's result; each is there once."""
     published = [e for e in events if e.event == "published"]
     assert len({e.task for e in published}) == len(published)
     return {e.task: (e.site, e.token) for e in published}
@@ -130,7 +130,7 @@ def test_three_sites_make_the_bits_of_one(tmp_path: Path, alone: dict[str, bytes
 
 
 def test_what_was_withdrawn_after_a_site_was_lost_is_made_again_at_the_archive(tmp_path: Path) -> None:
-    """A loss has raised the token; what the archive makes counts from then on too."""
+    """A loss has raised the token; tasks that the archive makes afterwards still count."""
 
     def serial(folder: Path) -> Group:
         return replace(gang(folder), kind="serial")
@@ -153,7 +153,7 @@ def test_what_was_withdrawn_after_a_site_was_lost_is_made_again_at_the_archive(t
 
 @dataclass(frozen=True)
 class Talking(LocalTransport):
-    """A site that says what a script prints, in place of its run."""
+    """A site whose run is a script with given output."""
 
     script: str = ""
 
@@ -188,7 +188,7 @@ def test_sites_that_talk_nonsense_are_lost_and_the_others_go_on(tmp_path: Path, 
 
 @dataclass(frozen=True)
 class Struck(LocalTransport):
-    """A site that is struck by a signal as soon as it is there."""
+    """A site that gets a signal as soon as it has started."""
 
     sign: int = signal.SIGKILL
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -267,7 +267,7 @@ def test_late_results_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_site_ends_with_its_archive(tmp_path: Path) -> None:
-    """What holds the other end of its standard input is gone: it ends, instead of working for nobody."""
+    """If the holder of the other end of standard input is gone, it ends instead of working for nobody."""
     with (tmp_path / "log").open("wb") as log:
         process = LocalTransport().start([sys.executable, "-P", "-c", WAITING], log)
         assert process.stdin and process.stdout
@@ -308,7 +308,7 @@ def test_a_site_over_ssh(tmp_path: Path, alone: dict[str, bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def other_release(tmp_path_factory: pytest.TempPathFactory) -> Participant:
-    """A site whose kernels differ by a comment."""
+    """A site with kernels that differ by a comment."""
     folder = tmp_path_factory.mktemp("other release")
     for package in ("campaign", "kernels", "slurm", "templates"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -342,7 +342,7 @@ def test_releases_are_compared_by_what_makes_the_bits() -> None:
     [(["usdf", "mars"], "no site 'mars'"), (["usdf", "usdf"], "named twice"), (["idle"], "no fraction")],
 )
 def test_sites_that_cannot_be_chosen(names: list[str], why: str) -> None:
-    known = {"usdf": sites.Site("usdf", 1.0, ("processing",)), "idle": sites.Site("idle")}
+    known = {"usdf": sites.Site(name="usdf", fraction=1.0, roles=("processing",)), "idle": sites.Site(name="idle")}
     with pytest.raises(UsageError, match=why):
         choose(known, names)
 

@@ -1,4 +1,4 @@
-"""Which detectors a selection is about, what is missing of it, and which inputs are unlike the others."""
+"""Detectors of a selection, missing parts, and inputs unlike the others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_detector_without_any_raw_is_named() -> None:
 
 
 def named(found: list[levels.Finding]) -> list[levels.Finding]:
-    """Those about an exposure: the noises here are not those of the camera file, and that is said too."""
+    """Select the findings about an exposure; others report that the noises differ from the camera file's."""
     return [f for f in found if f.exposure is not None]
 
 
@@ -59,7 +59,7 @@ def test_a_dead_amplifier_does_not_hide_the_odd_exposure() -> None:
         for name in ("C00", "C01", "C02")
     ]
     found = judging.judge(rows, "bias", dict.fromkeys(range(5), 0.0), COMCAM)
-    assert [f.exposure for f in found] == [4, None]  # the last: a noise of 0 is not the camera file's
+    assert [f.exposure for f in found] == [4, None]  # the last finding: a noise of 0 is not the camera file's
     assert found[1].amplifiers[0] == "C00"
     assert "lit bias" in found[0].why
 
@@ -102,7 +102,7 @@ def test_a_camera_is_not_called_like_a_path(name: str) -> None:
         camera.build({**COMCAM.model_dump(), "name": name}, "evil.yaml")
 
 
-#: What stands behind ``A=``, and what a shell has then.
+#: Text after ``A=``, and its value in a shell.
 ASSIGNED = [
     ("~/repo", "/people/me/repo"), ("a~/b", "a~/b"), ('"~/x"', "~/x"), ("a:~/b", "a:/people/me/b"), ("'~'", "~"),
     ("$X", "ex"), ("${X}y", "exy"), ('"$X y"', "ex y"), ("'$X'", "$X"), (r"\$X", "$X"), (r'"\$X"', "$X"),

@@ -127,7 +127,7 @@ def test_a_job_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None
 
 
 def test_what_nobody_knows_of_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    """Also what was on its way from a site when its driver was killed."""
+    """Also files on their way from a site when the driver was killed."""
     ours = ["bias.fits", ".bias.fits.run.1.tmp", ".bias.fits.2.77.part", "..bias.fits.2.77.part.77.140.tmp"]
     others = ["bias2.fits", ".bias2.fits.run.1.tmp", ".hidden", "bias.fits.tmp", "..bias2.fits.2.77.part.77.140.tmp"]
     for name in ours + others:

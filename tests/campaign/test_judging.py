@@ -29,7 +29,7 @@ def noises(of: camera.Camera) -> dict[tuple[int, str], float]:
 def table(
     n: int, change: Change = lambda *_: {}, kind: str = "bias", of: camera.Camera = COMCAM, seed: int = 1
 ) -> list[Row]:
-    """A healthy table, every value within its own error; ``change`` says what a row has instead, or on top (``+``)."""
+    """Make a healthy table, every value within its error; ``change`` replaces values of a row, or adds (``+``)."""
     rng, rows = np.random.default_rng(seed), []
     lamp = 1 + 0.01 * rng.normal(size=n)
     for (detector, name), noise in noises(of).items():
@@ -147,7 +147,7 @@ def test_a_scatter_beyond_the_errors_names_nobody() -> None:
         ([0, 0.1, 50, 50.2, 0.3, 50.1], [[0, 1, 4], [2, 5, 3]]),
         ([0, 0.1, 50, 50.2, 100, 100.1], [[0, 1], [2, 3], [4, 5]]),
         ([0, 10, 20, 30, 40, 50], []),  # a drift
-        ([0, 0.1, 0.2, 0.1, 0.3, 50], []),  # one that is odd
+        ([0, 0.1, 0.2, 0.1, 0.3, 50], []),  # the odd one
         ([0, 0, 50], []),
     ],
 )

@@ -38,7 +38,7 @@ def test_kernels_know_every_setting_of_a_correction() -> None:
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.name)
 def test_a_kind_is_whole(kind: ProductKind) -> None:
-    """What is made has a task, an output and groups; what is read has a type; formats and pictures are known."""
+    """Kinds that are made have a task, an output and groups; those that are read have a type; formats are known."""
     formats = {*yaml.safe_load((TEMPLATES / "repository.yaml").read_text())["storageClasses"], "StructuredDataDict"}
     assert {one.storage_class for one in kind.datasets.values()} <= formats
     assert kind.picture in ("", "image", *TABLES)

@@ -1,4 +1,4 @@
-"""The line of a log that says why a process ended."""
+"""The line of a log with the reason of a process's end."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ FILTER = "B [OIII] #1"
 
 
 def camera(exposure_ids: str) -> dict[str, Any]:
-    """A camera whose keywords stand in its extension; its overscan is on the right."""
+    """A camera with keywords in its extension, and an overscan on the right."""
     amplifier = {
         "name": "A", "hdu": "AMP", "raw": [WIDTH, HEIGHT], "data": f"[1:{DATA},1:{HEIGHT}]",
         "serial_overscan": f"[{DATA + 1}:{WIDTH},1:{HEIGHT}]", "target": f"[1:{DATA},1:{HEIGHT}]",
@@ -89,7 +89,7 @@ def packed(number: int, values: Pixels) -> bytes:
 
 @dataclass(frozen=True)
 class Night:
-    """Where things are, the biases' pixels, blank ones NaN, and what the ingest said."""
+    """Places, pixels of the biases (NaN where blank), and output of the ingest."""
 
     repository: Path
     variables: Path
@@ -125,7 +125,7 @@ def good(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return cube, np.array(flats, np.float64)
 
 
-#: What is wrong with a frame, and what is said of it.
+#: Fault of a frame, and the message about it.
 BAD = {
     "year 1": (plain(21, pixels(1), **{"DATE-OBS": "0001-01-01T00:00:00"}), "holds the years 1971 to 2098"),
     "year 9999": (plain(22, pixels(1), **{"DATE-OBS": "9999-12-31T23:59:59"}), "holds the years 1971 to 2098"),
@@ -186,7 +186,7 @@ def signal(cube: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def test_products_are_made_of_them_and_read_back(night: Night) -> None:
-    """The bias is the mean of what is not blank; the flat's path has the filter's brackets."""
+    """The bias is the mean of the pixels that are not blank; the flat's path has the filter's brackets."""
     done("submit", "bps_bias", "--env", night.variables, "--set", "extraQgraphOptions=--config cpBiasCombine:clip=99.0")
     with fits.open(made(night, "bias")) as hdus:
         image, mask, blank = hdus["IMAGE"].data.copy(), hdus["MASK"].data.copy(), hdus[0].header["NBLANK"]
@@ -215,7 +215,7 @@ def test_the_butler_reads_every_raw(night: Night) -> None:
     for raw in raws.raws:
         found = butler.get("raw", exposure=raw.exposure, detector=0)
         (image,) = found.images.values()
-        assert "COMPRESSED_IMAGE" not in found.images  # what fpack calls a primary image
+        assert "COMPRESSED_IMAGE" not in found.images  # a primary image of fpack
         number = raw.exposure % 1000
         expected = night.biases[number - 1] if number < 10 else night.flats[number - 11]
         good = np.isfinite(expected) & (expected > 0)
@@ -223,7 +223,7 @@ def test_the_butler_reads_every_raw(night: Night) -> None:
 
 
 def test_exposures_of_one_time_are_told_what_to_do(night: Night, tmp_path: Path) -> None:
-    """Without the frame's number; and a summary of nothing says why there is nothing."""
+    """Without the frame's number; a summary of an empty repository says why it is empty."""
     (tmp_path / "camera.yaml").write_text(yaml.safe_dump(camera("timestamp")))
     files = [night.repository.parent / "night [1]" / f"flat {n}.fits" for n in (11, 12)]
     bad = night.repository.parent / "night [1]" / "bad too long.fits"

@@ -1,4 +1,4 @@
-"""Which tasks go where, and what must wait for something to travel."""
+"""Places of tasks, and tasks that must wait for something to travel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make(folder: Path, *groups: Group, detectors: int) -> Plan:
 
 
 def needing(group: Group, label: str, need: str) -> Group:
-    """The group under another label, each detector of which needs that detector of another group."""
+    """Copy a group under another label; each detector needs the same detector of another group."""
     tasks = [
         PlanTask(replace(t.job, task=f"{label}:{t.job.detector}"), t.outputs, [need.format(t.job.detector)])
         for t in group.tasks

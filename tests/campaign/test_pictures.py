@@ -1,4 +1,4 @@
-"""Pictures: what they are of, where detectors are on them, and that each kind can be drawn."""
+"""Pictures: their subjects, the places of detectors, and that each kind can be drawn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from campaign.camera import model as cameras
-from campaign.quality.drawing import Shown, draw, limits, places
+from campaign.quality.canvas import HIGHEST, LOWEST, OUTSIDE, Canvas, Panel, levels, ticks
+from campaign.quality.drawing import LARGEST, Shown, averaged, draw, limits, places
 from campaign.quality.pictures import title
 from campaign.quality.tables import _mask, draw_table
 from kernels.camera import geometry
@@ -29,7 +30,41 @@ def is_picture(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG") and [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("values", [np.nan, 1.0, [[0.0, np.nan], [1.0, 1e30]]])
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0, 10, ["0", "2", "4", "6", "8", "10"]),
+        (0.94, 1.072, ["0.95", "1.00", "1.05"]),
+        (-2e-6, 5e-6, ["-2e-6", "0", "2e-6", "4e-6"]),
+        (99303, 100701, ["99500", "100000", "100500"]),
+        (1e30, 1.5e30, ["1.0e30", "1.1e30", "1.2e30", "1.3e30", "1.4e30", "1.5e30"]),
+    ],
+)
+def test_ticks_are_round_numbers_within_the_range(low: float, high: float, labels: list[str]) -> None:
+    found = ticks(low, high, 5)
+    assert [label for _, label in found] == labels
+    assert [float(label) for label in labels] == pytest.approx([n for n, _ in found], abs=1e-9 * (high - low))
+
+
+def test_every_pixel_has_the_colour_of_its_level_and_the_first_row_lies_below() -> None:
+    entries = levels(np.array([[0.0, 1.0], [np.nan, np.inf]]), 0.0, 1.0)
+    assert entries.tolist() == [[LOWEST, HIGHEST], [OUTSIDE, OUTSIDE]]
+    canvas = Canvas(6, 6)
+    Panel(canvas, (1, 1, 5, 5), (0, 2), (0, 2)).paste(entries, 2, 2)
+    assert [canvas.image.getpixel(at) for at in ((1, 4), (4, 4), (2, 1), (4, 2))] == [LOWEST, HIGHEST, OUTSIDE, OUTSIDE]
+    shown = canvas.image.convert("RGB")
+    assert shown.getpixel((1, 4)) == (0x44, 0x01, 0x54) and shown.getpixel((4, 4)) == (0xFD, 0xE7, 0x25)
+
+
+def test_a_lone_bad_column_of_a_large_image_is_averaged_and_not_left_out() -> None:
+    image = np.zeros((8, LARGEST + 2), np.float32)
+    image[:, 5], image[:4, -1], image[:, 8:10] = 10, np.inf, np.nan
+    small = averaged(image)
+    assert small.shape == (4, LARGEST // 2 + 1) and small[:, 2].tolist() == [5.0] * 4
+    assert np.isnan(small[:, 4]).all() and np.flatnonzero(np.isnan(small[0])).tolist() == [4] and small[0, -1] == 0
+
+
+@pytest.mark.parametrize("values", [np.nan, 1.0, 1e30, [[0.0, np.nan], [1.0, 1e30]]])
 def test_whatever_the_pixels_are_an_image_is_drawn(values: object, tmp_path: Path) -> None:
     image = np.broadcast_to(np.asarray(values, np.float32), (2, 2)).copy()
     low, high = limits(image)

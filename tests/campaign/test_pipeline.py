@@ -1,4 +1,4 @@
-"""Pipelines: what the packaged ones say, how files import each other, and what is refused."""
+"""Pipelines: contents of the packaged ones, imports of files, and refusals."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def problems(path: str, options: str = "", instrument: str = "X") -> list[str]:
     return [f"{p.where}: {p.what} -> {p.do}" for p in caught.value.problems]
 
 
-#: What the signature removal may find certified.
+#: Calibrations that the signature removal may find certified.
 CERTIFIED = ("bias", "dark", "defects", "linearizer", "crosstalk", "ptc", "cti")
 
 
 @pytest.mark.parametrize("instrument", CAMERAS)
 @pytest.mark.parametrize("kind", ["Bias", "Dark", "Flat"])
 def test_packaged_pipelines(kind: str, instrument: str) -> None:
-    """Upstream's labels; each task reads what one before it, or the camera, writes."""
+    """Upstream's labels; each task reads outputs of earlier tasks, or raws."""
     pipeline = packaged(kind, instrument)
     middle = {"Bias": [], "Dark": [""], "Flat": ["Measure", "Normalize"]}[kind]
     pictures = ["Bin8", "Bin64", "Mosaic8", "Mosaic64"]

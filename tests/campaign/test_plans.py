@@ -1,4 +1,4 @@
-"""Plan files: what is wrong with them is said before anything runs, all of it; variables; drawings."""
+"""Plan files: all mistakes are reported before anything runs; variables; drawings."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_what_is_wrong_with_the_variables(name: str, value: str, words: str, tmp
 
 
 def test_the_shell_goes_over_the_plan_and_a_file_over_both(tmp_path: Path) -> None:
-    """As if the shell had read the file; for a submission, a check and a certification too."""
+    """As if the shell had read the file; for a submission, a check and a certification."""
     env = tmp_path / "env.sh"
     lines = ["TAG=filed", "TICKET=DM-7", "SELECTION_DARK=\"instrument='$INSTRUMENT' and \\\n  exposure.id > 1\""]
     lines += ["REPO=/repo/$INSTRUMENT", "SCRATCH=$SCRATCH/x", r"OTHER='\$INSTRUMENT'\$INSTRUMENT"]
@@ -137,7 +137,7 @@ def test_the_shell_goes_over_the_plan_and_a_file_over_both(tmp_path: Path) -> No
 
 
 def test_a_certification_is_looked_at_before_anything_runs(tmp_path: Path) -> None:
-    """Its dates, its target, and what it does with the step's settings."""
+    """Dates, target, and use of the step's settings."""
     output = "LSSTComCam/calib/DM-1/t/biasOtherGen.20250207a"
     two = {"bias": STEPS["bias"], "other": {**STEPS["bias"], "set": {"output": output}}}
     assert loaded(written(tmp_path, two)).target("other") == "LSSTComCam/calib/DM-1/t/biasOther.20250207a"

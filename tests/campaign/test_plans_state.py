@@ -1,4 +1,4 @@
-"""What a campaign's steps have come to, by its journal and the runs'; decisions, and who may take them."""
+"""States of a campaign's steps, by its journal and those of the runs; decisions, and who may take them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from campaign.home import Home, typed_line
 from campaign.journal import claim
 from campaign.journal.books import Books
 from campaign.journal.history import history
+from campaign.planning.usage import Seen, Work, expected
 from campaign.upkeep.uses import Uses
 from tests.campaign.test_plans import STEPS, VARIABLES, loaded, written
 
@@ -46,7 +47,7 @@ class Made:
         self.books.write("begun", step, rerun=rerun, log="x", command="submit", nonce=f"{nonce}-{step}")
 
     def run(self, step: str, name: str, state: str, rerun: str = "20250207a", nonce: str | None = "n") -> Path:
-        """A run whose driver said this last; without a nonce as an earlier release listed it."""
+        """Make a run with this last event; without a nonce, as an earlier release listed it."""
         folder = self.folder / name
         (folder / "journal").mkdir(parents=True)
         line = {"v": 1, "t": "2025-02-07T00:00:00.000Z", "run": name, "task": "", "attempt": 1, "site": "", "token": 1}
@@ -74,7 +75,7 @@ def made(tmp_path: Path) -> Made:
 
 @contextmanager
 def clock(minutes: int) -> Iterator[None]:
-    """Have everything that is written meanwhile bear the time of a machine whose clock is wrong."""
+    """Give everything written within the context the time of a wrong clock."""
     wrong = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     with patch("campaign.home.now", return_value=wrong), patch("campaign.journal.books.now", return_value=wrong):
         yield
@@ -92,7 +93,7 @@ def test_only_what_the_campaign_began_is_its_own(made: Made) -> None:
 
 @pytest.mark.parametrize("minutes", [-20, 20])
 def test_whose_a_run_is_no_clock_tells(made: Made, minutes: int) -> None:
-    """A second machine, whose clock is wrong, goes on with the campaign; the last listed is the newest."""
+    """A second machine, whose clock is wrong, resumes the campaign; the run listed last is the newest."""
     with clock(minutes):
         made.run("bias", "r-0", "done", nonce="")
     made.begin()
@@ -105,7 +106,7 @@ def test_whose_a_run_is_no_clock_tells(made: Made, minutes: int) -> None:
 
 
 def test_the_runs_of_an_earlier_release_are_still_the_campaigns(made: Made) -> None:
-    """Neither these nor what was begun had a nonce: the time told them apart."""
+    """Neither the runs nor their begin had a nonce: time distinguished them."""
     with clock(-1):
         made.run("bias", "r-1", "done", nonce=None)
     made.books.write("begun", "bias", rerun="20250207a", log="x", command="submit")
@@ -132,7 +133,7 @@ def test_a_step_that_ended_otherwise_ends_the_drive(made: Made, state: str) -> N
     assert not driver._ended(states["bias"], states)
     driver._tried.add("bias")
     assert driver._ended(states["bias"], states)
-    assert driver._ended(replace(states["bias"], name="dark"), states)  # what it needs is not met
+    assert driver._ended(replace(states["bias"], name="dark"), states)  # its needs are not met
 
 
 def test_a_process_that_has_not_listed_its_run_yet(made: Made) -> None:
@@ -172,7 +173,7 @@ def test_scratch_space_that_was_cleared_takes_nothing_back(made: Made) -> None:
 
 
 def waiting(made: Made) -> None:
-    """No driver has said that it waits."""
+    """No driver has reported that it waits."""
     made.begin()
     made.run("bias", "r-1", "done")
 
@@ -222,7 +223,7 @@ def test_another_run_than_the_one_looked_at_is_not_decided_on(made: Made, state:
     made.begin()
     made.run("bias", "r-0", "done", nonce="")
     made.run("bias", "r-1", state)
-    said = "bias waits with run r-1, not with r-0" if state == "done" else "run r-0 is none that a campaign waits with"
+    said = "bias waits with run r-1, not with r-0" if state == "done" else "no campaign waits with run r-0"
     with pytest.raises(UsageError, match=said):
         waiting_gate(made.home, "bias", None, "r-0")
     with pytest.raises(UsageError, match="no run 'r-x'"):
@@ -256,7 +257,7 @@ def test_what_was_shown_is_accepted_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_record_of_a_ticket_has_decisions_and_commands_that_can_be_given(made: Made) -> None:
-    """Of a submission by a plan the variables too, and whose decision it was."""
+    """For a submission by a plan also the variables, and the person who decided."""
     made.begin()
     folder = made.run("bias", "r-1", "done")
     typed_as = ["/somewhere/campaign/__main__.py", "submit", "bps_bias", "--set", "outputRun={output}/a b"]
@@ -297,7 +298,7 @@ def test_plan_and_variables_stay_what_they_were(tmp_path: Path) -> None:
 
 
 def test_a_line_is_whole_or_not_there(tmp_path: Path) -> None:
-    """After one that was killed in the middle of its line."""
+    """After a process that was killed in the middle of its line."""
     books = Books(tmp_path)
     books.write("begun", "bias", rerun="a")
     with books.journal.open("a") as file:
@@ -315,8 +316,16 @@ def test_a_line_of_statistics_that_cannot_be_read_keeps_nobody_from_work(tmp_pat
     assert [line["label"] for line in home.usage()] == ["a", "b"]
 
 
+def test_a_run_that_was_restarted_counts_once(tmp_path: Path) -> None:
+    home, work = Home(tmp_path), Work(tasks=1, frames=10, mpixels=16.0, ranks=1, frame=4)
+    seen = Seen(**vars(work), label="bias", instrument="X", cpu_s=5.0, wall_s=5.0, rss_mib=100)
+    for run in ("a", "a", "b", "a"):
+        home.add_usage({"run": run, **vars(seen)})
+    assert expected(home, "X", {"bias": work})["bias"].runs == 2
+
+
 class Bare:
-    """Of a repository what is asked here: nothing is certified."""
+    """A repository's answer here: nothing is certified."""
 
     def certified(self) -> dict[str, tuple[str, ...]]:
         return {}

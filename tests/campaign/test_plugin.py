@@ -139,7 +139,7 @@ class Observatory:
 
     @property
     def module(self) -> Path:
-        """The kind, as it is installed."""
+        """The installed kind."""
         (path,) = self.home.glob("lib/python3*/site-packages/sky_median/kind.py")
         return path
 
@@ -149,7 +149,7 @@ class Observatory:
         assert done.returncode == 0, done.stderr
 
     def run(self, *words: str, code: int = 0) -> str:
-        """Run a command in the environment of the distribution; give what it said."""
+        """Run a command in the environment of the distribution; give its output."""
         line = [self.home / "bin" / "python", "-P", "-m", "campaign", *words]
         done = subprocess.run(line, env={**os.environ, **self.variables}, capture_output=True, text=True, timeout=300)
         assert done.returncode == code, done.stdout + done.stderr

@@ -77,7 +77,7 @@ class Observatory:
         return self._read(kind, "", when)
 
     def weights(self, kind: str, when: str) -> dict[float, float]:
-        """What the frames of a product were weighted by, by their exposure times."""
+        """Give the weights of a product's frames, by their exposure times."""
         header = fitsio.read_header(self._path(kind, "", when))
         numbers = range(header["NINPUTS"])
         return {header[f"CPP_INPUT_EXPT_{n}"]: header[f"CPP_INPUT_WEIGHT_{n}"] for n in numbers}
@@ -102,7 +102,7 @@ class Observatory:
 
 @cache
 def of_mean(n: int) -> float:
-    """Variance of the clipped mean of ``n`` values over that of its survivors' scatter, of Gaussian values."""
+    """Give the variance of the clipped mean of ``n`` Gaussian values over that of its survivors' scatter."""
     mean, variance = meanclip(np.random.default_rng(n).normal(size=(n, 400_000)))
     return float(mean.var() / variance.mean())
 
@@ -219,7 +219,7 @@ def test_the_dark_current_is_that_of_a_series_of_times(stl: Observatory, bias: I
     assert sorted(times) == [10, 20, 30, 60, 150, 300]
     rate, offset = np.polyfit(times, levels, 1)
     assert rate == pytest.approx(0.354, abs=0.01)
-    # The bias level has risen by about an ADU since the biases, which no overscan tells: the product holds that too.
+    # The bias level has risen by about an ADU since the biases; without an overscan the product includes that.
     everything = sorted(frames("stl1001e").glob("darks*"))
     exposures = np.array([number(p, "EXPTIME") for p in everything])
     image, _, mask = stl.product("dark", "2017-09-08T22:00:00")
@@ -233,7 +233,7 @@ def test_the_dark_current_is_that_of_a_series_of_times(stl: Observatory, bias: I
     expected = np.where(kept, rates * each, 0).sum(axis=0) / np.where(kept, each, 0).sum(axis=0)
     difference = np.abs(image[ROWS] - expected)
     assert np.median(difference) < 1e-6
-    assert (difference > 1e-4).mean() < 0.03  # where a cosmic ray was left out, with what is around it
+    assert (difference > 1e-4).mean() < 0.03  # where a cosmic ray and its surroundings were left out
     assert np.median(image[ROWS][expected > 2]) == pytest.approx(np.median(expected[expected > 2]), rel=1e-3)
     assert level(image) == pytest.approx(rate + offset * (weights / exposures).sum(), abs=0.005)
 

@@ -196,7 +196,7 @@ UPDATE = "update butler_attributes set value='{}' where name like '{}'"
     ],
 )
 def test_a_repository_of_another_butler_says_so(root: Path, change: str, message: str) -> None:
-    """Neither a defect of this program's, nor something that another try would mend."""
+    """Neither a defect of this program, nor something that another try would mend."""
     with closing(sqlite3.connect(root / "gen3.sqlite3")) as database:
         database.execute(change)
         database.commit()
@@ -220,7 +220,7 @@ def test_dimensions_without_the_day_of_observation_are_refused(tmp_path: Path, u
 
 @contextmanager
 def nobody() -> Iterator[int]:
-    """Root may do everything, so that root becomes nobody for a while."""
+    """Root may do everything, so root becomes nobody within the context."""
     uid = os.geteuid()
     if uid == 0:
         os.seteuid(65534)
@@ -362,7 +362,7 @@ def test_ingest_takes_what_fits_and_names_what_does_not(
 def test_the_same_files_are_ingested_by_two_at_once(
     repository: Repository, root: Path, tmp_path: Path, transfer: str
 ) -> None:
-    """Who comes second, once it has looked what is there, finds that they are there already."""
+    """The second process, after its look, finds the frames there already."""
     some = [observation(tmp_path, 7, detector) for detector in range(3)]
     files = repository._files
 
@@ -516,7 +516,7 @@ def test_the_formatter_writes_what_it_reads(repository: Repository, root: Path) 
 
 
 def test_a_certification_that_is_refused_takes_nothing_of_anothers(repository: Repository, root: Path) -> None:
-    """Both into a new collection: who has made it, and comes second, leaves what the other has certified."""
+    """Both certify into a new collection: the process that made it, and comes second, leaves the other's datasets."""
     publish_biases(repository, RUN)
     register = repository.register_calibration
 

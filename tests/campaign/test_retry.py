@@ -1,4 +1,4 @@
-"""What is tried again, how often, and with what."""
+"""Retries: causes, numbers and resources."""
 
 from __future__ import annotations
 

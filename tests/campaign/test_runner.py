@@ -1,4 +1,4 @@
-"""Plans run on this machine: quanta and gangs in one graph, lost workers, what is left of a chunk."""
+"""Plans run on this machine: quanta and gangs in one graph, lost workers, the rest of a chunk."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from campaign.jobs.death import Death
 from campaign.jobs.launch import JOB
 from campaign.journal import control
 from campaign.journal.events import Event, read
+from campaign.journal.failures import log_of
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Group, Plan
 from campaign.running import chunk
@@ -174,8 +175,48 @@ def test_an_interrupted_run_leaves_nothing_running(plan: Plan) -> None:
     assert living == []
 
 
+def serial(folder: Path) -> Plan:
+    """Two serial groups that differ in nothing but their label and detector, and a gang of another detector."""
+    groups = []
+    for detector, label in enumerate(("first", "second", "gang")):
+        group = plans.gang(folder, 4, DETECTORS, 1, label)
+        kind = group.kind if label == "gang" else "serial"
+        groups.append(replace(group, kind=kind, tasks=group.tasks[detector : detector + 1]))
+    return plans.plan(folder, groups, plans.frames(folder / "raw", 4, DETECTORS), DETECTORS)
+
+
+def test_serial_groups_that_are_alike_share_a_process(tmp_path: Path) -> None:
+    made = serial(tmp_path)
+    assert Runner(made, lambda event: None).run().done
+    events = read(made.journal)
+    first, second, gang = (e.detail["pid"] for e in events if e.event == "started" and e.task)
+    assert first == second != gang
+    jobs = [(e.task, e.detail["name"], e.detail["tasks"]) for e in events if e.event == "submitted"]
+    assert jobs == [("first", "r-1-first-1", 1), ("second", "r-1-first-1", 1), ("gang", "r-1-gang-1", 1)]
+    logs = {label: log_of(made.folder, f"{label}:0") for label in ("first", "second", "gang")}
+    assert logs["first"] == logs["second"] != logs["gang"] and all(logs.values())
+
+
+def test_a_task_that_kills_a_shared_process_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("campaign.running.retry.PAUSES_S", (0.0,))
+    monkeypatch.setattr("campaign.running.retry.INFRASTRUCTURE", 1)
+    made = serial(tmp_path)
+    raw = Path(made.files["0:0"]["path"])
+    raw.unlink()
+    os.mkfifo(raw)  # whoever opens it waits, until the reaper comes
+    reaper = Reaper("first:0")
+    files = {**made.files, "0:0": {"path": str(raw)}}
+    outcome = Runner(replace(made, files=files), reaper).run()
+    assert reaper.killed == 2
+    assert outcome.failed.keys() == {"first:0"} and outcome.published.keys() == {"second:1", "gang:2"}
+    tried = [e.task for e in read(made.journal) if e.event in ("started", "failed") and e.task.startswith("second")]
+    assert tried == ["second:1"]
+
+
 class TestChunk:
-    """What another worker makes of a chunk whose first was lost."""
+    """Run a chunk on another worker after the first was lost."""
 
     @pytest.fixture
     def job(self, plan: Plan) -> Path:
@@ -213,7 +254,7 @@ class TestChunk:
 
 
 def test_absence_is_no_success(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that ends well and says nothing has failed."""
+    """A job that ends well without a line in the journal has failed."""
     monkeypatch.setattr("campaign.running.record.LATE_SECONDS", 0.1)
     monkeypatch.setattr("campaign.running.retry.PAUSES_S", (0.0,))
     tried = []

@@ -1,4 +1,4 @@
-"""Plans run by a real Slurm: gangs over nodes, quanta on worker jobs, and what becomes of jobs that are hurt."""
+"""Plans run by a real Slurm: gangs over nodes, quanta on worker jobs, and the fate of damaged jobs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def make(folder: Path, run: str) -> Plan:
 
 
 def blocked(plan: Plan, key: str) -> tuple[Plan, Callable[[], None]]:
-    """The plan with a raw frame that whoever opens it waits for, and what brings the frame."""
+    """Make a plan with a raw frame that blocks its readers, and a function that delivers the frame."""
     raw = Path(plan.files[key]["path"])
     kept = raw.rename(raw.with_name(f"kept {raw.name}"))
     os.mkfifo(raw)
@@ -112,7 +112,7 @@ def living(cluster: Cluster, run: str) -> list[str]:
 
 
 def gone(cluster: Cluster, run: str) -> None:
-    """What was cancelled takes a moment to go."""
+    """A cancelled job takes a moment to disappear."""
     wait_for(lambda: not living(cluster, run))
 
 
@@ -136,7 +136,7 @@ def test_a_site_makes_the_same_bits_as_this_machine(cluster: Cluster, backend: S
     events = read(there.journal)
     assert {e.site for e in events} == {"usdf"}
     names = [e.detail["name"] for e in events if e.event in ("submitted", "queued") and e.task == "combine"]
-    assert names == ["r-there-combine-1"] * 2  # the name is known before the job is
+    assert names == ["r-there-combine-1"] * 2  # the name is known before the job exists
     (job,) = [e.detail["job"] for e in events if e.event == "queued"]
     said = call(cluster.access, ["scontrol", "--oneliner", "show", "job", job])
     assert "NumNodes=2" in said
@@ -160,7 +160,7 @@ def test_a_cancelled_gang_fails_its_tasks_with_the_cause(cluster: Cluster, backe
 
 
 def nothing_for_strangers(plan: Plan, folder: Path) -> None:
-    """Driver and workers listen on one address each, and answer nobody who has other keys."""
+    """Driver and workers listen on one address each, and answer nobody with other keys."""
     (own,) = plan.folder.glob(f"{secure.PREFIX}*")
     jobs = [one.pid for one in psutil.process_iter(["cmdline"]) if str(own) in (one.info["cmdline"] or ())]
     assert len(jobs) == 2

@@ -1,4 +1,4 @@
-"""What comes from a site is looked at before it is journalled."""
+"""Events from a site are checked before they are journalled."""
 
 from __future__ import annotations
 

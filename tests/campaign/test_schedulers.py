@@ -40,6 +40,7 @@ class Batch(Scheduler):
 """
 POINTS = (
     "[drp_campaign.schedulers]\nbatch = batch_of_theirs:Batch\nbroken = batch_of_theirs:Nothing\nodd = json:loads\n"
+    "leaving = leaves:Batch\n"
 )
 SITE = "name: mine\nscheduler: {{kind: {kind}, {settings}}}\n"
 
@@ -53,6 +54,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: batch-of-theirs\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(POINTS)
     (place / "batch_of_theirs.py").write_text(BATCH)
+    (place / "leaves.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(str(place))
     for cached in (table.kind, table._points, plugins.entries):
         cached.cache_clear()
@@ -80,7 +82,7 @@ def test_another_scheduler_runs_jobs(tmp_path: Path) -> None:
     assert plain(mine)["scheduler"]["kind"] == "batch"
     (tmp_path / "shown.py").write_text("import os, sys\nprint(os.environ['LANE'], os.environ['SPOOL'], *sys.argv[1:])")
     log = tmp_path / "job.log"
-    mine = Site("mine", scheduler=mine.scheduler, environment={"PYTHONPATH": str(tmp_path)})
+    mine = Site(name="mine", scheduler=mine.scheduler, environment={"PYTHONPATH": str(tmp_path)})
     death = backend_of(mine, 1).job(["shown", "a word"], 1, log, "job-1", {}, lambda *_: None)
     assert (death, log.read_text()) == (Death(code=0), "fast /data/spool a word\n")
 
@@ -90,6 +92,7 @@ def test_another_scheduler_runs_jobs(tmp_path: Path) -> None:
     [
         ("batsch", "lane: x", "mine.yaml:2: there is no scheduler 'batsch'\n  -> did you mean batch?"),
         ("broken", "lane: x", "2: broken of batch-of-theirs 1.0 cannot be used: AttributeError: "),
+        ("leaving", "lane: x", "2: leaving of batch-of-theirs 1.0 cannot be used: SystemExit: 0"),
         (
             "odd",
             "lane: x",
@@ -105,6 +108,18 @@ def test_settings_are_checked_by_their_kind(tmp_path: Path, kind: str, settings:
     with pytest.raises(ConfigurationError) as caught:
         site(tmp_path, kind, settings)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[x]\nsky = :::\n", "[drp_campaign.schedulers]\nsky\n", "\udcff\udcfe"])
+def test_entry_points_that_cannot_be_read_have_an_owner(tmp_path: Path, text: str) -> None:
+    about = tmp_path / "site-packages" / "torn-2.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: torn\nVersion: 2.0\n")
+    (about / "entry_points.txt").write_bytes(
+        text.replace("[x]", "[drp_campaign.schedulers]").encode(errors="surrogateescape")
+    )
+    with pytest.raises(ConfigurationError, match="the entry points of torn cannot be read: .*\n.*pip uninstall torn"):
+        site(tmp_path, "local", "")
 
 
 @pytest.mark.parametrize("name", ["slurm", "batch"])

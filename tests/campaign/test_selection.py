@@ -1,4 +1,4 @@
-"""Data queries: what passes is what the Butler's own parser accepts, what does not is shown where it stands."""
+"""Data queries: those accepted are those of the Butler's own parser; mistakes are shown in place."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ PIECES = [
 ]
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(max_examples=1500)
 @given(st.lists(st.sampled_from(PIECES), max_size=9).map(" ".join))
 def test_what_passes_is_what_the_butler_accepts(text: str) -> None:
     if not check_expression(text):
@@ -201,14 +201,14 @@ QUERY = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(QUERY)
 def test_what_the_grammar_makes_passes(text: str) -> None:
     parse_expression(join_lines(text))
     assert check_expression(text) == []
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.text(max_size=60))
 def test_any_text_is_judged(text: str) -> None:
     for problem in check_expression(text):

@@ -1,4 +1,4 @@
-"""A site's share: what it says, what travels with it, and `campaign site-run` on real frames."""
+"""A site's share: its contents, the files that travel with it, and `campaign site-run` on real frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from campaign.sites import model as sites
 from tests.campaign import plans
 
 DETECTORS = 3
-#: Runs the command line and says afterwards what of the Butler was imported.
+#: Runs the command line and then lists imported modules of the Butler.
 WATCHED = """
 import sys
 from campaign.cli.root import main
@@ -53,7 +53,7 @@ def share(plan: Plan, tmp_path: Path) -> SitePlan:
 
 
 def place(tmp_path: Path) -> Place:
-    return Place("frdf", "", str(tmp_path / "a site"), sites.plain(sites.Site("frdf")))
+    return Place("frdf", "", str(tmp_path / "a site"), sites.plain(sites.Site(name="frdf")))
 
 
 def bundled(share: SitePlan, travelling: dict[str, str] | None = None) -> io.BytesIO:
@@ -204,7 +204,7 @@ def test_a_plan_in_which_one_thing_is_wrong_is_refused(share: SitePlan, keys: Se
 
 @pytest.mark.parametrize("settings", [{}, {"name": 5}, {"scheduler": 5}, {"scheduler": {"x": 1}}, {"more": 1}])
 def test_settings_of_a_site_that_are_none_are_refused(settings: dict[str, Any]) -> None:
-    good = sites.plain(sites.Site("usdf", scheduler=SlurmScheduler(partition="main", extra=("--exclusive",))))
+    good = sites.plain(sites.Site(name="usdf", scheduler=SlurmScheduler(partition="main", extra=("--exclusive",))))
     assert sites.plain(sites.from_plain(json.loads(json.dumps(good)))) == good
     with pytest.raises(ConfigurationError):
         sites.from_plain({**good, **settings} if settings else {})

@@ -1,4 +1,4 @@
-"""Sites: their files, the development clusters that stand in for them, and what proves that they work."""
+"""Sites: their files, the development clusters that stand in for them, and the proofs that they work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, versions
 from campaign.schedulers.local import LocalScheduler
 from campaign.schedulers.slurm import SlurmScheduler, _default
-from campaign.sites.file import SiteSettings
 from campaign.sites.model import Site, check_release, clusters_folder, find, from_plain, load, plain
 from campaign.sites.probe import configuration
 from slurm.development import Cluster
@@ -58,12 +57,11 @@ def test_the_packaged_sites(tmp_path: Path) -> None:
     assert sites["usdf"].python == sys.executable
 
 
-def test_every_setting_of_the_classes_is_one_of_the_files_and_the_defaults_agree() -> None:
+def test_every_setting_of_slurm_is_one_of_the_files_and_the_defaults_agree() -> None:
     ours = {f.name for f in fields(Scheduler)} - {"environment", "python"}  # the site's own
     assert set(SlurmScheduler.model_fields) == ours
     settings = SlurmScheduler()
     assert {name: getattr(settings, name) for name in ours} == {name: getattr(Scheduler(), name) for name in ours}
-    assert set(SiteSettings.model_fields) == {f.name for f in fields(Site)} - {"development"}
 
 
 def test_ones_own_file_is_laid_over_the_packaged_one(tmp_path: Path) -> None:
@@ -191,7 +189,7 @@ def test_an_unknown_site(tmp_path: Path) -> None:
 
 def test_another_release_is_refused_or_warned_of() -> None:
     ours = versions()["drp-campaign"]
-    sites = [Site("a", release="0.0.1"), Site("b", release=ours), Site("c")]
+    sites = [Site(name="a", release="0.0.1"), Site(name="b", release=ours), Site(name="c")]
     with pytest.raises(SubmissionRefused, match=rf"^a has drp-campaign 0.0.1, this is {ours}\n"):
         check_release(sites)
     assert check_release(sites, override=True) == [f"a has drp-campaign 0.0.1, this is {ours}"]
@@ -202,7 +200,7 @@ def test_another_release_is_refused_or_warned_of() -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -233,7 +231,7 @@ class Shell:
 
 
 def running(conf: str) -> list[int]:
-    """Process ids of what has a cluster's configuration in its environment or command, zombies left out."""
+    """Find the processes with a cluster's configuration in their environment or command, zombies left out."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
@@ -247,7 +245,7 @@ def running(conf: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def shell(slurm_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """An operator whose three sites are up, in a folder with a blank."""
+    """An operator with three sites up, in a folder with a blank."""
     shell = Shell(tmp_path_factory.mktemp("an operator") / "home")
     shell.home.mkdir()
     answer = shell.run("sites", "up", "--json", "--nodes", "2", "--memory", "2000")
@@ -359,7 +357,7 @@ def test_ping_names_all_that_fails_over_all_sites(shell: Shell, tmp_path: Path) 
     ],
 )
 def test_a_launcher_of_another_mpi_is_seen(shell: Shell, tmp_path: Path, scheduler: str, said: str) -> None:
-    """One that Slurm does not have, and one that starts every rank alone."""
+    """A launcher that Slurm lacks, and one that starts every rank alone."""
     home = written(tmp_path, usdf=f"name: usdf\nscheduler: {scheduler}\n")
     answer = shell.run("sites", "ping", "usdf", CAMPAIGN_SITES=str(home.path / "sites"))
     assert answer.code == 4
@@ -385,7 +383,7 @@ def other_release(tmp_path: Path) -> Path:
 def test_another_release_at_a_site_is_refused_and_override_warns(
     shell: Shell, other_release: Path, tmp_path: Path
 ) -> None:
-    """The release that the site's jobs really have, not what a file says."""
+    """The release of the site's jobs counts, not that of a file."""
     changed = f"environment: {{PYTHONPATH: '{other_release}'}}\n"
     local = f"name: local\nscratch: {tmp_path / 'scratch'}\n" + changed
     environment = {"CAMPAIGN_SITES": str(written(tmp_path, usdf="name: usdf\n" + changed, local=local).path / "sites")}
@@ -407,7 +405,7 @@ def test_the_release_of_the_site_file_is_compared_too(tmp_path: Path) -> None:
 
 
 def test_a_job_that_cannot_start_is_cancelled(shell: Shell, tmp_path: Path) -> None:
-    """Nothing is left in the queue: neither after the wait, nor after ^C."""
+    """Nothing is left in the queue, neither after the wait nor after ^C."""
     own = "name: usdf\nscheduler: {extra: [--begin=now+1hour]}\n"
     environment = {"CAMPAIGN_SITES": str(written(tmp_path, usdf=own).path / "sites")}
     answer = shell.run("sites", "ping", "usdf", "--wait", "4", **environment)
@@ -457,7 +455,7 @@ scheduler: {scheduler}
 
 
 def test_ping_over_ssh(cluster: Cluster, tmp_path: Path) -> None:
-    """A site with Slurm, one without, one whose interpreter is none, one without it: through a real sshd."""
+    """Sites with Slurm, without Slurm, with a wrong interpreter, without one: through a real sshd."""
     if why := loopback.lacking():
         pytest.skip(why)
     with loopback.server(tmp_path / "sshd") as there:

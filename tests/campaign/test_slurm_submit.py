@@ -1,4 +1,4 @@
-"""``campaign submit --site``: a site makes what this machine makes; what cannot work is refused, and ^C ends it."""
+"""``campaign submit --site``: a site makes the same products as this machine; impossible jobs are refused; ^C."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.processes
 TEMPLATE = Path(__file__).parents[1] / "data" / "bps_isr.yaml"
 CHAIN = "LSSTComCam/calib/DM-00000"
 PATIENCE_S = 30
-#: Of the sites' shares one alone is told here.
+#: Only one of the sites' shares is listed here.
 SITE = """\
 name: usdf
 fraction: 0.25
@@ -144,24 +144,24 @@ def test_an_account_that_a_partition_does_not_take(
 
 
 @pytest.mark.parametrize(
-    ("more", "asked", "ranks"),
+    ("more", "asked", "ranks", "by"),
     [
-        ("", [], 2),  # as the nodes have cores
-        (", ranks: 5", [], 5),
-        (", ranks: 50", [], 9),  # one a detector
-        (", ranks: 5", ["--ranks", "12"], 12),
+        ("", [], 1, "work"),
+        (", ranks: 5", [], 5, "site file"),
+        (", ranks: 50", [], 9, "tasks"),
+        (", ranks: 5", ["--ranks", "12"], 12, "--ranks"),
     ],
 )
 def test_a_gang_is_as_large_as_the_site_says(
-    demo: Demo, tmp_path: Path, more: str, asked: list[str], ranks: int
+    demo: Demo, tmp_path: Path, more: str, asked: list[str], ranks: int, by: str
 ) -> None:
-    """Not as this machine is; nobody is asked for a dry run."""
+    """Sized for the site, not for this machine; a dry run asks nobody."""
     (tmp_path / "usdf.yaml").write_text(SITE.format(conf=tmp_path / "no.conf", more=more))
     line = ["submit", "bps_bias", "--site", "usdf", "--dry-run", "--json", *asked]
     answer = demo.run(*line, CAMPAIGN_SITES=str(tmp_path / "usdf.yaml"))
     assert answer.returncode == 0, answer.stderr
     groups = json.loads(answer.stdout)["groups"]
-    assert {g["ranks"] for g in groups if g["kind"] == "gang"} == {ranks}
+    assert {(g["ranks"], g["ranks_by"]) for g in groups if g["kind"] == "gang"} == {(ranks, by)}
     assert {g["ranks"] for g in groups if g["kind"] == "serial"} == {1}
 
 

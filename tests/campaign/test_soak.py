@@ -22,7 +22,7 @@ def test_every_seed_agrees_with_its_truth(tmp_path: Path, seed: int) -> None:
 
 
 def test_the_whole_focal_plane_goes_through(tmp_path: Path) -> None:
-    """189 detectors of two makes: every one published, one mosaic, certified with nobody missing."""
+    """189 detectors of two makes: all published, one mosaic, all certified."""
     repo = tmp_path / "repo"
     simulated = command("simulate", str(repo), "--camera", "LSSTCam", "--scale", "64", "--dark", "0", "--flat", "0")
     assert simulated.returncode == 0, simulated.stderr

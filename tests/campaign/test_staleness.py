@@ -1,4 +1,4 @@
-"""Which calibrations a product was made from, as its provenance has it."""
+"""Give the calibrations that a product was made from, by its provenance."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""The index: the same answers however and how often the journals are read, and what is asked of it."""
+"""The index: its queries, and equal answers however and how often the journals are read."""
 
 from __future__ import annotations
 
 import json
 import random
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,7 @@ from campaign.journal.books import Books
 from campaign.journal.campaigns import Spoken
 from campaign.journal.events import DriverJournal, Event, Journals
 from campaign.journal.failures import failures, ranges
-from campaign.journal.index import Index, opened, place, update
+from campaign.journal.index import Index, followed, opened, place, update
 from campaign.journal.progress import progress
 from campaign.journal.status import state_of, status
 from campaign.lines import left_out
@@ -122,7 +123,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(events=EVENTS, seed=st.integers(0, 1000))
 def test_recovery_changes_no_answer(events: list[Event], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Read in pieces, as it grows, or all at once, in whatever order: the same."""
@@ -225,7 +226,7 @@ def test_a_network_file_system_is_refused(run: Run, monkeypatch: pytest.MonkeyPa
         place(run.home, {})
     assert "CAMPAIGN_DB" in refused.value.do
     assert place(run.home, {"CAMPAIGN_DB": "postgresql://host/db"}) == "postgresql+psycopg2://host/db"
-    assert "nfs4" in update(run.home, "r-1")  # a run goes on without it
+    assert "nfs4" in update(run.home, "r-1")  # a run continues without it
 
 
 def test_readers_do_not_block_the_writer(run: Run) -> None:
@@ -243,13 +244,13 @@ def test_readers_do_not_block_the_writer(run: Run) -> None:
     assert isinstance(reading, Index)
 
 
-# What is damaged
+# Damage
 
 NULS = b"\0" * 4096
 
 
 def hurt(path: Path, *texts: bytes) -> None:
-    """Add what a power cut, a full disk or a stranger may have left."""
+    """Add remains of a power cut, a full disk or a stranger."""
     with path.open("ab") as file:
         for text in texts:
             file.write(text)
@@ -259,8 +260,8 @@ def test_a_damaged_line_of_the_list_of_runs_costs_that_line(run: Run, capsys: py
     file = run.home.runs_file
     hurt(file, b"5\n", NULS + b"\n", b"[1]\n", b'{"run": "r-2"}\n', b"\xff\xfe\n", b'{"t": "2026", "run": "r-')
     names = ("template", "ticket", "output", "output_run", "product", "submit_path")
-    run.home.add_run({"run": "r-3", **dict.fromkeys(names, "y")})  # is not glued to the one that is cut
-    hurt(file, NULS)  # and what a power cut leaves before a record is no part of it
+    run.home.add_run({"run": "r-3", **dict.fromkeys(names, "y")})  # is not joined to the cut one
+    hurt(file, NULS)  # and NULs of a power cut before a record are no part of it
     run.home.add_run({"run": "r-4", **dict.fromkeys(names, "y")})
     assert [one["run"] for one in run.home.runs()] == ["r-1", "r-3", "r-4"]
     assert run.home.find_run("r-3")["output"] == "y"
@@ -301,7 +302,7 @@ def test_a_damaged_line_of_a_journal_costs_that_line(run: Run, what: str) -> Non
 def test_a_driver_ends_a_line_that_was_cut(run: Run) -> None:
     hurt(run.folder / "journal" / "driver.jsonl", b'{"v":1,"t":"20')
     journal = DriverJournal(run.folder / "journal", "r-1")
-    hurt(run.folder / "journal" / "driver.jsonl", b'{"v":1,"t":"20')  # as a disk that was full for a moment
+    hurt(run.folder / "journal" / "driver.jsonl", b'{"v":1,"t":"20')  # like a disk that was full for a moment
     journal.write("started", {})
     (found,) = Journals(run.folder / "journal").new()
     assert found.event == "started"
@@ -341,6 +342,19 @@ def test_a_damaged_index_is_made_again(run: Run, content: bytes | None, capsys: 
     assert ("it is made again from the journals" in capsys.readouterr().err) == bool(content)
 
 
+def test_an_index_that_is_followed_stays_open_and_costs_no_waits_for_the_disk(run: Run) -> None:
+    """SQLite writes its log into the database, and removes it, with the last connection."""
+    log = run.home.path / "index.db-wal"
+    with followed(run.home, "r-1"):
+        while not log.exists():
+            time.sleep(0.01)
+        for n, task in enumerate(TASKS, 1):
+            run.write([event(task, "published", 1)])
+            assert update(run.home, "r-1") == "" and log.exists()
+            assert status(run.home)[0][0].published == n
+    assert not log.exists()
+
+
 def test_a_server_that_does_not_answer_is_transient(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -369,7 +383,7 @@ def test_a_damaged_claim_is_somebodys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["run", "campaign"])
 def test_what_may_not_be_read_costs_that_alone(run: Run, what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """As another operator's folder; a folder in a file's place cannot be read either, by root neither."""
+    """Like another operator's folder; a folder in a file's place cannot be read, even by root."""
     one = run.home.runs()[0]
     driver = Path(one["submit_path"]) / "journal" / "driver.jsonl"
     place = driver if what == "run" else run.home.path / "campaigns" / "c" / "journal.jsonl"

@@ -1,4 +1,4 @@
-"""Nobody but the operator has a run do anything: ports, keys, folders, and a configuration of Dask's."""
+"""Only the operator controls a run: ports, keys, folders, and Dask's configuration."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def keys(tmp_path: Path) -> Iterator[Path]:
 
 
 class Held:
-    """A plan that runs in a thread, and whose first task waits for a frame until it is let go.
+    """A plan in a thread, whose first task waits for a frame until it is released.
 
     A lease has the kernel hold up whoever opens the file.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self._there = plan, threading.Event()
-        self._before = signal.signal(signal.SIGIO, lambda *_: None)  # the word that somebody waits
+        self._before = signal.signal(signal.SIGIO, lambda *_: None)  # reports that somebody waits
         self._handle = os.open(plan.files["0:0"]["path"], os.O_RDONLY)
         fcntl.fcntl(self._handle, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         self.runner = Runner(self.plan, self._heard)
@@ -96,7 +96,7 @@ def test_a_stranger_gets_nothing_of_a_gang(folder: Path, keys: Path) -> None:
     held = Held(make(folder, plans.gang))
     ports = sorted(set(strangers.listening(os.getpid())))
     assert [port for port in ports if strangers.given(strangers.answer(*port, keys))] == []
-    # mpiexec's is at every address, and takes nobody; no rank has one.
+    # mpiexec's port is at every address and accepts nobody; no rank has a port.
     assert len([host for host, _ in ports if not ipaddress.ip_address(host).is_loopback]) <= 1
     held.end()
     assert "combine:1" in held.runner.outcome.published
@@ -109,7 +109,7 @@ def dask(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_configuration_of_dasks_counts_for_nothing(tmp_path: Path) -> None:
-    """One that would do without keys, start a page for everybody, and run code of its own."""
+    """A configuration without keys, with a page for everybody, and with code of its own."""
     (tmp_path / "dask.yaml").write_text(
         "distributed:\n  comm: {require-encryption: false}\n  worker: {preload: [nothing_of_this_name]}\n"
         "  scheduler: {http: {routes: [distributed.http.scheduler.api]}}\n"
@@ -123,7 +123,7 @@ def test_a_configuration_of_dasks_counts_for_nothing(tmp_path: Path) -> None:
 
 
 def test_a_configuration_of_dasks_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    """Before anything is claimed: it is what `check` and `submit` begin with."""
+    """Before anything is claimed: `check` and `submit` do so with every plan that has quanta."""
     (tmp_path / "dask.yaml").write_text("a: [\n")
     script = "from campaign.schedulers import secure\nfrom campaign.errors import ConfigurationError\n"
     script += "try:\n    secure.pin()\nexcept ConfigurationError as error:\n    print(error)"

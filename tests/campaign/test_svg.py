@@ -1,4 +1,4 @@
-"""Graphs as SVG: no arrow behind a box, no text wider than what it stands in."""
+"""Graphs as SVG: no arrow behind a box, no text wider than its box."""
 
 from __future__ import annotations
 
@@ -43,13 +43,27 @@ def test_no_arrow_runs_behind_a_box(needs: dict[str, tuple[str, ...]]) -> None:
                     assert 0 <= x <= laid.width and 0 <= y <= laid.height
 
 
+#: Advance widths in DejaVu Sans, normal and bold, of the characters from blank to ~; thousandths of the size.
+DEJAVU = {
+    False: """
+    318 401 460 838 636 950 780 275 390 390 500 838 318 361 318 337 636 636 636 636 636 636 636 636 636 636 337 337
+    838 838 838 531 1000 684 686 698 770 632 575 775 752 295 295 656 557 863 748 787 603 787 695 635 611 732 684 989
+    685 611 685 390 337 390 838 500 500 613 635 550 635 615 352 635 634 278 278 579 278 974 634 612 635 635 411 521
+    392 634 592 818 592 592 525 636 337 636 838
+    """,
+    True: """
+    348 456 521 838 696 1002 872 306 457 457 523 838 380 415 380 365 696 696 696 696 696 696 696 696 696 696 400 400
+    838 838 838 580 1000 774 762 734 830 683 683 821 837 372 372 775 637 995 837 850 733 850 770 720 682 812 774
+    1103 771 724 725 457 365 457 838 500 500 675 716 593 716 678 435 716 712 343 343 665 343 1042 712 687 716 716
+    493 595 478 712 652 924 645 652 582 712 365 712 838
+    """,
+}
+
+
 def measured(words: str, bold: bool, size: float) -> float:
     """Width in DejaVu Sans, which is wider than most."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
-
-    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    return float(TextPath((0, 0), words, size=size, prop=font).get_extents().x1)
+    widths = [int(n) for n in DEJAVU[bold].split()]
+    return sum(widths[ord(letter) - ord(" ")] for letter in words) * size / 1000
 
 
 def test_every_text_has_room_and_everything_is_said() -> None:

@@ -1,4 +1,4 @@
-"""Resolving templates: where they are found, how layers merge, what a step says of itself."""
+"""Resolving templates: search, merging of layers, properties of a step."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_one_source_serves_all_bands(name: str) -> None:
     assert step.output == "LSSTComCam/calib/DM-48520/DP1/flatGen-g.20250207a"
     assert step.data_query == "(exposure=1 or exposure=2) and band='g'"
     assert "SELECTION_FLAT_g" in step.variables
-    assert resolve(step.again, ENVIRONMENT).name == step.name  # as a restart, and a driver in the background, ask
+    assert resolve(step.again, ENVIRONMENT).name == step.name  # as by a restart, and a driver in the background
 
 
 @pytest.mark.parametrize("name", ["bps_bias", "bps_dark", *(f"bps_flat_{band}" for band in "ugrizy")])
@@ -234,7 +234,7 @@ def test_configuration_of_tasks_is_handed_on(tmp_path: Path) -> None:
 
 
 def test_resolved_configuration_resolves_to_itself(tmp_path: Path) -> None:
-    """What is written beside a run can be submitted again."""
+    """The template written beside a run can be submitted again."""
     import yaml
 
     step = resolve("bps_bias", ENVIRONMENT, now=NOW)

@@ -1,4 +1,4 @@
-"""What is wrong with a template is found in one go, each problem with its place and what to do."""
+"""All mistakes of a template are found at once, each with its place and a remedy."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_names_that_nothing_answers_to(tmp_path: Path) -> None:
     assert problems("bps_bais") == [": there is no template 'bps_bais.yaml' -> did you mean bps_bias.yaml?"]
-    # What a shell without CP_PIPE_DIR makes of $CP_PIPE_DIR/bps/templates/bps_bias.yaml.
+    # Expansion of $CP_PIPE_DIR/bps/templates/bps_bias.yaml in a shell without CP_PIPE_DIR.
     assert "say bps_bias.yaml alone" in problems("/bps/templates/bps_bias.yaml")[0]
     assert "ask for one band, as in bps_flat_g.yaml" in problems("bps_flat", GOOD)[0]
     assert "known: bps_bias.yaml" in problems("")[0]
@@ -186,7 +186,7 @@ def test_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_keys_of_ones_own(tmp_path: Path) -> None:
-    """One that is referred to is fine, one that is not is pointed out."""
+    """A key that is referred to is accepted; one that is not is reported."""
     path = tmp_path / "t.yaml"
     path.write_text(f"{MINIMAL}outputs: x\nmyOwn: '{{outputs}}'\nfarAway: 1\n")
     assert resolve(str(path), {}).warnings == (
@@ -200,6 +200,13 @@ def test_command_line_keys_are_checked_too(tmp_path: Path) -> None:
     path.write_text(MINIMAL)
     (found,) = problems(str(path), {}, overrides={"dataQury": "a=1"})
     assert found == "command line: unknown key dataQury -> did you mean dataQuery?"
+
+
+@pytest.mark.parametrize(("key", "value"), [("submitPath", ""), ("submitPath", " "), ("outputRun", "")])
+def test_a_place_of_the_run_is_not_empty(tmp_path: Path, key: str, value: str) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(MINIMAL)
+    assert f"{key} is empty -> " in " ".join(problems(str(path), {}, overrides={key: value}))
 
 
 @pytest.mark.parametrize(

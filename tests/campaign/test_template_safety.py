@@ -1,4 +1,4 @@
-"""No value of a variable, and no file, can do more than be what it is."""
+"""The value of a variable, or a file, is data and has no other effect."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ payload:
 plain: $SELECTION_BIAS
 inside: "before {plain} after"
 """
-QUIET = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-# Everything a shell can export, with what could be taken for syntax more often than chance has it.
+# Everything a shell can export, with syntax more often than by chance.
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
 MARKS = r"""' " { } {plain} {output} ${HOME} $X <ENV:X> # & * &a *a !!int payload: {{7}} {% é 😀 | > % @ ` a=1"""
 BREAKS = [": ", "\n", "\\\n", "- ", "---\n", "\n  injected: 1", "\u2028", "\x85", "\ufeff", "\t", " "]
@@ -54,7 +54,7 @@ def _keys(value: Any, prefix: str = "") -> set[str]:
 @QUIET
 @given(value=VALUES)
 def test_a_selection_is_only_ever_itself(template: str, value: str) -> None:
-    """Expansion is done once, after parsing: what a variable holds is not looked at again."""
+    """Expansion is done once, after parsing: the value of a variable is not expanded again."""
     environment = {"SELECTION_BIAS": value, "HOME": "never", "X": "never", "USER": "u"}
     step = resolve(template, environment)
     harmless = resolve(template, {"SELECTION_BIAS": "a=1", "USER": "u"})
@@ -68,7 +68,7 @@ def test_a_selection_is_only_ever_itself(template: str, value: str) -> None:
 @QUIET
 @given(value=VALUES)
 def test_a_selection_survives_being_written(template: str, value: str) -> None:
-    """The configuration beside a run is YAML: what is read from it is what was resolved."""
+    """The configuration beside a run is YAML that reads back as it was resolved."""
     step = resolve(template, {"SELECTION_BIAS": value, "USER": "u"})
     assert yaml.safe_load(yaml.safe_dump(dict(step.values))) == step.values
 

@@ -39,7 +39,7 @@ DIMENSION = "lsst.ctrl.bps.quantum_clustering_funcs.dimension_clustering"
 
 @dataclass(frozen=True)
 class Shape:
-    """One of upstream's files: what it makes, from which variables, and what else it says."""
+    """One of upstream's files: its product, variables and other values."""
 
     pipeline: str
     product: str
@@ -233,7 +233,7 @@ def test_upstream_template_resolves(name: str, tmp_path: Path) -> None:
 
 
 def test_flat_bootstrap_collections() -> None:
-    """The file as upstream has it, every feature in use."""
+    """Upstream's file, with every feature in use."""
     environment = ENVIRONMENT | {
         "USER_CALIB_PREFIX": "",
         "BOOTSTRAP_RUN_NUMBER": "1",

@@ -1,4 +1,4 @@
-"""Header translation: the real frames, the rules, and what a frame that does not fit is told."""
+"""Header translation: real frames, rules, and errors about frames that do not fit."""
 
 from __future__ import annotations
 

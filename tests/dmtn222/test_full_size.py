@@ -1,4 +1,4 @@
-"""One detector of LSSTCam as it is, four thousand columns wide: the rules that a small one cannot show."""
+"""One detector of LSSTCam at full size: rules that a small one cannot show."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ FIRST = "instrument='LSSTComCam' and exposure.day_obs=20241206 and exposure.seq_
 
 @dataclass(frozen=True)
 class Site:
-    """A simulated repository, and what an operator has set."""
+    """A simulated repository, and the operator's variables."""
 
     folder: Path
     wanted: Mapping[str, list[int]]
@@ -187,12 +187,12 @@ def planned(site: Site) -> Site:
 
 
 def test_a_plan_makes_what_the_technote_does(technote: Site, planned: Site) -> None:
-    """Bit for bit, but for the second dark bootstrap and what is made of it, which are made under the next RERUN."""
+    """Bit for bit, except the second dark bootstrap and products made from it, under the next RERUN."""
     with open_repository(str(planned.repository)) as repository:
         chain = repository.chain(f"{CALIB}/DM-2")
     wanted = [f"{CALIB}/DM-2/DP1/{name}.20250207a" for name in reversed([*CERTIFIED, "flat-g"])]
     assert set(chain) == set(wanted)
-    assert list(chain[len(BANDS) :]) == wanted[len(BANDS) :]  # the flats, made side by side, in whatever order
+    assert list(chain[len(BANDS) :]) == wanted[len(BANDS) :]  # the flats, made side by side, in any order
     for kind, collection in (("bias", "bias"), ("dark", "dark"), ("flat", f"flat-{BAND}")):
         first = technote.products(kind, f"{CALIB}/DM-48520/DP1/{collection}.20250207a")
         other = planned.products(kind, f"{CALIB}/DM-2/DP1/{collection}.20250207a")
@@ -229,7 +229,7 @@ def test_a_finished_plan_has_nothing_to_do(planned: Site) -> None:
 
 
 def test_runs_are_known_for_what_the_plan_asks_for(planned: Site) -> None:
-    """So that a restart goes on with one that is left, also under a second RERUN, but not with another plan."""
+    """A restart thus resumes an unfinished run, also under a second RERUN, but not with another plan."""
     for more, changed in (({}, set()), ({"SELECTION_BIAS": f"{FIRST} or {FIRST}"}, {"biasBootstrap", "bias"})):
         campaign = load(str(planned.plan(**more)), None, planned.variables(TICKET="DM-2"))
         home, books = Home(planned.repository / "campaign"), planned.books("DM-2")
@@ -264,7 +264,7 @@ def test_it_is_drawn_with_its_state(planned: Site, tmp_path: Path) -> None:
     ahead = {step["step"]: step for step in json.loads(another.stdout)["steps"]}
     assert all(step["ahead"] and step["problem"] == "" for step in ahead.values())
     took, will = (sum(step["cpu_seconds"] for step in some.values()) for some in (steps, ahead))
-    assert 0.5 < will / took < 2  # by what was seen of the same work
+    assert 0.5 < will / took < 2  # by earlier runs of the same work
     assert "done" in picture.read_text()
 
 
@@ -302,7 +302,7 @@ def test_another_ptc_makes_stale_what_was_made_with_the_first(planned: Site) -> 
 
 
 def test_an_operator_names_another_bias(planned: Site) -> None:
-    """That of the first ticket, which nothing in the inputs knows; warned of, recorded, and not taken for stale."""
+    """Take the first ticket's, which is in no input; it is warned of, recorded, and not stale."""
     variables = load(str(planned.plan()), None, planned.variables(TICKET="DM-2", RERUN="named")).environment
     line = ("submit", "bps_dark", "--ranks", "2", "--calibration")
     wrong = typed(*line, "cti=nowhere", environment=variables)
@@ -322,7 +322,7 @@ def test_an_operator_names_another_bias(planned: Site) -> None:
 
 
 def test_an_older_dark_does_not_hide_a_newer_one(planned: Site) -> None:
-    """That of the second RERUN was made before the one with another bias: it goes in front for other dates only."""
+    """The dark of the second RERUN is older than that with another bias: it goes in front for other dates only."""
     common = planned.variables(TICKET="DM-2", START_DATE="2025-01-01T00:00:00")
     plan = str(planned.plan())
     newer = load(plan, None, {**common, "RERUN": "named", "CERT_RERUN": "named"}).environment
@@ -373,7 +373,7 @@ def test_a_dead_amplifier_is_a_defect_and_does_no_harm(technote: Site) -> None:
 
 
 def test_a_detector_that_one_exposure_lacks(site: Site) -> None:
-    """Refused; then, as the step says that it will do without, made of what there is."""
+    """First refused; then, since the step allows missing exposures, made from those present."""
     lacking = "instrument='$INSTRUMENT' and exposure.observation_type='bias' and exposure.day_obs=20241206"
     plain = yaml.safe_load(site.plan().read_text())
     plain["variables"]["SELECTION_BIAS"] = f"{lacking} and not (exposure=2024120600430 and detector=8)"
@@ -394,7 +394,7 @@ def test_a_detector_that_one_exposure_lacks(site: Site) -> None:
 
 
 def test_a_plan_that_was_mended(technote: Site) -> None:
-    """A frame cannot be read: what was begun is not gone on with, once the plan leaves that exposure out."""
+    """A frame cannot be read: the run is not resumed once the plan leaves that exposure out."""
     plain = yaml.safe_load(technote.plan().read_text())
     plain["steps"] = {"bias": {"template": "bps_bias", "certify": True}}
     plain["variables"]["CALIB_COLLECTIONS"] = f"{CALIB}/DM-48520, " + plain["variables"]["CALIB_COLLECTIONS"]

@@ -30,7 +30,7 @@ BANDS = "ugrizy"
 
 @dataclass(frozen=True)
 class Made:
-    """What the plan made."""
+    """Products of the plan."""
 
     places: Places
     plans: Mapping[str, Plan]

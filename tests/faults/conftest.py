@@ -1,4 +1,4 @@
-"""What the faults are done to: a small repository, and an operator who types commands before it."""
+"""The victims of the faults: a small repository, and an operator who types commands."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.conftest import COMBINED, apart, command, typed
 
 CALIB = "LSSTComCam/calib/DM-00000"
 NUMBERS = ("--bias", "4", "--dark", "3", "--flat", "0", "--scale", "32", "--detector", "0", "--detector", "1")
-#: Who has no rights at all.
+#: A user without any rights.
 NOBODY = 65534
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -36,7 +36,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody before a repository of four biases and three darks of two detectors."""
+    """An operator with a repository of four biases and three darks of two detectors."""
 
     places: Places
     variables: Mapping[str, str]
@@ -61,7 +61,7 @@ class Operator:
         return self.run("submit", "bps_bias", "--ranks", "1", *COMBINED, *arguments, **{"TAG": tag, **more})
 
     def refuse(self, code: int, *arguments: str, **more: str | None) -> str:
-        """Run a command that must be refused without a trace; give what it said."""
+        """Run a command that must be refused without a trace; give its output."""
         before = self.left()
         answer = self.run(*arguments, **more)
         assert answer.code == code, answer
@@ -119,7 +119,7 @@ def operator(repository: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     environment = variables(repository)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)  # what a shell of somebody else's words would leave, it would leave here
+    monkeypatch.chdir(tmp_path)  # files of a shell that ran injected words would appear here
 
     def type(*arguments: str, **more: str | None) -> Answer:
         with pytest.MonkeyPatch.context() as changed:

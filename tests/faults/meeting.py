@@ -44,7 +44,7 @@ class Other:
         return self._code
 
     def waits_for(self, lock: Path) -> bool:
-        """Whether it is kept waiting for a lock, as the system says."""
+        """Whether the system reports that it waits for a lock."""
         inode = f":{lock.stat().st_ino}"
         lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
         return any("->" in line and str(self.pid) in line and any(w.endswith(inode) for w in line) for line in lines)
@@ -55,12 +55,12 @@ class Other:
         assert self.code is None, self.said.read_text()
 
     def blocked(self, lock: Path) -> None:
-        """Wait until it is kept waiting for a lock, or has ended: then nobody kept it."""
+        """Wait until it waits for a lock, or has ended without waiting."""
         wait_for(lambda: self.waits_for(lock) or self.code is not None)
         assert self.code is None, f"nothing kept it: {self.said.read_text()}"
 
     def go(self) -> int:
-        """Let it go on; its exit code."""
+        """Release it; give its exit code."""
         self.held.unlink(missing_ok=True)
         wait_for(lambda: self.code is not None)
         assert self.code is not None

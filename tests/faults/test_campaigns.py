@@ -1,4 +1,4 @@
-"""A campaign whose driver is ended in every way that an operator has, and what is decided while nobody drives it."""
+"""A campaign whose driver is ended in every way that an operator has; decisions while nobody drives it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TAG = "at-gates"
 
 
 class Planned:
-    """A plan of one step with a gate, in a folder whose name has a blank."""
+    """Make a plan of one step with a gate, in a folder whose name has a blank."""
 
     def __init__(self, operator: Operator, folder: Path) -> None:
         self.operator, self.path = operator, folder / "my plans" / "one.yaml"
@@ -54,7 +54,7 @@ class Planned:
         return [line for line in self.books.lines() if line["event"] == event] if known else []
 
     def ended(self, sign: signal.Signals, when: Callable[[], Any]) -> str:
-        """Start a driver, end it by a signal, twice where a shell would, and give what it said."""
+        """Start a driver, end it by a signal, twice where a shell would, and give its output."""
         process = self.operator.start(*self.line)
         until = time.monotonic() + PATIENCE_S
         while not when() and process.poll() is None and time.monotonic() < until:
@@ -71,7 +71,7 @@ class Planned:
 def test_a_driver_is_ended_and_a_person_decides_without_it(operator: Operator, tmp_path: Path) -> None:
     planned = Planned(operator, tmp_path)
     err = planned.ended(signal.SIGTERM, lambda: planned.said("process"))
-    assert "draining: no step is begun any more" in err and "Traceback" not in err
+    assert "draining: no more steps are begun" in err and "Traceback" not in err
     (do,) = (line for line in err.splitlines() if line.endswith(" resumes"))
     assert shlex.split(do.removesuffix(" resumes"))[1:] == ["campaign", *planned.line]
     assert "nothing that was begun here is left running" in err

@@ -1,4 +1,4 @@
-"""Items 16, 17 and 18: frames and calibrations that are damaged, another's, or full of what is no number."""
+"""Items 16, 17 and 18: frames and calibrations that are damaged, another's, or full of NaN."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_item_16_a_calibration_is_damaged(operator: Operator, bias: Path, damage
 
 
 def test_item_17_a_frame_of_another_detector_in_the_place_of_one(operator: Operator) -> None:
-    """The file has the right size and shape, and says whose it is in its header."""
+    """The file has the right size and shape; its header names its detector."""
     own, other = operator.raw(0, 0), operator.raw(0, 1)
     with altered(own):
         shutil.copy(other, own)
@@ -72,7 +72,7 @@ def test_item_17_a_frame_of_another_detector_in_the_place_of_one(operator: Opera
 
 
 def poisoned(path: Path, share: float) -> None:
-    """Make what is no number of the first rows of a calibration, which says so in its checksums."""
+    """Replace the first rows of a calibration by values that are no numbers, with valid checksums."""
     with fitsio.FITS(str(path), "rw") as fits:
         image = fits["IMAGE"].read()
         rows = max(1, round(share * image.shape[0]))

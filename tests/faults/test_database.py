@@ -1,4 +1,4 @@
-"""Items 21 and 22: the repository's database is held by somebody, and clocks that are wrong."""
+"""Items 21 and 22: somebody holds the repository's database, and clocks are wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import soak
 from tests.faults.conftest import Operator
 
-#: Somebody who looks at the database and goes for a coffee.
+#: Opens the database, reads, and stays.
 READER = """
 import sqlite3, sys
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -40,7 +40,7 @@ def reader(database: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def held(operator: Operator, tag: str, seconds: float) -> tuple[int, str, str, int]:
-    """Submit while somebody reads, who ends ``seconds`` after this is said; code, output, errors, and the reader."""
+    """Submit while a reader ends ``seconds`` after the notice; give code, output, errors, and the reader."""
     process = operator.start("submit", "bps_bias", "--ranks", "1", TAG=tag)
     assert process.stderr is not None
     with reader(operator.repo / "gen3.sqlite3") as other:
@@ -52,7 +52,7 @@ def held(operator: Operator, tag: str, seconds: float) -> tuple[int, str, str, i
 
 
 def test_item_21_a_reader_holds_the_database(operator: Operator) -> None:
-    """The writer waits, says for whom, and loses nothing."""
+    """The writer waits, names the reader, and loses nothing."""
     code, out, err, pid = held(operator, "locked", 0.0)
     assert code == 0, err
     database = operator.repo / "gen3.sqlite3"
@@ -84,7 +84,7 @@ def shifted(path: Path, hours: float) -> None:
 
 
 def told(operator: Operator, tag: str) -> list[dict[str, object]]:
-    """What `status` says of a tag's runs, but for times."""
+    """Give the answer of `status` about a tag's runs, without times."""
     runs = json.loads(operator.run("status", "--json").out)["runs"]
     keys = ("run", "state", "published", "failed", "output_run")
     return [{key: run.get(key) for key in keys} for run in runs if f"/{tag}/" in run["output_run"]]
@@ -92,7 +92,7 @@ def told(operator: Operator, tag: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(("kernels", "driver"), [(1.0, -1.0), soak(-1.0, 1.0)], ids=["ahead", "behind"])
 def test_item_22_clocks_that_are_hours_apart(operator: Operator, kernels: float, driver: float) -> None:
-    """The order of a writer's own lines counts, and what a file is, not the hour that somebody's clock shows."""
+    """The order of a writer's lines and the content of files count, not the time of a clock."""
     tag = "ahead" if kernels > 0 else "behind"
     assert operator.submit(tag).code == 0
     before = told(operator, tag)

@@ -21,6 +21,7 @@ from campaign.butler.repository import create, open_repository
 from campaign.camera.model import load as load_camera
 from campaign.camera.translation import Overrides
 from campaign.campaigns.state import Books
+from campaign.certification.certify import Change
 from campaign.certification.command import Certification
 from campaign.certification.command import run as certify
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
@@ -74,7 +75,7 @@ class Ticket:
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.scratch, self.home = root, folder / "scratch", Home(folder / "home")
         for number, name in enumerate("abc"):
-            self.list(name, t=f"2026-01-01T00:00:0{9 - number}.000Z")  # of clocks that go backwards
+            self.list(name, t=f"2026-01-01T00:00:0{9 - number}.000Z")  # notes on clocks that go backwards
 
     def folder(self, name: str) -> Path:
         return self.scratch / name
@@ -88,12 +89,12 @@ class Ticket:
 
     def certification(self, name: str, target: str = "", **more: Any) -> Certification:
         names = {"source": f"{OUTPUT}/{name}", "target": target or f"{TICKET}/bias.{name}", "dataset_type": "bias"}
-        how = {"search_all_inputs": False, "mode": "prepend", "yes": False, "deploy": False}
+        how = {"search_all_inputs": False, "how": Change()}
         dates = {"begin": "2025-01-01T00:00:00", "end": None}
         return Certification(str(self.root), self.home, "DM-1", **{**names, **how, **dates, "chain": CHAIN, **more})
 
     def clean(self) -> list[str]:
-        """Why each was kept; empty for those that went."""
+        """Give the reason why each run was kept; empty for removed runs."""
         with open_repository(str(self.root), writeable=True) as repository:
             uses = Uses(repository, self.home)
             return [
@@ -101,7 +102,7 @@ class Ticket:
             ]
 
     def left(self) -> str:
-        """The runs whose products are there, with their folders and their lines."""
+        """List the runs with products, folders and lines."""
         runs = {p.name for p in (self.root / OUTPUT).iterdir() if list(p.rglob("*.fits"))}
         assert runs == {one["run"] for one in self.home.runs()} == {p.name for p in self.scratch.glob("*")}
         return "".join(sorted(runs))
@@ -180,7 +181,7 @@ def test_a_clean_that_was_killed_is_given_again(ticket: Ticket, meeting: Meeting
         assert not [name for name in repository.collections() if name.startswith(OUTPUT)]
 
 
-# What is used
+# Uses
 
 
 def used_by_header(ticket: Ticket) -> None:
@@ -253,7 +254,7 @@ def test_a_rejected_run_is_nobodys(ticket: Ticket) -> None:
     assert ticket.clean() == [""] * 3
 
 
-# Who is in front
+# Order of calibrations
 
 
 def test_an_older_calibration_does_not_come_before_a_newer_meanwhile(ticket: Ticket, meeting: Meeting) -> None:
@@ -393,7 +394,7 @@ def test_a_repository_on_a_server_that_was_only_named_is_made(tmp_path: Path, po
     prepared(tmp_path / "one")
     with open_repository(str(tmp_path / "one")) as repository:
         assert repository.chain("LATISS/defaults") == ("LATISS/raw/all", "LATISS/calib")
-    with engine.begin() as connection:  # and one of which half the tables are there is nobody's to throw away
+    with engine.begin() as connection:  # and a database with half of the tables must not be removed
         connection.execute(sqlalchemy.text("DROP TABLE butler_attributes CASCADE"))
     engine.dispose()
     with pytest.raises(ConfigurationError, match="its database has tables already"):
@@ -420,12 +421,12 @@ def test_a_simulation_leaves_anothers_folders_alone(tmp_path: Path, meeting: Mee
 
     one = meeting.start(simulated, hold="simulation-begun")
     one.come()
-    other = meeting.start(simulated)
-    other.blocked(tmp_path / ".repo.simulate.lock")
-    assert (one.go(), other.go()) == (0, 2)
+    assert meeting.start(simulated).go() == 2  # the folders are another's
+    assert one.go() == 0, one.said.read_text()
     with open_repository(str(places.repository)) as repository:
         assert len(repository.select(["LATISS/raw/all"], "instrument='LATISS'").raws) == 1
-    assert not list(tmp_path.glob(".*"))
+    assert {path.name for path in places.truth.parent.iterdir()} >= {"repo", "repo-raw", "repo-truth"}
+    assert not list(tmp_path.glob(".*")) and not list(places.truth.glob("claim*"))
 
 
 @pytest.mark.soak

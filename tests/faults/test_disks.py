@@ -62,7 +62,7 @@ def filled(path: Path) -> None:
 
 
 def test_item_13_the_disk_of_the_journal_is_full(operator: Operator, disk: Callable[..., Path], tmp_path: Path) -> None:
-    """What cannot be recorded is not dispatched, and the run does not end as if it were."""
+    """A job that cannot be recorded is not started, and the run does not end as if it were done."""
     scratch = disk(tmp_path / "scratch", "size=4m")
     more = {"SCRATCH": str(scratch), "TAG": "unrecorded"}
     with operator.start("submit", "bps_bias", "--ranks", "1", "--json", **more) as process:
@@ -75,7 +75,7 @@ def test_item_13_the_disk_of_the_journal_is_full(operator: Operator, disk: Calla
     assert "Traceback" not in err
     assert "o space left on" in err and str(scratch) in err, err
     (scratch / "others").unlink()
-    assert "the kernel ended with code 3" not in err  # a full disk is nobody's mistake: it is tried again
+    assert "the kernel ended with code 3" not in err  # a full disk is no operator's mistake: exit code for another try
     lines = [json.loads(line) for path in scratch.rglob("journal/*.jsonl") for line in path.read_text().splitlines()]
     published = {
         p["path"] for e in lines if e["event"] == "published" for p in e["detail"].values() if "path" in str(p)

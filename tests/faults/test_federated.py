@@ -1,4 +1,4 @@
-"""Items 7 and 25 where a run is split over sites: its driver is killed, and the next one takes home what is missing."""
+"""Items 7 and 25 for a run split over sites: its driver is killed, and the next one fetches what is missing."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import pytest
 from campaign.butler.repository import open_repository
 from campaign.home import Home
 from campaign.journal.events import read
-from campaign.killpoints import DRIVER, KERNEL
+from campaign.killpoints import DECISIONS, DRIVER, KERNEL
 from kernels import killpoints
 from tests.conftest import COMBINED
 from tests.faults.conftest import CALIB, Operator
@@ -35,7 +35,7 @@ NOTHING_PLANNED = ("folder-made", "claim-written")
 
 
 class Killed:
-    """A bias of two detectors whose run is killed somewhere."""
+    """A bias of two detectors whose run is killed at a point."""
 
     def __init__(self, operator: Operator, name: str, template: str = "bps_bias", *options: str) -> None:
         self.operator, self.name, self.template, self.options = operator, name, template, options
@@ -69,7 +69,7 @@ class Killed:
         return {path.name.partition("_LSSTComCam_calib")[0]: images(path) for path in sorted(run.rglob("*.fits"))}
 
     def undisturbed(self) -> dict[str, list[bytes]]:
-        """The products of the same run when nobody kills it; made once."""
+        """Products of the same run without a kill; made once."""
         name = f"undisturbed.{self.template.split('/')[-1].split('.')[0]}"
         if not (self.operator.repo / CALIB / name).exists():
             options, self.options = self.options, ()
@@ -127,7 +127,7 @@ def test_item_07_a_driver_killed_at_a_commit_point(killed: Killed, point: str, t
         assert "no run" in killed.err
         assert killed.submit() == 0, killed.err
     else:
-        if point == "job-submitting":  # as a rank leaves one that dies while it writes its inputs table
+        if point == "job-submitting":  # like the remains of a rank that dies while writing its inputs table
             (killed.folder / "inputs").mkdir()
             (killed.folder / "inputs" / ".cpBiasCombine_0.csv.1.tmp").touch()
         assert killed.restart() == 0, killed.err
@@ -139,7 +139,7 @@ def test_item_07_a_driver_killed_at_a_commit_point(killed: Killed, point: str, t
 @TURNS
 @pytest.mark.parametrize("point", KERNEL)
 def test_item_23_a_kernel_killed_in_the_middle_of_a_product(killed: Killed, point: str, turn: int) -> None:
-    assert killed.submit(f"{point}:1") == 0, killed.err  # what is lost by no fault of its own is tried again
+    assert killed.submit(f"{point}:1") == 0, killed.err  # tasks lost without a fault of their own are tried again
     died = [e.detail["cause"] for e in read(killed.folder / "journal") if e.event == "died"]
     assert died[0] == "infrastructure"
     killed.require_whole(TASKS)
@@ -153,5 +153,10 @@ def test_item_08_a_crash_during_recovery(killed: Killed) -> None:
     killed.require_whole(TASKS)
 
 
-def test_the_points_of_kernels_are_listed() -> None:
+def test_every_listed_point_is_passed_somewhere_and_every_passed_one_is_listed() -> None:
+    """A point that a change has lost would have its tests wait, or pass, for nothing."""
     assert killpoints.POINTS == KERNEL
+    for package, listed in (("campaign", DRIVER | DECISIONS), ("kernels", KERNEL)):
+        sources = (Path(__file__).parents[2] / package).rglob("*.py")
+        passed = {point for source in sources for point in re.findall(r'\breach\("([\w-]+)"\)', source.read_text())}
+        assert passed == set(listed), package

@@ -1,4 +1,4 @@
-"""Items 28, 29 and 31: values and names that are somebody else's code, or lead elsewhere, or are merely odd."""
+"""Items 28, 29 and 31: values and names that are injected code, lead elsewhere, or are merely odd."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from campaign.template.vocabulary import input_collections
 from tests.conftest import soak
 from tests.faults.conftest import NUMBERS, Operator
 
-#: What a shell, a YAML parser, an SQL database, Jinja and a format string would make something of.
+#: Text with a meaning for a shell, a YAML parser, an SQL database, Jinja or a format string.
 HOSTILE = (
     "'; touch pwned; '",
     '"; touch pwned; "',
@@ -50,8 +50,8 @@ HOSTILE = (
     "é ü 漢字 🔭",
     "\u202egpj.exe",
 )
-SOME = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+SOME = settings(max_examples=25, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=20_000, suppress_health_check=list(HealthCheck))
 VALUES = st.lists(st.sampled_from([*HOSTILE, "a", "'", '"', "\\", " ", ":", "#"]), max_size=4).map("".join)
 ANY = VALUES | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 
@@ -78,7 +78,7 @@ def test_item_28_a_scratch_folder_that_is_a_shells_command(operator: Operator, t
 
 @pytest.mark.parametrize("value", [*HOSTILE[:3], *map(soak, HOSTILE[3:7]), *HOSTILE[7:9], *map(soak, HOSTILE[9:])])
 def test_item_28_a_selection_that_is_somebody_elses_code(operator: Operator, value: str) -> None:
-    """It is an expression, or it is refused; the database stays as it was."""
+    """It is an expression, or it is refused; the database does not change."""
     database = operator.repo / "gen3.sqlite3"
     before = hashlib.sha256(database.read_bytes()).digest()
     for query in (value, f"instrument='LSSTComCam' and exposure.obs_id='{value}'"):
@@ -90,7 +90,7 @@ def test_item_28_a_selection_that_is_somebody_elses_code(operator: Operator, val
 
 
 def selected(operator: Operator, value: str) -> set[int]:
-    """Give the numbers of raws that the expressions find; of those that are refused, none."""
+    """Count the raws that the expressions find; refused expressions find none."""
     numbers = set()
     with open_repository(str(operator.repo)) as repository:
         for query in (value, f"instrument='LSSTComCam' and exposure.obs_id='{value}'"):
@@ -128,7 +128,7 @@ def test_item_28_any_value_in_a_file_of_variables(tmp_path: Path, value: str) ->
     assert from_a_file(tmp_path, value) == {"A": value, "B": "after"} or "\0" in value
 
 
-#: By variable, what its value becomes a part of; `str.startswith` and the like compare the two.
+#: By variable, the text that its value becomes a part of, and the comparison of the two.
 BECOMES: dict[str, Callable[[StepConfig, str], bool]] = {
     **dict.fromkeys(("INSTRUMENT", "TICKET", "TAG", "RERUN"), lambda step, value: value in step.output),
     "REPO": lambda step, value: step.butler_config == value,
@@ -142,7 +142,7 @@ KEYS = {"SCRATCH": "submitPath", "CALIB_COLLECTIONS": "inCollection"}
 
 
 def comes_through(operator: Operator, name: str, value: str) -> bool:
-    """Whether the value is what the step has, or is refused by the variable's name."""
+    """Whether the step has the value, or refuses it by the variable's name."""
     environment = {**operator.variables, "LOGNAME": "", name: value}
     try:
         step = resolve("bps_bias", environment)
@@ -227,7 +227,7 @@ def test_item_29_a_user_who_is_called_like_a_path(operator: Operator, tmp_path: 
 
 
 def test_item_31_odd_folders_under_the_c_locale(operator: Operator, tmp_path: Path) -> None:
-    """No UTF-8 but what the program brings itself: simulated, submitted, and read back."""
+    """Without UTF-8 in the locale: simulated, submitted, and read back."""
     folder = tmp_path / 'Zoë\'s "näme"\n漢字 ;& *'
     folder.mkdir()
     places = Places(folder / "repo")

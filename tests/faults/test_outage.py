@@ -1,4 +1,4 @@
-"""Item 4: nobody answers for Slurm for a while, with a gang running; and what is refused before anything runs."""
+"""Item 4: Slurm does not answer for a while, with a gang running; refusals before anything runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ scheduler: {{conf: "{conf}", interface: lo, node_cores: 2{more}}}
 
 @pytest.mark.parametrize("seconds", [15, pytest.param(60, marks=pytest.mark.soak)])
 def test_item_04_the_controller_is_away(new_cluster: Callable[..., Cluster], tmp_path: Path, seconds: int) -> None:
-    """Unknown is not failed, nothing is submitted twice, and the run goes on when it is back."""
+    """Unknown is not failed, nothing is submitted twice, and the run continues once Slurm is back."""
     own = new_cluster("away", nodes=1, cpus=2)
     plan = make(tmp_path / "a", "r-away")
     group = plan.groups[1]

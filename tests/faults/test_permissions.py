@@ -1,4 +1,4 @@
-"""Item 30: what may not be written or read is found beforehand, with path and uid."""
+"""Item 30: places that may not be written or read are found beforehand, with path and uid."""
 
 from __future__ import annotations
 

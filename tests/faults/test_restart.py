@@ -1,4 +1,4 @@
-"""Restarts, and what an operator asks of a run: items 20 and 26 of the list of faults."""
+"""Restarts, and requests to a run: items 20 and 26 of the list of faults."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def events(run: Killed, name: str, task: str | None = None) -> list[Any]:
 
 
 class TestOneAtATime:
-    """Who makes a run stands in its folder; nobody else does meanwhile."""
+    """The folder of a run names its maker; nobody else makes it meanwhile."""
 
     @pytest.mark.parametrize("turn", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 50))])
     def test_item_20_two_operators_start_the_same_step(self, operator: Operator, turn: int, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ class TestOneAtATime:
 
 
 class TestRedone:
-    """What is not as it was made is told, and made again."""
+    """Changed products are reported, and made again."""
 
     @pytest.fixture
     def made(self, killed: Killed) -> Killed:
@@ -167,7 +167,7 @@ class TestRedone:
         assert made.products(made.name) != made.undisturbed()
         config = json.loads(sorted((made.folder / "jobs").glob("cpBiasCombine.*.json"))[-1].read_text())["config"]
         assert config["statistic"] == "MEDIAN"
-        assert made.restart() == 0, made.err  # and now that is what it is
+        assert made.restart() == 0, made.err  # and now it is
 
     def test_a_changed_input_is_told(self, made: Killed) -> None:
         raw = made.operator.raw(0, 1)
@@ -241,7 +241,7 @@ class TestControl:
 
     @pytest.mark.parametrize("nohup", [False, pytest.param(True, marks=pytest.mark.soak)])
     def test_a_terminal_is_closed(self, killed: Killed, nohup: bool) -> None:
-        """The run drains, and what is made is recorded; where that is ignored, it goes on to its end."""
+        """The run drains, and finished products are recorded; if the signal is ignored, it continues to its end."""
         ours, theirs = pty.openpty()
 
         def own_terminal() -> None:
@@ -314,4 +314,4 @@ def test_looking_at_a_run_loads_neither_the_butler_nor_dask(killed: Killed) -> N
         assert done.returncode == 0, done.stderr
         loaded = {name.partition(".")[0] for name in ast.literal_eval(done.stdout.splitlines()[-1])}
         assert "campaign" in loaded
-        assert not loaded & {"lsst", "dask", "distributed", "numba", "matplotlib", "mpi4py"}
+        assert not loaded & {"lsst", "dask", "distributed", "numba", "PIL", "mpi4py"}

@@ -67,7 +67,7 @@ def test_item_07_a_driver_killed_around_sbatch(killed: Callable[..., Killed], cl
     assert run.restart() == 0, run.err
     run.require_whole(TASKS)
     events = [e for e in read(run.folder / "journal") if e.task == "cpBiasCombine"]
-    assert sum(e.event == "queued" for e in events) <= 1  # never doubled: what was accepted is adopted, or is over
+    assert sum(e.event == "queued" for e in events) <= 1  # never doubled: accepted jobs are adopted, or have ended
     assert living(cluster, run) == []
 
 
@@ -95,7 +95,7 @@ def test_item_09_the_driver_is_a_job(killed: Callable[..., Killed], cluster: Clu
 def test_a_driver_that_is_refused_leaves_nothing(
     late: bool, killed: Callable[..., Killed], cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slurm takes no job of that size; or says so only when it is submitted, once the run is claimed."""
+    """Slurm takes no job of that size, or refuses it only at its submission, once the run is claimed."""
     run = killed("bps_bias")
     run.options = ("--site", "usdf", "--detach=job")
     if late:
@@ -143,7 +143,7 @@ def test_item_03_a_node_is_lost(new_cluster: Callable[..., Cluster], tmp_path: P
 
 
 def test_item_11_a_gang_out_of_memory(cluster: Cluster, tmp_path: Path) -> None:
-    """More memory, until it is enough; what it came to is remembered by the next driver."""
+    """More memory, until it is enough; the next driver remembers it."""
     plan = make(tmp_path / "a", "r-memory")
     group = plan.groups[1]
     small = {**group.resources, "memory_mib": 50}
@@ -182,7 +182,7 @@ def test_item_11_workers_out_of_memory(cluster: Cluster, tmp_path: Path) -> None
 
 @pytest.mark.soak
 def test_item_10_walltime(cluster: Cluster, tmp_path: Path) -> None:
-    """A signal beforehand, then twice the time; limits are looked at every 30 s."""
+    """A signal beforehand, then twice the time; Slurm checks limits every 30 s."""
     plan = make(tmp_path / "a", "r-time")
     group = plan.groups[1]
     short = type(group)(**{**vars(group), "resources": {**group.resources, "minutes": 1}})

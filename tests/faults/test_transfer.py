@@ -15,7 +15,7 @@ from campaign.running.runner import Runner
 from campaign.sites.transport import LocalTransport
 from tests.campaign.test_federation import federate, gang, holders, make, pixels
 
-#: Runs a command and changes one bit of what it says.
+#: Runs a command and changes one bit of its output.
 NOISE = """
 import subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE)
@@ -28,7 +28,7 @@ sys.exit(done.returncode)
 
 @dataclass(frozen=True)
 class Noisy(LocalTransport):
-    """A site whose line flips a bit in the first so many fetches of products."""
+    """A site whose line flips a bit in the first fetches of products."""
 
     times: int = 1
     fetches: list[Sequence[str]] = field(default_factory=list)

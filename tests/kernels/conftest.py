@@ -1,4 +1,4 @@
-"""A small camera, its raw frames and jobs, and what slow, plain numpy makes of them."""
+"""A small camera, its raw frames and jobs, and their results by slow, plain numpy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""FITS as it is found: each form is a file, and the pixels that it holds or why it is refused.
+"""Forms of FITS in the wild: each is a file, with its pixels or the reason of its refusal.
 
 Most are legal (FITS standard 4.0); the others mean one thing only, and cameras or archives write them.  All hold the
-same small image, so that a form differs from `plain` in what its name says.
+same small image, so that a form differs from `plain` as its name says.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Form:
     Parameters
     ----------
     name : `str`
-        Also the file's, unless ``file`` says another.
+        Also the file's name, unless ``file`` gives another.
     data : `bytes`
         The file.
     pixels : `numpy.ndarray` [y, x], int64, or `None`
         `BLANK` where blank; `None`: it is refused.
     why : `str`
-        What the refusal says, a regular expression.
+        Regular expression for the refusal.
     hdu : `int` or `str`
-        What the camera file names.
+        HDU that the camera file names.
     astropy : `int` or `None`
         The HDU by astropy's count; `None` where astropy reads something else, or nothing.
     """
@@ -69,7 +69,7 @@ class Form:
 
 
 def card(key: str, value: Any) -> bytes:
-    """A card; a text that begins with ``=`` or a blank stands as it is."""
+    """Make a card; a text that begins with ``=`` or a blank is verbatim."""
     if isinstance(value, str) and value[:1] in ("=", " "):
         return f"{key:8}{value}".ljust(CARD).encode("latin-1")
     shown = {True: "T", False: "F"}[value] if isinstance(value, bool) else value
@@ -90,7 +90,7 @@ def padded(data: bytes, fill: bytes = b"\0") -> bytes:
 
 
 def primary(bits: int, shape: Sequence[int], more: Cards | None = None) -> dict[str, Any]:
-    """Cards of a primary HDU; the shape as numpy has it."""
+    """Make the cards of a primary HDU; the shape is numpy's."""
     axes = {f"NAXIS{n}": size for n, size in enumerate(reversed(shape), 1)}
     return {"SIMPLE": True, "BITPIX": bits, "NAXIS": len(shape), **axes, **(more or {})}
 
@@ -152,7 +152,7 @@ def by_astropy(pixels: Pixels, more: Cards | None = None, **how: Any) -> bytes:
 
 
 def sealed(data: bytes, flip: bool = False, name: bytes = b"DATASUM ") -> bytes:
-    """With checksums, of which DATASUM goes by another name; then a bit of a pixel flipped."""
+    """Make a file with checksums, DATASUM under another name; then flip a bit of a pixel."""
     from io import BytesIO
 
     file = BytesIO()
@@ -162,7 +162,7 @@ def sealed(data: bytes, flip: bool = False, name: bytes = b"DATASUM ") -> bytes:
     made[-BLOCK + 3] ^= 4 * flip
     if name == b"DATASUM ":
         return bytes(made)
-    # as the checksum of the whole holds with the other name only if it was made so: correct it by the difference
+    # the renamed card changes the checksum of the whole: correct it by the difference
     text = bytes(made[:BLOCK])
     at, check = text.index(b"DATASUM "), text.index(b"CHECKSUM")
     made[at : at + 8] = name
@@ -182,7 +182,7 @@ def wrong(name: str, data: bytes, why: str, **more: Any) -> Form:
 
 
 def with_blank(bits: int, zero: int, blank: int) -> bytes:
-    """A plain image of which pixels hold BLANK."""
+    """Make a plain image with pixels that hold BLANK."""
     values = holed()
     return plain(
         bits, np.where(values == BLANK, blank, values - zero), {"BLANK": blank, **({"BZERO": zero} if zero else {})}
@@ -190,7 +190,7 @@ def with_blank(bits: int, zero: int, blank: int) -> bytes:
 
 
 def _uncompressed() -> bytes:
-    """Tiles of which the third stands in the column UNCOMPRESSED_DATA."""
+    """Make tiles, of which the third is in the column UNCOMPRESSED_DATA."""
     heap = [encode(row.tolist(), 32, 4) for row in image()]
     heap[3] = b""
     end, there = sum(map(len, heap)), stored(image()[3], ">i4")
@@ -231,7 +231,7 @@ def _nul_header() -> bytes:
 
 
 def _unlike(values: Pixels, kind: str) -> Pixels:
-    """Floats of which some are no numbers."""
+    """Make floats, of which some are no numbers."""
     floats = values.astype(kind)
     floats[values == BLANK] = np.nan
     return floats
@@ -429,7 +429,7 @@ COMPRESSED = [
 
 
 def _two_names() -> bytes:
-    """As some archives leave it: fpack's name, and then the image's own."""
+    """Make names as some archives do: fpack's, and then the image's own."""
     one, two = card("EXTNAME", "COMPRESSED_IMAGE"), card("EXTNAME", "A")
     whole = tiles({"EXTNAME": "COMPRESSED_IMAGE"})
     at, end = whole.index(one) + CARD, whole.index(b"END" + b" " * 77, BLOCK)

@@ -26,7 +26,7 @@ def _at(ordered: F64, good: NDArray[np.int64], f: float) -> F64:
 
 
 def _moments(cube: F64, keep: NDArray[np.bool_], ddof: int) -> tuple[F64, F64, NDArray[np.int64]]:
-    """Mean, variance and number of what is kept, the mean in two passes."""
+    """Compute mean (in two passes), variance and number of the kept values."""
     count = keep.sum(axis=0)
     origin = np.where(keep.any(axis=0), cube[keep.argmax(axis=0), np.arange(cube.shape[1])], 0.0)
     d = np.where(keep, cube - origin, 0.0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernels.statistics.binning import binned
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 25), st.integers(0, 99))
 def test_masked_and_infinite_pixels_count_for_nothing(ny: int, nx: int, binning: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

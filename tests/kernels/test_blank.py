@@ -25,7 +25,7 @@ CONTAINERS = ["plain", "rice", "gzip", "tiles of gzip"]
 
 
 def write(lab: Any, name: str, segments: Sequence[Image], container: str) -> str:
-    """Write a frame whose headers say what a blank pixel holds."""
+    """Write a frame with the value of blank pixels in its headers."""
     path = lab.folder / name
     packed: dict[str, Any] = {"rice": {"compress": "RICE"}, "tiles of gzip": {"compress": "GZIP"}}.get(container, {})
     with fitsio.FITS(str(path), "rw", clobber=True) as fits:
@@ -39,7 +39,7 @@ def write(lab: Any, name: str, segments: Sequence[Image], container: str) -> str
 
 
 def holed(lab: Any, seed: int = 1) -> list[list[Image]]:
-    """Frames [frame][amplifier], of whose first amplifier pixels are blank: in all, in one, and in overscans."""
+    """Make frames [frame][amplifier]; the first amplifier has blank pixels in all, in one, and in overscans."""
     rng = np.random.default_rng(seed)
     frames = [lab.expose(rng, 200.0 * (n + 1)) for n in range(FRAMES)]
     for frame in frames:
@@ -47,13 +47,13 @@ def holed(lab: Any, seed: int = 1) -> list[list[Image]]:
     first = frames[0][0]
     first[10, PRESCAN + 20] = BLANK
     first[2, PRESCAN + NX + 3 : PRESCAN + NX + SERIAL - 1 : 2] = BLANK  # some of a row's overscan
-    first[8, PRESCAN + NX :] = BLANK  # and all of another's
+    first[8, PRESCAN + NX :] = BLANK  # and all pixels of another
     first[NY + 1, PRESCAN + 9] = BLANK  # in the parallel overscan
     return frames
 
 
 def expected(frames: Sequence[Sequence[Image]], k: int, gain: float) -> Image:
-    """Mean over the frames [y, x] of an amplifier's data above the serial overscan, in electron, as it is read."""
+    """Average an amplifier's data [y, x] above the serial overscan over the frames, in electron, as read."""
     cube = np.array([np.where(frame[k] == BLANK, np.nan, frame[k]) for frame in frames], np.float64)
     with np.errstate(invalid="ignore"):
         level = np.nanmedian(cube[:, :, PRESCAN + NX + 3 :], axis=2, keepdims=True)
@@ -110,7 +110,7 @@ def test_a_blank_pixel_is_in_no_mean(lab: Any, container: str, serial: str) -> N
 
 
 def test_blank_pixels_do_not_change_what_is_beside_them(lab: Any) -> None:
-    """Parallel overscan, crosstalk and saturation: what is not blank is within the noise of where nothing is."""
+    """Parallel overscan, crosstalk and saturation: pixels that are not blank agree with blank-free frames."""
     frames, whole = holed(lab), holed(lab)
     for one in whole:
         one[0][one[0] == BLANK] = 1000

@@ -87,7 +87,7 @@ def test_other_settings_are_as_the_definition_says(nsigma: float, passes: int, s
 ADU = st.lists(st.one_of(st.integers(0, 40), st.sampled_from([-1e4, 65535, np.nan, np.inf])), min_size=1, max_size=25)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ADU)
 def test_ties_are_as_the_definition_says(slow_meanclip: Any, values: list[float]) -> None:
     image, variance, count = one(*values)
@@ -130,7 +130,7 @@ def test_nothing_but_masked_inputs_is_not_a_number(statistic: str) -> None:
 
 @pytest.mark.parametrize(("sigmas", "at_least"), [(8.0, 0.99), (-8.0, 0.99), (12.0, 0.9999), (-1e5, 1.0), (1e5, 1.0)])
 def test_one_outlier_among_ten_is_dropped(sigmas: float, at_least: float) -> None:
-    """The limit is symmetric: where anything is dropped, it is the one that is farthest away."""
+    """The limit is symmetric: if a value is dropped, it is the farthest."""
     cube = np.random.default_rng(3).normal(100, 5, (10, 20000)).astype(np.float32)
     cube[4] = 100 + 5 * sigmas
     image, _, count = combined(cube)
@@ -139,7 +139,7 @@ def test_one_outlier_among_ten_is_dropped(sigmas: float, at_least: float) -> Non
     assert np.abs(image - 100)[dropped].max() < 5 * 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1), st.sampled_from(sorted(set(clip.STATISTICS) - {"WEIGHTED"})))
 def test_the_order_of_the_inputs_changes_no_bit(n: int, seed: int, statistic: str) -> None:
     rng = np.random.default_rng(seed)
@@ -153,7 +153,7 @@ def test_the_order_of_the_inputs_changes_no_bit(n: int, seed: int, statistic: st
     assert [a.tobytes() for a in ours] == [a.tobytes() for a in others]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 20), st.integers(-12, 12), st.integers(0, 99))
 def test_a_power_of_two_scales_every_bit(n: int, power: int, seed: int) -> None:
     cube, factor = stack(n, seed), np.float32(2.0**power)
@@ -164,7 +164,7 @@ def test_a_power_of_two_scales_every_bit(n: int, power: int, seed: int) -> None:
     np.testing.assert_array_equal(scaled[2], count)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 20), st.integers(-5000, 5000), st.integers(0, 99))
 def test_a_constant_shifts_the_image_alone(n: int, shift: int, seed: int) -> None:
     cube = np.rint(stack(n, seed))  # whole numbers: the shift itself is exact
@@ -233,7 +233,7 @@ def test_nothing_to_clip_is_not_a_number() -> None:
 
 
 def test_the_noise_of_the_clip_is_the_published_one() -> None:
-    """1.057 times that of a plain mean of ten frames."""
+    """The error is 1.057 times that of a plain mean of ten frames."""
     cube = np.random.default_rng(1).standard_normal((10, 300000), dtype=np.float32)
     image, variance, _ = combined(cube)
     assert image.std() * np.sqrt(10) == pytest.approx(1.057, abs=0.006)
@@ -320,7 +320,7 @@ def test_a_weighted_mean_is_numpys_whatever_the_order() -> None:
     [([1, 8], -1), *((w, p) for w in ([1, 1, 1, 1, 2], [1, 9, 1, 9, 1, 9, 1, 9, 1, 9]) for p in (-1, 0, 1))],
 )
 def test_the_variance_of_a_weighted_mean_is_right_whatever_the_inputs_are(weights: list[float], power: int) -> None:
-    """Inputs whose variances are weight^power; one of more than two fifths of all weight is taken to be as good."""
+    """Inputs with variances weight^power; one with over two fifths of the weight is taken to be as good as that."""
     w = np.array(weights, float)
     cube = np.random.default_rng(7).normal(0, w[:, None] ** (power / 2), (len(w), 100_000)).astype(np.float32)
     space = workspace(cube)

@@ -18,12 +18,12 @@ N = 7
 SECONDS = 30.0
 Image = NDArray[Any]
 Plain = dict[str, Any]
-#: What `Case.expected` knows: the survivors' variance / count, every frame alike.
+#: The definition of `Case.expected`: the survivors' variance / count, all frames alike.
 SCATTER: Plain = {"variance": "PLAIN", "weighting": "NONE"}
 
 
 class Case:
-    """Frames of one detector and what is done to them; `expected` is the slow way to the same pixels."""
+    """Frames of one detector and their processing; `expected` is the slow way to the same pixels."""
 
     def __init__(self, lab: Any, level: Any = 800.0, n: int = N, unit: str = "electron", **isr: Any) -> None:
         rng = np.random.default_rng(4)
@@ -194,7 +194,7 @@ def test_variance_of_few_inputs_is_propagated(lab: Any, slow_meanclip: Any, unit
         u, v, nx, ny = amplifier["target"]
         step, own = (g, r) if unit == "electron" else (1, r / g)
         pixel = own**2 + step**2 / 12
-        level = np.pi / 2 * pixel / (9 + np.pi / 2 - 1) + step**2 / 12  # of the row's nine overscan pixels
+        level = np.pi / 2 * pixel / (9 + np.pi / 2 - 1) + step**2 / 12  # of the nine overscan pixels of a row
         gain[v : v + ny, u : u + nx], still[v : v + ny, u : u + nx] = (1 if unit == "electron" else g), pixel + level
     np.testing.assert_allclose(image, (frames / scales).mean(axis=0), rtol=1e-4, atol=1e-2)
     each = (image * scales / gain + still) / scales**2
@@ -356,7 +356,7 @@ def test_dark_corners_are_masked_and_nothing_else_changes(lab: Any) -> None:
 
 @pytest.mark.parametrize("value", [0, 65535])
 def test_an_amplifier_that_is_off_is_bad_and_the_others_are_as_they_were(lab: Any, value: int) -> None:
-    """Off in all frames, or in one: then the mean is that of the others; a bias has no saturation masked."""
+    """Off in all frames, or in one: then the mean is that of the others; in a bias no saturation is masked."""
     case = Case(lab, 800.0)
     for segments in case.exposed:
         segments[1][:] = value
@@ -397,7 +397,7 @@ def test_a_frame_under_two_names_is_refused(lab: Any) -> None:
 
 @pytest.mark.parametrize("factor", [1.0, 1 / 3])
 def test_a_wrong_read_noise_takes_no_pixels_for_cosmic_rays(lab: Any, monkeypatch: Any, factor: float) -> None:
-    """Half of the pixels stand six of those noises above the others; the hit alone is one."""
+    """Half of the pixels are six such noises above the others; only the hit is a hit."""
     case = Case(lab, 20.0)
     case.exposed[3][0][9, 14] += 4000
     monkeypatch.setattr("tests.kernels.conftest.NOISES", [n * factor for n in lab.noises])

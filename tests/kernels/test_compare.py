@@ -104,7 +104,7 @@ def section(text: str) -> list[int]:
 
 
 def corrected(path: Path, parallel: bool) -> NDArray[np.float64]:
-    """Overscan, gain and assembly by what the frame's own header says: an independent reading of the geometry."""
+    """Apply overscan, gain and assembly by the frame's own header: an independent reading of the geometry."""
     image = np.full((2 * NY, 2 * NX), np.nan)
     with fitsio.FITS(str(path)) as fits:
         for gain, hdu in zip(GAINS, fits[1:], strict=True):
@@ -301,7 +301,7 @@ def test_a_variance_of_the_survivors_alone_is_caught(serial: Products, against_t
 
 
 def test_common_noise_counts_in_the_mean() -> None:
-    """The predicted error of an amplifier's mean is that of simulated products with row and column errors."""
+    """The predicted error of an amplifier's mean agrees with simulated products with row and column errors."""
     rng, shape = np.random.default_rng(1), (30, 20)
     own, row, column, common = 1.0, 0.5, 0.7, 0.2
     e = expected.Expected(np.zeros(shape), np.full(shape, own + row + column), row, column, common)
@@ -317,7 +317,7 @@ def test_common_noise_counts_in_the_mean() -> None:
 
 
 def test_overscan_noise_is_that_of_medians_of_rounded_pixels() -> None:
-    """Row and column variances, and what columns share, against a Monte Carlo of the subtraction."""
+    """Row and column variances, and the columns' common part, against a Monte Carlo of the subtraction."""
     detector = geometry.camera(CAMERA).detectors[0]
     gain, read_noise, rng = 1.4, 7.0, np.random.default_rng(2)
     noise = framenoise.frame_noise(detector.amplifiers[0], gain, read_noise, IsrConfig(parallel=True))

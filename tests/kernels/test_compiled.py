@@ -18,7 +18,7 @@ from kernels import compiled
 from kernels.warm import compile_all
 
 FOLDER = Path(kernels.__file__).parent
-#: Beside the sources: what another file's compiled function is made of.
+#: Beside the sources: a constant that another file's compiled function uses.
 PARTS = """
 from kernels.compiled import njit
 from numba import types
@@ -106,7 +106,7 @@ def _compiled(tree: ast.Module) -> dict[str, ast.FunctionDef]:
 
 
 def _entries(tree: ast.Module) -> set[str]:
-    """The compiled functions of a module that no other compiled one of it calls: those that Python calls."""
+    """Find the compiled functions of a module that Python calls, not another compiled one."""
     functions = _compiled(tree)
     inner = {
         name.id

@@ -1,4 +1,4 @@
-"""Cosmic rays of simulated darks, against those that were put in."""
+"""Cosmic rays found in simulated darks, against those injected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_hits_are_masked_and_hardly_anything_else() -> None:
             found += int((flags & (hit > 10 * sigma)).sum())
             bright += int((hit > 10 * sigma).sum())
             near = np.zeros_like(flags)
-            for y, x in np.argwhere(hit > 0):  # what is masked about a hit is meant to be
+            for y, x in np.argwhere(hit > 0):  # pixels masked around a hit are intended
                 near[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4] = True
             clean.append(float(flags[~near].mean()))
     assert bright > 1000

@@ -76,7 +76,7 @@ def test_errors_of_a_fit_are_what_it_scatters_by() -> None:
     fits = [fit(RAMP, measured(d, RAMP, rng), np.full(90, 0.1), 500, Ranges()) for _ in range(300)]
     pulls = np.array([(f.cti - d.cti) / f.cti_error for f in fits])
     assert 0.9 < pulls.std() < 1.12 and abs(pulls.mean()) < 0.2
-    assert sum(f.drift == 0 for f in fits) > 270  # an offset that is none is not fitted
+    assert sum(f.drift == 0 for f in fits) > 270  # an absent offset is not fitted
 
 
 def test_an_amplifier_without_light_is_not_measured() -> None:
@@ -176,7 +176,7 @@ def test_a_full_size_detector_gives_what_the_camera_really_has(tmp_path: Path) -
 
 @pytest.mark.processes
 def test_three_ranks_give_the_same(ramp: tuple[Path, list[str]], tmp_path: Path) -> None:
-    """What other ranks send is good until the next piece: it must not be kept as it is."""
+    """Pieces of other ranks are valid until the next piece, and must not be kept."""
     folder, raws = ramp
     isr = {"serial": "median", "parallel": False, "saturation": False}
     plain = {**described(tmp_path, **solving(tmp_path, raws, isr)), "journal": str(tmp_path / "journal" / "cti")}
@@ -220,7 +220,7 @@ def test_the_first_overscan_column_is_empty_after_correction(ramp: tuple[Path, l
     faint, bright = np.array(after).reshape(40, 16)[:30], np.array(after).reshape(40, 16)[30:]
     assert np.median(before) > 3
     assert (np.abs(faint) < 3).mean() > 0.98 and abs(faint.mean()) < 0.3
-    # a fit to the faint ones leaves of bright ones what its own error is
+    # a fit to faint exposures leaves residuals of its own error in bright ones
     assert np.abs(bright).mean() < 0.08 * np.array(before).reshape(40, 16)[30:].mean()
 
 

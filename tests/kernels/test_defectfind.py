@@ -1,4 +1,4 @@
-"""What is a defect of a bias, a dark and a flat, at the limits; see tests/campaign/test_bootstraps.py too."""
+"""Defects of a bias, a dark and a flat, at the limits; see also tests/campaign/test_bootstraps.py."""
 
 from __future__ import annotations
 

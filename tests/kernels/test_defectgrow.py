@@ -20,7 +20,7 @@ def column(*bad: int, rows: int = 200) -> np.ndarray:
 
 
 def by_definition(bad: np.ndarray, rules: Growth) -> np.ndarray:
-    """Every good pixel, asked alone: what lies before and behind it in its column?"""
+    """Decide for every good pixel alone, by the pixels before and behind it in its column."""
     grown = bad.copy()
     for (y, x), there in np.ndenumerate(bad):
         rows = np.flatnonzero(bad[:, x])
@@ -31,7 +31,7 @@ def by_definition(bad: np.ndarray, rules: Growth) -> np.ndarray:
     return grown
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32 - 1), share=st.floats(0.01, 0.9), bad=st.integers(0, 30), gap=st.integers(0, 12),
     whole=st.integers(0, 40),
@@ -70,7 +70,7 @@ def test_rings() -> None:
     np.testing.assert_array_equal(mask, wanted)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.0, 1.0), ny=st.integers(1, 25), nx=st.integers(1, 25))
 def test_boxes_cover_just_what_is_bad_and_none_twice(seed: int, share: float, ny: int, nx: int) -> None:
     mask = np.random.default_rng(seed).random((ny, nx)) < share

@@ -1,4 +1,4 @@
-"""Where the light ends, on images whose light ends where the test says."""
+"""Edges of the light, on images with known edges."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def amplifier(shift: tuple[int, int] = (0, 0), **more: Any) -> Amplifier:
 
 
 def image(light: float = LIGHT, slope: float = 0.0, offset: float = OFFSET) -> NDArray[np.float32]:
-    """A flat whose light falls along x, the outermost pixels by a third, and whose overscan keeps 3 % of it."""
+    """Make a flat whose light falls along x, in the outermost pixels by a third; its overscan keeps 3 % of it."""
     frame = np.random.default_rng(1).normal(offset, 2, RAW[::-1])
     x0, y0, x1, y1 = TRUTH
     shape = light * (1 - slope * np.linspace(0, 1, x1 - x0))
@@ -44,7 +44,7 @@ def image(light: float = LIGHT, slope: float = 0.0, offset: float = OFFSET) -> N
 @pytest.mark.parametrize("slope", [0.0, 0.6])
 @pytest.mark.parametrize("shift", [(0, 0), (1, 0), (3, 0), (8, 0), (-1, 0), (-3, 0), (0, 1), (0, 3), (0, 8), (3, 3)])
 def test_sections_that_are_off_are_found_and_put_right(shift: tuple[int, int], slope: float, subtracted: bool) -> None:
-    """Dark pixels in the data, or lit ones in an overscan; what is proposed is the truth."""
+    """Dark pixels in the data, or lit ones in an overscan; the proposal is the truth."""
     one = amplifier(shift)
     found = fit(one, [], image(slope=slope, offset=0.0 if subtracted else OFFSET), subtracted)
     assert found.judged

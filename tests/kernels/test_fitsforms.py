@@ -1,4 +1,4 @@
-"""Every form of FITS that is found: the pixels are those of astropy, or the refusal says why."""
+"""Every form of FITS in the wild: the pixels are those of astropy, or the refusal gives the reason."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_ingest_finds_what_a_task_would_find(form: Form, tmp_path: Path) -> None
         elif form.pixels is not None:
             why = f"{named}"
         else:
-            return  # the camera's shape or name is not there: `campaign.camera.translation` says so
+            return  # the camera's shape or name is missing, which `campaign.camera.translation` reports
     if form.pixels is not None or form in fitsforms.SUMS or "no image" in form.why:
         assert why == ""
     else:
@@ -120,7 +120,7 @@ WANTED = {
 
 
 def with_cards(extension: bool) -> bytes:
-    """A frame whose keywords stand in its primary header, or in its only extension."""
+    """A frame with its keywords in the primary header, or in its only extension."""
     cards = [card.ljust(80).encode() for card in CARDS]
     make = fitsforms.extension if extension else fitsforms.primary
     of_image = [fitsforms.card(key, value) for key, value in make(16, SHAPE).items()]

@@ -1,4 +1,4 @@
-"""Files written block by block are what cfitsio would have written, byte for byte where it matters."""
+"""Files written block by block equal those of cfitsio, byte for byte where it matters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real MPI worlds: the same bits whatever the ranks and row blocks, and clear ends for what goes wrong."""
+"""Real MPI worlds: the same bits for all ranks and row blocks, and a clear end for each failure."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def events(lab: Any, plain: Plain) -> dict[str, dict[str, Any]]:
 def test_ranks_and_row_blocks_change_no_bit(
     shared_lab: Any, raws: Any, cosmic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A piece is what a rank does, ``rows`` of an amplifier; ``step`` rows of it are in the cache at a time."""
+    """A piece is ``rows`` of an amplifier for one rank; ``step`` rows of it are in the cache at a time."""
 
     def made(name: str, ranks: int, rows: int, step: int = 1000) -> Planes:
         monkeypatch.setattr(isr, "CACHE_BYTES", step * 4 * N * shared_lab.amplifiers[0]["raw"][0])
@@ -222,7 +222,7 @@ def test_a_bad_job_ends_with_one_line(lab: Any, raws: Any, ranks: int, change: P
 
 
 def test_a_programming_error_on_one_rank_ends_the_job(lab: Any, raws: Any) -> None:
-    """The other ranks would wait for its pieces for ever; the limit of time is in `Lab.mpi`."""
+    """The other ranks would wait for its pieces without end; `Lab.mpi` limits the time."""
     plain = combine(lab, raws, "defect", piece_bytes=2000)
     del plain["tasks"][2]["parameters"]["dark_times"]
     done = lab.mpi(plain, 3)

@@ -1,4 +1,4 @@
-"""What fails early while other ranks still send large pieces for it: the job ends, the others are published."""
+"""A task fails early while other ranks still send it large pieces: the job ends, other tasks are published."""
 
 from __future__ import annotations
 

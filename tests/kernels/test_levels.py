@@ -1,4 +1,4 @@
-"""The inputs table of simulated frames against what they were simulated with."""
+"""The inputs table of simulated frames against the settings of the simulation."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_row_blocks_change_nothing(lab: Any, model: truth.Truth) -> None:
 
 
 def test_many_rows_are_sampled_wherever_blocks_begin() -> None:
-    """Of a tall amplifier every n-th row is looked at; which ones must not depend on the blocks."""
+    """In a tall amplifier every n-th row is sampled; the choice must not depend on the blocks."""
     box, overscan = Box(0, 0, 4, 1000), Box(4, 0, 6, 1000)
     amplifier = Amplifier("A", 0, (10, 1000), box, overscan, None, box, False, True, 1.0, 1.0, np.inf)
     detector = Detector(0, "A", "T", (4, 1000), (0, 0), 0, 10, 65535, (amplifier,))

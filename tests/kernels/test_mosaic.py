@@ -25,7 +25,7 @@ PLACES = [((0.0, 0.0), 0.0), ((1.0, 0.1), 90.0), ((0.05, 0.9), 180.0), ((1.1, 1.
 Image = NDArray[Any]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 9), st.integers(0, 99))
 def test_a_bin_is_the_mean_of_its_good_pixels(ny: int, nx: int, binning: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

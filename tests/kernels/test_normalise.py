@@ -29,7 +29,7 @@ def factors(detectors: int, exposures: int, seed: int) -> tuple[Any, Any, Any]:
     return levels, responses / (responses @ weights / weights.sum()), counts
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 999))
 def test_exact_factors_are_found(detectors: int, exposures: int, seed: int) -> None:
     levels, responses, counts = factors(detectors, exposures, seed)
@@ -48,10 +48,10 @@ def test_the_scale_is_that_of_the_focal_plane() -> None:
     assert found[1] / found[0] == pytest.approx(2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 999))
 def test_gaps_do_not_bias_the_factors(seed: int) -> None:
-    """A detector that missed an exposure has count 0 there; whatever stands in its mean is not looked at."""
+    """A detector that missed an exposure has count 0 there; its mean is ignored."""
     levels, responses, counts = factors(8, 6, seed)
     mean, rng = np.outer(responses, levels), np.random.default_rng(seed)
     gaps = rng.random(mean.shape) < 0.2
@@ -178,7 +178,7 @@ def test_scales_are_those_of_the_lamp(flats: Flats, level: str) -> None:
 
 @pytest.mark.parametrize("level", [900, 1001])
 def test_a_dead_amplifier_does_not_spoil_the_scales(lab: Any, level: int) -> None:
-    """Dark, a little above it, or wholly saturated: what it has is no light, and it has no say."""
+    """Dark, slightly above dark, or wholly saturated: such an amplifier has no weight."""
     flats = Flats(lab)
     for n, segments in enumerate(flats.raws[1]):
         segments[0][:20, 4:28] = level + 3 * (n % 2)  # the overscan has 1000
@@ -207,7 +207,7 @@ def test_an_exposure_without_light_is_named(lab: Any) -> None:
 
 @pytest.mark.parametrize("level", ["DETECTOR", "AMP"])
 def test_an_exposure_that_is_saturated_in_part_is_measured_where_all_are_good(lab: Any, level: str) -> None:
-    """The brighter half of a vignetted field is full in one exposure of three, whose unsaturated part is fainter."""
+    """The brighter half of a vignetted field is saturated in one of three exposures; the rest of it is fainter."""
     flats = Flats(lab, detectors=(0,))
     flats.levels = np.array([9611.0, 9700.0, 9611 * 2.64])
     field = np.where(np.arange(lab.size[0]) % 24 < 18, 0.6, 1.4)[None, :] * np.ones((lab.size[1], 1))

@@ -1,4 +1,4 @@
-"""Gain and read noise from pairs of simulated frames, against what they were simulated with."""
+"""Gain and read noise from pairs of simulated frames, against those of the simulation."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from kernels.jobs.partition import shares
 WEIGHTS = st.lists(st.floats(0.01, 1000), max_size=60)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(WEIGHTS, st.integers(1, 20))
 def test_shares_are_contiguous_complete_and_balanced(weights: list[float], size: int) -> None:
     parts = shares(weights, size)
@@ -24,7 +24,7 @@ def test_shares_are_contiguous_complete_and_balanced(weights: list[float], size:
         assert sum(weights[n] for n in part) <= (fair + largest) * (1 + 1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 100), st.integers(1, 20))
 def test_equal_pieces_are_dealt_out_evenly(pieces: int, size: int) -> None:
     lengths = [len(part) for part in shares([1.0] * pieces, size)]

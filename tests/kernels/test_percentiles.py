@@ -50,11 +50,11 @@ def test_they_are_numpys(name: str, share: float) -> None:
     assert agree(image, mask, Box(20, 10, 241, 299))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(width=32), min_size=1, max_size=60), st.integers(0, 2**60 - 1))
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 def test_few_pixels_of_any_value(pixels: list[float], bits: int) -> None:
-    """Also none good, one good, signed zeros and what is not finite."""
+    """Also none good, one good, signed zeros and values that are not finite."""
     image = np.array([pixels], np.float32)
     mask = np.array([[bits >> k & 1 for k in range(len(pixels))]], np.int32)
     assert agree(image, mask, Box(0, 0, len(pixels), 1))

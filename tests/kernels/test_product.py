@@ -1,4 +1,4 @@
-"""A product says the same to every reader as if cfitsio had written it."""
+"""Every reader gets the same from a product as if cfitsio had written it."""
 
 from __future__ import annotations
 

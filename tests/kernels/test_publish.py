@@ -73,6 +73,20 @@ def test_the_file_is_written_beside_under_another_name(tmp_path: Path) -> None:
     assert seen == [".bias.fits.run.2.tmp"]
 
 
+def test_a_product_waits_twice_for_the_disk_before_and_after_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, fsync = [], os.fsync
+
+    def counted(handle: int) -> None:
+        waits.append((Path(os.readlink(f"/proc/self/fd/{handle}")), (tmp_path / "bias.fits").exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    publish(str(tmp_path / "bias.fits"), put, "run.1", {})
+    assert waits == [(tmp_path / ".bias.fits.run.1.tmp", False), (tmp_path, True)]
+
+
 def test_a_product_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "bias.fits"
     path.write_text("precious")

@@ -62,7 +62,7 @@ def by_astropy(path: Path, image: Pixels) -> int:
 
 
 def packed_by_astropy(path: Path, image: Pixels) -> int:
-    """As fpack makes it: ZSIMPLE says that the image was a primary one."""
+    """As from fpack: ZSIMPLE marks an original primary image."""
     hdu = astropy_fits.CompImageHDU(image)
     hdu.writeto(path)
     with fitsio.FITS(str(path), "rw") as fits:
@@ -166,7 +166,7 @@ def test_a_missing_hdu_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["f4", "f8"])
 def test_floats_are_read_where_they_are_whole_numbers(tmp_path: Path, kind: str) -> None:
-    """What is no number is blank; a fraction is refused, whichever rows are read."""
+    """Values that are no numbers are blank; a fraction is refused, whichever rows are read."""
     image = pixels().astype(kind)
     expected = image.astype(np.int64)
     image[4, 5], image[4, 6], image[7, 8] = np.nan, -np.inf, 1e20

@@ -23,7 +23,7 @@ from kernels.jobs.scratch import Scratch
 
 
 def mirrored(plain: dict[str, Any]) -> dict[str, Any]:
-    """The same amplifier in a frame that is written the other way round."""
+    """The same amplifier in a frame written in the opposite direction."""
     width = plain["raw"][0]
     boxes = {key: plain[key] for key in ("data", "serial_overscan", "parallel_overscan")}
     turned = {key: [width - x0 - nx, y0, nx, ny] for key, (x0, y0, nx, ny) in boxes.items()}

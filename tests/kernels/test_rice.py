@@ -19,6 +19,7 @@ from kernels.errors import DataError
 from kernels.fits import rice
 from kernels.fits.raw import Frames
 from kernels.fits.rowbytes import BLANK
+from kernels.fits.tiles import FS_BITS
 from kernels.jobs.job import File
 
 Pixels = NDArray[Any]
@@ -51,7 +52,7 @@ def encode(row: Sequence[int], block: int, size: int, rng: np.random.Generator |
         fs = natural(some, size)
         if rng is not None and (fs >= 0 or rng.random() < 0.5):
             fs = max(int(rng.integers(0, raw + 1)), max(some).bit_length() - 9, 0)
-        bits.append(f"{fs + 1:0{rice.FS_BITS[size]}b}")
+        bits.append(f"{fs + 1:0{FS_BITS[size]}b}")
         if fs == raw:
             bits += [f"{c:0{8 * size}b}" for c in some]
         elif fs >= 0:
@@ -87,7 +88,7 @@ def image(rng: np.random.Generator, size: int, rows: int, width: int, spread: fl
     return pixels
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.sampled_from([1, 2, 4]),
@@ -111,7 +112,7 @@ def test_every_way_of_writing_a_tile_gives_its_pixels(
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("spread", [0.0, 1.5, 40.0, 1e9])
 def test_a_tile_that_lacks_its_end_is_corrupt(size: int, spread: float) -> None:
-    """Also where what lies behind it goes on as the tile would have."""
+    """Even if the bytes behind it continue like the tile."""
     row = image(np.random.default_rng(1), size, 1, 75, spread)[0].tolist()
     whole = encode(row, 32, size)
     out = np.empty((1, 75), np.int32)
@@ -160,7 +161,7 @@ def damage(rng: np.random.Generator, tile: bytes) -> bytes:
 def corrupt_at_random(rng: np.random.Generator, size: int, block: int, spread: float, times: int) -> int:
     """Damage one tile of eighteen; how often it was noticed.
 
-    The answer must not depend on what follows the tiles, and not on the others
+    The answer must not depend on the bytes behind the tiles, nor on the others
     that are decoded with it.
     """
     width, noticed = 200, 0
@@ -300,7 +301,7 @@ def test_cards_that_change_numbers_do_what_they_do_to_cfitsio(tmp_path: Path, bi
 
 @pytest.mark.parametrize(("bits", "size"), [(8, 2), (8, 4), (16, 4)])
 def test_what_the_images_type_cannot_hold_is_corrupt(tmp_path: Path, bits: int, size: int) -> None:
-    """As cfitsio has it: more bytes a pixel than the image has, and a number that needs them."""
+    """As by cfitsio: more bytes a pixel than in the image, and a number that needs them."""
     pixels = image(np.random.default_rng(4), bits // 8, 9, 40, 3.0)
     pixels[5, 7] = -1 if bits == 8 else 1 << 15
     written(tmp_path / "a.fits", pixels, bits, size, 32)
@@ -324,7 +325,7 @@ def test_a_tile_without_a_byte_is_an_error_as_cfitsio_has_it(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("zeros", [40, 200, 255, 256, 300])
 def test_a_code_beyond_its_type_wraps_as_cfitsios(tmp_path: Path, zeros: int) -> None:
-    """What no encoder writes, and two decoders should still agree on."""
+    """Codes that no encoder writes, on which two decoders should still agree."""
     nothing = "1" + "0" * 24
     text = f"{7:032b}{24 + 1:05b}" + nothing + "0" * zeros + "1" + "011" * 8 + nothing * 30 + "0" * 5
     text += "0" * (-len(text) % 8)
@@ -334,7 +335,7 @@ def test_a_code_beyond_its_type_wraps_as_cfitsios(tmp_path: Path, zeros: int) ->
 
 
 def test_blocks_without_a_pixel_are_refused(tmp_path: Path) -> None:
-    """cfitsio would look for the end of the tile for ever."""
+    """cfitsio would search for the end of the tile without end."""
     path = tmp_path / "a.fits"
     written(path, image(np.random.default_rng(4), 2, 9, 40, 3.0), 16, 2, 32)
     path.write_bytes(path.read_bytes().replace(b"ZVAL1   =                   32", b"ZVAL1   =                    0"))

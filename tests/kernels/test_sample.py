@@ -17,7 +17,7 @@ from kernels.statistics.sample import clipped_mean
 def test_a_box_is_clipped_as_the_definition_says(
     slow_meanclip: Any, x0: int, nx: int, y0: int, ny: int, passes: int
 ) -> None:
-    """Outliers and what is no number lie within the box, and a very different level around it."""
+    """Outliers and values that are no numbers lie within the box, and a very different level around it."""
     rng = np.random.default_rng(100 * nx + ny)
     image = np.full((9, 53), 9e4, np.float32)
     inside = rng.normal(1000, 8, (ny, nx)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A frame whose light has another shape than the others'."""
+"""A frame with another shape of its light than the others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kernels.isr.load import BLANK, FIRST_PIECE, PIECES, SAMPLED, VARIANCE, sample
 from kernels.statistics import shape
 
 N, CELLS = 8, (8, 8)
@@ -40,6 +41,27 @@ def test_two_halves_stand_on_two_sides() -> None:
     cells[::2] += 300 * X
     far, _ = shape.deviations(cells, np.full(N, 20000.0), zero=True)
     assert (np.sign(far[::2]) == -np.sign(far[1])).all() and np.ptp(far[::2]) < 10 < np.abs(far).min()
+
+
+@pytest.mark.parametrize("width", [32, 509])
+def test_a_cosmic_ray_along_a_column_is_no_shape(width: int) -> None:
+    """The track lies in all sampled rows of a band; pieces are compared with their definition in numpy."""
+    rng = np.random.default_rng(width)
+    rows = np.rint(rng.normal(1000, 5, (N, 64, width))).astype(np.int32)
+    rows[3, 8:24, width // 2] += 1300
+    rows[5, 7, : width // 16] = BLANK
+    out = np.empty((N, 64, SAMPLED))
+    sample(rows, np.arange(64), np.array([0, width]), np.zeros(2, np.int64), np.full((N, 64), 1000.0), out)
+    for k in range(PIECES):
+        piece = rows[:, :, width * k // PIECES : width * (k + 1) // PIECES]
+        few = min(4, piece.shape[2] // 4)
+        for frame, row in [(3, 9), (5, 7), (0, 0)]:
+            good = np.sort(piece[frame, row][piece[frame, row] != BLANK])
+            quiet = good.size == piece.shape[2] and np.ptp(good) <= 8 * out[frame, row, VARIANCE] ** 0.5
+            inner = good if quiet or good.size <= 2 * few else good[few : good.size - few]
+            np.testing.assert_allclose(out[frame, row, FIRST_PIECE + k], inner.mean() - 1000)
+    far, error = shape.deviations(shape.cells(out[:, :, FIRST_PIECE:]), np.zeros(N), zero=False)
+    assert np.abs(far).max() < np.median(error)
 
 
 def test_a_dead_amplifier_has_no_shape() -> None:

@@ -133,7 +133,7 @@ def segments(path: Path) -> list[tuple[Any, NDArray[np.float64]]]:
 
 
 def assembled(path: Path) -> NDArray[np.float64]:
-    """ADU above the serial overscan, placed by what the frame's own header says."""
+    """Assemble ADU above the serial overscan by the frame's own header."""
     image = np.zeros((2 * NY, 2 * NX))
     for header, raw in segments(path):
         x0, x1, y0, y1 = section(header["DATASEC"])
@@ -154,7 +154,7 @@ def test_every_recorded_cosmic_ray_is_where_the_truth_says(made: Path) -> None:
     assert np.abs(rest).max() < 6 * np.hypot(NOISE, 10)
     image[rays["y"], rays["x"]] = 0
     image[recorded.defects] = 0
-    assert image.max() < 80  # neither noise nor structure come near a ray's charge
+    assert image.max() < 80  # noise and structure are far below a ray's charge
 
 
 def test_overscans_hold_level_and_noise_and_no_structure(made: Path) -> None:
@@ -233,7 +233,7 @@ def test_an_unknown_rate_is_refused_with_the_known_ones() -> None:
 
 
 def cards(data: bytes, hdu: int) -> dict[str, str]:
-    """Cards of a header as they stand, for what fitsio translates away."""
+    """Read the verbatim cards of a header, some of which fitsio translates."""
     starts = [0] + [m.start() for m in re.finditer(rb"XTENSION= '(IMAGE|BINTABLE)", data)]
     text = data[starts[hdu] : starts[hdu] + 28800].decode("latin1")
     lines = [text[k : k + 80] for k in range(0, len(text), 80)]
@@ -241,7 +241,7 @@ def cards(data: bytes, hdu: int) -> dict[str, str]:
     return {line[:8].strip(): line[10:].split(" /")[0].strip() for line in lines if line[8:10] == "= "}
 
 
-#: Real frames, their cameras and detectors, and what the simulator is told of them.
+#: Real frames, their cameras and detectors, and the simulator's parameters for them.
 REAL = {
     "3019053000001-R22-S00-det000.fits": ("LSSTComCam", 0, "CC_C_20190530_000001", "bias", "COMCAM", None),
     "30211212000310-R22-S22-det098.fits": ("LSSTCam", 98, "MC_C_20211212_000310", "flat", "lsstCam", "SDSSi"),
@@ -295,7 +295,7 @@ def test_checksums_hold_and_notice_one_changed_bit(made: Path, tmp_path: Path) -
 def test_an_encoded_checksum_adds_up_to_its_complement(total: int) -> None:
     text = seal.encode(total)
     assert text.isalnum() and text.isascii()
-    # as it stands in the card, from its 12th byte on; the zeros it replaces were part of the sum
+    # verbatim, from the 12th byte of the card on; the zeros that it replaces were part of the sum
     letters, zeros = (np.frombuffer(b"\0\0\0" + t.encode() + b"\0", ">u4").astype(np.uint64) for t in (text, "0" * 16))
     value = (int(letters.sum()) - int(zeros.sum())) % (2**32 - 1)
     assert (value + total) % (2**32 - 1) == 0

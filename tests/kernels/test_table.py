@@ -52,6 +52,18 @@ def test_the_table_is_read_without_importing_a_kernel() -> None:
     assert done.stdout == "\n"
 
 
+@pytest.mark.processes
+def test_serial_kernels_load_no_compiler() -> None:
+    """A numba that is loaded costs more than all of their work."""
+    code = (
+        "import sys; from kernels import table\n"
+        "for name in ('headers', 'mosaic', 'flat_normalise'): table.find(name)\n"
+        "print(*{'numba', 'scipy', 'mpi4py'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 def distribution(folder: Path, name: str, module: str, text: str | None = KERNEL, kernel: str = "answer") -> None:
     """Lay out an installed distribution with one kernel."""
     info = folder / f"{name}-1.0.dist-info"
@@ -103,7 +115,8 @@ def test_a_kernel_of_this_package_is_not_replaced(tmp_path: Path) -> None:
         ("second_kernel", KERNEL, f"of first_kernel and second_kernel ({ENTRY}): uninstall all but one"),
         ("first_kernel", "KERNEL = 'x'\ndef execute(job, comm): ...", f"({ENTRY}) must have KERNEL = 'answer'"),
         ("first_kernel", "KERNEL = 'answer'", "must have KERNEL = 'answer' and execute(job, comm)"),
-        ("first_kernel", "import nosuch", "cannot be imported: No module named 'nosuch'"),
+        ("first_kernel", "import nosuch", "cannot be imported: ModuleNotFoundError: No module named 'nosuch'"),
+        ("first_kernel", "raise SystemExit(0)", "cannot be imported: SystemExit: 0"),
     ],
 )  # fmt: skip
 def test_a_kernel_that_cannot_be_used_is_refused(tmp_path: Path, module: str, text: str, why: str) -> None:

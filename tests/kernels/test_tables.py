@@ -1,4 +1,4 @@
-"""Calibrations that are tables: what is written is read, for its own detector and no other."""
+"""Calibrations that are tables: written tables are read back, for their own detector and no other."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_amplifiers_of_another_detector_type(kind: str, camera: Camera, tmp_path
 
 
 def test_tables_in_another_order_of_amplifiers(camera: Camera, tmp_path: Path) -> None:
-    """A file has its amplifiers in any order; what is read has the camera's."""
+    """A file has its amplifiers in any order; the result has the camera's."""
     detector, path = camera.detectors[0], str(tmp_path / "x.fits")
     turned = replace(detector, amplifiers=detector.amplifiers[::-1])
     crosstalk.write(path, camera, turned, C0[::-1, ::-1], C1[::-1, ::-1])
@@ -262,7 +262,7 @@ def test_linearity_is_what_its_spline_says(gain: float, camera: Camera, tmp_path
         at_entries = np.interp(exact, np.arange(grid.values.shape[1]) * grid.step[k], grid.values[k])
         assert np.abs(at_entries - wanted).max() < 1e-3
         linearity.apply(signal, grid.values[k], grid.step[k], gain)
-        # beside what the table may err by: three roundings of a float32 of this size
+        # besides the table's error: three roundings of a float32 of this size
         bound = 1e-3 + 3 * np.spacing(np.abs(exact).astype("f4"))
         assert (np.abs(signal / gain - (exact - wanted)) <= bound).all()
 

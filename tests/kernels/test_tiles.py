@@ -1,4 +1,4 @@
-"""Files of tiles: what is decoded here and what is left to cfitsio, checksums, and what points away or is corrupt."""
+"""Files of tiles: those decoded here and those left to cfitsio, checksums, wrong pointers, corruption."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def noisy(rng: np.random.Generator, kind: str, shape: tuple[int, int], spread: f
     return image
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     kind=st.sampled_from(["u1", "i2", "u2", "i4"]),
@@ -126,7 +126,7 @@ def by_hand(path: Path, image: Pixels) -> tuple[tiles.RowTiles, bytearray, NDArr
 
 
 def test_tiles_that_may_be_gzipped_are_left_to_cfitsio(tmp_path: Path) -> None:
-    """A second column is where cfitsio puts what it could not compress."""
+    """cfitsio puts tiles that it could not compress into a second column."""
     path, image = tmp_path / "a.fits", noisy(np.random.default_rng(4), "i4", (16, 64), 5.0)
     described, content, table = by_hand(path, image)
     header = bytes(content[: described.table])
@@ -172,7 +172,7 @@ def test_tiles_may_lie_in_any_order_and_far_apart(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows(path, described, 0, 30), image)
     np.testing.assert_array_equal(rows(path, described, 9, 14), image[9:14])
     out, size, box = np.empty((4, 5, 50), np.int32), (50, 30), Box(0, 0, 50, 30)
-    with Frames() as frames:  # four, in a buffer that has no room for what lies between
+    with Frames() as frames:  # four, in a buffer without room for the bytes in between
         amplifier = Amplifier("A", "A", size, box, None, None, box, False, False, 1.0, 5.0, np.inf)
         frames.stack([File(str(path))] * 4, amplifier, 9, 14).rows(9, 14, out)
     np.testing.assert_array_equal(out, [image[9:14]] * 4)

@@ -26,12 +26,12 @@ KINDS = ("bias", "dark", "flat")
 
 
 def bars(n: int) -> tuple[float, float]:
-    """What mean of VARIANCE / mean of (IMAGE - truth)^2 must be between, by the number of inputs."""
+    """Bounds of mean of VARIANCE / mean of (IMAGE - truth)^2, by the number of inputs."""
     return (0.97, 1.03) if n > 5 else (0.95, 1.05)
 
 
 class Detector:
-    """Two amplifiers, whose every pixel is known, and products that are made from its frames.
+    """Two amplifiers with every pixel known, and products made from their frames.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def test_frames_in_adu(tmp_path: Path, n: int) -> None:
 
 @pytest.mark.parametrize("n", [3, 6])
 def test_a_bias_that_hardly_cancels_counts(known: Any, n: int) -> None:
-    """A dark and a faint flat of many frames whose bias is of few: the bias is most of the error, less what cancels."""
+    """A dark and a faint flat of many frames with a bias of few, which is most of the error unless it cancels."""
     detector = known()
     bias = {"bias": detector.bias(n)}
     dark = detector.darks([SECONDS] * 20, bias)
@@ -228,7 +228,7 @@ def test_a_bias_that_hardly_cancels_counts(known: Any, n: int) -> None:
 
 
 def stripped(path: str, *names: str, hdus: tuple[str, ...] = ("IMAGE", "MASK", "VARIANCE")) -> str:
-    """A calibration as it was made before: without some cards, or HDUs."""
+    """Make a calibration of an older version: without some cards, or HDUs."""
     old = path.replace(".fits", "-old.fits")
     with fitsio.FITS(path) as fits, fitsio.FITS(old, "rw") as out:
         cards = fits[0].read_header()
@@ -272,7 +272,7 @@ def test_darks_of_unlike_times_are_weighted(known: Any, inputs: list[float]) -> 
     noise, dark = (FINE * GAIN) ** 2 * 1.1, detector.dark.mean()  # a tenth: of the overscan levels
     each = noise / np.square(inputs) + dark / np.array(inputs)
     best = 1 / np.sum(1 / each) * 1.1 + noise / 20 * np.average(1 / np.array(inputs), weights=1 / each) ** 2
-    # Of four, clipping drops the heaviest one often enough to cost half of what weights gain.
+    # Of four inputs, clipping drops the heaviest often enough to cost half of the gain by weights.
     assert errors["AUTO"] < (1.1 if len(inputs) > 4 else 2.2) * best < errors["NONE"] / 1.5
 
 
@@ -309,7 +309,7 @@ def test_few_flats_without_a_bias_have_shot_noise(known: Any, isr: dict[str, Any
 
 
 def test_pixels_that_some_inputs_lack(known: Any) -> None:
-    """Half of ten inputs is saturated in a part of the detector: five are left there."""
+    """Half of ten inputs are saturated in a part of the detector, where five are left."""
     detector = known()
     full = np.zeros((NY, 2 * NX), bool)
     full[:, :NX] = True
@@ -337,7 +337,7 @@ def test_factors_of_every_rule(rule: clip.Rule, n: int) -> None:
 
 
 def test_cosmic_rays_are_sought_by_the_frames_own_noise(known: Any) -> None:
-    """A camera file whose read noise is a third of the truth: hardly a pixel of a dark is taken for a hit."""
+    """The camera file's read noise is a third of the truth: hardly any pixel of a dark is taken for a hit."""
     detector = known(FINE)
     raws = [detector.expose(SECONDS) for _ in range(8)]
     times, detector.noise = [SECONDS] * 8, FINE / 3

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from campaign.schedulers.slurm import Slurm
-from slurm.commands import Access, Pauses, SlurmError, call, cancel, find, name_of, once, queue, submit, try_out
+from slurm.commands import Access, SlurmError, call, cancel, find, name_of, once, pauses, queue, submit, try_out
 from slurm.development import Cluster
 from slurm.scripts import gang_script, keep
 from slurm.settings import Resources, Scheduler
@@ -56,7 +56,7 @@ def limited(cluster: Cluster) -> Iterator[str]:
         ({}, Resources(99999), "Memory specification can not be satisfied"),
         ({"extra": ["--array=0-999999"]}, SMALL, "Invalid job array specification"),
         ({"extra": ["--fairy=1"]}, SMALL, "fairy"),
-        # this one Slurm takes, and keeps waiting for ever
+        # Slurm accepts this one, and keeps it waiting without end
         ({"partition": "tiny"}, Resources(50, minutes=60), "the job could never run: PartitionTimeLimit"),
     ],
 )
@@ -92,7 +92,7 @@ def test_an_account_that_a_partition_does_not_take_is_refused(cluster: Cluster, 
         ({"reservation": "nosuch"}, "Requested reservation is invalid"),
         ({"extra": ("--nosuch",)}, "unrecognized option '--nosuch'"),
         ({"partition": "main"}, ""),
-        ({"extra": ("--nodes=99",)}, ""),  # as many may be up tomorrow
+        ({"extra": ("--nodes=99",)}, ""),  # that many nodes may be up tomorrow
     ],
 )
 def test_what_is_tried_out_is_not_queued(settings: dict[str, Any], words: str, cluster: Cluster) -> None:
@@ -122,7 +122,7 @@ def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_transient_errors_are_retried_until_patience_is_used_up(cluster: Cluster, tmp_path: Path) -> None:
-    conf = tmp_path / "slurm.conf"  # the cluster's own, but for a port where nobody listens
+    conf = tmp_path / "slurm.conf"  # the cluster's own configuration, with a port where nobody listens
     lines = Path(cluster.conf).read_text().splitlines()
     conf.write_text("\n".join([*(line for line in lines if "SlurmctldPort" not in line), "SlurmctldPort=1"]))
     began = time.monotonic()
@@ -133,7 +133,7 @@ def test_transient_errors_are_retried_until_patience_is_used_up(cluster: Cluster
 
 
 def test_pauses_grow_with_jitter_up_to_a_limit() -> None:
-    first, second = ([pause for pause, _ in zip(Pauses(1.0, 8.0), range(20), strict=False)] for _ in range(2))
+    first, second = ([pause for pause, _ in zip(pauses(1.0, 8.0), range(20), strict=False)] for _ in range(2))
     assert first != second
     assert all(0.5 * bound <= pause <= bound for pause, bound in zip(first, [1, 2, 4, *[8] * 17], strict=True))
 
@@ -203,7 +203,7 @@ def test_what_wrappers_say_of_their_own_is_not_taken_for_an_answer(
 def test_an_answer_without_an_id_is_looked_up_by_name_or_an_error(
     last: str, found: bool, cluster: Cluster, chatty: Path, tmp_path: Path
 ) -> None:
-    """The job is taken where there is one; else nothing is taken for its id."""
+    """An id is recognised if there is one; otherwise no word is taken for it."""
     real = shutil.which("sbatch", path=os.environ["PATH"].partition(":")[2]) if found else "true"
     (chatty / "sbatch").write_text(f'#!/bin/sh\n{real} "$@" >/dev/null\n{last}\n')
     name = f"run-mute-{found:d}"
@@ -259,7 +259,7 @@ def test_nothing_of_a_hostile_shell_reaches_a_command_or_a_job(
     }
     for name, value in hostile.items():
         monkeypatch.setenv(name, value)
-    # the world is what was asked for, so its PMI is that of this job
+    # the world has the wanted size, so its PMI is that of this job
     program = f"from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2; {ENVIRONMENT}"
     log = tmp_path / '50% of it\'s "logs" $HOME' / "env %j.log"
     gang = Resources(memory_mib=100, ranks=2, nodes=2, minutes=5)

@@ -144,7 +144,7 @@ def test_what_a_crash_left_is_cleaned(root: Path) -> None:
     assert set(first.daemons.values()).isdisjoint(second.daemons.values())
     assert len(alive(second.conf)) == 4  # slurmctld are two processes
 
-    (root / "a" / "cluster.json").unlink()  # somebody tidied up under the daemons
+    (root / "a" / "cluster.json").unlink()  # somebody removed the folder under the daemons
     down(root / "a")
     assert alive(second.conf) == []
     assert not Path(second.run).exists()
@@ -154,7 +154,7 @@ def test_a_process_of_another_program_is_not_ended(root: Path) -> None:
     cluster = up(root / "a", "a", nodes=1)
     with subprocess.Popen(["sleep", "60"]) as other:
         state = json.loads((root / "a" / "cluster.json").read_text())
-        state["daemons"]["a1"] = other.pid  # as after a reboot: the number went to somebody else
+        state["daemons"]["a1"] = other.pid  # as after a reboot: the number belongs to another process
         (root / "a" / "cluster.json").write_text(json.dumps(state))
         assert living(root) == []
         down(root / "a")
@@ -208,7 +208,7 @@ def test_a_plain_user() -> None:
 
 
 def test_nobody_else_reaches_a_private_cluster(cluster: Cluster) -> None:
-    """Nodes that are not root's run all jobs as the operator: munge, which lets jobs in, is for nobody else."""
+    """Nodes without root run all jobs as the operator, so munge, which admits jobs, serves nobody else."""
     assert not Path(cluster.run).stat().st_mode & 0o077
     ports = set(strangers.listening(*cluster.daemons.values()))
     assert {host for host, _ in ports} == {"127.0.0.1"}

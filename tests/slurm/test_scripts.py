@@ -1,4 +1,4 @@
-"""Job scripts: one golden script a site, what they do in a real shell, and what cannot be written."""
+"""Job scripts: one golden script a site, their effect in a real shell, and refusals."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.processes
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r")), min_size=1, max_size=4),
     value=st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r")),

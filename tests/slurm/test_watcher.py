@@ -74,7 +74,7 @@ class Controller:
 
 @dataclass
 class Outage:
-    """What was seen while the controller was away."""
+    """Observations while the controller was away."""
 
     seen: set[State] = field(default_factory=set)
     trouble: str = ""
@@ -85,7 +85,7 @@ class Outage:
 
 
 def outage(cluster: Cluster, controller: Controller, folder: Path, story: Outage) -> None:
-    """Stop the controller for 15 s under jobs that go on.
+    """Stop the controller for 15 s while jobs continue.
 
     One ends soon after: had it ended in between, slurmd would have told the controller only 15 s later.
     """
@@ -112,7 +112,7 @@ def outage(cluster: Cluster, controller: Controller, folder: Path, story: Outage
 
 @dataclass
 class Stories:
-    """What goes on, side by side."""
+    """Jobs that run side by side."""
 
     watcher: Watcher
     jobs: dict[str, str]
@@ -122,7 +122,7 @@ class Stories:
 
 @pytest.fixture(scope="module")
 def stories(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stories]:
-    """Start everything that takes long; the tests look at what became of it."""
+    """Start everything that takes long; the tests examine the results."""
     root = tmp_path_factory.mktemp("stories")
     away = up(root / "away", "away", nodes=1)
     controller = Controller(away)

@@ -1,4 +1,4 @@
-"""Workers that cannot be submitted at all: whoever waits for them is told, whatever the reason."""
+"""Workers that cannot be submitted at all: everybody who waits for them gets the reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Cluster:
 
 
 def said(wanted: Wanted, many: int) -> str:
-    """Ask for workers all at once, and then what is wrong."""
+    """Ask for workers all at once, and then for the problem."""
     pool = Pool(wanted, watcher=None)  # type: ignore[arg-type]
 
     async def ask() -> list[str]:

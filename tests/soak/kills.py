@@ -15,7 +15,7 @@ from pathlib import Path
 from campaign.killpoints import DRIVER, KERNEL
 from tests.soak.world import World
 
-#: Who may be killed, by what its command line has.
+#: Processes that may be killed, by a part of their command lines.
 VICTIMS: Mapping[str, tuple[str, ...]] = {
     "driver": (),
     "mpiexec": ("mpiexec", "hydra_pmi_proxy"),
@@ -69,7 +69,7 @@ def draw(chance: random.Random, victims: Sequence[str], points: Sequence[str], s
     Parameters
     ----------
     victims, points : sequence of `str`
-        What there is in the command; every other kill is of its driver.
+        Kinds of processes in the command; every other kill hits its driver.
     seconds, idle : `float`
         How long the command takes, and of it how long nothing but imports is done.
     """
@@ -92,7 +92,7 @@ SITES = (*HERE, "share-committed", "share-committed")
 
 
 def hurt(world: World, process: subprocess.Popen[str], kill: Kill) -> str:
-    """Do it; say whom it has hit, and when: nobody, where the command was quicker."""
+    """Kill; give victim and time, or nobody if the command was quicker."""
     if kill.point:
         return kill.point
     begun = wanted = time.monotonic()

@@ -46,13 +46,13 @@ class Server:
         self._tool("pg_ctl", "-w", "-o", f"-k {self.folder} -c listen_addresses='' -F", "start")
 
     def stop(self) -> None:
-        """End it as a machine does that loses its power: no client is told."""
+        """End it as by a power cut, without notice to clients."""
         self._tool("pg_ctl", "-m", "immediate", "stop")
 
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """Run a server for as long as it is wanted."""
+    """Run a server within the context."""
     one = Server(Path(tempfile.mkdtemp(prefix="campaign-pg-", dir="/tmp")))  # sockets have short names
     shutil.chown(one.folder, "postgres")
     try:

@@ -1,4 +1,4 @@
-"""Commands that are hurt: what they begin with, and what their operator does afterwards."""
+"""Commands to be damaged: their preparation, and the operator's next commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.soak.world import CHAIN, NUMBERS, TICKET, Answer, World
 
 #: Words of a command.
 Words = tuple[str, ...]
-#: Gives the commands that an operator gives after one that was hurt, one after another; each is to end with 0.
+#: Gives the operator's commands after a damaged one, in order; each must end with 0.
 Again = Callable[[World, Answer], list[Words]]
 
 
@@ -24,7 +24,7 @@ class Scenario:
     ----------
     name : `str`
     stage : callable
-        Puts the world as it is to be before.
+        Prepares the world.
     words : callable
         The command.
     again : callable
@@ -53,7 +53,7 @@ class Scenario:
 
 
 def done(answer: Answer) -> None:
-    """Stop where what only prepares a try does not go well."""
+    """Stop if the preparation of a try fails."""
     assert answer.code == 0, answer
 
 
@@ -149,18 +149,18 @@ def gate(world: World) -> None:
 
 
 def events(world: World) -> list[str]:
-    """What the books of campaigns say, in order."""
+    """List the decisions in the books of campaigns, in order."""
     from json import loads
 
     files = (world.repo / "campaign" / "campaigns").glob("*/journal.jsonl")
     return [loads(line)["event"] for path in files for line in path.read_text().splitlines()]
 
 
-# What an operator does
+# The operator's commands
 
 
 def restarted(world: World, first: Answer) -> list[Words]:
-    """Go on with what was left, or, where nothing was, submit again."""
+    """Restart the run, or, if there is none, submit again."""
     if first.code == 0:
         return []
     return [("restart", str(folder)) for folder in world.folders()] or [first.words]
@@ -172,13 +172,13 @@ def repeated(world: World, first: Answer) -> list[Words]:
 
 
 def accepted(world: World, first: Answer) -> list[Words]:
-    """The same, where it was not recorded; and the campaign goes on."""
+    """The same, unless it was recorded; then the campaign resumes."""
     again = [] if "accepted" in events(world) else [first.words]
     return [*again, ("run", str(world.one), "--ranks", "2")]
 
 
 def simulated(world: World, first: Answer) -> list[Words]:
-    """The same, where the claim beside the truth says that it is not complete."""
+    """The same, if the claim beside the truth marks it as incomplete."""
     truth = world.repo.with_name(f"{world.repo.name}-truth")
     done = (truth / "truth.json").exists() and not (truth / "claim.json").exists()
     return [] if done else repeated(world, first)
@@ -208,7 +208,15 @@ SCENARIOS = (
     Scenario("submit", ingested, lambda w: SUBMIT, restarted, GANG, HERE, weight=3),
     Scenario("quanta", ingested, lambda w: (*SUBMIT, *FRAMES), restarted, (*GANG, "dask worker"), QUANTA, weight=3),
     Scenario("restart", left, lambda w: ("restart", str(w.folders()[0])), restarted, GANG, HERE, weight=2),
-    Scenario("run", ingested, lambda w: ("run", str(w.plan), "--yes"), repeated, ("step", *GANG), HERE, weight=3),
+    Scenario(
+        "run",
+        ingested,
+        lambda w: ("run", str(w.plan), "--yes", "--ranks", "2"),
+        repeated,
+        ("step", *GANG),
+        HERE,
+        weight=3,
+    ),
     Scenario("accept", gate, lambda w: ("accept", "bias", "--reason", "fine"), accepted),
     Scenario("certify", made, lambda w: ("certify", "bps_bias"), noted, weight=2),
     Scenario("chain", unchained, chained, repeated),

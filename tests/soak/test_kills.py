@@ -25,7 +25,7 @@ from tests.soak.world import Answer, World
 
 pytestmark = pytest.mark.soak
 
-KILLS = int(os.environ.get("CAMPAIGN_SOAK_KILLS", "200"))
+KILLS = int(os.environ.get("CAMPAIGN_SOAK_KILLS", "100"))
 SEED = int(os.environ.get("CAMPAIGN_SOAK_SEED") or time.time_ns() % 1_000_000)
 #: Before this nothing is done by any command but to import.
 IDLE_S = 0.3
@@ -33,7 +33,7 @@ IDLE_S = 0.3
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A world, with sshd and Slurm where there are."""
+    """A world, with sshd and Slurm if installed."""
     made = world.make(tmp_path_factory.mktemp("kills"))
     with ExitStack() as servers:
         if not loopback.lacking():
@@ -46,7 +46,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def truth(here: World) -> invariants.Pixels:
-    """Pixels of runs that nobody disturbs."""
+    """Pixels of undisturbed runs."""
     scenarios.ingested(here)
     scenarios.done(here.run(*scenarios.SUBMIT, *scenarios.FRAMES))
     scenarios.done(here.run("certify", "bps_bias"))
@@ -57,7 +57,7 @@ def truth(here: World) -> invariants.Pixels:
 def tried(
     here: World, one: Scenario, kill: Kill, truth: invariants.Pixels, wanted: dict[str, Any]
 ) -> tuple[str, list[str]]:
-    """Hurt a command, do what its operator would; who was hit, and what does not hold."""
+    """Damage a command, then act as its operator; give victims and violated invariants."""
     one.stage(here)
     before = invariants.certified(here) if (here.repo / "gen3.sqlite3").exists() else {}
     words, more = one.words(here), one.variables(here)
@@ -77,7 +77,7 @@ def tried(
 
 
 def measured(here: World, one: Scenario, truth: invariants.Pixels) -> tuple[float, dict[str, Any]]:
-    """How long a command takes that nobody hurts, and what it brings about; all holds then."""
+    """Measure time and result of an undisturbed command, after which all invariants hold."""
     one.stage(here)
     begun = time.monotonic()
     answer: Answer = here.run(*one.words(here), **one.variables(here))

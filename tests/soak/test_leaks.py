@@ -17,9 +17,9 @@ from tests.soak.world import World
 pytestmark = pytest.mark.soak
 
 SUBMITS = int(os.environ.get("CAMPAIGN_SOAK_SUBMITS", "50"))
-#: After as many everything is imported, and caches have what they will hold.
+#: Submissions after which everything is imported, and caches are full.
 SETTLED = 5
-#: A process's heap is never quite as it was, MiB: in all, and for each submission.
+#: Accepted growth of a process's heap, MiB: in all, and for each submission.
 GROWTH_MIB, EACH_MIB = 24.0, 0.5
 
 
@@ -32,7 +32,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """Resources of a process."""
 
     files: frozenset[str]
     threads: int
@@ -42,7 +42,7 @@ class Held:
 
     @classmethod
     def now(cls) -> Held:
-        """Of this process."""
+        """Measure this process."""
         gc.collect()
         files = {name: _link(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")}
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

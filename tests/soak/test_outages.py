@@ -34,7 +34,7 @@ def server() -> Iterator[postgres.Server]:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory, server: postgres.Server) -> World:
-    """A world whose repository is the server's."""
+    """A world with a repository on the server."""
     made = world.make(tmp_path_factory.mktemp("outages"))
     engine = sqlalchemy.create_engine(server.url)
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Random commands at once on one repository: nothing is lost, and what each has said is so.
+"""Random commands at once on one repository: nothing is lost, and each has reported the truth.
 
 CAMPAIGN_SOAK_PAIRS is the number of tries; CAMPAIGN_SOAK_SEED begins with another.
 """
@@ -19,7 +19,7 @@ from tests.soak.world import CHAIN, NUMBERS, TICKET, Answer, World
 
 pytestmark = pytest.mark.soak
 
-PAIRS = int(os.environ.get("CAMPAIGN_SOAK_PAIRS", "100"))
+PAIRS = int(os.environ.get("CAMPAIGN_SOAK_PAIRS", "50"))
 SEED = int(os.environ.get("CAMPAIGN_SOAK_SEED") or time.time_ns() % 1_000_000)
 #: Between the beginnings of two commands, second, at most.
 APART_S = 2.5
@@ -62,7 +62,7 @@ def _ingest(here: World) -> Words:
 
 
 def _done_runs(here: World, answer: Answer) -> bool:
-    """Whether the RUN that a command says it has made is there."""
+    """Whether the RUN exists that a command has reported as made."""
     said = [line.split()[-1] for line in answer.out.splitlines() if line.startswith("published")]
     return said[0] in {run["output_run"] for run in here.runs()}
 
@@ -78,7 +78,7 @@ COMMANDS: dict[str, Callable[[World], Words]] = {
     "ingest": lambda w: (*_ingest(w), str(w.later)),
     "sites": lambda w: (*SUBMIT, "--sites", "usdf,frdf"),
 }
-#: Of those that said that they have done it, whether it is so; products that were not certified may be cleaned.
+#: Checks of commands that reported success; products that were not certified may be cleaned.
 TRUE: dict[str, Callable[[World, Answer], bool]] = {
     "submit": _done_runs,
     "sites": _done_runs,
@@ -103,7 +103,7 @@ def together(here: World, names: list[str], apart: list[float]) -> list[Answer]:
 
 
 def settled(here: World) -> list[str]:
-    """Go on with what was left in the middle; what cannot be gone on with."""
+    """Restart unfinished runs; list those that cannot be restarted."""
     wrong = []
     for folder in here.folders():
         if (folder / "claim.json").exists():
@@ -113,7 +113,7 @@ def settled(here: World) -> list[str]:
 
 
 def untrue(here: World, names: list[str], answers: list[Answer]) -> list[str]:
-    """What a command has said, and is not so."""
+    """List false reports of a command."""
     found = [text for answer in answers for text in invariants.nonsense(answer)]
     for name, answer in zip(names, answers, strict=True):
         cleaned = "clean" in names and name in CLEANED
@@ -144,7 +144,7 @@ def test_commands_at_once(here: World, truth: invariants.Pixels) -> None:
 
 @pytest.mark.parametrize("many", [2, 3])
 def test_a_new_repository_is_made_by_several_at_once(here: World, many: int) -> None:
-    """All of them, or all but those that say why not; and another goes on with it."""
+    """All succeed, except those that give a reason; and another resumes the work."""
     for turn in range(3):
         scenarios.nothing(here)
         processes = [here.start(*_ingest(here)) for _ in range(many)]
@@ -156,7 +156,7 @@ def test_a_new_repository_is_made_by_several_at_once(here: World, many: int) -> 
 
 
 def test_a_simulation_is_made_by_two_at_once(here: World) -> None:
-    """One is told that the folder is taken, and leaves the other's alone."""
+    """One learns that the folder is taken, and leaves it alone."""
     for turn in range(3):
         scenarios.nothing(here)
         words = ("simulate", str(here.repo), *NUMBERS)

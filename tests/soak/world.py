@@ -32,7 +32,7 @@ TICKET = "DM-00000"
 CHAIN = f"LSSTComCam/calib/{TICKET}"
 #: In the environment of every process that a world has started, directly or not.
 MARK = "SOAK_WORLD"
-#: What a command may take on a busy machine, second; more is a command that waits for ever.
+#: Time of a command on a busy machine, second; one that takes longer hangs.
 PATIENCE_S = 240.0
 TINY = ("--scale", "64", "--seed", "3", "--detector", "0", "--detector", "1", "--flat", "0")
 NUMBERS = (*TINY, "--bias", "3", "--dark", "3")
@@ -59,7 +59,7 @@ DARK = "  dark: {template: bps_dark, needs: [bias], certify: true}\n"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command came to."""
+    """Result of a command."""
 
     words: tuple[str, ...]
     code: int
@@ -93,7 +93,7 @@ class World:
 
     @property
     def here(self) -> Path:
-        """What a try may change."""
+        """State that a try may change."""
         return self.base / "world"
 
     @property
@@ -126,14 +126,14 @@ class World:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an operator exports."""
+        """The operator's variables."""
         own = variables(Places(self.repo)) | {"TICKET": TICKET, MARK: str(self.base), "TMPDIR": str(self.base / "tmp")}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CAMPAIGN_")}
         return {**kept, **own, "CAMPAIGN_SITES": str(self.base / "sites"), **self.more}
 
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
-        """Start a command; its words go to files, so that nobody has to read while it is hurt."""
-        if words[0] == "run":  # whose TAG is the plan's own, unless the shell has another
+        """Start a command with its output in files, so that nobody needs to read it meanwhile."""
+        if words[0] == "run":  # the plan sets its own TAG unless the shell has another
             more.setdefault("TAG", "plan")
         stem = self.base / "said" / str(next(self._numbers))
         with stem.with_suffix(".out").open("w") as out, stem.with_suffix(".err").open("w") as err:
@@ -151,7 +151,7 @@ class World:
         return process
 
     def ended(self, process: subprocess.Popen[str], *words: str) -> Answer:
-        """Wait for a command's end; one that does not come to it is ended, with what it has started."""
+        """Wait for a command's end; kill one that hangs, with its children."""
         try:
             process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -177,7 +177,7 @@ class World:
         return found
 
     def left_running(self, patience: float = 5.0) -> dict[int, str]:
-        """Processes that are there still, given a while to notice that nobody wants them."""
+        """List processes that still run after a time to notice their end."""
         until = time.monotonic() + patience
         while (found := self.running()) and time.monotonic() < until:
             time.sleep(0.05)
@@ -247,7 +247,7 @@ def make(base: Path, more: Mapping[str, str] | None = None) -> World:
 
 
 def write_sites(world: World, folder: str, more: str) -> None:
-    """Three sites of this machine; ``more`` says how they are reached."""
+    """Make three sites of this machine; ``more`` sets their transport."""
     (world.base / folder).mkdir(exist_ok=True)
     for name, fraction in {"usdf": 0.5, "frdf": 0.25, "ukdf": 0.25}.items():
         text = f'name: {name}\nfraction: {fraction}\nscheduler: none\nscratch: "{world.here / "sites" / name}"\n{more}'

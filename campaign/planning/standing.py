@@ -1,6 +1,6 @@
-"""Tell the standing of a run: tasks done, stale, damaged.
+"""Assess the standing of a run: tasks done, stale, damaged.
 
-Its journals and the file system answer; neither the Butler nor Dask is asked.
+Journals and file system suffice; neither the Butler nor Dask is asked.
 """
 
 from __future__ import annotations
@@ -32,23 +32,15 @@ DAMAGED: dict[str, Any] = {}
 
 @dataclass(frozen=True)
 class Standing:
-    """The standing of a run.
+    """The standing of a run."""
 
-    Parameters
-    ----------
-    outcome : `Outcome`
-        Of its journals.
-    damaged : `dict`
-        Finished tasks whose products differ from those published, and why.
-    stale : `dict`
-        Finished tasks that would be made differently today, and why.
-    reasons : `list` [`str`]
-        Changes that concern the whole run.
-    """
-
+    #: Of its journals.
     outcome: Outcome
+    #: Finished tasks whose products differ from those published, and why.
     damaged: Mapping[str, str]
+    #: Finished tasks that would be made differently today, and why.
     stale: Mapping[str, str]
+    #: Changes that concern the whole run.
     reasons: Sequence[str]
 
 
