@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import fitsio
@@ -15,6 +15,7 @@ from kernels.errors import DataError
 from kernels.fits import seal
 from kernels.fits import write as fitswrite
 from kernels.fits.fitsfile import opened
+from kernels.fits.planes import Plane, planes
 
 #: Bit numbers of the mask planes, afw's.
 PLANES = {"BAD": 0, "SAT": 1, "INTRP": 2, "CR": 3, "EDGE": 4, "DETECTED": 5, "SUSPECT": 7, "NO_DATA": 8, "VIGNETTED": 9}
@@ -73,10 +74,11 @@ def write(
 
 @dataclass(frozen=True)
 class Product:
-    """A product that is applied to frames: its path and header."""
+    """A product that is applied to frames: its path, header, and the places of its pixels in the file."""
 
     path: str
     header: Mapping[str, Any]
+    planes: Mapping[str, Plane] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str, unit: str) -> Product:
@@ -95,7 +97,7 @@ class Product:
         found = str(header.get("CALUNIT", "nothing")).strip()
         if found != unit:
             raise DataError(path, f"is in {found} (CALUNIT), the frames it is to correct are in {unit}")
-        return cls(path, header)
+        return cls(path, header, planes(path))
 
     def has(self, hdu: str) -> bool:
         """Whether the product has an HDU.
@@ -113,7 +115,25 @@ class Product:
 
     def read(self, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
         """Read a box of the assembled detector; see `read`."""
-        return read(self.path, box, hdu)
+        plane = self.planes.get(hdu)
+        if plane is None:
+            return read(self.path, box, hdu)
+        _require_size(self.path, hdu, plane.width, plane.height, box)
+        return plane.read(box)
+
+    def flagged(self, box: Box, bits: int) -> NDArray[np.bool_]:
+        """Flag the pixels of a box [y, x] whose MASK has any of some bits; see `read`."""
+        plane = self.planes.get("MASK")
+        if plane is None or plane.kind.kind != "i":
+            return np.asarray((self.read(box, "MASK") & bits) != 0)
+        _require_size(self.path, "MASK", plane.width, plane.height, box)
+        stored, as_stored = plane.stored(box).view(np.int32), np.int32(bits).byteswap()
+        return np.asarray((stored & as_stored) != 0)
+
+
+def _require_size(path: str, hdu: str, width: int, height: int, box: Box) -> None:
+    if height < box.y1 or width < box.x1:
+        raise DataError(path, f"{hdu} is {width} x {height} pixels: of another detector type")
 
 
 def read(path: str, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
@@ -126,9 +146,8 @@ def read(path: str, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
     """
     try:
         with opened(path) as fits:
-            shape = fits[hdu].get_info()["dims"]
-            if shape[0] < box.y1 or shape[1] < box.x1:
-                raise DataError(path, f"{hdu} is {shape[1]} x {shape[0]} pixels: of another detector type")
+            height, width = fits[hdu].get_info()["dims"]
+            _require_size(path, hdu, width, height, box)
             return np.asarray(fits[hdu][box.y0 : box.y1, box.x0 : box.x1])
     except OSError as error:
         raise DataError(path, f"{hdu}: {str(error).splitlines()[0]}") from error
