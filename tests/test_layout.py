@@ -36,10 +36,10 @@ PLACES = {
     "numba": ("kernels.*",),
     "numpy": ("kernels.*", "campaign.*"),
     "packaging": ("campaign.cli.doctor",),
+    "psycopg2": ("campaign.journal.database",),
     "pydantic": ("campaign.*",),
     "rich": ("campaign.*",),
     "scipy": ("kernels.*",),
-    "sqlalchemy": ("campaign.journal.*",),
     "yaml": ("campaign.*",),
 }
 
