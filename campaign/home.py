@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-import socket
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ class Home:
             "line": typed_line(),
             "ticket": ticket,
             "user": getpass.getuser(),
-            "host": socket.gethostname(),
+            "host": os.uname().nodename,
             "versions": versions(),
             "detail": dict(detail),
         }
