@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from functools import cache
-from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,11 +35,11 @@ from campaign.journal.tables import (
     SCHEMA,
     TASKS,
     VERSIONS,
+    merge_tasks,
     replace_rows,
     run_rows,
     same_group,
     state,
-    task_rows,
 )
 from campaign.killpoints import reach
 from campaign.lines import lacking, leave_out
@@ -62,8 +61,8 @@ LOCK = 7_201_116
 GROUP = {"label": str, "kind": str, "ranks": int, "tasks": int}
 #: Most memory for pages: the keys of a run with many tasks, which are found and written in no order.
 CACHE_KIB = 1 << 16
-#: Events that are folded together.
-TOGETHER = 2000
+#: Tasks that are written together.
+TOGETHER = 50_000
 #: Columns of a task's row that its events decide.
 RECORD = tuple(one.name for one in fields(TaskRecord))
 _values = attrgetter(*RECORD)
@@ -202,19 +201,19 @@ class Index:
         run, many = entry["run"], 0
         replace_rows(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
         groups = {row["label"]: row for row in run_rows(connection, GROUPS, run)} or dict(_planned(run, folder))
-        while some := list(islice(events, TOGETHER)):
-            many += len(some)
-            names = {event.task for event in some if ":" in event.task}
-            rows = task_rows(connection, run, names)
-            tasks = {row["task"]: TaskRecord(**{name: row[name] for name in RECORD}) for row in rows}
-            for event in some:
-                if event.task in names:
-                    if event.task not in tasks:
-                        tasks[event.task] = TaskRecord()
-                    tasks[event.task].fold(event)
-                elif event.event == EventName.SUBMITTED and event.task in groups:
-                    groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
-            replace_rows(connection, TASKS, [_row(run, task, record) for task, record in tasks.items()])
+        tasks: dict[str, TaskRecord] = {}
+        for event in events:
+            many, task = many + 1, event.task
+            if ":" in task:
+                record = tasks.get(task)
+                if record is None:
+                    if len(tasks) == TOGETHER:
+                        _merge(connection, run, tasks)
+                    record = tasks[task] = TaskRecord()
+                record.fold(event)
+            elif event.event == EventName.SUBMITTED and task in groups:
+                groups[task]["submitted"] = max(groups[task]["submitted"], order(event))
+        _merge(connection, run, tasks)
         replace_rows(connection, GROUPS, list(groups.values()))
         return many
 
@@ -277,10 +276,13 @@ def _prepare(connection: Any, record: Any) -> None:
     connection.execute(f"PRAGMA cache_size={-CACHE_KIB}")
 
 
-def _row(run: str, task: str, record: TaskRecord) -> dict[str, Any]:
-    row = dict(zip(RECORD, _values(record), strict=True))  # asdict would copy every value, and take much longer
-    row |= {"run": run, "task": task, "label": task.partition(":")[0]}
-    return row
+def _merge(connection: sa.Connection, run: str, tasks: dict[str, TaskRecord]) -> None:
+    """Merge records into the rows of a run, and let them go."""
+    about = ({"run": run, "task": task, "label": task.partition(":")[0]} for task in tasks)
+    # asdict would copy every value, and take much longer
+    records = (dict(zip(RECORD, _values(record), strict=True)) for record in tasks.values())
+    merge_tasks(connection, [one | record for one, record in zip(about, records, strict=True)])
+    tasks.clear()
 
 
 def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

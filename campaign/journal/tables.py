@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from operator import itemgetter
 from typing import Any
 
@@ -11,19 +11,21 @@ import sqlalchemy as sa
 
 from campaign.journal.events import EventName
 
-SCHEMA = 2
+SCHEMA = 3
 #: Rows written with one statement.
 BATCH = 5000
-#: Names in one question: old releases of SQLite take 999.
-NAMES = 500
 
 METADATA = sa.MetaData()
 
 
 def _table(name: str, keys: Sequence[str], **columns: Any) -> sa.Table:
-    """Describe a table: its keys, which are texts, and the types of its other columns."""
+    """Describe a table: its keys, which are texts, and the types of its other columns.
+
+    In SQLite the rows lie in the tree of their keys, not in one beside it.
+    """
     found = [sa.Column(key, sa.String, primary_key=True) for key in keys]
-    return sa.Table(name, METADATA, *found, *(sa.Column(key, kind) for key, kind in columns.items()))
+    others = (sa.Column(key, kind) for key, kind in columns.items())
+    return sa.Table(name, METADATA, *found, *others, sqlite_with_rowid=not keys)
 
 
 VERSIONS = _table("versions", (), number=sa.Integer)
@@ -80,27 +82,59 @@ def run_rows(connection: sa.Connection, table: sa.Table, run: str) -> Iterator[d
         yield dict(row)
 
 
-def task_rows(connection: sa.Connection, run: str, names: Iterable[str]) -> Iterator[sa.RowMapping]:
-    """Give the rows of some tasks of a run, by their keys: a run may have a million others."""
-    left, wanted = iter(names), sa.select(TASKS).where(TASKS.c.run == run)
-    while some := list(islice(left, NAMES)):
-        yield from connection.execute(wanted.where(TASKS.c.task.in_(some))).mappings()
+def _merged(new: Any) -> dict[str, sa.ColumnElement[Any]]:
+    """Merge a task's row with that of its later events, in SQL, as `campaign.journal.outcome.TaskRecord.fold` would."""
+    old = TASKS.c
+
+    def larger(name: str) -> sa.ColumnElement[Any]:
+        return sa.case((new[name] > old[name], new[name]), else_=old[name])
+
+    def where(later: sa.ColumnElement[bool], *names: str) -> dict[str, sa.ColumnElement[Any]]:
+        return {name: sa.case((later, new[name]), else_=old[name]) for name in names}
+
+    published = new.published > old.published
+    failed = sa.tuple_(new.failed, new.cause, new.error) > sa.tuple_(old.failed, old.cause, old.error)
+    nothing: sa.ColumnElement[str] = sa.literal_column("''")
+    earlier = sa.or_(old.began == nothing, sa.and_(new.began != nothing, new.began < old.began))
+    of_result = sa.case((larger("published") >= larger("failed"), published), else_=failed)
+    return {
+        **{name: larger(name) for name in ("withdrawn", "started", "ended", "published")},
+        "tries": old.tries + new.tries,
+        **where(earlier, "began"),
+        **where(published, "cpu_s", "wall_s", "rss_mib"),
+        **where(failed, "failed", "cause", "error"),
+        **where(of_result, "site"),
+    }
 
 
 def replace_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows; replace those with the same keys."""
+    keys = table.primary_key.columns.keys()
+    _write(connection, table, rows, lambda new: {c.name: new[c.name] for c in table.columns if c.name not in keys})
+
+
+def merge_tasks(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of tasks; merge each with the row of the same task."""
+    _write(connection, TASKS, rows, _merged)
+
+
+def _write(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    conflict: Callable[[Any], Mapping[str, Any]],
+) -> None:
+    """Write rows, in the order of their keys; ``conflict`` gives the columns of one that is there."""
     if not rows:
         return
+    dialect: Any = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
+    plain, keys = dialect.insert(table), table.primary_key.columns.keys()
+    statement = plain.on_conflict_do_update(index_elements=keys, set_=conflict(plain.excluded))
+    rows = sorted(rows, key=itemgetter(*keys))
     if connection.dialect.name == "sqlite":  # the driver's own call takes a third of the time
+        text = str(statement.compile(dialect=connection.dialect))
         values = itemgetter(*[column.name for column in table.columns])
-        text = str(sa.insert(table).prefix_with("OR REPLACE").compile(dialect=connection.dialect))
         connection.exec_driver_sql(text, list(map(values, rows)))
         return
-    from sqlalchemy.dialects.postgresql import insert
-
-    plain = insert(table)
-    keys = [column.name for column in table.primary_key]
-    others = {c.name: plain.excluded[c.name] for c in table.columns if c.name not in keys}
-    statement = plain.on_conflict_do_update(index_elements=keys, set_=others)
     for first in range(0, len(rows), BATCH):
         connection.execute(statement, list(rows[first : first + BATCH]))
