@@ -103,15 +103,23 @@ class Database:
                 self.execute("ROLLBACK")
             raise
 
+    def create(self, table: Table) -> None:
+        """Make a table; in SQLite the rows lie in the tree of their keys, not in one beside it."""
+        self.execute(table.created + ("" if self._server else " WITHOUT ROWID"))
+
     def replace(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows; replace those with the same keys."""
-        values = list(map(itemgetter(*table.columns), rows))
+        self.merge(table, table.replaced, rows)
+
+    def merge(self, table: Table, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows, in the order of their keys, by a statement of the table's."""
+        values = list(map(itemgetter(*table.columns), sorted(rows, key=itemgetter(*table.keys))))
         cursor = self._connection.cursor()
         if self._server:
             extras = import_module("psycopg2.extras")
-            extras.execute_values(cursor, table.replaced.format("%s"), values, page_size=BATCH)
+            extras.execute_values(cursor, text.format("%s"), values, page_size=BATCH)
         else:
-            cursor.executemany(table.replaced.format(f"({', '.join('?' * len(table.columns))})"), values)
+            cursor.executemany(text.format(f"({', '.join('?' * len(table.columns))})"), values)
 
 
 def _served(url: str) -> Any:

@@ -93,6 +93,7 @@ NEEDS = {
 #: Bytes that are read, and decoded, at once: what is made of them stays in a core's cache.
 BLOCK = 1 << 16
 _values, _TYPES = itemgetter(*NEEDS), tuple(NEEDS.values())
+_new, _set = object.__new__, object.__setattr__
 
 
 class Journals:
@@ -204,9 +205,9 @@ def _sound(plain: Mapping[str, Any]) -> bool:
 
 
 def _event(plain: dict[str, Any]) -> Event:
-    """Make an event of a sound object; `Event` would set field by field, and take five times as long."""
-    event = object.__new__(Event)
-    vars(event).update(plain)
+    """Make an event of a sound object, which it keeps; `Event` would set field by field, and take ten times as long."""
+    event = _new(Event)
+    _set(event, "__dict__", plain)
     return event
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from functools import cache
-from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from campaign.journal.events import Event, EventName, Journals
 from campaign.journal.locks import alone
 from campaign.journal.outcome import TaskRecord, order
 from campaign.journal.plan import undisturbed
-from campaign.journal.tables import FILES, GROUPS, JOINED, RUNS, SCHEMA, STATE, TABLES, TASKS
+from campaign.journal.tables import FILES, GROUPS, JOINED, MERGED, RUNS, SCHEMA, STATE, TABLES, TASKS
 from campaign.killpoints import reach
 from campaign.lines import lacking, leave_out
 
@@ -41,8 +40,8 @@ FOLLOW_S = 2.0
 NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "fuse.")
 #: Fields of a plan's group that the index needs, and their types.
 GROUP = {"label": str, "kind": str, "ranks": int, "tasks": int}
-#: Events that are folded together; names in one question (old releases of SQLite take 999).
-TOGETHER, NAMES = 2000, 500
+#: Tasks that are written together.
+TOGETHER = 50_000
 #: Columns of a task's row that its events decide.
 RECORD = tuple(one.name for one in fields(TaskRecord))
 _values = attrgetter(*RECORD)
@@ -105,7 +104,7 @@ class Index:
     def _make(self) -> None:
         for table in TABLES:
             self._database.execute(f'DROP TABLE IF EXISTS "{table.name}"')
-            self._database.execute(table.created)
+            self._database.create(table)
         self._database.execute("DELETE FROM versions")
         self._database.execute("INSERT INTO versions VALUES (?)", SCHEMA)
 
@@ -154,32 +153,33 @@ class Index:
         run, many = entry["run"], 0
         self._database.replace(RUNS, [entry])
         groups = {row["label"]: row for row in self._groups(run)} or dict(_planned(run, folder))
-        while some := list(islice(events, TOGETHER)):
-            many += len(some)
-            names = {event.task for event in some if ":" in event.task}
-            rows = self._tasks(run, names)
-            tasks = {row["task"]: TaskRecord(**{name: row[name] for name in RECORD}) for row in rows}
-            for event in some:
-                if event.task in names:
-                    if event.task not in tasks:
-                        tasks[event.task] = TaskRecord()
-                    tasks[event.task].fold(event)
-                elif event.event == EventName.SUBMITTED and event.task in groups:
-                    groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
-            self._database.replace(TASKS, [_row(run, task, record) for task, record in tasks.items()])
+        tasks: dict[str, TaskRecord] = {}
+        for event in events:
+            many, task = many + 1, event.task
+            if ":" in task:
+                record = tasks.get(task)
+                if record is None:
+                    if len(tasks) == TOGETHER:
+                        self._merge(run, tasks)
+                    record = tasks[task] = TaskRecord()
+                record.fold(event)
+            elif event.event == EventName.SUBMITTED and task in groups:
+                groups[task]["submitted"] = max(groups[task]["submitted"], order(event))
+        self._merge(run, tasks)
         self._database.replace(GROUPS, list(groups.values()))
         return many
+
+    def _merge(self, run: str, tasks: dict[str, TaskRecord]) -> None:
+        """Merge records into the rows of a run, and let them go."""
+        about = ({"run": run, "task": task, "label": task.partition(":")[0]} for task in tasks)
+        # asdict would copy every value, and take much longer
+        records = (dict(zip(RECORD, _values(record), strict=True)) for record in tasks.values())
+        self._database.merge(TASKS, MERGED, [one | record for one, record in zip(about, records, strict=True)])
+        tasks.clear()
 
     # Queries
     def _groups(self, run: str) -> list[dict[str, Any]]:
         return self._database.rows("SELECT * FROM groups WHERE run = ? ORDER BY number", run)
-
-    def _tasks(self, run: str, names: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Give the rows of some tasks of a run, by their keys: a run may have a million others."""
-        left = iter(names)
-        while some := list(islice(left, NAMES)):
-            wanted = f"SELECT * FROM tasks WHERE run = ? AND task IN ({', '.join('?' * len(some))})"
-            yield from self._database.rows(wanted, run, *some)
 
     def groups(self, run: str) -> list[dict[str, Any]]:
         """Sum up the groups, in the plan's order: tasks by state, times, and resources used."""
@@ -217,12 +217,6 @@ class Index:
             ORDER BY t.failed, t.task {f"LIMIT {most}" if most else ""}
         """
         return self._database.rows(wanted, run, *map(str, states))
-
-
-def _row(run: str, task: str, record: TaskRecord) -> dict[str, Any]:
-    row = dict(zip(RECORD, _values(record), strict=True))  # asdict would copy every value, and take much longer
-    row |= {"run": run, "task": task, "label": task.partition(":")[0]}
-    return row
 
 
 def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -63,21 +63,26 @@ class TaskRecord:
         elif name == PUBLISHED:
             self.ended = max(self.ended, event.t)
             if when > self.published:
-                self.published, self.site = when, event.site
-                self.cpu_s = _number(detail.get("cpu_s"), self.cpu_s)
-                self.wall_s = _number(detail.get("wall_s"), self.wall_s)
-                self.rss_mib = _number(detail.get("rss_mib"), self.rss_mib)
+                self.published = when
+                self.cpu_s = _number(detail.get("cpu_s"))
+                self.wall_s = _number(detail.get("wall_s"))
+                self.rss_mib = _number(detail.get("rss_mib"))
+                if when >= self.failed:
+                    self.site = event.site
         elif name == WITHDRAWN:
             self.withdrawn = max(self.withdrawn, when)
         elif name in (FAILED, LOST):
             cause, error = _reason(event)
             self.ended = max(self.ended, event.t)
             if (when, cause, error) > (self.failed, self.cause, self.error):
-                self.failed, self.site, self.cause, self.error = when, event.site, cause, error
+                self.failed, self.cause, self.error = when, cause, error
+                if when > self.published:
+                    self.site = event.site
 
 
-def _number(value: Any, instead: float) -> float:
-    return value if isinstance(value, (int, float)) and abs(value) < LARGEST else instead
+def _number(value: Any) -> float:
+    """Give a number that a database stores, 0 for another."""
+    return value if isinstance(value, (int, float)) and abs(value) < LARGEST else 0
 
 
 def _text(value: Any) -> str:
@@ -129,19 +134,20 @@ class Outcome:
         The journals' files may come in any order: `order` says which event of a task is the latest.
         """
         group, colon, _ = event.task.partition(":")
-        if event.attempt > self.attempts.get(group, -1):
-            self.attempts[group] = event.attempt if event.task else 0
-        if event.token > self.token:
-            self.token = event.token
+        attempt, token = event.attempt, event.token
+        if attempt > self.attempts.get(group, -1):
+            self.attempts[group] = attempt if event.task else 0
+        if token > self.token:
+            self.token = token
         if colon:
-            self._fold_task(event)
+            self._fold_task(event, token * MOST + attempt)
         elif event.event == EventName.SUBMITTED:
             self.jobs[event.task] = dict(event.detail)
         elif event.event in (EventName.QUEUED, EventName.DIED) and event.task in self.jobs:
             self.jobs[event.task] |= event.detail
 
-    def _fold_task(self, event: Event) -> None:
-        task, name, when = event.task, event.event, order(event)
+    def _fold_task(self, event: Event, when: int) -> None:
+        task, name = event.task, event.event
         if name == STARTED:
             if when > self.published.get(task, 0):
                 self._started[task] = max(when, self._started.get(task, 0))

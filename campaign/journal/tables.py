@@ -12,7 +12,7 @@ from typing import Final
 
 from campaign.journal.events import EventName
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,13 @@ class Table:
     @property
     def replaced(self) -> str:
         """The statement that writes rows over those with the same keys; ``{}`` stands for the values."""
-        changes = ", ".join(f'"{name}" = excluded."{name}"' for name in self.others)
+        return self.written({name: f'excluded."{name}"' for name in self.others})
+
+    def written(self, changes: Mapping[str, str]) -> str:
+        """Give the statement that writes rows; ``changes`` are the columns of one that is there."""
         into = f'INSERT INTO "{self.name}" ({_named(self.columns)}) VALUES {{}}'
-        return f"{into} ON CONFLICT ({_named(self.keys)}) DO UPDATE SET {changes}"
+        texts = ", ".join(f'"{name}" = {value}' for name, value in changes.items())
+        return f"{into} ON CONFLICT ({_named(self.keys)}) DO UPDATE SET {texts}"
 
 
 def _named(names: tuple[str, ...]) -> str:
@@ -74,6 +78,34 @@ CAMPAIGNS: Final = Table("campaigns", ("campaign",), {"offset": "BIGINT", "steps
 #: The last event of every step.
 STEPS: Final = Table("steps", ("campaign", "step"), _texts("event", "t", "user", "run", "note"))
 TABLES: Final = (RUNS, FILES, GROUPS, TASKS, CAMPAIGNS, STEPS)
+
+
+def _merged() -> dict[str, str]:
+    """Merge a task's row with that of its later events as `campaign.journal.outcome.TaskRecord.fold` would, in SQL."""
+
+    def chosen(later: str, *names: str) -> dict[str, str]:
+        return {name: f"CASE WHEN {later} THEN excluded.{name} ELSE tasks.{name} END" for name in names}
+
+    larger = {
+        name: f"CASE WHEN excluded.{name} > tasks.{name} THEN excluded.{name} ELSE tasks.{name} END"
+        for name in ("withdrawn", "started", "ended", "published", "failed")
+    }
+    published = "excluded.published > tasks.published"
+    failed = "(excluded.failed, excluded.cause, excluded.error) > (tasks.failed, tasks.cause, tasks.error)"
+    earlier = "tasks.began = '' OR (excluded.began <> '' AND excluded.began < tasks.began)"
+    of_result = f"CASE WHEN {larger['published']} >= {larger['failed']} THEN {published} ELSE {failed} END"
+    return {
+        **larger,
+        "tries": "tasks.tries + excluded.tries",
+        **chosen(earlier, "began"),
+        **chosen(published, "cpu_s", "wall_s", "rss_mib"),
+        **chosen(failed, "failed", "cause", "error"),
+        **chosen(of_result, "site"),
+    }
+
+
+#: The statement that merges rows of tasks; ``{}`` stands for the values.
+MERGED: Final = TASKS.written(_merged())
 
 #: State of a task ``t`` of a group ``g``, which need not be known.
 STATE: Final = f"""
