@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from lsst.daf.butler import (
     Butler,
@@ -115,10 +116,13 @@ class Base:
         for name in sorted(set(names)):
             self._butler.registry.registerDatasetType(self._type(name))
 
-    def _refs(self, run: str, items: Sequence[tuple[str, DataId]], expand: bool) -> list[DatasetRef]:
+    def _refs(
+        self, run: str, items: Sequence[tuple[str, DataId]], expand: bool, known: Sequence[str] = ()
+    ) -> list[DatasetRef]:
         """Make refs whose ids follow from dataset type, data ID and RUN, so that a second call gives the same ids.
 
-        With ``expand``, the data IDs get their records, which file templates need.
+        With ``expand``, the data IDs get their records, which file templates need.  ``known`` has the ids of datasets
+        that come from another repository, empty for the others.
         """
         types = {name: self._type(name) for name in {name for name, _ in items}}
 
@@ -126,9 +130,10 @@ class Base:
         if expand:
             ids = self._expanded(ids)
         mode = DatasetIdGenEnum.DATAID_TYPE_RUN
+        own = [UUID(one) if one else None for one in known or [""] * len(items)]
         return [
-            DatasetRef(types[name], data_id, run, id_generation_mode=mode, conform=False)
-            for (name, _), data_id in zip(items, ids, strict=True)
+            DatasetRef(types[name], data_id, run, id=one, id_generation_mode=mode, conform=False)
+            for (name, _), data_id, one in zip(items, ids, own, strict=True)
         ]
 
     def _expanded(self, ids: Sequence[DataCoordinate]) -> list[DataCoordinate]:

@@ -46,3 +46,8 @@ def parse(documentation: str) -> Owner:
     """Read the documentation of a RUN, in either form; another text names no owner."""
     found = _WRITTEN.fullmatch(documentation) or _BEFORE.fullmatch(documentation)
     return Owner(**found.groupdict()) if found else Owner()
+
+
+def importer() -> str:
+    """Write the documentation of a RUN of imported calibrations, which no run owns."""
+    return f"imported by {getpass.getuser()} on {socket.gethostname()}"
