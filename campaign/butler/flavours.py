@@ -104,7 +104,7 @@ def require_known(there: DatasetType, declared: Declared, root: str) -> None:
         raise ConfigurationError(
             f"the dataset type {there.name} is registered with {wrong}",
             where=root,
-            do="make another repository (`campaign ingest` with `--flavour`), or ask this one's owner to remove the type, "
+            do="make another repository (`campaign ingest --flavour rubin`), or ask this one's owner to remove it "
             f"with its datasets: `butler remove-dataset-type {root} {there.name}`",
         )
 
