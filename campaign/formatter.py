@@ -207,3 +207,29 @@ class RawFrameFormatter(FormatterV2):
                 if hdu.get_info()["hdutype"] == fitsio.IMAGE_HDU and hdu.has_data()
             }
             return RawFrame(_header(hdus[0]), images)
+
+
+class ExposureFormatter(CalibImageFormatter):
+    """The same files in a repository of Rubin's stack, which reads them by the formatter that is recorded for them."""
+
+    recorded: ClassVar[str] = "lsst.obs.base.formatters.fitsExposure.FitsExposureFormatter"
+
+    @classmethod
+    def name(cls) -> str:
+        """Give the name that is recorded; the class of that name need not be installed."""
+        return cls.recorded
+
+
+class ImageFormatter(ExposureFormatter):
+    """A mosaic in a repository of Rubin's stack."""
+
+    recorded = "lsst.obs.base.formatters.fitsExposure.FitsImageFormatter"
+
+
+class CalibrationFormatter(CalibTableFormatter):
+    """A table in a repository of Rubin's stack."""
+
+    @classmethod
+    def name(cls) -> str:
+        """Give the name that is recorded; the class of that name need not be installed."""
+        return "lsst.obs.base.formatters.fitsGeneric.FitsGenericFormatter"

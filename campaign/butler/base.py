@@ -23,7 +23,9 @@ from lsst.daf.butler import (
 from lsst.daf.butler.dimensions import DimensionDataAttacher
 from lsst.resources import ResourcePath
 
-from campaign.butler.errors import similar
+from campaign.butler.errors import answers, similar
+from campaign.butler.flavours import flavour_of, require_known
+from campaign.butler.records import RepositoryFlavour
 from campaign.console import say
 from campaign.errors import ConfigurationError
 from campaign.journal.locks import alone
@@ -102,15 +104,28 @@ class Base:
         return True
 
     def _type(self, name: str) -> DatasetType:
-        """Take a dataset type as registered, else as our table defines it."""
-        if self._registered(name):
-            return self._butler.get_dataset_type(name)
+        """Take a dataset type as registered, else as our table defines it for the repository's flavour."""
         known = table.dataset_types()
+        if self._registered(name):
+            there = self._butler.get_dataset_type(name)
+            if name in known:
+                require_known(there, known[name], self.root)
+            return there
         if name not in known:
             raise ConfigurationError(f"unknown dataset type {name!r}: {similar(name, known)}", where=self.root)
-        kind = known[name]
-        universe = self._butler.dimensions
-        return DatasetType(name, kind.dimensions, kind.storage_class, universe=universe, isCalibration=kind.calibration)
+        kind, universe = known[name], self._butler.dimensions
+        stored = kind.stored(self.flavour().name)
+        return DatasetType(name, kind.dimensions, stored, universe=universe, isCalibration=kind.calibration)
+
+    @answers
+    def flavour(self) -> RepositoryFlavour:
+        """Tell whose storage classes the dataset types have; a repository without any is plain."""
+        registered = self._butler.registry.queryDatasetTypes()
+        types = {type.name: type.storageClass_name for type in registered}
+        name = flavour_of(types) or "plain"
+        known = {one: kind.stored(name) for one, kind in table.dataset_types().items() if one not in table.RAW}
+        unlike = {one: types[one] for one, stored in known.items() if types.get(one, stored) != stored}
+        return RepositoryFlavour(name, unlike)
 
     def _ensure_types(self, names: Iterable[str]) -> None:
         for name in sorted(set(names)):

@@ -11,6 +11,7 @@ from lsst.daf.butler import CollectionType, DatasetAssociation, DatasetRef, File
 from campaign.butler.base import DataId
 from campaign.butler.collections import Collections
 from campaign.butler.errors import answers
+from campaign.butler.flavours import read
 from campaign.butler.ingest import timespan
 from campaign.butler.opening import file_uri
 from campaign.butler.paths import predict, templates_of
@@ -180,8 +181,14 @@ class Products(Collections):
 
     @answers
     def get(self, dataset: Dataset) -> Any:
-        """Read a dataset through the Butler: a `campaign.formatter.CalibImage`, a `dict`, ..."""
-        return self._butler.get(dataset.ref)
+        """Read a dataset's file by our formatter: a `campaign.formatter.CalibImage`, a `dict`, ...
+
+        Raises
+        ------
+        ConfigurationError
+            The dataset type, or its storage class, is none of ours.
+        """
+        return read(dataset.ref, self._butler.getURI(dataset.ref))
 
     def certify(self, target: str, datasets: Sequence[Dataset], begin: str | None, end: str | None) -> None:
         """Link datasets, valid in [begin, end), into a CALIBRATION collection; see `certify_all`."""
