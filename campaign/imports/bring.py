@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from campaign.certification.certify import ChainReport, Change, chain, check_chain, overlap
 from campaign.errors import ConfigurationError, SubmissionRefused, TransientError
-from campaign.imports.examine import place
+from campaign.imports.examine import place, temporary
 from campaign.imports.plan import Item, Key, Names, key_of
 from campaign.imports.sources import Range
 from campaign.journal.owner import importer
@@ -219,6 +219,8 @@ def _require_unhidden(repository: Repository, wanted: Import, standing: Standing
 def _record(repository: Repository, wanted: Import, before: Standing, ranks: int, options: Mapping[str, Any]) -> None:
     """Place the files that are missing, and make them datasets."""
     new = [n for n in range(len(wanted.items)) if n not in before.there]
+    for n in new:
+        temporary(before.paths[n]).unlink(missing_ok=True)
     absent = [n for n in new if not os.path.exists(before.paths[n])]
     if absent:
         placed = place([(wanted.items[n].found, before.paths[n]) for n in absent], wanted.camera, ranks, options)

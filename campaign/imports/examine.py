@@ -16,6 +16,8 @@ from campaign.jobs.launch import run_job
 from campaign.wording import count
 
 KERNEL = "imported"
+#: Name of the run that the job files give.
+RUN = "import"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ def place(files: Sequence[tuple[Found, str]], camera: Camera, ranks: int, option
         return _run(Path(folder), tasks, [found.path for found, _ in files], camera, ranks, options)
 
 
+def temporary(final: str) -> Path:
+    """Name the file that a killed `place` leaves beside a final one; see ``kernels.jobs.publish``."""
+    return Path(final).with_name(f".{Path(final).name}.{RUN}.1.tmp")
+
+
 def _run(
     folder: Path,
     tasks: Sequence[JobTask],
@@ -87,7 +94,7 @@ def _run(
     result = folder / "found.jsonl"
     job = JobFile(
         kernel=KERNEL,
-        run="import",
+        run=RUN,
         ranks=max(1, min(ranks, len(paths))),
         journal=f"{folder}/journal/{KERNEL}",
         camera=camera.plain(d.id for d in camera.detectors),

@@ -36,7 +36,7 @@ KERNEL: Final = "imported"
 IMAGES: Final = ("bias", "dark", "flat")
 #: Reads a table as it is applied to frames, and so checks it.
 TABLES: Final[Mapping[str, Callable[[str, Camera, Detector], Any]]] = {
-    "crosstalk": Crosstalk.open,
+    "crosstalk": lambda path, camera, detector: Crosstalk.open(path, camera, detector, True),
     "cti": cti.read,
     "defects": Defects.open,
     "linearizer": lambda path, camera, detector: Linearizer.open(path, camera, detector).tables(),
