@@ -20,6 +20,11 @@ from campaign.cli.root import as_json, cli, env_file, environment, ranks
 @click.option("--begin-date", help="Of files whose names are no dates: ISO-8601, TAI; $START_DATE by default.")
 @click.option("--end-date", help="Of files whose names are no dates: ISO-8601, TAI; open by default.")
 @click.option("--filter", "physical_filter", default="", help="Physical filter of flats whose files name none.")
+@click.option(
+    "--kernel-axes",
+    type=click.Choice(["xy", "yx"]),
+    help="Order of the axes of brighter-fatter kernels whose files do not say it: xy, axis 0 is x.",
+)
 @click.option("--no-chain", is_flag=True, help="Do not chain.")
 @click.option("--yes", is_flag=True, help="Allow imported calibrations in front of others for the same time.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and change nothing.")
@@ -55,6 +60,7 @@ def import_calibs(paths: tuple[str, ...], env_file: str | None, as_json: bool, *
             names=Names(instrument, names["ticket"], names["tag"], names["cert_rerun"], prefix),
             begin=chosen["begin_date"],
             end=chosen["end_date"],
+            kernel_axes=chosen["kernel_axes"] or "",
             physical_filter=chosen["physical_filter"],
             chained=not chosen["no_chain"],
             hide=chosen["yes"],

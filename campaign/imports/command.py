@@ -37,6 +37,8 @@ class Request:
     #: ISO-8601 TAI; `None`: $START_DATE, open.
     begin: str | None = None
     end: str | None = None
+    #: Order of the axes of kernels whose files do not say it: ``xy`` or ``yx``.
+    kernel_axes: str = ""
     #: Of flats whose files do not name theirs.
     physical_filter: str = ""
     chained: bool = True
@@ -92,12 +94,13 @@ def run(wanted: Request) -> dict[str, Any]:
         names = replace(wanted.names, instrument=instrument_of(repository, wanted.names.instrument))
         names.require()
         camera = camera_of(wanted.home, names.instrument)
+        options = {"axes": wanted.kernel_axes}
         sources, notes = _sources(wanted, camera)
-        found = examine([source.path for source in sources], camera, wanted.ranks, {})
+        found = examine([source.path for source in sources], camera, wanted.ranks, options)
         items, unknown = plan(sources, found, camera, names)
         notes += _remarks(items, found, unknown)
         decided = Import(camera, names, items, wanted.chained, wanted.hide)
-        before, chain = bring(repository, decided, wanted.ranks, {}, wanted.dry)
+        before, chain = bring(repository, decided, wanted.ranks, options, wanted.dry)
     report = _report(decided, before, chain, notes, wanted.dry)
     if not (wanted.dry or before.done):
         places = [str(Path(path).absolute()) for path in wanted.paths]

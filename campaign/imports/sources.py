@@ -21,7 +21,7 @@ from campaign.problems import Problem, Problems
 from campaign.wording import count
 
 #: Ends of names of calibration files.
-ENDS = (".fits", ".fits.gz", ".ecsv", ".yaml", ".yml")
+ENDS = (".fits", ".ecsv", ".yaml", ".yml")
 #: Document of an export.
 EXPORT = "export.yaml"
 _DATED = re.compile(r"(?P<date>\d{8}T\d{6})\.\w+")
