@@ -48,8 +48,8 @@ PLACES = {
 ROOMS = {
     "campaign": (
         "jobs", "schedulers", "camera", "template", "journal", "kinds", "butler", "pipeline", "quality", "frames",
-        "sites", "planning", "running", "federation", "certification", "runs", "simulation", "campaigns", "upkeep",
-        "cli",
+        "sites", "planning", "running", "federation", "certification", "imports", "runs", "simulation", "campaigns",
+        "upkeep", "cli",
     ),
     "kernels": ("camera", "statistics", "jobs", "fits", "calibrations", "isr", "products", "simulation"),
     "slurm": (),

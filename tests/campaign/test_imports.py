@@ -23,10 +23,11 @@ from campaign.certification.certify import Change, chain
 from campaign.frames.ingest import prepare
 from campaign.home import Home
 from campaign.imports.export import without
-from kernels.calibrations import crosstalk, defects
+from kernels.calibrations import crosstalk, defects, isrfiles, linearity
 from kernels.camera import geometry
 from kernels.fits import product
 from kernels.fits.tables import identity
+from tests import upstream
 from tests.conftest import apart, typed
 
 pytestmark = pytest.mark.processes
@@ -206,6 +207,44 @@ def test_what_would_be_overwritten_or_hidden_is_refused(site: Site) -> None:
     assert site.state()["chains"][TICKET] == (f"{TICKET}/old/bias.b", f"{TICKET}/old/bias.a")
 
 
+def test_files_of_text_become_fits_of_the_same_content(site: Site) -> None:
+    """Also where another camera's name is an alias, and upstream's FITS tables name themselves nowhere else."""
+    folder = site.files / "published"
+    sources = sorted((site.files / "crosstalk").rglob(f"{next(iter(DATES))}.fits"))
+    texts = [upstream.ecsv(path, folder) for path in sources]
+    for path in texts:
+        path.write_text(path.read_text().replace(f"INSTRUME: {CAMERA}", "INSTRUME: ComCam"))
+    known = geometry.camera(camera().plain(DETECTORS))
+    linear = [str(site.files / f"linearizer_{number}.fits") for number in DETECTORS]
+    for number, name in zip(DETECTORS, linear, strict=True):
+        nodes = np.tile([0.0, 1e3, 1e5], (len(known.detectors[number].amplifiers), 1))
+        linearity.write(name, known, known.detectors[number], nodes, nodes * 1e-3)
+        upstream.table(name, folder)
+    done = site(folder, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "2 files without checksums" in str(json.loads(done.stdout)["notes"])
+    with open_repository(str(site.root)) as repository:
+        for kind, read in (("crosstalk", sources), ("linearizer", linear)):
+            for source, one in zip(read, repository.datasets(kind, [TICKET]), strict=True):
+                was, kept = isrfiles.read(str(source)), isrfiles.read(one.path)
+                assert kept.instrument == ("ComCam" if kind == "crosstalk" else CAMERA)
+                for name, values in was.tables[0].columns.items():
+                    assert np.array_equal(values, kept.tables[0].columns[name], equal_nan=values.dtype.kind == "f")
+                assert len(repository.get(one).rows) == len(was.tables[0].columns[name])
+    before = site.state()
+    assert site(folder).returncode == 0 and site.state() == before
+
+
+def test_all_that_rubin_publishes_for_comcam_is_imported(empty: Site, curated: list[Path], tmp_path: Path) -> None:
+    root = tmp_path / "repo"
+    with prepare(str(root), Home(root / "campaign"), load(CAMERA)):
+        pass
+    files = [path for path in curated if "comCam" in path.parts]
+    done = Site(root, tmp_path)(*sorted({path.parents[1] for path in files}), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["new"] == len(files) == 18
+
+
 def other_camera(site: Site) -> None:
     plain = {**camera().plain(DETECTORS), "name": "OtherCam"}
     bias(site.files / "odd.fits", geometry.camera(plain), 0)
@@ -258,12 +297,12 @@ def twice(site: Site) -> None:
     ("how", "why"),
     [
         (other_camera, "is of OtherCam (INSTRUME), the frames are of LSSTComCam"),
-        (other_unit, "is in adu (CALUNIT), the frames it is to correct are in electron"),
+        (other_unit, "is in adu (CROSSTALK_RATIOS_UNITS), the frames it is to correct are in electron"),
         (other_size, "of another detector type"),
         (other_detector, "is of detector R22_S00, its folder is r22_s02"),
-        (other_kind, "is crosstalk (OBSTYPE), its folder is ptc"),
+        (other_kind, "is CROSSTALK (OBSTYPE), its folder is ptc"),
         (beyond_the_camera, "is not on the detector"),
-        (no_calibration, "is of detector nothing"),
+        (no_calibration, "holds no table"),
         (no_file_of_any_layout, "is no calibration file"),
         (cut, "truncated"),
         (twice, "is valid at the same time as"),
