@@ -31,6 +31,7 @@ MODULES = {
     "certify": ("certify", "chain"),
     "clean": ("clean",),
     "data": ("ingest", "simulate"),
+    "imports": ("import-calibs",),
     "index": ("errors", "logs", "recover", "rerun", "status"),
     "plan": ("accept", "plan", "reads", "reject", "run"),
     "report": ("demo", "doctor", "history"),

@@ -1,0 +1,169 @@
+"""Repositories whose dataset types are those of Rubin's stack, which is not installed: they are registered by name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from lsst.daf.butler import Butler, DatasetType
+
+from campaign.butler.flavours import FLAVOURS, formatter_class, formatter_of
+from campaign.butler.repository import Dataset, Repository, open_repository
+from campaign.errors import ConfigurationError
+from campaign.formatter import CalibImage, CalibTable
+from campaign.kinds.table import RAW, dataset_types, packaged
+from campaign.simulation.demo import variables
+from campaign.simulation.simulate import Places
+from tests.conftest import ROOT, command, typed
+
+pytestmark = pytest.mark.processes
+
+TAG = "LSSTComCam/calib/DM-00000/demo"
+SELECTION = "instrument='LSSTComCam' and exposure.observation_type="
+RUBIN = {
+    "bias": "ExposureF",
+    "biasBin8": "ExposureF",
+    "biasMosaic8": "ImageF",
+    "biasBootstrap": "ExposureF",
+    "flat": "ExposureF",
+    "flatMeasure": "StructuredDataDict",
+    "defects": "Defects",
+    "raw": "Exposure",
+}
+
+
+# The table
+
+
+def test_the_formatters_are_those_that_the_stack_gives_its_storage_classes() -> None:
+    known = yaml.safe_load(
+        (Path(sys.modules["lsst.daf.butler"].__path__[0]) / "configs/datastores/formatters.yaml")
+        .read_text()
+        .replace("!include", "")
+    )
+    ours = {one: kind for one in packaged() for one, kind in one.datasets.items()}
+    assert {"bias", "dark", "flat", "crosstalk", "defects", "ptc", "linearizer", "cti"} <= ours.keys()
+    for name, kind in ours.items():
+        formatter = formatter_class(formatter_of(kind, "rubin")).name()
+        if kind.storage_class == "StructuredDataDict":
+            assert (kind.rubin, formatter) == ("", formatter_of(kind, "plain"))
+        else:
+            assert kind.rubin and formatter == known[kind.rubin], name
+
+
+# A whole chain
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """Raws that were simulated elsewhere, ingested into a new repository of Rubin's flavour."""
+    folder = tmp_path_factory.mktemp("rubin")
+    numbers = ("--bias", "4", "--dark", "3", "--flat", "3", "--scale", "16", "--detector", "0", "--detector", "4")
+    assert command("simulate", str(folder / "plain"), *numbers).returncode == 0
+    camera = folder / "plain" / "campaign" / "cameras" / "LSSTComCam.yaml"
+    made = Places(folder / "repo")
+    raws = (str(folder / "plain-raw"), "--camera", str(camera))
+    done = command("ingest", str(made.repository), *raws, "--flavour", "rubin")
+    assert done.returncode == 0, done.stderr
+    (folder / "sites").mkdir()
+    for name in ("usdf", "frdf"):
+        (folder / "sites" / f"{name}.yaml").write_text(f"name: {name}\nscheduler: none\nscratch: {folder}/at-{name}\n")
+    return made
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run(places: Places) -> Run:
+    bootstraps = {f"SELECTION_{k.upper()}_BOOTSTRAP": f"{SELECTION}'{k}'" for k in ("bias", "dark", "flat")}
+    sites = str(places.repository.parent / "sites")
+    environment = {**variables(places), **bootstraps, "BOOTSTRAP_RUN_NUMBER": "1", "CAMPAIGN_SITES": sites}
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        done = typed(*arguments, environment=environment)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def chain(run: Run) -> Mapping[str, str]:
+    """From bootstraps to a certified flat, which two sites make; what each command said."""
+    said = {}
+    for kind in ("bias", "dark", "flat"):
+        said[f"{kind}Bootstrap"] = run("submit", f"bps_{kind}Bootstrap", "--ranks", "1").stdout
+    for name in ("defects", "bias", "dark", "flat_r"):
+        sites = ("--sites", "usdf,frdf") if name == "flat_r" else ()
+        said[name] = run("submit", f"bps_{name}", "--ranks", "1", *sites).stdout
+        said[f"certify {name}"] = run("certify", f"bps_{name}").stdout
+    return said
+
+
+@pytest.fixture
+def repository(places: Places, chain: Mapping[str, str]) -> Iterator[Repository]:
+    with open_repository(str(places.repository)) as found:
+        yield found
+
+
+def recorded(root: Path) -> dict[str, set[tuple[str, str]]]:
+    """Storage class and formatter of every dataset, by dataset type, as the Butler's own records have them."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    with Butler.from_config(str(root)) as butler:
+        for kind in butler.registry.queryDatasetTypes():
+            for ref in butler.query_datasets(kind, "*", find_first=False, explain=False, limit=None):
+                (info,) = butler._datastore.getStoredItemsInfo(ref)
+                found.setdefault(kind.name, set()).add((kind.storageClass_name, info.formatter))
+    return found
+
+
+def made(repository: Repository, name: str) -> tuple[Dataset, ...]:
+    """The datasets of a type, of both detectors or of none."""
+    runs = [one for one, kind in repository.collections(f"{TAG}/*").items() if kind == "RUN"]
+    return repository.datasets(name, runs)
+
+
+def test_the_products_are_recorded_as_the_stack_records_its_own(places: Places, repository: Repository) -> None:
+    found = recorded(places.repository)
+    assert {name: [stored for stored, _ in found[name]] for name in RUBIN} == {n: [s] for n, s in RUBIN.items()}
+    base = "lsst.obs.base.formatters"
+    assert {found[name].pop()[1] for name in ("bias", "dark", "flat", "biasBin8", "darkBootstrap")} == {
+        f"{base}.fitsExposure.FitsExposureFormatter"
+    }
+    assert found["flatMosaic8"].pop()[1] == f"{base}.fitsExposure.FitsImageFormatter"
+    assert found["defects"].pop()[1] == f"{base}.fitsGeneric.FitsGenericFormatter"
+    assert found["raw"].pop()[1] == "campaign.formatter.RawFrameFormatter"
+
+
+def test_they_are_read_here_by_our_own_formatters(repository: Repository) -> None:
+    names = ("bias", "defects", "flatMosaic8", "flatMeasure")
+    bias, table, mosaic, levels = (repository.get(made(repository, name)[0]) for name in names)
+    assert isinstance(bias, CalibImage) and bias.image.shape == bias.mask.shape == bias.variance.shape
+    assert isinstance(mosaic, CalibImage) and mosaic.mask is None
+    assert isinstance(table, CalibTable) and table.header["OBSTYPE"] == "defects"
+    assert isinstance(levels, dict) and levels["exposures"]
+    assert "lsst.afw" not in sys.modules and "lsst.obs" not in sys.modules
+
+
+def test_each_step_applies_what_was_certified_before(repository: Repository) -> None:
+    header = repository.get(made(repository, "flat")[0]).header
+    for kind in ("bias", "dark", "defects"):
+        assert header[f"CALIB_{kind.upper()}_RUN"] == made(repository, kind)[0].run
+        assert header[f"CALIB_{kind.upper()}_ID"] == made(repository, kind)[0].dataset_id
+
+
+def test_check_status_pictures(places: Places, run: Run, chain: Mapping[str, str]) -> None:
+    assert "flavour     rubin" in run("check", "bps_bias").stdout
+    assert json.loads(run("check", "bps_bias", "--json").stdout)["flavour"] == "rubin"
+    states = {one["template"]: one["state"] for one in json.loads(run("status", "--json").stdout)["runs"]}
+    assert len(states) == 7 and set(states.values()) == {"done"}
+    pictures = {path.stem for path in places.repository.parent.rglob("pictures/*.png")}
+    assert {"defects", "biasMosaic8", "flatMosaic8", "darkBootstrapMosaic64"} <= pictures
