@@ -7,21 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from lsst.daf.butler import Butler, DatasetType
+from lsst.daf.butler import Butler
 
-from campaign.butler.flavours import FLAVOURS, formatter_class, formatter_of
+from campaign.butler.flavours import formatter_class, formatter_of
 from campaign.butler.repository import Dataset, Repository, open_repository
-from campaign.errors import ConfigurationError
 from campaign.formatter import CalibImage, CalibTable
-from campaign.kinds.table import RAW, dataset_types, packaged
+from campaign.kinds.table import packaged
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Places
-from tests.conftest import ROOT, command, typed
+from tests.conftest import command, typed
 
 pytestmark = pytest.mark.processes
 
@@ -37,6 +34,18 @@ RUBIN = {
     "defects": "Defects",
     "raw": "Exposure",
 }
+#: Options of each submission, and the tasks without the mosaics, which the bias has.
+STEPS = {
+    "bps_biasBootstrap": ((), "cpBiasBootstrap.yaml#cpBiasBootstrapIsr,cpBiasBootstrapCombine"),
+    "bps_darkBootstrap": ((), "cpDarkBootstrap.yaml#cpDarkBootstrapIsr,cpDarkBootstrapCombine"),
+    "bps_flatBootstrap": ((), "cpFlatBootstrap.yaml#cpFlatBootstrapIsr,cpFlatBootstrapMeasure,cpFlatBootstrapCombine"),
+    "bps_defects": ((), ""),
+    "bps_bias": ((), ""),
+    "bps_dark": ((), "cpDark.yaml#cpDarkIsr,cpDark,cpDarkCombine"),
+    "bps_flat_r": (
+        ("--sites", "usdf,frdf"), "cpFlat.yaml#cpFlatIsr,cpFlatMeasure,cpFlatNormalize,cpFlatCombine",
+    ),
+}  # fmt: skip
 
 
 # The table
@@ -99,12 +108,11 @@ def run(places: Places) -> Run:
 def chain(run: Run) -> Mapping[str, str]:
     """From bootstraps to a certified flat, which two sites make; what each command said."""
     said = {}
-    for kind in ("bias", "dark", "flat"):
-        said[f"{kind}Bootstrap"] = run("submit", f"bps_{kind}Bootstrap", "--ranks", "1").stdout
-    for name in ("defects", "bias", "dark", "flat_r"):
-        sites = ("--sites", "usdf,frdf") if name == "flat_r" else ()
-        said[name] = run("submit", f"bps_{name}", "--ranks", "1", *sites).stdout
-        said[f"certify {name}"] = run("certify", f"bps_{name}").stdout
+    for name, (more, tasks) in STEPS.items():
+        few = f"pipelineYaml=${{CP_PIPE_DIR}}/pipelines/${{INSTRUMENT}}/{tasks}"
+        said[name] = run("submit", name, "--ranks", "1", *more, *(("--set", few) if tasks else ())).stdout
+        if "Bootstrap" not in name:
+            said[f"certify {name}"] = run("certify", name).stdout
     return said
 
 
@@ -138,13 +146,13 @@ def test_the_products_are_recorded_as_the_stack_records_its_own(places: Places, 
     assert {found[name].pop()[1] for name in ("bias", "dark", "flat", "biasBin8", "darkBootstrap")} == {
         f"{base}.fitsExposure.FitsExposureFormatter"
     }
-    assert found["flatMosaic8"].pop()[1] == f"{base}.fitsExposure.FitsImageFormatter"
+    assert found["biasMosaic64"].pop()[1] == f"{base}.fitsExposure.FitsImageFormatter"
     assert found["defects"].pop()[1] == f"{base}.fitsGeneric.FitsGenericFormatter"
     assert found["raw"].pop()[1] == "campaign.formatter.RawFrameFormatter"
 
 
 def test_they_are_read_here_by_our_own_formatters(repository: Repository) -> None:
-    names = ("bias", "defects", "flatMosaic8", "flatMeasure")
+    names = ("bias", "defects", "biasMosaic8", "flatMeasure")
     bias, table, mosaic, levels = (repository.get(made(repository, name)[0]) for name in names)
     assert isinstance(bias, CalibImage) and bias.image.shape == bias.mask.shape == bias.variance.shape
     assert isinstance(mosaic, CalibImage) and mosaic.mask is None
@@ -166,4 +174,17 @@ def test_check_status_pictures(places: Places, run: Run, chain: Mapping[str, str
     states = {one["template"]: one["state"] for one in json.loads(run("status", "--json").stdout)["runs"]}
     assert len(states) == 7 and set(states.values()) == {"done"}
     pictures = {path.stem for path in places.repository.parent.rglob("pictures/*.png")}
-    assert {"defects", "biasMosaic8", "flatMosaic8", "darkBootstrapMosaic64"} <= pictures
+    assert pictures == {"defects", "biasMosaic8", "biasMosaic64"}
+
+
+def test_changed_products_are_made_again_and_unused_runs_are_removed(run: Run, chain: Mapping[str, str]) -> None:
+    more = ("--set", f"outputRun={TAG}/other/run", "--set", f"output={TAG}/other", "--json")
+    few = f"pipelineYaml=${{CP_PIPE_DIR}}/pipelines/${{INSTRUMENT}}/{STEPS['bps_biasBootstrap'][1]}"
+    events = [json.loads(line) for line in run("submit", "bps_biasBootstrap", *more, "--set", few).stdout.splitlines()]
+    paths = [Path(e["detail"]["biasBootstrap"]["path"]) for e in events if e["event"] == "published"]
+    before = [path.read_bytes() for path in paths]
+    paths[0].write_bytes(before[0][:-1] + b"x")
+    run("restart", events[0]["run"], "--verify")
+    assert [path.read_bytes()[-2880:] for path in paths] == [content[-2880:] for content in before]
+    run("clean", "DM-00000", "--yes")
+    assert [path.exists() for path in paths] == [False, False]
