@@ -103,6 +103,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         "data",
         "step",
         "certify",
+        "convert",
         "run",
         "index",
         "clean",
