@@ -30,6 +30,7 @@ MODULES = {
     "camera": ("camera",),
     "certify": ("certify", "chain"),
     "clean": ("clean",),
+    "convert": ("convert",),
     "data": ("ingest", "simulate"),
     "imports": ("import-calibs",),
     "index": ("errors", "logs", "recover", "rerun", "status"),
