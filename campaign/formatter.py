@@ -169,7 +169,8 @@ class CalibTableFormatter(FormatterV2):
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> CalibTable:
         """Read the file; see the base class."""
         with _opened(path) as fits:
-            table = fits[str(fits[0].read_header()["OBSTYPE"]).strip().upper()]
+            kind = str(fits[0].read_header().get("OBSTYPE", "")).strip().upper()
+            table = fits[kind or 1]  # upstream's own files have neither
             cards, names = table.read_header(), table.get_colnames()
             units = {name: str(cards.get(f"TUNIT{n}") or "").strip() for n, name in enumerate(names, 1)}
             rows = table.read() if table.get_nrows() else np.zeros(0, table.get_rec_dtype()[0])
