@@ -59,6 +59,7 @@ test: $(VENV)/test.stamp
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing the one with PostgreSQL (make postgresql-deps);"; \
 	[ -d "$${CAMPAIGN_FRAMES:-../shared/frames}" ] || missing="$$missing those with real frames (set CAMPAIGN_FRAMES);"; \
 	ls $(VENV)/lib/python3.*/site-packages/lsst/ctrl/bps >/dev/null 2>&1 || missing="$$missing those with Rubin's own tools (make pythons);"; \
+	[ -d "$${CAMPAIGN_CURATED:-../shared/curated}" ] || missing="$$missing those with real calibrations (set CAMPAIGN_CURATED);"; \
 	echo "Left out:$$missing the long ones (make soak)"
 	@$(RUN) kernels.run --warm  # once, and not by several tests at the same time
 	$(PYTEST)
