@@ -13,7 +13,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import commands, decoder, gang, graph, kernel, runner, slurm, stackers, submission, whole
+from tests.benchmarks import (
+    commands,
+    decoder,
+    gang,
+    graph,
+    kernel,
+    runner,
+    slurm,
+    stackers,
+    submission,
+    transfer,
+    whole,
+)
 from tests.benchmarks.data import Data
 from tests.benchmarks.harness import VERSION, Bench, Result, Skipped, markdown, row, table
 from tests.benchmarks.machine import describe
@@ -31,6 +43,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "memory": gang.memory,
     "nine_detectors": whole.nine_detectors,
     "ranks": gang.ranks,
+    "covariances": transfer.covariances,
     "commands": commands.commands,
     "submit": submission.submission,
     "graph": graph.graph,
