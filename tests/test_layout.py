@@ -22,7 +22,7 @@ PLACES = {
     "kernels": ("kernels.*",),
     "slurm": ("slurm.*", "campaign.schedulers.*"),
     "templates": ("campaign.*",),
-    "astropy": ("campaign.camera.translation",),
+    "astropy": ("campaign.camera.translation", "kernels.calibrations.isrtext"),
     "click": ("campaign.*",),
     "cryptography": ("campaign.schedulers.secure",),
     "dask": ("campaign.running.*", "campaign.schedulers.secure"),
@@ -40,7 +40,7 @@ PLACES = {
     "rich": ("campaign.*",),
     "scipy": ("kernels.*",),
     "sqlalchemy": ("campaign.journal.*",),
-    "yaml": ("campaign.*",),
+    "yaml": ("campaign.*", "kernels.calibrations.isrtext"),
 }
 
 # Rooms of each package from the ground up; a room imports from those before it.  Single modules lie below all rooms,

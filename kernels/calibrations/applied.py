@@ -49,6 +49,8 @@ class Calibrations:
     deferrals: Sequence[Deferral] | None = None
     #: Boxes on the assembled detector.
     defects: Defects | None = None
+    #: Parts of the files that are not applied.
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
@@ -66,14 +68,17 @@ class Calibrations:
         """
         if isr.ptc:
             detector = ptc.apply(path_of("ptc"), camera, detector)
+        crosstalk = Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None
+        deferrals, notes = cti.read(path_of("cti"), camera, detector) if isr.deferred else (None, ())
         return cls(
             detector,
             _product("bias", path_of("bias"), camera, detector) if isr.bias else None,
             _product("dark", path_of("dark"), camera, detector) if isr.dark else None,
-            Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None,
+            crosstalk,
             Linearizer.open(path_of("linearizer"), camera, detector).tables() if isr.linearity else None,
-            cti.read(path_of("cti"), camera, detector) if isr.deferred else None,
+            deferrals,
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
+            (*(crosstalk.notes if crosstalk else ()), *notes),
         )
 
     @property
