@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 
 from kernels import compiled, table
 from kernels.products.bench import Bench
-from kernels.transfer import warm as transfer
 
 
 def compile_all() -> None:
@@ -17,5 +16,4 @@ def compile_all() -> None:
         for kernel in map(table.find, table.names()):
             if hasattr(kernel, "warm"):
                 kernel.warm(bench)
-    transfer.compile_all()  # no kernel runs this room yet
     compiled.remove_old()

@@ -274,7 +274,7 @@ def fit(points: Points, rule: Rule | None = None) -> Curve:
     means, variances = points.means, points.covariances[:, 0, 0]
     within = (means >= rule.least) & (means <= rule.most)
     try:
-        end = ends.turnoff(np.where(within, means, np.nan), variances, rule.turnoff)
+        end = ends.turnoff(np.where(within, means, np.nan), variances, rule.turnoff, points.counts[:, 0, 0])
         rolloff = None if rule.rolloff is None else ends.rolloff(means, variances, end, rule.rolloff)
     except (ends.NoTurnoff, ArithmeticError) as error:
         raise Bad(str(error)) from error

@@ -41,7 +41,7 @@ class Rule:
     gap: float = 9_000.0
     #: ``signal`` and ``gap`` are electrons, which the median of mean / variance turns into ADU.
     scaled: bool = True
-    #: Largest |v - model| / sqrt(v) of a good point.
+    #: Largest |v - model| of a good point, in units of sqrt(v), or of the scatter where that is known.
     cut: float = 5.0
     #: Times that points are chosen by the fit of the chosen ones.
     rounds: int = 2
@@ -122,7 +122,7 @@ def _beyond_gap(mean: F64, good: Bool, gap: float) -> Bool:
     return mean > mean[found[wide[0]]] if wide.size else np.zeros(mean.shape, np.bool_)
 
 
-def turnoff(mean: F64, variance: F64, rule: Rule | None = None) -> Turnoff:
+def turnoff(mean: F64, variance: F64, rule: Rule | None = None, pixels: F64 | None = None) -> Turnoff:
     """Find the turnoff of a curve.
 
     Parameters
@@ -133,6 +133,10 @@ def turnoff(mean: F64, variance: F64, rule: Rule | None = None) -> Turnoff:
         ADU^2.
     rule : `Rule`, optional
         Settings.
+    pixels : `numpy.ndarray` [point], float64, optional
+        Pixels behind each variance.  With them the cut allows for the
+        variance's own error, sqrt(2 / pixels) v, by which upstream's rule
+        rejects good points of small amplifiers; it is upstream's without.
 
     Raises
     ------
@@ -142,6 +146,7 @@ def turnoff(mean: F64, variance: F64, rule: Rule | None = None) -> Turnoff:
     rule, usable = rule or Rule(), np.isfinite(mean) & np.isfinite(variance) & (mean > 0) & (variance > 0)
     order = np.flatnonzero(usable)[np.argsort(mean[usable], kind="stable")]
     x, v = mean[order], variance[order]
+    scatter = np.sqrt(v if pixels is None else v * (1 + 2 * v / np.maximum(pixels[order], 1)))
     unit = float(np.median(x / v)) if rule.scaled and x.size else 1.0
     good = (x < rule.signal / unit) & (v < rule.signal / unit)
     for attempt in range(rule.rounds + 1):
@@ -153,7 +158,7 @@ def turnoff(mean: F64, variance: F64, rule: Rule | None = None) -> Turnoff:
         curve = _fitted(x[good], v[good])
         if attempt == rule.rounds:
             break
-        new = np.abs(v - curve(x)) < rule.cut * np.sqrt(v)
+        new = np.abs(v - curve(x)) < rule.cut * scatter
         new &= ~_beyond_gap(x, new, rule.gap / unit)
         if (new == good).all():
             break
