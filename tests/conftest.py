@@ -40,6 +40,8 @@ settings.load_profile("suite")
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = Path(os.environ.get("CAMPAIGN_FRAMES", ROOT.parent / "shared" / "frames"))
 CURATED = Path(os.environ.get("CAMPAIGN_CURATED", ROOT.parent / "shared" / "curated"))
+#: Tables of real measurements with published results.
+ORACLES = FRAMES.parent / "oracles"
 
 #: Fixtures of tests that start processes.
 PROCESSES = {"cluster", "demo", "new_cluster", "operator", "postgresql", "repository", "slurm_here"}
@@ -154,6 +156,18 @@ def curated() -> list[Path]:
     if not files:
         pytest.skip(f"no real calibrations at {CURATED} (set CAMPAIGN_CURATED)")
     return files
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Callable[[str], Path]:
+    """Find a table of real measurements, or skip: they are not part of the repository."""
+
+    def find(name: str) -> Path:
+        if not (ORACLES / name).is_file():
+            pytest.skip(f"no real measurements at {ORACLES} (beside CAMPAIGN_FRAMES)")
+        return ORACLES / name
+
+    return find
 
 
 @dataclass(frozen=True)

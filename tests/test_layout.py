@@ -51,7 +51,7 @@ ROOMS = {
         "sites", "planning", "running", "federation", "certification", "imports", "runs", "simulation", "campaigns",
         "upkeep", "cli",
     ),
-    "kernels": ("camera", "statistics", "jobs", "fits", "calibrations", "isr", "products", "simulation"),
+    "kernels": ("camera", "statistics", "transfer", "jobs", "fits", "calibrations", "isr", "products", "simulation"),
     "slurm": (),
     "templates": (),
 }  # fmt: skip

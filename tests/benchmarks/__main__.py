@@ -26,6 +26,7 @@ from tests.benchmarks import (
     slurm,
     stackers,
     submission,
+    transfer,
     whole,
 )
 from tests.benchmarks.data import Data
@@ -47,6 +48,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "flat": flats.flat,
     "nine_flats": flats.nine_flats,
     "ranks": gang.ranks,
+    "covariances": transfer.covariances,
     "commands": commands.commands,
     "submit": submission.submission,
     "graph": graph.graph,
