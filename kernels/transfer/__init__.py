@@ -1,3 +1,3 @@
 """Photon transfer: covariances of flats in pairs, their fits, linearity, brighter-fatter, crosstalk and gain ratios."""
 
-__all__ = ["covariance", "curve", "warm"]
+__all__ = ["covariance", "curve", "linearfit", "nonlinearity", "splines", "warm"]
