@@ -1,3 +1,12 @@
 """Photon transfer: covariances of flats in pairs, their fits, linearity, brighter-fatter, crosstalk and gain ratios."""
 
-__all__ = ["covariance", "curve", "linearfit", "nonlinearity", "splines", "warm"]
+__all__ = [
+    "bfkernel",
+    "brighterfatter",
+    "covariance",
+    "curve",
+    "linearfit",
+    "nonlinearity",
+    "splines",
+    "warm",
+]
