@@ -1,3 +1,14 @@
 """Photon transfer: covariances of flats in pairs, their fits, linearity, brighter-fatter, crosstalk and gain ratios."""
 
-__all__ = ["covariance", "curve", "matching", "turnoff", "warm"]
+__all__ = [
+    "bfkernel",
+    "brighterfatter",
+    "covariance",
+    "curve",
+    "linearfit",
+    "matching",
+    "nonlinearity",
+    "splines",
+    "turnoff",
+    "warm",
+]

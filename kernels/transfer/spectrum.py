@@ -3,7 +3,7 @@
 Covariances in electron^2 at a signal of M electrons have the spectrum C~(k); a~ is that of a_ij in all four quadrants.
 
 EXACT, with b = 0: C~ = [exp(2 a~ M) - 1] / (2 a~).  It solves dC~/dM = 1 + 2 a~ C~: each electron adds its own
-variance, and the charge that has gathered deflects it (Astier et al. 2019, A&A 629, A36, section 3; they cut it).
+variance, and the charge that has gathered deflects it (Astier et al. 2019, A&A 629, A36, section 3, cut the series).
 
 FULLCOVARIANCE, with c = a b, is their eq. 20, whose products stand for convolutions:
 C~ = M [1 + a~ M + 2/3 (a~^2 + c~) M^2 + (1/3 a~^3 + 5/6 a~ c~) M^3].  Without b it is EXACT, cut after four terms.

@@ -45,3 +45,25 @@ def drawn(rng: np.random.Generator, electrons: F64, clean: F64, gain: float, pix
     errors = clean[:, :1, :1] / np.sqrt(counts)
     errors[:, 0, 0] *= 2**0.5
     return Points(electrons / gain, (clean + errors * rng.standard_normal(clean.shape)) / gain**2, counts)
+
+
+def exposed(rng: np.random.Generator | None, light: F64, potential: F64, steps: int = 8) -> F64:
+    """Expose a frame [y, x] with periodic edges to ``light``, electron, in steps; without ``rng`` there is no noise.
+
+    Each step's charge is shared between neighbours by the potential [y, x] (origin in the middle) of what has gathered,
+    which is that of the step's beginning, and so counts ``steps / (steps - 1)`` times.
+    """
+    reach = potential.shape[0] // 2
+    spread = np.zeros(light.shape)
+    spread[: 2 * reach + 1, : 2 * reach + 1] = potential * steps / (steps - 1)
+    spectrum = np.fft.rfft2(np.roll(spread, (-reach, -reach), (0, 1)))
+    gathered = np.zeros(light.shape)
+    for _ in range(steps):
+        phi = np.fft.irfft2(np.fft.rfft2(gathered) * spectrum, s=light.shape)
+        arriving = light.copy()
+        for axis in (0, 1):
+            flow = (light + np.roll(light, -1, axis)) / 2 * (np.roll(phi, -1, axis) - phi)
+            arriving += flow - np.roll(flow, 1, axis)
+        arriving /= steps
+        gathered += arriving if rng is None else arriving + np.sqrt(arriving) * rng.standard_normal(light.shape)
+    return gathered
