@@ -39,6 +39,7 @@ settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = Path(os.environ.get("CAMPAIGN_FRAMES", ROOT.parent / "shared" / "frames"))
+CURATED = Path(os.environ.get("CAMPAIGN_CURATED", ROOT.parent / "shared" / "curated"))
 
 #: Fixtures of tests that start processes.
 PROCESSES = {"cluster", "demo", "new_cluster", "operator", "postgresql", "repository", "slurm_here"}
@@ -144,6 +145,15 @@ def frames() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def curated() -> list[Path]:
+    """Find real calibrations as Rubin publishes them, or skip: they are not part of the repository."""
+    files = sorted(path for path in CURATED.rglob("*") if path.is_file())
+    if not files:
+        pytest.skip(f"no real calibrations at {CURATED} (set CAMPAIGN_CURATED)")
+    return files
 
 
 @dataclass(frozen=True)

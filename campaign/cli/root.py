@@ -104,6 +104,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         "step",
         "certify",
         "imports",
+        "convert",
         "run",
         "index",
         "clean",

@@ -15,7 +15,7 @@ from kernels.calibrations.defects import Defects
 from kernels.calibrations.deferred import Deferral
 from kernels.calibrations.linearity import Grid, Linearizer
 from kernels.camera.geometry import Box, Camera, Detector
-from kernels.fits.product import BAD, Product
+from kernels.fits.product import BAD, Card, Product
 from kernels.fits.rowbytes import verify
 from kernels.fits.tables import check_identity
 
@@ -76,6 +76,11 @@ class Calibrations:
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
             (*(crosstalk.notes if crosstalk else ()), *notes),
         )
+
+    @property
+    def left_out(self) -> list[Card]:
+        """Make the cards of a product that name what was not applied."""
+        return [(f"LEFTOUT{n}", note, "not applied") for n, note in enumerate(self.notes)]
 
     @property
     def flags(self) -> bool:
