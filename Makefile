@@ -51,6 +51,7 @@ test: .venv/test.stamp
 	PATH="$$PATH:/usr/sbin:/sbin" command -v sshd >/dev/null || missing="$$missing those over ssh (no sshd: make ssh-deps);"; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing the one with PostgreSQL (make postgresql-deps);"; \
 	[ -d "$${CAMPAIGN_FRAMES:-../shared/frames}" ] || missing="$$missing those with real frames (set CAMPAIGN_FRAMES);"; \
+	[ -d "$${CAMPAIGN_CURATED:-../shared/curated}" ] || missing="$$missing those with real calibrations (set CAMPAIGN_CURATED);"; \
 	echo "Left out:$$missing the long ones (make soak)"
 	@$(RUN) kernels.run --warm  # once, and not by several tests at the same time
 	$(PYTEST)
