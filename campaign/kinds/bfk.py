@@ -2,4 +2,4 @@
 
 from campaign.kinds.model import DatasetType, ProductKind
 
-KIND = ProductKind("bfk", {"bfk": DatasetType(("instrument", "detector"), "CalibTable", calibration=True)})
+KIND = ProductKind("bfk", {"bfk": DatasetType(("instrument", "detector"), "CalibTable", True, "BrighterFatterKernel")})
