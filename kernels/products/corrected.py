@@ -63,7 +63,7 @@ class Correct(FrameKernel):
 
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
         """Publish the corrected frame."""
-        self.require_identity(task)
+        self.require_inputs(task)
         ((image, mask, variance),) = results
         cards = self._cards(task, self.calibrations(task).detector)
         write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
