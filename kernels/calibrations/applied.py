@@ -25,10 +25,9 @@ _ROWS = 256
 
 
 def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Product:
-    """Open a combined calibration; require that it is the detector's, in the unit of the frames, and complete."""
+    """Open a combined calibration; require that it is the detector's, and in the unit of the frames."""
     opened = Product.open(path, camera.unit)
     check_identity(path, opened.header, kind, camera, detector, camera.unit)
-    verify(path, ("IMAGE", "MASK", "VARIANCE"))
     return opened
 
 
@@ -80,6 +79,22 @@ class Calibrations:
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
             (*(crosstalk.notes if crosstalk else ()), *notes),
         )
+
+    def verify(self) -> None:
+        """Compare the pixels of bias and dark with their DATASUM, once; this reads them all.
+
+        Raises
+        ------
+        DataError
+            Data and DATASUM disagree, or the file cannot be read.
+        """
+        assert self._whole
+
+    @cached_property
+    def _whole(self) -> bool:
+        for product in filter(None, (self.bias, self.dark)):
+            verify(product.path, ("IMAGE", "MASK", "VARIANCE"))
+        return True
 
     @property
     def left_out(self) -> list[Card]:

@@ -165,7 +165,7 @@ class Combine(FrameKernel):
         DataError
             Too many pixels are bad, or a frame is another detector's.
         """
-        self.require_identity(task)
+        self.require_inputs(task)
         name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
         whole = Assembly.of(self._planes, task.task, calibrations, self.detector(task), results)
         inputs = whole.tabulate(self.job, task, self.detector(task), self.raws(task))

@@ -63,7 +63,7 @@ class Correct(FrameKernel):
 
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
         """Publish the corrected frame."""
-        self.require_identity(task)
+        self.require_inputs(task)
         ((image, mask, variance),) = results
         calibrations = self.calibrations(task)
         cards = self._cards(task, calibrations.detector) + calibrations.left_out

@@ -271,7 +271,7 @@ class Cti(FrameKernel):
         DataError
             No amplifier of the detector responds to light, or a frame is another detector's.
         """
-        self.require_identity(task)
+        self.require_inputs(task)
         means = np.array([result.copy() for result in results])  # another rank's result is valid until the next one
         detector = self.calibrations(task).detector
         fits = []
