@@ -22,7 +22,7 @@ PLACES = {
     "kernels": ("kernels.*",),
     "slurm": ("slurm.*", "campaign.schedulers.*"),
     "templates": ("campaign.*",),
-    "astropy": ("campaign.camera.translation",),
+    "astropy": ("campaign.camera.translation", "kernels.calibrations.isrtext"),
     "click": ("campaign.*",),
     "cryptography": ("campaign.schedulers.secure",),
     "dask": ("campaign.running.*", "campaign.schedulers.secure"),
@@ -36,11 +36,11 @@ PLACES = {
     "numba": ("kernels.*",),
     "numpy": ("kernels.*", "campaign.*"),
     "packaging": ("campaign.cli.doctor",),
+    "psycopg2": ("campaign.journal.database",),
     "pydantic": ("campaign.*",),
     "rich": ("campaign.*",),
     "scipy": ("kernels.*",),
-    "sqlalchemy": ("campaign.journal.*",),
-    "yaml": ("campaign.*",),
+    "yaml": ("campaign.*", "kernels.calibrations.isrtext"),
 }
 
 # Rooms of each package from the ground up; a room imports from those before it.  Single modules lie below all rooms,
@@ -48,8 +48,8 @@ PLACES = {
 ROOMS = {
     "campaign": (
         "jobs", "schedulers", "camera", "template", "journal", "kinds", "butler", "pipeline", "quality", "frames",
-        "sites", "planning", "running", "federation", "certification", "runs", "simulation", "campaigns", "upkeep",
-        "cli",
+        "sites", "planning", "running", "federation", "certification", "imports", "runs", "simulation", "campaigns",
+        "upkeep", "cli",
     ),
     "kernels": ("camera", "statistics", "jobs", "fits", "calibrations", "isr", "products", "simulation"),
     "slurm": (),

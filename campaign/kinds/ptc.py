@@ -4,6 +4,6 @@ from campaign.kinds.model import Correction, DatasetType, ProductKind
 
 KIND = ProductKind(
     "ptc",
-    {"ptc": DatasetType(("instrument", "detector"), "CalibTable", calibration=True)},
+    {"ptc": DatasetType(("instrument", "detector"), "CalibTable", True, "PhotonTransferCurveDataset")},
     correction=Correction("", "ptc"),
 )

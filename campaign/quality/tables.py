@@ -53,12 +53,18 @@ def _defects(
     panel.canvas.save(path)
 
 
+def _named(rows: NDArray[Any], name: str, before: str) -> str:
+    """Give the name of a column, which tables of earlier versions have under another."""
+    return name if name in (rows.dtype.names or ()) else before
+
+
 def _mask(boxes: NDArray[Any], size: Sequence[int], binning: int) -> tuple[NDArray[np.bool_], int]:
     """Give the bins with a defect, and the number of defect pixels."""
     fine = np.zeros((size[1], size[0]), bool)
     plane = np.zeros([-(-n // binning) for n in fine.shape], bool)
+    corner = [_named(boxes, name, name.upper()) for name in ("x0", "y0", "width", "height")]
     for box in boxes:
-        x, y, nx, ny = (int(box[name]) for name in ("X0", "Y0", "WIDTH", "HEIGHT"))
+        x, y, nx, ny = (int(box[name]) for name in corner)
         fine[y : y + ny, x : x + nx] = True
         plane[y // binning : -(-(y + ny) // binning), x // binning : -(-(x + nx) // binning)] = True
     return plane, int(fine.sum())
@@ -76,7 +82,8 @@ def _cti(rows: Rows, detectors: Sequence[Mapping[str, Any]], types: Mapping[str,
     names = [(at, d["name"]) for at, d in zip(middles, detectors, strict=True)][::step]
     lost = int((~good).sum())
     last = f"amplifiers, by detector; {lost} were not measured{' (red)' if lost else ''}"
-    for top, column, label in ((80, "CTI", "CTI"), (350, "DRIFT", "drift of the output")):
+    cti, drift = _named(table, "GLOBAL_CTI", "CTI"), _named(table, "DRIFT_SCALE", "DRIFT")
+    for top, column, label in ((80, cti, "CTI"), (350, drift, "drift of the output")):
         value, error = table[column], table[f"{column}_ERROR"]
         low, high = min((value - error)[good].min(initial=0), 0), max((value + error)[good].max(initial=0), 0)
         margin = 0.05 * (high - low) or 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from kernels.camera.geometry import Box, Camera, Detector
 from kernels.fits.product import BAD, Product
 from kernels.fits.rowbytes import verify
 from kernels.fits.tables import check_identity
+
+#: Rows of the flags that are decoded at a time.
+_ROWS = 256
 
 
 def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Product:
@@ -45,6 +49,8 @@ class Calibrations:
     deferrals: Sequence[Deferral] | None = None
     #: Boxes on the assembled detector.
     defects: Defects | None = None
+    #: Parts of the files that are not applied.
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
@@ -62,14 +68,17 @@ class Calibrations:
         """
         if isr.ptc:
             detector = ptc.apply(path_of("ptc"), camera, detector)
+        crosstalk = Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None
+        deferrals, notes = cti.read(path_of("cti"), camera, detector) if isr.deferred else (None, ())
         return cls(
             detector,
             _product("bias", path_of("bias"), camera, detector) if isr.bias else None,
             _product("dark", path_of("dark"), camera, detector) if isr.dark else None,
-            Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None,
+            crosstalk,
             Linearizer.open(path_of("linearizer"), camera, detector).tables() if isr.linearity else None,
-            cti.read(path_of("cti"), camera, detector) if isr.deferred else None,
+            deferrals,
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
+            (*(crosstalk.notes if crosstalk else ()), *notes),
         )
 
     @property
@@ -77,9 +86,21 @@ class Calibrations:
         """Whether any calibration can flag a pixel BAD."""
         return any((self.bias, self.dark, self.defects))
 
+    @cached_property
+    def _bad(self) -> NDArray[np.uint8]:
+        """Flags of the whole detector, decoded once and packed along its rows."""
+        width, height = self.detector.size
+        packed = np.empty((height, -(-width // 8)), np.uint8)
+        for y0 in range(0, height, _ROWS):
+            box = Box(0, y0, width, min(_ROWS, height - y0))
+            bad = np.zeros((box.ny, box.nx), np.bool_) if self.defects is None else self.defects.mask(box)
+            for product in filter(None, (self.bias, self.dark)):
+                bad |= product.flagged(box, BAD)
+            packed[y0 : box.y1] = np.packbits(bad, axis=1)
+        return packed
+
     def flagged(self, box: Box) -> NDArray[np.bool_]:
         """Flag the pixels [y, x] of a box that are BAD in any of the calibrations."""
-        bad = np.zeros((box.ny, box.nx), np.bool_)
-        for product in filter(None, (self.bias, self.dark)):
-            bad |= (product.read(box, "MASK") & BAD) != 0
-        return bad if self.defects is None else bad | self.defects.mask(box)
+        some = self._bad[box.y0 : box.y1, box.x0 // 8 : -(-box.x1 // 8)]
+        left = box.x0 % 8
+        return np.unpackbits(some, axis=1)[:, left : left + box.nx].view(np.bool_)

@@ -1,8 +1,8 @@
 """Results of the photon transfer curve: gains and read noises that replace the camera file's.
 
-Product: OBSTYPE ``ptc``; extension PTC, one row an amplifier: AMPLIFIER,
-GAIN (electron/adu), NOISE (electron), TURNOFF (adu: the largest signal whose
-variance the curve describes).
+Product: upstream's PTC, one row an amplifier, of which AMPLIFIER_NAME, GAIN
+(electron/adu) and NOISE (electron) are applied, whatever curve was fitted.
+PTC_TURNOFF (adu) is the largest signal whose variance the curve describes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.calibrations import isrfiles
 from kernels.camera.geometry import Camera, Detector
 from kernels.errors import DataError
 from kernels.fits.product import Card
-from kernels.fits.tables import Column, identity, order, read_table, write_table
 
 KIND = "ptc"
-UNITS = {"AMPLIFIER": "", "GAIN": "electron/adu", "NOISE": "electron", "TURNOFF": "adu"}
+#: First version whose noise is in electron after a fit of all covariances; before, it was the square.
+NOISE_IN_ELECTRON = 1.9
 
 
 def apply(path: str, camera: Camera, detector: Detector) -> Detector:
@@ -28,14 +29,18 @@ def apply(path: str, camera: Camera, detector: Detector) -> Detector:
     Raises
     ------
     DataError
-        See `kernels.fits.tables.read_table`; or the amplifiers are not the
+        See `kernels.calibrations.isrfiles.read` and `IsrCalib.require`; or the amplifiers are not the
         detector's, a gain is not above 0, or a noise is below 0.
     """
-    table = read_table(path, KIND, camera, detector, UNITS)
-    rows = order(table, list(table.columns["AMPLIFIER"]), detector)
+    found = isrfiles.read(path)
+    found.require(KIND, camera, detector)
+    rows = found.order(detector)
+    gains, noises = found.numbers("GAIN", rows), found.numbers("NOISE", rows)
+    types = found.tables[0].columns.get("PTC_FIT_TYPE", np.array([found.said("PTC_FIT_TYPE")] * len(rows)))
+    if found.version is not None and found.version < NOISE_IN_ELECTRON and (types == "FULLCOVARIANCE").any():
+        noises = np.sqrt(np.maximum(noises, 0))
     amplifiers = []
-    for amplifier, row in zip(detector.amplifiers, rows, strict=True):
-        gain, noise = float(table.columns["GAIN"][row]), float(table.columns["NOISE"][row])
+    for amplifier, gain, noise in zip(detector.amplifiers, gains.tolist(), noises.tolist(), strict=True):
         if gain <= 0 or noise < 0:
             what = f"gain {gain:g} electron/ADU, noise {noise:g} electron"
             raise DataError(path, f"amplifier {amplifier.name}: {what} cannot be")
@@ -53,6 +58,11 @@ def write(
     cards: Sequence[Card] = (),
 ) -> None:
     """Write a detector's ptc: ``gain`` (electron/ADU), ``noise`` (electron), ``turnoff`` (ADU), each [amplifier]."""
-    names = np.array([a.name for a in detector.amplifiers], "S")
-    columns = [Column(n, v, UNITS[n]) for n, v in zip(UNITS, (names, gain, noise, turnoff), strict=True)]
-    write_table(path, [*identity(KIND, camera, detector), *cards], columns)
+    columns = {
+        "AMPLIFIER_NAME": np.array([a.name for a in detector.amplifiers]),
+        "GAIN": gain,
+        "GAIN_UNADJUSTED": gain,
+        "NOISE": noise,
+        "PTC_TURNOFF": turnoff,
+    }
+    isrfiles.save(path, KIND, camera, detector, columns, cards, {"PTC_FIT_TYPE": "EXPAPPROXIMATION"})

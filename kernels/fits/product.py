@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import fitsio
@@ -15,6 +16,7 @@ from kernels.errors import DataError
 from kernels.fits import seal
 from kernels.fits import write as fitswrite
 from kernels.fits.fitsfile import opened
+from kernels.fits.planes import Plane, planes
 
 #: Bit numbers of the mask planes, afw's.
 PLANES = {"BAD": 0, "SAT": 1, "INTRP": 2, "CR": 3, "EDGE": 4, "DETECTED": 5, "SUSPECT": 7, "NO_DATA": 8, "VIGNETTED": 9}
@@ -22,6 +24,36 @@ BAD = 1 << PLANES["BAD"]
 DARKENED = 1 << PLANES["NO_DATA"] | 1 << PLANES["VIGNETTED"]
 
 Card = tuple[str, Any, str]
+
+
+#: afw's origin of an image within its parent; its readers refuse an HDU without it.
+_ORIGIN: list[Card] = [("LTV1", 0.0, "x of the first pixel is 0"), ("LTV2", 0.0, "y of the first pixel is 0")]
+_FACTOR = re.compile(r"[A-Za-z]+")
+
+
+def squared(unit: str) -> str:
+    """Write the square of a unit, such as ``electron2/s2``; empty for a unit with powers or blanks."""
+    return _FACTOR.sub(r"\g<0>2", unit) if set(_FACTOR.sub("", unit)) <= {"/", "1"} else ""
+
+
+def described(hdu: str, unit: str = "") -> list[Card]:
+    """Give the cards of an HDU beside its name, by which afw's and astropy's readers know what it holds.
+
+    Parameters
+    ----------
+    hdu : `str`
+        ``IMAGE``, ``MASK`` or ``VARIANCE``.
+    unit : `str`
+        That of IMAGE; empty where there is none.
+    """
+    units = {"IMAGE": unit, "VARIANCE": squared(unit)}
+    cards: list[Card] = [("EXTTYPE", hdu, "")]
+    if units.get(hdu):
+        cards.append(("BUNIT", units[hdu], ""))
+    if hdu == "VARIANCE":
+        cards.append(("UTYPE", "VarianceUncertainty", "of astropy; else it reads standard deviations"))
+    planes = PLANES if hdu == "MASK" else {}
+    return [*cards, *_ORIGIN, *((f"MP_{plane}", bit, "bit number") for plane, bit in planes.items())]
 
 
 def _header(cards: Sequence[Card]) -> fitsio.FITSHDR:
@@ -44,7 +76,7 @@ def write(
     cards : sequence of (name, value, comment)
         The primary header.
     image, variance : `numpy.ndarray` [y, x], float32
-        In the ``BUNIT`` of the primary header, and its square.
+        In the ``BUNIT`` of the primary header, and its square; each HDU names its own.
     mask : `numpy.ndarray` [y, x], int32
         Planes as in `PLANES`, named in its header as ``MP_<plane>``.
 
@@ -60,23 +92,24 @@ def write(
     """
     images = {"IMAGE": (image, np.float32), "MASK": (mask, np.int32), "VARIANCE": (variance, np.float32)}
     there = {name: np.asarray(pixels, kind) for name, (pixels, kind) in images.items() if pixels is not None}
-    planes = {"MASK": _header([(f"MP_{plane}", bit, "bit number") for plane, bit in PLANES.items()])}
+    unit = next((str(value) for name, value, _ in cards if name == "BUNIT"), "")
 
     def describe(fits: fitsio.FITS) -> None:
         """Write one pixel each, because only the headers are used."""
         fits.write(None, header=_header(cards))
         for name, pixels in there.items():
-            fits.write(np.zeros((1, 1), pixels.dtype), extname=name, header=planes.get(name))
+            fits.write(np.zeros((1, 1), pixels.dtype), extname=name, header=_header(described(name, unit)))
 
     return fitswrite.write(path, list(zip(seal.headers(describe), [None, *there.values()], strict=True)))
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product that is applied to frames: its path and header."""
+    """A product that is applied to frames: its path, header, and the places of its pixels in the file."""
 
     path: str
     header: Mapping[str, Any]
+    planes: Mapping[str, Plane] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str, unit: str) -> Product:
@@ -95,7 +128,7 @@ class Product:
         found = str(header.get("CALUNIT", "nothing")).strip()
         if found != unit:
             raise DataError(path, f"is in {found} (CALUNIT), the frames it is to correct are in {unit}")
-        return cls(path, header)
+        return cls(path, header, planes(path))
 
     def has(self, hdu: str) -> bool:
         """Whether the product has an HDU.
@@ -113,7 +146,25 @@ class Product:
 
     def read(self, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
         """Read a box of the assembled detector; see `read`."""
-        return read(self.path, box, hdu)
+        plane = self.planes.get(hdu)
+        if plane is None:
+            return read(self.path, box, hdu)
+        _require_size(self.path, hdu, plane.width, plane.height, box)
+        return plane.read(box)
+
+    def flagged(self, box: Box, bits: int) -> NDArray[np.bool_]:
+        """Flag the pixels of a box [y, x] whose MASK has any of some bits; see `read`."""
+        plane = self.planes.get("MASK")
+        if plane is None or plane.kind.kind != "i":
+            return np.asarray((self.read(box, "MASK") & bits) != 0)
+        _require_size(self.path, "MASK", plane.width, plane.height, box)
+        stored, as_stored = plane.stored(box).view(np.int32), np.int32(bits).byteswap()
+        return np.asarray((stored & as_stored) != 0)
+
+
+def _require_size(path: str, hdu: str, width: int, height: int, box: Box) -> None:
+    if height < box.y1 or width < box.x1:
+        raise DataError(path, f"{hdu} is {width} x {height} pixels: of another detector type")
 
 
 def read(path: str, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
@@ -126,9 +177,8 @@ def read(path: str, box: Box, hdu: str = "IMAGE") -> NDArray[Any]:
     """
     try:
         with opened(path) as fits:
-            shape = fits[hdu].get_info()["dims"]
-            if shape[0] < box.y1 or shape[1] < box.x1:
-                raise DataError(path, f"{hdu} is {shape[1]} x {shape[0]} pixels: of another detector type")
+            height, width = fits[hdu].get_info()["dims"]
+            _require_size(path, hdu, width, height, box)
             return np.asarray(fits[hdu][box.y0 : box.y1, box.x0 : box.x1])
     except OSError as error:
         raise DataError(path, f"{hdu}: {str(error).splitlines()[0]}") from error

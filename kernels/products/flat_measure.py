@@ -16,7 +16,7 @@ from kernels.jobs.publish import publish
 from kernels.products import levels
 from kernels.products.bench import Bench
 from kernels.products.flatlevels import LIT, write_json
-from kernels.statistics.sample import clipped_mean
+from kernels.statistics.level import clipped_level
 
 KERNEL: Final = "flat_measure"
 
@@ -29,10 +29,10 @@ MATTERS = 1e-4, 1e-3
 ENOUGH = 0.05
 
 
-def _lit(clipped: Sequence[tuple[float, float, int]]) -> list[bool]:
-    """Tell by clipped means which amplifiers respond to light: those above one hundredth of the brightest."""
-    brightest = max(c[0] if c[2] else 0.0 for c in clipped)
-    return [not c[2] or brightest <= 0 or c[0] > LIT * brightest for c in clipped]
+def _lit(clipped: Sequence[tuple[float, int]]) -> list[bool]:
+    """Tell by clipped means and counts which amplifiers respond to light: above one hundredth of the brightest."""
+    brightest = max(mean if count else 0.0 for mean, count in clipped)
+    return [not count or brightest <= 0 or mean > LIT * brightest for mean, count in clipped]
 
 
 def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -77,10 +77,8 @@ class Measure(FrameKernel):
         full, digests = [0.0] * len(detector.amplifiers), [""] * len(detector.amplifiers)
         for frame, bad in self.corrected(task, file, task.parameters["dark_times"][piece]):
             k, at = frame.channel.number, frame.channel.amplifier.target.slices
-            self._image[at] = frame.pixels
-            if bad is not None:
-                self._image[at][bad] = 0.0
-            lacks |= bool(np.isnan(self._image[at]).any())
+            self._image[at], hollow = frame.pixels, np.isnan(frame.pixels)
+            lacks |= bool((hollow if bad is None else hollow > bad).any())
             if bad is not None:
                 self._image[at][bad] = np.nan
             full[k] = float(frame.saturated[0]) / frame.pixels.size
@@ -94,12 +92,12 @@ class Measure(FrameKernel):
     def _measured(self, task: Task) -> dict[str, Any]:
         nsigma, passes = float(self.job.config["nsigma"]), int(self.job.config["passes"])
         amplifiers = self.detector(task).amplifiers
-        clipped = [clipped_mean(self._image, a.target, nsigma, passes) for a in amplifiers]
+        clipped = [clipped_level(self._image, a.target, nsigma, passes) for a in amplifiers]
         for amplifier, lit in zip(amplifiers, _lit(clipped), strict=True):
             if not lit:
                 self._image[amplifier.target.slices] = np.nan
-        clipped.append(clipped_mean(self._image, None, nsigma, passes))
-        return {"mean": [c[0] for c in clipped], "count": [c[2] for c in clipped]}
+        clipped.append(clipped_level(self._image, None, nsigma, passes))
+        return {"mean": [mean for mean, _ in clipped], "count": [count for _, count in clipped]}
 
     def _flagged_pixels(self, task: Task) -> NDArray[np.bool_]:
         """Mark the pixels [y, x] that every exposure lacks: flagged, or covered by no amplifier."""
@@ -216,5 +214,6 @@ def execute(job: Job, comm: Any) -> int:
 
 
 def warm(bench: Bench) -> None:
-    """Measure a few pixels."""
+    """Measure a few pixels; and as many as are needed for a thin sample of them."""
     bench.run(execute, {"raw": bench.raws}, "flatMeasure", isr={})
+    clipped_level(np.random.default_rng(1).normal(1000, 5, (300, 300)).astype(np.float32))

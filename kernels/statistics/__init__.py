@@ -1,3 +1,15 @@
 """Statistics over exposures, pixel by pixel: sort, clip, weigh, and estimate the noise of the result."""
 
-__all__ = ["binning", "clip", "edges", "estimator", "network", "percentiles", "sample", "shape", "vectors", "weighted"]
+__all__ = [
+    "binning",
+    "clip",
+    "edges",
+    "estimator",
+    "level",
+    "network",
+    "percentiles",
+    "sample",
+    "shape",
+    "vectors",
+    "weighted",
+]

@@ -107,10 +107,10 @@ def percentiles(
     _keep(*pixels, *how, wanted, kept)
     ranks -= np.cumsum(counts * (1 - wanted[:BAD]))[found]
     lower, upper = np.partition(kept[:-1], np.unique(ranks))[ranks].reshape(2, -1)
-    return _between(lower, upper, place - np.floor(place)), good
+    return between(lower, upper, place - np.floor(place)), good
 
 
-def _between(lower: NDArray[np.float32], upper: NDArray[np.float32], part: NDArray[np.float64]) -> NDArray[np.float64]:
+def between(lower: NDArray[np.float32], upper: NDArray[np.float32], part: NDArray[np.float64]) -> NDArray[np.float64]:
     """Interpolate from the nearer end, as numpy does."""
     step = upper - lower
     return np.where(part < 0.5, lower + step * part, upper - step * (1 - part))

@@ -75,6 +75,7 @@ for _sign, _integer, _real in (
         if _instruction:
             _operator(_sign, _kind, _instruction)
 _operator(operator.and_, _MASK, "and_")
+_operator(operator.xor, _MASK, "xor")
 
 
 def written(result: Any, **casts: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -201,6 +202,24 @@ def store_at(builder: Any, array: Any, at: Any, vector: Any) -> None:
 load = written(lambda array, at: _VECTORS[array.dtype], at=types.int64)(load_at)
 #: Store elements into an array from ``at`` on; as whole numbers into int16.
 store = written(types.void, at=types.int64)(store_at)
+
+
+@written(types.int64, word=types.int64)
+def ones(builder: Any, word: Any) -> Any:
+    """Count the bits that are set."""
+    return builder.ctpop(word)
+
+
+@written(types.void, start=types.int64, more=types.int32, at=types.int64)
+def store_eight(builder: Any, table: Any, start: Any, more: Any, out: Any, at: Any) -> None:
+    """Store eight 32-bit numbers of a table, each with one added to it."""
+    source, to = (
+        builder.bitcast(builder.gep(array, [place]), _EIGHT.as_pointer())
+        for array, place in ((table, start), (out, at))
+    )
+    splat = ir.Constant(_EIGHT, ir.Undefined)
+    splat = builder.shuffle_vector(builder.insert_element(splat, more, _I32(0)), splat, ir.Constant(_EIGHT, None))
+    builder.store(builder.add(builder.load(source, align=4, typ=_EIGHT), splat), to, align=4)
 
 
 def _word(builder: Any, data: Any, byte: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from tests.benchmarks import (
     commands,
     decoder,
+    flats,
     gang,
     graph,
     journal,
@@ -43,6 +44,8 @@ SUBJECTS: Mapping[str, Subject] = {
     "ccdproc": whole.ccdproc,
     "memory": gang.memory,
     "nine_detectors": whole.nine_detectors,
+    "flat": flats.flat,
+    "nine_flats": flats.nine_flats,
     "ranks": gang.ranks,
     "commands": commands.commands,
     "submit": submission.submission,

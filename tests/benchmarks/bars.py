@@ -20,6 +20,9 @@ BARS: Mapping[str, Bar] = {
     "ccdproc / ours": Bar(10, 15, least=True),
     "one bias / fitsio reads": Bar(0.50, 0.40),
     "nine biases / fitsio reads": Bar(0.35, 0.25),
+    "flat / bias": Bar(3, 2.5),
+    "flat_measure / combine": Bar(1.2, 0.8),
+    "nine flats / fitsio reads": Bar(0.8, 0.6),
     "CPU of 1 rank / sum of 2": Bar(0.90, 0.95, least=True),
     "busiest of 2 ranks": Bar(0.55),
     # MiB of a rank

@@ -20,7 +20,8 @@ from tests.benchmarks.process import run
 CAMERA, DAY = "LSSTComCam", 20241206
 #: A detector as the uncompressed peers want it: one image, unsigned 16 bits, nothing around it.
 PLAIN_SIZE, QUICK_SIZE = (4000, 4072), (1000, 1018)
-NEED_BYTES, QUICK_NEED_BYTES = 12 << 30, 2 << 30
+NEED_BYTES, QUICK_NEED_BYTES = 18 << 30, 2 << 30
+DARKS = 4
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,33 @@ class Data:
             return None
         return f"{self.folder} has {free >> 30} GiB free, {need >> 30} are needed: set TMPDIR"
 
+    def _simulated(self, name: str, biases: int, darks: int, flats: int) -> Path:
+        """Simulate frames of all detectors; they lie in ``<repository>-raw``."""
+        repository, number = self.folder / name, {"bias": biases, "dark": darks, "flat": flats}
+        what = " and ".join(f"{n} {kind} frames" for kind, n in number.items() if n)
+        self.say(f"simulating {what} of {len(self.detectors)} detectors at scale {self.camera.scale}")
+        line = [sys.executable, "-P", "-m", "campaign", "simulate", str(repository), "--camera", CAMERA]
+        for kind, n in number.items():
+            line += [f"--{kind}", str(n)]
+        run([*line, "--day-obs", str(DAY), "--scale", str(self.camera.scale), "--ranks", str(cores())])
+        shutil.rmtree(repository.with_name(f"{name}-truth"))
+        return repository
+
     @cached_property
     def repository(self) -> Path:
-        """A repository with the simulated biases ingested; they lie in ``<repository>-raw``."""
-        repository = self.folder / "repo"
-        self.say(f"simulating {self.frames} biases of {len(self.detectors)} detectors at scale {self.camera.scale}")
-        line = [sys.executable, "-P", "-m", "campaign", "simulate", str(repository), "--camera", CAMERA]
-        line += ["--bias", str(self.frames), "--dark", "0", "--flat", "0", "--day-obs", str(DAY)]
-        run([*line, "--scale", str(self.camera.scale), "--ranks", str(cores())])
-        shutil.rmtree(repository.with_name("repo-truth"))
-        return repository
+        """A repository with the simulated biases ingested."""
+        return self._simulated("repo", self.frames, 0, 0)
+
+    @cached_property
+    def _lit(self) -> Path:
+        return self._simulated("lit", 0, DARKS, self.frames)
+
+    def lit(self, detector: int) -> dict[str, list[Path]]:
+        """A detector's flats, and a few darks, by kind."""
+        name = self.camera.by_id[detector].name
+        found = sorted(self._lit.with_name("lit-raw").rglob(f"*_{name}.fits"))
+        assert len(found) == DARKS + self.frames, f"{len(found)} darks and flats"
+        return {"dark": found[:DARKS], "flat": found[DARKS:]}
 
     def raws(self, detector: int) -> list[Path]:
         """A detector's frames: Rice int32, an HDU an amplifier, as the LSST camera's."""

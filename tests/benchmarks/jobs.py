@@ -1,27 +1,67 @@
-"""Jobs that combine biases, as a submission would freeze them, but without a repository."""
+"""Jobs that combine frames, as a submission would freeze them, but without a repository."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from campaign.jobs.file import JobFile, JobTask
 from tests.benchmarks.data import Data
 
-CONFIG = {"type": "bias", "statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3, "permissions": {}}
+CONFIG = {"statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3, "permissions": {}}
 #: Corrections of the bias pipeline: both overscans and the gains.
 LSST_ISR: dict[str, Any] = {"parallel": True, "saturation": False}
 PLAIN_ISR = {"serial": "none", "parallel": False, "saturation": False}
 
 
-def _parameters(n: int) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a job makes of a detector's frames.
+
+    Parameters
+    ----------
+    name : `str`
+        Of its files.
+    kind : `str`
+        Of the frames: ``bias``, ``dark`` or ``flat``.
+    role : `str`
+        Dataset type of the product.
+    kernel : `str`
+        Kernel that makes it.
+    isr : `dict`
+        Corrections, besides `LSST_ISR`.
+    seconds : `float`
+        Exposure and dark time.
+    scale : `float`
+        What every frame is divided by.
+    """
+
+    name: str
+    kind: str
+    role: str
+    kernel: str = "combine"
+    isr: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    scale: float = 1.0
+
+
+BOTH = {"bias": True, "dark": True, "saturation": True}
+BIAS = Step("bias", "bias", "bias")
+DARK = Step("dark", "dark", "dark", isr={"bias": True}, seconds=30.0, scale=30.0)
+MEASURE = Step("measure", "flat", "flatMeasure", "flat_measure", BOTH, 10.0)
+FLAT = Step("flat", "flat", "flat", isr=BOTH, seconds=10.0)
+
+
+def _parameters(n: int, step: Step) -> dict[str, Any]:
     return {
         "exposures": [2024120600001 + k for k in range(n)],
-        "dark_times": [0.0] * n,
-        "exposure_times": [0.0] * n,
-        "scales": [1.0] * n,
+        "dark_times": [step.seconds] * n,
+        "exposure_times": [step.seconds] * n,
+        "scales": [step.scale] * n,
         "dates": [f"2024-12-06T21:{k // 60:02d}:{k % 60:02d}.000" for k in range(n)],
     }
 
@@ -33,30 +73,58 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
+def product(folder: Path, step: Step, detector: int) -> Path:
+    """Where a step's product of a detector lies."""
+    return folder / f"{step.name}-{detector}.fits"
+
+
 def write(
-    folder: Path, camera: Mapping[str, Any], frames: Mapping[int, Sequence[Path]], isr: Mapping[str, Any], ranks: int
+    folder: Path,
+    camera: Mapping[str, Any],
+    frames: Mapping[int, Sequence[Path]],
+    isr: Mapping[str, Any],
+    ranks: int,
+    step: Step = BIAS,
+    products: Mapping[Step, Path] = MappingProxyType({}),
 ) -> Path:
-    """Write a job that combines ``frames[detector]`` into biases below ``folder``, which is emptied."""
+    """Write a job on ``frames[detector]``, whose products go below ``folder``, which is emptied.
+
+    ``products`` has the folders of the steps whose products it takes.
+    """
     fresh(folder)
     tasks: list[JobTask] = []
     files: dict[str, Mapping[str, Any]] = {}
     for detector, paths in frames.items():
         keys = [f"{k}:{detector}" for k in range(len(paths))]
         files |= {key: {"path": str(path), "bytes": path.stat().st_size} for key, path in zip(keys, paths, strict=True)}
-        outputs = {"bias": str(folder / f"bias-{detector}.fits")}
-        tasks.append(JobTask(f"bias:{detector}", detector, {"raw": keys}, outputs, _parameters(len(paths))))
-    config = {**CONFIG, "isr": dict(isr), "inputs_table": str(folder / "inputs")}
-    return JobFile("combine", "benchmark", ranks, str(folder / "journal"), camera, config, files, tasks).write(
+        applied = {s.role: f"{s.role}:{detector}" for s in products}
+        files |= {applied[s.role]: {"path": str(product(where, s, detector))} for s, where in products.items()}
+        inputs = {"raw": keys, **{role: [key] for role, key in applied.items()}}
+        outputs = {step.role: str(product(folder, step, detector))}
+        tasks.append(JobTask(f"{step.name}:{detector}", detector, inputs, outputs, _parameters(len(paths), step)))
+    config = {**CONFIG, "type": step.kind, "isr": {**isr, **step.isr}, "inputs_table": str(folder / "inputs")}
+    return JobFile(step.kernel, "benchmark", ranks, str(folder / "journal"), camera, config, files, tasks).write(
         folder / "job.json"
     )
 
 
 def lsst(data: Data, detectors: Sequence[int], ranks: int = 1, many: bool = False) -> Path:
-    """A job on the simulated frames of some detectors."""
+    """A job on the simulated biases of some detectors."""
     frames = {d: data.raws_many(d) if many else data.raws(d) for d in detectors}
     return write(data.folder / "products", data.camera.plain(detectors), frames, LSST_ISR, ranks)
+
+
+def write_biases(data: Data, detectors: Sequence[int], folder: Path) -> Path:
+    """The same, to products that are kept."""
+    return write(folder, data.camera.plain(detectors), {d: data.raws(d) for d in detectors}, LSST_ISR, 1)
 
 
 def plain(data: Data, ranks: int = 1) -> Path:
     """A job on the uncompressed frames."""
     return write(data.folder / "products", data.plain_camera(), {0: data.plain}, PLAIN_ISR, ranks)
+
+
+def lit(data: Data, detectors: Sequence[int], step: Step, products: Mapping[Step, Path]) -> Path:
+    """A job on the simulated flats, or on the darks that were taken with them."""
+    frames = {d: data.lit(d)[step.kind] for d in detectors}
+    return write(data.folder / step.name, data.camera.plain(detectors), frames, LSST_ISR, 1, step, products)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.benchmarks import jobs
@@ -25,17 +25,21 @@ def _cpu(samples: Sequence[Usage]) -> list[float]:
     return [used.cpu for used in samples]
 
 
+def reading(bench: Bench, frames: Sequence[Path]) -> Callable[[], float]:
+    """Read frames through fitsio, CPU s."""
+    listed = _list(bench, frames)
+    return lambda: run(module("reader", listed)).cpu
+
+
 def _against_fitsio(bench: Bench, detectors: Sequence[int], usual: int, bar: str) -> Iterator[Result]:
     frames = [path for d in detectors for path in bench.data.raws(d)]
-    listed = _list(bench, frames)
-    turns = bench.alternate(
+    parts = bench.alternate(
         usual,
         {
-            "biases": lambda: run_kernel(jobs.lsst(bench.data, detectors), 1),
-            "fitsio only reads": lambda: run(module("reader", listed)),
+            "biases": lambda: run_kernel(jobs.lsst(bench.data, detectors), 1).cpu,
+            "fitsio only reads": reading(bench, frames),
         },
     )
-    parts = {name: _cpu(samples) for name, samples in turns.items()}
     yield Result(
         f"{len(detectors)} x {bench.data.frames} raws to published biases / fitsio reads them",
         ratio(parts["biases"], parts["fitsio only reads"]),

@@ -1,0 +1,277 @@
+"""Mean and count of the MEANCLIP of one large sample, bit for bit, in one pass over its pixels.
+
+A thin sample of the pixels tells between which narrow brackets the quartiles and the limits of every pass must lie.
+One pass over all pixels copies those within the brackets, counts those below, and sums the core that no limit can
+touch.  The rest is arithmetic on the copied pixels.  All that the thin sample promised is checked; where it does not
+hold, `kernels.statistics.sample.clipped_mean` goes over all pixels instead.
+
+The bits are those of `clipped_mean`.  Float32 values from ``low`` on are multiples of its spacing, and their
+differences from a base between two of them are multiples of half of it.  As long as a sum cannot exceed 2^53 of these,
+every order of summation in float64 gives the same, exact sum.  Sums of squares are not exact; a bound of their rounding
+gives bounds of the limits that follow, and these must keep the same pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.camera.geometry import Box
+from kernels.compiled import inlined, njit
+from kernels.statistics.clip import IQR_TO_SIGMA
+from kernels.statistics.percentiles import between
+from kernels.statistics.sample import clipped_mean
+from kernels.statistics.vectors import LANES, bits, double, doubles, load, ones, singles, store, store_eight, where
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+#: The thin sample is one pixel in so many, of samples from the least size on; between these numbers of pixels.
+EVERY, LEAST, FEW, MANY = 31, 40_000, 10_000, 40_000
+#: Half width of a bracket, in standard deviations of the thin sample's own estimate.
+SURE = 4.5
+#: Standard deviation of a limit of some three sigma, in sigma / sqrt(number).
+LIMIT_ERROR = 3.5
+#: Largest part of the pixels that the brackets may hold.
+ROOM = 0.25
+_PRIME: Final = 7919
+_QUARTERS: Final = np.array([0.25, 0.5, 0.75])
+_LARGEST: Final = np.finfo(np.float32).max
+#: Places of the marks.
+_OUTER, _CORE, _BRACKETS, _TOP, _BEYOND = 0, 1, 2, 8, 9
+#: Rows of the sums [row, LANES]: sum, sum of squares and number of the core; number of all, and below each bracket.
+_ROWS = 7
+#: Numbers of the bits that are set in each byte [byte * 8].
+_COLUMNS: Final = np.array(
+    [([k for k in range(8) if byte >> k & 1] + [0] * 8)[:8] for byte in range(256)], np.int32
+).ravel()
+
+
+@njit
+def _thin(image, x0, x1, every, out):  # type: ignore[no-untyped-def]
+    """Copy one run of 16 pixels in so many, each row's from another column on; return how many pixels these are.
+
+    ``out`` has room for `_room`.
+    """
+    n = 0
+    for y in range(image.shape[0]):
+        row = image[y, x0:x1]
+        for x in range(y * _PRIME % every * LANES, row.size - LANES + 1, every * LANES):
+            store(out, n, load(row, x))
+            n += LANES
+    return n
+
+
+def _room(box: Box, every: int) -> int:
+    """Most pixels that a thin sample has."""
+    return box.ny * (box.nx // (every * LANES) + 1) * LANES
+
+
+@inlined
+def _take(row, at, marks, base, state, of_byte, columns, n):  # type: ignore[no-untyped-def]
+    """Add 16 pixels to the state; put the columns of those to be kept behind ``n`` others.
+
+    Each mark is above those before it, so that exclusive ors of comparisons leave what lies between two of them.
+    """
+    total, squares, number, good, first, second, third, strange = state
+    values, zero, one = load(row, at), singles(0), singles(1)
+    below, above = values < singles(marks[1]), values <= singles(marks[8])
+    core = below ^ above
+    in_first, in_second, in_third = (
+        values < singles(marks[2]), values < singles(marks[4]), values < singles(marks[6]),
+    )  # fmt: skip
+    edges = (values < singles(marks[0])) ^ core ^ (values <= singles(marks[9]))
+    ends = (values <= singles(marks[3])) ^ (values <= singles(marks[5])) ^ (values <= singles(marks[7]))
+    picked = bits(edges ^ in_first ^ in_second ^ in_third ^ ends)
+    store_eight(of_byte, (picked & 255) * 8, at, columns, n)
+    n += ones(picked & 255)
+    store_eight(of_byte, (picked >> 8) * 8, at + 8, columns, n)
+    n += ones(picked >> 8)
+    d = where(core, double(values) - doubles(base), doubles(0))
+    state = (
+        total + d, squares + d * d, number + where(core, one, zero),
+        good + where(values < singles(np.inf), one, zero), first + where(in_first, one, zero),
+        second + where(in_second, one, zero), third + where(in_third, one, zero),
+        strange | bits(values < singles(-_LARGEST)),
+    )  # fmt: skip
+    return state, n
+
+
+@njit
+def _scan(image, x0, x1, marks, base, of_byte, kept, sums):  # type: ignore[no-untyped-def]
+    """Fill ``sums`` and ``kept``; return how many were kept, -1 where there is no room or a value is -infinity."""
+    n, strange = 0, 0
+    rest, columns = np.full(LANES, np.nan, np.float32), np.empty(x1 - x0 + 2 * LANES, np.int32)
+    for y in range(image.shape[0]):
+        row = image[y, x0:x1]
+        none, nothing = singles(0), doubles(0)
+        state, found = (nothing, nothing, none, none, none, none, none, strange), 0
+        whole = row.size // LANES * LANES
+        for at in range(0, whole, LANES):
+            state, found = _take(row, at, marks, base, state, of_byte, columns, found)
+        if n + found + LANES > kept.size:
+            return -1
+        for k in range(found):
+            kept[n + k] = row[columns[k]]
+        n += found
+        if whole < row.size:
+            rest[: row.size - whole] = row[whole:]
+            state, found = _take(rest, 0, marks, base, state, of_byte, columns, 0)
+            for k in range(found):
+                kept[n + k] = rest[columns[k]]
+            n += found
+        total, squares, number, good, first, second, third, strange = state
+        store(sums, 0, load(sums, 0) + total)
+        store(sums, LANES, load(sums, LANES) + squares)
+        for k, counts in enumerate((number, good, first, second, third)):
+            at = (2 + k) * LANES
+            store(sums, at, load(sums, at) + double(counts))
+    return -1 if strange else n
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """What a thin sample promises.
+
+    Parameters
+    ----------
+    marks : `numpy.ndarray` [10], float32
+        Outer limit, core, brackets of the quartiles, core and outer limit, in ascending order.
+    base : `float`
+        Median of the thin sample.
+    """
+
+    marks: F32
+    base: float
+
+    @classmethod
+    def of(cls, thin: F32, nsigma: float, passes: int) -> _Guess:
+        """Clip the thin sample [pixel], float32, which is not empty."""
+        n, ordered = thin.size, np.sort(thin)
+        reach = SURE * np.sqrt(_QUARTERS * (1 - _QUARTERS) * n) + 1
+        at = np.column_stack([_QUARTERS * n - reach, _QUARTERS * n + reach]).ravel()
+        ends = ordered[np.clip(at, 0, n - 1).astype(np.int64)]
+        lower, middle, upper = ordered[(_QUARTERS * (n - 1)).astype(np.int64)].astype(np.float64)
+        d, centre, limit = ordered.astype(np.float64) - middle, 0.0, nsigma * IQR_TO_SIGMA * (upper - lower)
+        limits = []
+        for _ in range(passes):
+            limits.append((centre - limit, centre + limit))
+            some = d[np.searchsorted(d, centre - limit) : np.searchsorted(d, centre + limit, side="right")]
+            number = max(some.size, 1)
+            centre = float(some.sum()) / number
+            limit = nsigma * math.sqrt(max(float((some**2).sum()) / number - centre**2, 0.0))
+        doubt = SURE * LIMIT_ERROR * max(high - low for low, high in limits) / (2 * nsigma * math.sqrt(n))
+        lows, highs = np.array(limits).T
+        sides = middle + np.array([lows.min() - doubt, lows.max() + doubt, highs.min() - doubt, highs.max() + doubt])
+        return cls(np.concatenate([sides[:2], ends, sides[2:]]).astype(np.float32), float(middle))
+
+    def holds(self, pixels: int) -> bool:
+        """Whether marks ascend, and differences between any two values of so many pixels add up to exact sums."""
+        low, high = float(self.marks[0]), float(self.marks[-1])
+        if not (low > 0 and (np.diff(self.marks) > 0).all() and high < _LARGEST):
+            return False
+        return pixels * (high - low) <= 2.0**52 * float(np.spacing(self.marks[0]))
+
+
+class _Found:
+    """The pixels between the marks, the sums over the core, and what follows from both."""
+
+    def __init__(self, guess: _Guess, kept: F32, sums: F64, rounding: float) -> None:
+        self._marks, self._from, self._kept = guess.marks, guess.base, np.sort(kept)
+        self._low = np.searchsorted(self._kept, guess.marks[_CORE])
+        self._high = np.searchsorted(self._kept, guess.marks[_TOP], side="right")
+        self._total, self._squares, self._number, self.good, *self._below = sums.reshape(-1, LANES).sum(axis=1).tolist()
+        self._rounding = rounding
+
+    def quartiles(self) -> F64 | None:
+        """Quartiles, as `kernels.statistics.percentiles` has them; `None` where a bracket lacks one."""
+        place = _QUARTERS * (self.good - 1)
+        ranks = np.stack([np.floor(place), np.ceil(place)]) - self._below
+        first = np.searchsorted(self._kept, self._marks[_BRACKETS:_TOP:2])
+        beyond = np.searchsorted(self._kept, self._marks[_BRACKETS + 1 : _TOP : 2], side="right")
+        at = first + ranks.astype(np.int64)
+        if (at < first).any() or (at >= beyond).any():
+            return None
+        lower, upper = self._kept[at]
+        return between(lower, upper, place - np.floor(place))
+
+    def clipped(self, base: float, limit: float, nsigma: float, passes: int) -> tuple[float, int] | None:
+        """Clip about a base, first by a limit; `None` where a limit is not where it was promised, or too near a pixel.
+
+        Each expression is that of `clipped_mean`, of a lower and an upper bound of the sum of squares: it grows with
+        it, in floating point too.
+        """
+        below, above = (part.astype(np.float64) - base for part in (self._kept[: self._low], self._kept[self._high :]))
+        outer, core, top, beyond = self._marks[[_OUTER, _CORE, _TOP, _BEYOND]].astype(np.float64) - base
+        moved, centre, number, limits = self._from - base, 0.0, 0, (limit, limit)
+        for _ in range(passes):
+            if not all(outer <= centre - r <= core and top <= centre + r <= beyond for r in limits):
+                return None
+            ends = {(np.searchsorted(below, centre - r), np.searchsorted(above, centre + r, "right")) for r in limits}
+            if len(ends) > 1:
+                return None
+            ((first, last),) = ends
+            edges = np.concatenate([below[first:], above[:last]])
+            number = int(self._number) + edges.size
+            total = self._total + self._number * moved + float(edges.sum())
+            parts = self._squares, 2 * moved * self._total, self._number * moved**2, float((edges**2).sum())
+            doubt, centre = sum(map(abs, parts)) * (self._rounding + edges.size * 2.0**-51), total / number
+            scatter = (sum(parts) + more - total * centre for more in (-doubt, doubt))
+            low, high = (nsigma * math.sqrt(max(squares, 0.0) / max(number - 1, 1)) for squares in scatter)
+            limits = low, high
+        return base + centre, number
+
+
+def _quick(image: F32, box: Box, nsigma: float, passes: int) -> tuple[float, int] | None:
+    """See `clipped_level`; `None` where a thin sample does not help."""
+    pixels = image[box.slices].size
+    every = max(min(EVERY, pixels // FEW), pixels // MANY)
+    if pixels < LEAST or passes < 1:
+        return None
+    rows, thin = np.ascontiguousarray(image[box.y0 : box.y1], np.float32), np.empty(_room(box, every), np.float32)
+    thin = thin[: _thin(rows, box.x0, box.x1, every, thin)]
+    thin = thin[np.isfinite(thin)]
+    if thin.size < FEW // 4:
+        return None
+    guess = _Guess.of(thin, nsigma, passes)
+    if not guess.holds(pixels):
+        return None
+    kept, sums = np.empty(int(pixels * ROOM), np.float32), np.zeros(_ROWS * LANES)
+    number = _scan(rows, box.x0, box.x1, guess.marks, guess.base, _COLUMNS, kept, sums)
+    if number < 0:
+        return None
+    found = _Found(guess, kept[:number], sums, (LANES * (box.ny + 4) + box.nx) * 2.0**-51)
+    quartiles = found.quartiles()
+    if quartiles is None:
+        return None
+    lower, centre, upper = quartiles
+    return found.clipped(float(centre), nsigma * IQR_TO_SIGMA * float(upper - lower), nsigma, passes)
+
+
+def clipped_level(image: F32, box: Box | None = None, nsigma: float = 3.0, passes: int = 3) -> tuple[float, int]:
+    """Mean and count of `kernels.statistics.sample.clipped_mean`, to the bit, of a sample that may be large.
+
+    Parameters
+    ----------
+    image : `numpy.ndarray` [y, x], float32
+        NaN or infinite: left out.
+    box : `Box`, optional
+        Of the image; all of it without.
+
+    Returns
+    -------
+    mean : `float`
+        NaN where nothing is good.
+    count : `int`
+        Survivors.
+    """
+    box = Box(0, 0, image.shape[1], image.shape[0]) if box is None else box
+    quick = _quick(image, box, nsigma, passes)
+    if quick is not None:
+        return quick
+    mean, _, count = clipped_mean(image, box, nsigma, passes)
+    return mean, count
