@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from slurm.development import Cluster
 from tests.benchmarks.bars import BARS
 from tests.benchmarks.harness import Bench, Result, Skipped, ratio
 from tests.benchmarks.jobs import fresh
-from tests.benchmarks.process import LONGEST_S, environment, module, run
+from tests.benchmarks.process import LONGEST_S, ask, environment, module, run
 from tests.benchmarks.submission import again
 
 CAMERA, SCALE, DAY, EXPOSURES = "LSSTCam", 64, 20241206, 5
@@ -62,7 +62,7 @@ def _variables(places: Places, one: Cluster, which: str, turn: int) -> dict[str,
     """What the operator exports; the site file asks for a rank a node, or leaves the number to the work."""
     sites = places.repository.parent / "sites"
     sites.mkdir(exist_ok=True)
-    ranks = f"node_cores: 1, ranks: {len(one.nodes)}" if which != "free" else ""
+    ranks = f"node_cores: 1, ranks: {len(one.nodes)}" if which != "free" else f"node_cores: {len(one.nodes)}"
     scheduler = f'{{conf: "{one.conf}", interface: lo, {ranks}}}'
     (sites / "usdf.yaml").write_text(
         f"name: usdf\nfraction: 0.25\nroles: [archive, processing]\nscheduler: {scheduler}\n"
@@ -79,18 +79,23 @@ def _submit(places: Places, one: Cluster, which: str, turns: Iterator[int]) -> f
     return run(line, _variables(places, one, which, next(turns))).cpu
 
 
-def _job(places: Places) -> tuple[Path, Mapping[str, Any]]:
-    """The latest job that combines."""
+def _worth(places: Places, one: Cluster) -> int:
+    """Ranks that the work is worth, by the product's rule and the runs so far."""
+    line = [sys.executable, "-P", "-m", "campaign", "check", "bps_bias", "--site", "usdf", "--json"]
+    return max(int(row["ranks"]) for row in json.loads(ask(line, _variables(places, one, "free", 0)))["cost"])
+
+
+def _job(places: Places) -> tuple[Path, dict[str, Any]]:
+    """The largest job that combines."""
     found = [path for path in (places.repository.parent / "scratch").rglob("jobs/*.json")]
-    latest = sorted(found, key=lambda path: path.stat().st_mtime_ns)
-    some = ((path, json.loads(path.read_text())) for path in reversed(latest))
-    return next((path, plain) for path, plain in some if plain["kernel"] == "combine")
+    path = max(found, key=lambda path: path.stat().st_size)
+    return path, json.loads(path.read_text())
 
 
 def _ranks(bench: Bench, one: Cluster, job: Path, ranks: int, how: str) -> list[dict[str, float]]:
     """Run a job on the cluster as a submission does, each rank telling what it used."""
     folder = fresh(bench.data.folder / "ranks")
-    line = module("rank", how, folder, again(job, folder))
+    line = module("rank", how, folder, again(job, folder, ranks))
     python = line.index(sys.executable)
     line = [*line[: python + 2], "-m", "mpi4py", *line[python + 2 :]]
     srun = [
@@ -119,7 +124,7 @@ def nodes(bench: Bench) -> Iterator[Result]:
         turns = iter(range(1000))
         runs = {which: partial(_submit, places, one, which, turns) for which in ("few", "all")}
         spent = bench.alternate(2, runs)
-        _, job = _job(places)
+        path, job = _job(places)
         tasks, most = len(job["tasks"]), job["ranks"]
         said = f"{tasks} detectors x {EXPOSURES} raws at scale {SCALE}, {len(one.nodes)} Slurm nodes"
         yield Result(
@@ -131,9 +136,7 @@ def nodes(bench: Bench) -> Iterator[Result]:
             "CPU s",
             f"{said}, {most} ranks; CPU beyond that of {FEW} detectors, Slurm's commands included",
         )
-        _submit(places, one, "free", turns)
-        path, job = _job(places)
-        ranks = job["ranks"]
+        ranks = _worth(places, one)
         plain, loaded = (_ranks(bench, one, path, ranks, how) for how in ("plain", "loaded"))
     whole, work = [sum(one["whole_cpu"] for one in plain)], [sum(one["cpu"] for one in loaded)]
     share = {"whole ranks": whole, "the job, all loaded": work}
