@@ -48,9 +48,10 @@ def _plain(path: Path) -> dict[str, Any]:
     return plain
 
 
-def again(job: Path, folder: Path) -> Path:
-    """Write a submission's job once more, with places below ``folder`` for all that it makes."""
+def again(job: Path, folder: Path, ranks: int | None = None) -> Path:
+    """Write a submission's job once more, for its or so many ranks, with places below ``folder`` for all it makes."""
     plain = _plain(job)
+    plain["ranks"] = ranks or plain["ranks"]
     plain |= {
         "journal": str(folder / "journal"),
         "config": plain["config"] | {"inputs_table": str(folder / "table")},
