@@ -50,6 +50,8 @@ class Calibrations:
     defects: Defects | None = None
     #: Parts of the files that are not applied.
     notes: tuple[str, ...] = ()
+    #: Amplifiers without a photon transfer curve, on the assembled detector.
+    unusable: Sequence[Box] = ()
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
@@ -65,8 +67,10 @@ class Calibrations:
         DataError
             A calibration cannot be read, is another detector's, or is in another unit than the frames.
         """
-        if isr.ptc:
-            detector = ptc.apply(path_of("ptc"), camera, detector)
+        bad = ptc.bad(path_of("ptc"), camera, detector) if isr.ptc else []
+        unusable = [a.target for a in detector.amplifiers if a.name in bad]
+        lost = [f"{name} has no photon transfer curve: BAD" for name in bad]
+        detector = ptc.apply(path_of("ptc"), camera, detector) if isr.ptc else detector
         crosstalk = Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None
         deferrals, notes = cti.read(path_of("cti"), camera, detector) if isr.deferred else (None, ())
         return cls(
@@ -77,7 +81,8 @@ class Calibrations:
             Linearizer.open(path_of("linearizer"), camera, detector).tables() if isr.linearity else None,
             deferrals,
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
-            (*(crosstalk.notes if crosstalk else ()), *notes),
+            (*(crosstalk.notes if crosstalk else ()), *notes, *lost),
+            unusable,
         )
 
     def verify(self) -> None:
@@ -104,7 +109,7 @@ class Calibrations:
     @property
     def flags(self) -> bool:
         """Whether any calibration can flag a pixel BAD."""
-        return any((self.bias, self.dark, self.defects))
+        return any((self.bias, self.dark, self.defects, self.unusable))
 
     @cached_property
     def _bad(self) -> NDArray[np.uint8]:
@@ -116,6 +121,8 @@ class Calibrations:
             bad = np.zeros((box.ny, box.nx), np.bool_) if self.defects is None else self.defects.mask(box)
             for product in filter(None, (self.bias, self.dark)):
                 bad |= product.flagged(box, BAD)
+            for dead in self.unusable:
+                bad[max(dead.y0 - y0, 0) : max(dead.y1 - y0, 0), dead.x0 : dead.x1] = True
             packed[y0 : box.y1] = np.packbits(bad, axis=1)
         return packed
 

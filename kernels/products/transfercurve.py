@@ -41,6 +41,8 @@ F64 = NDArray[np.float64]
 TOLERANCE: Final[Mapping[str, float]] = {"TIME": 5e-3, "EXPID": 0.0, "FLUX": 5e-3}
 #: Names of our models in upstream's PTC_FIT_TYPE.
 UPSTREAM: Final = {curve.Model.EXACT: "FULLCOVARIANCE_NO_B"}
+#: Largest part of an amplifier's pixels that may be saturated: what is cut off the top is missing from the variance.
+SATURATED: Final = 1e-3
 #: Fewest pairs from which a curve is fitted.
 LEAST_PAIRS: Final = 4
 
@@ -136,9 +138,13 @@ class TransferCurve(FrameKernel):
         flags, detector = self.calibrations(task), self.detector(task)
         found: dict[int, Pair | str] = {}
         for reader in self.readers(task):
-            first = [frame.pixels.copy() for frame in reader.frame(files[0], 0.0)]
-            for one, frame in zip(first, reader.frame(files[1], 0.0), strict=True):
+            first = [(frame.pixels.copy(), int(frame.saturated[0])) for frame in reader.frame(files[0], 0.0)]
+            for (one, saturated), frame in zip(first, reader.frame(files[1], 0.0), strict=True):
                 amplifier, unit = frame.channel.amplifier, np.float32(frame.channel.gain)
+                saturated = max(saturated, int(frame.saturated[0]))
+                if saturated > SATURATED * one.size:
+                    found[frame.channel.number] = f"{saturated} of {one.size} pixels are saturated"
+                    continue
                 box = _region(amplifier, detector, self._settings.edge)
                 images = [image[box.slices] / unit for image in (one, frame.pixels)]
                 good = ~flags.flagged(amplifier.target)[box.slices] if flags.flags else None

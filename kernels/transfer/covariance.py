@@ -27,6 +27,10 @@ I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 
+#: Least mean of a frame with light, in units of the scatter of its pixels; a dead amplifier has one of 0 +- 0.02.
+FAINTEST = 0.5
+
+
 class Unusable(ValueError):
     """A pair that cannot be measured, and why, with numbers."""
 
@@ -201,9 +205,9 @@ def measure(images: tuple[F32, F32], good: Bool | None = None, rule: Rule | None
     images = np.ascontiguousarray(images[0], np.float32), np.ascontiguousarray(images[1], np.float32)
     good = np.ones(images[0].shape, np.bool_) if good is None else np.ascontiguousarray(good)
     masked = (np.where(good, image, np.float32(np.nan)) for image in images)
-    first, second = (clipped_mean(image, None, rule.nsigma, rule.passes)[0] for image in masked)
-    if not (first > 0 and second > 0):
-        raise Unusable(f"no light: clipped means of {first:.4g} and {second:.4g} ADU")
+    (first, noise, _), (second, other, _) = (clipped_mean(image, None, rule.nsigma, rule.passes) for image in masked)
+    if not (first > FAINTEST * noise and second > FAINTEST * other):
+        raise Unusable(f"no light: clipped means of {first:.4g} and {second:.4g} ADU, scatter {noise:.4g} ADU")
     made = difference(images, good, (first, second), rule)
     covariances, counts = made.covariances(made.sums())
     return Pair((first, second), made.variance, covariances, counts, made.row_mean_variance())

@@ -203,7 +203,10 @@ class _Fit:
             The fit does not converge.
         """
         for _ in range(ROUNDS):
-            matrix, right = self.normal(state)
+            with np.errstate(over="ignore", invalid="ignore"):  # of a state that is far off
+                matrix, right = self.normal(state)
+            if not (np.isfinite(matrix).all() and (np.diag(matrix) > 0).all()):
+                break
             scale = 1 / np.sqrt(np.diag(matrix))
             try:
                 inverse = np.linalg.inv(matrix * np.outer(scale, scale)) * np.outer(scale, scale)
