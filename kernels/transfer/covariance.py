@@ -95,6 +95,15 @@ def clip_factor(nsigma: float) -> float:
 
 
 @njit
+def _masked(image, good, result):  # type: ignore[no-untyped-def]
+    """Copy an image, NaN where not good."""
+    for y in range(image.shape[0]):
+        row, fine, into = image[y], good[y], result[y]
+        for x in range(row.shape[0]):
+            into[x] = row[x] if fine[x] else np.float32(np.nan)
+
+
+@njit
 def _subtract(first, second, good, of_first, of_second, result):  # type: ignore[no-untyped-def]
     """Compute ``of_first first - of_second second``, NaN where not good."""
     a, b, nothing = np.float32(of_first), np.float32(of_second), np.float32(np.nan)
@@ -106,16 +115,20 @@ def _subtract(first, second, good, of_first, of_second, result):  # type: ignore
 
 
 @njit
-def _round(difference, mean, limit, step, steps, good):  # type: ignore[no-untyped-def]
-    """Round the deviations within the limit to steps; others are 0 and not good, NaN included."""
+def _round(difference, mean, limit, step, steps, good, totals):  # type: ignore[no-untyped-def]
+    """Round the deviations within the limit to steps; others are 0 and not good, NaN included; add up each row."""
     inverse, middle, most = np.float32(1 / step), np.float32(mean), np.float32(limit)
     for y in range(difference.shape[0]):
         row, into, ones = difference[y], steps[y], good[y]
+        total, number = np.int32(0), np.int32(0)
         for x in range(row.shape[0]):
             d = row[x] - middle
             keep = abs(d) <= most
-            into[x] = np.int16(np.rint(d * inverse)) if keep else np.int16(0)
-            ones[x] = np.int8(keep)
+            whole = np.int32(np.rint(d * inverse)) if keep else np.int32(0)
+            into[x], ones[x] = whole, keep
+            total += whole
+            number += np.int32(keep)
+        totals[0, y], totals[1, y] = total, number
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,8 @@ class Difference:
     steps: NDArray[np.int16]
     #: [y, x], int8: 1 where good, likewise.
     good: NDArray[np.int8]
+    #: [2, y], int64: Sums of both over each row.
+    rows: I64
     #: ADU.
     step: float
     #: Half the clipped variance, ADU^2.
@@ -138,9 +153,8 @@ class Difference:
 
     def row_mean_variance(self) -> float:
         """Compute the variance of the means of rows with good pixels, ADU^2."""
-        number = self.good.sum(axis=1, dtype=np.int64)
-        means = self.steps.sum(axis=1, dtype=np.int64)[number > 0] / number[number > 0]
-        return float(means.var()) * self.step**2
+        total, number = self.rows[:, self.rows[1] > 0]
+        return float((total / number).var()) * self.step**2
 
     def covariances(self, sums: Sums) -> tuple[F64, I64]:
         """Turn the sums of all rows into covariances [i, j], ADU^2, and their numbers of pairs of pixels.
@@ -149,7 +163,7 @@ class Difference:
         back.
         """
         products, counts = sums.products, sums.counts
-        total, number = int(self.steps.sum(dtype=np.int64)), int(counts[0, 0])
+        total, number = (int(n) for n in self.rows.sum(axis=1))
         with np.errstate(invalid="ignore", divide="ignore"):
             values = products / counts - (total / number) ** 2
         values += values[0, 0] / max(number - 1, 1)
@@ -177,11 +191,12 @@ def difference(images: tuple[F32, F32], good: Bool, means: tuple[float, float], 
     rows, columns = good.shape
     steps, pixels = padded(rows, columns, rule.side, np.int16)
     used, ones = padded(rows, columns, rule.side, np.int8)
-    _round(d, mean, limit, limit / LARGEST, pixels, ones)
-    found = int(ones.sum(dtype=np.int64))
+    sums = np.empty((2, rows), np.int64)
+    _round(d, mean, limit, limit / LARGEST, pixels, ones, sums)
+    found = int(sums[1].sum())
     if found < rule.least:
         raise Unusable(f"{found} good pixels, {rule.least} are needed")
-    return Difference(steps, used, limit / LARGEST, sigma**2 / 2, rule)
+    return Difference(steps, used, sums, limit / LARGEST, sigma**2 / 2, rule)
 
 
 def measure(images: tuple[F32, F32], good: Bool | None = None, rule: Rule | None = None) -> Pair:
@@ -204,8 +219,11 @@ def measure(images: tuple[F32, F32], good: Bool | None = None, rule: Rule | None
     rule = rule or Rule()
     images = np.ascontiguousarray(images[0], np.float32), np.ascontiguousarray(images[1], np.float32)
     good = np.ones(images[0].shape, np.bool_) if good is None else np.ascontiguousarray(good)
-    masked = (np.where(good, image, np.float32(np.nan)) for image in images)
-    (first, noise, _), (second, other, _) = (clipped_mean(image, None, rule.nsigma, rule.passes) for image in masked)
+    masked, found = np.empty(good.shape, np.float32), []
+    for image in images:
+        _masked(image, good, masked)
+        found.append(clipped_mean(masked, None, rule.nsigma, rule.passes))
+    (first, noise, _), (second, other, _) = found
     if not (first > FAINTEST * noise and second > FAINTEST * other):
         raise Unusable(f"no light: clipped means of {first:.4g} and {second:.4g} ADU, scatter {noise:.4g} ADU")
     made = difference(images, good, (first, second), rule)
