@@ -132,6 +132,8 @@ class Finder:
     repository: Repository
     #: Collection that replaces find-first, by kind.
     named: Mapping[str, str]
+    #: Kind of the product, which does not correct its own frames.
+    product: str
 
     def __post_init__(self) -> None:
         self._there = [name for name in self.inputs if self.repository.collection_type(name) is not None]
@@ -148,7 +150,7 @@ class Finder:
             exposures of one detector need different ones.
         """
         refs, absent, notes, instead = {}, [], [], {}
-        wanted = {name: kind for name, kind in table.corrections().items() if self._asked(kind)}
+        wanted = {name: kind for name, kind in table.corrections().items() if self._asked(name, kind)}
         require_known(self.named, wanted, self.pipeline)
         for name, kind in wanted.items():
             found = self._search(name, kind, self._there)
@@ -178,7 +180,9 @@ class Finder:
         runs = dict.fromkeys(found[pair].run if pair in found else "none" for pair in pairs)
         return " and ".join(runs)
 
-    def _asked(self, kind: Correction) -> bool:
+    def _asked(self, name: str, kind: Correction) -> bool:
+        if name == self.product:
+            return False
         return bool(self.isr.config[kind.switch]) if kind.switch else self.unit == "electron"
 
     def _type(self, name: str, kind: Correction) -> str:

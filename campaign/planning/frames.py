@@ -61,6 +61,7 @@ class RawFrames:
             self._selection,
             self._repository,
             self._options.named,
+            self._kind.name,
         ).find()
 
     @property

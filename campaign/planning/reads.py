@@ -71,9 +71,20 @@ def reads(instrument: str, environment: Mapping[str, str]) -> dict[str, tuple[st
     for name in sorted(paths):
         pipeline = pipelines.load(paths[name], instrument, environment, "")
         found[product_of(pipeline)] = tuple(_inputs(pipeline))
+    _leave_first_gains(found)
     for name in {n for needs in found.values() for n in needs} - found.keys():
         found[name] = ()
     return {name: tuple(sorted(found[name])) for name in TopologicalSorter(found).static_order()}
+
+
+def _leave_first_gains(found: dict[str, tuple[str, ...]]) -> None:
+    """Leave out the gains of products that a ptc is made with: they have the camera file's, or older ones."""
+    for gains in [name for name, correction in table.corrections().items() if not correction.switch]:
+        before, new = {gains}, {gains}
+        while new:
+            new = {n for name in new for n in found.get(name, ())} - before
+            before |= new
+        found |= {n: tuple(needed for needed in found[n] if needed != gains) for n in before & found.keys()}
 
 
 def _inputs(pipeline: Pipeline) -> Iterator[str]:

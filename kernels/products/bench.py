@@ -63,10 +63,13 @@ class Bench:
         Paths of six frames: Rice tiles, the last one uncompressed.
     calibrations : `dict` [`str`, `str`]
         Path by role.
+    camera : `Camera`
+        Its camera, of one detector.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._jobs = folder, 0
+        self.camera = geometry.camera(_camera())
         self.raws, self.calibrations = self._raws(6), self._calibrations()
 
     def _raws(self, number: int) -> list[str]:
@@ -79,7 +82,7 @@ class Bench:
         return paths
 
     def _calibrations(self) -> dict[str, str]:
-        camera = geometry.camera(_camera())
+        camera = self.camera
         detector, plane = camera.detectors[0], np.zeros((NY, 2 * NX), np.float32)
         roles = ("bias", "dark", "crosstalk", "linearizer", "cti", "defects", "ptc")
         paths = {role: str(self._folder / role) for role in roles}

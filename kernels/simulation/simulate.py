@@ -50,6 +50,7 @@ from kernels.fits.seal import written
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
+from kernels.products.bench import Bench
 from kernels.simulation.brighter import collect
 from kernels.simulation.diode import text, trace
 from kernels.simulation.electronics import bend, couple, full_well
@@ -349,6 +350,13 @@ class Simulate(gang.Kernel):
 
 def _write(path: str, data: bytes) -> None:
     Path(path).write_bytes(data)
+
+
+def warm(bench: Bench) -> None:
+    """Collect the charge of a few pixels with the brighter-fatter effect."""
+    (detector,) = bench.camera.detectors.values()
+    light = np.full((detector.size[1], detector.size[0]), 1000, np.float32)
+    collect(light, detector, [generator(1, Stream.FRAME, k) for k in range(len(detector.amplifiers))], 1.0, 2)
 
 
 def execute(job: Job, comm: Any) -> int:

@@ -23,6 +23,7 @@ BARS: Mapping[str, Bar] = {
     "flat / bias": Bar(3, 2.5),
     "flat_measure / combine": Bar(1.2, 0.8),
     "nine flats / fitsio reads": Bar(0.8, 0.6),
+    "covariances / float32 FFT": Bar(0.5),
     "CPU of 1 rank / sum of 2": Bar(0.90, 0.95, least=True),
     "busiest of 2 ranks": Bar(0.55),
     # MiB of a rank
