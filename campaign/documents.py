@@ -12,7 +12,7 @@ that wants a number or a switch converts the text, or refuses it with its line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,8 +88,10 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
     return content.decode("utf-8-sig")
 
 
-def load(path: Path) -> Entry:
+def load(path: Path, tags: Collection[str] = ()) -> Entry:
     """Read a file that is no template; an empty file gives `None`.
+
+    Values under one of ``tags`` (``!uuid``) are read as if they had none.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def load(path: Path) -> Entry:
         the error gives the lines.
     """
     text, problems = read_text(path, MAX_FILE_BYTES), list[Problem]()
-    tree = parse(text, path.name, problems, MAX_FILE_VALUES, yaml.Node)
+    tree = parse(text, path.name, problems, MAX_FILE_VALUES, yaml.Node, tags)
     if problems:
         raise ValueError("\n  ".join(map(str, problems)))
     return tree or Entry(None, str(path))
@@ -118,11 +120,12 @@ def parse(
     problems: list[Problem],
     most: int = MAX_VALUES,
     outermost: type[yaml.Node] = yaml.MappingNode,
+    tags: Collection[str] = (),
 ) -> Entry | None:
     """Turn a document into a tree, `None` where it cannot be read; by default its outermost level must be a mapping.
 
     ``name`` is the file's, for ``file:line``; ``problems`` takes the mistakes that are found; ``most`` counts the
-    values, aliases expanded.
+    values, aliases expanded; values under one of ``tags`` are read as if they had none.
     """
     try:
         _limit_depth(text)
@@ -133,7 +136,7 @@ def parse(
                 return None
             if not isinstance(node, outermost):
                 raise _Stop("holds no keys")
-            return _Tree(loader, name, problems, most).entry(node)
+            return _Tree(loader, name, problems, most, tags).entry(node)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -158,8 +161,10 @@ def _limit_depth(text: str) -> None:
 class _Tree:
     """Converts nodes; `left` counts down over all values, aliases included."""
 
-    def __init__(self, loader: yaml.CSafeLoader, name: str, problems: list[Problem], most: int) -> None:
-        self.loader = loader
+    def __init__(
+        self, loader: yaml.CSafeLoader, name: str, problems: list[Problem], most: int, tags: Collection[str]
+    ) -> None:
+        self.loader, self.tags = loader, tags
         self.name = name
         self.problems = problems
         self.left = self.most = most
@@ -172,7 +177,7 @@ class _Tree:
         self.depth += 1
         if self.left < 0 or self.depth > MAX_DEPTH:
             raise _Stop(f"aliases expand to more than {self.most} values or {MAX_DEPTH} levels")
-        if not isinstance(node, yaml.ScalarNode) and node.tag not in _BRANCHES:
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _BRANCHES and node.tag not in self.tags:
             self.refuse(node, where)
         if isinstance(node, yaml.MappingNode):
             value: Any = self.mapping(node)
@@ -214,7 +219,7 @@ class _Tree:
 
     def scalar(self, node: yaml.Node, where: str) -> Scalar:
         """Convert a scalar; an ambiguous one stays as written."""
-        if node.tag in _TEXT or (node.tag in _BUILT and self.ambiguous(node)):
+        if node.tag in _TEXT or node.tag in self.tags or (node.tag in _BUILT and self.ambiguous(node)):
             return str(node.value)
         if node.tag in _BUILT:
             try:

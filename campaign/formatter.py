@@ -24,6 +24,8 @@ from lsst.resources import ResourcePath
 
 #: Keys of what a calibration was made from.
 SOURCE = r"CALIB_\w+_RUN"
+#: Keywords of a table's columns and size.
+_COLUMN = re.compile(r"XTENSION|EXTNAME|NAXIS\d|PCOUNT|GCOUNT|TFIELDS|T(TYPE|FORM|UNIT|DIM|NULL|SCAL|ZERO|DISP)\d+")
 STRUCTURAL = frozenset({"SIMPLE", "BITPIX", "NAXIS", "EXTEND", "CHECKSUM", "DATASUM", "COMMENT", "HISTORY"})
 
 
@@ -95,6 +97,8 @@ class CalibTable:
     header: Mapping[str, Any]
     #: The columns' units, '' of a number or a name.
     units: Mapping[str, str]
+    #: The table's own header, without the keywords that only describe the file: upstream's metadata.
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +169,14 @@ class CalibTableFormatter(FormatterV2):
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> CalibTable:
         """Read the file; see the base class."""
         with _opened(path) as fits:
-            table = fits[str(fits[0].read_header()["OBSTYPE"]).strip().upper()]
+            kind = str(fits[0].read_header().get("OBSTYPE", "")).strip().upper()
+            there = {hdu.get_extname() for hdu in fits}
+            table = fits[kind if kind and kind in there else 1]  # upstream's own files name it otherwise
             cards, names = table.read_header(), table.get_colnames()
             units = {name: str(cards.get(f"TUNIT{n}") or "").strip() for n, name in enumerate(names, 1)}
             rows = table.read() if table.get_nrows() else np.zeros(0, table.get_rec_dtype()[0])
-            return CalibTable(rows, _header(fits[0]), units)
+            metadata = {k: v for k, v in _header(table).items() if not _COLUMN.fullmatch(k)}
+            return CalibTable(rows, _header(fits[0]), units, metadata)
 
     def write_local_file(self, in_memory_dataset: CalibTable, uri: ResourcePath) -> None:
         """Write the file; see the base class."""
@@ -179,6 +186,7 @@ class CalibTableFormatter(FormatterV2):
             fits.write(None, header=dict(in_memory_dataset.header))
             units = [in_memory_dataset.units.get(name, "") for name in rows.dtype.names or ()]
             fits.create_table_hdu(rows, extname=kind, units=units)
+            fits[-1].write_keys(dict(in_memory_dataset.metadata))
             if len(rows):
                 fits[-1].write(rows)
 
@@ -207,3 +215,29 @@ class RawFrameFormatter(FormatterV2):
                 if hdu.get_info()["hdutype"] == fitsio.IMAGE_HDU and hdu.has_data()
             }
             return RawFrame(_header(hdus[0]), images)
+
+
+class ExposureFormatter(CalibImageFormatter):
+    """The same files in a repository of Rubin's stack, which reads them by the formatter that is recorded for them."""
+
+    recorded: ClassVar[str] = "lsst.obs.base.formatters.fitsExposure.FitsExposureFormatter"
+
+    @classmethod
+    def name(cls) -> str:
+        """Give the name that is recorded; the class of that name need not be installed."""
+        return cls.recorded
+
+
+class ImageFormatter(ExposureFormatter):
+    """A mosaic in a repository of Rubin's stack."""
+
+    recorded = "lsst.obs.base.formatters.fitsExposure.FitsImageFormatter"
+
+
+class CalibrationFormatter(CalibTableFormatter):
+    """A table in a repository of Rubin's stack."""
+
+    @classmethod
+    def name(cls) -> str:
+        """Give the name that is recorded; the class of that name need not be installed."""
+        return "lsst.obs.base.formatters.fitsGeneric.FitsGenericFormatter"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-import socket
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from campaign.wording import command, count
 #: Fields, and their types, of a line about a run, about a command, and about the resources of a run.
 RUN = dict.fromkeys(("t", "run", "template", "ticket", "output_run", "submit_path"), str)
 COMMAND = {**dict.fromkeys(("t", "command", "line", "ticket", "user", "host"), str), "versions": dict, "detail": dict}
-#: The same for a line about a campaign's step.
+#: The same for a line about a run that claims its output RUN, and about a campaign's step.
+CLAIM = dict.fromkeys(("t", "run", "submit_path"), str)
 SPOKEN = dict.fromkeys(("t", "event", "step"), str)
 USAGE = {"label": str}
 RECORDED = ("drp-campaign", "lsst-daf-butler", "numpy", "numba", "fitsio", "mpi4py", "dask")
@@ -60,6 +61,11 @@ class Home:
         return self.path / "runs.jsonl"
 
     @property
+    def claims_file(self) -> Path:
+        """One line a run, written before the repository names it as the owner of its output RUN."""
+        return self.path / "claims.jsonl"
+
+    @property
     def history_file(self) -> Path:
         """One line a command that changed something."""
         return self.path / "history.jsonl"
@@ -77,6 +83,15 @@ class Home:
     def add_run(self, entry: Mapping[str, Any]) -> None:
         """List a new run."""
         append_line(self.runs_file, {"t": now(), **entry})
+
+    def add_claim(self, run: str, folder: str) -> None:
+        """Note the submit folder of a run that is about to claim its output RUN, and is listed after."""
+        append_line(self.claims_file, {"t": now(), "run": run, "submit_path": folder})
+
+    def folder_of(self, run: str) -> str:
+        """Find the submit folder of a run by its id; empty for a run of another home."""
+        known = (*lines.read(self.claims_file, CLAIM), *self.runs())
+        return str({line["run"]: line["submit_path"] for line in known}.get(run, ""))
 
     def remove_run(self, run: str) -> None:
         """Take a run off the list."""
@@ -103,7 +118,7 @@ class Home:
             "line": typed_line(),
             "ticket": ticket,
             "user": getpass.getuser(),
-            "host": socket.gethostname(),
+            "host": os.uname().nodename,
             "versions": versions(),
             "detail": dict(detail),
         }

@@ -1,10 +1,9 @@
-"""Read JSON, tars and endless streams from elsewhere within limits, or refuse them."""
+"""Read JSON and endless streams from elsewhere within limits, or refuse them."""
 
 from __future__ import annotations
 
 import json
 import os
-import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +14,6 @@ from typing import IO, Any, NoReturn
 MAX_DEPTH = 64
 #: Largest log that another program fills, byte.
 MAX_LOG = 8 << 20
-#: Largest header (names and the like) of one member of a tar, byte.
-MAX_HEADER = 1 << 16
 CHUNK = 1 << 16
 CUT = b"\n[the rest was not kept]\n"
 #: Time that a child may hold an ended process's standard error open, second.
@@ -81,15 +78,3 @@ def _copy(source: IO[bytes], log: IO[bytes], most: int) -> None:
                 log.write(CUT if len(chunk) > left else b"")
                 log.flush()
                 left -= len(chunk)
-
-
-class TarMember(tarfile.TarInfo):
-    """A member of a foreign tar: its header is read into memory, and so has a limit."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> TarMember:
-        """See `tarfile.TarInfo.frombuf`."""
-        member = super().frombuf(buf, encoding, errors)
-        if member.type not in tarfile.REGULAR_TYPES and member.size > MAX_HEADER:
-            raise tarfile.ReadError("a name, or what else is said of a file, is too long")
-        return member

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import harness, machine
+from tests.benchmarks.bars import BARS
 from tests.benchmarks.data import Data
 from tests.benchmarks.harness import Bar, Bench, Result, Skipped
 from tests.benchmarks.process import run
@@ -84,6 +86,16 @@ def test_subjects_are_chosen_by_name_in_their_own_order() -> None:
     assert command.chosen(["siril", "kernel"]) == ["kernel", "siril"]
     with pytest.raises(SystemExit, match="no benchmark 'sirli'; there are kernel, "):
         command.chosen(["sirli"])
+
+
+def test_every_bar_sits_in_the_table_and_every_one_is_used() -> None:
+    folder = Path(command.__file__).parent
+    texts = {path.name: path.read_text() for path in folder.glob("*.py") if path.name not in ("bars.py", "harness.py")}
+    assert [name for name, text in texts.items() if re.search(r"\bBar\(", text)] == []
+    patterns = {re.sub(r"\{.*?\}", "*", found) for text in texts.values() for found in re.findall(r'"([^"\n]+)"', text)}
+    assert [
+        name for name in BARS if not any(fnmatchcase(name, pattern) for pattern in patterns if pattern != "*")
+    ] == []
 
 
 def test_small_data_are_not_judged() -> None:

@@ -3,4 +3,4 @@
 Nothing else imports the Butler. Records that leave this room are plain frozen dataclasses.
 """
 
-__all__ = ["records", "repository"]
+__all__ = ["exports", "records", "repository"]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from lsst.daf.butler import (
     Butler,
@@ -22,7 +23,9 @@ from lsst.daf.butler import (
 from lsst.daf.butler.dimensions import DimensionDataAttacher
 from lsst.resources import ResourcePath
 
-from campaign.butler.errors import similar
+from campaign.butler.errors import answers, similar
+from campaign.butler.flavours import flavour_of, require_known
+from campaign.butler.records import RepositoryFlavour
 from campaign.console import say
 from campaign.errors import ConfigurationError
 from campaign.journal.locks import alone
@@ -101,24 +104,40 @@ class Base:
         return True
 
     def _type(self, name: str) -> DatasetType:
-        """Take a dataset type as registered, else as our table defines it."""
-        if self._registered(name):
-            return self._butler.get_dataset_type(name)
+        """Take a dataset type as registered, else as our table defines it for the repository's flavour."""
         known = table.dataset_types()
+        if self._registered(name):
+            there = self._butler.get_dataset_type(name)
+            if name in known:
+                require_known(there, known[name], self.root)
+            return there
         if name not in known:
             raise ConfigurationError(f"unknown dataset type {name!r}: {similar(name, known)}", where=self.root)
-        kind = known[name]
-        universe = self._butler.dimensions
-        return DatasetType(name, kind.dimensions, kind.storage_class, universe=universe, isCalibration=kind.calibration)
+        kind, universe = known[name], self._butler.dimensions
+        stored = kind.stored(self.flavour().name)
+        return DatasetType(name, kind.dimensions, stored, universe=universe, isCalibration=kind.calibration)
+
+    @answers
+    def flavour(self) -> RepositoryFlavour:
+        """Tell whose storage classes the dataset types have; a repository without any is plain."""
+        registered = self._butler.registry.queryDatasetTypes()
+        types = {type.name: type.storageClass_name for type in registered}
+        name = flavour_of(types) or "plain"
+        known = {one: kind.stored(name) for one, kind in table.dataset_types().items() if one not in table.RAW}
+        unlike = {one: types[one] for one, stored in known.items() if types.get(one, stored) != stored}
+        return RepositoryFlavour(name, unlike)
 
     def _ensure_types(self, names: Iterable[str]) -> None:
         for name in sorted(set(names)):
             self._butler.registry.registerDatasetType(self._type(name))
 
-    def _refs(self, run: str, items: Sequence[tuple[str, DataId]], expand: bool) -> list[DatasetRef]:
+    def _refs(
+        self, run: str, items: Sequence[tuple[str, DataId]], expand: bool, known: Sequence[str] = ()
+    ) -> list[DatasetRef]:
         """Make refs whose ids follow from dataset type, data ID and RUN, so that a second call gives the same ids.
 
-        With ``expand``, the data IDs get their records, which file templates need.
+        With ``expand``, the data IDs get their records, which file templates need.  ``known`` has the ids of datasets
+        that come from another repository, empty for the others.
         """
         types = {name: self._type(name) for name in {name for name, _ in items}}
 
@@ -126,9 +145,10 @@ class Base:
         if expand:
             ids = self._expanded(ids)
         mode = DatasetIdGenEnum.DATAID_TYPE_RUN
+        own = [UUID(one) if one else None for one in known or [""] * len(items)]
         return [
-            DatasetRef(types[name], data_id, run, id_generation_mode=mode, conform=False)
-            for (name, _), data_id in zip(items, ids, strict=True)
+            DatasetRef(types[name], data_id, run, id=one, id_generation_mode=mode, conform=False)
+            for (name, _), data_id, one in zip(items, ids, own, strict=True)
         ]
 
     def _expanded(self, ids: Sequence[DataCoordinate]) -> list[DataCoordinate]:

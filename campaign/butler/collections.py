@@ -10,6 +10,8 @@ from campaign.butler.base import Base
 from campaign.butler.errors import MissingCollectionError, answers, similar
 from campaign.butler.wait import writes
 from campaign.errors import ConfigurationError
+from campaign.journal import owner
+from campaign.journal.owner import Owner
 
 
 class Collections(Base):
@@ -82,24 +84,24 @@ class Collections(Base):
         return bool(self._butler.collections.register(name, kind))
 
     @writes
-    def claim_run(self, run: str, owner: str = "") -> bool:
+    def claim_run(self, run: str, doc: str = "") -> bool:
         """Register a RUN; `True` for exactly one caller of all processes.
 
         Parameters
         ----------
-        owner : `str`
-            Kept as the collection's documentation; see `run_owner`.
+        doc : `str`
+            The collection's documentation; see `run_owner`.
         """
         self._require_type(run, CollectionType.RUN)
-        return bool(self._butler.collections.register(run, CollectionType.RUN, doc=owner or None))
+        return bool(self._butler.collections.register(run, CollectionType.RUN, doc=doc or None))
 
     @answers
-    def run_owner(self, run: str) -> str:
-        """Read the owner given when a RUN was registered; empty where there is no RUN, or no owner."""
+    def run_owner(self, run: str) -> Owner:
+        """Read the owner given when a RUN was registered; an empty one where there is no RUN, or no owner."""
         try:
-            return str(self._butler.collections.get_info(run).doc or "")
+            return owner.parse(str(self._butler.collections.get_info(run).doc or ""))
         except MissingCollectionError:
-            return ""
+            return Owner()
 
     @writes
     def empty_trash(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sqlite3
@@ -14,13 +13,11 @@ from lsst.resources import ResourcePath
 
 import templates
 from campaign.butler.errors import denied, opening, other
+from campaign.butler.flavours import overlay
 from campaign.butler.wait import patiently
 from campaign.errors import ConfigurationError
-from campaign.kinds import table
 
 SEED = templates.ROOT / "repository.yaml"
-#: Formatter of a dataset that is a `dict`; the Butler's own would be YAML.
-JSON = "lsst.daf.butler.formatters.json.JsonFormatter"
 SQLITE = "sqlite:///"
 #: Dimensions that record raws and products: universes before version 6 have no day_obs and no group.
 DIMENSIONS = {"instrument", "detector", "physical_filter", "day_obs", "group", "exposure"}
@@ -46,25 +43,6 @@ def folder_uri(path: str) -> ResourcePath:
     if odd:
         raise ConfigurationError(f"the path of a Butler repository cannot hold {' '.join(odd)}", where=path)
     return ResourcePath(file_uri(path), forceDirectory=True)
-
-
-def _overlay(config: ButlerConfig) -> None:
-    """Lay our storage classes and formatters under a repository's own configuration.
-
-    A repository of the Rubin stack has its dataset types with the stack's
-    storage classes. Where the stack is not installed its formatters cannot be
-    imported, so that ours name and read the files of these dataset types.
-    """
-    seed = Config(str(SEED))
-    config.merge(seed)
-    for name, kind in table.dataset_types().items():
-        if kind.storage_class == "StructuredDataDict":
-            config["datastore", "formatters", name] = JSON
-    if importlib.util.find_spec("lsst.obs") is None:
-        ours = seed["datastore", "formatters"]
-        for name, kind in table.dataset_types().items():
-            if kind.storage_class in ours:
-                config["datastore", "formatters", name] = ours[kind.storage_class]
 
 
 def sqlite_file(config: ButlerConfig, root: str) -> str | None:
@@ -128,7 +106,8 @@ def connect(path: str, writeable: bool) -> tuple[Butler, str, str | None, Butler
             raise ConfigurationError(f"the repository's database {database} is not there", where=root, do=do)
         if writeable:
             _require_writeable([root] + ([database] if database else []))
-        _overlay(config)
+        config.merge(Config(str(SEED)))  # under what it has: our storage classes
+        overlay(config)
         butler = patiently(
             lambda: Butler.from_config(config, writeable=writeable), root, database if writeable else None
         )

@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lsst.daf.butler import CollectionType, DatasetAssociation, DatasetRef, FileDataset, Timespan
+from lsst.daf.butler import Butler, CollectionType, DatasetAssociation, DatasetRef, FileDataset, Timespan
 
 from campaign.butler.base import DataId
 from campaign.butler.collections import Collections
 from campaign.butler.errors import answers
+from campaign.butler.flavours import read
 from campaign.butler.ingest import timespan
 from campaign.butler.opening import file_uri
 from campaign.butler.paths import predict, templates_of
@@ -127,7 +128,7 @@ class Products(Collections):
         return tuple(predict(self._butler, templates_of(self._config, self._butler), refs))
 
     @writes
-    def ingest_products(self, run: str, items: Sequence[tuple[str, DataId, str]]) -> None:
+    def ingest_products(self, run: str, items: Sequence[tuple[str, DataId, str]], known: Sequence[str] = ()) -> None:
         """Record products that lie under their final names in the datastore; a second call changes nothing.
 
         Parameters
@@ -136,6 +137,8 @@ class Products(Collections):
             The RUN; registered if it is not.
         items : `~collections.abc.Sequence` [`tuple`]
             (dataset type, data ID, path).
+        known : `~collections.abc.Sequence` [`str`], optional
+            Ids of datasets that come from another repository, empty for the others.
 
         Raises
         ------
@@ -144,7 +147,7 @@ class Products(Collections):
         """
         self._ensure_types(name for name, _, _ in items)
         self.claim_run(run)
-        refs = self._refs(run, [(name, data_id) for name, data_id, _ in items], expand=False)
+        refs = self._refs(run, [(name, data_id) for name, data_id, _ in items], expand=False, known=known)
         files = [FileDataset(file_uri(path), [ref]) for ref, (_, _, path) in zip(refs, items, strict=True)]
         self._butler.ingest(*files, transfer=None, skip_existing=True)
 
@@ -178,23 +181,40 @@ class Products(Collections):
 
     @answers
     def get(self, dataset: Dataset) -> Any:
-        """Read a dataset through the Butler: a `campaign.formatter.CalibImage`, a `dict`, ..."""
-        return self._butler.get(dataset.ref)
+        """Read a dataset's file by our formatter: a `campaign.formatter.CalibImage`, a `dict`, ...
+
+        Raises
+        ------
+        ConfigurationError
+            The dataset type, or its storage class, is none of ours.
+        """
+        return read(dataset.ref, self._butler.getURI(dataset.ref))
+
+    def certify(self, target: str, datasets: Sequence[Dataset], begin: str | None, end: str | None) -> None:
+        """Link datasets, valid in [begin, end), into a CALIBRATION collection; see `certify_all`."""
+        self.certify_all([(target, datasets, begin, end)])
 
     @writes
-    def certify(self, target: str, datasets: Sequence[Dataset], begin: str | None, end: str | None) -> None:
-        """Link datasets, valid in [begin, end), into a CALIBRATION collection; make that if missing.
+    def certify_all(self, links: Sequence[tuple[str, Sequence[Dataset], str | None, str | None]]) -> None:
+        """Link datasets into CALIBRATION collections, all or none; make the collections that are missing.
+
+        Parameters
+        ----------
+        links : `~collections.abc.Sequence` [`tuple`]
+            (collection, datasets, begin, end), each valid in [begin, end).
 
         Raises
         ------
         ConfigurationError
             A validity range overlaps an existing one; nothing was changed.
         """
-        made = self.register_calibration(target)
+        made = [target for target in dict.fromkeys(link[0] for link in links) if self.register_calibration(target)]
         try:
-            self._butler.registry.certify(target, [dataset.ref for dataset in datasets], timespan(begin, end))
+            with self._butler.transaction():
+                for target, datasets, begin, end in links:
+                    self._butler.registry.certify(target, [one.ref for one in datasets], timespan(begin, end))
         except Exception:
-            if made:
+            for target in made:
                 self._remove_unused(target)
             raise
 
@@ -225,23 +245,24 @@ class Products(Collections):
             for link in self._links(type, [run]):
                 if (type, _key(dict(link.ref.dataId.required))) in wanted:
                     refs.append(link.ref)
-        self._require_uncertified(refs)
+        _require_uncertified(self._butler, refs, self.root)
         if refs:
             self._butler.pruneDatasets(refs, disassociate=True, unstore=True, purge=True)
         self.empty_trash()  # datasets made again have the same ids and paths
         return len(refs)
 
-    def _require_uncertified(self, refs: Sequence[DatasetRef]) -> None:
-        ids = {ref.id for ref in refs}
-        for type in sorted({ref.datasetType.name for ref in refs}):
-            links = self._butler.registry.queryDatasetAssociations(type, collectionTypes={CollectionType.CALIBRATION})
-            for link in links:
-                if link.ref.id in ids:
-                    raise SubmissionRefused(
-                        f"{type} {dict(link.ref.dataId.required)} of {link.ref.run} is certified in {link.collection}",
-                        where=self.root,
-                        do="it is in use: make a new one under a new RERUN",
-                    )
+
+def _require_uncertified(butler: Butler, refs: Sequence[DatasetRef], root: str) -> None:
+    """Refuse datasets that stand in a CALIBRATION collection."""
+    ids = {ref.id for ref in refs}
+    for type in sorted({ref.datasetType.name for ref in refs}):
+        for link in butler.registry.queryDatasetAssociations(type, collectionTypes={CollectionType.CALIBRATION}):
+            if link.ref.id in ids:
+                raise SubmissionRefused(
+                    f"{type} {dict(link.ref.dataId.required)} of {link.ref.run} is certified in {link.collection}",
+                    where=root,
+                    do="it is in use: make a new one under a new RERUN",
+                )
 
 
 def _key(data_id: DataId) -> frozenset[tuple[str, Any]]:

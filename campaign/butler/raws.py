@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lsst.daf.butler import DatasetRef, DimensionRecord, FileDataset, InvalidQueryError
+from lsst.daf.butler import DatasetRef, DatasetType, DimensionRecord, FileDataset, InvalidQueryError
 from lsst.daf.butler.queries import Query
 
 from campaign.butler.errors import ConflictingDefinitionError, answers
@@ -20,6 +20,8 @@ from campaign.butler.wait import writes
 from campaign.camera.observation import Observation
 from campaign.errors import ConfigurationError
 from campaign.killpoints import reach
+from campaign.kinds import table
+from campaign.kinds.model import Flavour
 
 BULK = 1000
 #: Tries of an ingest, where others ingest some of the files at the same time.
@@ -84,6 +86,27 @@ class Raws(Instruments):
         except ConflictingDefinitionError:  # another process has ingested some of them since the look
             self._butler.registry.refresh()
             return self._ingest_raws(observations, transfer)
+
+    @writes
+    def settle_flavour(self, flavour: Flavour) -> None:
+        """Give a repository without dataset types its flavour, by the dataset type of the raws; may be repeated.
+
+        Raises
+        ------
+        ConfigurationError
+            The repository has another flavour.
+        """
+        if not self._butler.registry.queryDatasetTypes():
+            kind = table.RAW["raw"]
+            stored, universe = kind.stored(flavour), self._butler.dimensions
+            self._butler.registry.registerDatasetType(DatasetType("raw", kind.dimensions, stored, universe=universe))
+        there = self.flavour().name
+        if there != flavour:
+            raise ConfigurationError(
+                f"the repository's dataset types are {there}, not {flavour}: they stay what they were first",
+                where=self.root,
+                do=f"leave --flavour {flavour} out, or make another repository",
+            )
 
     def _ingest_raws(self, observations: Sequence[Observation], transfer: str) -> IngestReport:
         by_instrument: dict[str, list[Observation]] = {}

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from campaign.kinds.model import Flavour
+
 EPOCH = datetime(1970, 1, 1)
 FIRST, LAST = "1970-01-01T00:00:00", "2100-01-01T00:00:00"  # what the Butler's timespans can hold
 
@@ -118,6 +120,15 @@ class CalibrationRef:
     collection: str
     begin: str | None
     end: str | None
+
+
+@dataclass(frozen=True)
+class RepositoryFlavour:
+    """Whose storage classes a repository's dataset types have: ``plain`` (ours) or ``rubin``."""
+
+    name: Flavour
+    #: Storage classes of our dataset types that are registered otherwise, by name.
+    unlike: Mapping[str, str]
 
 
 def to_iso(nsec: int) -> str:

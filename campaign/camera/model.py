@@ -79,7 +79,8 @@ class Camera(Part):
             raise ConfigurationError(f"{self.name} has no detector {missing[0]}", do=f"its detectors are {known}")
         chosen = [self.by_id[d] for d in wanted]
         types = {d.type: _plain_type(self.types[d.type]) for d in chosen}
-        plain = {"name": self.name, "unit": self.unit, "scale": self.scale, "types": types}
+        aliases = [name for name in self.translation.accept.get("INSTRUME", ()) if name != self.name]
+        plain = {"name": self.name, "aliases": aliases, "unit": self.unit, "scale": self.scale, "types": types}
         return {**plain, "detectors": [_plain_detector(d, self.types[d.type]) for d in chosen]}
 
     def scaled(self, n: int) -> Camera:

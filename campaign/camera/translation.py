@@ -144,12 +144,13 @@ def timestamp_seq_num(begin: datetime) -> int:
     return int(midday.total_seconds()) % 86400 * 1000 + begin.microsecond // 1000
 
 
-def _tai(begin: datetime, clock: str) -> str:
+def tai(time: datetime, clock: str) -> datetime:
+    """Convert a time of a clock, ``utc`` or ``tai``, to TAI."""
     if clock == "utc":
         from astropy.time import Time
 
-        begin = Time(begin, scale="utc").tai.to_datetime()
-    return begin.isoformat(timespec="milliseconds")
+        time = Time(time, scale="utc").tai.to_datetime()
+    return time
 
 
 def _accept(header: _Header, camera: str) -> None:
@@ -329,7 +330,7 @@ def translate(
         physical_filter=_filter(header, overrides.filter, camera),
         exposure_time=header.seconds("exposure_time"),
         dark_time=None if header.text("dark_time") is None else header.seconds("dark_time"),
-        begin=_tai(begin, camera.translation.clock),
+        begin=tai(begin, camera.translation.clock).isoformat(timespec="milliseconds"),
         notes=tuple(notes),
         id_from=_id_from(header),
     )

@@ -11,8 +11,7 @@ from campaign.campaigns.decide import decision
 from campaign.campaigns.state import StepState
 from campaign.frames.ingest import camera_of
 from campaign.home import Home
-from campaign.journal.events import EventName
-from campaign.journal.events import read as read_events
+from campaign.journal.events import EventName, Journals
 from campaign.journal.plan import load
 from campaign.quality import levels
 from campaign.wording import count
@@ -32,10 +31,15 @@ def gate_text(state: StepState, home: Home) -> list[str]:
 
     folder = Path(state.folder)
     plan = load(folder / "plan.json")
-    done = [e for e in read_events(folder / "journal") if e.event == EventName.PUBLISHED]
-    bad = {e.task.partition(":")[2]: e.detail["bad_pixels"] for e in done if "bad_pixels" in e.detail}
-    kinds = Counter(e.task.partition(":")[0] for e in done)
-    texts = [f"{state.name:14s} waits for a person to look: {', '.join(f'{n} {label}' for label, n in kinds.items())}"]
+    kinds, bad = Counter[str](), dict[str, int]()
+    for event in Journals(folder / "journal").new():
+        if event.event == EventName.PUBLISHED:
+            label, _, name = event.task.partition(":")
+            kinds[label] += 1
+            if "bad_pixels" in event.detail:
+                bad[name] = event.detail["bad_pixels"]
+    made = ", ".join(f"{kinds[group.label]} {group.label}" for group in plan.groups if kinds[group.label])
+    texts = [f"{state.name:14s} waits for a person to look: {made}"]
     if any(bad.values()):
         most = max(bad, key=bad.__getitem__)
         texts.append(

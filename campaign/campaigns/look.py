@@ -13,8 +13,7 @@ from campaign.campaigns.state import StepState, look
 from campaign.errors import CampaignError
 from campaign.home import Home
 from campaign.journal.books import Books
-from campaign.journal.events import EventName
-from campaign.journal.events import read as read_events
+from campaign.journal.events import EventName, Journals
 from campaign.journal.plan import load
 
 if TYPE_CHECKING:
@@ -59,9 +58,11 @@ def _asked(campaign: Campaign, row: Row, home: Home, repository: Repository) -> 
 
 def _spent(state: StepState) -> tuple[float | None, float | None]:
     """Sum up the CPU and wall time of a step's run, second; `None` where it has no run."""
-    events = read_events(Path(state.folder) / "journal") if state.folder else []
-    if not events:
+    first, last, cpu = "", "", 0.0
+    for event in Journals(Path(state.folder) / "journal").new() if state.folder else ():
+        first, last = min(first or event.t, event.t), max(last, event.t)
+        if event.event == EventName.PUBLISHED:
+            cpu += float(event.detail.get("cpu_s", 0.0))
+    if not first:
         return None, None
-    wall = datetime.fromisoformat(events[-1].t) - datetime.fromisoformat(events[0].t)
-    cpu = sum(float(e.detail.get("cpu_s", 0.0)) for e in events if e.event == EventName.PUBLISHED)
-    return cpu, wall.total_seconds()
+    return cpu, (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()

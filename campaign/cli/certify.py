@@ -56,7 +56,7 @@ def certify(template: str | None, env_file: str | None, as_json: bool, **chosen:
     print(f"certified   {len(report['data_ids'])} {report['dataset_type']} of {', '.join(report['sources'])}")
     print(f"into        {report['target']}, valid {report['begin'] or 'ever'} to {report['end'] or 'open'} TAI")
     if made["chain"]:
-        _show_chain(made["chain"])
+        show_chain(made["chain"])
 
 
 @cli.command()
@@ -81,10 +81,11 @@ def chain(repo: str, parent: str, children: tuple[str, ...], mode: str, yes: boo
     if as_json:
         console.emit(asdict(report))
     else:
-        _show_chain(asdict(report))
+        show_chain(asdict(report))
 
 
-def _show_chain(report: dict[str, Any]) -> None:
+def show_chain(report: dict[str, Any]) -> None:
+    """Print a chain before and after."""
     print(f"chain       {report['chain']}")
     print(f"  before    {', '.join(report['before']) or '(empty)'}")
     print(f"  after     {', '.join(report['after'])}")

@@ -15,6 +15,7 @@ from campaign.wording import count
 if TYPE_CHECKING:
     from campaign.frames.ingest import Report
     from campaign.frames.summary import SummaryRow
+    from campaign.kinds.model import Flavour
     from campaign.simulation.simulate import Places
 
 
@@ -158,6 +159,11 @@ def _rate(text: str) -> tuple[str, Any]:
     show_default=True,
     help="Leave the files where they are, or copy them in.",
 )
+@click.option(
+    "--flavour",
+    type=click.Choice(["plain", "rubin"]),
+    help="Storage classes of a new repository: ours (the default), or those of Rubin's stack.",
+)
 @click.option("--summary", is_flag=True, help="Show what the repository holds, with read noise and gain from pairs.")
 @click.option("--amplifiers", is_flag=True, help="With --summary: every amplifier's figures beside the camera file's.")
 @ranks
@@ -170,6 +176,7 @@ def ingest(
     physical_filter: str | None,
     day_obs: int | None,
     transfer: str,
+    flavour: Flavour | None,
     summary: bool,
     amplifiers: bool,
     ranks: int,
@@ -200,7 +207,7 @@ def ingest(
     report = Report((), (), {})
     if files:
         overrides = Overrides(observation_type, physical_filter, day_obs)
-        report = ingest_files(str(root), home, files, camera, overrides, transfer, ranks)
+        report = ingest_files(str(root), home, files, camera, overrides, transfer, ranks, flavour)
         if report.new:
             counts = {"new": len(report.new), "refused": len(report.refused)}
             home.record("ingest", os.environ.get("TICKET", ""), {"camera": camera.name, **counts})

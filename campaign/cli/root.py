@@ -25,7 +25,40 @@ COLLECT_AT = (20_000, 5, 5)
 CLOSED = 0o002
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+#: Commands, by the module that has them.
+MODULES = {
+    "camera": ("camera",),
+    "certify": ("certify", "chain"),
+    "clean": ("clean",),
+    "convert": ("convert",),
+    "data": ("ingest", "simulate"),
+    "imports": ("import-calibs",),
+    "index": ("errors", "logs", "recover", "rerun", "status"),
+    "plan": ("accept", "plan", "reads", "reject", "run"),
+    "report": ("demo", "doctor", "history"),
+    "run": ("cancel", "pause", "restart", "resume"),
+    "siterun": ("site-run",),
+    "sites": ("sites",),
+    "step": ("check", "render", "submit"),
+}
+_MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
+
+
+class _Lazy(click.Group):
+    """Group whose commands are imported when they are called, or described."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands."""
+        return sorted(_MODULE_OF)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; `None`, with all imported for a suggestion, where there is none of that name."""
+        for module in [_MODULE_OF[cmd_name]] if cmd_name in _MODULE_OF else MODULES:
+            importlib.import_module(f"campaign.cli.{module}")  # adds its commands to the group
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="drp-campaign", prog_name="campaign")
 def cli() -> None:
     """Make calibrations from raw frames: check, submit, look, certify."""
@@ -90,29 +123,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every error ends in a message and an exit code, never in a traceback."""
     gc.set_threshold(*COLLECT_AT)
     os.umask(os.umask(CLOSED) | CLOSED)
+    # Other distributions' plug-ins are not searched for, and do not see what is validated.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if arguments is None:  # SIGTERM ends a command like ^C, with a message
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     with console.guarded():
         code = _run(arguments)
+    if arguments is None:  # the process ends: a last search for garbage would take a fifth of a short command
+        gc.disable()
+        gc.freeze()
     sys.exit(code)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    for commands in (
-        "camera",
-        "data",
-        "step",
-        "certify",
-        "run",
-        "index",
-        "clean",
-        "report",
-        "sites",
-        "siterun",
-        "plan",
-    ):  # each adds its own
-        importlib.import_module(f"campaign.cli.{commands}")
-
     try:
         code = cli.main(list(arguments) if arguments is not None else None, prog_name="campaign", standalone_mode=False)
     except CampaignError as error:

@@ -124,6 +124,8 @@ def _show_check(found: Any) -> None:
 
     if found.output_run:
         print(f"pipeline    {found.pipeline}\noutput run  {found.output_run}")
+    if found.flavour:
+        print(f"flavour     {found.flavour}")
     for name, kind in found.collections.items():
         print(f"input       {name} ({kind})")
     if found.exposures:

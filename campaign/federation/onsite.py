@@ -15,7 +15,7 @@ from campaign.federation.siteplan import PLAN, SitePlan, checksum, inside, parse
 from campaign.jobs.file import JobTask, write_text
 from campaign.journal.events import Event
 from campaign.journal.plan import Group, Plan, PlanTask
-from campaign.limited import TarMember
+from campaign.sites.transport import TarMember
 
 if TYPE_CHECKING:
     from campaign.schedulers.protocol import Backend

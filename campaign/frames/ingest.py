@@ -17,6 +17,7 @@ from campaign.errors import ConfigurationError, UsageError
 from campaign.home import Home
 from campaign.jobs.file import JobFile, JobTask
 from campaign.jobs.launch import run_job
+from campaign.kinds.model import Flavour
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -58,12 +59,22 @@ def keep_camera(home: Home, camera: Camera) -> None:
         )
 
 
-def prepare(root: str, home: Home, camera: Camera) -> Repository:
-    """Open or make the repository, with the camera's instrument registered; may be repeated."""
+def prepare(root: str, home: Home, camera: Camera, flavour: Flavour | None = None) -> Repository:
+    """Open or make the repository, with the camera's instrument registered; may be repeated.
+
+    A new repository is plain, or of another ``flavour``.
+
+    Raises
+    ------
+    ConfigurationError
+        There is a repository with another camera of that name, or of another flavour.
+    """
     from campaign.butler.repository import obtain
 
     repository = obtain(root)
     with repository.deciding():  # one of two simultaneous processes keeps it
+        if flavour is not None:
+            repository.settle_flavour(flavour)
         keep_camera(home, camera)
         register(repository, camera)
     return repository
@@ -145,7 +156,14 @@ def observe(
 
 
 def ingest(
-    root: str, home: Home, paths: Sequence[str], camera: Camera, overrides: Overrides, transfer: str, ranks: int
+    root: str,
+    home: Home,
+    paths: Sequence[str],
+    camera: Camera,
+    overrides: Overrides,
+    transfer: str,
+    ranks: int,
+    flavour: Flavour | None = None,
 ) -> Report:
     """Ingest raws; see ``campaign ingest --help``.
 
@@ -156,7 +174,7 @@ def ingest(
         return Report((), (), refused)
     with (
         patience(lambda: f"recording {len(observations)} frames in the repository"),
-        prepare(root, home, camera) as repository,
+        prepare(root, home, camera, flavour) as repository,
     ):
         report = repository.ingest_raws(observations, transfer)
     went_in = {*report.new, *report.existing}

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 from campaign.errors import naming
@@ -58,7 +57,7 @@ class JobFile:
 def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write a text file under a temporary name, sync it, then rename it."""
     # No other host, process or thread has this name.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
         with naming(path), temporary.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -15,6 +15,7 @@ __all__ = [
     "index",
     "locks",
     "outcome",
+    "owner",
     "plan",
     "progress",
     "status",

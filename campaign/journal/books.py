@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import getpass
-import socket
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -125,7 +125,7 @@ class Books:
 
     def write(self, event: str, step: str = "", **detail: Any) -> None:
         """Add a line; several commands may do so at once."""
-        who = {"user": getpass.getuser(), "host": socket.gethostname()}
+        who = {"user": getpass.getuser(), "host": os.uname().nodename}
         append_line(self.journal, {"t": now(), "event": Decision(event), "step": step, **who, **detail})
 
     def lines(self) -> list[dict[str, Any]]:

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from campaign import lines
 from campaign.console import say
 from campaign.documents import load_plain
 from campaign.home import SPOKEN, Home
 from campaign.journal.books import DOCUMENT
+from campaign.journal.database import Database
 from campaign.journal.events import Decision
-from campaign.journal.tables import CAMPAIGNS, STEPS, replace_rows
+from campaign.journal.tables import CAMPAIGNS, STEPS
 
 #: Fields in which an event gives its reason.
 NOTES = ("reason", "error", "target", "log")
@@ -36,9 +35,9 @@ class Spoken:
         return [one["step"] for one in self.said if one["event"] == event]
 
 
-def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
+def refresh_campaigns(database: Database, home: Home) -> int:
     """Read the new lines of all campaigns' journals; give their number."""
-    known = {row.campaign: row.offset for row in connection.execute(sa.select(CAMPAIGNS))}
+    known = {row["campaign"]: row["offset"] for row in database.rows("SELECT * FROM campaigns")}
     found = 0
     for name, journal in home.campaigns.items():
         start = known.get(name, 0)
@@ -51,8 +50,8 @@ def refresh_campaigns(connection: sa.Connection, home: Home) -> int:
             unread(error, str(journal))
             continue
         steps = {line["step"]: _row(name, line) for line in new if line["step"] and line["event"] != Decision.PROCESS}
-        replace_rows(connection, STEPS, list(steps.values()))
-        replace_rows(connection, CAMPAIGNS, [{"campaign": name, "offset": end, "steps": _steps(journal.parent)}])
+        database.replace(STEPS, list(steps.values()))
+        database.replace(CAMPAIGNS, [{"campaign": name, "offset": end, "steps": _steps(journal.parent)}])
         found += len(new)
     return found
 
@@ -98,11 +97,10 @@ def _steps(folder: Path) -> int:
         return 0
 
 
-def spoken(connection: sa.Connection, home: Home) -> list[Spoken]:
+def spoken(database: Database, home: Home) -> list[Spoken]:
     """See `campaign.journal.index.Index.campaigns`."""
-    rows = connection.execute(sa.select(STEPS).order_by(STEPS.c.t, STEPS.c.step)).mappings()
     said: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        said.setdefault(row["campaign"], []).append({key: row[key] for key in row if key != "campaign"})
-    sizes = {row.campaign: row.steps for row in connection.execute(sa.select(CAMPAIGNS))}
+    for row in database.rows("SELECT * FROM steps ORDER BY t, step"):
+        said.setdefault(row.pop("campaign"), []).append(row)
+    sizes = {row["campaign"]: row["steps"] for row in database.rows("SELECT * FROM campaigns")}
     return [Spoken(name, sizes[name], said.get(name, [])) for name in home.campaigns if name in sizes]

@@ -6,7 +6,6 @@ import fcntl
 import getpass
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -45,7 +44,7 @@ class Claim:
     @property
     def alive(self) -> bool | None:
         """Whether the owner's process lives; `None` where this machine cannot tell."""
-        if self.host != socket.gethostname():
+        if self.host != os.uname().nodename:
             return None
         return self.boot == _boot() and self.started == _started(self.pid)
 
@@ -70,7 +69,7 @@ def mine() -> Claim:
 
 def of(pid: int) -> Claim:
     """Make the claim of a process of this machine."""
-    return Claim(getpass.getuser(), socket.gethostname(), pid, _started(pid), _boot(), now())
+    return Claim(getpass.getuser(), os.uname().nodename, pid, _started(pid), _boot(), now())
 
 
 #: Stands for an unreadable claim, whose owner may live.

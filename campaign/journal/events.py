@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,10 @@ NEEDS = {
     **dict.fromkeys(("t", "run", "task", "site", "event"), str),
     "detail": dict,
 }
+#: Bytes that are read, and decoded, at once: what is made of them stays in a core's cache.
+BLOCK = 1 << 16
+_values, _TYPES = itemgetter(*NEEDS), tuple(NEEDS.values())
+_new, _set = object.__new__, object.__setattr__
 
 
 class Journals:
@@ -110,6 +115,8 @@ class Journals:
         self._offsets: dict[str, int] = {str(folder / name): offset for name, offset in (known or {}).items()}
         #: Number of lines of another version, by file; they are no events here.
         self.foreign: Counter[str] = Counter()
+        #: By file, an offset, and the number of lines before it.
+        self._counted: dict[str, tuple[int, int]] = {}
 
     def _offset(self, path: str) -> int:
         return self._offsets.get(path, 0)
@@ -131,38 +138,40 @@ class Journals:
         return sorted(e.path for e in files if closely or e.stat().st_size != self._offset(e.path))
 
     def new(self, closely: bool = False) -> Iterator[Event]:
-        """Read the events written since the last call; in order within a file.
+        """Read the events written since the last call, a block at a time; in order within a file.
 
         ``closely`` opens every file, whatever its size: a shared file system may show an old size.
         """
         for path in self._grown(closely):
-            offset, text = _after(path, self._offset(path))
-            whole = text[: text.rfind(b"\n") + 1]
-            self._offsets[path] = offset + len(whole)
-            if not whole:
-                continue
-            try:  # parsing all lines at once takes a third of the time
-                found = [Event(**plain) for plain in json.loads(b"[" + b",".join(whole.splitlines()) + b"]")]
-            except (ValueError, TypeError, RecursionError):
-                found = []
-            yield from found if found and all(map(_sound, found)) else self._one_by_one(path, offset, whole)
+            for offset, block in _blocks(path, self._offset(path)):
+                self._offsets[path] = offset + len(block)
+                yield from _all_sound(block) or self._one_by_one(path, offset, block)
 
-    def _one_by_one(self, path: str, offset: int, text: bytes) -> Iterator[Event]:
+    def _one_by_one(self, path: str, offset: int, block: bytes) -> Iterator[Event]:
         """Read the events, and leave out damaged lines and those of another version; see `campaign.lines`."""
-        with open(path, "rb") as file:
-            before = file.read(offset).count(b"\n")
-        for number, line in enumerate(text.splitlines(), before + 1):
+        before = self._lines_before(path, offset)
+        for number, line in enumerate(block.split(b"\n"), before + 1):
             plain = lines.parse(line)
             if isinstance(plain, dict) and type(plain.get("v")) is int and plain["v"] != VERSION:
                 self.foreign[path] += 1
                 lines.leave_out(path, number, f"it is of version {plain['v']}, not {VERSION}")
                 continue
             wrong = plain if isinstance(plain, str) else lines.lacking(plain, NEEDS)
-            event = Event(**{key: plain[key] for key in NEEDS}) if isinstance(plain, dict) and not wrong else None
-            if event is not None and _sound(event):
-                yield event
+            known = {key: plain[key] for key in NEEDS} if isinstance(plain, dict) and not wrong else None
+            if known is not None and _sound(known):
+                yield _event(known)
             elif line.strip():
                 lines.leave_out(path, number, wrong or "its attempt or token is no number of one")
+
+    def _lines_before(self, path: str, offset: int) -> int:
+        """Count the lines before a block, from the last block on whose lines were counted."""
+        known, number = self._counted.get(path, (0, 0))
+        with open(path, "rb") as file:
+            file.seek(known)
+            while known < offset and (text := file.read(min(BLOCK, offset - known))):
+                known, number = known + len(text), number + text.count(b"\n")
+        self._counted[path] = known, number
+        return number
 
     def require_all_known(self) -> None:
         """Refuse a run that another version has written to.
@@ -178,25 +187,61 @@ class Journals:
             raise ConfigurationError(f"{many} lines are not of version {VERSION}", where=path, do=do)
 
 
-def _sound(event: Event) -> bool:
-    """Whether the fields that are folded have their types, and numbers that the index can store."""
-    order = (event.attempt, event.token)
+def _sound(plain: Mapping[str, Any]) -> bool:
+    """Whether an object has the fields of an event and no others, with their types, and numbers that the index stores.
+
+    Raises
+    ------
+    KeyError, TypeError
+        A field is missing; it is no object.
+    """
     return (
-        event.v == VERSION
-        and all(type(number) is int and 0 <= number < MOST for number in order)
-        and type(event.detail) is dict
-        and type(event.t) is type(event.task) is type(event.event) is type(event.site) is str
+        tuple(map(type, _values(plain))) == _TYPES
+        and len(plain) == len(_TYPES)
+        and plain["v"] == VERSION
+        and 0 <= plain["attempt"] < MOST
+        and 0 <= plain["token"] < MOST
     )
 
 
-def _after(path: str, offset: int) -> tuple[int, bytes]:
-    """Read a file from the beginning of a line on; all of it where the file was replaced."""
+def _event(plain: dict[str, Any]) -> Event:
+    """Make an event of a sound object, which it keeps; `Event` would set field by field, and take ten times as long."""
+    event = _new(Event)
+    _set(event, "__dict__", plain)
+    return event
+
+
+def _all_sound(block: bytes) -> list[Event]:
+    """Make an event of each line; of none where one is unsound.
+
+    All lines at once are decoded in half the time.  A newline stays between them, so that no text spans two.
+    """
+    try:
+        found = json.loads(b"[" + block[:-1].replace(b"\n", b",\n") + b"]")
+        sound = len(found) == block.count(b"\n") and all(map(_sound, found))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+    return list(map(_event, found)) if sound else []
+
+
+def _blocks(path: str, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Read whole lines from the beginning of a line on, with the offset of each block.
+
+    All of the file is read where it was replaced.
+    """
     with open(path, "rb") as file:
         file.seek(max(0, offset - 1))
         if offset and file.read(1) != b"\n":
             offset = 0
         file.seek(offset)
-        return offset, file.read()
+        while block := file.read(BLOCK):
+            block += file.readline() if block[-1:] != b"\n" else b""
+            whole = block[: block.rfind(b"\n") + 1]
+            if whole:
+                yield offset, whole
+            if len(whole) < len(block):  # the rest of its last line is not there yet
+                return
+            offset += len(whole)
 
 
 def read(folder: Path) -> list[Event]:

@@ -9,58 +9,42 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
-
-import sqlalchemy as sa
 
 from campaign.console import repeating, say
 from campaign.errors import CampaignError, ConfigurationError, TransientError
 from campaign.home import Home
 from campaign.journal.campaigns import Spoken, refresh_campaigns, spoken, unread
+from campaign.journal.database import SQLITE, Database, errors, hidden
 from campaign.journal.events import Event, EventName, Journals
 from campaign.journal.locks import alone
 from campaign.journal.outcome import TaskRecord, order
 from campaign.journal.plan import undisturbed
-from campaign.journal.tables import FILES, GROUPS, METADATA, RUNS, SCHEMA, TASKS, VERSIONS, replace_rows
+from campaign.journal.tables import FILES, GROUPS, JOINED, MERGED, RUNS, SCHEMA, STATE, TABLES, TASKS
 from campaign.killpoints import reach
 from campaign.lines import lacking, leave_out
 
 T = TypeVar("T")
 
-SQLITE = "sqlite:///"
-#: Time that a writer waits for another, and that a server has to answer, second.
-BUSY_S, ANSWERS_S = 30.0, 10
 #: Said by SQLite of a file that is no database, or a damaged one.
 DAMAGED = ("not a database", "malformed", "file is encrypted")
 #: Time between two updates of the index while a run is made, second.
 FOLLOW_S = 2.0
 #: File systems of several machines, where SQLite's locks and shared memory are not reliable.
 NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "fuse.")
-#: Advisory lock of PostgreSQL that a writer holds.
-LOCK = 7_201_116
 #: Fields of a plan's group that the index needs, and their types.
 GROUP = {"label": str, "kind": str, "ranks": int, "tasks": int}
+#: Tasks that are written together.
+TOGETHER = 50_000
 #: Columns of a task's row that its events decide.
 RECORD = tuple(one.name for one in fields(TaskRecord))
-
-
-def state() -> sa.Case[str]:
-    """Derive the state of a task, in SQL; needs `TASKS` joined with `GROUPS`."""
-    t, submitted = TASKS.c, sa.func.coalesce(GROUPS.c.submitted, 0)
-    failed = sa.and_(t.failed > t.withdrawn, t.failed >= t.started, t.failed >= submitted, t.failed > 0)
-    running = sa.and_(t.started > t.withdrawn, t.started >= submitted, t.started > 0)
-    return sa.case(
-        (t.published > t.withdrawn, EventName.PUBLISHED.value),
-        (sa.and_(failed, t.cause == EventName.LOST.value), EventName.LOST.value),
-        (failed, EventName.FAILED.value),
-        (running, "running"),
-        else_="waiting",
-    )
+_values = attrgetter(*RECORD)
 
 
 def place(home: Home, environment: Mapping[str, str] = os.environ) -> str:
@@ -72,8 +56,8 @@ def place(home: Home, environment: Mapping[str, str] = os.environ) -> str:
         SQLite would lie on a file system of several machines.
     """
     wanted = environment.get("CAMPAIGN_DB", "")
-    if "://" in wanted:  # the Butler's own driver
-        return wanted.replace("postgresql://", "postgresql+psycopg2://", 1)
+    if "://" in wanted:
+        return wanted
     path = Path(wanted) if wanted else home.path / "index.db"
     kind = _file_system(path)
     if kind.startswith(NETWORK):
@@ -106,52 +90,36 @@ class Index:
     Parameters
     ----------
     home : `Home`
-    url : `str`
-        See `place`.
+    database : `Database`
     """
 
-    def __init__(self, home: Home, url: str) -> None:
+    def __init__(self, home: Home, database: Database) -> None:
         self._home = home
-        kind = url.partition(":")[0].partition("+")[0]
-        patience = {"sqlite": {"timeout": BUSY_S}, "postgresql": {"connect_timeout": ANSWERS_S}}
-        self._engine = sa.create_engine(url, connect_args=patience.get(kind, {}))
-        if kind == "sqlite":
-            home.path.mkdir(parents=True, exist_ok=True)
-            sa.event.listen(self._engine, "connect", _prepare)
-        self._require_schema()
+        self._database = database
+        with database.writing():  # tables of another schema are made anew
+            database.execute("CREATE TABLE IF NOT EXISTS versions (number INTEGER)")
+            if database.rows("SELECT number FROM versions") != [{"number": SCHEMA}]:
+                self._make()
 
-    def _require_schema(self) -> None:
-        """Make the tables; drop those of another schema."""
-        with self._engine.begin() as connection:
-            self._alone(connection)
-            if sa.inspect(connection).has_table("versions"):
-                known = connection.execute(sa.select(VERSIONS.c.number)).scalar()
-                if known == SCHEMA:
-                    return
-                METADATA.drop_all(connection)
-            METADATA.create_all(connection)
-            connection.execute(sa.insert(VERSIONS).values(number=SCHEMA))
+    def _make(self) -> None:
+        for table in TABLES:
+            self._database.execute(f'DROP TABLE IF EXISTS "{table.name}"')
+            self._database.create(table)
+        self._database.execute("DELETE FROM versions")
+        self._database.execute("INSERT INTO versions VALUES (?)", SCHEMA)
 
     def clear(self) -> None:
         """Drop everything."""
-        with self._engine.begin() as connection:
-            self._alone(connection)
-            METADATA.drop_all(connection)
-            METADATA.create_all(connection)
-            connection.execute(sa.insert(VERSIONS).values(number=SCHEMA))
-
-    def close(self) -> None:
-        """Close the database."""
-        self._engine.dispose()
+        with self._database.writing():
+            self._make()
 
     def refresh(self, run: str | None = None) -> int:
         """Read the new events of one run's journals, or of all; give their number."""
         entries = [entry for entry in self._home.runs() if run in (None, entry["run"])]
         found = sum(self._refresh(entry) if run else self._refreshed(entry) for entry in entries)
         if run is None and self._home.campaigns:
-            with self._engine.begin() as connection:
-                self._alone(connection)
-                found += refresh_campaigns(connection, self._home)
+            with self._database.writing():
+                found += refresh_campaigns(self._database, self._home)
         return found
 
     def _refreshed(self, entry: Mapping[str, Any]) -> int:
@@ -163,125 +131,92 @@ class Index:
             return 0
 
     def _refresh(self, entry: Mapping[str, Any]) -> int:
-        folder = Path(entry["submit_path"])
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(FILES.c.name, FILES.c.offset).where(FILES.c.run == entry["run"]))
-            known = {name: offset for name, offset in rows}
-            listed = connection.execute(sa.select(RUNS.c.run).where(RUNS.c.run == entry["run"])).first()
-        if listed and not Journals(folder / "journal", known).grown():
+        run, folder = entry["run"], Path(entry["submit_path"])
+        listed = self._database.rows("SELECT run FROM runs WHERE run = ?", run)
+        if listed and not self._journals(run, folder).grown():
             return 0
-        with self._engine.begin() as connection:
-            self._alone(connection)
-            rows = connection.execute(sa.select(FILES.c.name, FILES.c.offset).where(FILES.c.run == entry["run"]))
-            journals = Journals(
-                folder / "journal", {name: offset for name, offset in rows}
-            )  # another process may have been first
+        with self._database.writing():
+            journals = self._journals(run, folder)  # another process may have been first
             with undisturbed():
-                events = list(journals.new())
-                self._take(connection, entry, folder, events)
-            replace_rows(
-                connection, FILES, [{"run": entry["run"], "name": n, "offset": o} for n, o in journals.read.items()]
-            )
+                many = self._take(entry, folder, journals.new())
+            self._database.replace(FILES, [{"run": run, "name": n, "offset": o} for n, o in journals.read.items()])
         reach("index-written")
-        return len(events)
+        return many
 
-    def _alone(self, connection: sa.Connection) -> None:
-        """Make other writers wait until the end of the transaction."""
-        if self._engine.dialect.name == "sqlite":
-            connection.execute(sa.text("BEGIN IMMEDIATE"))
-        else:
-            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+    def _journals(self, run: str, folder: Path) -> Journals:
+        """Open the journals of a run where they were read to."""
+        rows = self._database.rows('SELECT name, "offset" FROM files WHERE run = ?', run)
+        return Journals(folder / "journal", {row["name"]: row["offset"] for row in rows})
 
-    def _take(self, connection: sa.Connection, entry: Mapping[str, Any], folder: Path, events: Sequence[Event]) -> None:
-        run = entry["run"]
-        replace_rows(connection, RUNS, [{column.name: entry[column.name] for column in RUNS.columns}])
-        groups = {row["label"]: row for row in _rows(connection, GROUPS, run)} or dict(_planned(run, folder))
-        tasks = {task: TaskRecord() for task in dict.fromkeys(event.task for event in events if event.of_task)}
-        for row in _rows(connection, TASKS, run, tasks):
-            tasks[row["task"]] = TaskRecord(**{name: row[name] for name in RECORD})
+    def _take(self, entry: Mapping[str, Any], folder: Path, events: Iterator[Event]) -> int:
+        """Fold events into the rows of a run, some at a time; give their number."""
+        run, many = entry["run"], 0
+        self._database.replace(RUNS, [entry])
+        groups = {row["label"]: row for row in self._groups(run)} or dict(_planned(run, folder))
+        tasks: dict[str, TaskRecord] = {}
         for event in events:
-            if (record := tasks.get(event.task)) is not None:
+            many, task = many + 1, event.task
+            if ":" in task:
+                record = tasks.get(task)
+                if record is None:
+                    if len(tasks) == TOGETHER:
+                        self._merge(run, tasks)
+                    record = tasks[task] = TaskRecord()
                 record.fold(event)
-            elif event.event == EventName.SUBMITTED and event.task in groups:
-                groups[event.task]["submitted"] = max(groups[event.task]["submitted"], order(event))
-        replace_rows(connection, GROUPS, list(groups.values()))
-        replace_rows(connection, TASKS, [_row(run, task, record) for task, record in tasks.items()])
+            elif event.event == EventName.SUBMITTED and task in groups:
+                groups[task]["submitted"] = max(groups[task]["submitted"], order(event))
+        self._merge(run, tasks)
+        self._database.replace(GROUPS, list(groups.values()))
+        return many
+
+    def _merge(self, run: str, tasks: dict[str, TaskRecord]) -> None:
+        """Merge records into the rows of a run, and let them go."""
+        about = ({"run": run, "task": task, "label": task.partition(":")[0]} for task in tasks)
+        # asdict would copy every value, and take much longer
+        records = (dict(zip(RECORD, _values(record), strict=True)) for record in tasks.values())
+        self._database.merge(TASKS, MERGED, [one | record for one, record in zip(about, records, strict=True)])
+        tasks.clear()
 
     # Queries
+    def _groups(self, run: str) -> list[dict[str, Any]]:
+        return self._database.rows("SELECT * FROM groups WHERE run = ? ORDER BY number", run)
+
     def groups(self, run: str) -> list[dict[str, Any]]:
         """Sum up the groups, in the plan's order: tasks by state, times, and resources used."""
-        t = TASKS.c
-        done = sa.case((t.published > t.withdrawn, 1), else_=0)
-        wanted = (
-            sa.select(
-                GROUPS.c.label, state().label("state"), sa.func.count(t.task).label("many"),
-                sa.func.min(sa.func.nullif(t.began, "")).label("began"), sa.func.max(t.ended).label("ended"),
-                sa.func.sum(t.cpu_s * done).label("cpu_s"), sa.func.sum(t.wall_s * done).label("wall_s"),
-                sa.func.max(t.rss_mib).label("rss_mib"), sa.func.sum(t.tries).label("tries"),
-            )
-            .join(TASKS, _same_group())
-            .where(GROUPS.c.run == run)
-            .group_by(GROUPS.c.label, "state")
-        )  # fmt: skip
-        with self._engine.connect() as connection:
-            plan = sorted(_rows(connection, GROUPS, run), key=lambda row: row["number"])
-            rows = [dict(row) for row in connection.execute(wanted).mappings()]
-        return [{**group, "states": [row for row in rows if row["label"] == group["label"]]} for group in plan]
+        done = "CASE WHEN t.published > t.withdrawn THEN 1 ELSE 0 END"
+        wanted = f"""
+            SELECT t.label AS label, {STATE} AS state, COUNT(t.task) AS many,
+                MIN(NULLIF(t.began, '')) AS began, MAX(t.ended) AS ended,
+                SUM(t.cpu_s * {done}) AS cpu_s, SUM(t.wall_s * {done}) AS wall_s,
+                MAX(t.rss_mib) AS rss_mib, SUM(t.tries) AS tries
+            FROM {JOINED} WHERE t.run = ? GROUP BY 1, 2
+        """
+        rows = self._database.rows(wanted, run)
+        return [
+            {**group, "states": [row for row in rows if row["label"] == group["label"]]} for group in self._groups(run)
+        ]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the tasks of every run by state."""
-        both = sa.outerjoin(TASKS, GROUPS, _same_group())
-        wanted = sa.select(TASKS.c.run, state().label("state"), sa.func.count()).select_from(both)
         found: dict[str, dict[str, int]] = {}
-        with self._engine.connect() as connection:
-            for run, what, many in connection.execute(wanted.group_by(TASKS.c.run, "state")):
-                found.setdefault(run, {})[what] = many
+        for row in self._database.rows(f"SELECT t.run, {STATE} AS state, COUNT(*) AS many FROM {JOINED} GROUP BY 1, 2"):
+            found.setdefault(row["run"], {})[row["state"]] = row["many"]
         return found
 
     def campaigns(self) -> list[Spoken]:
         """Give the last event of every step of every campaign that is still there."""
-        with self._engine.connect() as connection:
-            return spoken(connection, self._home)
+        return spoken(self._database, self._home)
 
     def failures(
         self, run: str, states: Sequence[str] = (EventName.FAILED,), most: int | None = None
     ) -> list[dict[str, Any]]:
         """List failed tasks, by default without those that are lost to a failed dependency."""
-        wanted = (
-            sa.select(TASKS, state().label("state"))
-            .select_from(sa.outerjoin(TASKS, GROUPS, _same_group()))
-            .where(TASKS.c.run == run, state().in_(states))
-            .order_by(TASKS.c.failed, TASKS.c.task)
-            .limit(most)
-        )
-        with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(wanted).mappings()]
-
-
-def _same_group() -> sa.ColumnElement[bool]:
-    return sa.and_(TASKS.c.run == GROUPS.c.run, TASKS.c.label == GROUPS.c.label)
-
-
-def _prepare(connection: Any, record: Any) -> None:
-    """Set SQLite so that readers never block the writer, and transactions begin only where this module begins them."""
-    connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")  # events lost in a power cut are read again
-
-
-def _rows(
-    connection: sa.Connection, table: sa.Table, run: str, names: Iterable[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    wanted = sa.select(table).where(table.c.run == run)
-    known = set(names) if names is not None else None
-    for row in connection.execute(wanted).mappings():
-        if known is None or row["task"] in known:
-            yield dict(row)
-
-
-def _row(run: str, task: str, record: TaskRecord) -> dict[str, Any]:
-    known = {name: getattr(record, name) for name in RECORD}  # asdict would copy every value, and take much longer
-    return {"run": run, "task": task, "label": task.partition(":")[0], **known}
+        wanted = f"""
+            SELECT t.*, {STATE} AS state FROM {JOINED}
+            WHERE t.run = ? AND {STATE} IN ({", ".join("?" * len(states))})
+            ORDER BY t.failed, t.task {f"LIMIT {most}" if most else ""}
+        """
+        return self._database.rows(wanted, run, *map(str, states))
 
 
 def _planned(run: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -315,15 +250,12 @@ def opened(home: Home) -> Iterator[Index]:
     """
     url = place(home)
     try:
-        with closing(Index(home, url)) as index:
-            yield index
-    except (sa.exc.ArgumentError, ImportError) as error:
-        raise ConfigurationError(
-            f"CAMPAIGN_DB cannot be used: {str(error).splitlines()[0]}",
-            do="give a path, or a URL postgresql://user@host/name (pip install drp-campaign[postgres])",
-        ) from error
-    except sa.exc.DBAPIError as error:
-        raise _told(url, str(error.orig).strip()) from error
+        if url.startswith(SQLITE):
+            home.path.mkdir(parents=True, exist_ok=True)
+        with closing(Database(url)) as database:
+            yield Index(home, database)
+    except errors() as error:
+        raise _told(url, str(error).strip()) from error
 
 
 class DamagedIndex(TransientError):
@@ -332,8 +264,8 @@ class DamagedIndex(TransientError):
 
 def _told(url: str, said: str) -> CampaignError:
     """Turn the database's complaint into an error for the operator."""
-    where, what = sa.make_url(url).render_as_string(hide_password=True), said.partition("\n")[0]
-    if not url.startswith("sqlite"):
+    where, what = hidden(url), said.partition("\n")[0]
+    if not url.startswith(SQLITE):
         do = "look whether the server runs, then give the same command again; or unset CAMPAIGN_DB"
         return TransientError(f"the index's database does not answer: {what}", where=where, do=do)
     where = url.removeprefix(SQLITE)
@@ -378,7 +310,7 @@ def update(home: Home, run: str) -> str:
     """Bring the index of a run up to date; return the reason of a failure, which must not end the run."""
     try:
         asked(home, lambda index: index.refresh(run))
-    except (sa.exc.SQLAlchemyError, CampaignError, OSError) as error:
+    except (CampaignError, OSError) as error:
         return f"the index is not up to date, campaign recover makes it again: {str(error).splitlines()[0]}"
     return ""
 
@@ -388,10 +320,10 @@ def followed(home: Home, run: str) -> Iterator[None]:
     """Keep the index of a run up to date while the run is made, so that a status query need not wait."""
 
     with ExitStack() as held:  # open meanwhile: who closes SQLite's last connection waits four times for the disk
-        hold = cache(lambda: held.enter_context(closing(Index(home, place(home)))))
+        hold = cache(lambda: held.enter_context(opened(home)))
 
         def follow() -> None:
-            with suppress(sa.exc.SQLAlchemyError, CampaignError, OSError, ImportError):  # the last update tells
+            with suppress(CampaignError, OSError):  # the last update tells
                 hold()
             update(home, run)
 

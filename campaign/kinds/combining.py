@@ -79,7 +79,7 @@ def images(name: str, dimensions: tuple[str, ...]) -> dict[str, DatasetType]:
     """
     found: dict[str, DatasetType] = {}
     for one in (name, f"{name}Bootstrap"):
-        found |= {one: DatasetType(dimensions, "CalibImage", calibration=True), **types(one, dimensions)}
+        found |= {one: DatasetType(dimensions, "CalibImage", True, "ExposureF"), **types(one, dimensions)}
     return found
 
 

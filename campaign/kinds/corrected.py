@@ -22,4 +22,5 @@ def corrected(planner: Planner) -> list[GroupDraft]:
     return [GroupDraft(isr.label, "correct", "quantum", planner.shared, tasks)]
 
 
-KIND: Final = ProductKind("corrected", {TYPE: DatasetType(("instrument", "exposure", "detector"), "CalibImage")})
+_DIMENSIONS: Final = ("instrument", "exposure", "detector")
+KIND: Final = ProductKind("corrected", {TYPE: DatasetType(_DIMENSIONS, "CalibImage", rubin="Exposure")})

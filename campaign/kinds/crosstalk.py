@@ -4,6 +4,6 @@ from campaign.kinds.model import Correction, DatasetType, ProductKind
 
 KIND = ProductKind(
     "crosstalk",
-    {"crosstalk": DatasetType(("instrument", "detector"), "CalibTable", calibration=True)},
+    {"crosstalk": DatasetType(("instrument", "detector"), "CalibTable", True, "CrosstalkCalib")},
     correction=Correction("doCrosstalk", "crosstalk"),
 )

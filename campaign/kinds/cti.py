@@ -33,7 +33,7 @@ def _groups(planner: Planner) -> list[GroupDraft]:
 
 KIND = ProductKind(
     "cti",
-    {"cti": DatasetType(("instrument", "detector"), "CalibTable", calibration=True)},
+    {"cti": DatasetType(("instrument", "detector"), "CalibTable", True, "IsrCalib")},
     maker="cti",
     output="outputCalib",
     made_of=Frames("flat", one_filter=True, alike=True),

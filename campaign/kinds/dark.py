@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import fmean
 from typing import Final
 
 from campaign.kinds.combining import kind
@@ -14,6 +13,8 @@ UNLIKE: Final = 1.02
 
 
 def _notes(planner: Planner) -> list[str]:
+    from statistics import fmean
+
     notes, config = [], planner.maker.config
     if "bias" not in planner.applied:
         notes.append("no bias is subtracted from these darks: what a bias holds is in the dark, divided by its time")

@@ -110,7 +110,7 @@ _MODULES: Final = ("lsst.cp.pipe", "lsst.cp.pipe.defects")
 
 KIND = ProductKind(
     "defects",
-    {"defects": DatasetType(("instrument", "detector"), "CalibTable", calibration=True)},
+    {"defects": DatasetType(("instrument", "detector"), "CalibTable", True, "Defects")},
     maker="defects",
     output="mergedDefects",
     made_of=Calibrations("measure_defects", "inputExp", "productType"),

@@ -4,6 +4,6 @@ from campaign.kinds.model import Correction, DatasetType, ProductKind
 
 KIND = ProductKind(
     "linearizer",
-    {"linearizer": DatasetType(("instrument", "detector"), "CalibTable", calibration=True)},
+    {"linearizer": DatasetType(("instrument", "detector"), "CalibTable", True, "Linearizer")},
     correction=Correction("doLinearize", "linearity"),
 )

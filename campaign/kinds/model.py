@@ -11,6 +11,8 @@ from campaign.kinds.task import TaskClass
 
 #: Picture of a product: its pixels, boxes over the focal plane, values of each amplifier; empty: none.
 Picture = Literal["", "image", "boxes", "amplifiers"]
+#: Flavour of a repository: whose storage classes its dataset types have, this program's or those of Rubin's stack.
+Flavour = Literal["plain", "rubin"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,12 @@ class DatasetType:
     storage_class: str
     #: Whether it can be certified.
     calibration: bool = False
+    #: Storage class in a repository of Rubin's stack; empty: the same.
+    rubin: str = ""
+
+    def stored(self, flavour: Flavour) -> str:
+        """Give the storage class in a repository of a flavour."""
+        return (self.rubin if flavour == "rubin" else "") or self.storage_class
 
 
 @dataclass(frozen=True)

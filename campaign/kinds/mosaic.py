@@ -26,8 +26,8 @@ def types(name: str, dimensions: tuple[str, ...]) -> dict[str, DatasetType]:
     """Give the dataset types of an image's bins and mosaics."""
     whole = tuple(d for d in dimensions if d != "detector")
     return {
-        **{f"{name}Bin{n}": DatasetType(dimensions, "CalibImage") for n in BINNINGS},
-        **{f"{name}Mosaic{n}": DatasetType(whole, "CalibImage") for n in BINNINGS},
+        **{f"{name}Bin{n}": DatasetType(dimensions, "CalibImage", rubin="ExposureF") for n in BINNINGS},
+        **{f"{name}Mosaic{n}": DatasetType(whole, "CalibImage", rubin="ImageF") for n in BINNINGS},
     }
 
 

@@ -24,7 +24,7 @@ from campaign.problems import suggest
 
 #: Order of the applied calibrations in headers and notes; others follow by name.
 ORDER: Final = ("bias", "dark", "linearizer", "crosstalk", "defects", "cti", "ptc")
-RAW: Final = {"raw": DatasetType(("instrument", "exposure", "detector"), "RawFrame")}
+RAW: Final = {"raw": DatasetType(("instrument", "exposure", "detector"), "RawFrame", rubin="Exposure")}
 
 
 def packaged() -> list[ProductKind]:

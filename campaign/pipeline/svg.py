@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import pairwise
-from xml.sax.saxutils import escape, quoteattr
 
 #: Least size of a box, gaps between boxes, margin, padding, height of an arrow's lane where it crosses a column; pixel.
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, PADDING, LANE = 168, 56, 56, 18, 20, 10, 14
@@ -98,7 +98,7 @@ def legend(entries: Sequence[tuple[str, str, str]], y: float) -> list[str]:
     """Draw a legend: a line of small boxes, each with fill, border and meaning."""
     x, elements = float(MARGIN), []
     for fill, border, words in entries:
-        colours = f"fill={quoteattr(fill)} stroke={quoteattr(border)}"
+        colours = f'fill="{escape(fill)}" stroke="{escape(border)}"'
         elements.append(f'<rect x="{x:g}" y="{y - 10:g}" width="18" height="12" rx="2" {colours}/>')
         elements.append(text(x + 24, y, words))
         x += 24 + wide(words) + 24
@@ -152,7 +152,7 @@ def _arrow(laid: Layout, start: str, end: str) -> str:
 
 def _box(place: Place, box: Box, size: Place) -> str:
     x, y = place
-    colours = f"fill={quoteattr(box.fill)} stroke={quoteattr(box.border)} stroke-width={quoteattr(f'{box.width:g}')}"
+    colours = f'fill="{escape(box.fill)}" stroke="{escape(box.border)}" stroke-width="{box.width:g}"'
     parts = [
         f"<g><title>{escape(box.hint or box.title)}</title>",
         f'<rect x="{x:g}" y="{y:g}" width="{size[0]:g}" height="{size[1]:g}" rx="6" {colours}/>',

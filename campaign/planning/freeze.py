@@ -198,7 +198,7 @@ class Freezer:
             self._cards[detector] = {
                 "OUT_RUN": config.output_run,
                 "TEMPLATE": config.name,
-                "PIPELINE": self.pipeline,
+                "PIPELINE": config.portable(self.pipeline),
                 "TICKET": config.ticket,
                 "QUERY": config.data_query,  # short: fitsio misreads an equals sign in a value behind HIERARCH
                 **self._source.cards(detector),

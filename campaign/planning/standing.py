@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from campaign.lines import lacking
 from campaign.planning.order import Order, fingerprint
 
 BLOCK = 1 << 22
+#: Products that are looked at together.
+TOGETHER = 256
 #: Keys of a product in a journal, with their types.
 MADE = {"path": str, "bytes": int, "sha256": str}
 #: In place of a file that cannot be read.
@@ -65,7 +68,7 @@ def standing(plan: Plan, order: Order | None, verify: bool = False) -> Standing:
     outcome = outcome_of(plan)
     reasons = [*_release(plan), *(_configuration(plan, order) if order else ())]
     stale = dict.fromkeys(outcome.published, "; ".join(reasons)) if reasons else {}
-    return Standing(outcome, _damaged(outcome, verify), {**_inputs(plan, outcome), **stale}, reasons)
+    return Standing(outcome, _damaged(plan, outcome, verify), {**_inputs(plan, outcome), **stale}, reasons)
 
 
 def _environment(plan: Plan) -> dict[str, Any]:
@@ -119,29 +122,48 @@ def _inputs(plan: Plan, outcome: Outcome) -> dict[str, str]:
     return found
 
 
-def _products(outcome: Outcome) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for task, detail in outcome.published.items():
+def _products(plan: Plan, outcome: Outcome) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Give task and record of each product; the journals are read once more, so that no list holds all records."""
+    for task, detail in outcome.made(Journals(plan.journal).new()):
         yield from ((task, made) for made in detail.values() if isinstance(made, dict) and "sha256" in made)
 
 
-def _damaged(outcome: Outcome, verify: bool) -> dict[str, str]:
-    records = list(_products(outcome))
-    found = {task: "its record in the journal is damaged" for task, made in records if lacking(made, MADE)}
-    products = [(task, made) for task, made in records if task not in found]
-    sizes = _sizes(made["path"] for _, made in products)
-    for task, made in products:
-        size = sizes.get(made["path"])
-        if size != made["bytes"]:
-            has = "is gone" if size is None else f"has {size} bytes, {made['bytes']} were published"
-            found[task] = f"{made['path']} {has}"
-    if verify:
-        whole = [(task, made) for task, made in products if task not in found]
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # hashing releases the interpreter's lock
-            sums = pool.map(_sha256, (made["path"] for _, made in whole))
-            for (task, made), digest in zip(whole, sums, strict=True):
-                if digest != made["sha256"]:
-                    found[task] = f"{made['path']} has another checksum than it was published with"
+def _damaged(plan: Plan, outcome: Outcome, verify: bool) -> dict[str, str]:
+    found: dict[str, str] = {}
+    products, folders = _products(plan, outcome), _Folders()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # hashing releases the interpreter's lock
+        while some := list(islice(products, TOGETHER)):
+            found |= {task: why for task, made in some if (why := _differs(made, folders))}
+            if verify:
+                whole = [(task, made) for task, made in some if task not in found]
+                sums = pool.map(_sha256, (made["path"] for _, made in whole))
+                for (task, made), digest in zip(whole, sums, strict=True):
+                    if digest != made["sha256"]:
+                        found[task] = f"{made['path']} has another checksum than it was published with"
     return found
+
+
+def _differs(made: Mapping[str, Any], folders: _Folders) -> str:
+    """Say how a product differs from its record; empty where its size is right."""
+    if lacking(made, MADE):
+        return "its record in the journal is damaged"
+    folder, _, name = made["path"].rpartition("/")
+    size = folders[folder].get(name)
+    if size == made["bytes"]:
+        return ""
+    return f"{made['path']} " + ("is gone" if size is None else f"has {size} bytes, {made['bytes']} were published")
+
+
+class _Folders(dict[str, Mapping[str, int]]):
+    """By folder, the sizes of its files, byte; each folder is read once."""
+
+    def __missing__(self, folder: str) -> Mapping[str, int]:
+        try:
+            with os.scandir(folder) as entries:
+                self[folder] = {entry.name: entry.stat().st_size for entry in entries}
+        except OSError:
+            self[folder] = {}
+        return self[folder]
 
 
 def _sizes(paths: Iterator[str]) -> dict[str, int]:

@@ -8,13 +8,15 @@ frames, else by task.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from campaign.home import Home, now
-from campaign.journal.events import Event, EventName
+from campaign.journal.events import Event
+from campaign.journal.outcome import PUBLISHED, STARTED
 from campaign.lines import lacking
 
 if TYPE_CHECKING:
@@ -94,33 +96,50 @@ def work_of(pixels: Mapping[int, int], jobs: Sequence[JobTask], ranks: int) -> W
 
 def seen_in(plan: Plan, events: Iterable[Event]) -> list[Seen]:
     """Give time and memory of a run by label, without labels that needed a second attempt or are incomplete."""
-    published: dict[str, list[Event]] = {}
-    started: dict[str, list[str]] = {}
+    sums: defaultdict[str, _Sum] = defaultdict(_Sum)
     for event in events:
-        label = event.task.partition(":")[0]
-        if event.event == EventName.PUBLISHED:
-            published.setdefault(label, []).append(event)
-        elif event.event == EventName.STARTED and event.task:
-            started.setdefault(label, []).append(event.t)
+        if event.task:
+            sums[event.task.partition(":")[0]].fold(event)
     found, known = [], works(plan)
     for group in plan.groups:
-        done = published.get(group.label, [])
-        whole = len(done) == len(group.tasks) and {e.attempt for e in done} == {1}
-        if not whole or not all("cpu_s" in e.detail for e in done):
-            continue
-        wall = _between(min(started.get(group.label, [done[0].t])), max(e.t for e in done))
-        cpu, rss = sum(float(e.detail["cpu_s"]) for e in done), max(int(e.detail.get("rss_mib", 0)) for e in done)
-        found.append(
-            Seen(
-                **vars(known[group.label]),
-                label=group.label,
-                instrument=plan.instrument,
-                cpu_s=round(cpu, 3),
-                wall_s=wall,
-                rss_mib=rss,
+        done = sums[group.label]
+        if done.first_time and done.published == len(group.tasks) > 0:
+            found.append(
+                Seen(
+                    **vars(known[group.label]),
+                    label=group.label,
+                    instrument=plan.instrument,
+                    cpu_s=round(done.cpu_s, 3),
+                    wall_s=_between(done.began, done.ended),
+                    rss_mib=done.rss_mib,
+                )
             )
-        )
     return found
+
+
+@dataclass
+class _Sum:
+    """Time and memory of the tasks of a label so far."""
+
+    published: int = 0
+    #: Whether each was made by its first attempt, and its CPU time is known.
+    first_time: bool = True
+    began: str = ""
+    ended: str = ""
+    cpu_s: float = 0.0
+    rss_mib: int = 0
+
+    def fold(self, event: Event) -> None:
+        """Fold in an event of the label."""
+        if event.event not in (STARTED, PUBLISHED):
+            return
+        self.began = min(self.began or event.t, event.t)
+        if event.event == PUBLISHED:
+            self.published += 1
+            self.first_time &= event.attempt == 1 and "cpu_s" in event.detail
+            self.ended = max(self.ended, event.t)
+            self.cpu_s += float(event.detail.get("cpu_s", 0.0))
+            self.rss_mib = max(self.rss_mib, int(event.detail.get("rss_mib", 0)))
 
 
 def _between(first: str, last: str) -> float:

@@ -28,9 +28,12 @@ def parted(n: int) -> float:
 
 def middle(values: F64, axis: int) -> F64:
     """Take the median of the finite values; NaN, without a warning, where there are none."""
-    empty = np.isnan(values).all(axis=axis)
-    full = np.where(np.expand_dims(empty, axis), 0.0, values)
-    return np.where(empty, np.nan, np.nanmedian(full, axis=axis))
+    if not values.shape[axis]:
+        return np.full(np.delete(values.shape, axis), np.nan)
+    line = np.sort(values, axis=axis)  # NaN last; numpy's nanmedian of few values takes ten times as long
+    many = (~np.isnan(values)).sum(axis=axis, keepdims=True)
+    low, high = (np.take_along_axis(line, k, axis) for k in (np.maximum(many - 1, 0) // 2, many // 2))
+    return np.asarray(((low + high) / 2).squeeze(axis))
 
 
 def odd(values: F64, least: float = NSIGMA) -> NDArray[np.bool_]:

@@ -40,6 +40,7 @@ class Check:
     template: str = ""
     pipeline: str = ""
     output_run: str = ""
+    flavour: str = ""
     collections: dict[str, str] = field(default_factory=dict)
     exposures: list[dict[str, Any]] = field(default_factory=list)
     detectors: list[int] = field(default_factory=list)
@@ -88,12 +89,21 @@ def check(template: str, environment: Mapping[str, str], options: Options, with_
             found.pipeline = str(step.pipeline.path)
             kind = kind_of(step.pipeline)
         with open_repository(step.config.butler_config) as repository:
+            _look_at_flavour(found, repository)
             _look_at_collections(found, step, repository)
             if kind is None or isinstance(kind.made_of, Frames):
                 _look_at_frames(found, step, repository, options, kind, with_levels)
             if not found.problems:
                 _plan(found, step, repository, options)
     return found
+
+
+def _look_at_flavour(found: Check, repository: Repository) -> None:
+    flavour = repository.flavour()
+    found.flavour = flavour.name
+    if flavour.unlike:
+        some = ", ".join(f"{name} ({stored})" for name, stored in flavour.unlike.items())
+        found.notes.append(f"dataset types that are registered unlike the repository's others, {flavour.name}: {some}")
 
 
 def _look_at_frames(

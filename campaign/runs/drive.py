@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from campaign.errors import AGAIN, FULL, CampaignError, TransientError, of_system
 from campaign.home import Home
 from campaign.journal import claim, control
-from campaign.journal.events import DriverJournal, Event, EventName
-from campaign.journal.events import read as read_events
+from campaign.journal.events import DriverJournal, Event, EventName, Journals
 from campaign.journal.index import followed, update
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan
@@ -168,7 +167,7 @@ def _drive(
     notes += [*plan.notes, *([behind] if behind else [])]
     pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, destination.camera)
     submission = Submission(plan, outcome, findings, chain, pictures, notes)
-    usage.record(destination.home, plan, read_events(plan.journal))
+    usage.record(destination.home, plan, Journals(plan.journal).new())
     destination.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
     claim.release(plan.folder)
     return submission

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from campaign.butler.repository import Repository
 
 
-def owner_of(plan: Plan) -> str:
-    """Name the owner of an output RUN, as the repository keeps it."""
-    return f"{plan.run} {plan.folder.absolute()}"
-
-
 def entry_of(plan: Plan, template: str, nonce: str) -> dict[str, Any]:
     """Describe a run for the home's list: with the name of its template, and the nonce of its order."""
     return {
@@ -60,6 +55,6 @@ def unlisted(home: Home, beside: Path) -> list[tuple[Plan, orders.Order]]:
 def list_unlisted(home: Home, repository: Repository, beside: Path) -> None:
     """List runs that own their output RUN and are in no list, so that they are shown, restarted and removed."""
     for plan, order in unlisted(home, beside):
-        if repository.run_owner(plan.output_run) == owner_of(plan):
+        if repository.run_owner(plan.output_run).run == plan.run:
             home.add_run(entry_of(plan, Path(order.template).name, order.nonce))
             say(f"listed      {plan.run}, of a submission that was killed; {command('restart', plan.run)} resumes it")

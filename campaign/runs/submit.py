@@ -20,6 +20,7 @@ from campaign.home import Home, versions
 from campaign.jobs.file import write_text
 from campaign.jobs.launch import mpiexec
 from campaign.journal import claim
+from campaign.journal import owner as owners
 from campaign.journal.outcome import last_state
 from campaign.journal.plan import Group, Plan, undisturbed
 from campaign.killpoints import reach
@@ -28,7 +29,7 @@ from campaign.planning.cost import estimate
 from campaign.planning.freeze import freeze, run_id
 from campaign.planning.order import NAME, Order, fingerprint
 from campaign.planning.step import Options, Step, require_writeable
-from campaign.runs.listing import entry_of, list_unlisted, owner_of
+from campaign.runs.listing import entry_of, list_unlisted
 from campaign.schedulers import secure
 from campaign.wording import command
 
@@ -92,13 +93,17 @@ def _own_folder(step: Step, run: str) -> Step:
 
 def taken(home: Home, repository: Repository, output_run: str, how: str, second: str = "") -> SubmissionRefused:
     """Name the owner of an output RUN that is taken, maybe by a submission of the same second."""
-    run, _, folder = repository.run_owner(output_run).partition(" ")
+    owned = repository.run_owner(output_run)
+    run, folder = owned.run, owned.folder or home.folder_of(owned.run)
     what, do = f"output run {output_run} {how}", "raise the letter of RERUN, or give another outputRun"
     if second and output_run.endswith(second):
         do = "submit again: the name has the second of the submission, and another one began in the same second"
-    if not folder:
+    if not run:
         return SubmissionRefused(what, where=repository.root, do=do)
-    if owner := claim.holder(Path(folder)):
+    if not folder:
+        what = f"{what}: it is run {run}{owned.submitter}, which another home ($CAMPAIGN_HOME) lists"
+        do = f"{command('restart', run)} resumes it there; here {do}"
+    elif owner := claim.holder(Path(folder)):
         what, do = f"{what}: run {run} is being made by {owner.text}", f"{command('status', run, '--watch')} follows it"
     elif run not in {entry["run"] for entry in home.runs()} or last_state(Path(folder)) != "done":
         what, do = f"{what}: run {run} was left unfinished", f"{command('restart', folder)} resumes it, or {do}"
@@ -261,11 +266,14 @@ def register(home: Home, repository: Repository, plan: Plan, template: str, nonc
     SubmissionRefused
         Another run owns the output RUN.
     """
-    owner = owner_of(plan)
-    if not repository.claim_run(plan.output_run, owner) and repository.run_owner(plan.output_run) != owner:
+    listed = plan.run in {entry["run"] for entry in home.runs()}
+    if not listed:
+        home.add_claim(plan.run, str(plan.folder.absolute()))
+    mine = owners.mine(plan.run).written
+    if not repository.claim_run(plan.output_run, mine) and repository.run_owner(plan.output_run).run != plan.run:
         raise taken(home, repository, plan.output_run, "was claimed by another submission just now")
     reach("run-registered")
-    if plan.run in {entry["run"] for entry in home.runs()}:
+    if listed:
         return
     home.add_run(entry_of(plan, template, nonce))
     reach("run-listed")

@@ -12,7 +12,6 @@ import datetime
 import importlib
 import os
 import shutil
-import ssl
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -129,6 +128,8 @@ def keys(folder: Path) -> Iterator[Path]:
 
 def security(folder: Path) -> Any:
     """Give Dask's `distributed.security.Security` for keys that `keys` made."""
+    import ssl
+
     from distributed.security import Security
 
     certificate, key = str(folder / CERTIFICATE), str(folder / KEY)

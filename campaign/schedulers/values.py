@@ -13,7 +13,7 @@ MEANT: dict[str, str] = {}
 class Model(BaseModel):
     """Settings: every key is known, nothing changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def text(pattern: str, meant: str) -> StringConstraints:

@@ -13,16 +13,27 @@
         - {for: [SELECTION_FLAT_r], type: flat, filter: r_03, day_obs: 20241111, first: 17, count: 20, time: 10}
         - {for: [], type: bias, day_obs: 20241206, first: 1, count: 1}     # selected by nothing
 
-``time`` and ``electrons`` are a number, or the first and the last of a ramp.
+``time`` and ``electrons`` are a number, or the first and the last of a ramp;
+``spacing: log`` has its values at equal ratios, ``pairs: true`` takes each twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 if TYPE_CHECKING:
     from campaign.simulation.simulate import Exposure
@@ -31,7 +42,7 @@ Ramp = float | tuple[float, float]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
 
 class Block(_Model):
@@ -39,7 +50,7 @@ class Block(_Model):
 
     #: ``for``: the variables whose selections must find them.
     selected_by: tuple[str, ...] = Field(default=(), alias="for")
-    #: ``bias``, ``dark`` or ``flat``.
+    #: ``bias``, ``dark``, ``flat``, ``spot`` or ``science``.
     type: str
     #: Night, first sequence number, number of exposures.
     day_obs: int
@@ -53,12 +64,39 @@ class Block(_Model):
     time: Ramp = 0.0
     #: Light in a pixel of response 1; by default the lamp's rate x time.
     electrons: Ramp | None = None
+    #: Values of a ramp at equal distances, or at equal ratios; each for one exposure, or for two in a row.
+    spacing: Literal["even", "log"] = "even"
+    pairs: bool = False
     #: Values of the header.
     program: str = "BLOCK-SIM"
     reason: str = ""
     #: See `kernels.simulation.simulate`.
     leak: NonNegativeFloat = 0.0
     jump: float = 0.0
+    #: Spots in one amplifier of each detector: the first exposure lights the first amplifier, and so on, in turns.
+    spots: NonNegativeInt = 0
+    stars: NonNegativeInt = 0
+    #: Factor of the photodiode's readings, such as another filter before the diode brings.
+    diode_scale: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _ratios(self) -> Self:
+        ramps = [ramp for ramp in (self.time, self.electrons) if isinstance(ramp, tuple)]
+        if self.spacing == "log" and any(min(ramp) <= 0 for ramp in ramps):
+            raise ValueError("spacing: log needs values above 0")
+        if self.pairs and len(self.numbers) % 2:
+            raise ValueError(f"pairs: {len(self.numbers)} exposures are no whole number of pairs")
+        return self
+
+    def along(self, ramp: Ramp, n: int) -> float:
+        """Give the value of the n-th exposure of the block."""
+        if not isinstance(ramp, tuple):
+            return ramp
+        each = 2 if self.pairs else 1
+        at = (n // each) / max(len(self.numbers) // each - 1, 1)
+        if self.spacing == "log":
+            return ramp[0] * (ramp[1] / ramp[0]) ** at
+        return ramp[0] + (ramp[1] - ramp[0]) * at
 
     @field_validator("day_obs")
     @classmethod
@@ -85,13 +123,6 @@ class Simulation(_Model):
     gap: PositiveFloat = 3.0
 
 
-def _along(ramp: Ramp, n: int, of: int) -> float:
-    """Give the n-th value of a ramp."""
-    if isinstance(ramp, tuple):
-        return ramp[0] + (ramp[1] - ramp[0]) * n / max(of - 1, 1)
-    return ramp
-
-
 def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict[str, set[int]]]:
     """List the exposures by time and, by variable, those that its selection must find."""
     from campaign.simulation.simulate import exposure_at
@@ -101,20 +132,24 @@ def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict
     for block in simulation.exposures:
         numbers, evening = block.numbers, datetime.strptime(str(block.day_obs), "%Y%m%d") + timedelta(hours=18)
         for k, number in enumerate(numbers):
-            electrons = None if block.electrons is None else _along(block.electrons, k, len(numbers))
+            electrons = None if block.electrons is None else block.along(block.electrons, k)
             one = exposure_at(
                 camera,
                 block.day_obs,
                 number,
                 evening + timedelta(seconds=60.0 * number),
                 kind=block.type,
-                seconds=_along(block.time, k, len(numbers)),
+                seconds=block.along(block.time, k),
                 physical_filter=block.filter,
                 reason=block.reason or block.type,
                 program=block.program,
                 electrons=electrons,
                 leak=block.leak,
                 jump=block.jump,
+                spots=block.spots,
+                lit=k if block.spots else 0,
+                stars=block.stars,
+                diode_scale=block.diode_scale,
             )
             made.append(one)
             for name in block.selected_by:

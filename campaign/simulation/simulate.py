@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -67,10 +67,14 @@ class Exposure:
     electrons: float | None = None
     leak: float = 0.0
     jump: float = 0.0
+    spots: int = 0
+    lit: int = 0
+    stars: int = 0
+    diode_scale: float = 1.0
 
     def plain(self) -> dict[str, Any]:
         """Give the values for a job, without defaults."""
-        usual = {"electrons": None, "leak": 0.0, "jump": 0.0}
+        usual = {f.name: f.default for f in fields(self) if f.default is not MISSING and f.name != "program"}
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
 
@@ -248,8 +252,15 @@ def _clear(places: Places, owner: claim.Claim) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _tasks(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], places: Places) -> list[JobTask]:
+def _tasks(
+    camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int], places: Places, diode: bool
+) -> list[JobTask]:
     tasks = []
+    for shot in shots if diode else ():
+        if shot.observation_type == "flat":
+            path = places.raw / str(shot.day_obs) / shot.obs_id / f"{shot.obs_id}_photodiode.ecsv"
+            outputs = {"diode": str(path)}
+            tasks.append(JobTask(f"diode:{shot.exposure}", detectors[0], outputs=outputs, parameters=shot.plain()))
     for detector in detectors:
         ccd = camera.by_id[detector]
         own = {"header": {"LSST_NUM": ccd.serial, "RAFTBAY": ccd.raft, "CCDSLOT": ccd.slot}}
@@ -287,7 +298,7 @@ def simulate(
     _check(camera, shots, detectors)
     work, total = places.truth / "job", len(shots) * len(detectors)
     config = {"seed": seed, "rates": dict(rates), "header": {"INSTRUME": HEADER[camera.name]}}
-    tasks = _tasks(camera, shots, detectors, places)
+    tasks = _tasks(camera, shots, detectors, places, bool(rates.get("diode_noise")))
     with making(places):
         job = JobFile("simulate", "simulate", ranks, str(work / "journal"), camera.plain(detectors), config, {}, tasks)
         path = job.write(work / "simulate.json")

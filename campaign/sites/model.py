@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
 from campaign.errors import ConfigurationError, SubmissionRefused, UsageError
 from campaign.home import Home, home_of, versions
 from campaign.problems import suggest
-from campaign.schedulers import development, table
+from campaign.schedulers import table
 from campaign.schedulers.local import LocalScheduler
 from campaign.schedulers.protocol import Backend, Installation, Scheduler
 from campaign.schedulers.values import FilePath
 from campaign.sites.file import SiteSettings, check_fractions, place_of, read_all
+
+if TYPE_CHECKING:
+    from campaign.schedulers.development import Cluster
 
 
 class Site(SiteSettings):
@@ -72,7 +75,7 @@ def load(environment: Mapping[str, str], home: Home) -> dict[str, Site]:
     """
     read = read_all(environment, home)
     check_fractions(read)
-    up = {cluster.name: cluster for cluster in development.living(clusters_folder(environment))}
+    up = _living(clusters_folder(environment))
     sites = {}
     for name, (settings, entry) in read.items():
         if settings.transport == "ssh" and not settings.host:
@@ -123,8 +126,19 @@ def has_own_cluster(site: Site) -> bool:
     return site.transport == "ssh" or (site.scheduler.placed and not site.development)
 
 
-def _developed(site: Site, cluster: development.Cluster) -> Site:
+def _living(folder: Path) -> dict[str, Cluster]:
+    """Find the development clusters that are up, by the names of their sites."""
+    if not folder.is_dir():
+        return {}
+    from campaign.schedulers import development
+
+    return {cluster.name: cluster for cluster in development.living(folder)}
+
+
+def _developed(site: Site, cluster: Cluster) -> Site:
     """Fill in settings of a development cluster that the site's file does not give."""
+    from campaign.schedulers import development
+
     if has_own_cluster(site):
         return site
     folder = Path(cluster.folder)

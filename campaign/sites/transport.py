@@ -24,7 +24,7 @@ from typing import IO, Protocol
 
 from campaign.errors import ConfigurationError, TransientError
 from campaign.jobs.launch import environment
-from campaign.limited import TarMember, into_log
+from campaign.limited import into_log
 
 #: ``[user@]host``, or an alias of ssh's own configuration.
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:-]*", re.ASCII)
@@ -33,10 +33,24 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 REMOVE_S = 60.0
 #: Longest answer of a site, byte.
 MAX_ANSWER = 1 << 20
+#: Largest header (names and the like) of one member of a tar, byte.
+MAX_HEADER = 1 << 16
 SSH = (
     *("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"),
     *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"),
 )
+
+
+class TarMember(tarfile.TarInfo):
+    """A member of a foreign tar: its header is read into memory, and so has a limit."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> TarMember:
+        """See `tarfile.TarInfo.frombuf`."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.type not in tarfile.REGULAR_TYPES and member.size > MAX_HEADER:
+            raise tarfile.ReadError("a name, or what else is said of a file, is too long")
+        return member
 
 
 class Transport(Protocol):

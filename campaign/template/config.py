@@ -130,6 +130,15 @@ class StepConfig:
         """``$INSTRUMENT``; empty where the template does not ask for it."""
         return self.variables.get("INSTRUMENT", "")
 
+    def portable(self, path: str) -> str:
+        """Write a file without this machine's folders: from the variable that names its folder, else its name alone."""
+        folders = {name: value.rstrip("/") for name, value in self.variables.items() if value.startswith("/")}
+        above = [name for name, value in folders.items() if value and path.startswith(f"{value}/")]
+        if not above:
+            return os.path.basename(path)
+        name = max(above, key=lambda name: len(folders[name]))
+        return f"${name}{path.removeprefix(folders[name])}"
+
     @property
     def ticket(self) -> str:
         """``$TICKET``; empty where the template does not ask for it."""

@@ -132,7 +132,9 @@ def _entry(value: Any, where: str) -> Entry:
 
 def _generated(environment: Mapping[str, str], now: datetime | None) -> dict[str, Entry]:
     stamp = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    operator = environment.get("USER") or environment.get("LOGNAME") or getpass.getuser()
+    # In the order of `getpass.getuser`, which `ctrl_bps` asks: the same name for the same person.
+    names = (environment.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME"))
+    operator = next(filter(None, names), None) or getpass.getuser()
     return {"timestamp": Entry(stamp, "generated", final=True), "operator": Entry(operator, "environment", final=True)}
 
 

@@ -31,7 +31,7 @@ from campaign.template.vocabulary import is_collection
 from campaign.upkeep.uses import Use, Uses
 
 #: Reason to keep a run that was begun, and is not in this home's list.
-ELSEWHERE = "listed in another home ($CAMPAIGN_HOME), which knows who uses it"
+ELSEWHERE = "listed in another home ($CAMPAIGN_HOME){}, which knows who uses it"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Remains:
     output: str
     output_run: str
     submit_path: str
-    #: See `campaign.journal.status.state_of`.
+    #: See `campaign.journal.status.state_of`; ``elsewhere`` for a run of another home, whose folder is not known here.
     state: str
     #: Size of its products and its submit folder.
     bytes: int
@@ -73,20 +73,23 @@ def remains(ticket: str, repository: Repository, home: Home, forced: Sequence[st
         A named run is certified, or is being made.
     """
     listed = [entry for entry in home.runs() if entry["ticket"] == ticket]
-    unlisted = list(_unlisted(ticket, repository, {entry["output_run"] for entry in listed}))
+    unlisted = list(_unlisted(ticket, repository, home, {entry["output_run"] for entry in listed}))
     found = [*listed, *unlisted]
     if not found:
         known = ", ".join(sorted({entry["ticket"] for entry in home.runs()})) or "none"
         raise UsageError(f"no run of ticket {ticket!r}", where=str(home.runs_file), do=f"tickets: {known}")
     uses = Uses(repository, home).of(found)
     for entry in unlisted:
-        if _begun(Path(entry["submit_path"])):
-            uses.setdefault(entry["output_run"], Use(ELSEWHERE))
+        if not entry["submit_path"]:
+            uses.setdefault(entry["output_run"], Use(ELSEWHERE.format(entry["submitter"]), firm=True))
+        elif _begun(Path(entry["submit_path"])):
+            uses.setdefault(entry["output_run"], Use(ELSEWHERE.format("")))
     named = {_named(name, ticket, found) for name in forced}
     for entry in found:
         use = uses.get(entry["output_run"])
         if entry["run"] in named and use is not None and use.firm:
-            raise SubmissionRefused(f"{entry['output_run']} is not removed: {use.text}", do="nothing was removed")
+            do = "nothing was removed" + ("" if entry["submit_path"] else ": give the command with that home")
+            raise SubmissionRefused(f"{entry['output_run']} is not removed: {use.text}", do=do)
         if entry["run"] in named:
             uses.pop(entry["output_run"], None)
     return [_remains(entry, repository, uses.get(entry["output_run"]), entry["run"] in named) for entry in found]
@@ -107,28 +110,34 @@ def _named(name: str, ticket: str, found: Sequence[Mapping[str, Any]]) -> str:
     return str(fit[0])
 
 
-def _unlisted(ticket: str, repository: Repository, known: set[str]) -> Iterator[Mapping[str, str]]:
-    """Find RUNs that were claimed for a submission which ended before its run was listed."""
+def _unlisted(ticket: str, repository: Repository, home: Home, known: set[str]) -> Iterator[Mapping[str, str]]:
+    """Find RUNs of another home, and those claimed for a submission which ended before its run was listed."""
     for name, kind in repository.collections(f"*calib/{ticket}/*").items() if is_collection(ticket) else ():
-        run, _, folder = repository.run_owner(name).partition(" ") if kind == "RUN" else ("", "", "")
-        if folder and name not in known:
-            yield {"run": run, "output": name.rpartition("/")[0], "output_run": name, "submit_path": folder}
+        if kind != "RUN" or name in known or not (owner := repository.run_owner(name)).run:
+            continue
+        yield {
+            "run": owner.run,
+            "output": name.rpartition("/")[0],
+            "output_run": name,
+            "submit_path": owner.folder or home.folder_of(owner.run),
+            "submitter": owner.submitter,
+        }
 
 
 def _remains(entry: Mapping[str, Any], repository: Repository, use: Use | None, forced: bool) -> Remains:
-    folder = Path(entry["submit_path"])
-    size = _bytes(Path(repository.root) / entry["output_run"]) + _bytes(folder)
+    folder = Path(entry["submit_path"]) if entry["submit_path"] else None
+    size = _bytes(Path(repository.root) / entry["output_run"]) + (_bytes(folder) if folder else 0)
     return Remains(
         run=entry["run"],
         output=entry["output"],
         output_run=entry["output_run"],
-        submit_path=str(folder),
-        state=status.state_of(folder),
+        submit_path=str(folder or ""),
+        state=status.state_of(folder) if folder else "elsewhere",
         bytes=size,
         kept=use.text if use else "",
         firm=use is not None and use.firm,
         forced=forced,
-        journal=_journal(folder),
+        journal=_journal(folder) if folder else 0,
     )
 
 

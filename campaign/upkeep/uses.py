@@ -53,7 +53,7 @@ class Uses:
         wanted = list(entries)
         listed = {entry["output_run"]: entry for entry in (*self.home.runs(), *wanted)}
         certified = self.repository.certified()
-        living = {run: use for run, entry in listed.items() if (use := _owner(Path(entry["submit_path"])))}
+        living = {run: use for run, entry in listed.items() if (use := _owner(entry["submit_path"]))}
         ancestors = self._ancestors(certified, listed)
         needed = {source: run for run in living for source in self._made_from(run, listed)}
         campaigns = dict(self._by_campaigns())
@@ -93,7 +93,7 @@ class Uses:
     def _asked(self, run: str, entry: Entry | None) -> Iterable[str]:
         if entry is not None and isinstance(entry.get("made_from"), list):
             return map(str, entry["made_from"])
-        if entry is not None:
+        if entry is not None and entry["submit_path"]:
             try:
                 return load_plan(Path(entry["submit_path"]) / "plan.json").made_from
             except (CampaignError, AttributeError, KeyError, TypeError):  # its folder was cleared, its plan is damaged
@@ -136,8 +136,11 @@ def _said(words: str) -> str:
     return f"is {words}" if words == "done" else words
 
 
-def _owner(folder: Path) -> Use | None:
-    """Name the driver that makes, or may make, the run of a folder; `None` without one."""
+def _owner(place: str) -> Use | None:
+    """Name the driver that makes, or may make, the run of a folder; `None` without one, and for another home's run."""
+    if not place:
+        return None
+    folder = Path(place)
     owner = claim.read(folder)
     if owner is not None:
         return None if owner.alive is False else Use(f"made by {owner.text}", firm=True)

@@ -1,3 +1,16 @@
 """Calibrations in their applied form: read once, checked, ready for a row of pixels."""
 
-__all__ = ["applied", "config", "crosstalk", "cti", "defects", "deferred", "linearity", "ptc"]
+__all__ = [
+    "applied",
+    "bfk",
+    "config",
+    "crosstalk",
+    "cti",
+    "defects",
+    "deferred",
+    "isrcalib",
+    "isrfiles",
+    "layouts",
+    "linearity",
+    "ptc",
+]

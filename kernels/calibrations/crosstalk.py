@@ -1,14 +1,9 @@
 """Crosstalk: signal that pixels leave in the pixels of other amplifiers read at the same time.
 
-Product: OBSTYPE ``crosstalk``, CALUNIT the unit of the frames, SOURCE<n> the
-name of the n-th source amplifier; extension CROSSTALK, one row a target
-amplifier:
-
-======== ============ ===========================================
-AMPLIFIER             name of the target
-C0[n]                 signal left, relative to the n-th source
-C1[n]    1/<CALUNIT>  the same, per unit of the n-th source
-======== ============ ===========================================
+Product: upstream's CROSSTALK, one row with matrices [source][target] in one
+line: CT_COEFFS, relative to the source, and CT_COEFFS_SQR, the same per unit
+of the source.  CROSSTALK_RATIOS_UNITS is the unit of the frames, AMPNAMES
+names the amplifiers in the order of both axes.
 """
 
 from __future__ import annotations
@@ -19,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.calibrations import isrfiles
+from kernels.calibrations.isrcalib import AMPLIFIERS, IsrCalib
 from kernels.camera.geometry import Camera, Detector
 from kernels.compiled import njit
 from kernels.errors import DataError
 from kernels.fits.product import Card
-from kernels.fits.tables import Column, identity, order, read_table, write_table
 
 KIND = "crosstalk"
 
@@ -36,37 +32,56 @@ class Crosstalk:
     c0: NDArray[np.float32]
     #: [target, source], float32: Per unit of the frames (electron or ADU).
     c1: NDArray[np.float32]
+    #: Parts of the file that are not applied.
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str, camera: Camera, detector: Detector, quadratic: bool) -> Crosstalk:
-        """Read a detector's crosstalk.
+        """Read a detector's crosstalk; a coefficient that is not valid, or no number, counts as 0.
 
         Parameters
         ----------
         quadratic : `bool`
-            Read ``C1``; otherwise it is 0.
+            Read CT_COEFFS_SQR; otherwise it is 0.
 
         Raises
         ------
         DataError
-            See `kernels.fits.tables.read_table`; or the unit is not that of the
-            camera's frames, the amplifiers are not the detector's, or one is its own source.
+            See `kernels.calibrations.isrfiles.read` and `IsrCalib.require`; or the amplifiers are not the
+            detector's, or one is its own source.
         """
-        units = {"AMPLIFIER": "", "C0": "", "C1": f"1/{camera.unit}"}
-        table = read_table(path, KIND, camera, detector, units, camera.unit)
-        number = len(detector.amplifiers)
-        names = [str(table.header.get(f"SOURCE{n}", "")).strip() for n in range(number)]
-        targets, sources = order(table, list(table.columns["AMPLIFIER"]), detector), order(table, names, detector)
-        matrices = []
-        for name in ("C0", "C1"):
-            if table.columns[name].shape != (number, number):
-                raise DataError(path, f"column {name} is {table.columns[name].shape}, not {number} x {number}")
-            matrix = np.ascontiguousarray(table.columns[name][np.ix_(targets, sources)], np.float32)
-            if np.diagonal(matrix).any():
-                own = detector.amplifiers[int(np.flatnonzero(np.diagonal(matrix))[0])].name
-                raise DataError(path, f"{name}: amplifier {own} is a source of its own")
-            matrices.append(matrix)
-        return cls(matrices[0], matrices[1] if quadratic else np.zeros_like(matrices[1]))
+        found = isrfiles.read(path)
+        found.require(KIND, camera, detector)
+        rows, notes = found.order(detector), []
+        zero = np.zeros((len(rows), len(rows)), np.float32)
+        if found.metadata.get("HAS_CROSSTALK") is False:
+            return cls(zero, zero, ("crosstalk: HAS_CROSSTALK is false, nothing is subtracted",))
+        if len(found.tables) > 1:
+            notes.append("crosstalk: that of other detectors (IC_COEFFS) is not subtracted")
+        c0, lost = _matrix(found, "CT_COEFFS", rows, detector)
+        if lost:
+            notes.append(f"crosstalk: {lost} coefficients are no numbers and count as 0")
+        if not quadratic:
+            return cls(c0, zero, tuple(notes))
+        if "CT_COEFFS_SQR" not in found.tables[0].columns:
+            return cls(c0, zero, (*notes, "crosstalk: the file has no part that grows with the square (CT_COEFFS_SQR)"))
+        return cls(c0, _matrix(found, "CT_COEFFS_SQR", rows, detector)[0], tuple(notes))
+
+
+def _matrix(found: IsrCalib, name: str, rows: Sequence[int], detector: Detector) -> tuple[NDArray[np.float32], int]:
+    """Give a matrix [target, source] in the order of the detector's amplifiers, and its number of lost values."""
+    number, flat = len(rows), found.column(name)
+    valid = found.tables[0].columns.get("CT_VALID", np.ones(flat.shape, np.bool_))
+    if flat.size != number**2 or valid.size != flat.size or flat.dtype.kind not in "fiu":
+        what = f"column {name} holds {flat.size} values, CT_VALID {valid.size}"
+        raise DataError(found.path, f"{what}; {number} x {number} are wanted for the amplifiers of {detector.name}")
+    valid, finite = valid.astype(np.bool_), np.isfinite(flat)
+    used = np.where(valid & finite, flat, 0).reshape(number, number)[np.ix_(rows, rows)].T
+    matrix = np.ascontiguousarray(used, np.float32)
+    if np.diagonal(matrix).any():
+        own = detector.amplifiers[int(np.flatnonzero(np.diagonal(matrix))[0])].name
+        raise DataError(found.path, f"{name}: amplifier {own} is a source of its own")
+    return matrix, int((valid & ~finite).sum())
 
 
 def write(
@@ -78,15 +93,27 @@ def write(
     cards: Sequence[Card] = (),
 ) -> None:
     """Write a detector's crosstalk; ``c0`` and ``c1`` [target, source] for frames in the camera's unit."""
-    names = [a.name for a in detector.amplifiers]
-    primary: list[Card] = [*identity(KIND, camera, detector), ("CALUNIT", camera.unit, "unit of the frames")]
-    primary += [(f"SOURCE{n}", name, "amplifier") for n, name in enumerate(names)]
-    columns = [
-        Column("AMPLIFIER", np.array(names, "S")),
-        Column("C0", np.asarray(c0, np.float32)),
-        Column("C1", np.asarray(c1, np.float32), f"1/{camera.unit}"),
-    ]
-    write_table(path, [*primary, *cards], columns)
+    number = len(detector.amplifiers)
+    flat = [np.asarray(c, np.float32).astype(np.float64).T.reshape(1, -1) for c in (c0, c1)]
+    unknown, none = np.full(flat[0].shape, np.nan), np.zeros(flat[0].shape)
+    columns = {
+        "CT_COEFFS": flat[0],
+        "CT_ERRORS": unknown,
+        "CT_COUNTS": none.astype(np.int64),
+        "CT_VALID": np.ones(none.shape, np.bool_),
+        "CT_COEFFS_SQR": flat[1],
+        "CT_ERRORS_SQR": unknown,
+        "CT_AMP_GAIN_RATIOS": none,
+        "CT_FIT_GAINS": np.zeros((1, number)),
+    }
+    metadata = {
+        "HAS_CROSSTALK": True,
+        "NAMP": number,
+        "CROSSTALK_SHAPE": [number, number],
+        "CROSSTALK_RATIOS_UNITS": camera.unit,
+        AMPLIFIERS: " ".join(a.name for a in detector.amplifiers),
+    }
+    isrfiles.save(path, KIND, camera, detector, columns, cards, metadata)
 
 
 @njit

@@ -1,7 +1,7 @@
 """Defects: unreliable pixels of a detector.
 
-Product: OBSTYPE ``defects``; extension DEFECTS, one row a box of the assembled
-detector, 0-based: X0, Y0, WIDTH, HEIGHT (pixel).  Boxes may overlap; there may be none.
+Product: upstream's ``defects``, one row a box of the assembled detector, 0-based:
+x0, y0, width, height (pixel).  Boxes may overlap; there may be none.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.calibrations import isrfiles
 from kernels.camera.geometry import Box, Camera, Detector
 from kernels.errors import DataError
 from kernels.fits.product import Card
-from kernels.fits.tables import Column, identity, read_table, write_table
 
 KIND = "defects"
-COLUMNS = ("X0", "Y0", "WIDTH", "HEIGHT")
+COLUMNS = ("x0", "y0", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,15 @@ class Defects:
         Raises
         ------
         DataError
-            See `kernels.fits.tables.read_table`; or a box is empty or not on the detector.
+            See `kernels.calibrations.isrfiles.read` and `IsrCalib.require`; or a box is not of whole pixels, empty,
+            or not on the detector.
         """
-        table = read_table(path, KIND, camera, detector, dict.fromkeys(COLUMNS, "pixel"))
-        boxes = np.column_stack([table.columns[name] for name in COLUMNS]).astype(np.int64)
+        found = isrfiles.read(path)
+        found.require(KIND, camera, detector)
+        given = np.column_stack([found.numbers(name, range(found.tables[0].rows)) for name in COLUMNS])
+        boxes = given.astype(np.int64)
+        if (boxes != given).any():
+            raise DataError(path, f"the box {given[(boxes != given).any(axis=1)][0].tolist()} is not of whole pixels")
         first, size = boxes[:, :2], boxes[:, 2:]
         outside = (first < 0).any(axis=1) | (size < 1).any(axis=1) | (first + size > detector.size).any(axis=1)
         if outside.any():
@@ -61,5 +66,5 @@ def write(
     path: str, camera: Camera, detector: Detector, boxes: NDArray[np.integer], cards: Sequence[Card] = ()
 ) -> None:
     """Write a detector's defects, ``boxes`` [box, (x0, y0, width, height)]."""
-    columns = [Column(name, np.asarray(boxes[:, k], np.int32), "pixel") for k, name in enumerate(COLUMNS)]
-    write_table(path, [*identity(KIND, camera, detector), *cards], columns)
+    columns = {name: np.asarray(boxes[:, k], np.int64) for k, name in enumerate(COLUMNS)}
+    isrfiles.save(path, KIND, camera, detector, columns, cards)

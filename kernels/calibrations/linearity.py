@@ -1,15 +1,19 @@
 """Linearity: deviation of each amplifier's signal from proportion to the light.
 
-Product: OBSTYPE ``linearizer``; extension LINEARIZER, one row an amplifier:
+Product: upstream's LINEARIZER, one row an amplifier: AMPLIFIER_NAME, TYPE and
+COEFFS (LINEARITY_UNITS, adu).  Corrected = signal - S(signal), by type:
 
-========= ==== =======================================
-AMPLIFIER      name
-NODES[k]  adu  signals, ascending from 0 or more
-VALUES[k] adu  S there: excess of the signal
-========= ==== =======================================
+============ ======================= ==========================================
+Spline       nodes, values           S is the spline through them
+DoubleSpline n1, n2, nodes 1,        S(x) = S1(x) + S2(x - S1(x))
+             values 1, nodes 2,
+             values 2
+None,                                S is 0
+Proportional
+============ ======================= ==========================================
 
-S is Akima's spline (J. ACM 17, 589, 1970) through the nodes and S(0) = 0; it is 0 below 0
-and constant beyond the last node.  Corrected = signal - S(signal).
+A spline is Akima's (J. ACM 17, 589, 1970) through its nodes and S(0) = 0; it is 0 below 0
+and constant beyond the last node.
 """
 
 from __future__ import annotations
@@ -22,20 +26,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.calibrations import isrfiles
 from kernels.camera.geometry import Camera, Detector
 from kernels.compiled import njit
 from kernels.errors import DataError
 from kernels.fits.product import Card
-from kernels.fits.tables import Column, identity, order, read_table, write_table
 
 if TYPE_CHECKING:  # the import takes half a second and 40 MiB: only to linearise
     from scipy.interpolate import Akima1DInterpolator
+
+F64 = NDArray[np.float64]
 
 KIND = "linearizer"
 #: Largest error of linear interpolation on the even grid, ADU; float32 has the rest of 1e-3.
 TOLERANCE = 5e-4
 #: Longest grid of an amplifier: 512 KiB.
 MAX_ENTRIES = 1 << 17
+#: Types that correct nothing.
+NOTHING = ("None", "Proportional")
 
 
 @dataclass(frozen=True)
@@ -49,60 +57,141 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """S of one amplifier: a spline, and for a double spline a second one for what the first has corrected."""
+
+    first: Akima1DInterpolator
+    second: Akima1DInterpolator | None = None
+
+    def __call__(self, signal: F64) -> F64:
+        """Evaluate S, ADU, from 0 to `end`."""
+        if self.second is None:
+            return np.asarray(self.first(signal))
+        one = self.first(np.minimum(signal, self.first.x[-1]))
+        return np.asarray(one + self.second(np.clip(signal - one, 0, self.second.x[-1])))
+
+    @property
+    def end(self) -> float:
+        """Signal from which S is constant, ADU."""
+        last = float(self.first.x[-1])
+        return last if self.second is None else max(last, float(self.second.x[-1] + self.first(last)))
+
+    @property
+    def bend(self) -> float:
+        """Bound of |S''| between its ends, 1/ADU."""
+        if self.second is None:
+            return _bend(self.first)
+        one, two = _slope(self.first), _slope(self.second)
+        return _bend(self.first) * (1 + two) + _bend(self.second) * (1 + one) ** 2
+
+    @property
+    def kink(self) -> float:
+        """Bound of the change of slope where one of two splines ends before the other."""
+        return 0.0 if self.second is None else _slope(self.first) + _slope(self.second)
+
+
+@dataclass(frozen=True)
 class Linearizer:
-    """A detector's splines, in the order of its amplifiers."""
+    """A detector's curves, in the order of its amplifiers."""
 
     #: Path of the file, for messages.
     path: str
-    #: From 0 to the last node, ADU to ADU.
-    splines: Sequence[Akima1DInterpolator]
+    curves: Sequence[Curve]
 
     @classmethod
     def open(cls, path: str, camera: Camera, detector: Detector) -> Linearizer:
         """Read a detector's linearizer.
 
+        Parameters
+        ----------
+        detector : `Detector`
+            With the gains by which the frames were multiplied.
+
         Raises
         ------
         DataError
-            See `kernels.fits.tables.read_table`; or the amplifiers are not the
-            detector's, nodes do not ascend from 0, or S(0) is not 0.
+            See `kernels.calibrations.isrfiles.read` and `IsrCalib.require`; or the amplifiers are not the
+            detector's, a type cannot be applied, nodes do not ascend from 0, or S(0) is not 0.
         """
-        table = read_table(path, KIND, camera, detector, {"AMPLIFIER": "", "NODES": "adu", "VALUES": "adu"})
-        rows = order(table, list(table.columns["AMPLIFIER"]), detector)
-        nodes, values = (np.asarray(table.columns[name], np.float64)[rows] for name in ("NODES", "VALUES"))
-        if nodes.shape != values.shape or nodes.ndim != 2:
-            raise DataError(path, f"NODES are {nodes.shape[1:]} an amplifier, VALUES {values.shape[1:]}")
-        splines = []
-        for amplifier, x, y in zip(detector.amplifiers, nodes, values, strict=True):
+        found = isrfiles.read(path)
+        found.require(KIND, camera, detector)
+        if found.metadata.get("HAS_LINEARITY") is False:
+            raise DataError(path, "HAS_LINEARITY is false: it holds no linearity")
+        unit = found.said("LINEARITY_UNITS").lower() or "adu"
+        if unit not in ("adu", "electron"):
+            raise DataError(path, f"is in {unit} (LINEARITY_UNITS), adu or electron is wanted")
+        types, coefficients, curves = found.column("TYPE"), found.column("COEFFS"), []
+        if coefficients.dtype.kind not in "fi":
+            raise DataError(path, f"column COEFFS holds {coefficients.dtype}, no numbers")
+        for amplifier, row in zip(detector.amplifiers, found.order(detector), strict=True):
+            per_adu = amplifier.gain if unit == "electron" else 1.0
+            numbers = np.asarray(coefficients[row], np.float64).ravel()
             try:
-                splines.append(spline(x, y))
+                curves.append(curve(str(types[row]).strip(), numbers, per_adu))
             except ValueError as error:
                 raise DataError(path, f"amplifier {amplifier.name}: {error}") from error
-        return cls(path, splines)
+        return cls(path, curves)
 
     def tables(self) -> Grid:
-        """Evaluate the splines on grids fine enough for linear interpolation within 1e-3 ADU.
+        """Evaluate the curves on grids fine enough for linear interpolation within 1e-3 ADU.
 
         A straight line is within h^2/8 max|S''| of a curve without kinks; the
-        last node, where S becomes constant, is an entry.
+        last node, where S becomes constant, is an entry.  Where one of two
+        splines ends before the other, S has a kink; the grid is made as fine as
+        may be, and within one step of the kink the error is at most h/4 of the change of slope.
 
         Raises
         ------
         DataError
             A spline bends too sharply to be tabulated.
         """
-        ends = np.array([s.x[-1] for s in self.splines])
-        bends = np.array([_bend(s) for s in self.splines])
+        ends = np.array([c.end for c in self.curves])
+        bends, kinks = np.array([c.bend for c in self.curves]), np.array([c.kink for c in self.curves])
         entries = 1 + max(1, *(math.ceil(n) for n in ends * np.sqrt(bends / (8 * TOLERANCE))))
         if entries > MAX_ENTRIES:
             raise DataError(self.path, f"a spline bends by {bends.max():.2g} per ADU: too sharply to be tabulated")
+        entries = max(entries, min(MAX_ENTRIES, math.ceil(float((ends * kinks).max()) / (4 * TOLERANCE))))
         at = [np.linspace(0, end, entries) for end in ends]
-        values = np.array([s(x) for s, x in zip(self.splines, at, strict=True)], np.float32)
+        values = np.array([s(x) for s, x in zip(self.curves, at, strict=True)], np.float32)
         return Grid(values, ends / (entries - 1))
 
 
-def spline(nodes: NDArray[np.float64], values: NDArray[np.float64]) -> Akima1DInterpolator:
-    """Make S of one amplifier, from 0 to its last node.
+def curve(kind: str, numbers: F64, per_adu: float = 1.0) -> Curve:
+    """Make S of one amplifier of upstream's type and coefficients.
+
+    Parameters
+    ----------
+    kind : `str`
+        TYPE.
+    numbers : `numpy.ndarray`, float64
+        COEFFS; NaN at the end fills up.
+    per_adu : `float`, optional
+        Divisor of the numbers: their unit per ADU.
+
+    Raises
+    ------
+    ValueError
+        The type cannot be applied; or see `spline`.
+    """
+    if kind in NOTHING:
+        return Curve(spline(np.array([0.0, 1.0, 2.0]), np.zeros(3)))
+    numbers = numbers[: len(numbers) - int(np.argmin(np.isnan(numbers[::-1])))] if len(numbers) else numbers
+    if not np.isfinite(numbers).all():
+        raise ValueError("column COEFFS holds a value that is no number")
+    if kind == "Spline" and len(numbers) % 2 == 0:
+        return Curve(spline(*np.split(numbers / per_adu, 2)))
+    if kind == "DoubleSpline" and len(numbers) > 2:
+        lengths, numbers = numbers[:2].astype(int), numbers[2:] / per_adu
+        if (lengths > 1).all() and 2 * lengths.sum() <= len(numbers):
+            parts = np.split(numbers, np.cumsum(np.repeat(lengths, 2)))
+            return Curve(spline(parts[0], parts[1]), spline(parts[2], parts[3]))
+    if kind in ("Spline", "DoubleSpline"):
+        raise ValueError(f"COEFFS of a {kind} cannot be {len(numbers)} numbers")
+    raise ValueError(f"a linearity of TYPE {kind} cannot be applied; Spline, DoubleSpline and None can")
+
+
+def spline(nodes: F64, values: F64) -> Akima1DInterpolator:
+    """Make a spline, from 0 to its last node.
 
     Raises
     ------
@@ -111,7 +200,7 @@ def spline(nodes: NDArray[np.float64], values: NDArray[np.float64]) -> Akima1DIn
     """
     from scipy.interpolate import Akima1DInterpolator
 
-    if not (nodes[0] >= 0 and (np.diff(nodes) > 0).all()):
+    if not (len(nodes) and nodes[0] >= 0 and (np.diff(nodes) > 0).all()):
         raise ValueError("its nodes do not ascend from 0")
     if nodes[0] > 0:
         nodes, values = np.insert(nodes, 0, 0.0), np.insert(values, 0, 0.0)
@@ -120,6 +209,13 @@ def spline(nodes: NDArray[np.float64], values: NDArray[np.float64]) -> Akima1DIn
     if len(nodes) < 2:
         raise ValueError("it has no node above 0")
     return Akima1DInterpolator(nodes, values)
+
+
+def _slope(s: Akima1DInterpolator) -> float:
+    """Bound |S'|, by the sum of its terms in each piece."""
+    cubic, square, line = np.abs(s.c[:3])
+    length = np.diff(s.x)
+    return float((line + 2 * square * length + 3 * cubic * length**2).max())
 
 
 def _bend(s: Akima1DInterpolator) -> float:
@@ -137,9 +233,15 @@ def write(
     cards: Sequence[Card] = (),
 ) -> None:
     """Write a detector's linearizer; ``nodes`` and ``values`` [amplifier, k], ADU."""
-    names = np.array([a.name for a in detector.amplifiers], "S")
-    columns = [Column("AMPLIFIER", names), Column("NODES", nodes, "adu"), Column("VALUES", values, "adu")]
-    write_table(path, [*identity(KIND, camera, detector), *cards], columns)
+    boxes = np.array([(a.target.x0, a.target.y0, a.target.nx, a.target.ny) for a in detector.amplifiers], np.int64)
+    columns = {
+        "AMPLIFIER_NAME": np.array([a.name for a in detector.amplifiers]),
+        "TYPE": np.array(["Spline"] * len(nodes)),
+        "COEFFS": np.concatenate([nodes, values], axis=1),
+        **dict(zip(("BBOX_X0", "BBOX_Y0", "BBOX_DX", "BBOX_DY"), boxes.T, strict=True)),
+    }
+    metadata = {"HAS_LINEARITY": True, "OVERRIDE": True, "HAS_TABLE": False, "LINEARITY_UNITS": "adu"}
+    isrfiles.save(path, KIND, camera, detector, columns, cards, metadata)
 
 
 @njit

@@ -99,6 +99,12 @@ class Camera:
     unit: str
     scale: int
     detectors: Mapping[int, Detector]
+    #: Further values of INSTRUME that mean this camera.
+    aliases: frozenset[str] = frozenset()
+
+    def is_named(self, instrument: str) -> bool:
+        """Whether a value of INSTRUME means this camera."""
+        return instrument == self.name or instrument in self.aliases
 
 
 def _box(value: list[int] | None) -> Box | None:
@@ -148,7 +154,7 @@ def camera(plain: Mapping[str, Any]) -> Camera:
     Parameters
     ----------
     plain : `dict`
-        ``{"name", "unit": "electron" | "adu", "scale", "types": {T: {"size",
+        ``{"name", "aliases", "unit": "electron" | "adu", "scale", "types": {T: {"size",
         "pixel_um", "adc_max", "amplifiers": [...]}}, "detectors": [{"id",
         "name", "type", "position_mm", "yaw_deg", "gains", "read_noises",
         "saturations"}]}``; boxes are 0-based ``[x0, y0, nx, ny]``.
@@ -160,7 +166,8 @@ def camera(plain: Mapping[str, Any]) -> Camera:
     """
     try:
         detectors = {d["id"]: _detector(d, plain["types"]) for d in plain["detectors"]}
-        made = Camera(plain["name"], plain["unit"], int(plain["scale"]), detectors)
+        aliases = frozenset(map(str, plain.get("aliases", ())))
+        made = Camera(plain["name"], plain["unit"], int(plain["scale"]), detectors, aliases)
     except (KeyError, TypeError, ValueError, IndexError, AssertionError) as error:
         raise JobError(f"the job's camera section is incomplete: {error!r}") from error
     if made.unit not in UNITS:

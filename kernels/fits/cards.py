@@ -34,7 +34,7 @@ Value = str | int | float | bool | None
 
 
 @lru_cache(maxsize=4096)  # the headers of successive frames are mostly alike
-def _value(text: str) -> Value:
+def parsed(text: str) -> Value:
     """Parse the value of a card (FITS standard 4.0, section 4.2) from the text after its ``=``.
 
     Raises
@@ -56,7 +56,7 @@ def _value(text: str) -> Value:
 
 def _value_or_none(text: str) -> Value:
     try:
-        return _value(text)
+        return parsed(text)
     except ValueError:
         return None
 
@@ -130,7 +130,7 @@ class Cards:
         if keyword not in self._texts:
             return None
         try:
-            return _value(self._texts[keyword])
+            return parsed(self._texts[keyword])
         except ValueError as error:
             raise DataError(self.path, f"HDU {self._hdu}: {keyword} is {error}, which is no FITS value") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,36 @@ DARKENED = 1 << PLANES["NO_DATA"] | 1 << PLANES["VIGNETTED"]
 Card = tuple[str, Any, str]
 
 
+#: afw's origin of an image within its parent; its readers refuse an HDU without it.
+_ORIGIN: list[Card] = [("LTV1", 0.0, "x of the first pixel is 0"), ("LTV2", 0.0, "y of the first pixel is 0")]
+_FACTOR = re.compile(r"[A-Za-z]+")
+
+
+def squared(unit: str) -> str:
+    """Write the square of a unit, such as ``electron2/s2``; empty for a unit with powers or blanks."""
+    return _FACTOR.sub(r"\g<0>2", unit) if set(_FACTOR.sub("", unit)) <= {"/", "1"} else ""
+
+
+def described(hdu: str, unit: str = "") -> list[Card]:
+    """Give the cards of an HDU beside its name, by which afw's and astropy's readers know what it holds.
+
+    Parameters
+    ----------
+    hdu : `str`
+        ``IMAGE``, ``MASK`` or ``VARIANCE``.
+    unit : `str`
+        That of IMAGE; empty where there is none.
+    """
+    units = {"IMAGE": unit, "VARIANCE": squared(unit)}
+    cards: list[Card] = [("EXTTYPE", hdu, "")]
+    if units.get(hdu):
+        cards.append(("BUNIT", units[hdu], ""))
+    if hdu == "VARIANCE":
+        cards.append(("UTYPE", "VarianceUncertainty", "of astropy; else it reads standard deviations"))
+    planes = PLANES if hdu == "MASK" else {}
+    return [*cards, *_ORIGIN, *((f"MP_{plane}", bit, "bit number") for plane, bit in planes.items())]
+
+
 def _header(cards: Sequence[Card]) -> fitsio.FITSHDR:
     return fitsio.FITSHDR([{"name": n, "value": v, "comment": c} for n, v, c in cards])
 
@@ -45,7 +76,7 @@ def write(
     cards : sequence of (name, value, comment)
         The primary header.
     image, variance : `numpy.ndarray` [y, x], float32
-        In the ``BUNIT`` of the primary header, and its square.
+        In the ``BUNIT`` of the primary header, and its square; each HDU names its own.
     mask : `numpy.ndarray` [y, x], int32
         Planes as in `PLANES`, named in its header as ``MP_<plane>``.
 
@@ -61,13 +92,13 @@ def write(
     """
     images = {"IMAGE": (image, np.float32), "MASK": (mask, np.int32), "VARIANCE": (variance, np.float32)}
     there = {name: np.asarray(pixels, kind) for name, (pixels, kind) in images.items() if pixels is not None}
-    planes = {"MASK": _header([(f"MP_{plane}", bit, "bit number") for plane, bit in PLANES.items()])}
+    unit = next((str(value) for name, value, _ in cards if name == "BUNIT"), "")
 
     def describe(fits: fitsio.FITS) -> None:
         """Write one pixel each, because only the headers are used."""
         fits.write(None, header=_header(cards))
         for name, pixels in there.items():
-            fits.write(np.zeros((1, 1), pixels.dtype), extname=name, header=planes.get(name))
+            fits.write(np.zeros((1, 1), pixels.dtype), extname=name, header=_header(described(name, unit)))
 
     return fitswrite.write(path, list(zip(seal.headers(describe), [None, *there.values()], strict=True)))
 

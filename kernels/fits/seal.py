@@ -98,9 +98,19 @@ def _units(data: bytes) -> Iterator[tuple[list[bytes], bytes]]:
         start = end
 
 
-def seal(data: bytes) -> bytes:
-    """Add CHECKSUM and DATASUM to every HDU of a FITS file without them."""
-    return b"".join(sealed(cards, ones_sum(body)) + body for cards, body in _units(data))
+def seal(data: bytes, more: Sequence[Sequence[bytes]] = ()) -> bytes:
+    """Add CHECKSUM and DATASUM to every HDU of a FITS file without them.
+
+    Parameters
+    ----------
+    more : sequence of sequence of `bytes`, optional
+        Further cards of each HDU, 80 characters each.
+    """
+    units = list(_units(data))
+    added = [*more, *[()] * (len(units) - len(more))]
+    return b"".join(
+        sealed([*own, *some], ones_sum(body)) + body for (own, body), some in zip(units, added, strict=True)
+    )
 
 
 def _bytes(write: Callable[[fitsio.FITS], None]) -> bytes:
@@ -123,12 +133,14 @@ def headers(write: Callable[[fitsio.FITS], None]) -> list[list[bytes]]:
     return [cards for cards, _ in _units(_bytes(write))]
 
 
-def written(write: Callable[[fitsio.FITS], None]) -> bytes:
+def written(write: Callable[[fitsio.FITS], None], more: Sequence[Sequence[bytes]] = ()) -> bytes:
     """Write a FITS file in memory, and seal it.
 
     Parameters
     ----------
     write : callable
         Called with the open, empty file.
+    more : sequence of sequence of `bytes`, optional
+        See `seal`.
     """
-    return seal(_bytes(write))
+    return seal(_bytes(write), more)

@@ -1,15 +1,15 @@
-"""Calibrations in tables: one FITS file a detector, with a product's primary header and one table.
+"""Calibrations in tables: one FITS file a detector, with a product's primary header and one table or more.
 
 The primary header names the file's kind (OBSTYPE) and detector (INSTRUME,
 DETECTOR, DETNAME), and the unit of the frames where that matters (CALUNIT).
-The table is the extension named after OBSTYPE; its columns have units (TUNIT).
+The metadata of a table stand in its own header; its columns may have units (TUNIT).
 Every HDU has DATASUM and CHECKSUM.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,33 @@ from numpy.typing import NDArray
 
 from kernels.camera.geometry import Camera, Detector
 from kernels.errors import DataError
+from kernels.fits.blocks import Stream, packing, walk
 from kernels.fits.fitsfile import UNREADABLE, opened
+from kernels.fits.metadata import Entry, read_cards, write_cards
 from kernels.fits.product import Card
 from kernels.fits.seal import written
 
 #: cfitsio's answer if DATASUM and data disagree (0: no DATASUM).
 WRONG = -1
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: name, values [row] or [row, k], and their unit ('' for a number or a name)."""
-
-    name: str
-    values: NDArray[Any]
-    unit: str = ""
+#: Kinds of numpy that a column can have.
+_KINDS = "biufSU"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as read: its path, primary header, and columns by name."""
+    """A table."""
 
-    path: str
-    header: Mapping[str, Any]
+    #: By name, each [row] or [row, ...]: bool, integers, floats, or text.
     columns: Mapping[str, NDArray[Any]]
+    #: Units by column; none for a number, a name, or where the file has none.
+    units: Mapping[str, str] = field(default_factory=dict)
+    #: EXTNAME; empty without.
+    name: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values()), ()))
 
 
 def identity(kind: str, camera: Camera, detector: Detector) -> list[Card]:
@@ -55,79 +58,105 @@ def identity(kind: str, camera: Camera, detector: Detector) -> list[Card]:
     ]
 
 
-def write_table(path: str, cards: Sequence[Card], columns: Sequence[Column]) -> None:
-    """Write a table; the same content gives the same bytes.
+def write_tables(
+    path: str, cards: Sequence[Card], tables: Sequence[Table], metadata: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write tables; the same content gives the same bytes.
 
     Parameters
     ----------
     path : `str`
         A new file.
     cards : sequence of (name, value, comment)
-        The primary header; ``OBSTYPE`` names the extension.
-    columns : sequence of `Column`
-        Columns of equal length, which may be 0.
-    """
-    kind = next(str(value) for name, value, _ in cards if name == "OBSTYPE")
-    dtype = [(c.name, c.values.dtype, c.values.shape[1:]) for c in columns]
-    rows = np.zeros(len(columns[0].values), dtype)
-    for column in columns:
-        rows[column.name] = column.values
-    header = fitsio.FITSHDR([{"name": n, "value": v, "comment": c} for n, v, c in cards])
-
-    def write(fits: fitsio.FITS) -> None:
-        fits.write(None, header=header)
-        fits.create_table_hdu(rows, extname=kind.upper(), units=[c.unit for c in columns])
-        if len(rows):
-            fits[-1].write(rows)
-
-    Path(path).write_bytes(written(write))
-
-
-def read_table(
-    path: str, kind: str, camera: Camera, detector: Detector, units: Mapping[str, str], unit: str = ""
-) -> Table:
-    """Read and check the table of one detector.
-
-    Parameters
-    ----------
-    kind : `str`
-        Required value of ``OBSTYPE``.
-    units : `dict` [`str`, `str`]
-        Wanted columns, and the unit that each must have.
-    unit : `str`, optional
-        Required value of ``CALUNIT``, for a table that applies to frames in one unit only.
+        The primary header.
+    tables : sequence of `Table`
+        Columns of equal length, which may be 0; one whose cells hold no values is left out.
+    metadata : sequence of mapping, optional
+        Of each table.
 
     Raises
     ------
     DataError
-        The file cannot be read or fails its checksum; it is another kind of
-        product, another camera's or detector's, or for frames in another unit;
-        a column is missing, in another unit, or has a value that is no number.
+        A column or a name in the metadata cannot be written.
+    """
+    header = fitsio.FITSHDR([{"name": n, "value": v, "comment": c} for n, v, c in cards])
+    try:
+        more = [[], *(write_cards(some) for some in metadata)]
+    except ValueError as error:
+        raise DataError(path, str(error)) from error
+
+    def write(fits: fitsio.FITS) -> None:
+        fits.write(None, header=header)
+        for table in tables:
+            rows = _records(path, table)
+            units = [table.units.get(name, "") for name in rows.dtype.names or ()]
+            fits.create_table_hdu(rows, extname=table.name or None, units=units)
+            if len(rows):
+                fits[-1].write(rows)
+
+    Path(path).write_bytes(written(write, more))
+
+
+def _records(path: str, table: Table) -> NDArray[Any]:
+    """Put columns side by side."""
+    columns = {name: np.asarray(values) for name, values in table.columns.items() if 0 not in np.shape(values)[1:]}
+    for name, values in columns.items():
+        if values.dtype.kind not in _KINDS:
+            raise DataError(path, f"column {name} holds {values.dtype}, which no table can")
+        if values.dtype.kind == "U":
+            columns[name] = np.char.encode(values, "utf-8") if values.size else values.astype("S1")
+    rows = np.zeros(table.rows, [(name, v.dtype, v.shape[1:]) for name, v in columns.items()])
+    for name, values in columns.items():
+        rows[name] = values
+    return rows
+
+
+def read_tables(path: str) -> tuple[dict[str, Entry], list[tuple[dict[str, Entry], Table]]]:
+    """Read the primary header and every table of a file.
+
+    Returns
+    -------
+    primary : `dict`
+        Entries of the primary header.
+    tables : `list` of (metadata, `Table`)
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, fails its checksum, or holds no table.
     """
     try:
+        with open(path, "rb") as file:
+            headers = walk(Stream(path, file, packing(path, file))).headers
+        metadata = [read_cards(cards.cards()) for cards in headers]
         with opened(path) as fits:
-            header = dict(fits[0].read_header())
-            check_identity(path, header, kind, camera, detector, unit)
             _check_sums(path, fits)
-            hdu = fits[kind.upper()]
-            found = {name.upper(): str(hdu.read_header().get(f"TUNIT{n}") or "").strip().lower()
-                     for n, name in enumerate(hdu.get_colnames(), 1)}  # fmt: skip
-            _check_columns(path, found, units)
-            columns = {name: _column(hdu, name) for name in units}
+            tables = [
+                (metadata[n], _table(hdu))
+                for n, hdu in enumerate(fits)
+                if n and hdu.get_info()["hdutype"] != fitsio.IMAGE_HDU
+            ]
     except UNREADABLE as error:
-        raise DataError(path, f"is no {kind} table: {_first_line(error)}") from error
-    for name, values in columns.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise DataError(path, f"column {name} holds a value that is no number")
-    return Table(path, header, columns)
+        raise DataError(path, f"is no FITS table: {_first_line(error)}") from error
+    if not tables:
+        raise DataError(path, "holds no table")
+    return metadata[0], tables
 
 
-def _column(hdu: fitsio.hdu.TableHDU, name: str) -> NDArray[Any]:
-    """Read a column's values; fitsio cannot read columns of a table without rows."""
-    if not hdu.get_nrows():
-        return np.zeros(0)
-    values = np.asarray(hdu.read_column(name))
-    return np.char.strip(values.astype(str)) if values.dtype.kind in "SU" else values
+def _table(hdu: fitsio.hdu.TableHDU) -> Table:
+    """Read a table; fitsio cannot read columns of one without rows."""
+    names, header = hdu.get_colnames(), hdu.read_header()
+    whole = hdu.read() if hdu.get_nrows() else np.zeros(0, hdu.get_rec_dtype()[0])
+    columns = {name: _native(whole[name]) for name in names}
+    units = {name: str(header.get(f"TUNIT{n}") or "").strip() for n, name in enumerate(names, 1)}
+    return Table(columns, {name: unit for name, unit in units.items() if unit}, hdu.get_extname())
+
+
+def _native(values: NDArray[Any]) -> NDArray[Any]:
+    """Copy a column in the machine's own byte order, texts without trailing blanks."""
+    if values.dtype.kind in "SU":
+        return np.char.rstrip(np.char.decode(values, "latin-1") if values.dtype.kind == "S" else values)
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
 
 
 def _check_sums(path: str, fits: fitsio.FITS) -> None:
@@ -155,7 +184,7 @@ def check_identity(
 
     if said("OBSTYPE") != kind:
         raise DataError(path, f"is {said('OBSTYPE')} (OBSTYPE), {kind} is wanted")
-    if said("INSTRUME") != camera.name:
+    if not camera.is_named(said("INSTRUME")):
         raise DataError(path, f"is of {said('INSTRUME')} (INSTRUME), the frames are of {camera.name}")
     found, wanted = (said("DETECTOR"), said("DETNAME")), (str(detector.id), detector.name)
     if found != wanted:
@@ -164,31 +193,6 @@ def check_identity(
         )
     if unit and said("CALUNIT") != unit:
         raise DataError(path, f"is in {said('CALUNIT')} (CALUNIT), the frames it is to correct are in {unit}")
-
-
-def _check_columns(path: str, found: Mapping[str, str], units: Mapping[str, str]) -> None:
-    for name, unit in units.items():
-        if name not in found:
-            raise DataError(path, f"has no column {name}; it has {', '.join(found)}")
-        if found[name] != unit:
-            raise DataError(path, f"column {name} is in {found[name] or 'no unit'} (TUNIT), {unit or 'none'} is wanted")
-
-
-def order(table: Table, names: Sequence[str], detector: Detector) -> list[int]:
-    """Find the rows of the detector's amplifiers in a table's list of names.
-
-    Raises
-    ------
-    DataError
-        The names are not those of the detector's amplifiers, each once.
-    """
-    wanted = [a.name for a in detector.amplifiers]
-    parts = {"only the table has": set(names) - set(wanted), "only the camera has": set(wanted) - set(names)}
-    if odd := [f"{who} {', '.join(sorted(some)[:4])}" for who, some in parts.items() if some]:
-        raise DataError(table.path, f"its amplifiers are not those of detector {detector.name}: {'; '.join(odd)}")
-    if twice := [name for name in wanted if list(names).count(name) > 1]:
-        raise DataError(table.path, f"amplifier {twice[0]} stands in it more than once")
-    return [list(names).index(name) for name in wanted]
 
 
 def _first_line(error: Exception) -> str:

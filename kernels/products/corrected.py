@@ -65,7 +65,8 @@ class Correct(FrameKernel):
         """Publish the corrected frame."""
         self.require_inputs(task)
         ((image, mask, variance),) = results
-        cards = self._cards(task, self.calibrations(task).detector)
+        calibrations = self.calibrations(task)
+        cards = self._cards(task, calibrations.detector) + calibrations.left_out
         write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
         return {"postISRCCD": publish(task.outputs["postISRCCD"], write, self.stamp, self.job.config["permissions"])}
 

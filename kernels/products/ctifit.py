@@ -285,7 +285,7 @@ class Cti(FrameKernel):
         if not any(f.exposures for f in fits):
             what = f"no amplifier has light below {self._ranges.cti_signal:g} electron: not flats of a faint ramp"
             raise DataError(self.raws(task)[0].path, what)
-        cards: list[Card] = [("NEXPOSUR", len(means), "flats that were looked at")]
+        cards: list[Card] = [("NEXPOSUR", len(means), "flats that were looked at"), *self.calibrations(task).left_out]
         cards += [(key, value, "") for key, value in task.provenance.items()]
         unmeasured = [a.name for a, f in zip(detector.amplifiers, fits, strict=True) if not f.exposures]
         output = publish(

@@ -29,6 +29,10 @@ class Stream(IntEnum):
     DEFERRED = 12
     NIGHT = 13
     COLUMNS = 14
+    SCENE = 15
+    WELLS = 16
+    ROWS = 17
+    DIODE = 18
 
 
 def generator(seed: int, stream: Stream, *ids: int) -> np.random.Generator:
@@ -119,6 +123,25 @@ class Rates:
     night_drift: float = 0.0
     #: By detector, the name of an amplifier that reads only its level and noise.
     dead_amplifiers: Mapping[str, str] = field(default_factory=dict)
+    #: Strength of the brighter-fatter effect, in units of LSSTCam R22_S11's, and steps of its simulation. 0: none.
+    brighter_fatter: float = 0.0
+    brighter_fatter_steps: int = 8
+    #: Scatter of the full well from pixel to pixel, relative; charge above it runs along the column. 0: cut off at
+    #: the amplifier's full well.
+    well_spread: float = 0.0
+    #: Standard deviation of the level from row to row, overscans included, ADU.
+    row_noise: float = 0.0
+    #: Factors of gains from a night on, by amplifier: {R22_S11_C10: [20241215, 1.002]}.
+    gain_steps: Mapping[str, Any] = field(default_factory=dict)
+    #: Spots in one amplifier: range of the peak, electron, and sigma, pixels.
+    spot_peak: tuple[float, float] = (30e3, 150e3)
+    spot_sigma: float = 3.0
+    #: Stars: range of the peak (drawn evenly in its logarithm), electron, and sigma, pixels.
+    star_peak: tuple[float, float] = (1e3, 1e5)
+    star_sigma: float = 1.9
+    #: Photodiode: noise of the integral, relative, and charge for a lamp of 1 electron, coulomb. Noise 0: none.
+    diode_noise: float = 0.0
+    diode_charge: float = 1e-15
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Rates:

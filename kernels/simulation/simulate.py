@@ -16,12 +16,18 @@ parameters
   lamp's jitter), instead of the lamp's rate x time;
 - optional: ``leak``, the largest light through a closed shutter,
   electron/second; ``jump``, an excess of all bias levels, ADU;
+- optional: ``spots``, number of spots in the amplifier of index ``lit``;
+  ``stars``, number of stars on the detector (`kernels.simulation.scenes`);
 - optional: ``lamp``, a factor of the lamp's brightness (default 1 for a flat,
   0 for the others), which makes a lit dark, a dark flat or a saturated flat;
   ``header``, cards of this frame alone (``LSST_NUM``).
 
 One task per detector: ``detector``, ``outputs = {"truth": path}`` and the
 parameter ``exposures``, the parameters of this detector's raw tasks.
+
+One task per exposure with light, where `Rates` has a photodiode: any
+``detector``, ``outputs = {"diode": path}`` and the exposure's parameters, with
+``diode_scale`` optional (`kernels.simulation.diode`).
 """
 
 from __future__ import annotations
@@ -44,21 +50,27 @@ from kernels.fits.seal import written
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
+from kernels.simulation.brighter import collect
+from kernels.simulation.diode import text, trace
 from kernels.simulation.electronics import bend, couple, full_well
 from kernels.simulation.rates import Rates, Stream, generator
+from kernels.simulation.scenes import scene
 from kernels.simulation.truth import F32, CosmicRays, Truth, cosmic_rays, jitter, lamp, make, oriented
 from kernels.simulation.truthfile import truth_bytes
+from kernels.simulation.wells import bloom
 
 KERNEL: Final = "simulate"
 
 #: Length in the focal plane over which a light leak fades, mm.
 LEAK_MM = 700.0
+#: Types of exposures with the lamp, or the sky, on.
+BRIGHT = ("flat", "science")
 CCD_TYPES = {"ITL": "3800C", "E2V": "CCD250"}
 
 
 def light(seed: int, parameters: Mapping[str, Any], rates: Rates) -> float:
     """Compute the light of an exposure in a pixel of response 1, electron."""
-    factor = parameters.get("lamp", 1.0 if parameters["observation_type"] == "flat" else 0.0)
+    factor = parameters.get("lamp", 1.0 if parameters["observation_type"] in BRIGHT else 0.0)
     if not factor:
         return 0.0
     exposure, seconds = parameters["exposure"], parameters["exposure_time"]
@@ -81,15 +93,17 @@ def _row_drift(rng: np.random.Generator, rows: int, rates: Rates) -> F32:
     return np.asarray(drift[:, None], dtype=np.float32)
 
 
-def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, rng: np.random.Generator, rates: Rates) -> F32:
-    """Draw the signal of one ideal amplifier in one exposure.
+def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, gain: float, rates: Rates) -> F32:
+    """Compute the signal of one ideal amplifier in one exposure.
 
     Parameters
     ----------
     k : `int`
         Index of the amplifier.
     charge : `numpy.ndarray` [y, x], float32
-        Expected charge of its imaging area in detector orientation, electron.
+        Collected charge of its imaging area in detector orientation, electron; changed in place.
+    gain : `float`
+        electron/ADU.
 
     Returns
     -------
@@ -99,18 +113,20 @@ def signal_of(truth: Truth, k: int, charge: F32, rays: CosmicRays, rng: np.rando
     """
     amplifier = truth.detector.amplifiers[k]
     target, data = amplifier.target, amplifier.data
-    signal = rng.poisson(charge).astype(np.float32)
-    _deposit(signal, rays, target)
-    np.minimum(signal, full_well(amplifier, rates), out=signal)
-    signal = oriented(signal, amplifier)
+    _deposit(charge, rays, target)
+    if truth.wells is None:
+        np.minimum(charge, full_well(amplifier, rates), out=charge)
+    else:
+        bloom(charge, truth.wells[target.slices])
+    signal = oriented(charge, amplifier)
     deferral = truth.electronics.deferrals[k]
     if deferral:
         row = np.zeros((data.ny, amplifier.raw[0]), np.float32)
         row[:, data.x0 : data.x1] = signal
         signal = defer(row, deferral)[:, data.x0 :]
-    signal = signal / np.float32(amplifier.gain)
-    signal[:, : data.nx] += oriented(truth.structure[target.slices], amplifier)
-    return signal
+    adu = np.asarray(signal / np.float32(gain), np.float32)
+    adu[:, : data.nx] += oriented(truth.structure[target.slices], amplifier)
+    return adu
 
 
 def _level_shifts(seed: int, truth: Truth, parameters: Mapping[str, Any], rates: Rates) -> NDArray[np.float64]:
@@ -150,6 +166,8 @@ def read_out(
     raw *= np.float32(amplifier.read_noise / amplifier.gain)
     raw += np.float32(truth.levels[k] + shift + rates.level_drift * rng.standard_normal())
     raw += _row_drift(rng, height, rates)
+    if rates.row_noise:
+        raw += np.float32(rates.row_noise) * rng.standard_normal((height, 1), dtype=np.float32)
     data = amplifier.data
     raw[data.y0 : data.y1, data.x0 : data.x0 + signal.shape[1]] += signal
     return np.clip(np.rint(raw), 0, truth.detector.adc_max).astype(np.int32)
@@ -163,22 +181,48 @@ def _distorted(signals: list[F32], truth: Truth, rates: Rates) -> list[F32]:
     return couple(signals, electronics) if rates.crosstalk else signals
 
 
-def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], rates: Rates) -> list[NDArray[np.int32]]:
-    """Draw the raw pixels of one exposure: one array an amplifier, ADU."""
-    detector, exposure = truth.detector, parameters["exposure"]
-    brightness, seconds = light(seed, parameters, rates), parameters["dark_time"]
-    leak, shift = parameters.get("leak", 0.0), _level_shifts(seed, truth, parameters, rates)
-    rays = cosmic_rays(seed, exposure, detector, scale, seconds, rates)
-    streams = [generator(seed, Stream.FRAME, exposure, detector.id, k) for k in range(len(detector.amplifiers))]
-    signals = []
-    for k, (amplifier, rng) in enumerate(zip(detector.amplifiers, streams, strict=True)):
+def gains_at(detector: Detector, day_obs: int, rates: Rates) -> list[float]:
+    """Compute the gains of a night [amplifier], electron/ADU."""
+    steps = {name: float(factor) for name, (day, factor) in rates.gain_steps.items() if day_obs >= day}
+    return [a.gain * steps.get(f"{detector.name}_{a.name}", 1.0) for a in detector.amplifiers]
+
+
+def _collected(
+    seed: int, truth: Truth, parameters: Mapping[str, Any], streams: list[np.random.Generator], rates: Rates
+) -> list[F32]:
+    """Draw the charge that each amplifier [y, x] collects in one exposure, electron."""
+    detector, seconds = truth.detector, parameters["dark_time"]
+    brightness, leak = light(seed, parameters, rates), parameters.get("leak", 0.0)
+    more = scene(seed, detector, parameters, rates)
+    expected = []
+    for amplifier in detector.amplifiers:
         at = amplifier.target.slices
         charge = truth.dark[at] * np.float32(seconds)
         if leak:
             charge += leaked(detector, amplifier.target) * np.float32(leak * seconds)
         if brightness:
             charge += truth.response[parameters["physical_filter"]][at] * np.float32(brightness)
-        signals.append(signal_of(truth, k, charge, rays, rng, rates))
+        if more is not None:
+            charge += more[at]
+        expected.append(charge)
+    if not rates.brighter_fatter:
+        return [rng.poisson(charge).astype(np.float32) for charge, rng in zip(expected, streams, strict=True)]
+    whole = np.zeros((detector.size[1], detector.size[0]), np.float32)
+    for amplifier, charge in zip(detector.amplifiers, expected, strict=True):
+        whole[amplifier.target.slices] = charge
+    whole = collect(whole, detector, streams, rates.brighter_fatter, rates.brighter_fatter_steps)
+    return [whole[a.target.slices].copy() for a in detector.amplifiers]
+
+
+def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], rates: Rates) -> list[NDArray[np.int32]]:
+    """Draw the raw pixels of one exposure: one array an amplifier, ADU."""
+    detector, exposure = truth.detector, parameters["exposure"]
+    shift = _level_shifts(seed, truth, parameters, rates)
+    rays = cosmic_rays(seed, exposure, detector, scale, parameters["dark_time"], rates)
+    streams = [generator(seed, Stream.FRAME, exposure, detector.id, k) for k in range(len(detector.amplifiers))]
+    charges = _collected(seed, truth, parameters, streams, rates)
+    gains = gains_at(detector, parameters.get("day_obs", 0), rates)
+    signals = [signal_of(truth, k, charge, rays, gains[k], rates) for k, charge in enumerate(charges)]
     signals = _distorted(signals, truth, rates)
     return [
         read_out(truth, k, signal, shift[k], rng, rates)
@@ -284,8 +328,15 @@ class Simulate(gang.Kernel):
         if "truth" in task.outputs:
             light_of = {p["exposure"]: light(self._seed, p, self._rates) for p in parameters["exposures"]}
             return truth_bytes(self._seed, truth, scale, parameters["exposures"], light_of, self._rates)
+        if "diode" in task.outputs:
+            return self._diode(parameters)
         images = frame(self._seed, truth, scale, parameters, self._rates)
         return raw_bytes(truth.detector, images, parameters, self._job.config.get("header", {}))
+
+    def _diode(self, parameters: Mapping[str, Any]) -> bytes:
+        brightness = light(self._seed, parameters, self._rates)
+        readings = trace(self._seed, parameters, brightness, self._rates)
+        return text(*readings, parameters, str(self._job.config.get("header", {}).get("INSTRUME", "")))
 
     def finish(self, task: Task, results: Any) -> dict[str, Any]:
         """Publish the file."""

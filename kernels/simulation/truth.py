@@ -3,8 +3,9 @@
 The model, in the order in which it makes a frame:
 
 - charge (electron): Poisson noise about dark current x dark time + lamp x
-  response + light that leaks through the shutter, then cosmic rays, then full
-  well;
+  response + spots and stars + light that leaks through the shutter, with the
+  brighter-fatter effect where `Rates` asks for it
+  (`kernels.simulation.brighter`), then cosmic rays, then full well;
 - signal (ADU): charge / gain + bias structure (imaging area only), with the
   electronics' non-linearity and crosstalk where `Rates` asks for them;
 - raw value (ADU): signal + the amplifier's level and its drift + a row drift
@@ -14,7 +15,7 @@ Levels and drifts are common to a row, prescan and overscan included, and the
 bias structure is 0 outside the imaging area: an overscan subtraction removes
 levels and drifts exactly and leaves the structure alone.  Charge is deferred
 along the rows where `Rates` asks for it.  Not in the model: transfer
-inefficiency along the columns, brighter-fatter.
+inefficiency along the columns.
 
 Everything is a function of seed and ids: each array has its own random
 stream, so that neither ranks nor the order of work change a bit.  Default
@@ -71,6 +72,8 @@ class Truth:
     edge: NDArray[np.bool_]
     #: Crosstalk, non-linearity and deferred charge.
     electronics: Electronics
+    #: [y, x], float32, or `None`: Full wells, where pixels have their own, electron.
+    wells: F32 | None = None
 
 
 def oriented(image: NDArray[Any], amplifier: Amplifier) -> NDArray[Any]:
@@ -212,8 +215,19 @@ def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) ->
             dark[at] = qe[at] = 0
             dead[at], hot[at], vampire[at] = True, False, False
     response = {f: _response(detector, f, qe, seed, rates) for f in sorted(filters)}
-    made = electronics.make(seed, detector, rates)
-    return Truth(detector, levels, structure, dark, response, hot, dead, vampire, edges < LOST, made)
+    made, wells = electronics.make(seed, detector, rates), _wells(seed, detector, rates)
+    return Truth(detector, levels, structure, dark, response, hot, dead, vampire, edges < LOST, made, wells)
+
+
+def _wells(seed: int, detector: Detector, rates: Rates) -> F32 | None:
+    """Draw the full well of each pixel [y, x], electron."""
+    if not rates.well_spread:
+        return None
+    rng, shape = generator(seed, Stream.WELLS, detector.id), (detector.size[1], detector.size[0])
+    wells = 1 + np.float32(rates.well_spread) * rng.standard_normal(shape, dtype=np.float32)
+    for amplifier in detector.amplifiers:
+        wells[amplifier.target.slices] *= np.float32(electronics.full_well(amplifier, rates))
+    return wells
 
 
 def lamp(seed: int, exposure: int, physical_filter: str, exposure_time: float, rates: Rates) -> float:

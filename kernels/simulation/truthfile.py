@@ -7,6 +7,14 @@ AMPLIFIERS (gain in electron/ADU, read noise in
 electron, level in ADU, saturation in electron; cti, drift and decay as in
 `kernels.calibrations.deferred`), EXPOSURES (times in second, light in electron in a pixel of
 response 1) and COSMIC_RAYS (charge in electron).
+
+Where the simulation has them: WELLS (float32, electron); A and POTENTIAL
+(float64, 1/electron, first quadrant [y lag, x lag]: brighter-fatter
+coefficients and their potential, see `kernels.simulation.brighter`; STEPS in
+the header); LINEARITY (float64, ADU,
+[value, amplifier, node], nodes and then their excess); CROSSTALK (float64,
+[power, target, source], of the source's ADU); GAIN_STEPS (amplifier, the night
+from which its gain has a factor, and the factor).
 """
 
 from __future__ import annotations
@@ -22,6 +30,7 @@ from numpy.typing import NDArray
 from kernels.errors import DataError
 from kernels.fits.fitsfile import opened
 from kernels.fits.seal import written
+from kernels.simulation.brighter import coefficients, potential, realised
 from kernels.simulation.rates import Rates
 from kernels.simulation.truth import F32, Truth, cosmic_rays
 
@@ -86,8 +95,29 @@ def truth_bytes(
         fits.write(_amplifiers(truth, rates), extname="AMPLIFIERS")
         fits.write(_exposures(exposures, light), extname="EXPOSURES")
         fits.write(_rays(seed, truth, scale, exposures, rates), extname="COSMIC_RAYS")
+        _write_electronics(fits, truth, rates)
 
     return written(write)
+
+
+def _write_electronics(fits: fitsio.FITS, truth: Truth, rates: Rates) -> None:
+    """Write what a simulation has only where it is asked for."""
+    made, detector = truth.electronics, truth.detector
+    if truth.wells is not None:
+        fits.write(truth.wells, extname="WELLS", header={"BUNIT": "electron"})
+    if rates.brighter_fatter:
+        kernel = potential(coefficients(detector, rates.brighter_fatter))
+        header = {"BUNIT": "1/electron", "STEPS": rates.brighter_fatter_steps}
+        fits.write(realised(kernel), extname="A", header=header)
+        fits.write(kernel, extname="POTENTIAL", header=header)
+    if rates.nonlinearity:
+        fits.write(np.stack([made.nodes, made.values]), extname="LINEARITY", header={"BUNIT": "adu"})
+    if rates.crosstalk:
+        fits.write(np.stack([made.c0, made.c1]), extname="CROSSTALK")
+    steps = [(a.name, *rates.gain_steps[f"{detector.name}_{a.name}"]) for a in detector.amplifiers
+             if f"{detector.name}_{a.name}" in rates.gain_steps]  # fmt: skip
+    if steps:
+        fits.write(np.array(steps, [("name", "S8"), ("day_obs", "i8"), ("factor", "f8")]), extname="GAIN_STEPS")
 
 
 @dataclass(frozen=True)

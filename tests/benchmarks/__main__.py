@@ -13,7 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import commands, decoder, flats, gang, graph, kernel, runner, slurm, stackers, submission, whole
+from tests.benchmarks import (
+    commands,
+    decoder,
+    flats,
+    gang,
+    graph,
+    journal,
+    kernel,
+    nodes,
+    runner,
+    slurm,
+    stackers,
+    submission,
+    transfer,
+    whole,
+)
 from tests.benchmarks.data import Data
 from tests.benchmarks.harness import VERSION, Bench, Result, Skipped, markdown, row, table
 from tests.benchmarks.machine import describe
@@ -33,11 +48,14 @@ SUBJECTS: Mapping[str, Subject] = {
     "flat": flats.flat,
     "nine_flats": flats.nine_flats,
     "ranks": gang.ranks,
+    "covariances": transfer.covariances,
     "commands": commands.commands,
     "submit": submission.submission,
     "graph": graph.graph,
     "runner": runner.runner,
+    "journal": journal.journal,
     "slurm_quanta": slurm.quanta,
+    "nodes": nodes.nodes,
 }
 CONDITIONS = ("numba's cache is warm", "A and B take turns, medians", "data on local disk, in the page cache")
 QUICK = "--quick: small data, one turn; nothing is judged"

@@ -11,7 +11,8 @@ from pathlib import Path
 from campaign.jobs.launch import cores
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Places
-from tests.benchmarks.harness import Bar, Bench, Result, ratio
+from tests.benchmarks.bars import BARS, SELDOM
+from tests.benchmarks.harness import Bench, Result, ratio
 from tests.benchmarks.process import environment, run
 
 PLAN = """\
@@ -20,22 +21,21 @@ variables: {INSTRUMENT: LSSTComCam}
 steps:
   bias: {template: bps_bias, certify: true, gate: true}
 """
-SELDOM = Bar(0.15, 0.1)
-#: Command line and bar; a certification and a submission make something new in each turn.
-COMMANDS = {
-    "--help": SELDOM,
-    "status": SELDOM,
-    "errors": SELDOM,
-    "history DM-00000": SELDOM,
-    "logs cpBiasCombine": SELDOM,
-    "sites": SELDOM,
-    "render bps_bias": SELDOM,
-    "plan PLAN --quick": SELDOM,
-    "check bps_bias": Bar(1.3, 1.1),
-    "certify bps_bias --yes": Bar(1.3, 1.1),
-    "plan PLAN": Bar(1.5, 1.3),
-    "submit bps_bias": Bar(3, 2.5),
-}
+#: Command lines; a certification and a submission make something new in each turn.
+COMMANDS = (
+    "--help",
+    "status",
+    "errors",
+    "history DM-00000",
+    "logs cpBiasCombine",
+    "sites",
+    "render bps_bias",
+    "plan PLAN --quick",
+    "check bps_bias",
+    "certify bps_bias --yes",
+    "plan PLAN",
+    "submit bps_bias",
+)
 IMPORT = "import lsst.daf.butler"
 
 
@@ -86,7 +86,7 @@ def commands(bench: Bench) -> Iterator[Result]:
             yield Result(
                 f"{text} / {IMPORT}",
                 ratio(samples, turns[IMPORT]),
-                bar=COMMANDS.get(text),
+                bar=BARS.get(text, SELDOM) if text in COMMANDS else None,
                 parts={text: samples, IMPORT: turns[IMPORT]},
                 parts_unit="CPU s",
                 condition="whole processes and their children; 10 biases of nine small detectors, one run",

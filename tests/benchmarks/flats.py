@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from tests.benchmarks import jobs
-from tests.benchmarks.harness import Bar, Bench, Result, ratio
+from tests.benchmarks.bars import BARS
+from tests.benchmarks.harness import Bench, Result, ratio
 from tests.benchmarks.process import run_kernel
 from tests.benchmarks.whole import reading
 
@@ -34,11 +35,25 @@ def flat(bench: Bench) -> Iterator[Result]:
     turns = bench.alternate(3, {**runs, "bias": lambda: run_kernel(jobs.lsst(bench.data, detectors), 1).cpu})
     both = [one + other for one, other in zip(*(turns[name] for name in runs), strict=True)]
     number = f"1 x {bench.data.frames} raws"
-    yield Result(f"flat, measured and combined / bias, {number}", ratio(both, turns["bias"]), "", Bar(3, 2.5), turns,
-                 "CPU s", CONDITION)  # fmt: skip
+    yield Result(
+        f"flat, measured and combined / bias, {number}",
+        ratio(both, turns["bias"]),
+        "",
+        BARS["flat / bias"],
+        turns,
+        "CPU s",
+        CONDITION,
+    )
     measured = {name: turns[name] for name in runs}
-    yield Result(f"flat_measure / flat combine, {number}", ratio(*measured.values()), "", Bar(1.2, 0.8), measured,
-                 "CPU s", CONDITION)  # fmt: skip
+    yield Result(
+        f"flat_measure / flat combine, {number}",
+        ratio(*measured.values()),
+        "",
+        BARS["flat_measure / combine"],
+        measured,
+        "CPU s",
+        CONDITION,
+    )
 
 
 def nine_flats(bench: Bench) -> Iterator[Result]:
@@ -49,4 +64,6 @@ def nine_flats(bench: Bench) -> Iterator[Result]:
     turns = bench.alternate(1, {**runs, "fitsio only reads": reading(bench, frames)})
     both = [one + other for one, other in zip(*(turns[name] for name in runs), strict=True)]
     what = f"{len(detectors)} x {bench.data.frames} flats, measured and combined / fitsio reads them once"
-    yield Result(what, ratio(both, turns["fitsio only reads"]), "", Bar(0.8, 0.6), turns, "CPU s", CONDITION)
+    yield Result(
+        what, ratio(both, turns["fitsio only reads"]), "", BARS["nine flats / fitsio reads"], turns, "CPU s", CONDITION
+    )

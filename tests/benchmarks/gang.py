@@ -12,7 +12,8 @@ from pathlib import Path
 from campaign.errors import ConfigurationError
 from campaign.jobs.launch import cores, mpiexec
 from tests.benchmarks import jobs
-from tests.benchmarks.harness import Bar, Bench, Result, Skipped, ratio
+from tests.benchmarks.bars import BARS
+from tests.benchmarks.harness import Bench, Result, Skipped, ratio
 from tests.benchmarks.process import module, run
 
 
@@ -61,18 +62,21 @@ def ranks(bench: Bench) -> Iterator[Result]:
     yield Result(
         f"CPU of 1 rank / sum of 2, {what}",
         ratio(parts["1 rank"], parts["2 ranks"]),
-        bar=Bar(0.90, 0.95, least=True),
+        bar=BARS["CPU of 1 rank / sum of 2"],
         parts=parts,
         parts_unit="CPU s",
         condition="interpreter, imports, MPI's start and the loading of compiled code left out; waiting counts",
     )
     busiest = [max(used.cpu) / sum(used.cpu) for used in turns["2 ranks"]]
     yield Result(
-        f"busiest of 2 ranks' share, {what}", statistics.median(busiest), bar=Bar(0.55), parts={"share": busiest}
+        f"busiest of 2 ranks' share, {what}",
+        statistics.median(busiest),
+        bar=BARS["busiest of 2 ranks"],
+        parts={"share": busiest},
     )
     peaks = {name: [max(used.peak) for used in samples] for name, samples in turns.items()}
     highest = max(max(samples) for samples in peaks.values())
-    yield Result(f"VmHWM of a rank, {what}", highest, "MiB", Bar(400, 300), peaks, "MiB")
+    yield Result(f"VmHWM of a rank, {what}", highest, "MiB", BARS["memory of a rank"], peaks, "MiB")
 
 
 def memory(bench: Bench) -> Iterator[Result]:
@@ -90,7 +94,7 @@ def memory(bench: Bench) -> Iterator[Result]:
             f"VmHWM of a rank, N={n}",
             max(value for samples in parts.values() for value in samples),
             "MiB",
-            bar=Bar(400, 300),
+            bar=BARS["memory of a rank"],
             parts=parts,
             parts_unit="MiB",
             condition="one detector, the larger of 1 and 2 ranks; many frames are the same ones under five names each",

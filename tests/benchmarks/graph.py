@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import graph_data
-from tests.benchmarks.harness import Bar, Bench, Result, ratio
+from tests.benchmarks.bars import BARS
+from tests.benchmarks.harness import Bench, Result, ratio
 from tests.benchmarks.process import ask, module
 
 #: 200 exposures of 189 detectors.
@@ -48,7 +49,7 @@ def graph(bench: Bench) -> Iterator[Result]:
         f"graph of {quanta} from template and repository, CPU",
         statistics.median(cpu["ours"]),
         "s",
-        Bar(5),
+        BARS["graph: CPU"],
         cpu,
         "s",
         f"the Butler is imported; plan.json, {first['plan_mb']:.0f} MB, takes {first['written_cpu_s']:.2g} s more",
@@ -58,7 +59,7 @@ def graph(bench: Bench) -> Iterator[Result]:
         f"graph of {quanta}, memory",
         statistics.median(more),
         "MB",
-        Bar(300),
+        BARS["graph: memory"],
         {"ours": more},
         "MB",
         f"more than the {first['before_mb']:.0f} MB of before, the text of plan.json included",

@@ -69,7 +69,7 @@ def peers(statistic: str, cube: Cube) -> dict[str, Run]:
         except ImportError:
             return runs
         return {**runs, "bottleneck nanmedian": lambda: bottleneck.nanmedian(cube, axis=0)}
-    runs["numpy nanmean, no clip"] = lambda: np.nanmean(cube, axis=0)
+    runs["numpy nanmean"] = lambda: np.nanmean(cube, axis=0)
     try:
         from astropy.stats import SigmaClip
     except ImportError:

@@ -13,7 +13,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 #: From the narrowest to the widest.
 SIMD = ("sse4_2", "avx", "avx2", "avx512f")
-LIBRARIES = ("numba", "llvmlite", "numpy", "fitsio", "mpi4py", "mpich", "astropy", "ccdproc", "Bottleneck")
+LIBRARIES = (
+    "numba", "llvmlite", "numpy", "fitsio", "mpi4py", "mpich", "astropy", "ccdproc", "Bottleneck", "imagecodecs",
+    "rustfits",
+)  # fmt: skip
 
 
 def _field(path: str, name: str) -> str:

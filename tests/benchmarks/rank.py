@@ -25,6 +25,12 @@ def _load() -> None:
     compile_all()
 
 
+def _read_bytes() -> int:
+    """Bytes that this process has read so far, from wherever."""
+    with open("/proc/self/io", encoding="ascii") as file:
+        return int(next(line for line in file if line.startswith("rchar")).split()[1])
+
+
 def main() -> int:
     """Run the job, write the report, return the job's exit code."""
     how, folder, job = sys.argv[1:]
@@ -33,9 +39,11 @@ def main() -> int:
         _load()
     if comm:
         comm.Barrier()
-    began = time.process_time()
+    began, read = time.process_time(), _read_bytes()
     code = run.main([job])
-    report = {"cpu": time.process_time() - began, "peak_mib": peak_mib(), "pid": os.getpid()}
+    ended = time.process_time()
+    report = {"cpu": ended - began, "whole_cpu": ended, "read": _read_bytes() - read}
+    report |= {"peak_mib": peak_mib(), "pid": os.getpid()}
     Path(folder, f"{comm.rank if comm else 0}.json").write_text(json.dumps(report))
     return code
 

@@ -22,7 +22,8 @@ from campaign.journal.plan import Group, Plan, PlanTask
 from campaign.running.rounds import CHUNK
 from campaign.running.runner import Runner
 from campaign.schedulers.local import Local
-from tests.benchmarks.harness import Bar, Bench, Result, ratio
+from tests.benchmarks.bars import BARS
+from tests.benchmarks.harness import Bench, Result, ratio
 from tests.benchmarks.nothing import NAME
 from tests.benchmarks.process import ask, module
 
@@ -113,7 +114,7 @@ def runner(bench: Bench) -> Iterator[Result]:
         f"{many} quanta that make nothing, through the runner",
         statistics.median(rates["indexed"]),
         "/s",
-        Bar(5000, least=True),
+        BARS["runner: quanta"],
         rates,
         "/s",
         f"{cores()} workers here, chunks of {CHUNK}; from the first quantum to the last published line; "
@@ -123,7 +124,7 @@ def runner(bench: Bench) -> Iterator[Result]:
         "what seeing the journal on disk and following it with the index add to the run",
         100 * (ratio(seconds["indexed"], seconds["alone"]) - 1),
         "%",
-        Bar(5),
+        BARS["runner: journal and index"],
         seconds,
         "s",
         f"whole runs, start of the workers included; against a journal in memory, without index; index "

@@ -23,7 +23,8 @@ from campaign.running.runner import Runner
 from campaign.schedulers.slurm import Slurm
 from slurm import development
 from slurm.settings import Scheduler
-from tests.benchmarks.harness import Bar, Bench, Result, Skipped
+from tests.benchmarks.bars import BARS
+from tests.benchmarks.harness import Bench, Result, Skipped
 from tests.benchmarks.jobs import LSST_ISR, fresh
 
 CAMERA, SCALE, DAY = "LSSTCam", 16, 20241206
@@ -159,12 +160,12 @@ def quanta(bench: Bench) -> Iterator[Result]:
             "chunked quanta that do nothing",
             _middle(rates),
             "/s",
-            Bar(5000, least=True),
+            BARS["slurm: nothing"],
             {"quanta": rates},
             "/s",
             f"{said}; client, scheduler and workers on this machine",
         )
-        for kernel, product, limit in (("levels", "", 250), ("correct", "postISRCCD", 100)):
+        for kernel, product in (("levels", ""), ("correct", "postISRCCD")):
             turns = [run(bench, backend, kernel, product) for _ in rounds]
             many = len(raws(bench)[1]) * bench.data.frames
             parts = {key: [turn[key] for turn in turns] for key in turns[0]}
@@ -172,14 +173,16 @@ def quanta(bench: Bench) -> Iterator[Result]:
                 f"{many} ISR quanta at scale {SCALE}, {'a product each' if product else 'statistics only'}",
                 _middle(parts["rate"]),
                 "/s",
-                Bar(limit, least=True),
+                BARS[f"slurm: {kernel}"],
                 {"quanta": parts["rate"]},
                 "/s",
                 f"{said}; from the first worker to the last published line, journal and fsync included",
             )
             first, asked = _middle(parts["first"]), _middle(parts["commands"])
-            yield Result("from submit to the first worker", first, "s", Bar(5), {"all": parts["whole"]}, "s")
-            yield Result("how often Slurm is asked for states", asked, "/s", Bar(1))
+            yield Result(
+                "from submit to the first worker", first, "s", BARS["slurm: first worker"], {"all": parts["whole"]}, "s"
+            )
+            yield Result("how often Slurm is asked for states", asked, "/s", BARS["slurm: questions"])
 
 
 def _middle(samples: Sequence[float]) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from campaign.jobs.launch import cores
 from tests.benchmarks import jobs
-from tests.benchmarks.harness import Bar, Bench, Result, Skipped, ratio
+from tests.benchmarks.bars import BARS
+from tests.benchmarks.harness import Bench, Result, Skipped, ratio
 from tests.benchmarks.process import Usage, run, run_kernel
 
 SIRIL = """requires 1.0.0
@@ -66,7 +67,7 @@ def siril(bench: Bench) -> Iterator[Result]:
     yield Result(
         f"siril-cli / ours, {bench.data.frames} uncompressed frames",
         ratio(parts["siril-cli"], parts["ours"]),
-        bar=Bar(1.0, 2.0, least=True),
+        bar=BARS["siril / ours"],
         parts=parts,
         parts_unit="s wall",
         condition=f"whole process, {width}x{height} uint16; sigma clip 3 3, no normalisation, all threads, one image; "

@@ -13,12 +13,9 @@ from typing import Any
 from campaign.jobs.launch import cores
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Places
-from tests.benchmarks import jobs
-from tests.benchmarks.harness import Bar, Bench, Result
+from tests.benchmarks import bars, jobs
+from tests.benchmarks.harness import Bench, Result
 from tests.benchmarks.process import environment, run, run_kernel
-
-#: Time of a submission beyond its share, second: the bar, and the next.
-GRACE_S, THEN_S = 10.0, 5.0
 
 
 @dataclass
@@ -42,16 +39,8 @@ class _Submissions:
         found = [
             p for p in (self.bench.data.folder / "scratch").rglob("jobs/*.json") if _plain(p)["kernel"] == "combine"
         ]
-        plain = _plain(max(found, key=lambda path: path.stat().st_mtime_ns))
-        plain |= {
-            "journal": str(folder / "journal"),
-            "config": plain["config"] | {"inputs_table": str(folder / "table")},
-        }
-        for number, task in enumerate(plain["tasks"]):
-            task["outputs"] = {kind: str(folder / f"{kind}-{number}.fits") for kind in task["outputs"]}
-        path = folder / "job.json"
-        path.write_text(json.dumps(plain))
-        return run_kernel(path, plain["ranks"]).wall
+        path = again(max(found, key=lambda path: path.stat().st_mtime_ns), folder)
+        return run_kernel(path, _plain(path)["ranks"]).wall
 
 
 def _plain(path: Path) -> dict[str, Any]:
@@ -59,17 +48,32 @@ def _plain(path: Path) -> dict[str, Any]:
     return plain
 
 
+def again(job: Path, folder: Path, ranks: int | None = None) -> Path:
+    """Write a submission's job once more, for its or so many ranks, with places below ``folder`` for all it makes."""
+    plain = _plain(job)
+    plain["ranks"] = ranks or plain["ranks"]
+    plain |= {
+        "journal": str(folder / "journal"),
+        "config": plain["config"] | {"inputs_table": str(folder / "table")},
+    }
+    for number, task in enumerate(plain["tasks"]):
+        task["outputs"] = {kind: str(folder / f"{kind}-{number}.fits") for kind in task["outputs"]}
+    path = folder / "job.json"
+    path.write_text(json.dumps(plain))
+    return path
+
+
 def submission(bench: Bench) -> Iterator[Result]:
     """Wall time of both, with the time that a submission may always take left out of the ratio."""
     both = _Submissions(bench)
     turns = bench.alternate(3, {"campaign submit": both.submit, "its kernel job": both.job})
     whole, alone = (statistics.median(samples) for samples in turns.values())
-    bar = Bar((1.25 * alone + GRACE_S) / alone, (1.1 * alone + THEN_S) / alone)
     yield Result(
         f"campaign submit / its kernel job, {len(bench.data.detectors)} x {bench.data.frames} raws",
         whole / alone,
-        bar=bar,
+        bar=bars.submit(alone),
         parts=turns,
         parts_unit="s wall",
-        condition=f"{cores()} ranks; the bar is 1.25 x job + {GRACE_S:g} s (then 1.1 x job + {THEN_S:g} s), as a ratio",
+        condition=f"{cores()} ranks; the bar is {bars.SUBMIT[0]} x job + {bars.SUBMIT[1]:g} s (then "
+        f"{bars.SUBMIT_THEN[0]} x job + {bars.SUBMIT_THEN[1]:g} s), as a ratio",
     )

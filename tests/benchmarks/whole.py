@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.benchmarks import jobs
-from tests.benchmarks.harness import Bar, Bench, Result, Skipped, ratio
+from tests.benchmarks.bars import BARS
+from tests.benchmarks.harness import Bench, Result, Skipped, ratio
 from tests.benchmarks.machine import available_gib
 from tests.benchmarks.process import Usage, module, run, run_kernel
 
@@ -30,7 +31,7 @@ def reading(bench: Bench, frames: Sequence[Path]) -> Callable[[], float]:
     return lambda: run(module("reader", listed)).cpu
 
 
-def _against_fitsio(bench: Bench, detectors: Sequence[int], usual: int, bar: Bar) -> Iterator[Result]:
+def _against_fitsio(bench: Bench, detectors: Sequence[int], usual: int, bar: str) -> Iterator[Result]:
     frames = [path for d in detectors for path in bench.data.raws(d)]
     parts = bench.alternate(
         usual,
@@ -42,7 +43,7 @@ def _against_fitsio(bench: Bench, detectors: Sequence[int], usual: int, bar: Bar
     yield Result(
         f"{len(detectors)} x {bench.data.frames} raws to published biases / fitsio reads them",
         ratio(parts["biases"], parts["fitsio only reads"]),
-        bar=bar,
+        bar=BARS[bar],
         parts=parts,
         parts_unit="CPU s",
         condition="1 rank; start-up, image, mask, variance, checksums and fsync included; frames in the page cache",
@@ -51,12 +52,12 @@ def _against_fitsio(bench: Bench, detectors: Sequence[int], usual: int, bar: Bar
 
 def nine_detectors(bench: Bench) -> Iterator[Result]:
     """All detectors of LSSTComCam."""
-    yield from _against_fitsio(bench, bench.data.detectors, 3, Bar(0.35, 0.25))
+    yield from _against_fitsio(bench, bench.data.detectors, 3, "nine biases / fitsio reads")
 
 
 def one_detector(bench: Bench) -> Iterator[Result]:
     """One detector."""
-    yield from _against_fitsio(bench, bench.data.detectors[:1], 5, Bar(0.50, 0.40))
+    yield from _against_fitsio(bench, bench.data.detectors[:1], 5, "one bias / fitsio reads")
 
 
 def ccdproc(bench: Bench) -> Iterator[Result]:
@@ -81,7 +82,7 @@ def ccdproc(bench: Bench) -> Iterator[Result]:
     yield Result(
         f"ccdproc.combine fed by fitsio / ours, 1 x {bench.data.frames} raws",
         ratio(parts["ccdproc"], parts["biases"]),
-        bar=Bar(10, 15, least=True),
+        bar=BARS["ccdproc / ours"],
         parts=parts,
         parts_unit="CPU s",
         condition="whole process; ccdproc: trimmed float32 frames, average, sigma clip 3 sigma, no overscan, one image "

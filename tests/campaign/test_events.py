@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from campaign.journal import events
 from campaign.journal.books import Books
-from campaign.journal.events import VERSION, DriverJournal, EventName
+from campaign.journal.events import VERSION, DriverJournal, EventName, Journals
 from campaign.journal.outcome import Outcome, TaskRecord
+from campaign.lines import left_out
 from kernels.jobs import journal as kernel
 from tests.campaign.test_state import event
 
@@ -28,9 +31,9 @@ def test_an_unknown_name_is_not_written(tmp_path: Path) -> None:
 
 def test_a_record_and_the_outcome_agree_in_whatever_order() -> None:
     first, second = event("bias:1", "published", 1), event("bias:1", "withdrawn", 1)
-    for events in ([first, second], [second, first]):
+    for some in ([first, second], [second, first]):
         outcome, record = Outcome(), TaskRecord()
-        for one in events:
+        for one in some:
             outcome.fold(one)
             record.fold(one)
         assert not outcome.published and not record.stands
@@ -38,7 +41,29 @@ def test_a_record_and_the_outcome_agree_in_whatever_order() -> None:
         assert (outcome.failed.keys(), outcome.causes) == ({"bias:1"}, {"bias:1": "data"})
         outcome.fold(event("bias:1", "published", 3))
         assert outcome.published.keys() == {"bias:1"} and outcome.done
-        assert asdict(outcome)["published"]["bias:1"]["rss_mib"] == 200
+        again = [*some, event("bias:1", "published", 3)]
+        assert [(task, detail["rss_mib"]) for task, detail in outcome.made(again)] == [("bias:1", 200)]
+
+
+@pytest.mark.parametrize("block", [1, 300, 1 << 16])
+def test_a_journal_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(events, "BLOCK", block)
+    file, names = tmp_path / "driver.jsonl", [f"bias:{n}" for n in range(9)]
+    good = [json.dumps(asdict(event(name, "published", 1))).encode() for name in names]
+    first, _, rest = good[0].partition(b"bias:0")
+    split = [first + b"bi", b"as" + rest]  # one object, were it one line
+    damaged = [*good[:2], b"{}", *good[2:5], *split, good[5], good[6] + b" " + good[7], good[8]]
+    half = len(good[8]) // 2
+    file.write_bytes(b"\n".join(damaged)[:-half])
+    journals = Journals(tmp_path)
+    assert [one.task for one in journals.new()] == [names[n] for n in (0, 1, 2, 3, 4, 5)]
+    assert {one.line for one in left_out() if one.file == str(file)} == {3, 7, 8, 10}
+    assert not list(journals.new(closely=True)) and journals.grown()
+    with file.open("ab") as more:
+        more.write(good[8][-half:] + b"\n5\n")
+    assert [one.task for one in journals.new()] == [names[8]] and not journals.grown()
+    assert {one.line for one in left_out() if one.file == str(file)} == {3, 7, 8, 10, 12}
+    assert [one.task for one in Journals(tmp_path, journals.read).new()] == []
 
 
 def test_a_task_that_a_failed_one_has_cost_is_skipped() -> None:

@@ -81,12 +81,22 @@ def test_tables_are_drawn_and_defects_are_counted_once(tmp_path: Path) -> None:
     )
     plane, bad = _mask(boxes, plain["types"]["ITL"]["size"], 8)
     assert (bad, plane.sum(), plane[0, 0], plane[62, 62]) == (13, 2, 1, 1)
-    cti = np.zeros(16, [(n, "f8") for n in ("CTI", "CTI_ERROR", "DRIFT", "DRIFT_ERROR", "EXPOSURES")])
+    now = boxes.astype([(n, "i8") for n in ("x0", "y0", "width", "height")])
+    rng, names = np.random.default_rng(1), ("GLOBAL_CTI", "DRIFT_SCALE")
+    cti = np.zeros(16, [(f"{n}{end}", "f8") for n in names for end in ("", "_ERROR")] + [("EXPOSURES", "i4")])
+    for name in cti.dtype.names or ():
+        cti[name] = rng.random(16)
     cti["EXPOSURES"][:12] = 20
-    for picture, rows in (("boxes", boxes), ("amplifiers", cti)):
-        (tmp_path / picture).mkdir()
-        draw_table(picture, {0: rows}, plain["detectors"], plain["types"], tmp_path / picture / "it.png", "a title")
-        assert is_picture(tmp_path / picture / "it.png")
+    before = cti.astype([(n, "f8") for n in ("CTI", "CTI_ERROR", "DRIFT", "DRIFT_ERROR", "EXPOSURES")])
+    for picture, tables in (("boxes", (now, boxes)), ("amplifiers", (cti, before))):
+        drawn = []
+        for n, rows in enumerate(tables):  # of today, and of earlier versions
+            path = tmp_path / f"{picture}{n}" / "it.png"
+            path.parent.mkdir()
+            draw_table(picture, {0: rows}, plain["detectors"], plain["types"], path, "a title")
+            assert is_picture(path)
+            drawn.append(path.read_bytes())
+        assert drawn[0] == drawn[1]
 
 
 def test_a_title_tells_one_flat_from_another(tmp_path: Path) -> None:

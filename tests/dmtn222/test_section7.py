@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import fitsio
 import numpy as np
@@ -34,7 +36,8 @@ from kernels.camera import geometry
 from kernels.camera.geometry import Box
 from kernels.fits.product import BAD
 from templates import ROOT as TEMPLATES
-from tests.conftest import apart, typed
+from tests import upstream
+from tests.conftest import ROOT, apart, typed
 
 pytestmark = pytest.mark.processes
 
@@ -44,6 +47,8 @@ BANDS = ("g", "r")
 BAND = "r"
 #: Of detector 5.
 DEAD = {"R22_S12": "C05"}
+#: Collection of the truth's calibrations.
+TRUTH = "LSSTComCam/calib/simulated/all"
 FIRST = "instrument='LSSTComCam' and exposure.day_obs=20241206 and exposure.seq_num=427"
 
 
@@ -88,9 +93,34 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp("dp one")
     some = ("--scale", "32", "--detector", "5", "--detector", "8", "--ranks", "2")
     some += ("--rate", f"dead_amplifiers={json.dumps(DEAD)}")
-    done = typed("simulate", str(folder / "repo"), "--plan", "dmtn-222", *some, "--json", environment={})
+    plan = yaml.safe_load(locate("dmtn-222").read_text())
+    plan["simulation"]["calibrations"] = {TRUTH: ["crosstalk", "linearizer", "ptc"]}
+    (folder / "exposures.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    done = typed(
+        "simulate", str(folder / "repo"), "--plan", str(folder / "exposures.yaml"), *some, "--json", environment={}
+    )
     assert done.returncode == 0, done.stderr
-    return Site(folder, json.loads(done.stdout)["wanted"])
+    site = Site(folder, json.loads(done.stdout)["wanted"])
+    bring(site)
+    return site
+
+
+def bring(site: Site) -> None:
+    """Bring the pre-existing crosstalk, linearity, ptc and bfk in, from files as upstream publishes them."""
+    for kind, write in (("crosstalk", upstream.ecsv), ("linearizer", upstream.table), ("ptc", upstream.ecsv)):
+        for path in site.products(kind, TRUTH).values():
+            write(path, site.folder / "published")
+    for number, name in ((5, "R22_S12"), (8, "R22_S22")):
+        upstream.kernel("LSSTComCam", number, name, site.folder / "published")
+    for ticket, tag, rerun, kinds in (
+        ("DM-48650", "curated", "20250120a", ["crosstalk"]),
+        ("DM-47447", "gainFixup", "20241107a", ["ptc"]),
+        ("DM-46360", "isrTaskLSST", "20240926a", ["linearizer", "bfk", "ptc"]),
+    ):
+        files = [str(site.folder / "published" / kind) for kind in kinds]
+        names = ("--ticket", ticket, "--tag", tag, "--cert-rerun", rerun, "--kernel-axes", "xy", "--ranks", "1")
+        done = typed("import-calibs", *files, *names, environment=site.variables())
+        assert done.returncode == 0, done.stderr
 
 
 def test_each_selection_finds_just_its_block(site: Site) -> None:
@@ -137,6 +167,31 @@ def test_the_technotes_script_runs_as_it_is(technote: Site) -> None:
     assert images == [
         *["biasBootstrap"] * 2, "biasMosaic8", *["darkBootstrap"] * 2, "darkMosaic8", *["flat"] * 2
     ]  # fmt: skip
+
+
+def test_nothing_local_travels(technote: Site) -> None:
+    """Neither in the database, nor in a file, nor in an export; only of frames ingested in place it keeps the place."""
+    export, root = technote.folder / "export", technote.repository
+    line = ["export-calibs", str(root), str(export), f"{CALIB}/DM-48520", "-t", "copy"]
+    done = subprocess.run(apart("butler", *line), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    here = [text.encode() for path in (technote.folder, ROOT) for text in {str(path), quote(str(path))}]
+    raws, found = 0, list[str]()
+    with closing(sqlite3.connect(root / "gen3.sqlite3")) as database:
+        for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
+            for row in database.execute(f'select * from "{table}"'):
+                cells = [cell if isinstance(cell, bytes) else str(cell).encode() for cell in row]
+                local = [cell for cell in cells if any(one in cell for one in here)]
+                if table == "file_datastore_records" and b"RawFrame" in cells:
+                    raws += len(local)
+                else:
+                    found += [f"{table}: {cell.decode()}" for cell in local]
+    with open_repository(str(root)) as repository:
+        assert raws == sum(repository.count_raws(["LSSTComCam/raw/all"], "instrument='LSSTComCam'").values())
+    files = [path for folder in (root / "LSSTComCam", export) for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 100 and export / "export.yaml" in files
+    found += [str(path) for path in files if any(one in path.read_bytes() for one in here)]
+    assert found == []
 
 
 @contextmanager
@@ -271,7 +326,10 @@ def test_it_is_drawn_with_its_state(planned: Site, tmp_path: Path) -> None:
 def test_another_ptc_makes_stale_what_was_made_with_the_first(planned: Site) -> None:
     """And nothing else: the bootstraps have no gains.  Of bias and dark it is for the first of two nights only."""
     variables = planned.variables(TICKET="DM-2", INSTRUMENT="LSSTComCam", CERT_RERUN="x", START_DATE="1970-01-01")
-    source, target = f"{CALIB}/simulated/truth", f"{CALIB}/DM-2/DP1/linearizer.other"
+    source, target = (
+        f"{CALIB}/DM-46360/isrTaskLSST/linearizerImport.20240926a/{upstream.FIRST}",
+        f"{CALIB}/DM-2/DP1/linearizer.other",
+    )
     with open_repository(str(planned.repository), writeable=True) as repository:
         (one, *_) = repository.datasets("linearizer", [source])
         run = f"{CALIB}/other/linearizer"

@@ -90,7 +90,10 @@ def test_amplifiers_of_a_flat_are_those_of_the_truth(made: Made, band: str) -> N
 
 def test_cti_is_that_of_the_truth(made: Made) -> None:
     off = np.concatenate([
-        np.log10(np.maximum(fitsio.read(path, "CTI")["CTI"], 1e-9) / made.truth("cti", detector, "AMPLIFIERS")["cti"])
+        np.log10(
+            np.maximum(fitsio.read(path, "CTI")["GLOBAL_CTI"], 1e-9)
+            / made.truth("cti", detector, "AMPLIFIERS")["cti"]
+        )
         for detector, path in made.products("cti").items()
     ])  # fmt: skip
     assert abs(np.median(off)) < 0.03

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import signal
+import socket
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import pytest
 from campaign.butler.repository import open_repository
 from campaign.journal import claim
 from campaign.journal import plan as plans
+from campaign.upkeep.clean import ELSEWHERE
 from tests.faults.conftest import Operator
 
 
@@ -98,10 +103,37 @@ def test_what_another_home_lists_stays(operator: Operator, tmp_path: Path) -> No
     other = {"CAMPAIGN_HOME": str(tmp_path / "other")}
     answer = operator.run("clean", name, "--yes", "--json", **other)
     (one,) = json.loads(answer.out)["runs"]
-    assert one["kept"].startswith("listed in another home")
+    who = f" of {getpass.getuser()} on {socket.gethostname()}"
+    assert (one["kept"], one["state"], one["submit_path"]) == (ELSEWHERE.format(who), "elsewhere", "")
+    refused = operator.refuse(4, "clean", name, "--yes", "--force", one["run"], **other)
+    assert who in refused and "give the command with that home" in refused
+    output_run = f"outputRun={one['output_run']}"
+    refused = operator.refuse(
+        4, "submit", "bps_bias", "--ranks", "1", "--set", output_run, TICKET=name, TAG="t", **other
+    )
+    assert f"it is run {one['run']}{who}, which another home" in refused
     assert len(list(products.rglob("bias_*.fits"))) == 2
-    assert operator.run("clean", name, "--yes", "--force", one["run"], **other).code == 0
+    assert kept(shown(operator, name, "--yes")) == [""]
     assert not products.exists() and not list(folders.rglob("plan.json"))
+
+
+def test_a_run_whose_folder_the_repository_names(operator: Operator, tmp_path: Path) -> None:
+    """As repositories made before do: the folder is found from any home."""
+    name, products, folders = ticket(operator, "DM-00085")
+    assert operator.submit("t", TICKET=name).code == 0
+    (folder,), (one,) = folders.glob("*/*/*"), shown(operator, name)["runs"]
+    with closing(sqlite3.connect(operator.repo / "gen3.sqlite3")) as database, database:
+        before = (f"{one['run']} {folder}", one["output_run"])
+        assert database.execute("update collection set doc = ? where name = ?", before).rowcount == 1
+    output_run = f"outputRun={one['output_run']}"
+    refused = operator.refuse(4, "submit", "bps_bias", "--ranks", "1", "--set", output_run, TICKET=name, TAG="t")
+    assert f"exists already: run {one['run']} made it" in refused
+    assert operator.run("restart", one["run"]).code == 0
+    other = {"CAMPAIGN_HOME": str(tmp_path / "other")}
+    (seen,) = json.loads(operator.run("clean", name, "--json", **other).out)["runs"]
+    assert (seen["kept"], seen["submit_path"]) == (ELSEWHERE.format(""), str(folder))
+    assert operator.run("clean", name, "--yes", "--force", one["run"], **other).code == 0
+    assert not products.exists() and not folder.exists()
 
 
 def test_what_is_being_made_stays(operator: Operator) -> None:

@@ -11,6 +11,8 @@ import fitsio
 import numpy as np
 import pytest
 from astropy.io import fits as astropy_fits
+from astropy.nddata import CCDData, VarianceUncertainty
+from astropy.units import Unit
 
 from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.defects import Defects
@@ -46,8 +48,8 @@ def by_cfitsio(path: Path, **images: Any) -> None:
         fits.write(None, header=[{"name": n, "value": v, "comment": c} for n, v, c in CARDS])
         for name, pixels in images.items():
             fits.write(pixels, extname=name)
-            for plane, bit in PLANES.items() if name == "MASK" else ():
-                fits[-1].write_key(f"MP_{plane}", bit, comment="bit number")
+            for key, value, comment in product.described(name, "electron"):
+                fits[-1].write_key(key, value, comment=comment)
         for hdu in fits:
             hdu.write_checksum()
 
@@ -180,3 +182,26 @@ def test_flags_of_a_detector_are_those_of_all_its_calibrations(tmp_path: Path, l
     for box in [a.target for a in detector.amplifiers] + [Box(5, 3, 9, 30), Box(0, 0, *detector.size)]:
         expected = ((masks[0] | masks[1])[box.slices] & BAD != 0) | defects.mask(box)
         np.testing.assert_array_equal(calibrations.flagged(box), expected)
+
+
+@pytest.mark.parametrize(
+    ("unit", "square"),
+    [("electron", "electron2"), ("adu/s", "adu2/s2"), ("1", "1"), ("electron m-2", ""), ("", "")],
+)
+def test_the_square_of_a_unit_is_one_that_astropy_knows(unit: str, square: str) -> None:
+    assert product.squared(unit) == square
+    assert not square or Unit(square) == Unit(unit) ** 2
+
+
+@pytest.mark.parametrize("unit", ["electron", "adu/s", "1"])
+def test_astropy_reads_every_pixel_with_its_unit_mask_and_variance(tmp_path: Path, unit: str) -> None:
+    path = tmp_path / "a.fits"
+    product.write(str(path), [("BUNIT", unit, "")], IMAGE, MASK * 256, VARIANCE)
+    found = CCDData.read(path, hdu_uncertainty="VARIANCE")
+    assert found.unit == Unit(unit)
+    assert isinstance(found.uncertainty, VarianceUncertainty)
+    np.testing.assert_array_equal(found.data, IMAGE)
+    np.testing.assert_array_equal(found.mask, MASK != 0)
+    np.testing.assert_array_equal(found.uncertainty.array, VARIANCE)
+    with astropy_fits.open(path) as fits:
+        assert Unit(fits["VARIANCE"].header["BUNIT"]) == Unit(unit) ** 2

@@ -11,11 +11,11 @@ import fitsio
 import numpy as np
 import pytest
 
-from kernels.calibrations import crosstalk, defects, linearity, ptc
+from kernels.calibrations import crosstalk, cti, defects, linearity, ptc
 from kernels.camera import geometry
 from kernels.camera.geometry import Box, Camera, Detector
 from kernels.errors import DataError
-from kernels.fits.tables import Column, identity, write_table
+from tests.kernels import tablesbefore
 from tests.kernels.conftest import Lab
 
 NAMES = ["C10", "C11", "C01", "C00"]
@@ -24,6 +24,7 @@ C0 = np.array([[0, 1, 2, 3], [4, 0, 5, 6], [7, 8, 0, 9], [10, 11, 12, 0]]) * 1e-
 C1 = -C0 * 1e-6
 NODES = np.linspace(0, [5e4, 6e4, 7e4, 8e4], 9, axis=1)
 VALUES = 300 * np.sin(NODES / 9000)
+CTI = [[1e-6 * k, 1e-7, 1e-3 * k, 1e-4, 2.0 + k, 1e-6, 3] for k in range(4)]
 BOXES = np.array([[0, 0, 1, 1], [3, 2, 10, 5], [8, 4, 40, 36], [47, 39, 1, 1]])
 
 
@@ -32,14 +33,22 @@ def camera(lab: Lab) -> Camera:
     return geometry.camera(lab.camera())
 
 
-def write(kind: str, path: Path, camera: Camera, detector: Detector) -> None:
-    writers: dict[str, Callable[[], None]] = {
-        "crosstalk": lambda: crosstalk.write(str(path), camera, detector, C0, C1),
-        "linearizer": lambda: linearity.write(str(path), camera, detector, NODES, VALUES),
-        "ptc": lambda: ptc.write(str(path), camera, detector, GAIN, NOISE, np.full(4, 8e4)),
-        "defects": lambda: defects.write(str(path), camera, detector, BOXES),
+def write(kind: str, path: Path, camera: Camera, detector: Detector, layout: str = "now") -> None:
+    now: dict[str, Callable[..., None]] = {
+        "crosstalk": crosstalk.write,
+        "linearizer": linearity.write,
+        "ptc": ptc.write,
+        "cti": cti.write,
+        "defects": defects.write,
     }
-    writers[kind]()
+    values: dict[str, tuple[Any, ...]] = {
+        "crosstalk": (C0, C1),
+        "linearizer": (NODES, VALUES),
+        "ptc": (GAIN, NOISE, np.full(4, 8e4)),
+        "cti": (CTI,),
+        "defects": (BOXES,),
+    }
+    (now[kind] if layout == "now" else getattr(tablesbefore, kind))(str(path), camera, detector, *values[kind])
 
 
 def read(kind: str, path: Path, camera: Camera, detector: Detector) -> Any:
@@ -47,12 +56,14 @@ def read(kind: str, path: Path, camera: Camera, detector: Detector) -> Any:
         "crosstalk": lambda: crosstalk.Crosstalk.open(str(path), camera, detector, True),
         "linearizer": lambda: linearity.Linearizer.open(str(path), camera, detector),
         "ptc": lambda: ptc.apply(str(path), camera, detector),
+        "cti": lambda: cti.read(str(path), camera, detector),
         "defects": lambda: defects.Defects.open(str(path), camera, detector),
     }
     return readers[kind]()
 
 
-KINDS = ("crosstalk", "linearizer", "ptc", "defects")
+KINDS = ("crosstalk", "linearizer", "ptc", "cti", "defects")
+LAYOUTS = ("now", "before")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,7 +74,7 @@ def test_the_header_says_what_and_of_which_detector(kind: str, camera: Camera, t
     found = [str(header[key]).strip() for key in ("OBSTYPE", "INSTRUME", "DETECTOR", "DETNAME")]
     assert found == [kind, "Small", "1", "R22_S01"]
     with fitsio.FITS(str(path)) as fits:
-        assert [hdu.get_extname() for hdu in fits] == ["", kind.upper()]
+        assert [hdu.get_extname() for hdu in fits] == ["", kind.upper(), "CTI2"][: 3 if kind == "cti" else 2]
         for hdu in fits:
             hdu.verify_checksum()
             assert "DATASUM" in hdu.read_header()
@@ -72,37 +83,41 @@ def test_the_header_says_what_and_of_which_detector(kind: str, camera: Camera, t
     assert again.read_bytes() == path.read_bytes()
 
 
+def spoil(path: Path, name: str, value: Any) -> None:
+    """Set a card in both headers where it is."""
+    with fitsio.FITS(str(path), "rw") as fits:
+        for hdu in fits[:2] if name in fits[1].read_header() else fits[:1]:
+            hdu.write_key(name, value)
+
+
 def spoil_detector(path: Path) -> None:
+    spoil(path, "DETECTOR", 7)
+
+
+def spoil_one_header(path: Path) -> None:
     with fitsio.FITS(str(path), "rw") as fits:
         fits[0].write_key("DETECTOR", 7)
 
 
 def spoil_camera(path: Path) -> None:
-    with fitsio.FITS(str(path), "rw") as fits:
-        fits[0].write_key("INSTRUME", "Large")
+    spoil(path, "INSTRUME", "Large")
 
 
 def spoil_kind(path: Path) -> None:
-    with fitsio.FITS(str(path), "rw") as fits:
-        fits[0].write_key("OBSTYPE", "bias")
+    spoil(path, "OBSTYPE", "bias")
 
 
 def spoil_data(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[data.rindex(b"END     ") // 2880 * 2880 + 2880 + 9] ^= 1
+    data[data.index(b"END     ", data.index(b"XTENSION")) // 2880 * 2880 + 2880 + 9] ^= 1
     path.write_bytes(data)
 
 
 def spoil_data_and_its_sum(path: Path) -> None:
     spoil_data(path)
     data = path.read_bytes()
-    at = data.rindex(b"DATASUM ")
+    at = data.index(b"DATASUM ", data.index(b"XTENSION"))
     path.write_bytes(data[:at] + b"DATASUL " + data[at + 8 :])
-
-
-def spoil_extension(path: Path) -> None:
-    with fitsio.FITS(str(path), "rw") as fits:
-        fits[1].write_key("EXTNAME", "OTHER")
 
 
 def spoil_unit(path: Path) -> None:
@@ -119,35 +134,55 @@ def remove(path: Path) -> None:
     path.unlink()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (spoil_detector, "is of detector 7 R22_S01 (DETECTOR, DETNAME), the frames are of 1 R22_S01"),
+        (spoil_detector, "is of detector 7 R22_S01 (DETECTOR, DET_NAME), the frames are of 1 R22_S01"),
         (spoil_camera, "is of Large (INSTRUME), the frames are of Small"),
-        (spoil_kind, "is bias (OBSTYPE), {kind} is wanted"),
+        (spoil_kind, "is bias (OBSTYPE), which is none of crosstalk, defects, linearizer, ptc, cti, bfk"),
         (spoil_data, "HDU 1: corrupt, its data are not those of its DATASUM"),
         (spoil_data_and_its_sum, "HDU 1: corrupt, it has no DATASUM, and is not what its CHECKSUM says"),
-        (spoil_extension, "is no {kind} table: "),
         (spoil_unit, " is in mm (TUNIT), "),
         (cut_short, ""),
-        (remove, "is no {kind} table: "),
+        (remove, "cannot be read: No such file"),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be(
-    kind: str, spoil: Callable[[Path], None], said: str, camera: Camera, tmp_path: Path
+    kind: str, layout: str, spoil: Callable[[Path], None], said: str, camera: Camera, tmp_path: Path
 ) -> None:
     path = tmp_path / "x.fits"
-    write(kind, path, camera, camera.detectors[1])
+    write(kind, path, camera, camera.detectors[1], layout)
     read(kind, path, camera, camera.detectors[1])
     spoil(path)
     with pytest.raises(DataError) as error:
         read(kind, path, camera, camera.detectors[1])
-    assert str(path) in str(error.value) and said.format(kind=kind) in error.value.why
+    assert str(path) in str(error.value) and said in error.value.why
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["crosstalk", "linearizer", "ptc"])
+def test_headers_that_disagree(camera: Camera, tmp_path: Path) -> None:
+    path = tmp_path / "x.fits"
+    write("ptc", path, camera, camera.detectors[1])
+    spoil_one_header(path)
+    with pytest.raises(DataError, match="its headers disagree: DETECTOR is 7 in the first, else 1"):
+        read("ptc", path, camera, camera.detectors[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_of_before_is_read_as_one_of_today(kind: str, camera: Camera, tmp_path: Path) -> None:
+    detector, paths = camera.detectors[1], [tmp_path / "now.fits", tmp_path / "before.fits"]
+    for path, layout in zip(paths, LAYOUTS, strict=True):
+        write(kind, path, camera, detector, layout)
+    now, before = (read(kind, path, camera, detector) for path in paths)
+    if kind == "linearizer":
+        now, before = now.tables(), before.tables()
+    for one, other in zip(*(vars(x).values() if hasattr(x, "__dict__") else x for x in (now, before)), strict=True):
+        assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
+
+
+@pytest.mark.parametrize("kind", ["crosstalk", "linearizer", "ptc", "cti"])
 def test_amplifiers_of_another_detector_type(kind: str, camera: Camera, tmp_path: Path) -> None:
     detector, path = camera.detectors[1], tmp_path / "x.fits"
     write(kind, path, camera, detector)
@@ -166,8 +201,7 @@ def test_tables_in_another_order_of_amplifiers(camera: Camera, tmp_path: Path) -
     ptc.write(path, camera, turned, GAIN[::-1], NOISE[::-1], GAIN)
     assert [a.gain for a in ptc.apply(path, camera, detector).amplifiers] == list(GAIN)
     linearity.write(path, camera, turned, NODES[::-1], VALUES[::-1])
-    splines = linearity.Linearizer.open(path, camera, detector).splines
-    assert [s.x[-1] for s in splines] == [5e4, 6e4, 7e4, 8e4]
+    assert [c.end for c in linearity.Linearizer.open(path, camera, detector).curves] == [5e4, 6e4, 7e4, 8e4]
 
 
 # Crosstalk
@@ -177,14 +211,16 @@ def test_crosstalk_for_frames_in_another_unit(lab: Lab, camera: Camera, tmp_path
     path, adu = tmp_path / "x.fits", geometry.camera(lab.camera("adu"))
     write("crosstalk", path, adu, adu.detectors[0])
     assert read("crosstalk", path, adu, adu.detectors[0]).c0.any()
-    with pytest.raises(DataError, match=r"is in adu \(CALUNIT\), the frames it is to correct are in electron"):
+    with pytest.raises(
+        DataError, match=r"is in adu \(CROSSTALK_RATIOS_UNITS\), the frames it is to correct are in electron"
+    ):
         read("crosstalk", path, camera, camera.detectors[0])
 
 
 def test_an_amplifier_that_is_its_own_source(camera: Camera, tmp_path: Path) -> None:
     path = tmp_path / "x.fits"
     crosstalk.write(str(path), camera, camera.detectors[0], C0, np.diag([0, 0, 1e-9, 0]))
-    with pytest.raises(DataError, match="C1: amplifier C01 is a source of its own"):
+    with pytest.raises(DataError, match="CT_COEFFS_SQR: amplifier C01 is a source of its own"):
         read("crosstalk", path, camera, camera.detectors[0])
 
 
@@ -286,7 +322,7 @@ def test_a_first_node_above_zero_starts_at_the_origin() -> None:
         ([0, 10, 10, 20], [0, 1, 1, 2], "amplifier C01: its nodes do not ascend from 0"),
         ([-1, 0, 10, 20], [0, 0, 1, 1], "amplifier C01: its nodes do not ascend from 0"),
         ([0, 10, 20, 30], [1, 1, 1, 1], "amplifier C01: S(0) is 1 ADU, it must be 0"),
-        ([0, 1, np.nan, 30], [0, 1, 1, 1], "column NODES holds a value that is no number"),
+        ([0, 1, np.nan, 30], [0, 1, 1, 1], "column COEFFS holds a value that is no number"),
     ],
 )
 def test_splines_that_are_none(
@@ -373,9 +409,8 @@ def test_gains_and_noises_that_cannot_be(gain: float, noise: float, camera: Came
         ptc.apply(path, camera, detector)
 
 
-def test_a_table_without_a_column(camera: Camera, tmp_path: Path) -> None:
+def test_a_table_of_before_without_a_column(camera: Camera, tmp_path: Path) -> None:
     path, detector = str(tmp_path / "x.fits"), camera.detectors[0]
-    columns = [Column("AMPLIFIER", np.array(NAMES, "S")), Column("GAIN", GAIN, "electron/adu")]
-    write_table(path, identity("ptc", camera, detector), columns)
+    tablesbefore.write("ptc", path, camera, detector, {"GAIN": GAIN})
     with pytest.raises(DataError, match="has no column NOISE; it has AMPLIFIER, GAIN"):
         ptc.apply(path, camera, detector)

@@ -12,6 +12,7 @@ from typing import Any
 import fitsio
 
 from campaign.butler.repository import open_repository
+from campaign.journal.events import Journals
 from campaign.journal.plan import load
 from campaign.planning.standing import outcome_of
 from tests.soak.world import CHAIN, Answer, World
@@ -132,7 +133,7 @@ def _journals(world: World) -> Iterator[str]:
             yield f"{plan.run}: {len(lacking)} tasks are not made: {lacking[0]}: {outcome.failed.get(lacking[0], '')}"
         if (Path(path) / "claim.json").exists():
             yield f"{plan.run} is claimed still"
-        for detail in outcome.published.values():
+        for _, detail in outcome.made(Journals(plan.journal).new()):
             yield from _as_published(world, detail)
 
 
