@@ -164,7 +164,7 @@ class TransferCurve(FrameKernel):
         DataError
             Too few pairs, no amplifier with a curve, or a frame of another detector.
         """
-        self.require_identity(task)
+        self.require_inputs(task)
         matched, detector, raws = self.matched(task), self.calibrations(task).detector, self.raws(task)
         if len(matched.pairs) < LEAST_PAIRS:
             many = f"{len(raws)} flats make {len(matched.pairs)} pairs of equal {self._settings.matching}"
