@@ -20,8 +20,8 @@ from kernels.fits.product import BAD, Card, Product
 from kernels.fits.rowbytes import verify
 from kernels.fits.tables import check_identity
 
-#: Rows of the flags that are decoded at a time.
-_ROWS = 256
+#: Rows of the flags that are decoded at a time, into memory that stays in cache.
+_ROWS = 16
 
 
 def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Product:

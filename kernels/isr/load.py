@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.compiled import njit
+from kernels.compiled import inlined, njit
 from kernels.fits.rowbytes import BLANK
 
 F32 = NDArray[np.float32]
@@ -198,6 +198,18 @@ def finish(
                 saturated[k] += full
 
 
+@inlined
+def _hide(row, flagged, to):  # type: ignore[no-untyped-def]
+    """Copy a row, perhaps to itself, with NaN for masked and flagged pixels; return the number of those only masked."""
+    infinity, nothing, less = np.float32(np.inf), np.float32(np.nan), np.int32(0)
+    for x in range(row.size):
+        value = row[x]
+        good, hidden = abs(value) < infinity, flagged[x]
+        less += np.int32(not (good | hidden))
+        to[x] = value if good & (not hidden) else nothing
+    return less
+
+
 @njit
 def place(pixels: F32, flags: NDArray[np.bool_], image: F32, y0: int, up: int, x0: int, mirrored: bool) -> int:
     """Copy corrected rows into an image; masked and flagged pixels become NaN.
@@ -223,26 +235,17 @@ def place(pixels: F32, flags: NDArray[np.bool_], image: F32, y0: int, up: int, x
         Number of masked pixels that are not flagged.
     """
     rows, width = pixels.shape
-    infinity, nothing, lacking = np.float32(np.inf), np.float32(np.nan), np.int64(0)
+    no_flags, lacking = np.zeros(width, np.bool_), np.int64(0)
     for k in range(rows):
-        y, less = y0 + k * up, np.int32(0)
+        y = y0 + k * up
         row, to = pixels[k], image[y, x0 : x0 + width]
+        flagged = flags[y, x0 : x0 + width] if flags.size else no_flags
         if mirrored:
             for x in range(width):
                 to[x] = row[width - 1 - x]
+            less = _hide(to, flagged, to)
         else:
-            for x in range(width):
-                to[x] = row[x]
-        for x in range(width):
-            value = to[x]
-            less += np.int32(not abs(value) < infinity)
-            to[x] = value if abs(value) < infinity else nothing
-        if flags.size:
-            flagged = flags[y, x0 : x0 + width]
-            for x in range(width):
-                value = to[x]
-                less -= np.int32(flagged[x] & (value != value))
-                to[x] = nothing if flagged[x] else value
+            less = _hide(row, flagged, to)
         lacking += np.int64(less)
     return int(lacking)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kernels.calibrations.applied import Calibrations
 from kernels.camera.geometry import Box
+from kernels.compiled import njit
 from kernels.fits.fitsfile import opened
 from kernels.fits.product import Card, Product
 from kernels.isr.channel import Exposures
@@ -54,6 +55,17 @@ class Coefficients:
         """Compute the factors for an amplifier's frames with weights [frame] of sum 1."""
         each = weights / exposures.scales[:, number].astype(np.float64)
         return cls(float(each.sum()), float((each * exposures.dark_times.astype(np.float64)).sum()))
+
+
+@njit
+def _add(variance, factor, total):  # type: ignore[no-untyped-def]
+    """Add finite variances [y, x] times a factor to a total, in place."""
+    infinity, nothing = np.float32(np.inf), np.float32(0)
+    for y in range(variance.shape[0]):
+        row, to = variance[y], total[y]
+        for x in range(row.size):
+            value = row[x]
+            to[x] += factor * (value if abs(value) < infinity else nothing)
 
 
 class Subtracted:
@@ -101,7 +113,8 @@ class Subtracted:
         more = np.zeros(variance.shape, np.float32)
         for product, factor in ((self._bias, self.of_bias(c)), (self._dark, c.dark**2)):
             if product is not None:
-                more += np.float32(factor) * np.nan_to_num(product.read(box, "VARIANCE"), posinf=0.0, neginf=0.0)
+                of = np.ascontiguousarray(product.read(box, "VARIANCE"), np.float32)
+                _add(of, np.float32(factor), more)
         variance += np.maximum(more, np.float32(0))
 
     def cards(self, c: Coefficients, plain: bool) -> list[Card]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.camera.geometry import Box
 from kernels.errors import DataError
 from kernels.isr.framekernel import FrameKernel
 from kernels.jobs import gang
@@ -25,11 +26,13 @@ SATURATED = 0.005
 #: An exposure is measured again, on the pixels that are good in all exposures, if these leave out more than this
 #: fraction of a detector, or of an amplifier; the effect of fewer pixels is below the noise.
 MATTERS = 1e-4, 1e-3
+#: Clipped mean and number of pixels.
+Clipped = tuple[float, int]
 #: Least fraction of a detector that gives an exposure's level.
 ENOUGH = 0.05
 
 
-def _lit(clipped: Sequence[tuple[float, int]]) -> list[bool]:
+def _lit(clipped: Sequence[Clipped]) -> list[bool]:
     """Tell by clipped means and counts which amplifiers respond to light: above one hundredth of the brightest."""
     brightest = max(mean if count else 0.0 for mean, count in clipped)
     return [not count or brightest <= 0 or mean > LIT * brightest for mean, count in clipped]
@@ -62,11 +65,11 @@ class Measure(FrameKernel):
 
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
         """Measure one exposure: clipped means, amplifiers first and the detector last, and the missing pixels."""
-        filled = self._fill(task, piece)
-        return filled | self._measured(task)
+        clipped: list[Clipped] = []
+        return self._fill(task, piece, clipped) | self._measured(task, clipped)
 
-    def _fill(self, task: Task, piece: int) -> dict[str, Any]:
-        """Assemble an exposure, NaN where bad.
+    def _fill(self, task: Task, piece: int, clipped: list[Clipped] | None = None) -> dict[str, Any]:
+        """Assemble an exposure, NaN where bad; append each amplifier's level, measured while its pixels are in cache.
 
         Returns the pixels that it lacks, packed (`None` if the calibrations flag all of them); and by amplifier the
         saturated fraction and a checksum of the samples.
@@ -79,20 +82,23 @@ class Measure(FrameKernel):
             k, lacks = frame.channel.number, lacks or frame.lacking > 0
             full[k] = float(frame.saturated[0]) / frame.pixels.size
             digests[k] = (levels.digest(frame.samples[0]) or b"").hex()
+            if clipped is not None:
+                clipped.append(self._clipped(frame.channel.amplifier.target))
         return {
             "lacks": np.packbits(np.isnan(self._image)) if lacks else None,
             "saturated": full,
             "digest": digests,
         }
 
-    def _measured(self, task: Task) -> dict[str, Any]:
-        nsigma, passes = float(self.job.config["nsigma"]), int(self.job.config["passes"])
-        amplifiers = self.detector(task).amplifiers
-        clipped = [clipped_level(self._image, a.target, nsigma, passes) for a in amplifiers]
-        for amplifier, lit in zip(amplifiers, _lit(clipped), strict=True):
+    def _clipped(self, box: Box | None) -> Clipped:
+        return clipped_level(self._image, box, float(self.job.config["nsigma"]), int(self.job.config["passes"]))
+
+    def _measured(self, task: Task, clipped: Sequence[Clipped]) -> dict[str, Any]:
+        """Measure the detector, without unlit amplifiers."""
+        for amplifier, lit in zip(self.detector(task).amplifiers, _lit(clipped), strict=True):
             if not lit:
                 self._image[amplifier.target.slices] = np.nan
-        clipped.append(clipped_level(self._image, None, nsigma, passes))
+        clipped = [*clipped, self._clipped(None)]
         return {"mean": [mean for mean, _ in clipped], "count": [count for _, count in clipped]}
 
     def _flagged_pixels(self, task: Task) -> NDArray[np.bool_]:
@@ -129,7 +135,8 @@ class Measure(FrameKernel):
             if more.mean() > MATTERS[0] or max(more[at].mean() for at in boxes) > MATTERS[1]:
                 self._fill(task, n)
                 self._image[some] = np.nan
-                results[n] = results[n] | self._measured(task)
+                clipped = [self._clipped(amplifier.target) for amplifier in self.detector(task).amplifiers]
+                results[n] = results[n] | self._measured(task, clipped)
         return results, left_out
 
     def _require_some(self, task: Task, packed: Sequence[NDArray[np.uint8]], usable: int, left: int) -> None:
