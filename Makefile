@@ -58,6 +58,8 @@ test: $(VENV)/test.stamp
 	PATH="$$PATH:/usr/sbin:/sbin" command -v sshd >/dev/null || missing="$$missing those over ssh (no sshd: make ssh-deps);"; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing the one with PostgreSQL (make postgresql-deps);"; \
 	[ -d "$${CAMPAIGN_FRAMES:-../shared/frames}" ] || missing="$$missing those with real frames (set CAMPAIGN_FRAMES);"; \
+	ls $(VENV)/lib/python3.*/site-packages/lsst/ctrl/bps >/dev/null 2>&1 || missing="$$missing those with Rubin's own tools (make pythons);"; \
+	[ -d "$${CAMPAIGN_CURATED:-../shared/curated}" ] || missing="$$missing those with real calibrations (set CAMPAIGN_CURATED);"; \
 	echo "Left out:$$missing the long ones (make soak)"
 	@$(RUN) kernels.run --warm  # once, and not by several tests at the same time
 	$(PYTEST)
@@ -66,8 +68,10 @@ soak: $(VENV)/test.stamp
 	$(RUN) pytest -m soak
 
 # With the long ones.
+judges: JOBS = 2
 judges: $(VENV)/judge.stamp
-	$(RUN) pytest -m "soak or not soak" tests/judges
+	@$(RUN) kernels.run --warm
+	$(PYTEST) -m "soak or not soak" tests/judges
 
 # The other Pythons that pyproject.toml promises; one that is not on this machine is said, and is no failure.
 pythons:

@@ -170,8 +170,8 @@ class CalibTableFormatter(FormatterV2):
         """Read the file; see the base class."""
         with _opened(path) as fits:
             kind = str(fits[0].read_header().get("OBSTYPE", "")).strip().upper()
-            names = {hdu.get_extname() for hdu in fits}
-            table = fits[kind if kind and kind in names else 1]
+            there = {hdu.get_extname() for hdu in fits}
+            table = fits[kind if kind and kind in there else 1]  # upstream's own files name it otherwise
             cards, names = table.read_header(), table.get_colnames()
             units = {name: str(cards.get(f"TUNIT{n}") or "").strip() for n, name in enumerate(names, 1)}
             rows = table.read() if table.get_nrows() else np.zeros(0, table.get_rec_dtype()[0])

@@ -9,6 +9,7 @@ ends the whole job with that rank's error.  Exit codes: 0 done, 1 tasks failed
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -200,4 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    gc.disable()  # a last search for garbage would go through all of numba
+    gc.freeze()
+    sys.exit(ended)

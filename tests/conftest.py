@@ -39,6 +39,9 @@ settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = Path(os.environ.get("CAMPAIGN_FRAMES", ROOT.parent / "shared" / "frames"))
+CURATED = Path(os.environ.get("CAMPAIGN_CURATED", ROOT.parent / "shared" / "curated"))
+#: Tables of real measurements with published results.
+ORACLES = FRAMES.parent / "oracles"
 
 #: Fixtures of tests that start processes.
 PROCESSES = {"cluster", "demo", "new_cluster", "operator", "postgresql", "repository", "slurm_here"}
@@ -142,6 +145,27 @@ def frames() -> Callable[[str], Path]:
         if not folder.is_dir():
             pytest.skip(f"no real frames at {folder} (set CAMPAIGN_FRAMES)")
         return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def curated() -> list[Path]:
+    """Find real calibrations as Rubin publishes them, or skip: they are not part of the repository."""
+    files = sorted(path for path in CURATED.rglob("*") if path.is_file())
+    if not files:
+        pytest.skip(f"no real calibrations at {CURATED} (set CAMPAIGN_CURATED)")
+    return files
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Callable[[str], Path]:
+    """Find a table of real measurements, or skip: they are not part of the repository."""
+
+    def find(name: str) -> Path:
+        if not (ORACLES / name).is_file():
+            pytest.skip(f"no real measurements at {ORACLES} (beside CAMPAIGN_FRAMES)")
+        return ORACLES / name
 
     return find
 

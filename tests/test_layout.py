@@ -9,9 +9,14 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from campaign.cli import root
+from tests.campaign.test_plans import VARIABLES, written
+from tests.campaign.test_state import Run, event
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("campaign", "kernels", "slurm", "templates")
@@ -51,7 +56,7 @@ ROOMS = {
         "sites", "planning", "running", "federation", "certification", "imports", "runs", "simulation", "campaigns",
         "upkeep", "cli",
     ),
-    "kernels": ("camera", "statistics", "jobs", "fits", "calibrations", "isr", "products", "simulation"),
+    "kernels": ("camera", "statistics", "transfer", "jobs", "fits", "calibrations", "isr", "products", "simulation"),
     "slurm": (),
     "templates": (),
 }  # fmt: skip
@@ -312,19 +317,60 @@ def test_a_path_of_one_machine_is_seen() -> None:
     assert not ELSEWHERE.search("https://example.org/home/page")
 
 
+#: Libraries that take long to import.
+HEAVY = (
+    "lsst", "sqlalchemy", "astropy", "dask", "distributed", "numba", "numpy", "PIL", "mpi4py", "pydantic", "yaml",
+    "jinja2", "asyncio", "ssl",
+)  # fmt: skip
+#: Modules that a command is in, and the libraries that it needs.
+SHORT = {
+    "--help": (" ".join(root.MODULES), ()),
+    "status": ("index", ("yaml",)),
+    "errors": ("index", ("yaml",)),
+    "logs isr": ("index", ()),
+    "history x": ("report", ()),
+    "sites": ("sites", ("pydantic", "yaml")),
+    "render bps_bias": ("step", ("yaml",)),
+    "plan mine.yaml --quick": ("plan", ("pydantic", "yaml")),
+}
+
+
 @pytest.mark.processes
-@pytest.mark.parametrize("arguments", [["--help"], ["status", "--help"], ["plan", "dmtn-222", "--quick"]])
-def test_the_command_line_starts_without_the_heavy_libraries(arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", SHORT)
+def test_a_short_command_imports_what_it_uses(words: str, tmp_path: Path) -> None:
+    own, needed = SHORT[words]
+    written(tmp_path)
+    run = Run(tmp_path)
+    run.write([event("isr:0,0", "failed", 1)])
+    run.home.record("submit", "x", {})
+    (run.folder / "logs").mkdir()
+    (run.folder / "logs" / "isr.1.log").write_text("it said this\n")
     code = (
         "import sys\n"
         "from campaign.cli.root import main\n"
-        f"sys.argv = ['campaign', *{arguments!r}]\n"
+        f"sys.argv = ['campaign', *{words.split()!r}]\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'lsst', 'dask', 'distributed', 'numba', 'PIL', 'mpi4py', 'sqlalchemy'}\n"
-        "print('HEAVY', *(heavy & set(sys.modules)))"
+        f"print(*(name for name in {HEAVY!r} if name in sys.modules))\n"
+        "print(*(name for name in sys.modules if name.startswith('campaign.cli.')))"
     )
-    environment = os.environ | dict.fromkeys(("REPO", "SCRATCH"), str(tmp_path))
-    line = [sys.executable, "-P", "-c", code]
-    done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.splitlines()[-1] == "HEAVY"
+    exported = {name: value.replace("$INSTRUMENT", "LSSTComCam") for name, value in VARIABLES.items()}
+    places = {"REPO": str(tmp_path), "CAMPAIGN_HOME": str(run.home.path), "SCRATCH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | exported | places,
+        cwd=tmp_path,
+    )
+    assert not done.returncode, done.stderr
+    *_, loaded, modules = done.stdout.split("\n")[:-1]
+    assert set(loaded.split()) == set(needed)
+    assert {*modules.split()} == {f"campaign.cli.{module}" for module in ("root", *own.split())}
+
+
+def test_every_command_is_found_in_its_module() -> None:
+    for module in root.MODULES:
+        import_module(f"campaign.cli.{module}")
+    found = {name: command.callback.__module__ for name, command in root.cli.commands.items() if command.callback}
+    assert found == {name: f"campaign.cli.{module}" for module, names in root.MODULES.items() for name in names}

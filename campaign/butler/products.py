@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lsst.daf.butler import CollectionType, DatasetAssociation, DatasetRef, FileDataset, Timespan
+from lsst.daf.butler import Butler, CollectionType, DatasetAssociation, DatasetRef, FileDataset, Timespan
 
 from campaign.butler.base import DataId
 from campaign.butler.collections import Collections
@@ -245,23 +245,24 @@ class Products(Collections):
             for link in self._links(type, [run]):
                 if (type, _key(dict(link.ref.dataId.required))) in wanted:
                     refs.append(link.ref)
-        self._require_uncertified(refs)
+        _require_uncertified(self._butler, refs, self.root)
         if refs:
             self._butler.pruneDatasets(refs, disassociate=True, unstore=True, purge=True)
         self.empty_trash()  # datasets made again have the same ids and paths
         return len(refs)
 
-    def _require_uncertified(self, refs: Sequence[DatasetRef]) -> None:
-        ids = {ref.id for ref in refs}
-        for type in sorted({ref.datasetType.name for ref in refs}):
-            links = self._butler.registry.queryDatasetAssociations(type, collectionTypes={CollectionType.CALIBRATION})
-            for link in links:
-                if link.ref.id in ids:
-                    raise SubmissionRefused(
-                        f"{type} {dict(link.ref.dataId.required)} of {link.ref.run} is certified in {link.collection}",
-                        where=self.root,
-                        do="it is in use: make a new one under a new RERUN",
-                    )
+
+def _require_uncertified(butler: Butler, refs: Sequence[DatasetRef], root: str) -> None:
+    """Refuse datasets that stand in a CALIBRATION collection."""
+    ids = {ref.id for ref in refs}
+    for type in sorted({ref.datasetType.name for ref in refs}):
+        for link in butler.registry.queryDatasetAssociations(type, collectionTypes={CollectionType.CALIBRATION}):
+            if link.ref.id in ids:
+                raise SubmissionRefused(
+                    f"{type} {dict(link.ref.dataId.required)} of {link.ref.run} is certified in {link.collection}",
+                    where=root,
+                    do="it is in use: make a new one under a new RERUN",
+                )
 
 
 def _key(data_id: DataId) -> frozenset[tuple[str, Any]]:

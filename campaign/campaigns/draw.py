@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from campaign.campaigns.document import Campaign
 from campaign.campaigns.state import WORDS, State, StepState
-from campaign.pipeline import svg as drawing
 from campaign.wording import count, ranks_text
+
+if TYPE_CHECKING:
+    from campaign.pipeline import svg as drawing
 
 HEAD = 44
 #: Fill and border by state.
@@ -73,6 +76,8 @@ def to_come(rows: Mapping[str, Row]) -> str:
 
 def svg(campaign: Campaign, rows: Mapping[str, Row]) -> str:
     """Draw the steps, with an arrow from each to the steps that need it."""
+    from campaign.pipeline import svg as drawing
+
     needs = {name: campaign.steps[name].needs for name in campaign.order}
     boxes = {name: _box(rows[name], campaign.steps[name].gate) for name in campaign.order}
     laid = drawing.layout(needs, boxes, HEAD)
@@ -86,6 +91,8 @@ def svg(campaign: Campaign, rows: Mapping[str, Row]) -> str:
 
 
 def _box(row: Row, gate: bool) -> drawing.Box:
+    from campaign.pipeline import svg as drawing
+
     state, (fill, border), wrong = row.state, COLOURS[row.state.state], bool(row.stale or row.problem)
     return drawing.Box(
         title=state.name,

@@ -123,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every error ends in a message and an exit code, never in a traceback."""
     gc.set_threshold(*COLLECT_AT)
     os.umask(os.umask(CLOSED) | CLOSED)
+    # Other distributions' plug-ins are not searched for, and do not see what is validated.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if arguments is None:  # SIGTERM ends a command like ^C, with a message
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     with console.guarded():

@@ -102,10 +102,22 @@ def run(wanted: Request) -> dict[str, Any]:
         decided = Import(camera, names, items, wanted.chained, wanted.hide)
         before, chain = bring(repository, decided, wanted.ranks, options, wanted.dry)
     report = _report(decided, before, chain, notes, wanted.dry)
-    if not (wanted.dry or before.done):
-        places = [str(Path(path).absolute()) for path in wanted.paths]
-        wanted.home.record("import-calibs", names.ticket, {"from": places, **report})
+    if not wanted.dry:
+        _note(wanted, decided, report, before.done)
     return report
+
+
+def _note(wanted: Request, decided: Import, report: Mapping[str, Any], done: bool) -> None:
+    """Record an import in the history; one that was ``done`` before only if a killed command has not."""
+    detail = {
+        "from": [str(Path(path).absolute()) for path in wanted.paths],
+        "into": [one["collection"] for one in report["collections"]],
+        "count": report["new"] + report["existing"],
+        "chain": decided.names.chain if decided.chained else None,
+    }
+    said = (line["detail"] for line in wanted.home.history() if line["command"] == "import-calibs")
+    if not done or not any(detail.items() <= one.items() for one in said):
+        wanted.home.record("import-calibs", decided.names.ticket, {**detail, "notes": report["notes"]})
 
 
 def _sources(wanted: Request, camera: Camera) -> tuple[list[Source], list[str]]:

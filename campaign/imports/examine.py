@@ -34,6 +34,8 @@ class Found:
     detector: int = -1
     #: Empty for a calibration that holds for every filter.
     physical_filter: str = ""
+    #: SHA-256 of the file.
+    source: str = ""
     #: SHA-256 and size of the file that the repository gets: FITS, for other formats of the same content.
     sha256: str = ""
     bytes: int = 0

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from campaign.butler.records import FIRST, LAST, to_iso, to_nsec
-from campaign.documents import load, plain
+from campaign.documents import MAX_FILE_BYTES, load, plain, read_text
 from campaign.errors import ConfigurationError
-from campaign.imports.sources import EXPORT, Range, Source
+from campaign.imports.sources import EXPORT, SUMS, Range, Source
 from campaign.problems import Problem, Problems
 from campaign.validation import sentences
 from campaign.wording import count
@@ -125,7 +125,7 @@ def _export(folder: Path, document: _Document) -> Export:
     dimensions = [part for part in document.data if isinstance(part, _Dimension) and part.element == "detector"]
     detectors = [one for part in dimensions for one in part.records]
     spans = _spans(associations)
-    known = dict(_datasets(folder, document))
+    known = dict(_datasets(folder, document, _sums(folder)))
     order = _order(collections, associations)
     found, hidden, cut = _found(known, spans, order)
     notes = []
@@ -139,7 +139,14 @@ def _export(folder: Path, document: _Document) -> Export:
     return Export(tuple(found), names, tuple(notes))
 
 
-def _datasets(folder: Path, document: _Document) -> Iterable[tuple[str, Source]]:
+def _sums(folder: Path) -> dict[str, str]:
+    """Read the sums of an export's files, by path below its folder; none where it has none."""
+    path = folder / SUMS
+    lines = read_text(path, MAX_FILE_BYTES).splitlines() if path.exists() else ()
+    return {name[1:]: digest for digest, _, name in (line.partition(" ") for line in lines)}
+
+
+def _datasets(folder: Path, document: _Document, sums: Mapping[str, str]) -> Iterable[tuple[str, Source]]:
     problems = []
     for part in document.data:
         if not isinstance(part, _Datasets):
@@ -160,6 +167,7 @@ def _datasets(folder: Path, document: _Document) -> Iterable[tuple[str, Source]]
                         data_id=dict[str, Any](data_id),
                         dataset_id=name,
                         run=part.run,
+                        sha256=sums.get(file.path, ""),
                     ),
                 )
     if problems:

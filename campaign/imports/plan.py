@@ -11,7 +11,7 @@ from campaign.camera.model import Camera
 from campaign.certification.certify import overlap
 from campaign.errors import ConfigurationError
 from campaign.imports.examine import Found
-from campaign.imports.sources import Range, Source
+from campaign.imports.sources import SUMS, Range, Source
 from campaign.kinds import table
 from campaign.problems import Problem, Problems, suggest
 from campaign.template.vocabulary import is_collection
@@ -120,6 +120,9 @@ def type_of(source: Source, found: Found) -> str:
 
 def _objections(source: Source, found: Found, camera: Camera) -> Iterator[str]:
     """Say why a file that can be read is not what its place, or its export, says."""
+    if source.sha256 not in ("", found.source):
+        yield f"its bytes are not those of its SHA-256 in {SUMS}"
+        return
     name = type_of(source, found)
     declared, kind = table.dataset_types().get(name), table.of_dataset(name)
     if declared is None or kind is None or not declared.calibration:

@@ -24,6 +24,8 @@ from campaign.wording import count
 ENDS = (".fits", ".ecsv", ".yaml", ".yml")
 #: Document of an export.
 EXPORT = "export.yaml"
+#: Sums of its files, where it has some (`campaign convert`), as ``sha256sum`` writes them.
+SUMS = "SHA256SUMS"
 _DATED = re.compile(r"(?P<date>\d{8}T\d{6})\.\w+")
 
 Range = tuple[str | None, str | None]
@@ -47,6 +49,8 @@ class Source:
     data_id: dict[str, Any] = field(default_factory=dict)
     dataset_id: str = ""
     run: str = ""
+    #: SHA-256 that the export says; empty where it says none.
+    sha256: str = ""
 
 
 def is_export(paths: Sequence[str]) -> bool:

@@ -1,9 +1,115 @@
-"""Gains and read noises of each amplifier: a table provided by a site; frames in electron need it."""
+"""Photon transfer curve of each amplifier: its gain, read noise, turnoff and brighter-fatter coefficients."""
 
-from campaign.kinds.model import Correction, DatasetType, ProductKind
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from campaign.kinds.corrected import corrected
+from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
+from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
+from campaign.kinds.task import Field, TaskClass, named, only
+from campaign.wording import count, listed
+
+_DIMENSIONS: Final = ("instrument", "detector")
+
+#: Measures each pair; done by the kernel that fits.
+_EXTRACT: Final = TaskClass(
+    "ptc_pairs",
+    "fused",
+    ("instrument", "exposure", "detector"),
+    {"inputExp": "ptcInputExposurePairs"},
+    {"outputCovariance": "ptcCovariance"},
+    {
+        "matchExposuresType": Field("TIME", ("TIME", "EXPID", "FLUX"), "matching"),
+        "matchExposuresByFluxKeyword": Field("CCOBFLUX", kernel="flux"),
+        "maximumRangeCovariancesAstier": Field(10, kernel="side", least=1),
+        "nSigmaClipPtc": Field(5.5, kernel="nsigma", least=1),
+        "nIterSigmaClipPtc": Field(3, kernel="passes", least=1),
+        "minNumberGoodPixelsForCovariance": Field(10000, kernel="least_pixels", least=1),
+        "numEdgeSuspect": Field(20, kernel="edge", least=0),
+        "edgeMaskLevel": Field("DETECTOR", ("DETECTOR",)),
+        "maskNameList": Field(["SUSPECT", "BAD", "NO_DATA", "SAT"], (["SUSPECT", "BAD", "NO_DATA", "SAT"],)),
+        "detectorMeasurementRegion": Field("AMP", ("AMP",)),
+        "binSize": Field(1, (1,)),
+        **only(
+            False,
+            *("doKsHistMeasurement", "doExtractPhotodiodeData", "doVignetteFunctionRegionSelection"),
+            "doOutputBinnedImages",
+        ),
+    },
+    raws=True,
+)
+_SOLVE: Final = TaskClass(
+    "ptc",
+    "gang",
+    _DIMENSIONS,
+    {"inputCovariances": "ptcCovariance"},
+    {"outputPtcDataset": "ptcDatasetProposal"},
+    {
+        # Ours by default: EXACT, to all orders. Upstream's are fitted as upstream does, but weighted by the model.
+        "ptcFitType": Field("EXACT", ("EXACT", "FULLCOVARIANCE", "FULLCOVARIANCE_NO_B", "EXPAPPROXIMATION"), "model"),
+        "sigmaCutPtcOutliers": Field(5.0, kernel="outlier_cut", least=0.1),
+        "maxIterationsPtcOutliers": Field(2, kernel="outlier_rounds", least=0),
+        "maxSignalInitialPtcOutlierFit": Field(50000.0, kernel="outlier_signal", least=1),
+        "maxDeltaInitialPtcOutlierFit": Field(9000.0, kernel="outlier_gap", least=0),
+        "scaleMaxSignalInitialPtcOutlierFit": Field(True, kernel="outlier_scaled"),
+        "doModelPtcRolloff": Field(False, kernel="rolloff"),
+        "maxPtcRolloffDeviation": Field(0.01, kernel="rolloff_share", least=0),
+        # Ours: one range for all amplifiers, ADU.
+        "minMeanSignal": Field(0.0, kernel="least_mean", least=0),
+        "maxMeanSignal": Field(1e6, kernel="most_mean", least=0),
+        **only(False, "doSubtractLongRangeCovariances", "doFitBootstrap", "doAmpOffsetGainRatioFixup"),
+    },
+)
+
+
+def _groups(planner: Planner) -> list[GroupDraft]:
+    return [*corrected(planner), _curves(planner)]
+
+
+def _curves(planner: Planner) -> GroupDraft:
+    extract, solve = planner.only("ptc_pairs"), planner.maker
+    settings = {**extract.settings, **solve.settings}
+    settings["edge"] = round(settings["edge"] / planner.scale)
+    # a smaller camera has fewer pixels: an amplifier at scale 16 has 3,900
+    settings["least_pixels"] = max(1, round(settings["least_pixels"] / planner.scale))
+    tasks = [
+        TaskDraft({"detector": d}, [planner.product], planner.inputs(d), planner.parameters(d))
+        for d in planner.detectors
+    ]
+    fused = [planner.only("isr").label, extract.label]
+    return GroupDraft(solve.label, solve.kernel, solve.kind, {**planner.shared, **settings}, tasks, fused)
+
+
+def _notes(planner: Planner) -> list[str]:
+    """Name exposure times that occur an odd number of times."""
+    if planner.only("ptc_pairs").config["matchExposuresType"] != "TIME" or not planner.detectors:
+        return []
+    times = Counter(round(t, 2) for t in planner.parameters(planner.detectors[0])["exposure_times"])
+    odd = sorted(t for t, n in times.items() if n % 2)
+    if not odd:
+        return []
+    what = f"{count(len(odd), 'exposure time')} without a whole number of pairs ({listed([f'{t:g} s' for t in odd])})"
+    return [f"{what}: a flat without a partner next to it is left out"]
+
+
+_MODULES: Final = ("lsst.cp.pipe", "lsst.cp.pipe.ptc", "lsst.cp.pipe.ptc.cpPtcExtract", "lsst.cp.pipe.ptc.cpPtcSolve")
 
 KIND = ProductKind(
     "ptc",
-    {"ptc": DatasetType(("instrument", "detector"), "CalibTable", True, "PhotonTransferCurveDataset")},
+    {"ptc": DatasetType(_DIMENSIONS, "CalibTable", True, "PhotonTransferCurveDataset")},
+    maker="ptc",
+    output="outputPtcDataset",
+    made_of=Frames("flat", least=8, one_filter=True),
+    tasks={
+        **named(_EXTRACT, "PhotonTransferCurveExtractPairTask", *_MODULES),
+        **named(_EXTRACT, "PhotonTransferCurveExtractTask", *_MODULES),
+        **named(_SOLVE, "PhotonTransferCurveSolveTask", *_MODULES),
+    },
+    groups=_groups,
+    notes=_notes,
     correction=Correction("", "ptc"),
+    costs={"ptc": CostModel(mpixels_per_second=15.0)},
+    picture="amplifiers",
 )

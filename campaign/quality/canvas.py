@@ -92,6 +92,13 @@ def levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     return np.where(np.isfinite(values), entry, OUTSIDE).astype(np.uint8)
 
 
+def colour(value: float, low: float, high: float) -> str:
+    """Give the colour of a value as ``#rrggbb``."""
+    known = np.frombuffer(bytes.fromhex(_VIRIDIS), np.uint8).reshape(-1, 3)
+    at = min(max((value - low) / (high - low), 0.0), 1.0) * (len(known) - 1)
+    return "#" + bytes(round(float(np.interp(at, range(len(known)), one))) for one in known.T).hex()
+
+
 def ticks(low: float, high: float, most: float) -> Ticks:
     """Choose about ``most`` round numbers within a range, with their labels."""
     rough = (high - low) / max(most, 1)

@@ -70,13 +70,13 @@ def places(detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], bin
     return [[x - left, y - bottom, nx, ny] for x, y, nx, ny in boxes]
 
 
-def limits(image: NDArray[np.float32]) -> tuple[float, float]:
+def limits(image: NDArray[np.float32], narrowest: float = 0.5) -> tuple[float, float]:
     """Give grey levels that enclose 98 % of the pixels; never equal."""
     good = image[np.isfinite(image)]
     if not good.size:
         return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(good, CLIPPED))
-    least = max(0.5, 1e-6 * abs(low))
+    least = max(narrowest, 1e-6 * abs(low)) or 1.0
     return (low, high) if high > low else (low - least, high + least)
 
 
@@ -147,7 +147,7 @@ def draw(shown: Shown, path: Path) -> None:
     panel.frame(below=shown.axes + (f"; a dot is the mean of {every} x {every}" if every > 1 else ""))
     write_names(panel, shown.names)
     below, above = int((good < low).sum()), int((good > high).sum())
-    _scale(
+    scale(
         Panel(canvas, (right + 20, top + 12, right + 36, max(bottom - 12, top + 80)), (0, 1), (low, high)),
         below,
         above,
@@ -161,7 +161,7 @@ def draw(shown: Shown, path: Path) -> None:
     canvas.save(path)
 
 
-def _scale(panel: Panel, below: int, above: int, unit: str) -> None:
+def scale(panel: Panel, below: int, above: int, unit: str) -> None:
     """Draw the scale of levels; an arrow at an end says that levels were clipped there."""
     left, top, right, bottom = (round(n) for n in panel.box)
     panel.paste(levels(np.linspace(*panel.y, bottom - top)[:, None].repeat(right - left, 1), *panel.y), 1, panel.y[1])

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan, PlanTask
 from campaign.kinds import table
+from campaign.quality.curves import draw_curves
 from campaign.quality.drawing import Shown, draw, places
-from campaign.quality.tables import TABLES, draw_table
+from campaign.quality.plane import draw_plane
+from campaign.quality.tables import TABLES, draw_table, maps
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -32,6 +34,20 @@ def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
         path = _place(plan, plan.product)
         draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], path, title(plan, {}))
         made.append(path)
+        made += _curves(plan, rows) if kind.name == "ptc" else []
+    return made
+
+
+def _curves(plan: Plan, rows: Mapping[int, Any]) -> list[Path]:
+    """Draw a page of curves of each detector, and maps of gain, noise, turnoff and a_00 over the focal plane."""
+    made = []
+    for d in plan.camera["detectors"]:
+        if d["id"] in rows:
+            made.append(_place(plan, f"{plan.product}-{d['name']}"))
+            draw_curves(rows[d["id"]], made[-1], title(plan, {}, f"detector {d['name']}"))
+    for name, numbers in maps(rows, title(plan, {})).items():
+        stem = _place(plan, f"{plan.product}-{name}").with_suffix("")
+        made += draw_plane(numbers, plan.camera["detectors"], plan.camera["types"], stem)
     return made
 
 

@@ -1,9 +1,10 @@
-"""Draws calibrations that are tables: defects over the focal plane, deferred charge by amplifier."""
+"""Draws calibrations that are tables: defects over the focal plane, numbers of each amplifier."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from campaign.quality.canvas import BLACK, LOST, OUTSIDE, POINTS, WHITE, ZERO, Canvas, Panel, font
 from campaign.quality.drawing import LARGEST, image_panel, places, write_names
+from campaign.quality.plane import Numbers
 
 Rows = Mapping[int, NDArray[Any]]
 
@@ -70,34 +72,105 @@ def _mask(boxes: NDArray[Any], size: Sequence[int], binning: int) -> tuple[NDArr
     return plane, int(fine.sum())
 
 
-def _cti(rows: Rows, detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], path: Path, title: str) -> None:
-    """Draw each amplifier's transfer inefficiency and output drift, with errors."""
-    canvas = Canvas(1100, 640)
-    canvas.text((550, 8), title, 14)
+@dataclass(frozen=True)
+class _Panel:
+    """A number of each amplifier, with its error; both are computed from the rows of a table."""
+
+    label: str
+    value: Callable[[NDArray[Any]], NDArray[np.float64]]
+    error: Callable[[NDArray[Any]], NDArray[np.float64]]
+
+
+def _column(label: str, name: str, error: str = "", before: str = "") -> _Panel:
+    """Take a column and that of its error, which tables of earlier versions have under another name."""
+
+    def read(rows: NDArray[Any], column: str) -> NDArray[np.float64]:
+        return np.asarray(rows[column], np.float64)
+
+    def errors(rows: NDArray[Any]) -> NDArray[np.float64]:
+        used = error or f"{_named(rows, name, before)}_ERROR"
+        return read(rows, used) if used in (rows.dtype.names or ()) else np.zeros(len(rows))
+
+    return _Panel(label, lambda rows: read(rows, _named(rows, name, before)), errors)
+
+
+def _first(label: str, name: str, error: str) -> _Panel:
+    """Take the first number of a column of lists, 1e-6."""
+
+    def read(rows: NDArray[Any], column: str) -> NDArray[np.float64]:
+        return 1e6 * np.asarray(rows[column], np.float64).reshape(len(rows), -1)[:, 0]
+
+    return _Panel(label, lambda rows: read(rows, name), lambda rows: read(rows, error))
+
+
+def _ends(low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[float, float]:
+    """Give the ends of a scale: with 0, unless the numbers differ by less than a fifth of their size."""
+    if not low.size:
+        return 0.0, 1.0
+    first, last = float(low.min()), float(high.max())
+    if first > 0 and last - first < 0.2 * last:
+        return first, last
+    return min(first, 0.0), max(last, 0.0)
+
+
+#: By a column that only tables of the kind have: where an amplifier was measured, and its numbers.
+_AMPLIFIERS: Mapping[str, tuple[Callable[[NDArray[Any]], NDArray[np.bool_]], tuple[_Panel, ...]]] = {
+    "EXPOSURES": (
+        lambda rows: rows["EXPOSURES"] > 0,
+        (_column("CTI", "GLOBAL_CTI", before="CTI"), _column("drift of the output", "DRIFT_SCALE", before="DRIFT")),
+    ),
+    "PTC_TURNOFF": (
+        lambda rows: np.isfinite(rows["GAIN"]),
+        (
+            _column("gain, electron/ADU", "GAIN", "GAIN_ERR"),
+            _column("read noise, electron", "NOISE", "NOISE_ERR"),
+            _column("turnoff, ADU", "PTC_TURNOFF", "PTC_TURNOFF_SAMPLING_ERROR"),
+            _first("a00, 1e-6/electron", "PTC_FIT_PARS", "PTC_FIT_PARS_ERROR"),
+        ),
+    ),
+}
+
+
+def maps(rows: Rows, title: str) -> dict[str, Numbers]:
+    """Give the numbers of a ptc that are drawn over the focal plane, by name."""
+    (_, panels), found = _AMPLIFIERS["PTC_TURNOFF"], {}
+    for name, shown in zip(("gain", "noise", "turnoff", "a00"), panels, strict=True):
+        label, _, unit = shown.label.partition(", ")
+        found[name] = Numbers(title, label, unit, {d: shown.value(table) for d, table in rows.items()})
+    return found
+
+
+def _amplifiers(
+    rows: Rows, detectors: Sequence[Mapping[str, Any]], types: Mapping[str, Any], path: Path, title: str
+) -> None:
+    """Draw numbers of each amplifier, with errors."""
     table = np.concatenate([rows[d["id"]] for d in detectors])
-    good = table["EXPOSURES"] > 0
+    measured, panels = next(found for column, found in _AMPLIFIERS.items() if column in (table.dtype.names or ()))
+    canvas = Canvas(1100, 100 + 270 * len(panels))
+    canvas.text((550, 8), title, 14)
+    good = measured(table)
     starts = np.cumsum([0, *(len(rows[d["id"]]) for d in detectors)])
     middles = (starts[:-1] + starts[1:] - 1) / 2
     step = math.ceil(len(detectors) * max(font(11).getlength(d["name"]) + 12 for d in detectors) / 1000)
     names = [(at, d["name"]) for at, d in zip(middles, detectors, strict=True)][::step]
     lost = int((~good).sum())
     last = f"amplifiers, by detector; {lost} were not measured{' (red)' if lost else ''}"
-    cti, drift = _named(table, "GLOBAL_CTI", "CTI"), _named(table, "DRIFT_SCALE", "DRIFT")
-    for top, column, label in ((80, cti, "CTI"), (350, drift, "drift of the output")):
-        value, error = table[column], table[f"{column}_ERROR"]
-        low, high = min((value - error)[good].min(initial=0), 0), max((value + error)[good].max(initial=0), 0)
+    for row, shown in enumerate(panels):
+        top, value, error = 80 + 270 * row, shown.value(table), shown.error(table)
+        low, high = _ends((value - error)[good], (value + error)[good])
         margin = 0.05 * (high - low) or 1.0
         panel = Panel(canvas, (70, top, 1080, top + 220), (-1, len(table)), (low - margin, high + margin))
-        panel.line([(-1, 0), (len(table), 0)], ZERO)
+        if low <= 0 <= high:
+            panel.line([(-1, 0), (len(table), 0)], ZERO)
         for n in map(int, np.flatnonzero(~good)):
             panel.line([(n, panel.y[0]), (n, panel.y[1])], LOST)
         for n in map(int, np.flatnonzero(good)):
             panel.line([(n, value[n] - error[n]), (n, value[n] + error[n])], POINTS)
             x, y = panel.at(n, value[n])
             canvas.draw.rectangle((x - 1, y - 1, x + 1, y + 1), POINTS)
-        panel.frame(label, last if top > 80 else "", across=names)
+        panel.frame(shown.label, last if row == len(panels) - 1 else "", across=names)
     canvas.save(path)
 
 
 #: By `campaign.kinds.model.Picture`.
-TABLES = {"boxes": _defects, "amplifiers": _cti}
+TABLES = {"boxes": _defects, "amplifiers": _amplifiers}

@@ -20,7 +20,8 @@ from campaign.template.vocabulary import vocabulary
 Section = Mapping[str, Entry]
 
 _REFERENCE: Final = re.compile(
-    r"<ENV:(?P<env>\w+)>|\$\{(?P<braced>[^{}]*)\}|\$(?P<bare>[A-Za-z_]\w*)|(?P<open>\$\{)|\{(?P<key>[A-Za-z_]\w*)\}",
+    r"<ENV:(?P<env>\w+)>|\$\{(?P<braced>[^{}]*)\}|\$(?P<bare>[A-Za-z_]\w*)|(?P<open>\$\{)|(?P<twice>\{\{|\}\})|"
+    r"\{(?P<key>[A-Za-z_]\w*)\}",
     re.ASCII,
 )
 _TRAILING: Final = re.compile(r"(\w+)(\s.*)", re.ASCII | re.DOTALL)
@@ -108,6 +109,9 @@ class Expander:
 
     def _replace(self, match: re.Match[str], where: str, key: str, own: Section) -> str:
         name = match["env"] or match["bare"] or match["braced"]
+        if match["twice"]:
+            # As `str.format` writes single braces, with which ctrl_bps expands.
+            return match[0] if _is_late(key) or "{{" not in match.string else match[0][0]
         if match["key"]:
             return match[0] if _is_late(key) else self._key(match["key"], where, key, own)
         if name and _NAME.fullmatch(name):

@@ -2,6 +2,7 @@
 
 __all__ = [
     "applied",
+    "bfk",
     "config",
     "crosstalk",
     "cti",

@@ -16,7 +16,7 @@ from kernels.calibrations.defects import Defects
 from kernels.calibrations.deferred import Deferral
 from kernels.calibrations.linearity import Grid, Linearizer
 from kernels.camera.geometry import Box, Camera, Detector
-from kernels.fits.product import BAD, Product
+from kernels.fits.product import BAD, Card, Product
 from kernels.fits.rowbytes import verify
 from kernels.fits.tables import check_identity
 
@@ -25,10 +25,9 @@ _ROWS = 256
 
 
 def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Product:
-    """Open a combined calibration; require that it is the detector's, in the unit of the frames, and complete."""
+    """Open a combined calibration; require that it is the detector's, and in the unit of the frames."""
     opened = Product.open(path, camera.unit)
     check_identity(path, opened.header, kind, camera, detector, camera.unit)
-    verify(path, ("IMAGE", "MASK", "VARIANCE"))
     return opened
 
 
@@ -51,6 +50,8 @@ class Calibrations:
     defects: Defects | None = None
     #: Parts of the files that are not applied.
     notes: tuple[str, ...] = ()
+    #: Amplifiers without a photon transfer curve, on the assembled detector.
+    unusable: Sequence[Box] = ()
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
@@ -66,8 +67,10 @@ class Calibrations:
         DataError
             A calibration cannot be read, is another detector's, or is in another unit than the frames.
         """
-        if isr.ptc:
-            detector = ptc.apply(path_of("ptc"), camera, detector)
+        bad = ptc.bad(path_of("ptc"), camera, detector) if isr.ptc else []
+        unusable = [a.target for a in detector.amplifiers if a.name in bad]
+        lost = [f"{name} has no photon transfer curve: BAD" for name in bad]
+        detector = ptc.apply(path_of("ptc"), camera, detector) if isr.ptc else detector
         crosstalk = Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None
         deferrals, notes = cti.read(path_of("cti"), camera, detector) if isr.deferred else (None, ())
         return cls(
@@ -78,13 +81,35 @@ class Calibrations:
             Linearizer.open(path_of("linearizer"), camera, detector).tables() if isr.linearity else None,
             deferrals,
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
-            (*(crosstalk.notes if crosstalk else ()), *notes),
+            (*(crosstalk.notes if crosstalk else ()), *notes, *lost),
+            unusable,
         )
+
+    def verify(self) -> None:
+        """Compare the pixels of bias and dark with their DATASUM, once; this reads them all.
+
+        Raises
+        ------
+        DataError
+            Data and DATASUM disagree, or the file cannot be read.
+        """
+        assert self._whole
+
+    @cached_property
+    def _whole(self) -> bool:
+        for product in filter(None, (self.bias, self.dark)):
+            verify(product.path, ("IMAGE", "MASK", "VARIANCE"))
+        return True
+
+    @property
+    def left_out(self) -> list[Card]:
+        """Make the cards of a product that name what was not applied."""
+        return [(f"LEFTOUT{n}", note, "not applied") for n, note in enumerate(self.notes)]
 
     @property
     def flags(self) -> bool:
         """Whether any calibration can flag a pixel BAD."""
-        return any((self.bias, self.dark, self.defects))
+        return any((self.bias, self.dark, self.defects, self.unusable))
 
     @cached_property
     def _bad(self) -> NDArray[np.uint8]:
@@ -96,6 +121,8 @@ class Calibrations:
             bad = np.zeros((box.ny, box.nx), np.bool_) if self.defects is None else self.defects.mask(box)
             for product in filter(None, (self.bias, self.dark)):
                 bad |= product.flagged(box, BAD)
+            for dead in self.unusable:
+                bad[max(dead.y0 - y0, 0) : max(dead.y1 - y0, 0), dead.x0 : dead.x1] = True
             packed[y0 : box.y1] = np.packbits(bad, axis=1)
         return packed
 

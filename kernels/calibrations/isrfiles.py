@@ -173,13 +173,13 @@ def save(
     units = [("CALUNIT", camera.unit, "unit of the frames")] if layout.unit else []
     primary: list[Card] = [*identity(kind, camera, detector), *units, *cards]
     entries |= {name: value for name, value, _ in cards if name not in entries}
-    tables = [_filled(layout.table, columns, camera)]
+    tables = [_filled(layout.table, columns)]
     if layout.second and second is not None:
-        tables.append(_filled(layout.second, second, camera))
+        tables.append(_filled(layout.second, second))
     write(IsrCalib(path, kind, entries, tuple(tables)), path, primary)
 
 
-def _filled(layout: TableLayout, columns: Mapping[str, Any], camera: Camera) -> Table:
+def _filled(layout: TableLayout, columns: Mapping[str, Any]) -> Table:
     """Put the columns in the layout's order; write those that are not given blank."""
     rows = len(next(iter(columns.values())))
     given = {name: np.asarray(values) for name, values in columns.items()}
@@ -189,5 +189,5 @@ def _filled(layout: TableLayout, columns: Mapping[str, Any], camera: Camera) -> 
     }
     order = [c.name for c in layout.columns]
     names = sorted(given | filled, key=lambda name: order.index(name) if name in order else math.inf)
-    units = {c.name: c.unit.format(unit=camera.unit) for c in layout.columns if c.unit}
-    return Table({name: (given | filled)[name] for name in names}, units)
+    # No units: of a second table whose units astropy does not like, upstream's reader drops the whole.
+    return Table({name: (given | filled)[name] for name in names})

@@ -40,7 +40,12 @@ def _plain(column: Any) -> NDArray[Any]:
     """Make a plain array of an astropy column; a masked number is NaN."""
     if np.ma.isMaskedArray(column):
         column = column.filled(np.nan) if column.dtype.kind == "f" else column.filled()
-    return np.array(column)
+    return _flat(np.array(column))
+
+
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    """Make numbers of lists of one, as FITS does."""
+    return array.reshape(len(array)) if array.shape[1:] == (1,) else array
 
 
 class _Loader(yaml.SafeLoader):
@@ -159,7 +164,7 @@ def _stacked(cells: Sequence[Any]) -> NDArray[Any]:
         if any(a.ndim != 1 or (a.size and a.dtype.kind not in "fi") for a in arrays):
             raise ValueError("its amplifiers have lists of different lengths")
         arrays = [np.pad(a.astype(np.float64), (0, longest - a.size), constant_values=np.nan) for a in arrays]
-    return np.stack(arrays) if arrays else np.zeros(0)
+    return _flat(np.stack(arrays)) if arrays else np.zeros(0)
 
 
 def _line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.calibrations import isrfiles
+from kernels.calibrations.isrcalib import IsrCalib
 from kernels.camera.geometry import Camera, Detector
 from kernels.errors import DataError
 from kernels.fits.product import Card
@@ -24,7 +25,7 @@ NOISE_IN_ELECTRON = 1.9
 
 
 def apply(path: str, camera: Camera, detector: Detector) -> Detector:
-    """Replace the detector's gains and read noises by those of a ptc.
+    """Replace the detector's gains and read noises by those of a ptc; bad amplifiers keep the camera file's.
 
     Raises
     ------
@@ -32,20 +33,45 @@ def apply(path: str, camera: Camera, detector: Detector) -> Detector:
         See `kernels.calibrations.isrfiles.read` and `IsrCalib.require`; or the amplifiers are not the
         detector's, a gain is not above 0, or a noise is below 0.
     """
-    found = isrfiles.read(path)
-    found.require(KIND, camera, detector)
-    rows = found.order(detector)
-    gains, noises = found.numbers("GAIN", rows), found.numbers("NOISE", rows)
+    found, rows = _opened(path, camera, detector)
+    good = [k for k, row in enumerate(rows) if not _is_bad(found, row)]
+    gains, noises = (found.numbers(name, [rows[k] for k in good]) for name in ("GAIN", "NOISE"))
     types = found.tables[0].columns.get("PTC_FIT_TYPE", np.array([found.said("PTC_FIT_TYPE")] * len(rows)))
     if found.version is not None and found.version < NOISE_IN_ELECTRON and (types == "FULLCOVARIANCE").any():
         noises = np.sqrt(np.maximum(noises, 0))
-    amplifiers = []
-    for amplifier, gain, noise in zip(detector.amplifiers, gains.tolist(), noises.tolist(), strict=True):
+    amplifiers = list(detector.amplifiers)
+    for k, gain, noise in zip(good, gains.tolist(), noises.tolist(), strict=True):
         if gain <= 0 or noise < 0:
             what = f"gain {gain:g} electron/ADU, noise {noise:g} electron"
-            raise DataError(path, f"amplifier {amplifier.name}: {what} cannot be")
-        amplifiers.append(replace(amplifier, gain=gain, read_noise=noise))
+            raise DataError(path, f"amplifier {amplifiers[k].name}: {what} cannot be")
+        amplifiers[k] = replace(amplifiers[k], gain=gain, read_noise=noise)
     return replace(detector, amplifiers=tuple(amplifiers))
+
+
+def bad(path: str, camera: Camera, detector: Detector) -> list[str]:
+    """Name the amplifiers without a curve, whose pixels are not to be used.
+
+    Raises
+    ------
+    DataError
+        See `apply`.
+    """
+    found, rows = _opened(path, camera, detector)
+    return [a.name for a, row in zip(detector.amplifiers, rows, strict=True) if _is_bad(found, row)]
+
+
+def _opened(path: str, camera: Camera, detector: Detector) -> tuple[IsrCalib, list[int]]:
+    """Read a detector's ptc; also give the row of each amplifier."""
+    found = isrfiles.read(path)
+    found.require(KIND, camera, detector)
+    return found, found.order(detector)
+
+
+def _is_bad(found: IsrCalib, row: int) -> bool:
+    """Whether the file lists an amplifier as bad: one without a curve."""
+    columns = found.tables[0].columns
+    listed = {str(name).strip() for name in np.ravel(columns.get("BAD_AMPS", np.array([""])))} - {""}
+    return str(columns["AMPLIFIER_NAME"][row]).strip() in listed
 
 
 def write(

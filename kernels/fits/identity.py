@@ -58,3 +58,18 @@ def require(path: str, identity: Mapping[str, Any], detector: Detector) -> None:
     label = next(filter(None, (_text(headers, source) for source in identity.get("detector", ()))), None)
     if label is not None and label not in (detector.name, str(detector.id)):
         raise DataError(path, f"is a frame of detector {label}, it was ingested as one of {detector.name}")
+
+
+def number_of(path: str, keyword: str) -> float:
+    """Read a number from the primary header of a frame.
+
+    Raises
+    ------
+    DataError
+        The header lacks the keyword, or its value is no number.
+    """
+    text = _text(_headers(path, [0]), keyword)
+    try:
+        return float(text or "")
+    except ValueError as error:
+        raise DataError(path, f"{keyword} is {text!r} in the primary header, a number is needed") from error

@@ -175,6 +175,16 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class Canvas:
+    """Image of a detector, into which amplifiers of a frame are put."""
+
+    #: [y, x], float32, in the job's unit; NaN where masked or flagged.
+    image: F32
+    #: [y, x], bool: Flags of its pixels; [0, 0] without.
+    flags: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Frame:
     """Corrected rows of one amplifier of one frame."""
 
@@ -190,3 +200,5 @@ class Frame:
     blank: NDArray[np.int64]
     #: [y, x], bool, or `None`: Flags of pixels that hold no value; `None`: there are none.
     empty: NDArray[np.bool_] | None = None
+    #: Number of masked pixels that the canvas does not flag.
+    lacking: int = 0

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
-from kernels.camera.geometry import Detector
+from kernels.camera.geometry import Box, Detector
 from kernels.fits import identity
 from kernels.fits.raw import Frames
-from kernels.isr.channel import Frame
+from kernels.isr.channel import Canvas, Frame
 from kernels.isr.reader import Reader
 from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
@@ -30,7 +30,7 @@ class FrameKernel(gang.Kernel):
         self.frames, self.scratch = Frames(), Scratch()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}
         self._readers: dict[int, list[Reader]] = {}
-        self._flagged: dict[int, list[NDArray[np.bool_] | None]] = {}
+        self._flagged: dict[int, NDArray[np.bool_] | None] = {}
 
     @property
     def stamp(self) -> str:
@@ -46,17 +46,18 @@ class FrameKernel(gang.Kernel):
         """List the task's raw frames."""
         return [self.job.files[key] for key in task.inputs["raw"]]
 
-    def require_identity(self, task: Task) -> None:
-        """Require that the task's frames are still those of its detector, where the job has their identity.
+    def require_inputs(self, task: Task) -> None:
+        """Require whole calibrations, and frames that are still the detector's, where the job has their identity.
 
         Raises
         ------
         DataError
-            A frame is another detector's.
+            A frame is another detector's, or a calibration is corrupt.
         """
         if "identity" in self.job.config:
             for file in self.raws(task):
                 identity.require(file.path, self.job.config["identity"], self.detector(task))
+        self.calibrations(task).verify()
 
     def groups(self, task: Task) -> list[list[int]]:
         """Group the amplifiers that are corrected together: each alone, or all where there is crosstalk."""
@@ -65,6 +66,8 @@ class FrameKernel(gang.Kernel):
 
     def calibrations(self, task: Task) -> Calibrations:
         """Open the task's calibrations; keeps those of one detector, since a rank's tasks are in order.
+
+        Their pixels are not verified: that is for the rank that publishes (`require_inputs`), not for all that help it.
 
         Raises
         ------
@@ -93,16 +96,24 @@ class FrameKernel(gang.Kernel):
             ]
         return self._readers[number]
 
-    def corrected(self, task: Task, file: File, dark_time: float) -> Iterator[tuple[Frame, NDArray[np.bool_] | None]]:
+    def corrected(
+        self, task: Task, file: File, dark_time: float, image: NDArray[np.float32] | None = None
+    ) -> Iterator[tuple[Frame, NDArray[np.bool_] | None]]:
         """Yield each amplifier of a single frame, corrected, and the flags [y, x] of the calibrations (`None` without).
 
-        Pixels are valid until the next call.
+        Pixels are valid until the next call.  They are those of the ``image`` of the detector [y, x], float32, if there
+        is one, and NaN where flagged.
         """
-        readers, number = self.readers(task), self.detector(task).id
-        if number not in self._flagged:
-            calibrations, amplifiers = self.calibrations(task), self.detector(task).amplifiers
-            flags = calibrations.flags
-            self._flagged[number] = [calibrations.flagged(a.target) if flags else None for a in amplifiers]
+        readers, flags = self.readers(task), self.flags(task)
+        canvas = None if image is None else Canvas(image, np.empty((0, 0), np.bool_) if flags is None else flags)
         for reader in readers:
-            for frame in reader.frame(file, dark_time):
-                yield frame, self._flagged[number][frame.channel.number]
+            for frame in reader.frame(file, dark_time, canvas=canvas):
+                yield frame, None if flags is None else flags[frame.channel.amplifier.target.slices]
+
+    def flags(self, task: Task) -> NDArray[np.bool_] | None:
+        """Flag the detector's pixels [y, x] that are BAD in any of the calibrations; `None` if none can flag any."""
+        detector, calibrations = self.detector(task), self.calibrations(task)
+        if detector.id not in self._flagged:
+            whole = calibrations.flagged(Box(0, 0, *detector.size)) if calibrations.flags else None
+            self._flagged[detector.id] = None if whole is None else np.ascontiguousarray(whole)
+        return self._flagged[detector.id]

@@ -199,6 +199,55 @@ def finish(
 
 
 @njit
+def place(pixels: F32, flags: NDArray[np.bool_], image: F32, y0: int, up: int, x0: int, mirrored: bool) -> int:
+    """Copy corrected rows into an image; masked and flagged pixels become NaN.
+
+    Parameters
+    ----------
+    pixels : `numpy.ndarray` [row, column], float32
+        Result of `finish`.
+    flags : `numpy.ndarray` [y, x], bool
+        Flags of the image's pixels; [0, 0] without.
+    image : `numpy.ndarray` [y, x], float32
+        Filled.
+    y0, up : `int`
+        Row of the image for the first row, and the step to the next.
+    x0 : `int`
+        First column of the image.
+    mirrored : `bool`
+        Whether the rows' columns are in descending order.
+
+    Returns
+    -------
+    lacking : `int`
+        Number of masked pixels that are not flagged.
+    """
+    rows, width = pixels.shape
+    infinity, nothing, lacking = np.float32(np.inf), np.float32(np.nan), np.int64(0)
+    for k in range(rows):
+        y, less = y0 + k * up, np.int32(0)
+        row, to = pixels[k], image[y, x0 : x0 + width]
+        if mirrored:
+            for x in range(width):
+                to[x] = row[width - 1 - x]
+        else:
+            for x in range(width):
+                to[x] = row[x]
+        for x in range(width):
+            value = to[x]
+            less += np.int32(not abs(value) < infinity)
+            to[x] = value if abs(value) < infinity else nothing
+        if flags.size:
+            flagged = flags[y, x0 : x0 + width]
+            for x in range(width):
+                value = to[x]
+                less -= np.int32(flagged[x] & (value != value))
+                to[x] = nothing if flagged[x] else value
+        lacking += np.int64(less)
+    return int(lacking)
+
+
+@njit
 def _typical(steps, room):  # type: ignore[no-untyped-def]
     """Compute the median of absolute whole numbers, interpolated within the unit of the middle value."""
     middle, _ = _medians(steps, room)

@@ -22,8 +22,8 @@ from kernels.camera.geometry import Box
 from kernels.errors import JobError
 from kernels.fits.raw import Frames, Stack
 from kernels.isr import load
-from kernels.isr.blanks import empty, oriented, places, without_blanks
-from kernels.isr.channel import Block, Channel, Exposures, Frame
+from kernels.isr.blanks import empty, places, without_blanks
+from kernels.isr.channel import Block, Canvas, Channel, Exposures, Frame, target
 from kernels.isr.overscan import column_levels
 from kernels.jobs.job import File
 from kernels.jobs.scratch import Scratch
@@ -36,6 +36,7 @@ CACHE_BYTES = 2_000_000
 BLOCK_BYTES = 32 << 20
 #: Frames whose parallel overscan is decoded at once.
 _SOME = 16
+_NO_FLAGS = np.empty((0, 0), np.bool_)
 
 
 class Reader:
@@ -96,8 +97,12 @@ class Reader:
         row = 4 * frames * max(c.amplifier.raw[0] for c in self.channels) * len(self.channels)
         return max(1, CACHE_BYTES // row, min(10 * halo, BLOCK_BYTES // row))
 
-    def frame(self, file: File, dark_time: float, first: int = 0, last: int | None = None) -> list[Frame]:
+    def frame(
+        self, file: File, dark_time: float, first: int = 0, last: int | None = None, canvas: Canvas | None = None
+    ) -> list[Frame]:
         """Read and correct data rows of a single frame: a `Frame` an amplifier, valid until the next call.
+
+        With a canvas the pixels are those of its image, and those that it flags become NaN, too.
 
         Raises
         ------
@@ -107,26 +112,36 @@ class Reader:
         top = self.height if last is None else last
         amplifiers = len(self.calibrations.detector.amplifiers)
         rows = self.rows(Exposures.plain([file], [dark_time], amplifiers), first, top)
-        shapes = [(top - first, c.amplifier.data.nx) for c in self.channels]
-        if [image.shape for image in self._images] != shapes:
-            self._images = [np.empty(shape, np.float32) for shape in shapes]
-        images = self._images
+        images, flags, corners = self._images_of(first, top), _NO_FLAGS, [(0, 0)] * len(self.channels)
+        if canvas is not None:
+            boxes = [target(c.amplifier, first, top) for c in self.channels]
+            images, flags = [canvas.image] * len(boxes), canvas.flags
+            corners = [(box.y0, box.x0) for box in boxes]
+        lacking = [0] * len(self.channels)
         for start, blocks in rows.blocks(first, top, self.step(1)):
-            for image, block in zip(images, blocks, strict=True):
-                image[start - first : start - first + block.rows] = block.pixels[0]
-        for image in images:
-            image[np.isinf(image)] = np.nan
+            for a, (channel, block) in enumerate(zip(self.channels, blocks, strict=True)):
+                (y0, x0), flip_y = corners[a], channel.amplifier.flip_y
+                y0, up = (y0 + top - 1 - start, -1) if flip_y else (y0 + start - first, 1)
+                lacking[a] += load.place(block.pixels[0], flags, images[a], y0, up, x0, channel.amplifier.flip_x)
         return [
             Frame(
                 channel,
-                oriented(image, channel.amplifier),
+                images[a][y0 : y0 + top - first, x0 : x0 + channel.amplifier.data.nx],
                 rows.samples(a),
                 rows.saturated[a],
                 rows.blank[a],
-                empty(image.shape, rows.places[a], channel.amplifier, first),
+                empty((top - first, channel.amplifier.data.nx), rows.places[a], channel.amplifier, first),
+                lacking[a],
             )
-            for a, (channel, image) in enumerate(zip(self.channels, images, strict=True))
+            for a, (channel, (y0, x0)) in enumerate(zip(self.channels, corners, strict=True))
         ]
+
+    def _images_of(self, first: int, last: int) -> list[F32]:
+        """Give an image [y, x] an amplifier for data rows; the next call reuses them."""
+        shapes = [(last - first, c.amplifier.data.nx) for c in self.channels]
+        if [image.shape for image in self._images] != shapes:
+            self._images = [np.empty(shape, np.float32) for shape in shapes]
+        return self._images
 
     def stacks(self, files: Sequence[File], first: int, last: int) -> list[Stack]:
         """Read the compressed bytes of data rows of the group's amplifiers."""

@@ -165,7 +165,7 @@ class Combine(FrameKernel):
         DataError
             Too many pixels are bad, or a frame is another detector's.
         """
-        self.require_identity(task)
+        self.require_inputs(task)
         name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
         whole = Assembly.of(self._planes, task.task, calibrations, self.detector(task), results)
         inputs = whole.tabulate(self.job, task, self.detector(task), self.raws(task))
@@ -179,6 +179,7 @@ class Combine(FrameKernel):
         scales = self._open(task).scales.astype(np.float64)
         cards = product_cards(self.job, task, self.camera, calibrations.detector, image, mask, scales)
         cards += self._definition(task, calibrations.detector, whole.taken)
+        cards += calibrations.left_out
         cards += inputs_cards(calibrations.detector, inputs, bool(self._cosmic))
         files = {
             name: (task.outputs[name], partial(product.write, cards=cards, image=image, mask=mask, variance=variance))
@@ -190,6 +191,7 @@ class Combine(FrameKernel):
         off = [calibrations.detector.amplifiers[k].name for k in inputs.dead]
         about = {"bad_pixels": bad, **({"dead_amplifiers": off} if off else {})}
         about |= {"blank_pixels": inputs.blank} if inputs.blank else {}
+        about |= {"left_out": list(calibrations.notes)} if calibrations.notes else {}
         return {"inputs_used": len(task.inputs["raw"]), **about, **published}
 
     def _definition(self, task: Task, detector: Detector, taken: Mapping[int, Taken]) -> list[Card]:

@@ -63,9 +63,10 @@ class Correct(FrameKernel):
 
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
         """Publish the corrected frame."""
-        self.require_identity(task)
+        self.require_inputs(task)
         ((image, mask, variance),) = results
-        cards = self._cards(task, self.calibrations(task).detector)
+        calibrations = self.calibrations(task)
+        cards = self._cards(task, calibrations.detector) + calibrations.left_out
         write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
         return {"postISRCCD": publish(task.outputs["postISRCCD"], write, self.stamp, self.job.config["permissions"])}
 

@@ -271,7 +271,7 @@ class Cti(FrameKernel):
         DataError
             No amplifier of the detector responds to light, or a frame is another detector's.
         """
-        self.require_identity(task)
+        self.require_inputs(task)
         means = np.array([result.copy() for result in results])  # another rank's result is valid until the next one
         detector = self.calibrations(task).detector
         fits = []
@@ -285,7 +285,7 @@ class Cti(FrameKernel):
         if not any(f.exposures for f in fits):
             what = f"no amplifier has light below {self._ranges.cti_signal:g} electron: not flats of a faint ramp"
             raise DataError(self.raws(task)[0].path, what)
-        cards: list[Card] = [("NEXPOSUR", len(means), "flats that were looked at")]
+        cards: list[Card] = [("NEXPOSUR", len(means), "flats that were looked at"), *self.calibrations(task).left_out]
         cards += [(key, value, "") for key, value in task.provenance.items()]
         unmeasured = [a.name for a, f in zip(detector.amplifiers, fits, strict=True) if not f.exposures]
         output = publish(

@@ -75,12 +75,8 @@ class Measure(FrameKernel):
         if self._type != detector.type:  # pixels that no amplifier covers stay NaN
             self._type, self._image = detector.type, np.full(detector.size[::-1], np.nan, np.float32)
         full, digests = [0.0] * len(detector.amplifiers), [""] * len(detector.amplifiers)
-        for frame, bad in self.corrected(task, file, task.parameters["dark_times"][piece]):
-            k, at = frame.channel.number, frame.channel.amplifier.target.slices
-            self._image[at], hollow = frame.pixels, np.isnan(frame.pixels)
-            lacks |= bool((hollow if bad is None else hollow > bad).any())
-            if bad is not None:
-                self._image[at][bad] = np.nan
+        for frame, _ in self.corrected(task, file, task.parameters["dark_times"][piece], self._image):
+            k, lacks = frame.channel.number, lacks or frame.lacking > 0
             full[k] = float(frame.saturated[0]) / frame.pixels.size
             digests[k] = (levels.digest(frame.samples[0]) or b"").hex()
         return {
@@ -101,10 +97,10 @@ class Measure(FrameKernel):
 
     def _flagged_pixels(self, task: Task) -> NDArray[np.bool_]:
         """Mark the pixels [y, x] that every exposure lacks: flagged, or covered by no amplifier."""
-        detector, calibrations = self.detector(task), self.calibrations(task)
+        detector, flags = self.detector(task), self.flags(task)
         never = np.ones(detector.size[::-1], np.bool_)
-        for amplifier in detector.amplifiers:
-            never[amplifier.target.slices] = calibrations.flagged(amplifier.target) if calibrations.flags else False
+        for at in (amplifier.target.slices for amplifier in detector.amplifiers):
+            never[at] = False if flags is None else flags[at]
         return never
 
     def _alike(self, task: Task, results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
@@ -157,7 +153,7 @@ class Measure(FrameKernel):
             copy of another exposure, or leaves no pixel that is good in all.
         """
         assert task.detector is not None
-        self.require_identity(task)
+        self.require_inputs(task)
         results = list(results)
         for n, result in enumerate(results):
             if not result["mean"][-1] > 0:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from kernels.calibrations import cti, isrfiles, ptc
+from kernels.calibrations import bfk, cti, isrfiles, ptc
 from kernels.calibrations.crosstalk import Crosstalk
 from kernels.calibrations.defects import Defects
 from kernels.calibrations.isrcalib import AXES, IsrCalib
@@ -65,6 +65,11 @@ def _cti(path: str, camera: Camera, detector: Detector) -> Notes:
 def _ptc(path: str, camera: Camera, detector: Detector) -> Notes:
     ptc.apply(path, camera, detector)
     return ()
+
+
+def _bfk(path: str, camera: Camera, detector: Detector, axes: str) -> Notes:
+    bfk.Kernels.open(path, camera, detector, axes)
+    return ("bfk: brighter-fatter kernels are kept, and not applied yet",)
 
 
 #: Reads a table as it is applied to frames, and so checks it; gives what of it cannot be applied.
@@ -139,7 +144,7 @@ def _table(path: str, camera: Camera, axes: str, text: bool) -> Calibration:
     detector = _detector(path, found.detector, found.detector_name, camera)
     found.require(found.kind, camera, detector)
     kept = _completed(found, detector, axes)
-    notes = TABLES[found.kind](path, camera, detector) if found.kind in TABLES else ()
+    notes = TABLES[found.kind](path, camera, detector) if found.kind in TABLES else _bfk(path, camera, detector, axes)
     content = _written(kept) if text or kept is not found else None
     return Calibration(found.kind, found.obstype, detector.id, notes=tuple(notes), content=content)
 
@@ -214,9 +219,11 @@ def _check_sums(path: str) -> int:
 def _plain(path: str, calibration: Calibration) -> dict[str, Any]:
     content = calibration.content
     found = {key: value for key, value in vars(calibration).items() if key != "content"}
+    own = sha256(Path(path))
+    found |= {"path": path, "source": own}
     if content is None:
-        return {"path": path, **found, "sha256": sha256(Path(path)), "bytes": os.stat(path).st_size}
-    return {"path": path, **found, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        return {**found, "sha256": own, "bytes": os.stat(path).st_size}
+    return {**found, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
 def _place(path: str, calibration: Calibration, found: Mapping[str, Any], task: Task, stamp: str) -> None:

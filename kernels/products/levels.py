@@ -236,6 +236,7 @@ class Levels(FrameKernel):
 
     def finish(self, task: Task, results: Iterable[dict[int, tuple[F64, NDArray[np.int64]]]]) -> dict[str, Any]:
         """Write one detector's rows."""
+        self.calibrations(task).verify()
         found, exposures = together(list(results)), task.parameters["exposures"]
         write(path_of(self.job, task), table(self.detector(task), found, exposures, Light.of(self.job, task)))
         return {"inputs_used": len(task.inputs["raw"])}

@@ -27,6 +27,7 @@ from tests.benchmarks import (
     slurm,
     stackers,
     submission,
+    transfer,
     whole,
 )
 from tests.benchmarks.data import Data
@@ -50,6 +51,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "dark": raws.dark,
     "cti": raws.cti,
     "ranks": gang.ranks,
+    "covariances": transfer.covariances,
     "commands": commands.commands,
     "submit": submission.submission,
     "graph": graph.graph,

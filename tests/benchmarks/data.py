@@ -22,6 +22,8 @@ CAMERA, DAY = "LSSTComCam", 20241206
 PLAIN_SIZE, QUICK_SIZE = (4000, 4072), (1000, 1018)
 NEED_BYTES, QUICK_NEED_BYTES = 18 << 30, 2 << 30
 DARKS = 4
+#: Longest simulation of all frames, on a machine that is busy with other things, second.
+LONGEST_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Data:
         for kind, n in number.items():
             line += [f"--{kind}", str(n)]
         line += [word for d in detectors for word in ("--detector", str(d))]
-        run([*line, "--day-obs", str(DAY), "--scale", str(self.camera.scale), "--ranks", str(cores())])
+        line += ["--day-obs", str(DAY), "--scale", str(self.camera.scale), "--ranks", str(cores())]
+        run(line, longest=LONGEST_S)
         shutil.rmtree(repository.with_name(f"{name}-truth"))
         return repository
 

@@ -55,7 +55,12 @@ def _complaint(line: Sequence[str], code: int, said: str) -> RuntimeError:
     return RuntimeError(f"{last}\n{' '.join(map(str, line))} ended with {code}:\n{said[-2000:]}")
 
 
-def run(line: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Usage:
+def run(
+    line: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    longest: float = LONGEST_S,
+) -> Usage:
     """Run a process and wait for it; raise `RuntimeError` with its last lines if it fails or hangs."""
     with tempfile.TemporaryFile() as log:
         began = time.monotonic()
@@ -68,7 +73,7 @@ def run(line: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | N
             cwd=cwd,
             start_new_session=True,
         )
-        timer = threading.Timer(LONGEST_S, os.killpg, (child.pid, signal.SIGKILL))
+        timer = threading.Timer(longest, os.killpg, (child.pid, signal.SIGKILL))
         timer.start()
         try:
             _, status, used = os.wait4(child.pid, 0)

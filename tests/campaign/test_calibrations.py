@@ -196,7 +196,7 @@ def test_a_table_is_read_through_the_butler(site: Site) -> None:
         table = butler.get("crosstalk", instrument="LSSTComCam", detector=1)
     assert isinstance(table, CalibTable)
     c0 = table.rows["CT_COEFFS"].reshape(16, 16)  # [source, target]
-    assert 3e-4 < c0[4, 3] < 8e-4 and table.units["CT_COEFFS_SQR"] == "1/electron"
+    assert 3e-4 < c0[4, 3] < 8e-4 and table.metadata["CROSSTALK_RATIOS_UNITS"] == "electron"
     assert (table.header["DETNAME"], table.metadata["AMPNAMES"].split()[::15]) == ("R22_S01", ["C10", "C00"])
     with Butler.from_config(site.repo, run="u/me") as butler:
         back = butler.get(butler.put(table, "crosstalk", instrument="LSSTComCam", detector=1))

@@ -53,12 +53,10 @@ STEPS = {
     "bps_darkBootstrap": ((), "cpDarkBootstrap.yaml#cpDarkBootstrapIsr,cpDarkBootstrapCombine"),
     "bps_flatBootstrap": ((), "cpFlatBootstrap.yaml#cpFlatBootstrapIsr,cpFlatBootstrapMeasure,cpFlatBootstrapCombine"),
     "bps_defects": ((), ""),
-    "bps_bias": ((), ""),
+    "bps_bias": (("--sites", "usdf,frdf"), ""),
     "bps_dark": ((), "cpDark.yaml#cpDarkIsr,cpDark,cpDarkCombine"),
-    "bps_flat_r": (
-        ("--sites", "usdf,frdf"), "cpFlat.yaml#cpFlatIsr,cpFlatMeasure,cpFlatNormalize,cpFlatCombine",
-    ),
-}  # fmt: skip
+    "bps_flat_r": ((), "cpFlat.yaml#cpFlatIsr,cpFlatMeasure,cpFlatNormalize,cpFlatCombine"),
+}
 
 
 # The table
@@ -300,7 +298,7 @@ def run(places: Places) -> Run:
 
 @pytest.fixture(scope="module")
 def chain(run: Run) -> Mapping[str, str]:
-    """From bootstraps to a certified flat, which two sites make; what each command said."""
+    """From bootstraps to a certified flat, the bias made by two sites; what each command said."""
     said = {}
     for name, (more, tasks) in STEPS.items():
         few = f"pipelineYaml=${{CP_PIPE_DIR}}/pipelines/${{INSTRUMENT}}/{tasks}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from campaign.certification.certify import Change, chain
 from campaign.frames.ingest import prepare
 from campaign.home import Home
 from campaign.imports.export import without
-from kernels.calibrations import crosstalk, defects, isrfiles, linearity
+from kernels.calibrations import bfk, crosstalk, defects, isrfiles, linearity
 from kernels.camera import geometry
 from kernels.fits import product
 from kernels.fits.tables import identity
@@ -171,7 +172,7 @@ def test_files_are_valid_from_their_date_to_the_next_ones(site: Site) -> None:
             source = site.files / "crosstalk" / "r22_s01" / f"{run.rpartition('/')[2]}.fits"
             assert Path(one.path).read_bytes() == source.read_bytes()
     (line,) = Home(site.root / "campaign").history()
-    assert (line["command"], line["ticket"], line["detail"]["new"]) == ("import-calibs", "DM-1", 4)
+    assert (line["command"], line["ticket"], line["detail"]["count"]) == ("import-calibs", "DM-1", 4)
 
 
 def test_other_files_are_valid_for_the_operators_dates_and_the_same_again_changes_nothing(site: Site) -> None:
@@ -188,7 +189,10 @@ def test_other_files_are_valid_for_the_operators_dates_and_the_same_again_change
     again = site(site.files, *dates)
     assert again.returncode == 0 and "nothing to do: 6 calibrations" in again.stdout
     assert site.state() == before
-    assert len(Home(site.root / "campaign").history()) == 1
+    home = Home(site.root / "campaign")
+    assert len(home.history()) == 1
+    home.history_file.unlink()  # as if the first command had been killed before its last step
+    assert site(site.files, *dates).returncode == 0 and len(home.history()) == 1
 
 
 def test_what_would_be_overwritten_or_hidden_is_refused(site: Site) -> None:
@@ -220,9 +224,13 @@ def test_files_of_text_become_fits_of_the_same_content(site: Site) -> None:
         nodes = np.tile([0.0, 1e3, 1e5], (len(known.detectors[number].amplifiers), 1))
         linearity.write(name, known, known.detectors[number], nodes, nodes * 1e-3)
         upstream.table(name, folder)
-    done = site(folder, "--json")
+        upstream.kernel(CAMERA, number, known.detectors[number].name, folder)
+    refused = site.refuse(3, folder)
+    assert refused.count("does not say the order of its axes (KERNEL_AXES)") == len(DETECTORS)
+    done = site(folder, "--kernel-axes", "xy", "--json")
     assert done.returncode == 0, done.stderr
-    assert "2 files without checksums" in str(json.loads(done.stdout)["notes"])
+    notes = str(json.loads(done.stdout)["notes"])
+    assert "2 files without checksums" in notes and "kernels are kept, and not applied yet" in notes
     with open_repository(str(site.root)) as repository:
         for kind, read in (("crosstalk", sources), ("linearizer", linear)):
             for source, one in zip(read, repository.datasets(kind, [TICKET]), strict=True):
@@ -231,8 +239,13 @@ def test_files_of_text_become_fits_of_the_same_content(site: Site) -> None:
                 for name, values in was.tables[0].columns.items():
                     assert np.array_equal(values, kept.tables[0].columns[name], equal_nan=values.dtype.kind == "f")
                 assert len(repository.get(one).rows) == len(was.tables[0].columns[name])
+        for one, number in zip(repository.datasets("bfk", [TICKET]), DETECTORS, strict=True):
+            (text,) = (folder / "bfk" / known.detectors[number].name.lower()).iterdir()
+            was, kept = (bfk.Kernels.open(str(p), known, known.detectors[number], "xy") for p in (text, one.path))
+            assert was.detector is not None and np.array_equal(was.detector, kept.detector)
+            assert isrfiles.read(one.path).axes == "xy"
     before = site.state()
-    assert site(folder).returncode == 0 and site.state() == before
+    assert site(folder, "--kernel-axes", "xy").returncode == 0 and site.state() == before
 
 
 def test_all_that_rubin_publishes_for_comcam_is_imported(empty: Site, curated: list[Path], tmp_path: Path) -> None:
@@ -371,6 +384,12 @@ def test_an_export_of_others(site: Site, export: Path, tmp_path: Path) -> None:
         (copy / "export.yaml").write_text(text.replace(old, new))
         assert why in site.refuse(3, copy), why
     (copy / "export.yaml").write_text(text)
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in copy.rglob("*.fits")}
+    lines = [f"{digest}  {path.relative_to(copy)}\n" for path, digest in digests.items()]
+    (copy / "SHA256SUMS").write_text("".join(lines))
+    assert site(copy, "--dry-run").returncode == 0
+    (copy / "SHA256SUMS").write_text("".join(lines).replace(digests[next(copy.rglob(name))], "0" * 64))
+    assert "its bytes are not those of its SHA-256" in site.refuse(3, copy)
     next(copy.rglob(name)).unlink()
     assert name in site.refuse(3, copy)
 

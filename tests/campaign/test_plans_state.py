@@ -22,7 +22,7 @@ from campaign.campaigns.decide import gates_of, shown, standings, token, waiting
 from campaign.campaigns.document import Campaign
 from campaign.campaigns.driver import Chosen, Driver
 from campaign.campaigns.state import StepState, following, keep_document, look
-from campaign.errors import CampaignError, UsageError
+from campaign.errors import CampaignError, TasksFailed, UsageError
 from campaign.home import Home, typed_line
 from campaign.journal import claim
 from campaign.journal.books import Books
@@ -134,6 +134,20 @@ def test_a_step_that_ended_otherwise_ends_the_drive(made: Made, state: str) -> N
     driver._tried.add("bias")
     assert driver._ended(states["bias"], states)
     assert driver._ended(replace(states["bias"], name="dark"), states)  # its needs are not met
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_steps_that_do_not_need_one_another_are_made_at_the_same_time(tmp_path: Path, jobs: int) -> None:
+    """As many as the operator allows, each by a process of its own; here all fail, for there is no repository."""
+    made = Made(tmp_path, {"bias": STEPS["bias"], "dark": {**STEPS["dark"], "needs": []}})
+    with pytest.raises(TasksFailed):
+        Driver(made.campaign, made.home, made.books, Chosen(jobs=jobs), print).run()
+    said = [f"{line['event']} {line['step']}" for line in made.books.lines() if line["event"] in ("begun", "failed")]
+    if jobs == 1:
+        assert said == ["begun bias", "failed bias", "begun dark", "failed dark"]
+    else:
+        assert said[:2] == ["begun bias", "begun dark"] and sorted(said[2:]) == ["failed bias", "failed dark"]
 
 
 def test_a_process_that_has_not_listed_its_run_yet(made: Made) -> None:

@@ -206,6 +206,13 @@ def test_three_ways_to_name_a_variable(tmp_path: Path) -> None:
     assert resolve(make(tmp_path, text), {"X": "1"}).values["b"] == "1-1-1-1.y-$"
 
 
+def test_doubled_braces_are_braces(tmp_path: Path) -> None:
+    """As in ctrl_bps; in a string without opening ones, closing ones stand as they are, where ctrl_bps fails."""
+    odd = "a: '{{a}} {{{c}}} {{}}'\nb: \"{'a': {'b': 1}}\"\nc: 7\n"
+    values = resolve(make(tmp_path, MINIMAL + odd), {}).values
+    assert (values["a"], values["b"]) == ("{a} {7} {}", "{'a': {'b': 1}}")
+
+
 def test_names_that_only_a_job_knows_stay(tmp_path: Path) -> None:
     text = f"{MINIMAL}subDirTemplate: '{{label}}/{{tract}}'\n"
     assert resolve(make(tmp_path, text), {}).values["subDirTemplate"] == "{label}/{tract}"

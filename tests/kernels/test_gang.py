@@ -179,6 +179,34 @@ def test_a_singleton_is_refused(lab: Any, capsys: pytest.CaptureFixture[str]) ->
     assert main([str(path), "--ranks", "1"]) == 0
 
 
+def test_a_corrupt_calibration_fails_its_task_whoever_reads_it(
+    shared_lab: Any, raws: Any, calibrations: Any, tmp_path: Path
+) -> None:
+    """Three ranks share the detectors' exposures; the ranks that publish compare the calibrations with their sums."""
+    broken = tmp_path / "bias.fits"
+    shutil.copy(calibrations[1]["bias"], broken)
+    with fitsio.FITS(str(broken), "rw") as fits:
+        fits["IMAGE"].write_checksum()
+        start = fits["IMAGE"].get_offsets()["data_start"]
+    data = bytearray(broken.read_bytes())
+    data[start + 40] ^= 1
+    broken.write_bytes(data)
+    tasks = [
+        {"task": f"measure:{d}", "detector": d,
+         "inputs": {"raw": raws[d], "dark": [files["dark"]], "bias": [str(broken) if d == 1 else files["bias"]]},
+         "outputs": {"flatMeasure": str(tmp_path / f"{d}.json")}, "parameters": shared_lab.parameters(N, 5.0)}
+        for d, files in calibrations.items()
+    ]  # fmt: skip
+    config = {"isr": shared_lab.isr | {"bias": True, "dark": True}}
+    plain = shared_lab.job("flat_measure", tasks, name="corrupt-bias", config=config)
+    assert shared_lab.mpi(plain, 3).returncode == 1
+    last = events(shared_lab, plain)
+    assert {t: e["event"] for t, e in last.items() if t != "measure:1"} == dict.fromkeys(
+        ("measure:0", "measure:2"), "published"
+    )
+    assert last["measure:1"]["detail"]["error"].startswith(f"{broken}: HDU IMAGE: corrupt, its data are not")
+
+
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_a_corrupt_frame_fails_its_task_alone(lab: Any, raws: Any, ranks: int) -> None:
     broken = lab.folder / "broken.fits"

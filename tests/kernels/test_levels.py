@@ -15,7 +15,7 @@ from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
 from kernels.camera.geometry import Amplifier, Box, Detector
 from kernels.fits.raw import Frames
-from kernels.isr.channel import Channel, Exposures
+from kernels.isr.channel import Canvas, Channel, Exposures
 from kernels.isr.reader import Reader
 from kernels.jobs.job import File
 from kernels.jobs.scratch import Scratch
@@ -101,6 +101,31 @@ def test_row_blocks_change_nothing(lab: Any, model: truth.Truth) -> None:
         assert len(whole) == 1
         for pieces, step, halo in [(20, 1, 0), (1, 1, 0), (3, 4, 0), (2, 7, 3), (1, 19, 2)]:
             assert table(pieces, step, halo) == whole
+
+
+@pytest.mark.parametrize("step", [7, 1000])
+def test_a_canvas_takes_the_pixels_of_all_amplifiers(lab: Any, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Amplifiers of all four read-out corners, saturated and flagged pixels, blocks of a few rows."""
+    rng = np.random.default_rng(3)
+    electrons = np.where(rng.random(lab.size[::-1]) < 0.02, 2e5, rng.normal(5000, 80, lab.size[::-1]))
+    file, detector = File(lab.write("raw.fits", lab.expose(rng, electrons))), geometry.camera(lab.camera()).detectors[1]
+    monkeypatch.setattr("kernels.isr.reader.CACHE_BYTES", step * 4 * lab.amplifiers[0]["raw"][0])
+    flags = rng.random(lab.size[::-1]) < 0.1
+    whole, corners = np.zeros(lab.size[::-1], np.float32), set()
+    for k, amplifier in enumerate(detector.amplifiers):
+        reader = Reader(Frames(), Scratch(), [k], IsrConfig(saturation=True), "electron", Calibrations(detector))
+        at = amplifier.target.slices
+        (frame,) = reader.frame(file, 0.0)
+        pixels, lacking = frame.pixels.copy(), np.isnan(frame.pixels)
+        assert frame.lacking == lacking.sum() > 0
+        (placed,) = reader.frame(file, 0.0, canvas=Canvas(whole, flags))
+        assert placed.lacking == (lacking & ~flags[at]).sum()
+        assert np.shares_memory(placed.pixels, whole)
+        pixels[flags[at]] = np.nan
+        np.testing.assert_array_equal(placed.pixels, pixels)
+        np.testing.assert_array_equal(whole[at], pixels)
+        corners.add((amplifier.flip_x, amplifier.flip_y))
+    assert len(corners) == 4
 
 
 def test_many_rows_are_sampled_wherever_blocks_begin() -> None:

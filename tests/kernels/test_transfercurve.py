@@ -1,0 +1,135 @@
+"""The photon transfer curve as a job: raw flats in pairs to a table, compared with the simulator's truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+import pytest
+
+from kernels.calibrations import ptc
+from kernels.camera import geometry
+from kernels.errors import JobError
+from kernels.products.transfercurve import Settings
+from kernels.transfer.matching import match
+from tests.kernels.test_cti import DETECTOR, common, described, shots, simulated
+
+DEAD = "C05"
+RATES = {
+    "brighter_fatter": 1.0, "brighter_fatter_steps": 4, "cosmic_rays": 0.05, "qe": 0.005,
+    "vignetting_mm": [9e5, 1e6], "dead_amplifiers": {"R22_S11": DEAD},
+}  # fmt: skip
+SETTINGS: dict[str, Any] = {
+    "matching": "TIME", "flux": "CCOBFLUX", "side": 6, "nsigma": 5.5, "passes": 3, "least_pixels": 600, "edge": 1,
+    "model": "EXACT", "outlier_cut": 5.0, "outlier_rounds": 2, "outlier_signal": 50000.0, "outlier_gap": 9000.0,
+    "outlier_scaled": True, "rolloff": False, "rolloff_share": 0.01, "least_mean": 0.0, "most_mean": 1e6,
+}  # fmt: skip
+
+
+def flats() -> list[dict[str, Any]]:
+    """12 pairs at equal ratios, 36 at equal distances, a flat without a partner, a pair far beyond saturation."""
+    faint, bright = np.geomspace(100, 3000, 12), np.linspace(5000, 100_000, 36)
+    electrons = [*np.repeat(np.concatenate([faint, bright]), 2), 20_000.0, 200_000.0, 200_000.0]
+    base = shots()
+    made = []
+    for k, charge in enumerate(electrons):
+        own = {"exposure": 2024080600001 + k, "seq_num": 1 + k, "obs_id": f"CC_O_20240806_{k:06d}"}
+        times = {"exposure_time": charge / 1000, "dark_time": charge / 1000, "electrons": float(charge)}
+        made.append({**base[0], **own, **times})
+    return made
+
+
+def solve(folder: Path, raws: list[str], exposures: list[dict[str, Any]], **settings: Any) -> int:
+    parameters = {
+        "exposures": [e["exposure"] for e in exposures],
+        "exposure_times": [e["exposure_time"] for e in exposures],
+    }
+    task = {"task": "ptc:4", "detector": DETECTOR, "inputs": {"raw": raws}, "parameters": parameters,
+            "outputs": {"ptc": str(folder / "ptc.fits")}, "provenance": {"TICKET": "DM-1"}}  # fmt: skip
+    config = {"isr": {"saturation": True}, "permissions": {}, **SETTINGS, **settings}
+    return common(folder, "ptc", [task], config=config, files={path: {"path": path} for path in raws})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[dict[str, Any]]]:
+    folder, exposures = tmp_path_factory.mktemp("ptc"), flats()
+    raws = simulated(folder, exposures, rates=RATES)
+    assert solve(folder, raws, exposures) == 0
+    return folder, raws, exposures
+
+
+def test_gain_noise_and_a_are_the_truth(made: tuple[Path, list[str], Any]) -> None:
+    folder = made[0]
+    rows, header = fitsio.read(folder / "ptc.fits", 1), fitsio.read_header(folder / "ptc.fits")
+    with fitsio.FITS(folder / "truth.fits") as fits:
+        true, a = fits["AMPLIFIERS"].read(), fits["A"].read()
+    good = rows["AMPLIFIER_NAME"].astype(str) != DEAD
+    gain, error = rows["GAIN"][good], rows["GAIN_ERR"][good]
+    pulls = (gain - true["gain"][good]) / error
+    # 49 pairs of 3,843 pixels: 0.67 % an amplifier
+    assert np.median(np.abs(gain / true["gain"][good] - 1)) < 0.008 and np.abs(pulls).max() < 4
+    assert 0.6 < np.sqrt(np.mean(pulls**2)) < 1.5
+    # medians of the overscans add 3 % (docs/products.md)
+    noise = rows["NOISE"][good] / true["read_noise"][good]
+    assert np.median(noise) == pytest.approx(1.02, abs=0.03)
+    assert np.abs((noise - 1.02) * true["read_noise"][good] / rows["NOISE_ERR"][good]).max() < 4
+    matrices = rows["A_MATRIX"][good].reshape(-1, 6, 6)
+    assert np.mean(matrices[:, 0, 0]) == pytest.approx(a[0, 0], rel=0.06)
+    assert np.mean(matrices[:, 0, 1]) == pytest.approx(a[1, 0], rel=0.15)  # axis 0 is x in the table, y in the truth
+    assert np.mean(matrices[:, 1, 0]) == pytest.approx(a[0, 1], rel=0.4)
+    assert header["FITMODEL"] == "EXACT" and header["NEXPOSUR"] == 98 and header["NSINGLE"] == 1
+
+
+def test_what_cannot_be_measured_is_named(made: tuple[Path, list[str], Any]) -> None:
+    folder, _, exposures = made
+    rows, header = fitsio.read(folder / "ptc.fits", 1), fitsio.read_header(folder / "ptc.fits")
+    names = rows["AMPLIFIER_NAME"].astype(str)
+    assert header["NBADAMP"] == 1 and header["BADAMP1"].startswith(f"{DEAD}: ")
+    assert np.isnan(rows["GAIN"][names == DEAD]).all() and rows["BAD_AMPS"].astype(str).tolist().count(DEAD) == 1
+    assert np.isnan(rows["RAW_MEANS"][:, -1]).all()  # saturated
+    assert exposures[96]["exposure"] not in rows["INPUT_EXP_ID_PAIRS"]
+
+
+def test_a_bad_amplifier_keeps_the_cameras_numbers_and_is_flagged(made: tuple[Path, list[str], Any]) -> None:
+    camera = geometry.camera(described(made[0], "ptc", [])["camera"])
+    detector = camera.detectors[DETECTOR]
+    applied = ptc.apply(str(made[0] / "ptc.fits"), camera, detector)
+    k = [a.name for a in detector.amplifiers].index(DEAD)
+    assert applied.amplifiers[k].gain == detector.amplifiers[k].gain
+    assert ptc.bad(str(made[0] / "ptc.fits"), camera, detector) == [DEAD]
+    assert applied.amplifiers[0].gain != detector.amplifiers[0].gain
+
+
+@pytest.mark.parametrize(
+    ("chosen", "settings"),
+    [
+        pytest.param(range(0, 6), {}, id="too few pairs"),
+        pytest.param(range(0, 96, 2), {}, id="no pairs at all"),
+        pytest.param(range(0, 96), {"least_pixels": 5000}, id="too few pixels"),
+        pytest.param(range(97, 99), {}, id="saturated pairs alone"),
+    ],
+)
+def test_flats_without_a_curve_are_refused(
+    made: tuple[Path, list[str], Any], tmp_path: Path, chosen: range, settings: dict[str, Any]
+) -> None:
+    _, raws, exposures = made
+    assert solve(tmp_path, [raws[k] for k in chosen], [exposures[k] for k in chosen], **settings) == 1
+    (journal,) = (tmp_path / "journal").glob("ptc*.jsonl")
+    text = journal.read_text()
+    assert "pairs of equal TIME" in text or "no amplifier has a photon transfer curve" in text
+    assert not (tmp_path / "ptc.fits").exists()
+
+
+def test_matching() -> None:
+    assert match([1, 1, 1, 2, 3, 3, 3, 3], 0.005).pairs == ((0, 1), (4, 5), (6, 7))
+    assert match([1, 1, 1, 2, 3, 3, 3, 3], 0.005).singles == (2, 3)
+    assert match([3, 3, 2, 2, 1.002, 1], 0.005).pairs == ((0, 1), (2, 3), (4, 5))
+
+
+def test_settings_that_are_missing_are_named() -> None:
+    with pytest.raises(JobError, match="model"):
+        Settings.from_plain({name: value for name, value in SETTINGS.items() if name != "model"})
+    with pytest.raises(JobError, match="EXACTLY"):
+        Settings.from_plain({**SETTINGS, "model": "EXACTLY"})
