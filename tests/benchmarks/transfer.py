@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from tests.benchmarks.harness import Bar, Bench, Result, ratio
+from tests.benchmarks.bars import BARS
+from tests.benchmarks.harness import Bench, Result, ratio
 from tests.benchmarks.process import ask, avx2_environment, module
 from tests.benchmarks.transfer_process import DIRECT, MASKED, ONE, WHOLE
 
@@ -22,7 +23,7 @@ def covariances(bench: Bench) -> Iterator[Result]:
             f"direct sums / float32 FFT{where}",
             ratio(samples[DIRECT], samples[ONE]),
             "",
-            Bar(0.5),
+            BARS["covariances / float32 FFT"],
             samples,
             UNIT,
             "CPU time of one core; one amplifier without its edges, a column and 0.1 % masked; the FFT is scipy's, "
