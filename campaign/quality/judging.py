@@ -262,8 +262,9 @@ def judge(
     findings += read_noises(table, camera, product, live)
     others = [r for r in rows if r.exposure not in named]
     if others:
-        compare = list(compared(Table.of(others), others, product, times, camera))
-        compare.append((Table.of(others), series.overscan(Table.of(others))))
+        other = table if len(others) == len(rows) else Table.of(others)
+        compare = list(compared(other, others, product, times, camera))
+        compare.append((other, series.overscan(other)))
         for some, one in compare:
             findings += parties(some, one, NSIGMA if one.name == "bias level" else GAP) if one.grouped else []
             for exposure, channels, why in outliers(some, one):

@@ -71,14 +71,16 @@ class Data:
             return None
         return f"{self.folder} has {free >> 30} GiB free, {need >> 30} are needed: set TMPDIR"
 
-    def _simulated(self, name: str, biases: int, darks: int, flats: int) -> Path:
-        """Simulate frames of all detectors; they lie in ``<repository>-raw``."""
+    def _simulated(self, name: str, biases: int, darks: int, flats: int, detector: int | None = None) -> Path:
+        """Simulate frames of one detector, or of all; they lie in ``<repository>-raw``."""
         repository, number = self.folder / name, {"bias": biases, "dark": darks, "flat": flats}
         what = " and ".join(f"{n} {kind} frames" for kind, n in number.items() if n)
-        self.say(f"simulating {what} of {len(self.detectors)} detectors at scale {self.camera.scale}")
+        detectors = self.detectors if detector is None else [detector]
+        self.say(f"simulating {what} of {len(detectors)} detectors at scale {self.camera.scale}")
         line = [sys.executable, "-P", "-m", "campaign", "simulate", str(repository), "--camera", CAMERA]
         for kind, n in number.items():
             line += [f"--{kind}", str(n)]
+        line += [word for d in detectors for word in ("--detector", str(d))]
         line += ["--day-obs", str(DAY), "--scale", str(self.camera.scale), "--ranks", str(cores())]
         run(line, longest=LONGEST_S)
         shutil.rmtree(repository.with_name(f"{name}-truth"))
@@ -99,6 +101,12 @@ class Data:
         found = sorted(self._lit.with_name("lit-raw").rglob(f"*_{name}.fits"))
         assert len(found) == DARKS + self.frames, f"{len(found)} darks and flats"
         return {"dark": found[:DARKS], "flat": found[DARKS:]}
+
+    @cached_property
+    def darks(self) -> list[Path]:
+        """As many darks of the first detector as there are biases."""
+        folder = self._simulated("darks", 0, self.frames, 0, self.detectors[0]).with_name("darks-raw")
+        return sorted(folder.rglob("*.fits"))
 
     def raws(self, detector: int) -> list[Path]:
         """A detector's frames: Rice int32, an HDU an amplifier, as the LSST camera's."""

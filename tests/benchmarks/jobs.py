@@ -12,7 +12,8 @@ from typing import Any
 from campaign.jobs.file import JobFile, JobTask
 from tests.benchmarks.data import Data
 
-CONFIG = {"statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3, "permissions": {}}
+#: To the measurement of deferred charge, flats of any level are faint.
+CONFIG = {"statistic": "MEANCLIP", "nsigma": 3.0, "passes": 3, "permissions": {}, "cti_signal": 1e6}
 #: Corrections of the bias pipeline: both overscans and the gains.
 LSST_ISR: dict[str, Any] = {"parallel": True, "saturation": False}
 PLAIN_ISR = {"serial": "none", "parallel": False, "saturation": False}
@@ -54,6 +55,7 @@ BIAS = Step("bias", "bias", "bias")
 DARK = Step("dark", "dark", "dark", isr={"bias": True}, seconds=30.0, scale=30.0)
 MEASURE = Step("measure", "flat", "flatMeasure", "flat_measure", BOTH, 10.0)
 FLAT = Step("flat", "flat", "flat", isr=BOTH, seconds=10.0)
+CTI = Step("cti", "flat", "cti", "cti", {"bias": True}, 10.0)
 
 
 def _parameters(n: int, step: Step) -> dict[str, Any]:
@@ -124,7 +126,13 @@ def plain(data: Data, ranks: int = 1) -> Path:
     return write(data.folder / "products", data.plain_camera(), {0: data.plain}, PLAIN_ISR, ranks)
 
 
-def lit(data: Data, detectors: Sequence[int], step: Step, products: Mapping[Step, Path]) -> Path:
-    """A job on the simulated flats, or on the darks that were taken with them."""
-    frames = {d: data.lit(d)[step.kind] for d in detectors}
+def lit(
+    data: Data,
+    detectors: Sequence[int],
+    step: Step,
+    products: Mapping[Step, Path],
+    frames: Mapping[int, Sequence[Path]] | None = None,
+) -> Path:
+    """A job on the simulated flats, on the darks that were taken with them, or on other frames."""
+    frames = frames or {d: data.lit(d)[step.kind] for d in detectors}
     return write(data.folder / step.name, data.camera.plain(detectors), frames, LSST_ISR, 1, step, products)

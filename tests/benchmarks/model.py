@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign.documents import load_plain
+from campaign.jobs.launch import START_SHARE
 
 INPUTS = Path(__file__).with_suffix(".yaml")
 MB, GB = 1e6, 1e9
@@ -88,10 +89,13 @@ def shares(detectors: int, fractions: Mapping[str, float]) -> dict[str, int]:
 
 
 def _gang(costs: Costs, step: Step, detectors: int, nodes: int, last: bool) -> tuple[Total, float]:
-    """Give one pass of a step at one site, without the driver; and the bytes that it brings to the archive."""
-    ranks = nodes * costs.cores
+    """Give one pass of a step at one site, without the driver; and the bytes that it brings to the archive.
+
+    A gang has the ranks that the product gives it: one a core, a task at most, and as many as the work is worth.
+    """
     work = step.exposures * detectors * step.cpu_s / step.passes
-    calibrations = max(detectors, ranks) * step.calibrations * costs.calibration_mb
+    ranks = min(nodes * costs.cores, detectors, max(1, int(START_SHARE * work / costs.start_s)))
+    calibrations = detectors * step.calibrations * costs.calibration_mb
     read = (step.exposures * detectors * costs.raw_mb + calibrations) * MB
     written = detectors * costs.product_mb * MB if last else 0.0
     busy = max(work / ranks, (read + written) / (costs.file_system_gb_s * GB))
