@@ -20,6 +20,7 @@ from lsst.daf.butler import Butler, DatasetType, StorageClass
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.daf.butler.script import exportCalibs
 
+from campaign.butler import lean
 from campaign.butler.exports import convert
 from campaign.butler.flavours import formatter_class, formatter_of
 from campaign.butler.records import RepositoryFlavour
@@ -31,7 +32,7 @@ from campaign.kinds.table import packaged
 from campaign.simulation.demo import variables
 from campaign.simulation.simulate import Places
 from kernels.fits import product
-from tests.conftest import command, typed
+from tests.conftest import ROOT, command, typed
 
 pytestmark = pytest.mark.processes
 
@@ -351,6 +352,24 @@ def test_they_are_read_here_by_our_own_formatters(repository: Repository) -> Non
     assert isinstance(table, CalibTable) and table.header["OBSTYPE"] == "defects"
     assert isinstance(levels, dict) and levels["exposures"]
     assert "lsst.afw" not in sys.modules and "lsst.obs" not in sys.modules
+
+
+def test_the_butler_stays_lean_with_types_of_the_stack(places: Places, repository: Repository) -> None:
+    """In a process that has imported nothing yet: neither the stack nor what the Butler can do without."""
+    dark = made(repository, "dark")[0]
+    program = f"""
+import sys
+from campaign.butler.repository import open_repository
+with open_repository({str(places.repository)!r}) as repository:
+    (found,) = repository.datasets("dark", [{dark.run!r}], "instrument='LSSTComCam' and detector=0")
+    repository.predict_paths("x", [(name, found.data_id) for name in ("dark", "ptc", "crosstalk", "linearizer", "cti")])
+    print(repository.flavour().name, repository.get(found).image.shape)
+print([name for name in {[*lean.DEFERRED, "lsst.afw", "lsst.ip", "lsst.obs"]!r} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.stdout.splitlines() == [f"rubin {repository.get(dark).image.shape}", "[]"], done.stderr
 
 
 def test_each_step_applies_what_was_certified_before(repository: Repository) -> None:
