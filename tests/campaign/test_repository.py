@@ -315,7 +315,7 @@ def test_exposure_records_are_what_the_observations_say(base: Path) -> None:
 
 
 def dump(root: Path) -> list[str]:
-    with sqlite3.connect(root / "gen3.sqlite3") as database:
+    with closing(sqlite3.connect(root / "gen3.sqlite3")) as database:
         return list(database.iterdump())
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -377,7 +378,7 @@ def test_half_a_repository_of_the_butlers_own_making_is_made_again(tmp_path: Pat
     if what == "an empty database":
         (root / "gen3.sqlite3").touch()
     if what == "some tables":
-        with sqlite3.connect(root / "gen3.sqlite3") as database:
+        with closing(sqlite3.connect(root / "gen3.sqlite3")) as database, database:
             database.execute("DROP TABLE butler_attributes")
     assert repaired(root) == WHOLE
 
