@@ -16,6 +16,7 @@ from astropy.io import fits
 from astropy.table import Table as AstropyTable
 
 from campaign.camera import model as cameras
+from campaign.formatter import CalibTableFormatter
 from kernels.calibrations import bfk, crosstalk, cti, defects, isrfiles, linearity, ptc
 from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
@@ -280,6 +281,14 @@ def test_what_is_made_here_has_every_column_that_upstream_reads(kind: str, camer
     again = str(tmp_path / "y.fits")
     isrfiles.write(found, again)
     same(found, isrfiles.read(again))
+
+
+def test_the_butler_reads_upstreams_file(tmp_path: Path) -> None:
+    """Its primary header is empty, and its table has no name."""
+    meta, columns = tables("ptc")
+    found = CalibTableFormatter.read_from_local_file(None, str(write_fits(tmp_path / "x.fits", meta, columns)))
+    assert found.rows.dtype.names == tuple(columns[0]) and found.rows["GAIN"].tolist() == columns[0]["GAIN"].tolist()
+    assert found.metadata["PTC_VERSION"] == 2.6 and not {"TTYPE1", "NAXIS2"} & set(found.metadata)
 
 
 # Applying
