@@ -479,6 +479,21 @@ def test_no_number_in_what_is_applied(kind: str, column: str, camera: Camera, tm
         apply(kind, str(path), camera)
 
 
+@pytest.mark.parametrize(
+    ("kind", "number", "column"),
+    [
+        ("crosstalk", 0, "CT_COEFFS"), ("crosstalk", 0, "CT_VALID"), ("defects", 0, "x0"), ("linearizer", 0, "COEFFS"),
+        ("ptc", 0, "GAIN"), ("cti", 0, "DECAY_TIME"), ("cti", 1, "SIZE"), ("bfk", 1, "KERNEL"),
+    ],
+)  # fmt: skip
+def test_texts_in_place_of_numbers(kind: str, number: int, column: str, camera: Camera, tmp_path: Path) -> None:
+    meta, columns = tables(kind)
+    columns[number] |= {column: np.full(np.shape(columns[number][column]), "many")}
+    path = write_fits(tmp_path / "x.fits", meta, columns)
+    with pytest.raises(DataError, match=f"{column}.* no numbers"):
+        apply(kind, str(path), camera)
+
+
 @pytest.mark.parametrize("kind", ["linearizer", "ptc", "cti"])
 def test_amplifiers_of_another_detector(kind: str, camera: Camera, tmp_path: Path) -> None:
     meta, columns = tables(kind)
