@@ -119,21 +119,27 @@ class IsrCalib:
             raise DataError(self.path, f"has no column {name}; it has {', '.join(found)}")
         return found[name]
 
-    def numbers(self, name: str, rows: Sequence[int]) -> NDArray[np.float64]:
+    def numbers(self, name: str, rows: Sequence[int], table: int = 0, finite: bool = True) -> NDArray[np.float64]:
         """Return some rows of a column of numbers.
+
+        Parameters
+        ----------
+        finite : `bool`, optional
+            Refuse NaN and infinity.
 
         Raises
         ------
         DataError
             The column is missing, or a value is no (finite) number.
         """
-        values = self.column(name)[list(rows)]
+        values = self.column(name, table)[list(rows)]
         if values.dtype.kind not in "iuf":
             raise DataError(self.path, f"column {name} holds {values.dtype}, no numbers")
         numbers = np.asarray(values, np.float64)
         bad = ~np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
-        if bad.any():
-            where = f" (amplifier {self.amplifiers[rows[int(np.argmax(bad))]]})" if self.amplifiers else ""
+        if finite and bad.any():
+            named = self.amplifiers and not table
+            where = f" (amplifier {self.amplifiers[rows[int(np.argmax(bad))]]})" if named else ""
             raise DataError(self.path, f"column {name} holds a value that is no number{where}")
         return numbers
 

@@ -16,6 +16,7 @@ from astropy.io import fits
 from astropy.table import Table as AstropyTable
 
 from campaign.camera import model as cameras
+from campaign.formatter import CalibTableFormatter
 from kernels.calibrations import bfk, crosstalk, cti, defects, isrfiles, linearity, ptc
 from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
@@ -282,6 +283,14 @@ def test_what_is_made_here_has_every_column_that_upstream_reads(kind: str, camer
     same(found, isrfiles.read(again))
 
 
+def test_the_butler_reads_upstreams_file(tmp_path: Path) -> None:
+    """Its primary header is empty, and its table has no name."""
+    meta, columns = tables("ptc")
+    found = CalibTableFormatter.read_from_local_file(None, str(write_fits(tmp_path / "x.fits", meta, columns)))
+    assert found.rows.dtype.names == tuple(columns[0]) and found.rows["GAIN"].tolist() == columns[0]["GAIN"].tolist()
+    assert found.metadata["PTC_VERSION"] == 2.6 and not {"TTYPE1", "NAXIS2"} & set(found.metadata)
+
+
 # Applying
 
 
@@ -467,6 +476,21 @@ def test_no_number_in_what_is_applied(kind: str, column: str, camera: Camera, tm
     values[(2, 4) if values.ndim > 1 else 2] = np.nan
     path = write_fits(tmp_path / "x.fits", meta, [columns[0] | {column: values}, *columns[1:]])
     with pytest.raises(DataError, match=r"C01.*(is no number|decay nan)|is no number \(amplifier C01\)"):
+        apply(kind, str(path), camera)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "column"),
+    [
+        ("crosstalk", 0, "CT_COEFFS"), ("crosstalk", 0, "CT_VALID"), ("defects", 0, "x0"), ("linearizer", 0, "COEFFS"),
+        ("ptc", 0, "GAIN"), ("cti", 0, "DECAY_TIME"), ("cti", 1, "SIZE"), ("bfk", 1, "KERNEL"),
+    ],
+)  # fmt: skip
+def test_texts_in_place_of_numbers(kind: str, number: int, column: str, camera: Camera, tmp_path: Path) -> None:
+    meta, columns = tables(kind)
+    columns[number] |= {column: np.full(np.shape(columns[number][column]), "many")}
+    path = write_fits(tmp_path / "x.fits", meta, columns)
+    with pytest.raises(DataError, match=f"{column}.* no numbers"):
         apply(kind, str(path), camera)
 
 
