@@ -57,6 +57,15 @@ def _first(links: Sequence[DatasetAssociation], span: Timespan, what: str) -> Da
     return valid[0] if valid else None
 
 
+def _remove_unused(butler: Butler, target: str) -> None:
+    """Remove a CALIBRATION collection, unless another process has certified into it meanwhile."""
+    registry = butler.registry
+    with butler.transaction():
+        kinds = [kind for kind in registry.queryDatasetTypes() if kind.isCalibration()]
+        if not any(link for kind in kinds for link in registry.queryDatasetAssociations(kind, [target])):
+            registry.removeCollection(target)
+
+
 class Products(Collections):
     """Part of a repository: calibrations and products."""
 
@@ -215,16 +224,8 @@ class Products(Collections):
                     self._butler.registry.certify(target, [one.ref for one in datasets], timespan(begin, end))
         except Exception:
             for target in made:
-                self._remove_unused(target)
+                _remove_unused(self._butler, target)
             raise
-
-    def _remove_unused(self, target: str) -> None:
-        """Remove a CALIBRATION collection, unless another process has certified into it meanwhile."""
-        registry = self._butler.registry
-        with self._butler.transaction():
-            kinds = [kind for kind in registry.queryDatasetTypes() if kind.isCalibration()]
-            if not any(link for kind in kinds for link in registry.queryDatasetAssociations(kind, [target])):
-                registry.removeCollection(target)
 
     @answers
     def forget_products(self, run: str, items: Sequence[tuple[str, DataId]]) -> int:

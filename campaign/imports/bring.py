@@ -51,6 +51,8 @@ class Standing:
     paths: list[str]
     #: The items that are datasets already.
     there: dict[int, Dataset] = field(default_factory=dict)
+    #: The items whose files are missing; of datasets whose files were lost, too.
+    absent: list[int] = field(default_factory=list)
     #: Certifications that are missing: place of the item, range.
     missing: list[tuple[int, Range]] = field(default_factory=list)
     #: Collections to be put into the chain, the first one in front.
@@ -59,7 +61,7 @@ class Standing:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return len(self.there) == len(self.paths) and not self.missing and not self.to_chain
+        return len(self.there) == len(self.paths) and not (self.absent or self.missing or self.to_chain)
 
 
 def bring(
@@ -104,6 +106,9 @@ def look(repository: Repository, wanted: Import) -> Standing:
     """
     standing = Standing(_paths(repository, wanted.items))
     standing.there = _datasets(repository, wanted.items)
+    for n, one in standing.there.items():
+        standing.paths[n] = one.path
+    standing.absent = [n for n, path in enumerate(standing.paths) if not os.path.exists(path)]
     problems = [*_conflicts(repository, wanted.items, standing), *_certified(repository, wanted, standing)]
     if problems:
         raise Problems(repository.root, problems)
@@ -153,9 +158,9 @@ def _conflicts(repository: Repository, items: Sequence[Item], standing: Standing
             yield Problem(what, item.found.path, "import it where that run is not")
         elif one is not None and item.dataset_id not in ("", one.dataset_id):
             yield Problem(f"{item.text} of {item.run} is another dataset here: {one.dataset_id}", item.found.path)
-        elif os.path.exists(where := one.path if one else path) and _sha256(where) != item.found.sha256:
+        elif n not in standing.absent and _sha256(path) != item.found.sha256:
             do = "raise --cert-rerun: nothing is overwritten"
-            yield Problem(f"{item.text}: another file is there under its name, {where}", item.found.path, do)
+            yield Problem(f"{item.text}: another file is there under its name, {path}", item.found.path, do)
 
 
 def _sha256(path: str) -> str:
@@ -221,9 +226,9 @@ def _record(repository: Repository, wanted: Import, before: Standing, ranks: int
     new = [n for n in range(len(wanted.items)) if n not in before.there]
     for n in new:
         temporary(before.paths[n]).unlink(missing_ok=True)
-    absent = [n for n in new if not os.path.exists(before.paths[n])]
-    if absent:
-        placed = place([(wanted.items[n].found, before.paths[n]) for n in absent], wanted.camera, ranks, options)
+    if before.absent:
+        files = [(wanted.items[n].found, before.paths[n]) for n in before.absent]
+        placed = place(files, wanted.camera, ranks, options)
         if failed := [one for one in placed if one.error]:
             raise TransientError(failed[0].error, where=failed[0].path, do="give the same command again")
     reach("import-placed")

@@ -258,6 +258,31 @@ def test_all_that_rubin_publishes_for_comcam_is_imported(empty: Site, curated: l
     assert json.loads(done.stdout)["new"] == len(files) == 18
 
 
+def test_a_file_that_was_lost_is_put_back(site: Site) -> None:
+    assert site(site.files / "crosstalk").returncode == 0
+    before = site.state()
+    with open_repository(str(site.root)) as repository:
+        Path(repository.datasets("crosstalk", [f"{TICKET}/old/crosstalkImport.a/{min(DATES)}"])[0].path).unlink()
+    assert site.state() != before
+    assert site(site.files / "crosstalk").returncode == 0
+    assert site.state() == before
+
+
+def test_a_repository_of_rubins_flavour_takes_them_under_its_types(empty: Site, export: Path, tmp_path: Path) -> None:
+    root = tmp_path / "repo"
+    with prepare(str(root), Home(root / "campaign"), camera(), "rubin"):
+        pass
+    site = Site(root, empty.files)
+    assert site(empty.files / "crosstalk").returncode == 0
+    assert site(export).returncode == 0  # of a plain one
+    with Butler.from_config(str(root)) as butler:
+        types = {name: butler.get_dataset_type(name).storageClass_name for name in ("bias", "crosstalk")}
+    assert types == {"bias": "ExposureF", "crosstalk": "CrosstalkCalib"}
+    with open_repository(str(root)) as repository:
+        one = repository.find_dataset("bias", {"instrument": CAMERA, "detector": 1}, [TICKET], MIDDLE, MIDDLE)
+        assert one is not None and repository.get(one).image.min() == 2
+
+
 def other_camera(site: Site) -> None:
     plain = {**camera().plain(DETECTORS), "name": "OtherCam"}
     bias(site.files / "odd.fits", geometry.camera(plain), 0)

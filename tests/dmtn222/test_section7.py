@@ -189,7 +189,7 @@ def test_nothing_local_travels(technote: Site) -> None:
     with open_repository(str(root)) as repository:
         assert raws == sum(repository.count_raws(["LSSTComCam/raw/all"], "instrument='LSSTComCam'").values())
     files = [path for folder in (root / "LSSTComCam", export) for path in folder.rglob("*") if path.is_file()]
-    assert len(files) > 100 and export / "export.yaml" in files
+    assert len(files) > 60 and export / "export.yaml" in files
     found += [str(path) for path in files if any(one in path.read_bytes() for one in here)]
     assert found == []
 
