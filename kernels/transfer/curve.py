@@ -25,7 +25,9 @@ Bool = NDArray[np.bool_]
 #: Range of gains that can be, electron/ADU.
 GAINS = (0.1, 10.0)
 #: Rounds of a fit, and the step, in errors of the parameters, at which it ends.
-ROUNDS, CLOSE = 30, 1e-4
+ROUNDS, CLOSE = 60, 1e-3
+#: Rounds with whole steps, and the part of later ones: with b, whole steps may swing about the minimum.
+WHOLE, DAMPED = 4, 0.6
 
 
 class Model(StrEnum):
@@ -202,7 +204,7 @@ class _Fit:
         Bad
             The fit does not converge.
         """
-        for _ in range(ROUNDS):
+        for attempt in range(ROUNDS):
             with np.errstate(over="ignore", invalid="ignore"):  # of a state that is far off
                 matrix, right = self.normal(state)
             if not (np.isfinite(matrix).all() and (np.diag(matrix) > 0).all()):
@@ -213,7 +215,7 @@ class _Fit:
             except np.linalg.LinAlgError as error:
                 raise Bad(f"{len(self.points.means)} points do not determine the {self.model} model") from error
             step = inverse @ right
-            state = self.moved(state, step)
+            state = self.moved(state, step if attempt < WHOLE else DAMPED * step)
             if not np.isfinite(step).all():
                 break
             if (np.abs(step) <= CLOSE * np.sqrt(np.abs(np.diag(inverse)))).all():
