@@ -15,7 +15,6 @@ BARS: Mapping[str, Bar] = {
     "decoder / fitsio": Bar(5, 7, least=True),
     "decoder / rustfits": Bar(3, 4, least=True),
     "decoder / imagecodecs": Bar(2, 3, least=True),
-    "covariances / float32 FFT": Bar(0.5),
     # Whole processes: ratios of CPU time, of wall time for Siril
     "siril / ours": Bar(1.0, 2.0, least=True),
     "ccdproc / ours": Bar(10, 15, least=True),
