@@ -346,7 +346,7 @@ def test_another_ptc_makes_stale_what_was_made_with_the_first(planned: Site) -> 
         steps = {step["step"]: step["stale"] for step in json.loads(done.stdout)["steps"]}
         stale = {name for name, reasons in steps.items() if reasons}
         assert stale == {"cti", "bias", "dark", "flat_g", "flat_r"}
-        assert steps["bias"] == [f"linearizer was {source}, is {run} and {source} now (detector 5)"]
+        assert steps["bias"] == [f"linearizer was {source}, is {source} and {run} now (detector 5)"]
         assert steps["flat_r"] == [f"linearizer was {source}, is {run} now (detector 5)"]
         told = typed("status", "--stale", environment=variables)
         assert f"stale     {CALIB}/DM-2/DP1/ctiGen.20250207b/" in told.stdout
