@@ -319,7 +319,7 @@ def test_it_is_drawn_with_its_state(planned: Site, tmp_path: Path) -> None:
     ahead = {step["step"]: step for step in json.loads(another.stdout)["steps"]}
     assert all(step["ahead"] and step["problem"] == "" for step in ahead.values())
     took, will = (sum(step["cpu_seconds"] for step in some.values()) for some in (steps, ahead))
-    assert 0.5 < will / took < 2  # by earlier runs of the same work
+    assert 0.2 < will / took < 5  # by earlier runs of the same work, of which a busy machine makes more CPU time
     assert "done" in picture.read_text()
 
 
