@@ -39,7 +39,7 @@ _FIELDS: Final = {
     **only(True, "doAssembleCcd", "doNanMasking", "doVariance"),
     **only(
         False,
-        *("doFlat", "doBootstrap", "doBrighterFatter", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
+        *("doFlat", "doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
         *("doWidenSaturationTrails", "doInterpolate", "doSaveInterpPixels", "doSetBadRegions", "doAmpOffset"),
         *("maskNegativeVariance", "expectWcs", "doBinnedExposures", "doITLDipMask", "doITLEdgeBleedMask"),
         "doITLSatSagMask",
@@ -51,7 +51,8 @@ _FIELDS: Final = {
 
 def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
     """Give upstream's task classes of both stages, with a connection and a switch for each correction, by kind."""
-    switches = {c.switch: Field(False, kernel=c.setting if c.needed else "") for c in corrections.values() if c.switch}
+    asked = [c for c in corrections.values() if c.switch]
+    switches = {c.switch: Field(False, kernel=c.setting if c.needed and not c.whole else "") for c in asked}
     isr = TaskClass(
         "isr",
         "fused",
@@ -60,6 +61,7 @@ def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
         {"outputExposure": "postISRCCD", "outputStatistics": "isrStatistics"},
         {**switches, **_FIELDS},
         raws=True,
+        optional={c.connection or name: c.switch for name, c in corrections.items() if c.whole},
     )
     modules = ("lsst.cp.pipe", "lsst.cp.pipe.cpDark", "lsst.cp.pipe.cpDarkTask")
     return {

@@ -151,10 +151,11 @@ def _task(label: str, draft: Draft, parameters: Mapping[str, Entry]) -> Pipeline
             problems.append(Problem(f"{label}: {name}: {value!r}: {objection}", entry.where))
         else:
             values[name] = value
+    read = [name for name in known.inputs if name not in known.optional or values[known.optional[name]]]
     settings = {entry.kernel: values[name] for name, entry in known.fields.items() if entry.kernel}
     return problems or PipelineTask(
         *(label, cls, known.kernel, known.kind, known.dimensions, values, settings),
-        {name: connections[name] for name in known.inputs},
+        {name: connections[name] for name in read},
         {name: connections[name] for name in known.outputs},
     )
 
