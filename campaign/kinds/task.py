@@ -60,7 +60,7 @@ class TaskClass:
     fields: Mapping[str, Field] = field(default_factory=dict)
     #: Whether the kernel reads every raw frame of its detector.
     raws: bool = False
-    #: Field by input that only counts where the field is true.
+    #: Switch by input or field that only counts where the switch is true, and is left out elsewhere.
     optional: Mapping[str, str] = field(default_factory=dict)
 
 

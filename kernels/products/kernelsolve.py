@@ -45,6 +45,8 @@ class Solved:
     left_out: Mapping[str, str]
     #: Amplifiers in the detector's kernel.
     used: Collection[str]
+    #: Standard error of the centre of the detector's kernel, 1/electron.
+    error: float
 
 
 def solve(curves: Mapping[str, curve.Curve], ignored: Collection[str], nsigma: float) -> Solved:
@@ -74,15 +76,15 @@ def solve(curves: Mapping[str, curve.Curve], ignored: Collection[str], nsigma: f
         if away > nsigma:
             left.setdefault(name, f"a_00 is {one.a[0, 0]:.3g}, {away:.1f} sigma from the median {middle:.3g}")
     used = [name for name in curves if name not in left]
-    mean, _ = bfkernel.mean_a({name: (curves[name].a, curves[name].a_error) for name in used})
+    mean, error = bfkernel.mean_a({name: (curves[name].a, curves[name].a_error) for name in used})
     side = 2 * len(mean) + 1
     kernels = {}
     for name, one in curves.items():
         try:
             kernels[name] = bfkernel.kernel(one.a, side)
-        except Invalid as error:
-            left[name] = f"VALID is false: {error}" + (f"; {left[name]}" if name in left else "")
-    return Solved(bfkernel.kernel(mean, side), kernels, left, used)
+        except Invalid as why:
+            left[name] = f"VALID is false: {why}" + (f"; {left[name]}" if name in left else "")
+    return Solved(bfkernel.kernel(mean, side), kernels, left, used, bfkernel.centre_error(error, side))
 
 
 class KernelSolve(PairedFlats):
@@ -112,6 +114,8 @@ class KernelSolve(PairedFlats):
         each = np.array([solved.amplifiers.get(a.name, nothing) for a in detector.amplifiers])
         cards: list[Card] = [
             ("KERNFROM", "-a of the fit", "source of the kernels"),
+            ("KERNCEN", float(solved.detector.min()), "1/electron, centre of the detector's kernel"),
+            ("KERNERR", solved.error, "1/electron, its standard error"),
             ("KERNAMPS", len(solved.used), "amplifiers in the detector's kernel"),
             ("NLEFTAMP", len(solved.left_out), "amplifiers left out: LEFTAMPn"),
         ]
