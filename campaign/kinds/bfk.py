@@ -1,5 +1,41 @@
-"""Brighter-fatter kernels of each detector: a table provided by a site; kept, not applied yet."""
+"""Brighter-fatter kernels of each detector and its amplifiers, from flats in pairs, or provided by a site."""
 
-from campaign.kinds.model import DatasetType, ProductKind
+from __future__ import annotations
 
-KIND = ProductKind("bfk", {"bfk": DatasetType(("instrument", "detector"), "CalibTable", True, "BrighterFatterKernel")})
+from typing import Final
+
+from campaign.kinds import ptc
+from campaign.kinds.model import Correction, CostModel, DatasetType, ProductKind
+from campaign.kinds.task import Field, TaskClass, named, only
+
+_DIMENSIONS: Final = ("instrument", "detector")
+
+_SOLVE: Final = TaskClass(
+    "bfk",
+    "gang",
+    _DIMENSIONS,
+    {"inputBfkPtc": "bfkPtc"},
+    {"outputBFK": "brighterFatterKernel"},
+    {
+        "level": Field("AMP", ("AMP", "DETECTOR"), "level"),
+        "ignoreAmpsForAveraging": Field([], kernel="ignored"),
+        "nSigmaClip": Field(5.0, kernel="nsigma_mean", least=0.1),
+        # The source is -a of the fit in the same pipeline, whose sum is made 0; a sine transform solves it exactly.
+        **only(True, "useAmatrix", "useBfkPtc", "forceZeroSum", "doCheckValidity"),
+        **only(False, "useCovModelSample", "correlationQuadraticFit"),
+        "fractionK00ForKernelMax": Field(0.025, (0.025,)),
+    },
+)
+
+KIND = ProductKind(
+    "bfk",
+    {"bfk": DatasetType(_DIMENSIONS, "CalibTable", True, "BrighterFatterKernel")},
+    maker="bfk",
+    output="outputBFK",
+    made_of=ptc.FLATS,
+    tasks={**ptc.TASKS, **named(_SOLVE, "BrighterFatterKernelSolveTask", "lsst.cp.pipe", "lsst.cp.pipe.cpBfk")},
+    groups=ptc.groups,
+    notes=ptc.notes,
+    correction=Correction("doBrighterFatter", "brighter_fatter", connection="bfKernel", needed=True, whole=True),
+    costs={"bfk": CostModel(mpixels_per_second=15.0)},
+)

@@ -39,7 +39,7 @@ _FIELDS: Final = {
     **only(True, "doAssembleCcd", "doNanMasking", "doVariance"),
     **only(
         False,
-        *("doFlat", "doBootstrap", "doBrighterFatter", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
+        *("doFlat", "doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
         *("doWidenSaturationTrails", "doInterpolate", "doSaveInterpPixels", "doSetBadRegions", "doAmpOffset"),
         *("maskNegativeVariance", "expectWcs", "doBinnedExposures", "doITLDipMask", "doITLEdgeBleedMask"),
         "doITLSatSagMask",
@@ -49,17 +49,32 @@ _FIELDS: Final = {
 }
 
 
+#: Fields that count with ``doBrighterFatter``.
+_BRIGHTER_FATTER: Final = {
+    # Ours: STEPPED, and AUTO, which takes it for kernels that were made here.
+    "brighterFatterCorrectionMethod": Field("AUTO", ("AUTO", "COULTON18", "STEPPED"), "brighter_fatter_method"),
+    # Ours: 0, as many as the method needs.
+    "brighterFatterMaxIter": Field(0, kernel="brighter_fatter_rounds", least=0),
+    "brighterFatterLevel": Field("DETECTOR", ("DETECTOR",)),
+}
+
+
 def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
     """Give upstream's task classes of both stages, with a connection and a switch for each correction, by kind."""
-    switches = {c.switch: Field(False, kernel=c.setting if c.needed else "") for c in corrections.values() if c.switch}
+    asked = [c for c in corrections.values() if c.switch]
+    switches = {c.switch: Field(False, kernel=c.setting if c.needed and not c.whole else "") for c in asked}
+    optional = {c.connection or name: c.switch for name, c in corrections.items() if c.whole}
+    if "doBrighterFatter" in switches:
+        optional |= dict.fromkeys(_BRIGHTER_FATTER, "doBrighterFatter")
     isr = TaskClass(
         "isr",
         "fused",
         _DIMENSIONS,
         {"ccdExposure": "raw", **{c.connection or name: name for name, c in corrections.items()}},
         {"outputExposure": "postISRCCD", "outputStatistics": "isrStatistics"},
-        {**switches, **_FIELDS},
+        {**switches, **_FIELDS, **(_BRIGHTER_FATTER if "doBrighterFatter" in switches else {})},
         raws=True,
+        optional=optional,
     )
     modules = ("lsst.cp.pipe", "lsst.cp.pipe.cpDark", "lsst.cp.pipe.cpDarkTask")
     return {

@@ -70,6 +70,9 @@ class Correction:
     needed: bool = False
     #: Connection, if that is not the kind's name.
     connection: str = ""
+    #: Whether it looks at whole frames: then no setting is made where it is not asked for, and kernels that correct
+    #: frames in parts refuse it.
+    whole: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 from campaign.kinds.corrected import corrected
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
@@ -64,13 +64,12 @@ _SOLVE: Final = TaskClass(
 )
 
 
-def _groups(planner: Planner) -> list[GroupDraft]:
-    return [*corrected(planner), _curves(planner)]
-
-
-def _curves(planner: Planner) -> GroupDraft:
-    extract, solve = planner.only("ptc_pairs"), planner.maker
-    settings = {**extract.settings, **solve.settings}
+def curves(planner: Planner) -> GroupDraft:
+    """Plan one gang that measures each detector's flats in pairs and fits their curves, for the pipeline's product."""
+    maker, settings = planner.maker, dict[str, Any]()
+    stages = [planner.only("ptc_pairs"), planner.only("ptc")]
+    for task in [*stages, maker]:
+        settings |= task.settings
     settings["edge"] = round(settings["edge"] / planner.scale)
     # a smaller camera has fewer pixels: an amplifier at scale 16 has 3,900
     settings["least_pixels"] = max(1, round(settings["least_pixels"] / planner.scale))
@@ -78,11 +77,16 @@ def _curves(planner: Planner) -> GroupDraft:
         TaskDraft({"detector": d}, [planner.product], planner.inputs(d), planner.parameters(d))
         for d in planner.detectors
     ]
-    fused = [planner.only("isr").label, extract.label]
-    return GroupDraft(solve.label, solve.kernel, solve.kind, {**planner.shared, **settings}, tasks, fused)
+    fused = [planner.only("isr").label, *(task.label for task in stages if task != maker)]
+    return GroupDraft(maker.label, maker.kernel, maker.kind, {**planner.shared, **settings}, tasks, fused)
 
 
-def _notes(planner: Planner) -> list[str]:
+def groups(planner: Planner) -> list[GroupDraft]:
+    """Plan corrected frames, if a pipeline asks for them, and the gang."""
+    return [*corrected(planner), curves(planner)]
+
+
+def notes(planner: Planner) -> list[str]:
     """Name exposure times that occur an odd number of times."""
     if planner.only("ptc_pairs").config["matchExposuresType"] != "TIME" or not planner.detectors:
         return []
@@ -96,19 +100,23 @@ def _notes(planner: Planner) -> list[str]:
 
 _MODULES: Final = ("lsst.cp.pipe", "lsst.cp.pipe.ptc", "lsst.cp.pipe.ptc.cpPtcExtract", "lsst.cp.pipe.ptc.cpPtcSolve")
 
+TASKS: Final = {
+    **named(_EXTRACT, "PhotonTransferCurveExtractPairTask", *_MODULES),
+    **named(_EXTRACT, "PhotonTransferCurveExtractTask", *_MODULES),
+    **named(_SOLVE, "PhotonTransferCurveSolveTask", *_MODULES),
+}
+#: Flats that curves are measured on.
+FLATS: Final = Frames("flat", least=8, one_filter=True)
+
 KIND = ProductKind(
     "ptc",
     {"ptc": DatasetType(_DIMENSIONS, "CalibTable", True, "PhotonTransferCurveDataset")},
     maker="ptc",
     output="outputPtcDataset",
-    made_of=Frames("flat", least=8, one_filter=True),
-    tasks={
-        **named(_EXTRACT, "PhotonTransferCurveExtractPairTask", *_MODULES),
-        **named(_EXTRACT, "PhotonTransferCurveExtractTask", *_MODULES),
-        **named(_SOLVE, "PhotonTransferCurveSolveTask", *_MODULES),
-    },
-    groups=_groups,
-    notes=_notes,
+    made_of=FLATS,
+    tasks=TASKS,
+    groups=groups,
+    notes=notes,
     correction=Correction("", "ptc"),
     costs={"ptc": CostModel(mpixels_per_second=15.0)},
     picture="amplifiers",

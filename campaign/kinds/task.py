@@ -15,7 +15,7 @@ Mode = Literal["fused", "gang", "serial", "quantum"]
 class Field:
     """A configuration field."""
 
-    #: Value if a pipeline sets none; its type is the field's.
+    #: Value if a pipeline sets none; its type is the field's; an empty list is one of texts.
     default: Any
     #: Possible values; if empty, any of the type.
     choices: tuple[Any, ...] = ()
@@ -30,8 +30,9 @@ class Field:
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or isinstance(value, bool) is not isinstance(self.default, bool):
             return f"a value of the type {wanted.__name__} was expected"
-        if isinstance(value, list) and not all(isinstance(item, type(self.default[0])) for item in value):
-            return f"a list of {type(self.default[0]).__name__} was expected"
+        item = type(self.default[0]) if isinstance(self.default, list) and self.default else str
+        if isinstance(value, list) and not all(isinstance(one, item) for one in value):
+            return f"a list of {item.__name__} was expected"
         if self.least is not None and not self.least <= value < float("inf"):
             return f"at least {self.least:g} was expected"
         if self.choices and value not in self.choices:
@@ -59,6 +60,8 @@ class TaskClass:
     fields: Mapping[str, Field] = field(default_factory=dict)
     #: Whether the kernel reads every raw frame of its detector.
     raws: bool = False
+    #: Switch by input or field that only counts where the switch is true, and is left out elsewhere.
+    optional: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

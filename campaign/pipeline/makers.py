@@ -38,6 +38,9 @@ def maker(pipeline: Pipeline) -> PipelineTask:
     """
     makers = table.makers()
     found = [t for t in pipeline.tasks.values() if t.kernel in makers]
+    if len(found) > 1:  # a kernel may run the task before its own, too: the last one's product counts
+        read = {name for task in found for name in task.inputs.values()}
+        found = [task for task in found if not read.intersection(task.outputs.values())] or found
     if len(found) == 1:
         return found[0]
     if not found:

@@ -151,10 +151,12 @@ def _task(label: str, draft: Draft, parameters: Mapping[str, Entry]) -> Pipeline
             problems.append(Problem(f"{label}: {name}: {value!r}: {objection}", entry.where))
         else:
             values[name] = value
-    settings = {entry.kernel: values[name] for name, entry in known.fields.items() if entry.kernel}
+    closed = {name for name, switch in known.optional.items() if not values[switch]}
+    values = {name: value for name, value in values.items() if name not in closed}
+    settings = {known.fields[name].kernel: value for name, value in values.items() if known.fields[name].kernel}
     return problems or PipelineTask(
         *(label, cls, known.kernel, known.kind, known.dimensions, values, settings),
-        {name: connections[name] for name in known.inputs},
+        {name: connections[name] for name in known.inputs if name not in closed},
         {name: connections[name] for name in known.outputs},
     )
 

@@ -66,7 +66,8 @@ class Corrections:
     @property
     def settings(self) -> dict[str, bool]:
         """Settings of the kernel, which applies only the found calibrations."""
-        return {kind.setting: name in self.refs for name, kind in table.corrections().items()}
+        known = table.corrections().items()
+        return {kind.setting: name in self.refs for name, kind in known if not kind.whole or name in self.refs}
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:

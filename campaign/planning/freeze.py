@@ -15,6 +15,7 @@ from campaign.errors import ConfigurationError
 from campaign.home import versions
 from campaign.jobs.file import JobTask
 from campaign.journal.plan import Output, Plan, PlanTask
+from campaign.kinds import table
 from campaign.kinds.draft import GroupDraft, TaskDraft
 from campaign.kinds.model import Calibrations, Frames, ProductKind
 from campaign.kinds.task import PipelineTask
@@ -133,6 +134,7 @@ class Freezer:
         config, made_of = self._step.config, self._kind.made_of
         assert self._kind.groups is not None
         drafts = _ordered(self._kind.groups(self), list(self._step.pipeline.tasks))
+        _require_whole(drafts, self._step.pipeline.path)
         tasks = self._located(drafts)
         camera = self._source.camera.plain(self.detectors)
         site, site_notes = site_of(self._step)
@@ -205,6 +207,16 @@ class Freezer:
                 **self._versions,
             }
         return self._cards[detector]
+
+
+def _require_whole(drafts: Sequence[GroupDraft], pipeline: str) -> None:
+    """Refuse corrections of whole frames in kernels that correct frames in parts, which those would refuse, too."""
+    for kind in table.corrections().values():
+        for draft in drafts:
+            if kind.whole and not draft.whole and draft.config.get("isr", {}).get(kind.setting):
+                what = f"{draft.label}: {kind.switch} needs whole frames, and this task corrects them in parts"
+                do = f"set {kind.switch}: false, or take the task of the signature removal alone, with doWrite: true"
+                raise ConfigurationError(what, where=pipeline, do=do)
 
 
 def _ordered(drafts: Sequence[GroupDraft], labels: Sequence[str]) -> list[GroupDraft]:

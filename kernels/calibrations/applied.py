@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.calibrations import cti, ptc
+from kernels.calibrations import bfk, cti, ptc
 from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.crosstalk import Crosstalk
 from kernels.calibrations.defects import Defects
@@ -52,6 +52,8 @@ class Calibrations:
     notes: tuple[str, ...] = ()
     #: Amplifiers without a photon transfer curve, on the assembled detector.
     unusable: Sequence[Box] = ()
+    #: Brighter-fatter kernels.
+    kernels: bfk.Kernels | None = None
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
@@ -83,6 +85,7 @@ class Calibrations:
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
             (*(crosstalk.notes if crosstalk else ()), *notes, *lost),
             unusable,
+            bfk.Kernels.open(path_of("bfk"), camera, detector) if isr.brighter_fatter else None,
         )
 
     def verify(self) -> None:

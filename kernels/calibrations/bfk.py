@@ -1,4 +1,4 @@
-"""Brighter-fatter kernels: read and written, not applied yet.
+"""Brighter-fatter kernels: read, written, and chosen for the correction of whole frames.
 
 File: upstream's bfk.  Its first table has a row an amplifier, with KERNEL
 (1/electron) as one line of KERNEL_DX x KERNEL_DY values; its second one has the
@@ -9,8 +9,9 @@ or ``yx``, and for another file it must be given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,18 @@ class Kernels:
     detector: NDArray[np.float64] | None
     #: [amplifier, y, x], 1/electron, in the order of the detector's amplifiers; `None` where the file has none.
     amplifiers: NDArray[np.float64] | None
+    #: [amplifier]: those that are kernels; empty: all.
+    valid: Sequence[bool] = ()
+    #: Model of the fit whose coefficients a they are made of; empty where a file does not say it: made elsewhere.
+    model: str = ""
+
+    @property
+    def whole(self) -> NDArray[np.float64] | None:
+        """The detector's kernel [y, x]; as upstream does, the mean of the valid amplifiers' where there is none."""
+        if self.detector is not None or self.amplifiers is None:
+            return self.detector
+        valid = np.array(self.valid or [True] * len(self.amplifiers), bool)
+        return self.amplifiers[valid].mean(axis=0) if valid.any() else None
 
     @classmethod
     def open(cls, path: str, camera: Camera, detector: Detector, axes: str = "") -> Kernels:
@@ -54,7 +67,8 @@ class Kernels:
         order = found.axes or axes
         if order not in ORDERS or (axes and axes != order):
             what = f"{AXES} is {found.axes or 'missing'}, {axes or 'no order'} was given"
-            raise DataError(path, f"the order of the kernel's axes is unknown: {what}; it is xy or yx")
+            do = "import the file again with --kernel-axes xy (axis 0 is x) or yx; its maker knows which"
+            raise DataError(path, f"the order of the kernel's axes is unknown: {what}; {do}")
         shape = tuple(int(text) if (text := found.said(name)).isdecimal() else 0 for name in ("KERNEL_DX", "KERNEL_DY"))
 
         def turned(flat: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -63,15 +77,17 @@ class Kernels:
             kernels = flat.reshape(len(flat), *(shape if order == "xy" else shape[::-1]))
             return kernels.transpose(0, 2, 1) if order == "xy" else kernels
 
-        whole = amplifiers = None
+        whole, amplifiers, valid = None, None, list[bool]()
         if len(found.tables) > 1:
             names = [str(name) for name in found.column("DETECTOR", 1)]
             if detector.name not in names:
                 raise DataError(path, f"has no kernel of {detector.name}; it has {', '.join(names[:4])}")
             whole = turned(found.numbers("KERNEL", [names.index(detector.name)], 1))[0]
         if found.amplifiers and "KERNEL" in found.tables[0].columns:
-            amplifiers = turned(found.numbers("KERNEL", found.order(detector)))
-        return cls(whole, amplifiers)
+            rows = found.order(detector)
+            amplifiers = turned(found.numbers("KERNEL", rows))
+            valid = [bool(v) for v in found.column("VALID")[rows]] if "VALID" in found.tables[0].columns else []
+        return cls(whole, amplifiers, valid, found.said("FITMODEL"))
 
 
 def write(
@@ -81,27 +97,43 @@ def write(
     kernels: Kernels,
     valid: Sequence[bool] = (),
     cards: Sequence[Card] = (),
+    measured: Mapping[str, Any] | None = None,
+    level: str = "",
 ) -> None:
-    """Write a detector's kernels, axis 0 as y; ``valid`` [amplifier], all by default."""
+    """Write a detector's kernels, axis 0 as y.
+
+    Parameters
+    ----------
+    kernels : `Kernels`
+        One of both, or both.
+    valid : sequence of `bool` [amplifier], optional
+        All by default.
+    cards : sequence of (name, value, comment), optional
+        Provenance.
+    measured : mapping, optional
+        Further columns [amplifier, ...] by upstream's names; without, they are blank.
+    level : `str`, optional
+        Upstream's LEVEL, by default AMP where there are kernels of amplifiers, else DETECTOR.
+    """
     some = [kernels.detector, *(kernels.amplifiers[:1] if kernels.amplifiers is not None else ())]
     one = next(kernel for kernel in some if kernel is not None)
     names = np.array([a.name for a in detector.amplifiers])
-    columns = {"AMPLIFIER": names[:0], "RAW_XCORRS": np.zeros((0, 1)), "MEAN_XCORRS": np.zeros((0, one.size))}
-    columns |= {"KERNEL": np.zeros((0, one.size)), "VALID": np.zeros(0, np.bool_)}
+    columns: dict[str, Any] = {"AMPLIFIER": names[:0], "RAW_XCORRS": np.zeros((0, 1))}
+    columns |= {"MEAN_XCORRS": np.zeros((0, one.size)), "KERNEL": np.zeros((0, one.size)), "VALID": np.zeros(0, bool)}
     if kernels.amplifiers is not None:
-        flat, unknown = kernels.amplifiers.reshape(len(names), -1), np.full((len(names), one.size), np.nan)
         side = max(1, (one.shape[0] - 1) * (one.shape[1] - 1) // 4)
         columns = {
             "AMPLIFIER": names,
             "RAW_XCORRS": np.full((len(names), 2 * side), np.nan),
             "GAIN": np.array([a.gain for a in detector.amplifiers]),
             "NOISE": np.array([a.read_noise for a in detector.amplifiers]),
-            "MEAN_XCORRS": unknown,
-            "KERNEL": flat,
+            "MEAN_XCORRS": np.full((len(names), one.size), np.nan),
+            "KERNEL": kernels.amplifiers.reshape(len(names), -1),
             "VALID": np.array(valid or [True] * len(names)),
+            **(measured or {}),
         }
     metadata = {
-        "LEVEL": "DETECTOR" if kernels.amplifiers is None else "AMP",
+        "LEVEL": level or ("DETECTOR" if kernels.amplifiers is None else "AMP"),
         "KERNEL_DX": one.shape[1],
         "KERNEL_DY": one.shape[0],
         AXES: "yx",

@@ -9,6 +9,7 @@ from typing import Any
 from kernels.errors import JobError
 
 OVERSCANS = ("median", "meanclip", "none")
+METHODS = ("AUTO", "COULTON18", "STEPPED")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class IsrConfig:
     deferred: bool = False
     #: Flag the defects' boxes BAD.
     defects: bool = False
+    #: Put charge back that the brighter-fatter effect has moved; of whole frames alone.
+    brighter_fatter: bool = False
+    #: ``COULTON18``, ``STEPPED``, or ``AUTO``: STEPPED by kernels that were made here, COULTON18 by others.
+    brighter_fatter_method: str = "AUTO"
+    #: Iterations; 0: as many as the method needs.
+    brighter_fatter_rounds: int = 0
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> IsrConfig:
@@ -54,4 +61,7 @@ class IsrConfig:
         config = cls(**plain)
         if config.serial not in OVERSCANS:
             raise JobError(f"isr.serial: {config.serial!r} is none of {', '.join(OVERSCANS)}")
+        if config.brighter_fatter_method not in METHODS:
+            known = ", ".join(METHODS)
+            raise JobError(f"isr.brighter_fatter_method: {config.brighter_fatter_method!r} is none of {known}")
         return config

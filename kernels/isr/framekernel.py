@@ -11,6 +11,7 @@ from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
 from kernels.camera.geometry import Box, Detector
+from kernels.errors import JobError
 from kernels.fits import identity
 from kernels.fits.raw import Frames
 from kernels.isr.channel import Canvas, Frame
@@ -21,12 +22,24 @@ from kernels.jobs.scratch import Scratch
 
 
 class FrameKernel(gang.Kernel):
-    """Base of kernels with ``isr`` in their ``config`` and ``raw`` frames of one detector in each task."""
+    """Base of kernels with ``isr`` in their ``config`` and ``raw`` frames of one detector in each task.
+
+    Raises
+    ------
+    JobError
+        A setting of ``isr`` is unknown, or needs whole frames, which the kernel never has.
+    """
+
+    #: Whether the kernel assembles each frame, so that a correction can look at neighbours in other amplifiers.
+    WHOLE = False
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.camera = geometry.camera(job.camera)
         self.isr = IsrConfig.from_plain(job.config["isr"])
+        if self.isr.brighter_fatter and not self.WHOLE:
+            what = f"doBrighterFatter needs whole frames, the kernel {job.kernel} corrects them in parts"
+            raise JobError(f"{what}: leave it to the step that writes corrected frames (doWrite)")
         self.frames, self.scratch = Frames(), Scratch()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}
         self._readers: dict[int, list[Reader]] = {}

@@ -20,6 +20,7 @@ from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.header import corrections
+from kernels.products.redistribute import redistribute
 
 KERNEL: Final = "correct"
 
@@ -30,11 +31,14 @@ class Correct(FrameKernel):
     ``config``: ``isr``, ``permissions``.  Task: input ``raw`` (one file) and
     the calibrations that ``isr`` asks for, parameters ``exposures``,
     ``dates``, ``exposure_times``, ``dark_times`` (one each), output
-    ``postISRCCD``: IMAGE in the camera's unit, MASK with SAT and BAD, VARIANCE.
+    ``postISRCCD``: IMAGE in the camera's unit, MASK with SAT and BAD, VARIANCE
+    of the charge as it was gathered.
     """
 
+    WHOLE = True
+
     def compute(self, task: Task, piece: int) -> Any:
-        """Correct the frame: image, mask and variance [y, x] of the assembled detector."""
+        """Correct the frame: image, mask and variance [y, x] of the assembled detector, and cards of what was done."""
         shape, dark_time = self.detector(task).size[::-1], float(task.parameters["dark_times"][0])
         image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         mask = np.full(shape, 1 << PLANES["NO_DATA"], np.int32)
@@ -47,7 +51,9 @@ class Correct(FrameKernel):
             subtracted.add(variance[at], box, Coefficients(1.0, dark_time))
             why = 1 << PLANES["SAT"] if frame.empty is None else np.where(frame.empty, BAD, 1 << PLANES["SAT"])
             mask[at] = np.where(masked, why, 0) | (0 if bad is None else np.where(bad, BAD, 0))
-        return image, mask, variance
+        kernels = self.calibrations(task).kernels
+        cards = redistribute(image, mask, kernels, self.isr, self.camera.unit) if kernels else []
+        return image, mask, variance, cards
 
     def _noises(self, task: Task, dark_time: float) -> dict[int, Noise]:
         """Model each amplifier's noise; an offset of the electronics left in the frame is estimated from the frame."""
@@ -64,9 +70,9 @@ class Correct(FrameKernel):
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
         """Publish the corrected frame."""
         self.require_inputs(task)
-        ((image, mask, variance),) = results
+        ((image, mask, variance, more),) = results
         calibrations = self.calibrations(task)
-        cards = self._cards(task, calibrations.detector) + calibrations.left_out
+        cards = [*self._cards(task, calibrations.detector), *more, *calibrations.left_out]
         write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
         return {"postISRCCD": publish(task.outputs["postISRCCD"], write, self.stamp, self.job.config["permissions"])}
 

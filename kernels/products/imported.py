@@ -68,8 +68,8 @@ def _ptc(path: str, camera: Camera, detector: Detector) -> Notes:
 
 
 def _bfk(path: str, camera: Camera, detector: Detector, axes: str) -> Notes:
-    bfk.Kernels.open(path, camera, detector, axes)
-    return ("bfk: brighter-fatter kernels are kept, and not applied yet",)
+    kernels = bfk.Kernels.open(path, camera, detector, axes)
+    return () if kernels.whole is not None else ("bfk: no kernel is valid: doBrighterFatter will refuse it",)
 
 
 #: Reads a table as it is applied to frames, and so checks it; gives what of it cannot be applied.

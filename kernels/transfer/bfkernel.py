@@ -83,6 +83,20 @@ def kernel(a: F64, side: int = SIDE) -> F64:
     return made
 
 
+def centre_error(error: F64, side: int = SIDE) -> float:
+    """Compute the standard error of a kernel's centre, 1/electron, from those of a [i, j], taken as independent.
+
+    A potential adds up what many lags hold: it is known far less well than a itself, which alone moves charge.
+    """
+    centre, lags = side // 2, np.zeros((side // 2 + 1, side // 2 + 1))
+    point = np.zeros((side, side))
+    point[centre, centre] = 1
+    green = solve(point)[centre:, centre:]  # of a source at any place, in the centre
+    lags[: error.shape[1], : error.shape[0]] = error.T
+    twice = np.where(np.arange(len(lags)) > 0, 2, 1)
+    return float(np.sqrt((((green - green[0, 0]) * np.outer(twice, twice) * lags) ** 2).sum()))
+
+
 def mean_a(amplifiers: Mapping[str, tuple[F64, F64]]) -> tuple[F64, F64]:
     """Average a [i, j] of a detector's amplifiers, given with their errors, by inverse variances; with its error.
 

@@ -230,7 +230,7 @@ def test_files_of_text_become_fits_of_the_same_content(site: Site) -> None:
     done = site(folder, "--kernel-axes", "xy", "--json")
     assert done.returncode == 0, done.stderr
     notes = str(json.loads(done.stdout)["notes"])
-    assert "2 files without checksums" in notes and "kernels are kept, and not applied yet" in notes
+    assert "2 files without checksums" in notes and "bfk" not in notes
     with open_repository(str(site.root)) as repository:
         for kind, read in (("crosstalk", sources), ("linearizer", linear)):
             for source, one in zip(read, repository.datasets(kind, [TICKET]), strict=True):

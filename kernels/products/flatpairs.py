@@ -1,0 +1,202 @@
+"""Flats in pairs: each pair's covariances, and the curve of each amplifier, for the kernels of several products.
+
+A piece is one pair: both frames are corrected in memory, and each amplifier's mean, variance and covariances are
+measured (`kernels.transfer.covariance`).  Then each amplifier's curve is fitted (`kernels.transfer.curve`).  Signals
+are in ADU: corrections that need electrons use the camera file's gains, which the curve does not depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from kernels.camera.geometry import Amplifier, Box, Detector
+from kernels.errors import DataError, JobError
+from kernels.fits.identity import number_of
+from kernels.fits.product import Card
+from kernels.isr.framekernel import FrameKernel
+from kernels.jobs.job import Job, Task
+from kernels.transfer import covariance, curve, turnoff
+from kernels.transfer.covariance import Pair, Unusable
+from kernels.transfer.matching import Matched, match
+
+#: What was measured: by pair and amplifier, or the reason why it could not be.
+Measured = Sequence[list[Pair | str]]
+
+#: Largest differences within a pair: exposure time, second; flux, relative to nothing: upstream's 5e-3 too.
+TOLERANCE: Final[Mapping[str, float]] = {"TIME": 5e-3, "EXPID": 0.0, "FLUX": 5e-3}
+#: Largest part of an amplifier's pixels that may be saturated: what is cut off the top is missing from the variance.
+SATURATED: Final = 1e-3
+#: Fewest pairs from which a curve is fitted.
+LEAST_PAIRS: Final = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a job, besides the signature removal's."""
+
+    #: ``TIME``, ``EXPID`` or ``FLUX``, and the card with the flux.
+    matching: str
+    flux: str
+    #: Pixels at the edge of the detector that are left out.
+    edge: int
+    measure: covariance.Rule
+    fit: curve.Rule
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Settings:
+        """Check and freeze.
+
+        Raises
+        ------
+        JobError
+            A setting is missing or unknown.
+        """
+        try:
+            side = int(plain["side"])
+            outliers = turnoff.Rule(
+                signal=float(plain["outlier_signal"]), gap=float(plain["outlier_gap"]),
+                scaled=bool(plain["outlier_scaled"]), cut=float(plain["outlier_cut"]),
+                rounds=int(plain["outlier_rounds"]),
+            )  # fmt: skip
+            return cls(
+                str(plain["matching"]),
+                str(plain["flux"]),
+                int(plain["edge"]),
+                covariance.Rule(side, float(plain["nsigma"]), int(plain["passes"]), int(plain["least_pixels"])),
+                curve.Rule(
+                    curve.Model(plain["model"]), side, float(plain["least_mean"]), float(plain["most_mean"]), outliers,
+                    float(plain["rolloff_share"]) if plain["rolloff"] else None,
+                ),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError(f"settings of the photon transfer curve: {error}") from error
+
+
+def _region(amplifier: Amplifier, detector: Detector, edge: int) -> Box:
+    """Give the part of an amplifier that is not at the detector's edge, relative to the amplifier's target."""
+    box, (width, height) = amplifier.target, detector.size
+    x0, y0 = max(box.x0, edge), max(box.y0, edge)
+    x1, y1 = min(box.x1, width - edge), min(box.y1, height - edge)
+    return Box(x0 - box.x0, y0 - box.y0, max(0, x1 - x0), max(0, y1 - y0))
+
+
+class PairedFlats(FrameKernel):
+    """Base of the gang kernels whose piece is a pair of flats of one detector."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.settings = Settings.from_plain(job.config)
+        self._matched: dict[str, Matched] = {}
+
+    def matched(self, task: Task) -> Matched:
+        """Pair the task's flats, once.
+
+        Raises
+        ------
+        DataError
+            A frame has no card of the flux.
+        """
+        if task.task not in self._matched:
+            self._matched[task.task] = match(self._values(task), TOLERANCE[self.settings.matching])
+        return self._matched[task.task]
+
+    def _values(self, task: Task) -> list[float]:
+        by = self.settings.matching
+        if by == "EXPID":
+            return [float(e // 2) for e in task.parameters["exposures"]]
+        if by == "TIME":
+            return [float(t) for t in task.parameters["exposure_times"]]
+        return [number_of(file.path, self.settings.flux) for file in self.raws(task)]
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """Weigh each pair by the bytes read for it."""
+        sizes = [float(file.bytes or 1) for file in self.raws(task)]
+        return [sizes[one] + sizes[other] for one, other in self.matched(task).pairs] or [1.0]
+
+    def compute(self, task: Task, piece: int) -> list[Pair | str]:
+        """Measure each amplifier in one pair; a text tells why one cannot be measured."""
+        if not self.matched(task).pairs:
+            return []
+        files = [self.raws(task)[n] for n in self.matched(task).pairs[piece]]
+        flags, detector = self.calibrations(task), self.detector(task)
+        found: dict[int, Pair | str] = {}
+        for reader in self.readers(task):
+            first = [(frame.pixels.copy(), int(frame.saturated[0])) for frame in reader.frame(files[0], 0.0)]
+            for (one, saturated), frame in zip(first, reader.frame(files[1], 0.0), strict=True):
+                amplifier, unit = frame.channel.amplifier, np.float32(frame.channel.gain)
+                saturated = max(saturated, int(frame.saturated[0]))
+                if saturated > SATURATED * one.size:
+                    found[frame.channel.number] = f"{saturated} of {one.size} pixels are saturated"
+                    continue
+                box = _region(amplifier, detector, self.settings.edge)
+                images = [image[box.slices] / unit for image in (one, frame.pixels)]
+                good = ~flags.flagged(amplifier.target)[box.slices] if flags.flags else None
+                try:
+                    found[frame.channel.number] = covariance.measure(
+                        (images[0], images[1]), good, self.settings.measure
+                    )
+                except Unusable as error:
+                    found[frame.channel.number] = str(error)
+        return [found[k] for k in sorted(found)]
+
+    def finish(self, task: Task, results: Iterable[list[Pair | str]]) -> dict[str, Any]:
+        """Fit each amplifier and publish.
+
+        Raises
+        ------
+        DataError
+            Too few pairs, no amplifier with a curve, or a frame of another detector.
+        """
+        self.require_inputs(task)
+        matched, detector, raws = self.matched(task), self.calibrations(task).detector, self.raws(task)
+        if len(matched.pairs) < LEAST_PAIRS:
+            many = f"{len(raws)} flats make {len(matched.pairs)} pairs of equal {self.settings.matching}"
+            raise DataError(raws[0].path, f"{many}; {LEAST_PAIRS} are needed: see expTime and order of the exposures")
+        measured = list(results)
+        solution = curve.solve(
+            {a.name: _points([pairs[k] for pairs in measured]) for k, a in enumerate(detector.amplifiers)},
+            self.settings.fit,
+        )
+        if not solution.curves:
+            name, why = next(iter(solution.bad.items()))
+            said = next((one for pairs in measured for one in pairs if isinstance(one, str)), "")
+            raise DataError(
+                raws[0].path, f"no amplifier has a photon transfer curve; {name}: {why}; {said}".rstrip("; ")
+            )
+        singles = [task.parameters["exposures"][n] for n in matched.singles]
+        about = {"inputs_used": 2 * len(matched.pairs), "single": singles, "bad_amplifiers": dict(solution.bad)}
+        return {**self.published(task, measured, solution), **about}
+
+    def published(self, task: Task, measured: Measured, solution: curve.Solution) -> dict[str, Any]:
+        """Write and publish the task's product; give the journal's entries for it.
+
+        Raises
+        ------
+        DataError
+            The curves give no product.
+        """
+        raise NotImplementedError
+
+    def cards(self, task: Task, solution: curve.Solution) -> list[Card]:
+        """Make the cards of a product: model, numbers of flats, amplifiers without a curve, provenance."""
+        matched, model = self.matched(task), self.settings.fit.model
+        cards: list[Card] = [
+            ("FITMODEL", str(model), "model of the covariances"),
+            ("NEXPOSUR", 2 * len(matched.pairs), "flats in pairs"),
+            ("NSINGLE", len(matched.singles), "flats without a partner, left out"),
+            ("NBADAMP", len(solution.bad), "amplifiers without a curve: BADAMPn"),
+        ]
+        cards += [(f"BADAMP{n}", f"{a}: {why}"[:60], "") for n, (a, why) in enumerate(solution.bad.items(), 1)]
+        return cards + [(key, value, "") for key, value in task.provenance.items()]
+
+
+def _points(pairs: Sequence[Pair | str]) -> curve.Points:
+    """Take the pairs in which an amplifier could be measured; the others have means that are no numbers."""
+    good = [pair for pair in pairs if isinstance(pair, Pair)]
+    if not good:
+        return curve.Points(np.empty(0), np.empty((0, 1, 1)), np.empty((0, 1, 1)))
+    return curve.Points.of(good)
