@@ -19,7 +19,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("campaign", "kernels", "slurm", "templates")
 SOURCES = (*PACKAGES, "pyproject.toml", "README.md", "LICENSE")
 BOOTSTRAPS = ("bps_defects", *(f"bps_{kind}Bootstrap" for kind in ("bias", "dark", "flat")))
-NAMES = ("bps_bias", "bps_dark", "bps_cti", "bps_ptc", *(f"bps_flat_{band}" for band in "ugrizy"), *BOOTSTRAPS)
+NAMES = (
+    "bps_bias",
+    "bps_dark",
+    "bps_cti",
+    "bps_linearizer",
+    "bps_ptc",
+    *(f"bps_flat_{band}" for band in "ugrizy"),
+    *BOOTSTRAPS,
+)
 VARIABLES = {
     "INSTRUMENT": "LSSTComCam",
     "TICKET": "DM-1",
@@ -34,6 +42,7 @@ VARIABLES = {
     "SELECTION_DARK": "exposure.observation_type='dark'",
     "SELECTION_FLAT_BOOTSTRAP": "exposure.observation_type='flat'",
     "SELECTION_PTC_CTI": "exposure.observation_type='flat'",
+    "SELECTION_PTC_LINEARIZER": "exposure.observation_type='flat'",
     "SELECTION_PTC": "exposure.observation_type='flat'",
     "BOOTSTRAP_RUN_NUMBER": "1",
     **{f"SELECTION_FLAT_{band}": "exposure.observation_type='flat'" for band in "ugrizy"},
