@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan, PlanTask
 from campaign.kinds import table
 from campaign.quality.curves import draw_curves
 from campaign.quality.drawing import Shown, draw, places
+from campaign.quality.linear import draw_linearity
 from campaign.quality.plane import draw_plane
 from campaign.quality.tables import TABLES, draw_table, maps
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: A single detector up to this size is drawn with all pixels, unbinned.
 WHOLE = 4096
+#: Pages of a detector's table, by kind.
+PAGES: Final[Mapping[str, Callable[[Any, Path, str], None]]] = {"ptc": draw_curves, "linearizer": draw_linearity}
 
 
 def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
@@ -29,22 +32,29 @@ def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
     made += [_mosaic(repository, plan, task) for group, task in done if group.kernel == "mosaic" and whole is None]
     kind = table.of_dataset(plan.product)
     outputs = [output for _, task in done for output in task.outputs if output.type == plan.product]
-    if kind and kind.picture in TABLES and outputs:
+    if kind and outputs and (kind.picture in TABLES or kind.name in PAGES):
         rows = {int(output.data_id["detector"]): _get(repository, plan, output).rows for output in outputs}
-        path = _place(plan, plan.product)
-        draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], path, title(plan, {}))
-        made.append(path)
-        made += _curves(plan, rows) if kind.name == "ptc" else []
+        if kind.picture in TABLES:
+            made.append(_place(plan, plan.product))
+            draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], made[-1], title(plan, {}))
+        made += _pages(plan, rows, PAGES[kind.name]) if kind.name in PAGES else []
+        made += _planes(plan, rows) if kind.name == "ptc" else []
     return made
 
 
-def _curves(plan: Plan, rows: Mapping[int, Any]) -> list[Path]:
-    """Draw a page of curves of each detector, and maps of gain, noise, turnoff and a_00 over the focal plane."""
+def _pages(plan: Plan, rows: Mapping[int, Any], drawn: Callable[[Any, Path, str], None]) -> list[Path]:
+    """Draw a page of each detector."""
     made = []
     for d in plan.camera["detectors"]:
         if d["id"] in rows:
             made.append(_place(plan, f"{plan.product}-{d['name']}"))
-            draw_curves(rows[d["id"]], made[-1], title(plan, {}, f"detector {d['name']}"))
+            drawn(rows[d["id"]], made[-1], title(plan, {}, f"detector {d['name']}"))
+    return made
+
+
+def _planes(plan: Plan, rows: Mapping[int, Any]) -> list[Path]:
+    """Draw maps of gain, noise, turnoff and a_00 over the focal plane."""
+    made = []
     for name, numbers in maps(rows, title(plan, {})).items():
         stem = _place(plan, f"{plan.product}-{name}").with_suffix("")
         made += draw_plane(numbers, plan.camera["detectors"], plan.camera["types"], stem)

@@ -12,5 +12,6 @@ __all__ = [
     "isrfiles",
     "layouts",
     "linearity",
+    "photodiode",
     "ptc",
 ]

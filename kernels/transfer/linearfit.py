@@ -278,22 +278,27 @@ class _Fit:
         return made
 
 
-def _worst(values: F64, used: Bool, rule: Rule) -> I64:
-    """Find the values furthest beyond the limit; lesser ones may be drawn by these, and wait for the next round."""
-    deviation = np.where(used, np.abs(values - np.median(values[used])), 0.0)
+def _worst(values: F64, used: Bool, rule: Rule, photons: F64, common: float = 0.0) -> I64:
+    """Find the values furthest beyond the limit; lesser ones may be drawn by these, and wait for the next round.
+
+    ``photons``: variances of the values by photon noise, which a faint signal has more of.
+    """
+    faint = np.sqrt(1 + photons / (common**2 + rule.floor**2))
+    deviation = np.where(used, np.abs(values - np.median(values[used])) / faint, 0.0)
     excess = deviation / max(MAD * float(np.median(deviation[used])), rule.floor)
     worst = np.argsort(-excess, kind="stable")[: rule.at_once]
     return np.asarray(worst[(excess[worst] > rule.nsigma) & (excess[worst] > excess[worst[0]] / 2)])
 
 
-def _rejected(residuals: F64, used: Bool, rule: Rule) -> Bool:
+def _rejected(residuals: F64, signals: F64, used: Bool, rule: Rule) -> Bool:
     """Find exposures whose residual is off in all amplifiers, and points that differ from their exposure's."""
     bad, seen = np.zeros(used.shape, np.bool_), np.asarray(used.any(axis=0))
     common = np.zeros(used.shape[1])
     common[seen] = np.nanmedian(np.where(used, residuals, np.nan)[:, seen], axis=0)
-    bad[:, _worst(common, seen, rule)] = True
+    photons = rule.photon**2 / np.maximum(signals, 1.0)
+    bad[:, _worst(common, seen, rule, photons.min(axis=0) / len(used), rule.monitor)] = True
     for k in range(len(used) if len(used) > 1 else 0):
-        bad[k, _worst(residuals[k] - common, used[k], rule)] = True
+        bad[k, _worst(residuals[k] - common, used[k], rule, photons[k])] = True
     return bad & used
 
 
@@ -356,7 +361,7 @@ def fit(
     made, before = _Fit(signals, used, light, shapes, common, rule), np.zeros(signals.shape)
     for _ in range(rule.rounds):
         residuals = made.solve()
-        bad = _rejected(residuals, made.used, rule)
+        bad = _rejected(residuals, signals, made.used, rule)
         made.used = made.used & ~bad
         if not bad.any() and np.abs(residuals - before)[made.used].max() < CLOSE:
             return [made.amplifier(k) for k in range(made.number)]

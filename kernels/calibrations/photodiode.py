@@ -1,0 +1,83 @@
+"""Readings of a photodiode that watches the lamp: a file beside the raw frames of an exposure.
+
+A file is upstream's PhotodiodeCalib, ECSV with the columns TIME (second) and CURRENT (ampere), and is named
+``<obs_id>_photodiode.ecsv``, as Rubin's are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.calibrations.isrtext import read_ecsv
+from kernels.errors import DataError
+
+F64 = NDArray[np.float64]
+
+#: Ways of integrating a trace, by upstream's names.
+METHODS: Final = ("TRIMMED_SUM", "DIRECT_SUM")
+#: Part of the range of the samples below which one belongs to the baseline, and the clipping of the latter.
+LOW: Final = 0.2
+NSIGMA: Final = 3.0
+PASSES: Final = 3
+
+
+def path_of(raw: str, detector: str) -> Path:
+    """Name the reading of the exposure of a raw frame.
+
+    Parameters
+    ----------
+    raw : `str`
+        Path of a raw frame, ``<obs_id>_<detector>.fits``.
+    detector : `str`
+        Name of its detector.
+    """
+    path = Path(raw)
+    return path.with_name(f"{path.name.split('.fits')[0].removesuffix(f'_{detector}')}_photodiode.ecsv")
+
+
+def charge(path: Path, method: str = "TRIMMED_SUM", scale: float = -1.0) -> float:
+    """Integrate a reading.
+
+    Parameters
+    ----------
+    method : `str`
+        One of `METHODS`.  ``TRIMMED_SUM`` subtracts the baseline: the clipped mean of the samples in the lowest fifth
+        of their range.
+    scale : `float`
+        Factor of the current: Rubin's diodes are read with a negative sign.
+
+    Returns
+    -------
+    charge : `float`
+        Coulomb.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or holds no trace.
+    """
+    if not path.is_file():
+        raise DataError(str(path), "is not there")
+    _, (table,) = read_ecsv(str(path))
+    missing = sorted({"TIME", "CURRENT"} - table.columns.keys())
+    if missing:
+        raise DataError(str(path), f"has no column {missing[0]}; it has {', '.join(table.columns) or 'none'}")
+    time, current = (np.asarray(table.columns[name], np.float64) for name in ("TIME", "CURRENT"))
+    if time.ndim != 1 or time.size < 2 or not (np.isfinite(time).all() and np.isfinite(current).all()):
+        raise DataError(str(path), f"holds no trace: {time.size} samples, or one that is no number")
+    current = current * scale
+    if method == "TRIMMED_SUM":
+        current = current - _baseline(current)
+    return float(np.trapezoid(current, time))
+
+
+def _baseline(current: F64) -> float:
+    """Average the samples without light."""
+    low = current[current <= current.min() + LOW * np.ptp(current)]
+    for _ in range(PASSES):
+        low = low[np.abs(low - low.mean()) <= NSIGMA * low.std()] if low.std() > 0 else low
+    return float(low.mean())

@@ -1,0 +1,195 @@
+"""The linearity as a job: raw flats and a photodiode's readings to a table, compared with the simulator's truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kernels.calibrations import linearity
+from kernels.calibrations.photodiode import charge, path_of
+from kernels.camera import geometry
+from kernels.errors import DataError, JobError
+from kernels.products.linearize import Settings
+from kernels.simulation import electronics
+from kernels.simulation.rates import Rates
+from tests.kernels.test_cti import DETECTOR, SEED, common, described, shots
+
+F64 = NDArray[np.float64]
+NAME, DEAD = "R22_S11", "C05"
+RATES: dict[str, Any] = {
+    "nonlinearity": 0.005, "diode_noise": 1e-4, "cosmic_rays": 0.05, "qe": 0.005, "vignetting_mm": [9e5, 1e6],
+    "dead_amplifiers": {NAME: DEAD},
+}  # fmt: skip
+SETTINGS: dict[str, Any] = {
+    "type": "Spline", "diode": True, "least_charge": 0.0, "integration": "TRIMMED_SUM", "diode_scale": -1.0,
+    "grouping": False, "by_time": True, "threshold": 0.1, "share": 0.9, "edge": 1, "nsigma": 5.5, "passes": 3,
+    "knots": 20, "size": 3000.0, "deviation": 0.01, "reference_noise": 12.0, "offset": True, "outlier_cut": 5.0,
+    "outliers": 5, "rounds": 40,
+}  # fmt: skip
+
+
+def flats() -> list[dict[str, Any]]:
+    """30 at equal ratios, 76 at equal distances, 4 beyond saturation."""
+    electrons = np.concatenate([np.geomspace(200, 3500, 30), np.linspace(4000, 125_000, 76), [4e5] * 4])
+    base, made = shots()[0], []
+    for k, light in enumerate(electrons.tolist()):
+        own = {"exposure": 2024080600001 + k, "seq_num": 1 + k, "obs_id": f"CC_O_20240806_{k:06d}"}
+        made.append({**base, **own, "exposure_time": light / 1000, "dark_time": light / 1000, "electrons": light})
+    return made
+
+
+def simulated(folder: Path, exposures: list[dict[str, Any]]) -> list[str]:
+    tasks = []
+    for p in exposures:
+        raw, diode = folder / f"{p['obs_id']}_{NAME}.fits", folder / f"{p['obs_id']}_photodiode.ecsv"
+        for kind, path in (("raw", raw), ("diode", diode)):
+            tasks.append({"task": f"{kind}:{p['exposure']}", "detector": DETECTOR, "outputs": {kind: str(path)},
+                          "parameters": p})  # fmt: skip
+    config = {"seed": SEED, "rates": RATES, "header": {"INSTRUME": "COMCAM"}}
+    assert common(folder, "simulate", tasks, config=config) == 0
+    return [str(folder / f"{p['obs_id']}_{NAME}.fits") for p in exposures]
+
+
+def solve(folder: Path, raws: list[str], exposures: list[dict[str, Any]], **settings: Any) -> int:
+    parameters = {
+        "exposures": [e["exposure"] for e in exposures],
+        "exposure_times": [e["exposure_time"] for e in exposures],
+    }
+    task = {"task": "linearizer:4", "detector": DETECTOR, "inputs": {"raw": raws}, "parameters": parameters,
+            "outputs": {"linearizer": str(folder / "linearizer.fits")}, "provenance": {"TICKET": "DM-1"}}  # fmt: skip
+    config = {"isr": {"saturation": True}, "permissions": {}, **SETTINGS, **settings}
+    return common(folder, "linearizer", [task], config=config, files={path: {"path": path} for path in raws})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[dict[str, Any]]]:
+    folder, exposures = tmp_path_factory.mktemp("linearizer"), flats()
+    raws = simulated(folder, exposures)
+    assert solve(folder, raws, exposures) == 0
+    return folder, raws, exposures
+
+
+def errors(folder: Path) -> tuple[F64, F64, F64]:
+    """Corrected signals over true ones, less their median [amplifier, signal]; of their slopes; true signals, ADU."""
+    camera = geometry.camera(described(folder, "linearizer", [])["camera"])
+    detector = camera.detectors[DETECTOR]
+    true = electronics.make(SEED, detector, Rates.from_plain(RATES))
+    found = linearity.Linearizer.open(str(folder / "linearizer.fits"), camera, detector)
+    rows = fitsio.read(folder / "linearizer.fits", 1)
+    off, slopes, signals = [], [], []
+    for k, amplifier in enumerate(detector.amplifiers):
+        if amplifier.name == DEAD:
+            continue
+        ideal = np.linspace(500 / amplifier.gain, 0.9 * rows["LINEARITY_TURNOFF"][k], 2000)
+        measured = electronics.bend(ideal.astype(np.float32), true.nodes[k], true.values[k]).astype(np.float64)
+        corrected = measured - found.curves[k](measured)
+        off.append(corrected / ideal / np.median(corrected / ideal) - 1)
+        slope = np.gradient(corrected, ideal)
+        slopes.append(slope / slope.mean() - 1)
+        signals.append(ideal)
+    return np.array(off), np.array(slopes), np.array(signals)
+
+
+def said(folder: Path) -> str:
+    (journal,) = (folder / "journal").glob("linearizer*.jsonl")
+    return journal.read_text()
+
+
+def elsewhere(folder: Path, raws: list[str], readings: int) -> list[str]:
+    """Link frames into a folder, with the readings of the first ones."""
+    linked = []
+    for k, raw in enumerate(raws):
+        linked.append(str(folder / Path(raw).name))
+        Path(linked[-1]).symlink_to(raw)
+        if k < readings:
+            path = path_of(raw, NAME)
+            (folder / path.name).symlink_to(path)
+    return linked
+
+
+def test_a_good_diode_gives_the_truth(made: tuple[Path, list[str], Any]) -> None:
+    off, slopes, signals = errors(made[0])
+    # a mean of 3,843 pixels is good to 7e-4 at 500 electrons and to 1e-4 at 25,000
+    assert np.mean(np.abs(off) < 2e-4) > 0.98 and np.abs(off).max() < 5e-4
+    assert np.abs(np.median(off, axis=0)).max() < 2e-4 and off.std() < 1e-4
+    assert slopes.std() < 1.7e-3 and signals.max() > 70_000
+    rows, header = fitsio.read(made[0] / "linearizer.fits", 1), fitsio.read_header(made[0] / "linearizer.fits")
+    assert header["MONNOISE"] == pytest.approx(1e-4, rel=0.4) and header["LINERR"] < 6e-5 and header["NODIODE"] == 0
+    assert header["NBADAMP"] == 1 and header["BADAMP1"].startswith(f"{DEAD}: ")
+    good = rows["AMPLIFIER_NAME"].astype(str) != DEAD
+    assert (rows["TYPE"].astype(str) == np.where(good, "Spline", "None")).all()
+    assert not rows["INP_MASK"][:, -1].any() and np.isnan(rows["INP_ORDINATE"][good, -1]).all()  # saturated
+    ratios = rows["FIT_RES"][good] / rows["FIT_RES_MODEL"][good]
+    assert np.nanstd(ratios[:, -60:]) < 3e-4 and (rows["LINEARITY_TURNOFF"][good] > 80_000).all()
+
+
+@pytest.mark.soak
+def test_a_double_spline_gives_the_truth(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
+    _, raws, exposures = made
+    assert solve(tmp_path, elsewhere(tmp_path, raws, len(raws)), exposures, type="DoubleSpline") == 0
+    off = errors(tmp_path)[0]
+    assert np.mean(np.abs(off) < 3e-4) > 0.98 and off.std() < 1.5e-4
+
+
+def test_flats_without_a_reading_are_left_out_and_counted(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
+    _, raws, exposures = made
+    every = list(zip(raws, exposures, strict=True))[::-1]  # falling, too
+    linked = elsewhere(tmp_path, [raw for raw, _ in every], len(every) - 5)
+    assert solve(tmp_path, linked, [exposure for _, exposure in every]) == 0
+    header = fitsio.read_header(tmp_path / "linearizer.fits")
+    assert header["NODIODE"] == 5 and header["NEXPOSUR"] == len(every) - 5
+    assert "5 of 110 flats have no reading of the photodiode, and are left out" in said(tmp_path)
+    off = errors(tmp_path)[0]
+    assert np.mean(np.abs(off) < 2e-4) > 0.97
+
+
+def test_a_lamp_that_nobody_watches_makes_it_uncertain(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
+    _, raws, exposures = made
+    assert solve(tmp_path, elsewhere(tmp_path, raws, 0), exposures, diode=False) == 0
+    header = fitsio.read_header(tmp_path / "linearizer.fits")
+    assert header["LIGHT"] == "exposure time" and header["MONNOISE"] == pytest.approx(0.01, rel=0.5)
+    assert header["LINERR"] > 1e-3 and errors(tmp_path)[0].std() < 3 * header["LINERR"]
+    assert "the lamp over exposure time scatters by" in said(tmp_path)
+
+
+def test_flats_that_determine_nothing_are_refused(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
+    _, raws, exposures = made
+    for name, chosen, readings, why in (
+        ("none", range(40), 0, "with usePhotodiode: false the exposure times are the light"),
+        ("few", range(30, 40), 40, "12 are needed"),
+        ("saturated", range(106, 110), 40, "pixels are saturated"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        linked = elsewhere(folder, [raws[k] for k in chosen], readings)
+        assert solve(folder, linked, [exposures[k] for k in chosen]) == 1
+        assert why in said(folder) and not (folder / "linearizer.fits").exists()
+
+
+def test_readings_that_cannot_be_are_told(tmp_path: Path) -> None:
+    assert path_of("/raw/CC_O_20240806_000001_R22_S11.fits.fz", NAME).name == "CC_O_20240806_000001_photodiode.ecsv"
+    path, head = tmp_path / "x.ecsv", "# %ECSV 1.0\n# ---\n# datatype:\n"
+    with pytest.raises(DataError, match="is not there"):
+        charge(path)
+    types = [f"# - {{name: {name}, datatype: float64}}\n" for name in ("TIME", "CURRENT")]
+    path.write_text(head + types[0] + "TIME\n1.0\n")
+    with pytest.raises(DataError, match="has no column CURRENT"):
+        charge(path)
+    path.write_text(head + "".join(types) + "TIME CURRENT\n1.0 nan\n2.0 1.0\n")
+    with pytest.raises(DataError, match="holds no trace"):
+        charge(path)
+    samples = "".join(f"{k}.0 {-2.0 if 3 <= k < 7 else -0.5}\n" for k in range(10))
+    path.write_text(head + "".join(types) + "TIME CURRENT\n" + samples)
+    assert charge(path) == pytest.approx(6.0) and charge(path, "DIRECT_SUM", 1.0) == pytest.approx(-10.5)
+
+
+def test_settings_that_are_missing_are_named() -> None:
+    with pytest.raises(JobError, match="knots"):
+        Settings.from_plain({name: value for name, value in SETTINGS.items() if name != "knots"})
+    with pytest.raises(JobError, match="Squared"):
+        Settings.from_plain({**SETTINGS, "type": "Squared"})
