@@ -55,7 +55,7 @@ class Kernels:
         if order not in ORDERS or (axes and axes != order):
             what = f"{AXES} is {found.axes or 'missing'}, {axes or 'no order'} was given"
             raise DataError(path, f"the order of the kernel's axes is unknown: {what}; it is xy or yx")
-        shape = tuple(int(found.said(name) or 0) for name in ("KERNEL_DX", "KERNEL_DY"))
+        shape = tuple(found.whole(name) or 0 for name in ("KERNEL_DX", "KERNEL_DY"))
 
         def turned(flat: NDArray[np.float64]) -> NDArray[np.float64]:
             if flat[0].size != shape[0] * shape[1]:
@@ -68,12 +68,9 @@ class Kernels:
             names = [str(name) for name in found.column("DETECTOR", 1)]
             if detector.name not in names:
                 raise DataError(path, f"has no kernel of {detector.name}; it has {', '.join(names[:4])}")
-            flat = np.asarray(found.column("KERNEL", 1), np.float64)[[names.index(detector.name)]]
-            if not np.isfinite(flat).all():
-                raise DataError(path, "KERNEL holds a value that is no number")
-            whole = turned(flat)[0]
+            whole = turned(found.numbers("KERNEL", [names.index(detector.name)], table=1, ndim=2))[0]
         if found.amplifiers and "KERNEL" in found.tables[0].columns:
-            amplifiers = turned(found.numbers("KERNEL", found.order(detector)))
+            amplifiers = turned(found.numbers("KERNEL", found.order(detector), ndim=2))
         return cls(whole, amplifiers)
 
 

@@ -69,7 +69,7 @@ def read(path: str, camera: Camera, detector: Detector) -> tuple[list[Deferral],
     file.require(KIND, camera, detector)
     rows = file.order(detector)
     drifts = file.numbers("DRIFT_SCALE", rows)
-    decays = np.asarray(file.column("DECAY_TIME"), np.float64)[rows]
+    decays = file.values("DECAY_TIME", rows)
     decays = np.where((drifts == 0) & ~(decays > 0), 1.0, decays)  # an offset that is none has no decay
     found = []
     for amplifier, cti, drift, decay in zip(
@@ -79,7 +79,7 @@ def read(path: str, camera: Camera, detector: Detector) -> tuple[list[Deferral],
             what = f"cti {cti:g}, drift {drift:g}, decay {decay:g} pixels"
             raise DataError(path, f"amplifier {amplifier.name}: {what} cannot be")
         found.append(Deferral(cti, drift, decay))
-    sizes = file.tables[1].columns.get("SIZE", np.zeros(0)) if len(file.tables) > 1 else np.zeros(0)
+    sizes = file.values("SIZE", table=1) if len(file.tables) > 1 and file.tables[1].rows else np.zeros(0)
     traps = int((sizes > 0).sum())
     return found, (f"cti: the serial traps of {traps} amplifiers are not corrected",) if traps else ()
 
