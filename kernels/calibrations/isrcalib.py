@@ -135,7 +135,9 @@ class IsrCalib:
             raise DataError(self.path, f"has no column {name}; it has {', '.join(found)}")
         return found[name]
 
-    def numbers(self, name: str, rows: Sequence[int] | None = None, table: int = 0, ndim: int = 1) -> NDArray[np.float64]:
+    def numbers(
+        self, name: str, rows: Sequence[int] | None = None, table: int = 0, ndim: int = 1
+    ) -> NDArray[np.float64]:
         """Return some rows of a column of finite numbers, by default all.
 
         Raises
@@ -152,7 +154,9 @@ class IsrCalib:
             raise DataError(self.path, f"column {name} holds a value that is no number{where}")
         return numbers
 
-    def values(self, name: str, rows: Sequence[int] | None = None, table: int = 0, ndim: int = 1) -> NDArray[np.float64]:
+    def values(
+        self, name: str, rows: Sequence[int] | None = None, table: int = 0, ndim: int = 1
+    ) -> NDArray[np.float64]:
         """Return some rows of a column of numbers, which may be NaN; by default all.
 
         Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -372,6 +373,7 @@ def test_an_export_of_others(site: Site, export: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(export, tmp_path / "export"))
     text = (copy / "export.yaml").read_text()
     name = next(copy.rglob("bias_*.fits")).name
+    one, other = re.findall(r"- !uuid '(\S+)'", text)[:2]
     for old, new, why in (
         ("full_name: R22_S01", "full_name: R22_S99", "detector 1 is R22_S99 in the export, R22_S01 here"),
         (f"instrument: {CAMERA}\n    id", "instrument: OtherCam\n    id", "the export is of OtherCam"),
@@ -380,6 +382,13 @@ def test_an_export_of_others(site: Site, export: Path, tmp_path: Path) -> None:
         ("path: LSST", "path: ../LSST", "lies outside the export"),
         ("detector: 1\n", "detector: 0\n", "is of detector 1, the export has it as 0"),
         ("type: dataset_type", "type: nothing", "data"),
+        ("    id: 1\n", "    id: null\n", "id: "),
+        (f"run: {CALIB}/DM-0/old/biasGen.2/run", "run: ../../../elsewhere", "is no name of a collection"),
+        (f"run: {CALIB}/DM-0/old/biasGen.2/run", "run: /elsewhere", "is no name of a collection"),
+        (f"run: {CALIB}/DM-0/old/biasGen.2/run", f"run: {TICKET}", f"{TICKET} holds calibrations to be imported"),
+        ("2025-01-01 00:00:00.000000000", "2022-01-01 00:00:00", "is empty"),
+        (one, "an-id", "dataset_id"),
+        (one, other, "has the id of another file"),
     ):
         (copy / "export.yaml").write_text(text.replace(old, new))
         assert why in site.refuse(3, copy), why
