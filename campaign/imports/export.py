@@ -240,6 +240,8 @@ def _order(collections: Sequence[_Collection], associations: Sequence[_Associati
     for name in chains:
         if name not in inner:
             add(name)
+    if unreached := chains.keys() - names:
+        raise ValueError(f"the chain {min(unreached)} is within itself")
     for one in associations:
         add(one.collection)
     return [name for name in names if name not in chains]

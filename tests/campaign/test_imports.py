@@ -307,9 +307,32 @@ def twice(site: Site) -> None:
     shutil.copy(site.files / "bias_0.fits", site.files / "again.fits")
 
 
+def linked(site: Site) -> None:
+    folder = site.files / "crosstalk" / "r22_s00"
+    folder.rename(site.root / "r22_s00")
+    folder.symlink_to(site.root / "r22_s00")
+
+
+def dangling(site: Site) -> None:
+    (site.files / "odd.fits").symlink_to("nowhere")
+
+
+def pipe(site: Site) -> None:
+    os.mkfifo(site.files / "odd.fits")
+
+
+def beyond_the_butlers_time(site: Site) -> None:
+    path = next((site.files / "crosstalk").rglob("2024*"))
+    path.rename(path.with_name("21000101T000000.fits"))
+
+
 @pytest.mark.parametrize(
     ("how", "why"),
     [
+        (linked, "is a link to a folder"),
+        (dangling, "is no file"),
+        (pipe, "is no file"),
+        (beyond_the_butlers_time, "it is not between 1970 and 2100"),
         (other_camera, "is of OtherCam (INSTRUME), the frames are of LSSTComCam"),
         (other_unit, "is in adu (CROSSTALK_RATIOS_UNITS), the frames it is to correct are in electron"),
         (other_size, "of another detector type"),
@@ -388,6 +411,8 @@ def test_an_export_of_others(site: Site, export: Path, tmp_path: Path) -> None:
         (f"run: {CALIB}/DM-0/old/biasGen.2/run", f"run: {TICKET}", f"{TICKET} holds calibrations to be imported"),
         ("2025-01-01 00:00:00.000000000", "2022-01-01 00:00:00", "is empty"),
         (one, "an-id", "dataset_id"),
+        ("  children:\n", f"  children:\n  - {CALIB}/DM-0\n", "is within itself"),
+        ("dataset_type: bias", "dataset_type: cpBias", "no dataset is of a type that is known here: cpBias"),
         (one, other, "has the id of another file"),
     ):
         (copy / "export.yaml").write_text(text.replace(old, new))
