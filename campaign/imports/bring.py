@@ -104,6 +104,7 @@ def look(repository: Repository, wanted: Import) -> Standing:
     Problems, SubmissionRefused
         Something is in the way.
     """
+    _require_runs(repository, wanted)
     standing = Standing(_paths(repository, wanted.items))
     standing.there = _datasets(repository, wanted.items)
     for n, one in standing.there.items():
@@ -119,6 +120,18 @@ def look(repository: Repository, wanted: Import) -> Standing:
         if not wanted.hide:
             _require_unhidden(repository, wanted, standing, there)
     return standing
+
+
+def _require_runs(repository: Repository, wanted: Import) -> None:
+    """Refuse RUNs whose names are those of other collections, or will be."""
+    new = {wanted.names.chain: "CHAINED"} | {
+        wanted.names.target(item.dataset_type): "CALIBRATION" for item in wanted.items
+    }
+    for run in dict.fromkeys(item.run for item in wanted.items):
+        kind = new.get(run) or repository.collection_type(run)
+        if kind not in (None, "RUN"):
+            what = f"{run} holds calibrations to be imported, and is {kind} here"
+            raise ConfigurationError(what, where=repository.root, do="choose another --ticket, --tag or --cert-rerun")
 
 
 def _paths(repository: Repository, items: Sequence[Item]) -> list[str]:

@@ -99,6 +99,9 @@ def run(wanted: Request) -> dict[str, Any]:
         found = examine([source.path for source in sources], camera, wanted.ranks, options)
         items, unknown = plan(sources, found, camera, names)
         notes += _remarks(items, found, unknown)
+        if not items:
+            types = ", ".join(sorted({source.dataset_type for source in sources}))
+            raise ConfigurationError(f"no dataset is of a type that is known here: {types}", where=wanted.paths[0])
         decided = Import(camera, names, items, wanted.chained, wanted.hide)
         before, chain = bring(repository, decided, wanted.ranks, options, wanted.dry)
     report = _report(decided, before, chain, notes, wanted.dry)

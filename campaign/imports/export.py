@@ -12,14 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from campaign.butler.records import FIRST, LAST, to_iso, to_nsec
 from campaign.documents import MAX_FILE_BYTES, load, plain, read_text
 from campaign.errors import ConfigurationError
 from campaign.imports.sources import EXPORT, SUMS, Range, Source
 from campaign.problems import Problem, Problems
+from campaign.template.vocabulary import is_collection
 from campaign.validation import sentences
 from campaign.wording import count
 
@@ -31,8 +33,18 @@ VERSION: Final = "1"
 Span = tuple[int, int]
 
 
+def _collection(name: str) -> str:
+    """Require a name that leads nowhere else: a RUN's name is a part of its files' paths."""
+    if not is_collection(name):
+        raise ValueError("is no name of a collection")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_collection)]
+
+
 class _File(BaseModel):
-    dataset_id: list[str]
+    dataset_id: list[UUID]
     data_id: list[dict[str, int | str]]
     path: str
 
@@ -40,7 +52,7 @@ class _File(BaseModel):
 class _Datasets(BaseModel):
     type: Literal["dataset"]
     dataset_type: str
-    run: str
+    run: Name
     records: list[_File]
 
 
@@ -51,7 +63,7 @@ class _Timespan(BaseModel):
 
 class _Validity(BaseModel):
     timespan: _Timespan
-    dataset_ids: list[str]
+    dataset_ids: list[UUID]
 
 
 class _Associations(BaseModel):
@@ -72,6 +84,12 @@ class _Dimension(BaseModel):
     type: Literal["dimension"]
     element: str
     records: list[dict[str, Any]]
+
+
+class _Detector(BaseModel):
+    instrument: str
+    id: int
+    full_name: str
 
 
 class _Other(BaseModel):
@@ -123,7 +141,7 @@ def _export(folder: Path, document: _Document) -> Export:
     collections = [part for part in document.data if isinstance(part, _Collection)]
     associations = [part for part in document.data if isinstance(part, _Associations)]
     dimensions = [part for part in document.data if isinstance(part, _Dimension) and part.element == "detector"]
-    detectors = [one for part in dimensions for one in part.records]
+    detectors = [_Detector.model_validate(one) for part in dimensions for one in part.records]
     spans = _spans(associations)
     known = dict(_datasets(folder, document, _sums(folder)))
     order = _order(collections, associations)
@@ -135,7 +153,7 @@ def _export(folder: Path, document: _Document) -> Export:
         notes.append(f"{count(hidden, 'dataset')} of the export found for no date, another being in front: left out")
     if cut:
         notes.append(f"{count(cut, 'dataset')} of the export valid for a part of the range, another being in front")
-    names = {(str(one.get("instrument")), int(one.get("id", -1))): str(one.get("full_name")) for one in detectors}
+    names = {(one.instrument, one.id): one.full_name for one in detectors}
     return Export(tuple(found), names, tuple(notes))
 
 
@@ -147,7 +165,7 @@ def _sums(folder: Path) -> dict[str, str]:
 
 
 def _datasets(folder: Path, document: _Document, sums: Mapping[str, str]) -> Iterable[tuple[str, Source]]:
-    problems = []
+    problems, seen = [], set[str]()
     for part in document.data:
         if not isinstance(part, _Datasets):
             continue
@@ -158,7 +176,11 @@ def _datasets(folder: Path, document: _Document, sums: Mapping[str, str]) -> Ite
             elif not path.resolve().is_relative_to(folder.resolve()):
                 problems.append(Problem("lies outside the export", file.path, "export with --transfer copy"))
             else:
-                (name,), (data_id,) = file.dataset_id, file.data_id
+                (identity,), (data_id,) = file.dataset_id, file.data_id
+                name = str(identity)
+                if name in seen:
+                    problems.append(Problem(f"has the id of another file, {name}", file.path))
+                seen.add(name)
                 yield (
                     name,
                     Source(
@@ -179,14 +201,28 @@ def _spans(associations: Sequence[_Associations]) -> dict[str, dict[str, list[Sp
     found: dict[str, dict[str, list[Span]]] = defaultdict(lambda: defaultdict(list))
     for part in associations:
         for one in part.validity_ranges:
-            span = (to_nsec(_iso(one.timespan.begin, FIRST)), to_nsec(_iso(one.timespan.end, LAST)))
-            for name in one.dataset_ids:
+            span = _span(one.timespan)
+            for name in map(str, one.dataset_ids):
                 found[part.collection][name].append(span)
     return found
 
 
-def _iso(time: str | None, instead: str) -> str:
-    return instead if time is None else time.replace(" ", "T", 1)
+def _span(said: _Timespan) -> Span:
+    """Read a range, as far as the Butler can have it.
+
+    Raises
+    ------
+    ValueError
+        It is empty, or its ends are no times.
+    """
+    first, last = to_nsec(FIRST), to_nsec(LAST)
+    begin, end = (
+        instead if time is None else min(max(to_nsec(time.replace(" ", "T", 1)), first), last)
+        for time, instead in ((said.begin, first), (said.end, last))
+    )
+    if begin >= end:
+        raise ValueError(f"the validity range from {said.begin} to {said.end} is empty")
+    return begin, end
 
 
 def _order(collections: Sequence[_Collection], associations: Sequence[_Associations]) -> list[str]:
@@ -204,6 +240,8 @@ def _order(collections: Sequence[_Collection], associations: Sequence[_Associati
     for name in chains:
         if name not in inner:
             add(name)
+    if unreached := chains.keys() - names:
+        raise ValueError(f"the chain {min(unreached)} is within itself")
     for one in associations:
         add(one.collection)
     return [name for name in names if name not in chains]

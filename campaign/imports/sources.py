@@ -6,6 +6,7 @@ valid from its date, UTC, until that of the next one of its kind and detector.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from campaign.butler.records import FIRST, LAST
 from campaign.camera.translation import tai
 from campaign.errors import ConfigurationError, UsageError
 from campaign.problems import Problem, Problems
@@ -83,7 +85,11 @@ def gather(paths: Sequence[str]) -> list[Source]:
         if not path.exists():
             raise UsageError("there is no such file or folder", where=text)
         for file in _below(path):
-            if file.name.endswith(ENDS):
+            if file.is_dir():
+                odd.append(Problem("is a link to a folder, which is not followed", str(file), "name the folder itself"))
+            elif not file.is_file():
+                odd.append(Problem("is no file", str(file), "move it"))
+            elif file.name.endswith(ENDS):
                 found[str(file)] = _named(file)
             else:
                 odd.append(Problem(f"is no calibration file ({', '.join(ENDS)})", str(file), "name files, or move it"))
@@ -96,9 +102,24 @@ def gather(paths: Sequence[str]) -> list[Source]:
 
 
 def _below(path: Path) -> list[Path]:
+    """List what a folder holds at any depth, links to folders and what is no file included, but for hidden names.
+
+    Raises
+    ------
+    UsageError
+        A folder cannot be read.
+    """
     if not path.is_dir():
         return [path]
-    return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+    def unread(error: OSError) -> None:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
+
+    found = list[Path]()
+    for folder, folders, files in os.walk(path, onerror=unread):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        found += [Path(folder, name) for name in (*files, *links) if not name.startswith(".")]
+    return sorted(found)
 
 
 def _named(file: Path) -> Source:
@@ -125,14 +146,17 @@ def _dated(sources: Iterable[Source]) -> tuple[list[Source], list[Problem]]:
             try:
                 span = _begin(source), _begin(after) if after else None
             except ValueError as error:
-                problems.append(Problem(f"its name is no date: {error}", source.path))
+                problems.append(Problem(f"its name, or that of the next one, is no date: {error}", source.path))
                 continue
             found.append(replace(source, ranges=(span,)))
     return found, problems
 
 
 def _begin(source: Source) -> str:
-    return tai(datetime.strptime(source.date, "%Y%m%dT%H%M%S"), "utc").isoformat()
+    when = datetime.strptime(source.date, "%Y%m%dT%H%M%S")
+    if not FIRST <= when.isoformat() < LAST:
+        raise ValueError(f"it is not between {FIRST[:4]} and {LAST[:4]}")
+    return tai(when, "utc").isoformat()
 
 
 def valid(sources: Sequence[Source], begin: str | None, end: str | None, given: bool) -> list[Source]:

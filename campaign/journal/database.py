@@ -16,8 +16,11 @@ from typing import Any, Final
 
 from campaign.errors import ConfigurationError
 from campaign.journal.tables import Table
+from campaign.wording import listed
 
 SQLITE: Final = "sqlite:///"
+#: Table of the schema's number, which every index has had; a database with others alone is none.
+VERSIONS: Final = "versions"
 #: Time that a writer waits for another, and that a server has to answer, second.
 BUSY_S, ANSWERS_S = 30.0, 10
 #: Most memory for pages: the keys of a run with many tasks, which are found and written in no order.
@@ -53,13 +56,14 @@ class Database:
     Raises
     ------
     ConfigurationError
-        There is no driver for the URL.
+        There is no driver for the URL, or the database holds something else.
     """
 
     def __init__(self, url: str) -> None:
         self._server = bool(_SERVER.match(url))
         if self._server:
             self._connection = _served(url)
+            self._require_own(url)
             return
         if not url.startswith(SQLITE):
             raise _unusable(f"{hidden(url)} is neither SQLite nor PostgreSQL")
@@ -67,6 +71,7 @@ class Database:
             url.removeprefix(SQLITE), BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
+            self._require_own(url)  # first of all: the log's mode stays with the file
             for pragma in PRAGMAS:
                 self._connection.execute(f"PRAGMA {pragma}")
         except BaseException:
@@ -88,6 +93,16 @@ class Database:
         cursor = self.execute(text, *values)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def _require_own(self, url: str) -> None:
+        """Refuse a database with tables of others, whose names may be those of ours."""
+        column, tables = ("tbl_name", "sqlite_master")
+        if self._server:
+            column, tables = "table_name", "information_schema.tables WHERE table_schema = current_schema()"
+        there = {row["name"] for row in self.rows(f"SELECT {column} AS name FROM {tables}")}
+        if there and VERSIONS not in there:
+            what = f"CAMPAIGN_DB names a database of something else: it holds {listed(sorted(there))}"
+            raise ConfigurationError(what, where=hidden(url), do="give the index a database of its own")
 
     @contextmanager
     def writing(self) -> Iterator[None]:

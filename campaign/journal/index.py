@@ -36,6 +36,8 @@ T = TypeVar("T")
 DAMAGED = ("not a database", "malformed", "file is encrypted")
 #: Time between two updates of the index while a run is made, second.
 FOLLOW_S = 2.0
+#: First bytes of SQLite's files.
+MAGIC = b"SQLite format 3\0"
 #: File systems of several machines, where SQLite's locks and shared memory are not reliable.
 NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "ceph", "cifs", "smb3", "beegfs", "fuse.")
 #: Fields of a plan's group that the index needs, and their types.
@@ -295,15 +297,27 @@ def asked(home: Home, question: Callable[[Index], T]) -> T:
 
 
 def _throw_away(home: Home, error: DamagedIndex) -> None:
-    """Remove the file of an index, unless another process has rebuilt it meanwhile."""
+    """Put a damaged index aside, unless another process has rebuilt it meanwhile.
+
+    Raises
+    ------
+    ConfigurationError
+        ``CAMPAIGN_DB`` names a file that never was an index.
+    """
     path = Path(place(home).removeprefix(SQLITE))
+    with path.open("rb") as file:
+        if path != home.path.absolute() / "index.db" and file.read(len(MAGIC)) != MAGIC:
+            raise ConfigurationError(
+                "CAMPAIGN_DB names a file that is no index", where=str(path), do="name another one; this one is kept"
+            )
     with alone(path.with_name(f"{path.name}.lock"), f"the index {path}"):
         with suppress(DamagedIndex), opened(home) as index:
             index.counts()
             return
-        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        path.replace(path.with_name(f"{path.name}.damaged"))
+        for name in (f"{path.name}-wal", f"{path.name}-shm"):
             path.with_name(name).unlink(missing_ok=True)
-    say(f"warning: {error.where}: {error.what}; it is made again from the journals")
+    say(f"warning: {error.where}: {error.what}; it is made again from the journals, the old one is {path.name}.damaged")
 
 
 def update(home: Home, run: str) -> str:

@@ -54,7 +54,7 @@ class Crosstalk:
         found.require(KIND, camera, detector)
         rows, notes = found.order(detector), []
         zero = np.zeros((len(rows), len(rows)), np.float32)
-        if found.metadata.get("HAS_CROSSTALK") is False:
+        if found.denies("HAS_CROSSTALK"):
             return cls(zero, zero, ("crosstalk: HAS_CROSSTALK is false, nothing is subtracted",))
         if len(found.tables) > 1:
             notes.append("crosstalk: that of other detectors (IC_COEFFS) is not subtracted")
@@ -77,8 +77,13 @@ def _matrix(found: IsrCalib, name: str, rows: Sequence[int], detector: Detector)
     if flat.size != number**2 or valid.size != flat.size:
         what = f"column {name} holds {flat.size} values, CT_VALID {valid.size}"
         raise DataError(found.path, f"{what}; {number} x {number} are wanted for the amplifiers of {detector.name}")
-    valid, finite = valid.astype(np.bool_), np.isfinite(flat)
+    if valid.dtype.kind not in "biu":
+        raise DataError(found.path, f"column CT_VALID holds {valid.dtype}, no switches")
+    flat, valid = flat.ravel(), valid.ravel().astype(np.bool_)
+    finite = np.isfinite(flat)
     used = np.where(valid & finite, flat, 0).reshape(number, number)[np.ix_(rows, rows)].T
+    if (np.abs(used) >= 1).any():
+        raise DataError(found.path, f"column {name}: a coefficient of {np.abs(used).max():.4g} cannot be")
     matrix = np.ascontiguousarray(used, np.float32)
     if np.diagonal(matrix).any():
         own = detector.amplifiers[int(np.flatnonzero(np.diagonal(matrix))[0])].name

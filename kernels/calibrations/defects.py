@@ -39,7 +39,7 @@ class Defects:
         """
         found = isrfiles.read(path)
         found.require(KIND, camera, detector)
-        given = np.column_stack([found.numbers(name, range(found.tables[0].rows)) for name in COLUMNS])
+        given = np.column_stack([found.numbers(name) for name in COLUMNS])
         boxes = given.astype(np.int64)
         if (boxes != given).any():
             raise DataError(path, f"the box {given[(boxes != given).any(axis=1)][0].tolist()} is not of whole pixels")

@@ -53,6 +53,23 @@ class IsrCalib:
         match = re.search(rf"(?:^|\s){name}=(\S+)", self.said("CALIB_ID"))
         return match[1] if match else ""
 
+    def whole(self, name: str, instead: str = "") -> int | None:
+        """Read an entry of the metadata that is a whole number from 0; `None` without.
+
+        Raises
+        ------
+        DataError
+            It is something else.
+        """
+        text = self.said(name) or instead
+        if text and not re.fullmatch(r"\d{1,9}(\.0*)?", text):
+            raise DataError(self.path, f"{name} is {text[:60]!r}, a whole number is wanted")
+        return int(float(text)) if text else None
+
+    def denies(self, name: str) -> bool:
+        """Whether an entry of the metadata is a switch, and off."""
+        return self.said(name).lower() in ("false", "f", "0")
+
     @property
     def instrument(self) -> str:
         """Instrument, as the file names it; empty if it does not."""
@@ -61,8 +78,7 @@ class IsrCalib:
     @property
     def detector(self) -> int | None:
         """Detector's id; `None` if the file does not say it."""
-        text = self.said("DETECTOR") or self._of_id("detector")
-        return int(text) if re.fullmatch(r"\d{1,9}", text) else None
+        return self.whole("DETECTOR", self._of_id("detector"))
 
     @property
     def detector_name(self) -> str:
@@ -119,8 +135,15 @@ class IsrCalib:
             raise DataError(self.path, f"has no column {name}; it has {', '.join(found)}")
         return found[name]
 
+<<<<<<< HEAD
     def numbers(self, name: str, rows: Sequence[int], table: int = 0, finite: bool = True) -> NDArray[np.float64]:
         """Return some rows of a column of numbers.
+=======
+    def numbers(
+        self, name: str, rows: Sequence[int] | None = None, table: int = 0, ndim: int = 1
+    ) -> NDArray[np.float64]:
+        """Return some rows of a column of finite numbers, by default all.
+>>>>>>> w/attack
 
         Parameters
         ----------
@@ -130,8 +153,9 @@ class IsrCalib:
         Raises
         ------
         DataError
-            The column is missing, or a value is no (finite) number.
+            See `values`; or a value is not finite.
         """
+<<<<<<< HEAD
         values = self.column(name, table)[list(rows)]
         if values.dtype.kind not in "iuf":
             raise DataError(self.path, f"column {name} holds {values.dtype}, no numbers")
@@ -140,8 +164,39 @@ class IsrCalib:
         if finite and bad.any():
             named = self.amplifiers and not table
             where = f" (amplifier {self.amplifiers[rows[int(np.argmax(bad))]]})" if named else ""
+=======
+        numbers = self.values(name, rows, table, ndim)
+        bad = ~np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
+        if bad.any():
+            row = int(np.argmax(bad))
+            names = self.amplifiers if not table and rows is not None else ()
+            where = f" (amplifier {names[rows[row]]})" if names and rows is not None else ""
+>>>>>>> w/attack
             raise DataError(self.path, f"column {name} holds a value that is no number{where}")
         return numbers
+
+    def values(
+        self, name: str, rows: Sequence[int] | None = None, table: int = 0, ndim: int = 1
+    ) -> NDArray[np.float64]:
+        """Return some rows of a column of numbers, which may be NaN; by default all.
+
+        Parameters
+        ----------
+        ndim : `int`, optional
+            1: a number a row; 2: a list a row.
+
+        Raises
+        ------
+        DataError
+            The column is missing, holds no numbers, or lists for numbers.
+        """
+        values = self.column(name, table)
+        if values.dtype.kind not in "iuf":
+            raise DataError(self.path, f"column {name} holds {values.dtype}, no numbers")
+        if values.ndim != ndim:
+            what = "a number" if ndim == 1 else "a list"
+            raise DataError(self.path, f"column {name} has cells of {values.shape[1:]} values, {what} a row is wanted")
+        return np.asarray(values if rows is None else values[list(rows)], np.float64)
 
     def require(self, kind: str, camera: Camera, detector: Detector) -> None:
         """Require a calibration of a kind, of a detector, for frames in the camera's unit.

@@ -60,6 +60,7 @@ def read(path: str) -> IsrCalib:
 
 
 def _known(path: str, metadata: Mapping[str, Any], tables: Sequence[Table]) -> IsrCalib:
+    metadata = {str(name): value for name, value in metadata.items()}
     obstype = str(metadata.get("OBSTYPE") or "nothing").strip()
     layout = layout_of(obstype)
     if layout is None or not tables:

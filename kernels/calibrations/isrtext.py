@@ -13,8 +13,10 @@ from kernels.calibrations.layouts import Layout, TableLayout, layout_of
 from kernels.errors import DataError
 from kernels.fits.tables import Table
 
-#: Largest file that is read, bytes.
-LARGEST = 256 << 20
+#: Largest file that is read, bytes: its values take a hundred times as much memory.
+LARGEST = 64 << 20
+#: Most values of a YAML file, aliases expanded.
+MOST_VALUES = 10_000_000
 
 
 def read_ecsv(path: str) -> tuple[dict[str, Any], list[Table]]:
@@ -27,13 +29,32 @@ def read_ecsv(path: str) -> tuple[dict[str, Any], list[Table]]:
     """
     from astropy.table import Table as AstropyTable
 
+    text = _text(path)
     try:
-        found = AstropyTable.read(path, format="ascii.ecsv")
+        found = AstropyTable.read(text, format="ascii.ecsv")
         columns = {name: _plain(found[name]) for name in found.colnames}
         units = {name: str(found[name].unit) for name in found.colnames if found[name].unit is not None}
     except Exception as error:  # astropy raises what its parsers do
         raise DataError(path, f"is no ECSV table: {_line(error)}") from error
     return dict(found.meta), [Table(columns, units)]
+
+
+def _text(path: str) -> str:
+    """Read a file as UTF-8, if it is small enough.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, is too large, or is no text.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise DataError(path, f"is larger than {LARGEST >> 20} MiB, the most that is read as text: make it FITS")
+        return content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path, f"cannot be read as text: {_line(error)}") from error
 
 
 def _plain(column: Any) -> NDArray[Any]:
@@ -77,6 +98,9 @@ def _tuple(loader: _Loader, node: yaml.Node) -> list[Any]:
     return list(loader.construct_sequence(node, deep=True))
 
 
+#: Raised for a file that is no YAML; the last four by PyYAML's constructors, for ``!!bool x``, ``!!int ""``, ...
+_NO_YAML = (yaml.YAMLError, RecursionError, ValueError, AttributeError, KeyError, IndexError, TypeError)
+
 _Loader.add_constructor("lsst.daf.base.PropertyList", _property_list)
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
@@ -89,11 +113,18 @@ def read_yaml(path: str) -> tuple[dict[str, Any], list[Table]]:
     DataError
         The file is no YAML, holds objects of unknown classes, or no calibration of a known kind.
     """
+    loader = None
     try:
-        with open(path, encoding="utf-8") as file:
-            plain = yaml.load(file.read(LARGEST), Loader=_Loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        loader = _Loader(_text(path))
+        node = loader.get_single_node()
+        if node is not None and _values(node, {}) > MOST_VALUES:
+            raise DataError(path, f"is no calibration: it holds more than {MOST_VALUES} values, aliases expanded")
+        plain = loader.construct_document(node) if node is not None else None
+    except _NO_YAML as error:
         raise DataError(path, f"is no YAML file of plain values: {_line(error)}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
     metadata = plain.get("metadata") if isinstance(plain, dict) else None
     if not isinstance(metadata, dict):
         raise DataError(path, "has no metadata: it is no calibration of lsst.ip.isr")
@@ -105,6 +136,17 @@ def read_yaml(path: str) -> tuple[dict[str, Any], list[Table]]:
     if layout.second and (second := _table(path, plain, layout.second, layout)).columns:
         tables.append(second)
     return metadata, tables
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values of a node, aliases expanded; one within itself is no end of recursion."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        pairs = isinstance(node, yaml.MappingNode)
+        parts = (part for pair in node.value for part in pair) if pairs else iter(node.value)
+        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _identity(plain: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:

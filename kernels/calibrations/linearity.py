@@ -115,7 +115,7 @@ class Linearizer:
         """
         found = isrfiles.read(path)
         found.require(KIND, camera, detector)
-        if found.metadata.get("HAS_LINEARITY") is False:
+        if found.denies("HAS_LINEARITY"):
             raise DataError(path, "HAS_LINEARITY is false: it holds no linearity")
         unit = found.said("LINEARITY_UNITS").lower() or "adu"
         if unit not in ("adu", "electron"):

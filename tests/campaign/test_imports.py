@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -331,9 +332,32 @@ def twice(site: Site) -> None:
     shutil.copy(site.files / "bias_0.fits", site.files / "again.fits")
 
 
+def linked(site: Site) -> None:
+    folder = site.files / "crosstalk" / "r22_s00"
+    folder.rename(site.root / "r22_s00")
+    folder.symlink_to(site.root / "r22_s00")
+
+
+def dangling(site: Site) -> None:
+    (site.files / "odd.fits").symlink_to("nowhere")
+
+
+def pipe(site: Site) -> None:
+    os.mkfifo(site.files / "odd.fits")
+
+
+def beyond_the_butlers_time(site: Site) -> None:
+    path = next((site.files / "crosstalk").rglob("2024*"))
+    path.rename(path.with_name("21000101T000000.fits"))
+
+
 @pytest.mark.parametrize(
     ("how", "why"),
     [
+        (linked, "is a link to a folder"),
+        (dangling, "is no file"),
+        (pipe, "is no file"),
+        (beyond_the_butlers_time, "it is not between 1970 and 2100"),
         (other_camera, "is of OtherCam (INSTRUME), the frames are of LSSTComCam"),
         (other_unit, "is in adu (CROSSTALK_RATIOS_UNITS), the frames it is to correct are in electron"),
         (other_size, "of another detector type"),
@@ -397,6 +421,7 @@ def test_an_export_of_others(site: Site, export: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(export, tmp_path / "export"))
     text = (copy / "export.yaml").read_text()
     name = next(copy.rglob("bias_*.fits")).name
+    one, other = re.findall(r"- !uuid '(\S+)'", text)[:2]
     for old, new, why in (
         ("full_name: R22_S01", "full_name: R22_S99", "detector 1 is R22_S99 in the export, R22_S01 here"),
         (f"instrument: {CAMERA}\n    id", "instrument: OtherCam\n    id", "the export is of OtherCam"),
@@ -405,6 +430,15 @@ def test_an_export_of_others(site: Site, export: Path, tmp_path: Path) -> None:
         ("path: LSST", "path: ../LSST", "lies outside the export"),
         ("detector: 1\n", "detector: 0\n", "is of detector 1, the export has it as 0"),
         ("type: dataset_type", "type: nothing", "data"),
+        ("    id: 1\n", "    id: null\n", "id: "),
+        (f"run: {CALIB}/DM-0/old/biasGen.2/run", "run: ../../../elsewhere", "is no name of a collection"),
+        (f"run: {CALIB}/DM-0/old/biasGen.2/run", "run: /elsewhere", "is no name of a collection"),
+        (f"run: {CALIB}/DM-0/old/biasGen.2/run", f"run: {TICKET}", f"{TICKET} holds calibrations to be imported"),
+        ("2025-01-01 00:00:00.000000000", "2022-01-01 00:00:00", "is empty"),
+        (one, "an-id", "dataset_id"),
+        ("  children:\n", f"  children:\n  - {CALIB}/DM-0\n", "is within itself"),
+        ("dataset_type: bias", "dataset_type: cpBias", "no dataset is of a type that is known here: cpBias"),
+        (one, other, "has the id of another file"),
     ):
         (copy / "export.yaml").write_text(text.replace(old, new))
         assert why in site.refuse(3, copy), why

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 import socket
+import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -355,6 +357,21 @@ def test_a_damaged_index_is_made_again(run: Run, content: bytes | None, capsys: 
     file.write_bytes(content)
     assert run.answers() == known
     assert ("it is made again from the journals" in capsys.readouterr().err) == bool(content)
+
+
+def test_a_file_or_database_of_something_else_is_no_index(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, other = tmp_path / "raw.fits", tmp_path / "gen3.sqlite3"
+    text.write_bytes(b"SIMPLE  = " * 2000)
+    with closing(sqlite3.connect(other)) as database:
+        database.execute("CREATE TABLE runs (mine TEXT)")
+    for path, why in ((text, "a file that is no index"), (other, "a database of something else: it holds runs")):
+        content = path.read_bytes()
+        monkeypatch.setenv("CAMPAIGN_DB", str(path))
+        with pytest.raises(ConfigurationError, match=why):
+            status(run.home)
+        assert path.read_bytes() == content
 
 
 def test_an_index_that_is_followed_stays_open_and_costs_no_waits_for_the_disk(run: Run) -> None:

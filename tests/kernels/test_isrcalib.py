@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from astropy.io import fits
 from astropy.table import Table as AstropyTable
 
 from campaign.camera import model as cameras
+<<<<<<< HEAD
 from campaign.formatter import CalibTableFormatter
 from kernels.calibrations import bfk, crosstalk, cti, defects, isrfiles, linearity, ptc
+=======
+from kernels.calibrations import bfk, crosstalk, cti, defects, isrfiles, isrtext, linearity, ptc
+>>>>>>> w/attack
 from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.isrcalib import IsrCalib
@@ -525,6 +530,59 @@ def test_a_file_that_is_none(text: str, name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         isrfiles.read(str(path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "value", "said"),
+    [
+        ("ptc", "GAIN", [[1.0, 1.0]] * 4, "column GAIN has cells of (2,) values, a number a row is wanted"),
+        ("defects", "x0", [[1, 1]] * len(BOXES), "column x0 has cells of (2,) values"),
+        ("cti", "DECAY_TIME", ["long"] * 4, "column DECAY_TIME holds <U4, no numbers"),
+        ("crosstalk", "CT_VALID", [["yes"] * 16], "column CT_VALID holds <U3, no switches"),
+        ("crosstalk", "CT_COEFFS", np.full((1, 16), 1e39), "a coefficient of 1e+39 cannot be"),
+    ],
+)
+def test_a_column_of_something_else(
+    kind: str, column: str, value: Any, said: str, camera: Camera, tmp_path: Path
+) -> None:
+    meta, columns = tables(kind)
+    path = write_fits(tmp_path / "x.fits", meta, [columns[0] | {column: value}, *columns[1:]])
+    with pytest.raises(DataError) as error:
+        apply(kind, str(path), camera)
+    assert said in error.value.why
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [("ptc", "DETECTOR", -1), ("defects", "DETECTOR", "R22"), ("bfk", "KERNEL_DX", 1.5)]
+)
+def test_what_is_no_whole_number_is_not_passed_over(
+    kind: str, name: str, value: Any, camera: Camera, tmp_path: Path
+) -> None:
+    meta, columns = tables(kind)
+    path = write_fits(tmp_path / "x.fits", meta | {name: value}, columns)
+    with pytest.raises(DataError, match=f"{name} is '{value}', a whole number is wanted"):
+        apply(kind, str(path), camera)
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!bool x", "!!timestamp x", "!!float ''", "!!python/object:a.B {}"])
+def test_yaml_of_odd_values_is_refused(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"metadata: {{OBSTYPE: {value}}}\n")
+    with pytest.raises(DataError, match="is no YAML file of plain values"):
+        isrfiles.read(str(path))
+
+
+def test_text_beyond_the_limits_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    levels = [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefgh")]
+    path.write_text(f"a: &a [{', '.join('1' * 10)}]\n{''.join(levels)}metadata: {{OBSTYPE: PTC, x: *h}}\n")
+    with pytest.raises(DataError, match="more than 10000000 values, aliases expanded"):
+        isrfiles.read(str(path))
+    monkeypatch.setattr(isrtext, "LARGEST", 100)
+    for name in ("x.yaml", "x.ecsv"):
+        (tmp_path / name).write_text("# %ECSV 1.0\n" * 20 if name == "x.ecsv" else path.read_text())
+        with pytest.raises(DataError, match="is larger than"):
+            isrfiles.read(str(tmp_path / name))
 
 
 # Real files
