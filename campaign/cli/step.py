@@ -139,7 +139,7 @@ def _show_check(found: Any) -> None:
         )
         print(
             f"detectors   {len(found.detectors)}; raws {found.raws}, {found.raw_bytes / 2**20:.1f} MiB; "
-            f"{len(found.missing)} pairs missing, {len(found.unreachable)} unreachable"
+            f"{count(len(found.missing), 'pair')} missing, {len(found.unreachable)} unreachable"
         )
     _show_calibrations(found.calibrations)
     for run, reasons in found.stale.items():

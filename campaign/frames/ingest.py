@@ -18,6 +18,7 @@ from campaign.home import Home
 from campaign.jobs.file import JobFile, JobTask
 from campaign.jobs.launch import run_job
 from campaign.kinds.model import Flavour
+from campaign.wording import count
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -127,7 +128,7 @@ def read_headers(
             tasks=[JobTask(f"headers:{n}", inputs={"raw": [n]}) for n in files],
         )
         path = job.write(Path(folder) / "headers.json")
-        with patience(lambda: f"reading the headers of {len(paths)} files"):
+        with patience(lambda: f"reading the headers of {count(len(paths), 'file')}"):
             run_job(path, job.ranks, Path(folder) / "headers.log")
         return [json.loads(line) for line in result.read_text().splitlines()]
 
@@ -173,7 +174,7 @@ def ingest(
     if not observations:
         return Report((), (), refused)
     with (
-        patience(lambda: f"recording {len(observations)} frames in the repository"),
+        patience(lambda: f"recording {count(len(observations), 'frame')} in the repository"),
         prepare(root, home, camera, flavour) as repository,
     ):
         report = repository.ingest_raws(observations, transfer)

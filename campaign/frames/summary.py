@@ -15,6 +15,7 @@ from campaign.camera.model import Camera
 from campaign.console import patience
 from campaign.jobs.file import JobFile, JobTask
 from campaign.jobs.launch import run_job
+from campaign.wording import count
 
 if TYPE_CHECKING:
     from campaign.butler.records import ExposureRecord, Raw
@@ -209,7 +210,7 @@ def _run(
             files=files,
             tasks=tasks,
         )
-        with patience(lambda: f"measuring {len(tasks)} pairs of frames"):
+        with patience(lambda: f"measuring pairs of frames in {count(len(tasks), 'group')} of one detector"):
             run_job(job.write(Path(folder) / "pairs.json.job"), job.ranks, Path(folder) / "pairs.log")
         rows: list[dict[str, Any]] = json.loads(result.read_text())
         return rows

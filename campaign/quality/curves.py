@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from campaign.quality.canvas import ENDS, LOST, POINTS, ZERO, Canvas, Panel
+from campaign.quality.canvas import ENDS, LOST, POINTS, ZERO, Canvas, Panel, font
 
 #: Width and heights of an amplifier's panels, and room between them, dots.
 WIDTH, TALL, LOW, GAP = 300, 150, 50, 62
 #: Residuals beyond this many standard errors come to lie on the border.
 PULLS = 5.0
+#: Explains the panels, below all of them.
+LEGEND = (
+    "above: variance / mean (ADU) of each pair, blue if on the curve, else red; brown: the fit; "
+    "red line: turnoff; below: (variance - fit) / standard error"
+)
 
 
 def draw_curves(rows: NDArray[Any], path: Path, title: str) -> None:
@@ -27,8 +32,9 @@ def draw_curves(rows: NDArray[Any], path: Path, title: str) -> None:
     """
     columns = min(4, max(1, math.ceil(math.sqrt(len(rows)))))
     lines = -(-len(rows) // columns)
-    canvas = Canvas(columns * (WIDTH + GAP) + 30, 70 + lines * (TALL + LOW + GAP))
+    canvas = Canvas(max(columns * (WIDTH + GAP) + 30, font(11).getlength(LEGEND) + 40), 90 + lines * (TALL + LOW + GAP))
     canvas.text((canvas.image.width / 2, 8), title, 14)
+    canvas.text((canvas.image.width / 2, canvas.image.height - 18), LEGEND, 11)
     known = [_points(row) for row in rows]
     ratios = [p[1][np.isfinite(p[1])] for p in known]
     every = np.concatenate([r for r in ratios if r.size] or [np.array([0.0, 1.0])])

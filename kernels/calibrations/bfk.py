@@ -67,14 +67,9 @@ class Kernels:
         order = found.axes or axes
         if order not in ORDERS or (axes and axes != order):
             what = f"{AXES} is {found.axes or 'missing'}, {axes or 'no order'} was given"
-<<<<<<< HEAD
             do = "import the file again with --kernel-axes xy (axis 0 is x) or yx; its maker knows which"
             raise DataError(path, f"the order of the kernel's axes is unknown: {what}; {do}")
-        shape = tuple(int(text) if (text := found.said(name)).isdecimal() else 0 for name in ("KERNEL_DX", "KERNEL_DY"))
-=======
-            raise DataError(path, f"the order of the kernel's axes is unknown: {what}; it is xy or yx")
         shape = tuple(found.whole(name) or 0 for name in ("KERNEL_DX", "KERNEL_DY"))
->>>>>>> w/attack
 
         def turned(flat: NDArray[np.float64]) -> NDArray[np.float64]:
             if flat[0].size != shape[0] * shape[1]:
@@ -87,19 +82,12 @@ class Kernels:
             names = [str(name) for name in found.column("DETECTOR", 1)]
             if detector.name not in names:
                 raise DataError(path, f"has no kernel of {detector.name}; it has {', '.join(names[:4])}")
-<<<<<<< HEAD
-            whole = turned(found.numbers("KERNEL", [names.index(detector.name)], 1))[0]
-        if found.amplifiers and "KERNEL" in found.tables[0].columns:
-            rows = found.order(detector)
-            amplifiers = turned(found.numbers("KERNEL", rows))
-            valid = [bool(v) for v in found.column("VALID")[rows]] if "VALID" in found.tables[0].columns else []
-        return cls(whole, amplifiers, valid, found.said("FITMODEL"))
-=======
             whole = turned(found.numbers("KERNEL", [names.index(detector.name)], table=1, ndim=2))[0]
         if found.amplifiers and "KERNEL" in found.tables[0].columns:
-            amplifiers = turned(found.numbers("KERNEL", found.order(detector), ndim=2))
-        return cls(whole, amplifiers)
->>>>>>> w/attack
+            rows = found.order(detector)
+            amplifiers = turned(found.numbers("KERNEL", rows, ndim=2))
+            valid = [bool(v) for v in found.column("VALID")[rows]] if "VALID" in found.tables[0].columns else []
+        return cls(whole, amplifiers, valid, found.said("FITMODEL"))
 
 
 def write(

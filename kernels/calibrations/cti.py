@@ -69,11 +69,7 @@ def read(path: str, camera: Camera, detector: Detector) -> tuple[list[Deferral],
     file.require(KIND, camera, detector)
     rows = file.order(detector)
     drifts = file.numbers("DRIFT_SCALE", rows)
-<<<<<<< HEAD
-    decays = file.numbers("DECAY_TIME", rows, finite=False)
-=======
     decays = file.values("DECAY_TIME", rows)
->>>>>>> w/attack
     decays = np.where((drifts == 0) & ~(decays > 0), 1.0, decays)  # an offset that is none has no decay
     found = []
     for amplifier, cti, drift, decay in zip(
@@ -83,14 +79,8 @@ def read(path: str, camera: Camera, detector: Detector) -> tuple[list[Deferral],
             what = f"cti {cti:g}, drift {drift:g}, decay {decay:g} pixels"
             raise DataError(path, f"amplifier {amplifier.name}: {what} cannot be")
         found.append(Deferral(cti, drift, decay))
-<<<<<<< HEAD
-    second = file.tables[1] if len(file.tables) > 1 else None
-    sized = second is not None and "SIZE" in second.columns
-    traps = int((file.numbers("SIZE", range(second.rows), 1, finite=False) > 0).sum()) if second and sized else 0
-=======
     sizes = file.values("SIZE", table=1) if len(file.tables) > 1 and file.tables[1].rows else np.zeros(0)
     traps = int((sizes > 0).sum())
->>>>>>> w/attack
     return found, (f"cti: the serial traps of {traps} amplifiers are not corrected",) if traps else ()
 
 

@@ -48,7 +48,9 @@ class Defects:
         if outside.any():
             x0, y0, nx, ny = boxes[outside][0]
             what = f"the box of {nx} x {ny} pixels at ({x0}, {y0})"
-            raise DataError(path, f"{what} is not on the detector of {detector.size[0]} x {detector.size[1]}")
+            here = f"the detector of {detector.size[0]} x {detector.size[1]}"
+            scaled = f", which the camera's scale of {camera.scale} reduces" if camera.scale > 1 else ""
+            raise DataError(path, f"{what} is not on {here}{scaled}")
         return cls(boxes)
 
     def mask(self, box: Box) -> NDArray[np.bool_]:

@@ -135,43 +135,22 @@ class IsrCalib:
             raise DataError(self.path, f"has no column {name}; it has {', '.join(found)}")
         return found[name]
 
-<<<<<<< HEAD
-    def numbers(self, name: str, rows: Sequence[int], table: int = 0, finite: bool = True) -> NDArray[np.float64]:
-        """Return some rows of a column of numbers.
-=======
     def numbers(
         self, name: str, rows: Sequence[int] | None = None, table: int = 0, ndim: int = 1
     ) -> NDArray[np.float64]:
         """Return some rows of a column of finite numbers, by default all.
->>>>>>> w/attack
-
-        Parameters
-        ----------
-        finite : `bool`, optional
-            Refuse NaN and infinity.
 
         Raises
         ------
         DataError
             See `values`; or a value is not finite.
         """
-<<<<<<< HEAD
-        values = self.column(name, table)[list(rows)]
-        if values.dtype.kind not in "iuf":
-            raise DataError(self.path, f"column {name} holds {values.dtype}, no numbers")
-        numbers = np.asarray(values, np.float64)
-        bad = ~np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
-        if finite and bad.any():
-            named = self.amplifiers and not table
-            where = f" (amplifier {self.amplifiers[rows[int(np.argmax(bad))]]})" if named else ""
-=======
         numbers = self.values(name, rows, table, ndim)
         bad = ~np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
         if bad.any():
             row = int(np.argmax(bad))
             names = self.amplifiers if not table and rows is not None else ()
             where = f" (amplifier {names[rows[row]]})" if names and rows is not None else ""
->>>>>>> w/attack
             raise DataError(self.path, f"column {name} holds a value that is no number{where}")
         return numbers
 

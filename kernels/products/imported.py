@@ -54,8 +54,10 @@ def _linearizer(path: str, camera: Camera, detector: Detector) -> Notes:
 
 
 def _defects(path: str, camera: Camera, detector: Detector) -> Notes:
-    Defects.open(path, camera, detector)
-    return ()
+    boxes = Defects.open(path, camera, detector).boxes
+    if camera.scale == 1 or not len(boxes):
+        return ()
+    return (f"defects: boxes are taken as pixels of a camera that its scale of {camera.scale} reduces",)
 
 
 def _cti(path: str, camera: Camera, detector: Detector) -> Notes:
@@ -72,7 +74,7 @@ def _bfk(path: str, camera: Camera, detector: Detector, axes: str) -> Notes:
     return () if kernels.whole is not None else ("bfk: no kernel is valid: doBrighterFatter will refuse it",)
 
 
-#: Reads a table as it is applied to frames, and so checks it; gives what of it cannot be applied.
+#: Reads a table as it is applied to frames, and so checks it; gives what of it cannot be applied, or was assumed.
 TABLES: Final[Mapping[str, Callable[[str, Camera, Detector], Notes]]] = {
     "crosstalk": _crosstalk,
     "cti": _cti,

@@ -259,6 +259,7 @@ def test_all_that_rubin_publishes_for_comcam_is_imported(empty: Site, curated: l
     assert json.loads(done.stdout)["new"] == len(files) == 18
 
 
+<<<<<<< HEAD
 def test_a_file_that_was_lost_is_put_back(site: Site) -> None:
     assert site(site.files / "crosstalk").returncode == 0
     before = site.state()
@@ -282,6 +283,19 @@ def test_a_repository_of_rubins_flavour_takes_them_under_its_types(empty: Site, 
     with open_repository(str(root)) as repository:
         one = repository.find_dataset("bias", {"instrument": CAMERA, "detector": 1}, [TICKET], MIDDLE, MIDDLE)
         assert one is not None and repository.get(one).image.min() == 2
+=======
+def test_boxes_of_a_reduced_camera_are_pointed_out(site: Site) -> None:
+    known = geometry.camera(camera().plain(DETECTORS))
+    files = [site.files / f"defects_{number}.fits" for number in DETECTORS]
+    for file, number, boxes in zip(files, DETECTORS, ([[0, 0, 3, 1]], np.zeros((0, 4))), strict=True):
+        defects.write(str(file), known, known.detectors[number], np.array(boxes, int))
+    for file, said in zip(
+        files, (["defects: boxes are taken as pixels of a camera that its scale of 32 reduces"], []), strict=True
+    ):
+        done = site(file, "--begin-date", "2024-01-01T00:00:00", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["notes"] == said
+>>>>>>> w/user
 
 
 def other_camera(site: Site) -> None:
@@ -363,7 +377,7 @@ def beyond_the_butlers_time(site: Site) -> None:
         (other_size, "of another detector type"),
         (other_detector, "is of detector R22_S00, its folder is r22_s02"),
         (other_kind, "is CROSSTALK (OBSTYPE), its folder is ptc"),
-        (beyond_the_camera, "is not on the detector"),
+        (beyond_the_camera, "which the camera's scale of 32 reduces"),
         (no_calibration, "holds no table"),
         (no_file_of_any_layout, "is no calibration file"),
         (cut, "truncated"),

@@ -17,12 +17,8 @@ from astropy.io import fits
 from astropy.table import Table as AstropyTable
 
 from campaign.camera import model as cameras
-<<<<<<< HEAD
 from campaign.formatter import CalibTableFormatter
-from kernels.calibrations import bfk, crosstalk, cti, defects, isrfiles, linearity, ptc
-=======
 from kernels.calibrations import bfk, crosstalk, cti, defects, isrfiles, isrtext, linearity, ptc
->>>>>>> w/attack
 from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.isrcalib import IsrCalib
