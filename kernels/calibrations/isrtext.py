@@ -125,7 +125,8 @@ def read_yaml(path: str) -> tuple[dict[str, Any], list[Table]]:
     finally:
         if loader is not None:
             loader.dispose()
-    metadata = plain.get("metadata") if isinstance(plain, dict) else None
+    plain = plain if isinstance(plain, dict) else {}
+    metadata = plain.get("metadata")
     if not isinstance(metadata, dict):
         raise DataError(path, "has no metadata: it is no calibration of lsst.ip.isr")
     layout = layout_of(str(metadata.get("OBSTYPE", "")))

@@ -259,7 +259,6 @@ def test_all_that_rubin_publishes_for_comcam_is_imported(empty: Site, curated: l
     assert json.loads(done.stdout)["new"] == len(files) == 18
 
 
-<<<<<<< HEAD
 def test_a_file_that_was_lost_is_put_back(site: Site) -> None:
     assert site(site.files / "crosstalk").returncode == 0
     before = site.state()
@@ -283,7 +282,8 @@ def test_a_repository_of_rubins_flavour_takes_them_under_its_types(empty: Site, 
     with open_repository(str(root)) as repository:
         one = repository.find_dataset("bias", {"instrument": CAMERA, "detector": 1}, [TICKET], MIDDLE, MIDDLE)
         assert one is not None and repository.get(one).image.min() == 2
-=======
+
+
 def test_boxes_of_a_reduced_camera_are_pointed_out(site: Site) -> None:
     known = geometry.camera(camera().plain(DETECTORS))
     files = [site.files / f"defects_{number}.fits" for number in DETECTORS]
@@ -295,7 +295,6 @@ def test_boxes_of_a_reduced_camera_are_pointed_out(site: Site) -> None:
         done = site(file, "--begin-date", "2024-01-01T00:00:00", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["notes"] == said
->>>>>>> w/user
 
 
 def other_camera(site: Site) -> None:
