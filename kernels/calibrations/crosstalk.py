@@ -72,8 +72,8 @@ def _matrix(found: IsrCalib, name: str, rows: Sequence[int], detector: Detector)
     """Give a matrix [target, source] in the order of the detector's amplifiers, and its number of lost values."""
     number, flat = len(rows), found.column(name)
     valid = found.tables[0].columns.get("CT_VALID", np.ones(flat.shape, np.bool_))
-    if flat.dtype.kind not in "fiu" or valid.dtype.kind not in "biu":
-        raise DataError(found.path, f"column {name} holds {flat.dtype}, CT_VALID {valid.dtype}: no numbers and flags")
+    if flat.dtype.kind not in "fiu":
+        raise DataError(found.path, f"column {name} holds {flat.dtype}, no numbers")
     if flat.size != number**2 or valid.size != flat.size:
         what = f"column {name} holds {flat.size} values, CT_VALID {valid.size}"
         raise DataError(found.path, f"{what}; {number} x {number} are wanted for the amplifiers of {detector.name}")

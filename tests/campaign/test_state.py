@@ -362,7 +362,7 @@ def test_a_damaged_index_is_made_again(run: Run, content: bytes | None, capsys: 
 def test_a_file_or_database_of_something_else_is_no_index(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text, other = tmp_path / "raw.fits", tmp_path / "gen3.sqlite3"
+    text, other = tmp_path / "raw.fits", tmp_path / "registry.sqlite3"
     text.write_bytes(b"SIMPLE  = " * 2000)
     with closing(sqlite3.connect(other)) as database:
         database.execute("CREATE TABLE runs (mine TEXT)")

@@ -172,7 +172,7 @@ def test_names_that_nothing_answers_to(tmp_path: Path) -> None:
     # Expansion of $CP_PIPE_DIR/bps/templates/bps_bias.yaml in a shell without CP_PIPE_DIR.
     assert "say bps_bias.yaml alone" in problems("/bps/templates/bps_bias.yaml")[0]
     assert "ask for one band, as in bps_flat_g.yaml" in problems("bps_flat", GOOD)[0]
-    assert "known: bps_bias.yaml" in problems("")[0]
+    assert "bps_bias.yaml, " in problems("")[0]
 
 
 def test_what_is_missing(tmp_path: Path) -> None:

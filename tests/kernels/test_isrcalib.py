@@ -223,6 +223,7 @@ def contents(kind: str) -> dict[str, Any]:
         "ampKernels": kernels,
         "detKernels": {"R22_S01": plain[1]["KERNEL"][0]},
         "gain": {},
+        "valid": dict.fromkeys(NAMES, True),
         "means": {n: [] for n in NAMES},
     }
 
