@@ -77,11 +77,11 @@ def solve(curves: Mapping[str, curve.Curve], ignored: Collection[str], nsigma: f
             left.setdefault(name, f"a_00 is {one.a[0, 0]:.3g}, {away:.1f} sigma from the median {middle:.3g}")
     used = [name for name in curves if name not in left]
     mean, error = bfkernel.mean_a({name: (curves[name].a, curves[name].a_error) for name in used})
-    side = 2 * len(mean) + 1
+    mean, side = bfkernel.balanced(mean, error), 2 * len(mean) + 1
     kernels = {}
     for name, one in curves.items():
         try:
-            kernels[name] = bfkernel.kernel(one.a, side)
+            kernels[name] = bfkernel.kernel(bfkernel.balanced(one.a, one.a_error), side)
         except Invalid as why:
             left[name] = f"VALID is false: {why}" + (f"; {left[name]}" if name in left else "")
     return Solved(bfkernel.kernel(mean, side), kernels, left, used, bfkernel.centre_error(error, side))
@@ -114,6 +114,7 @@ class KernelSolve(PairedFlats):
         each = np.array([solved.amplifiers.get(a.name, nothing) for a in detector.amplifiers])
         cards: list[Card] = [
             ("KERNFROM", "-a of the fit", "source of the kernels"),
+            ("KERNZERO", "by variances", "how the sum of a was made 0"),
             ("KERNCEN", float(solved.detector.min()), "1/electron, centre of the detector's kernel"),
             ("KERNERR", solved.error, "1/electron, its standard error"),
             ("KERNAMPS", len(solved.used), "amplifiers in the detector's kernel"),
@@ -141,12 +142,13 @@ def _columns(
     columns = {name: np.array([one[ours] for one in rows]) for name, ours in named.items()}
     curves = [solution.curves.get(a.name) for a in detector.amplifiers]
     pairs = list(zip(curves, detector.amplifiers, strict=True))
-    sources = [np.zeros((width, width)) if c is None else -bfkernel.tiled(c.a, width) for c in curves]
+    nothing = np.zeros((1, 1))
+    balanced = [nothing if c is None else bfkernel.balanced(c.a, c.a_error) for c in curves]
     return columns | {
         "EXP_ID_MASK": np.array([one["EXP_ID_MASK"] for one in rows]),
         "GAIN": np.array([a.gain if c is None else c.gain for c, a in pairs]),
         "NOISE": np.array([a.read_noise if c is None else c.noise for c, a in pairs]),
-        "MEAN_XCORRS": np.array(sources).reshape(len(curves), -1),
+        "MEAN_XCORRS": np.array([-bfkernel.tiled(a, width) for a in balanced]).reshape(len(curves), -1),
     }
 
 

@@ -83,18 +83,33 @@ def kernel(a: F64, side: int = SIDE) -> F64:
     return made
 
 
+def _places(shape: tuple[int, ...]) -> F64:
+    """Count the places of each lag [i, j] in the four quadrants: 1, 2 or 4."""
+    one, other = (np.where(np.arange(n) > 0, 2.0, 1.0) for n in shape)
+    return np.outer(one, other)
+
+
+def balanced(a: F64, error: F64) -> F64:
+    """Make the sum of a [i, j] over all quadrants 0 at the least chi^2: each lag changes as its variance allows.
+
+    No charge is lost, so that the sum is 0.  To put the whole difference into the centre, as cp_pipe does, gives the
+    coefficient that is known best the noise of all others.
+    """
+    weight = _places(a.shape) * error**2
+    return np.asarray(a - (_places(a.shape) * a).sum() / (_places(a.shape) * weight).sum() * weight)
+
+
 def centre_error(error: F64, side: int = SIDE) -> float:
-    """Compute the standard error of a kernel's centre, 1/electron, from those of a [i, j], taken as independent.
+    """Compute the standard error of a kernel's centre, 1/electron, from those of a [i, j] before it was `balanced`.
 
     A potential adds up what many lags hold: it is known far less well than a itself, which alone moves charge.
     """
-    centre, lags = side // 2, np.zeros((side // 2 + 1, side // 2 + 1))
-    point = np.zeros((side, side))
+    centre, point = side // 2, np.zeros((side, side))
     point[centre, centre] = 1
-    green = solve(point)[centre:, centre:]  # of a source at any place, in the centre
-    lags[: error.shape[1], : error.shape[0]] = error.T
-    twice = np.where(np.arange(len(lags)) > 0, 2, 1)
-    return float(np.sqrt((((green - green[0, 0]) * np.outer(twice, twice) * lags) ** 2).sum()))
+    green = solve(point)[centre:, centre:].T[: error.shape[0], : error.shape[1]]  # of a source anywhere, in the centre
+    variance = (_places(error.shape) * error) ** 2
+    middle = (variance * green).sum() / variance.sum()
+    return float(np.sqrt((variance * (green - middle) ** 2).sum()))
 
 
 def mean_a(amplifiers: Mapping[str, tuple[F64, F64]]) -> tuple[F64, F64]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.transfer.bfkernel import Invalid, kernel, mean_a, solve, tiled
+from kernels.transfer.bfkernel import Invalid, balanced, centre_error, kernel, mean_a, solve, tiled
 from kernels.transfer.brighterfatter import Method, Rule, correct
 from kernels.transfer.covariance import Rule as PairRule
 from kernels.transfer.covariance import measure
@@ -58,6 +58,20 @@ def test_the_mean_of_amplifiers_is_weighted_by_their_errors() -> None:
     np.testing.assert_allclose(error, 1e-8 / 1.25**0.5)
     with pytest.raises(Invalid, match="no amplifier"):
         mean_a({})
+
+
+def test_the_sum_of_a_is_made_0_as_variances_allow() -> None:
+    rng, error = np.random.default_rng(5), np.full((10, 10), 1e-9)
+    error[0] *= 2**0.5
+    true = np.zeros((10, 10))
+    true[:3, :3] = A
+    drawn = [true + error * rng.standard_normal(error.shape) for _ in range(400)]
+    even = [balanced(a, error) for a in drawn]
+    centres = np.array([[tiled(a)[10, 10] for a in drawn], [tiled(a)[10, 10] for a in even]])
+    assert centres[1].std() == pytest.approx(error[0, 0], rel=0.15) and centres[0].std() > 15 * error[0, 0]
+    peaks = np.array([solve(-tiled(a))[10, 10] for a in even])
+    assert peaks.std() == pytest.approx(centre_error(error, 21), rel=0.15)
+    assert peaks.mean() == pytest.approx(kernel(A)[10, 10], abs=3 * peaks.std() / 20)
 
 
 @cache

@@ -17,20 +17,21 @@ from kernels.errors import DataError, JobError
 from kernels.simulation import brighter
 from kernels.transfer import covariance
 from tests.kernels.test_cti import DETECTOR, common, described, shots, simulated
-from tests.kernels.test_transfercurve import SETTINGS
+from tests.kernels.test_transfercurve import SETTINGS as CURVE
 
 F64 = NDArray[np.float64]
 DEAD, STEPS, LEVEL, MARGIN = "C05", 4, 90_000.0, 10
 RATES = {
-    "brighter_fatter": 1.0, "brighter_fatter_steps": STEPS, "qe": 0.0, "lamp": 1000.0, "vignetting_mm": [9e5, 1e6],
+    "brighter_fatter": 2.0, "brighter_fatter_steps": STEPS, "qe": 0.0, "lamp": 1000.0, "vignetting_mm": [9e5, 1e6],
     "dead_amplifiers": {"R22_S11": DEAD},
 }  # fmt: skip
+SETTINGS = {**CURVE, "side": 5}  # the potential of the simulator reaches as far
 #: Flats of one level at the end, by which corrections are judged.
 JUDGED = 8
 
 
 def flats() -> list[dict[str, Any]]:
-    electrons = np.repeat([100, 300, 1000, 3000, 20_000, 45_000, 70_000, *[LEVEL] * (JUDGED // 2)], 2)
+    electrons = np.repeat([100, 300, 1000, 3000, *np.linspace(20_000, 88_000, 16), *[LEVEL] * (JUDGED // 2)], 2)
     base, made = shots()[0], []
     for k, charge in enumerate(electrons.tolist()):
         own = {"exposure": 2024080600001 + k, "seq_num": 1 + k, "obs_id": f"CC_O_20240806_{k:06d}"}
@@ -78,12 +79,12 @@ def test_the_kernel_is_the_simulators_potential(lab: tuple[Path, list[str], Any]
     middle = found.detector.shape[0] // 2
     quadrant = found.detector[middle:, middle:]
     header, truth = fitsio.read_header(folder / "bfk.fits"), fitsio.read(folder / "truth.fits", "A")
-    # few pixels: the potential is known to a third, its Laplacian, which alone moves charge, to some percent
-    assert quadrant[0, 0] == header["KERNCEN"] and 0 < header["KERNERR"] < 0.6 * potential[0, 0]
+    # the potential is known less well than its Laplacian, which alone moves charge
+    assert quadrant[0, 0] == pytest.approx(header["KERNCEN"]) and 0 < header["KERNERR"] < 0.06 * potential[0, 0]
     assert abs(quadrant[0, 0] + potential[0, 0]) < 3 * header["KERNERR"]
     k = found.detector
     around = -(k[2:, 1:-1] + k[:-2, 1:-1] + k[1:-1, 2:] + k[1:-1, :-2] - 4 * k[1:-1, 1:-1])[middle - 1 :, middle - 1 :]
-    assert around[0, 0] == pytest.approx(truth[0, 0], rel=0.15)
+    assert around[0, 0] == pytest.approx(truth[0, 0], rel=0.08)  # four steps of the simulation: 4 % beyond its truth
     assert around[1, 0] == pytest.approx(truth[1, 0], rel=0.25)  # axis 0 is y: the larger of both
     assert around[0, 1] < 0.75 * around[1, 0]
     np.testing.assert_allclose(k, k[::-1, ::-1], rtol=1e-9, atol=1e-15)
@@ -189,7 +190,7 @@ def test_a_kernel_that_was_made_here_is_inverted_in_steps(lab: tuple[Path, list[
     paths = frames(lab, "own", str(folder / "bfk.fits"))
     values, _ = covariances(paths, float(np.mean(fitsio.read(folder / "truth.fits", "AMPLIFIERS")["read_noise"])))
     deficit = 1 - closed(folder, "")[0, 0]
-    assert deficit > 0.15 and (1 - values[0, 0]) == pytest.approx(0, abs=0.1 * deficit)
+    assert deficit > 0.1 and values[0, 0] - 1 == pytest.approx(0, abs=0.15 * deficit)
     header = fitsio.read_header(paths[0])
     assert header["BFMETHOD"] == "STEPPED" and header["BFKERNEL"] == "fit EXACT"
 
