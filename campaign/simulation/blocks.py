@@ -42,7 +42,7 @@ Ramp = float | tuple[float, float]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True, allow_inf_nan=False)
 
 
 class Block(_Model):
@@ -54,8 +54,8 @@ class Block(_Model):
     type: str
     #: Night, first sequence number, number of exposures.
     day_obs: int
-    first: PositiveInt
-    count: PositiveInt
+    first: PositiveInt = Field(le=99_999)
+    count: PositiveInt = Field(le=99_999)
     #: Sequence numbers that are left out.
     skip: tuple[int, ...] = ()
     #: Physical filter.
@@ -84,6 +84,8 @@ class Block(_Model):
         ramps = [ramp for ramp in (self.time, self.electrons) if isinstance(ramp, tuple)]
         if self.spacing == "log" and any(min(ramp) <= 0 for ramp in ramps):
             raise ValueError("spacing: log needs values above 0")
+        if any(value < 0 for ramp in (self.time, self.electrons or 0.0) for value in _ends(ramp)):
+            raise ValueError("time and electrons cannot be below 0")
         if self.pairs and len(self.numbers) % 2:
             raise ValueError(f"pairs: {len(self.numbers)} exposures are no whole number of pairs")
         return self
@@ -108,6 +110,10 @@ class Block(_Model):
     def numbers(self) -> list[int]:
         """Sequence numbers of the block."""
         return [n for n in range(self.first, self.first + self.count) if n not in self.skip]
+
+
+def _ends(ramp: Ramp) -> tuple[float, ...]:
+    return ramp if isinstance(ramp, tuple) else (ramp,)
 
 
 class Simulation(_Model):

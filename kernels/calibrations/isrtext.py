@@ -113,13 +113,15 @@ def read_yaml(path: str) -> tuple[dict[str, Any], list[Table]]:
     DataError
         The file is no YAML, holds objects of unknown classes, or no calibration of a known kind.
     """
+    plain: Any = None
     loader = None
     try:
         loader = _Loader(_text(path))
         node = loader.get_single_node()
         if node is not None and _values(node, {}) > MOST_VALUES:
             raise DataError(path, f"is no calibration: it holds more than {MOST_VALUES} values, aliases expanded")
-        plain = loader.construct_document(node) if node is not None else None
+        if node is not None:
+            plain = loader.construct_document(node)
     except _NO_YAML as error:
         raise DataError(path, f"is no YAML file of plain values: {_line(error)}") from error
     finally:
@@ -140,7 +142,7 @@ def read_yaml(path: str) -> tuple[dict[str, Any], list[Table]]:
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the values of a node, aliases expanded; one within itself is no end of recursion."""
+    """Count the values of a node, aliases expanded; of one within itself, the recursion has no end."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:

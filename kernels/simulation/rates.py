@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from kernels.errors import JobError
+
+#: Largest number of columns, pixels, or steps.
+MOST: Final = 100_000
 
 
 class Stream(IntEnum):
@@ -165,13 +169,16 @@ class Rates:
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Whether a value is of the default's kind: a number, a range of two, or a mapping."""
+    """Whether a value is of the default's kind: a number from 0, a range of two that ascends, or a mapping."""
     if isinstance(default, tuple):
         return (
             isinstance(value, list | tuple)
             and len(value) == 2
             and all(_fits(v, d) for v, d in zip(value, default, strict=True))
+            and value[0] <= value[1]
         )
     if isinstance(default, float):
-        return type(value) in (int, float)
+        return type(value) in (int, float) and 0 <= value < math.inf
+    if isinstance(default, int):
+        return type(value) is int and 0 <= value <= MOST
     return isinstance(value, Mapping if isinstance(default, Mapping) else type(default))

@@ -157,6 +157,12 @@ def test_ramps_of_pairs() -> None:
     block = {"type": "flat", "day_obs": 20241208, "first": 1, "count": 8, "electrons": (100.0, 2700.0)}
     pairs = Block.model_validate(block | {"pairs": True, "spacing": "log"})
     assert [round(pairs.along((100.0, 2700.0), k)) for k in range(8)] == [100, 100, 300, 300, 900, 900, 2700, 2700]
-    for wrong in ({"pairs": True, "count": 7}, {"spacing": "log", "electrons": (0.0, 10.0)}):
+    for wrong in (
+        {"time": -1.0},
+        {"time": float("nan")},
+        {"count": 10**9},
+        {"pairs": True, "count": 7},
+        {"spacing": "log", "electrons": (0.0, 10.0)},
+    ):
         with pytest.raises(ValidationError):
             Block.model_validate(block | wrong)

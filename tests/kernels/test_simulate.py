@@ -299,3 +299,12 @@ def test_an_encoded_checksum_adds_up_to_its_complement(total: int) -> None:
     letters, zeros = (np.frombuffer(b"\0\0\0" + t.encode() + b"\0", ">u4").astype(np.uint64) for t in (text, "0" * 16))
     value = (int(letters.sum()) - int(zeros.sum())) % (2**32 - 1)
     assert (value + total) % (2**32 - 1) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"cti": -1}, {"level": [3.0, 1.0]}, {"hot_columns": 10**9}, {"brighter_fatter_steps": 2.5}, {"cti": 1e999}],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match=f"rates.{next(iter(wrong))}: .* does not fit"):
+        Rates.from_plain(wrong)
