@@ -113,9 +113,13 @@ class PairedFlats(FrameKernel):
         return [number_of(file.path, self.settings.flux) for file in self.raws(task)]
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Weigh each pair by the bytes read for it."""
+        """Weigh each pair by the bytes read for it; flats that cannot be paired fail later, and their task alone."""
         sizes = [float(file.bytes or 1) for file in self.raws(task)]
-        return [sizes[one] + sizes[other] for one, other in self.matched(task).pairs] or [1.0]
+        try:
+            pairs = self.matched(task).pairs
+        except DataError:
+            pairs = ()
+        return [sizes[one] + sizes[other] for one, other in pairs] or [1.0]
 
     def compute(self, task: Task, piece: int) -> list[Pair | str]:
         """Measure each amplifier in one pair; a text tells why one cannot be measured."""
