@@ -31,7 +31,7 @@ def test_every_kernel_of_a_kind_exists() -> None:
 
 def test_kernels_know_every_setting_of_a_correction() -> None:
     corrections = table.corrections().values()
-    assert len({one.setting for one in corrections}) == len(corrections) == 7
+    assert len({one.setting for one in corrections}) == len(corrections) == 8
     IsrConfig.from_plain({one.setting: True for one in corrections})
     assert tuple(THRESHOLDS) == KINDS
 
