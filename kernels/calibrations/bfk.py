@@ -86,7 +86,8 @@ class Kernels:
         if found.amplifiers and "KERNEL" in found.tables[0].columns:
             rows = found.order(detector)
             amplifiers = turned(found.numbers("KERNEL", rows, ndim=2))
-            valid = [bool(v) for v in found.column("VALID")[rows]] if "VALID" in found.tables[0].columns else []
+            said = found.tables[0].columns.get("VALID", np.ones(len(amplifiers), bool))
+            valid = [bool(value) for value in said[rows]]
         return cls(whole, amplifiers, valid, found.said("FITMODEL"))
 
 

@@ -7,8 +7,10 @@ are in ADU: corrections that need electrons use the camera file's gains, which t
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -159,18 +161,14 @@ class PairedFlats(FrameKernel):
         matched, detector, raws = self.matched(task), self.calibrations(task).detector, self.raws(task)
         if len(matched.pairs) < LEAST_PAIRS:
             many = f"{len(raws)} flats make {len(matched.pairs)} pairs of equal {self.settings.matching}"
-            raise DataError(raws[0].path, f"{many}; {LEAST_PAIRS} are needed: see expTime and order of the exposures")
+            raise DataError(raws[0].path, f"{many}; {LEAST_PAIRS} are needed, each of two exposures in a row")
         measured = list(results)
-        solution = curve.solve(
-            {a.name: _points([pairs[k] for pairs in measured]) for k, a in enumerate(detector.amplifiers)},
-            self.settings.fit,
-        )
+        by_name = {a.name: [pairs[k] for pairs in measured] for k, a in enumerate(detector.amplifiers)}
+        solution = curve.solve({name: _points(pairs) for name, pairs in by_name.items()}, self.settings.fit)
+        solution = replace(solution, bad={name: _why(by_name[name], why) for name, why in solution.bad.items()})
         if not solution.curves:
             name, why = next(iter(solution.bad.items()))
-            said = next((one for pairs in measured for one in pairs if isinstance(one, str)), "")
-            raise DataError(
-                raws[0].path, f"no amplifier has a photon transfer curve; {name}: {why}; {said}".rstrip("; ")
-            )
+            raise DataError(raws[0].path, f"no amplifier has a photon transfer curve; {name}: {why}")
         singles = [task.parameters["exposures"][n] for n in matched.singles]
         about = {"inputs_used": 2 * len(matched.pairs), "single": singles, "bad_amplifiers": dict(solution.bad)}
         return {**self.published(task, measured, solution), **about}
@@ -196,6 +194,16 @@ class PairedFlats(FrameKernel):
         ]
         cards += [(f"BADAMP{n}", f"{a}: {why}"[:60], "") for n, (a, why) in enumerate(solution.bad.items(), 1)]
         return cards + [(key, value, "") for key, value in task.provenance.items()]
+
+
+def _why(pairs: Sequence[Pair | str], why: str) -> str:
+    """Say why an amplifier has no curve: what kept most of its pairs out, if that is half of them."""
+    left_out = Counter(re.sub(r"[-+\d.e]+", "#", one) for one in pairs if isinstance(one, str))
+    if not left_out or 2 * left_out.most_common(1)[0][1] < len(pairs):
+        return why
+    text, many = left_out.most_common(1)[0]
+    first = next(one for one in pairs if isinstance(one, str) and re.sub(r"[-+\d.e]+", "#", one) == text)
+    return f"{many} of {len(pairs)} pairs: {first}"
 
 
 def _points(pairs: Sequence[Pair | str]) -> curve.Points:

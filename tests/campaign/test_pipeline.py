@@ -137,7 +137,7 @@ def test_kinds() -> None:
     ("name", "of", "kind"),
     [
         ("Bias", "bias", "bias"), ("BiasBootstrap", "bias", "bias"), ("Dark", "dark", "dark"), ("Flat", "flat", "flat"),
-        ("Cti", "flat", "cti"), ("Defects", "", "defects"),
+        ("Cti", "flat", "cti"), ("Bfk", "flat", "bfk"), ("Defects", "", "defects"),
     ],
 )  # fmt: skip
 def test_the_product_of_a_pipeline_and_its_frames(name: str, of: str, kind: str) -> None:
