@@ -9,7 +9,10 @@ import fitsio
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageColor
 
+from campaign.quality.canvas import POINTS
+from campaign.quality.linear import draw_linearity
 from kernels.calibrations import linearity
 from kernels.calibrations.photodiode import charge, path_of
 from kernels.camera import geometry
@@ -126,6 +129,18 @@ def test_a_good_diode_gives_the_truth(made: tuple[Path, list[str], Any]) -> None
     assert not rows["INP_MASK"][:, -1].any() and np.isnan(rows["INP_ORDINATE"][good, -1]).all()  # saturated
     ratios = rows["FIT_RES"][good] / rows["FIT_RES_MODEL"][good]
     assert np.nanstd(ratios[:, -60:]) < 3e-4 and (rows["LINEARITY_TURNOFF"][good] > 80_000).all()
+
+
+def test_a_page_shows_it(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
+    rows = fitsio.read(made[0] / "linearizer.fits", 1)
+    pages = []
+    for name, some in (("all", rows), ("dead", rows[rows["AMPLIFIER_NAME"].astype(str) == DEAD])):
+        draw_linearity(some, tmp_path / f"{name}.png", "linearity")
+        with Image.open(tmp_path / f"{name}.png") as page:
+            pages.append(np.asarray(page.convert("RGB")))
+    points = [int((page == ImageColor.getrgb(POINTS)).all(axis=2).sum()) for page in pages]
+    assert points[0] > 15 * 60 * 9 and points[1] == 0
+    assert pages[0].shape[1] > 4 * pages[1].shape[1] / 2
 
 
 @pytest.mark.soak
