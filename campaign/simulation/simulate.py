@@ -74,7 +74,7 @@ class Exposure:
 
     def plain(self) -> dict[str, Any]:
         """Give the values for a job, without defaults."""
-        usual = {f.name: f.default for f in fields(self) if f.default is not MISSING and f.name != "program"}
+        usual = {f.name: f.default for f in fields(Exposure) if f.default is not MISSING and f.name != "program"}
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
 

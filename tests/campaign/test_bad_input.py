@@ -652,7 +652,12 @@ def test_a_run_outlives_who_listens(site: Site) -> None:
         (3, [], {"START_DATE": None}, "the variable START_DATE is not set"),
         (3, [], {"CERT_RERUN": None}, "the variable CERT_RERUN is not set"),
         (3, [], {"RERUN": "zzz"}, "good/biasGen.zzz\n  -> campaign submit bps_bias; submitted was RERUN 20241208a"),
-        (3, ["--type", "bais"], {}, "-> known: bias, biasBootstrap, crosstalk, cti, dark, darkBootstrap, defects, "),
+        (
+            3,
+            ["--type", "bais"],
+            {},
+            "-> known: bfk, bias, biasBootstrap, crosstalk, cti, dark, darkBootstrap, defects, ",
+        ),
         (3, ["--target", "x y/../z"], {}, "'x y/../z' cannot be a collection's name"),
         (3, ["--target", "LSSTComCam/raw/all"], {}, "LSSTComCam/raw/all exists as RUN, it should be CALIBRATION"),
         (3, ["--chain", "a b"], {}, "'a b' cannot be a collection's name"),

@@ -234,7 +234,7 @@ def test_a_corrupt_frame_fails_its_task_alone(lab: Any, raws: Any, ranks: int) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kernel": "combin"}, "error: no kernel 'combin'; there are combine, compare, "),
+        ({"kernel": "combin"}, "error: no kernel 'combin'; there are bfk, combine, compare, "),
         ({"rank": 4}, "job: unknown key 'rank'"),
         ({"config": {"isr": {"serial": "mode"}}}, "error: isr.serial: 'mode' is none of median, meanclip, none"),
     ],

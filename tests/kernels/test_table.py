@@ -98,7 +98,7 @@ def test_an_unknown_kernel_is_refused_with_all_names(tmp_path: Path) -> None:
     distribution(tmp_path, "first", "first_kernel")
     done = run(tmp_path, "anser")
     assert done.returncode == 3
-    assert done.stderr.startswith("error: no kernel 'anser'; there are answer, combine, ")
+    assert done.stderr.startswith("error: no kernel 'anser'; there are answer, bfk, combine, ")
 
 
 @pytest.mark.processes
