@@ -68,7 +68,7 @@ class Database:
         if not url.startswith(SQLITE):
             raise _unusable(f"{hidden(url)} is neither SQLite nor PostgreSQL")
         self._connection = sqlite3.connect(
-            url.removeprefix(SQLITE), BUSY_S, isolation_level=None, check_same_thread=False
+            url.removeprefix(SQLITE), timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
             self._require_own(url)  # first of all: the log's mode stays with the file

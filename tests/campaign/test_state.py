@@ -378,7 +378,9 @@ def test_an_index_that_is_followed_stays_open_and_costs_no_waits_for_the_disk(ru
     """SQLite writes its log into the database, and removes it, with the last connection."""
     log = run.home.path / "index.db-wal"
     with followed(run.home, "r-1"):
+        until = time.monotonic() + 30
         while not log.exists():
+            assert time.monotonic() < until
             time.sleep(0.01)
         for n, task in enumerate(TASKS, 1):
             run.write([event(task, "published", 1)])
