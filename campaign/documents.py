@@ -33,6 +33,8 @@ MAX_FILE_BYTES, MAX_FILE_VALUES = 1 << 24, 200_000
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 _BUILT = {_TAG + kind for kind in ("int", "float", "bool", "null")}
+#: Tags of the Butler's values in its exports, which are text or mappings all the same.
+BUTLER_TAGS = ("!uuid", "!lsst.daf.butler.Timespan", "!butler_time/tai/iso")
 _TEXT = {_TAG + kind for kind in ("str", "timestamp", "value")}
 _BRANCHES = {_TAG + kind for kind in ("map", "seq")}
 #: Scalars that all versions of YAML read alike: decimal and hexadecimal numbers, true and false, nothing.

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from campaign.butler import lean  # noqa: F401  # before all else: it imports the Butler
 from campaign.butler.flavours import FLAVOURS, flavour_of, formatter_class, formatter_of
-from campaign.documents import MAX_FILE_BYTES, Entry, load, plain, read_text
+from campaign.documents import BUTLER_TAGS, MAX_FILE_BYTES, Entry, load, plain, read_text
 from campaign.errors import ConfigurationError, TransientError, UsageError, of_system
 from campaign.jobs.file import write_text
 from campaign.kinds import table
@@ -31,8 +31,6 @@ DOCUMENT: Final = "export.yaml"
 SUMS: Final = "SHA256SUMS"
 #: Description and first part of the version of the documents that are understood.
 DESCRIPTION, VERSION = "Butler Data Repository Export", "1"
-#: Tags of the Butler's values, which are text or mappings all the same.
-TAGS: Final = ("!uuid", "!lsst.daf.butler.Timespan", "!butler_time/tai/iso")
 #: A key and its value, as the Butler writes them.
 _LINE = re.compile(r"(?P<key>\s*(?:- )?(?:storage_class|formatter): )(?P<value>\S+)")
 _CHUNK = 1 << 20
@@ -50,7 +48,7 @@ class Converted:
 
 @dataclass
 class _Document:
-    """What an export's document says: files, and the lines to be changed, by number."""
+    """Contents of an export's document: files, and the lines to be changed, by number."""
 
     types: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -82,7 +80,7 @@ def convert(export: Path, out: Path, flavour: Flavour) -> Converted:
         raise UsageError(f"{out} exists already", do="name a new folder")
     path = export / DOCUMENT
     try:
-        text, tree = read_text(path, MAX_FILE_BYTES), load(path, TAGS)
+        text, tree = read_text(path, MAX_FILE_BYTES), load(path, BUTLER_TAGS)
         document = _read(export, tree, flavour)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"the export cannot be read: {error}", where=str(path)) from error

@@ -17,7 +17,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from campaign.butler.records import FIRST, LAST, to_iso, to_nsec
-from campaign.documents import MAX_FILE_BYTES, load, plain, read_text
+from campaign.documents import BUTLER_TAGS, MAX_FILE_BYTES, load, plain, read_text
 from campaign.errors import ConfigurationError
 from campaign.imports.sources import EXPORT, SUMS, Range, Source
 from campaign.problems import Problem, Problems
@@ -25,8 +25,6 @@ from campaign.template.vocabulary import is_collection
 from campaign.validation import sentences
 from campaign.wording import count
 
-#: Tags of the Butler's values, which are text or mappings all the same.
-TAGS: Final = ("!uuid", "!lsst.daf.butler.Timespan", "!butler_time/tai/iso")
 #: First part of the versions of the document that are understood.
 VERSION: Final = "1"
 
@@ -125,7 +123,7 @@ def read(folder: Path) -> Export:
     """
     path = folder / EXPORT
     try:
-        tree = load(path, TAGS)
+        tree = load(path, BUTLER_TAGS)
         content = plain(tree) if isinstance(tree.value, dict) else {}
         document = _Document.model_validate(content | {"version": str(content.get("version", ""))})
         if document.version.split(".")[0] != VERSION:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from kernels.errors import DataError
 from kernels.fits.fitsfile import UNREADABLE, Open, alone
-from kernels.fits.rowbytes import BLANK, part
+from kernels.fits.pread import part
+from kernels.fits.rowbytes import BLANK
 from kernels.fits.tiles import Odd, blanks
 
 _STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}

@@ -14,6 +14,7 @@ from kernels.camera.geometry import Box
 from kernels.errors import DataError
 from kernels.fits.blocks import Stream, packing, walk
 from kernels.fits.cards import Cards
+from kernels.fits.pread import stretches
 
 #: Pixels by BITPIX, as they lie in the file.
 _KINDS: Final = {-32: np.dtype(">f4"), 32: np.dtype(">i4")}
@@ -40,8 +41,6 @@ class Plane:
         DataError
             The file cannot be read, or is shorter than it was.
         """
-        from kernels.fits.rowbytes import stretches  # imports a compiler, which some kernels do without
-
         size = self.kind.itemsize
         data = stretches(
             self.path, self.at + size * (box.y0 * self.width + box.x0), size * box.nx, size * self.width, box.ny

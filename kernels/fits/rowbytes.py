@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,54 +11,13 @@ from kernels.compiled import njit
 from kernels.errors import DataError
 from kernels.fits.blocks import Stream, packing, walk
 from kernels.fits.cards import same_sum
+from kernels.fits.pread import Source, opened
 from kernels.fits.seal import folded
 from kernels.fits.tiles import Odd, RowTiles
 
 CHUNK = 1 << 22
 #: Raw value that marks a blank pixel: the largest, so that it sorts last and exceeds every limit.
 BLANK = np.int32(2147483647)
-
-
-class _Source:
-    """An open file, read into a reused buffer."""
-
-    def __init__(self, path: str, handle: int) -> None:
-        self.path, self._handle = path, handle
-
-    def once(self, data: memoryview, at: int) -> int:
-        """Fill what one call of the system fills from byte ``at`` on; return how much."""
-        try:
-            return os.preadv(self._handle, [data], at)
-        except OSError as error:
-            raise DataError(self.path, error.strerror or str(error)) from error
-
-    def read(self, data: NDArray[np.uint8], at: int, padding: int = 0) -> None:
-        """Fill ``data`` with the bytes from ``at`` on; the last ``padding`` bytes may be missing, and are 0."""
-        done = 0
-        while done < data.size:
-            count = self.once(data[done:].data, at + done)
-            if not count and data.size - done <= padding:
-                data[done:] = 0
-                return
-            if not count:
-                raise DataError(self.path, f"truncated: {data.size} bytes wanted at byte {at}, {done} found")
-            done += count
-
-
-@contextmanager
-def _opened(path: str, handle: int | None) -> Iterator[_Source]:
-    """Open the file, or its unpacked copy."""
-    if handle is not None:
-        yield _Source(path, handle)
-        return
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise DataError(path, error.strerror or str(error)) from error
-    try:
-        yield _Source(path, handle)
-    finally:
-        os.close(handle)
 
 
 def load(
@@ -99,45 +56,8 @@ def load(
         The file cannot be read, its data are not those of its DATASUM, or a
         tile lies outside of its heap: file, HDU and row are named.
     """
-    with _opened(path, handle) as source:
+    with opened(path, handle) as source:
         return _load(source, tiles, first, last, data, at, whole)
-
-
-def part(path: str, at: int, count: int, handle: int | None = None) -> NDArray[np.uint8]:
-    """Read bytes of a file, or of its unpacked copy.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or is too short.
-    """
-    data = np.empty(count, np.uint8)
-    with _opened(path, handle) as source:
-        source.read(data, at)
-    return data
-
-
-def stretches(path: str, at: int, length: int, distance: int, number: int) -> NDArray[np.uint8]:
-    """Read stretches of a file that are equally long and lie equally far apart, the first one from byte ``at`` on.
-
-    Returns
-    -------
-    data : `numpy.ndarray` [number, length], uint8
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or ends before.
-    """
-    if length == distance:
-        return part(path, at, number * length).reshape(number, length)
-    data = np.empty((number, length), np.uint8)
-    whole = data.reshape(-1).data
-    with _opened(path, None) as source:
-        for k in range(number):
-            if source.once(whole[k * length : (k + 1) * length], at + k * distance) < length:
-                source.read(data[k], at + k * distance)
-    return data
 
 
 def check(path: str, image: Odd, handle: int | None = None) -> None:
@@ -152,7 +72,7 @@ def check(path: str, image: Odd, handle: int | None = None) -> None:
     if expected is None:
         return
     size, used = image.cards.data_bytes(), image.cards.bytes()
-    with _opened(path, handle) as source:
+    with opened(path, handle) as source:
         for done in range(0, size, CHUNK):
             data = np.empty(min(CHUNK, size - done), np.uint8)
             source.read(data, image.table + done, max(0, done + data.size - used))
@@ -174,7 +94,7 @@ def room(tiles: RowTiles, rows: int) -> int:
 
 
 def _load(
-    source: _Source, tiles: RowTiles, first: int, last: int, data: NDArray[np.uint8], at: int, whole: bool
+    source: Source, tiles: RowTiles, first: int, last: int, data: NDArray[np.uint8], at: int, whole: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     heap = at + tiles.heap - tiles.table
     if whole:
@@ -197,7 +117,7 @@ def _load(
 
 
 def _scattered(
-    source: _Source,
+    source: Source,
     tiles: RowTiles,
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
@@ -211,7 +131,7 @@ def _scattered(
     return ends - lengths, lengths, int(ends[-1])
 
 
-def _places(source: _Source, tiles: RowTiles, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _places(source: Source, tiles: RowTiles, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the rows in the heap."""
     if not tiles.descriptor:
         row = tiles.width * tiles.bytes

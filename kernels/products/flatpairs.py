@@ -30,7 +30,7 @@ Measured = Sequence[list[Pair | str]]
 
 #: Largest differences within a pair: exposure time, second; flux, relative to nothing: upstream's 5e-3 too.
 TOLERANCE: Final[Mapping[str, float]] = {"TIME": 5e-3, "EXPID": 0.0, "FLUX": 5e-3}
-#: Largest part of an amplifier's pixels that may be saturated: what is cut off the top is missing from the variance.
+#: Largest part of an amplifier's pixels that may be saturated: mean and variance lack what is cut off.
 SATURATED: Final = 1e-3
 #: Fewest pairs from which a curve is fitted.
 LEAST_PAIRS: Final = 4
@@ -78,7 +78,7 @@ class Settings:
             raise JobError(f"settings of the photon transfer curve: {error}") from error
 
 
-def _region(amplifier: Amplifier, detector: Detector, edge: int) -> Box:
+def region(amplifier: Amplifier, detector: Detector, edge: int) -> Box:
     """Give the part of an amplifier that is not at the detector's edge, relative to the amplifier's target."""
     box, (width, height) = amplifier.target, detector.size
     x0, y0 = max(box.x0, edge), max(box.y0, edge)
@@ -138,7 +138,7 @@ class PairedFlats(FrameKernel):
                 if saturated > SATURATED * one.size:
                     found[frame.channel.number] = f"{saturated} of {one.size} pixels are saturated"
                     continue
-                box = _region(amplifier, detector, self.settings.edge)
+                box = region(amplifier, detector, self.settings.edge)
                 images = [image[box.slices] / unit for image in (one, frame.pixels)]
                 good = ~flags.flagged(amplifier.target)[box.slices] if flags.flags else None
                 try:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.calibrations import isrfiles, linearity, photodiode
-from kernels.camera.geometry import Box, Detector
+from kernels.camera.geometry import Detector
 from kernels.errors import DataError, JobError
 from kernels.fits.product import Card
 from kernels.isr.framekernel import FrameKernel
@@ -24,6 +24,7 @@ from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.bench import Bench
+from kernels.products.flatpairs import SATURATED, region
 from kernels.products.linearrows import columns
 from kernels.statistics.sample import clipped_mean
 from kernels.transfer import lineardetector, linearfit, nonlinearity
@@ -33,8 +34,6 @@ KERNEL: Final = "linearizer"
 
 F64 = NDArray[np.float64]
 
-#: Largest part of an amplifier's pixels that may be saturated: its mean lacks what is cut off the top.
-SATURATED: Final = 1e-3
 #: Noise of the monitor that the first fit assumes, relative.
 MONITOR: Final = 1e-3
 #: Uncertainty from which a linearity is to be looked at, relative.
@@ -127,14 +126,12 @@ class Linearity(FrameKernel):
         means, variances = np.full((2, len(detector.amplifiers)), np.nan)
         why: dict[int, str] = {}
         for frame, flags in self.corrected(task, file, 0.0):
-            number, box = frame.channel.number, frame.channel.amplifier.target
+            number, inner = frame.channel.number, region(frame.channel.amplifier, detector, settings.edge)
             if frame.saturated[0] > SATURATED * frame.pixels.size:
                 why[number] = f"{frame.saturated[0]} of {frame.pixels.size} pixels are saturated"
                 continue
             image = frame.pixels if flags is None else np.where(flags, np.float32(np.nan), frame.pixels)
-            mean, sigma, count = clipped_mean(
-                image, _inside(box, detector, settings.edge), settings.nsigma, settings.passes
-            )
+            mean, sigma, count = clipped_mean(image, inner, settings.nsigma, settings.passes)
             if not count:
                 why[number] = "no pixel is good"
                 continue
@@ -258,15 +255,6 @@ class Linearity(FrameKernel):
         metadata = {"HAS_LINEARITY": True, "OVERRIDE": True, "HAS_TABLE": False, "LINEARITY_UNITS": "adu"}
         table = columns(detector, signals, light, ptc, found, settings.solve.kind)
         isrfiles.save(path, linearity.KIND, self.camera, detector, table, cards, metadata)
-
-
-def _inside(box: Box, detector: Detector, edge: int) -> Box:
-    """Give the part of an amplifier that is not at the detector's edge, relative to the amplifier."""
-    (width, height), x0, y0 = detector.size, max(box.x0, edge), max(box.y0, edge)
-    return Box(
-        x0 - box.x0, y0 - box.y0,
-        max(0, min(box.x1, width - edge) - x0), max(0, min(box.y1, height - edge) - y0),
-    )  # fmt: skip
 
 
 def _photon(signals: F64, measured: Sequence[Measured]) -> float:

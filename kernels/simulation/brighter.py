@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from kernels.camera.geometry import Detector
 from kernels.compiled import njit
+from kernels.transfer.bfkernel import solve
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -84,13 +85,9 @@ def potential(quadrant: F64) -> F64:
     potential : `numpy.ndarray` [y lag, x lag], float64
         First quadrant of K, 1/electron.
     """
-    a = whole(quadrant)
-    n = len(a)
-    order = np.arange(1, n + 1)
-    sines = np.sin(np.pi * np.outer(order, order) / (n + 1))
-    waves = 2 * np.cos(np.pi * order / (n + 1)) - 2
-    solved = sines @ (sines @ a @ sines / np.add.outer(waves, waves)) @ sines * (2 / (n + 1)) ** 2
-    return np.asarray(solved[n // 2 :, n // 2 :])
+    solved = solve(whole(quadrant))
+    middle = len(solved) // 2
+    return np.asarray(solved[middle:, middle:])
 
 
 def realised(quadrant: F64) -> F64:

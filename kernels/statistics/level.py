@@ -135,7 +135,7 @@ def _scan(image, x0, x1, marks, base, of_byte, kept, sums):  # type: ignore[no-u
 
 @dataclass(frozen=True)
 class _Guess:
-    """What a thin sample promises.
+    """Brackets of the quartiles and of the clip, by a thin sample.
 
     Parameters
     ----------

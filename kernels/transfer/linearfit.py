@@ -43,7 +43,7 @@ class Unlinear(ValueError):
 
 @dataclass(frozen=True)
 class Light:
-    """What illuminated the exposures."""
+    """Light of the exposures."""
 
     #: [exposure], float64: Exposure time, second, or charge of a diode, any unit.
     amount: F64

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import kernels
 from kernels import table
+from kernels.fits import product
 
 ROOT = Path(kernels.__file__).parents[1]
 ENTRY = "entry points drp_campaign.kernels"
@@ -53,14 +55,19 @@ def test_the_table_is_read_without_importing_a_kernel() -> None:
 
 
 @pytest.mark.processes
-def test_serial_kernels_load_no_compiler() -> None:
-    """A numba that is loaded costs more than all of their work."""
+def test_serial_kernels_load_no_compiler(tmp_path: Path) -> None:
+    """A numba that is loaded costs more than all of their work; pixels are read without it, too."""
+    path = tmp_path / "a.fits"
+    product.write(str(path), [("CALUNIT", "adu", "")], np.ones((4, 6), np.float32))
     code = (
         "import sys; from kernels import table\n"
         "for name in ('headers', 'mosaic', 'flat_normalise'): table.find(name)\n"
+        "from kernels.camera.geometry import Box; from kernels.fits.product import Product\n"
+        "opened = Product.open(sys.argv[1], 'adu'); assert opened.planes\n"
+        "assert opened.read(Box(1, 1, 3, 2)).sum() == 6\n"
         "print(*{'numba', 'scipy', 'mpi4py'} & {*sys.modules})"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
 
 
