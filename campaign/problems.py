@@ -32,12 +32,14 @@ class Problems(ConfigurationError):
         The file.
     problems : `~collections.abc.Sequence` [`Problem`]
         At least one.
+    do : `str`, optional
+        What to do about all of them.
     """
 
-    def __init__(self, subject: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, subject: str, problems: Sequence[Problem], do: str = "") -> None:
         self.problems = tuple(sorted(problems, key=_place))
         many = count(len(problems), "problem")
-        super().__init__("\n  ".join([many, *map(str, self.problems)]), where=subject)
+        super().__init__("\n  ".join([many, *map(str, self.problems)]), where=subject, do=do)
 
 
 def _place(problem: Problem) -> tuple[str, int]:

@@ -109,7 +109,8 @@ def plan(sources: Sequence[Source], found: Sequence[Found], camera: Camera, name
             items.append(_item(source, one, camera, names))
     problems += _overlaps(items)
     if problems:
-        raise Problems("nothing is imported", problems)
+        do = "nothing was changed: mend these files or leave them out, and give the same command again"
+        raise Problems("nothing is imported", problems, do)
     return items, unknown
 
 
