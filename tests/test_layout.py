@@ -56,7 +56,9 @@ ROOMS = {
         "sites", "planning", "running", "federation", "certification", "imports", "runs", "simulation", "campaigns",
         "upkeep", "cli",
     ),
-    "kernels": ("camera", "statistics", "transfer", "jobs", "fits", "calibrations", "isr", "products", "simulation"),
+    "kernels": (
+        "camera", "statistics", "transfer", "jobs", "fits", "calibrations", "isr", "products", "response", "simulation",
+    ),
     "slurm": (),
     "templates": (),
 }  # fmt: skip

@@ -19,7 +19,7 @@ from kernels.camera import geometry
 from kernels.camera.geometry import Camera
 from kernels.errors import DataError, JobError
 from kernels.jobs import job
-from kernels.products.ctifit import Fit, Ranges, fit
+from kernels.response.ctifit import Fit, Ranges, fit
 from kernels.statistics.sample import clipped_mean
 from tests.kernels.conftest import Lab
 

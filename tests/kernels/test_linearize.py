@@ -17,7 +17,7 @@ from kernels.calibrations import linearity
 from kernels.calibrations.photodiode import charge, path_of
 from kernels.camera import geometry
 from kernels.errors import DataError, JobError
-from kernels.products.linearize import Settings
+from kernels.response.linearize import Settings
 from kernels.simulation import electronics
 from kernels.simulation.rates import Rates
 from tests.kernels.test_cti import DETECTOR, SEED, common, described, shots

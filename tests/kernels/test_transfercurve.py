@@ -12,7 +12,7 @@ import pytest
 from kernels.calibrations import ptc
 from kernels.camera import geometry
 from kernels.errors import JobError
-from kernels.products.flatpairs import Settings
+from kernels.response.flatpairs import Settings
 from kernels.transfer.matching import match
 from tests.kernels.test_cti import DETECTOR, common, described, shots, simulated
 

@@ -24,8 +24,8 @@ from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.bench import Bench
-from kernels.products.flatpairs import SATURATED, region
-from kernels.products.linearrows import columns
+from kernels.response.flatpairs import SATURATED, region
+from kernels.response.linearrows import columns
 from kernels.statistics.sample import clipped_mean
 from kernels.transfer import lineardetector, linearfit, nonlinearity
 from kernels.transfer.linearfit import Light, Unlinear

@@ -22,8 +22,8 @@ from kernels.fits.product import Card
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
-from kernels.products.flatpairs import Measured, PairedFlats
-from kernels.products.transfercurve import row
+from kernels.response.flatpairs import Measured, PairedFlats
+from kernels.response.transfercurve import row
 from kernels.transfer import bfkernel, curve
 from kernels.transfer.bfkernel import Invalid
 

@@ -16,7 +16,7 @@ from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.bench import Bench
-from kernels.products.flatpairs import Measured, PairedFlats
+from kernels.response.flatpairs import Measured, PairedFlats
 from kernels.transfer import curve
 from kernels.transfer import warm as transfer
 from kernels.transfer.covariance import Pair
