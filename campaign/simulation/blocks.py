@@ -36,6 +36,7 @@ from pydantic import (
 )
 
 if TYPE_CHECKING:
+    from campaign.camera.model import Camera
     from campaign.simulation.simulate import Exposure
 
 Ramp = float | tuple[float, float]
@@ -129,7 +130,7 @@ class Simulation(_Model):
     gap: PositiveFloat = 3.0
 
 
-def exposures(simulation: Simulation, camera: str) -> tuple[list[Exposure], dict[str, set[int]]]:
+def exposures(simulation: Simulation, camera: Camera) -> tuple[list[Exposure], dict[str, set[int]]]:
     """List the exposures by time and, by variable, those that its selection must find."""
     from campaign.simulation.simulate import exposure_at
 

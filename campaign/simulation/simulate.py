@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 from campaign.camera.model import Camera
-from campaign.camera.translation import Overrides
+from campaign.camera.observation import Observation
+from campaign.camera.parts import Detector
+from campaign.camera.translation import Overrides, lsst_id, timestamp_id, timestamp_seq_num
 from campaign.console import patience, say
 from campaign.errors import ConfigurationError, SubmissionRefused, TasksFailed, UsageError
 from campaign.frames.ingest import observe, prepare
@@ -24,8 +27,8 @@ from campaign.journal import claim
 from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.killpoints import reach
+from campaign.simulation.cards import PREFIX, cards, require_writable
 
-PREFIX = {"LSSTCam": "MC", "LSSTComCam": "CC", "LATISS": "AT"}
 HEADER = {"LSSTCam": "lsstCam", "LSSTComCam": "COMCAM", "LATISS": "LATISS"}
 READOUT = 3.0
 #: Files in the truth's folder as long as the simulation is incomplete.
@@ -110,12 +113,17 @@ def _shots(plan: Nights, night: int) -> Iterator[tuple[str, str | None, float]]:
 
 
 def exposure_at(
-    camera: str, day: int, number: int, begin: datetime, kind: str, seconds: float, **more: Any
+    camera: Camera, day: int, number: int, begin: datetime, kind: str, seconds: float, **more: Any
 ) -> Exposure:
     """Make an exposure, with ids and times that follow from its night, its number and its begin."""
+    if camera.name in PREFIX:
+        identity, name = lsst_id(day, number, "O"), f"{PREFIX[camera.name]}_O_{day}_{number:06d}"
+    else:
+        identity, number = timestamp_id(begin), timestamp_seq_num(begin)
+        name = f"{camera.name}_{identity}"
     return Exposure(
-        exposure=day * 100000 + number,
-        obs_id=f"{PREFIX[camera]}_O_{day}_{number:06d}",
+        exposure=identity,
+        obs_id=name,
         day_obs=day,
         seq_num=number,
         observation_type=kind,
@@ -134,20 +142,6 @@ def _midnight(day: int) -> datetime:
         raise ConfigurationError(f"day_obs {day} is no date", do="write it as 20241208") from error
 
 
-def require_simulated(camera: Camera) -> None:
-    """Refuse a camera that cannot be simulated.
-
-    Raises
-    ------
-    UsageError
-        The simulator writes no raws of the camera.
-    """
-    if camera.name not in PREFIX:
-        raise UsageError(
-            f"{camera.name} is not a camera of the LSST kind", do=f"the simulator writes raws of {', '.join(PREFIX)}"
-        )
-
-
 def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
     """List the exposures of a sequence, night by night.
 
@@ -156,18 +150,18 @@ def exposures(camera: Camera, plan: Nights) -> list[Exposure]:
     UsageError, ConfigurationError
         The camera cannot be simulated, or a night is no date.
     """
-    require_simulated(camera)
+    require_writable(camera)
     found = []
     for night, day in enumerate(plan.days):
         begin = _midnight(day) + timedelta(hours=21)
         for number, (kind, name, seconds) in enumerate(_shots(plan, night), 1):
-            found.append(exposure_at(camera.name, day, number, begin, kind, seconds, physical_filter=name, reason=kind))
+            found.append(exposure_at(camera, day, number, begin, kind, seconds, physical_filter=name, reason=kind))
             begin += timedelta(seconds=seconds + READOUT)
     return found
 
 
 def _check(camera: Camera, shots: Sequence[Exposure], detectors: Sequence[int]) -> None:
-    require_simulated(camera)
+    require_writable(camera)
     unknown = sorted({shot.physical_filter for shot in shots if shot.physical_filter} - set(camera.bands))
     if unknown:
         raise ConfigurationError(f"{camera.name} has no filter {unknown[0]}", do=f"it has {', '.join(camera.bands)}")
@@ -263,8 +257,7 @@ def _tasks(
             tasks.append(JobTask(f"diode:{shot.exposure}", detectors[0], outputs=outputs, parameters=shot.plain()))
     for detector in detectors:
         ccd = camera.by_id[detector]
-        own = {"header": {"LSST_NUM": ccd.serial, "RAFTBAY": ccd.raft, "CCDSLOT": ccd.slot}}
-        raws = [{**shot.plain(), **own} for shot in shots]
+        raws = [{**shot.plain(), "header": _header(camera, ccd, shot)} for shot in shots]
         truth = {"truth": str(places.truth / f"{ccd.name}.fits")}
         tasks.append(JobTask(f"truth:{detector}", detector, outputs=truth, parameters={"exposures": raws}))
         for shot, parameters in zip(shots, raws, strict=True):
@@ -272,6 +265,37 @@ def _tasks(
             name = f"raw:{shot.exposure},{detector}"
             tasks.append(JobTask(name, detector, outputs={"raw": str(path)}, parameters=parameters))
     return tasks
+
+
+def _header(camera: Camera, ccd: Detector, shot: Exposure) -> dict[str, Any]:
+    """Make the cards that a frame's header has of its own."""
+    if camera.name in PREFIX:
+        return {"LSST_NUM": ccd.serial, "RAFTBAY": ccd.raft, "CCDSLOT": ccd.slot}
+    return cards(camera, ccd, shot)
+
+
+def _require_understood(observations: Sequence[Observation], shots: Sequence[Exposure]) -> None:
+    """Compare what is read from the simulated headers with what was meant.
+
+    Raises
+    ------
+    ConfigurationError
+        The camera file reads another type, filter or time.
+    """
+    meant = {shot.exposure: shot for shot in shots}
+    for one in observations:
+        shot = meant.get(one.exposure)
+        names = ["observation_type", "day_obs", "exposure_time"]
+        names += ["physical_filter"] if shot and shot.physical_filter else []
+        odd = next((n for n in names if shot is None or not _same(getattr(one, n), getattr(shot, n))), None)
+        if odd:
+            read = f"{odd} {getattr(one, odd)!r}" + (f", not {getattr(shot, odd)!r}" if shot else "")
+            raise ConfigurationError(f"the camera file reads the simulated header as {read}", where=one.path)
+
+
+def _same(read: object, meant: object) -> bool:
+    """Compare a header's value with the one that was written: a header rounds numbers."""
+    return math.isclose(read, meant) if isinstance(read, float) and isinstance(meant, float) else read == meant
 
 
 def simulate(
@@ -297,7 +321,8 @@ def simulate(
     """
     _check(camera, shots, detectors)
     work, total = places.truth / "job", len(shots) * len(detectors)
-    config = {"seed": seed, "rates": dict(rates), "header": {"INSTRUME": HEADER[camera.name]}}
+    config: dict[str, Any] = {"seed": seed, "rates": dict(rates)}
+    config |= {"header": {"INSTRUME": HEADER[camera.name]}} if camera.name in PREFIX else {"form": "plain"}
     tasks = _tasks(camera, shots, detectors, places, bool(rates.get("diode_noise")))
     with making(places):
         job = JobFile("simulate", "simulate", ranks, str(work / "journal"), camera.plain(detectors), config, {}, tasks)
@@ -314,6 +339,7 @@ def simulate(
         observations, refused = observe(paths, camera, Overrides(), ranks)
         for where, why in refused.items():
             raise ConfigurationError(why, where=where)
+        _require_understood(observations, shots)
         with (
             patience(lambda: "simulating: the frames are recorded in the repository"),
             prepare(str(places.repository), home, camera) as repository,

@@ -15,7 +15,8 @@ from campaign.jobs.launch import run_job
 from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.simulation.blocks import Simulation, exposures, problems
-from campaign.simulation.simulate import Places, making, require_simulated, simulate
+from campaign.simulation.cards import require_writable
+from campaign.simulation.simulate import Places, making, simulate
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -53,9 +54,9 @@ def simulate_plan(
     if found := list(problems(simulation, variables)):
         raise ConfigurationError("; ".join(found), where="simulation")
     camera = load_camera(simulation.camera).scaled(instead[0] or simulation.scale)
-    require_simulated(camera)
+    require_writable(camera)
     detectors = tuple(sorted(set(instead[1]))) or simulation.detectors or camera.detector_ids("SCIENCE")
-    shots, wanted = exposures(simulation, camera.name)
+    shots, wanted = exposures(simulation, camera)
     with making(places):
         raws = simulate(places, home, camera, shots, simulation.seed, detectors, ranks, simulation.rates)
         certify_truth(places, camera, simulation, detectors, ranks)

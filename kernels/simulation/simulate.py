@@ -1,8 +1,9 @@
-"""Simulated raw frames, as the LSST camera writes them, and their truth.
+"""Simulated raw frames, as their camera writes them, and their truth.
 
 A job's ``config``: ``seed`` (`int`), ``rates`` (`kernels.simulation.rates.Rates`, all
 optional), ``header`` (cards of every frame's primary header: ``INSTRUME``,
-``TSTAND``, ...) and ``permissions`` (see `kernels.jobs.publish`; optional).
+``TSTAND``, ...), ``form`` (of the raw files: ``lsst``, the default, or
+``plain``; see `kernels.simulation.rawfile`) and ``permissions`` (see `kernels.jobs.publish`; optional).
 
 One task per raw frame: ``detector``, ``outputs = {"raw": path}`` and the
 parameters
@@ -38,15 +39,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import fitsio
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.calibrations.deferred import defer
 from kernels.camera import geometry
 from kernels.camera.focalplane import radius_mm
-from kernels.camera.geometry import Amplifier, Box, Detector
-from kernels.fits.seal import written
+from kernels.camera.geometry import Box, Detector
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
@@ -55,6 +54,7 @@ from kernels.simulation.brighter import collect
 from kernels.simulation.diode import text, trace
 from kernels.simulation.electronics import bend, couple, full_well
 from kernels.simulation.rates import Rates, Stream, generator
+from kernels.simulation.rawfile import FORMS
 from kernels.simulation.scenes import scene
 from kernels.simulation.truth import F32, CosmicRays, Truth, cosmic_rays, jitter, lamp, make, oriented
 from kernels.simulation.truthfile import truth_bytes
@@ -66,7 +66,6 @@ KERNEL: Final = "simulate"
 LEAK_MM = 700.0
 #: Types of exposures with the lamp, or the sky, on.
 BRIGHT = ("flat", "science")
-CCD_TYPES = {"ITL": "3800C", "E2V": "CCD250"}
 
 
 def light(seed: int, parameters: Mapping[str, Any], rates: Rates) -> float:
@@ -231,84 +230,6 @@ def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], ra
     ]
 
 
-def _primary(detector: Detector, parameters: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the primary header with the camera's keywords."""
-    raft, slot = detector.name.rsplit("_", 1)
-    telescope, controller, _, _ = parameters["obs_id"].split("_")
-    maker, kind = detector.type[:3], parameters["observation_type"].upper()
-    cards = {
-        "DATE": parameters["begin"],
-        "DATE-OBS": parameters["begin"],
-        "MJD": parameters["mjd"],
-        "MJD-OBS": parameters["mjd"],
-        "TIMESYS": "TAI",
-        "CCD_MANU": maker,
-        "CCD_TYPE": CCD_TYPES.get(maker, "unknown"),
-        "CCDSLOT": slot,
-        "RAFTBAY": raft,
-        "TESTTYPE": kind,
-        "IMGTYPE": kind,
-        "REASON": parameters["reason"],
-        "PROGRAM": parameters["program"],
-        "SEQNUM": parameters["seq_num"],
-        "DETSIZE": f"[1:{detector.size[0]},1:{detector.size[1]}]",
-        "FILTER": parameters["physical_filter"],
-        "EXPTIME": float(parameters["exposure_time"]),
-        "DARKTIME": float(parameters["dark_time"]),
-        "FILENAME": f"{parameters['obs_id']}_{raft}_{slot}.fits",
-        "BINX": 1,
-        "BINY": 1,
-        "HEADVER": 2,
-        "CCDGAIN": 1.0,
-        "CCDNOISE": 10.0,
-        "CCDTEMP": -100.0,
-        "TELESCOP": "LSST",
-        "OBSID": parameters["obs_id"],
-        "TELCODE": telescope,
-        "CONTRLLR": controller,
-        "DAYOBS": str(parameters["day_obs"]),
-    }
-    cards |= common | parameters.get("header", {})
-    return {key: value for key, value in cards.items() if value is not None}
-
-
-def _section(x: tuple[int, int], y: tuple[int, int]) -> str:
-    return f"[{x[0]}:{x[1]},{y[0]}:{y[1]}]"
-
-
-def _segment(amplifier: Amplifier, channel: int, detector: Detector) -> dict[str, Any]:
-    """Make the header of a segment; y of DETSEC runs against the detector's, from the first pixel read to the last."""
-    data, target, height = amplifier.data, amplifier.target, detector.size[1]
-    x, y = (target.x0 + 1, target.x1), (height - target.y0, height - target.y1 + 1)
-    return {
-        "HEADVER": 1,
-        "CHANNEL": channel,
-        "CCDSUM": "1 1",
-        "DATASEC": _section((data.x0 + 1, data.x1), (data.y0 + 1, data.y1)),
-        "DETSEC": _section(x[::-1] if amplifier.flip_x else x, y[::-1] if amplifier.flip_y else y),
-        "DETSIZE": f"[1:{detector.size[0]},1:{height}]",
-    }
-
-
-def raw_bytes(
-    detector: Detector, images: list[NDArray[np.int32]], parameters: Mapping[str, Any], common: Mapping[str, Any]
-) -> bytes:
-    """Make a raw file: primary header and one Rice-compressed HDU (tiles of one row) an amplifier."""
-
-    def write(fits: fitsio.FITS) -> None:
-        fits.write(None, header=_primary(detector, parameters, common))
-        for k, (amplifier, image) in enumerate(zip(detector.amplifiers, images, strict=True)):
-            fits.write(
-                image,
-                extname=amplifier.hdu,
-                header=_segment(amplifier, k + 1, detector),
-                compress="RICE",
-                tile_dims=(1, image.shape[1]),
-            )
-
-    return written(write)
-
-
 class Simulate(gang.Kernel):
     """The gang kernel: a task is one piece."""
 
@@ -332,7 +253,8 @@ class Simulate(gang.Kernel):
         if "diode" in task.outputs:
             return self._diode(parameters)
         images = frame(self._seed, truth, scale, parameters, self._rates)
-        return raw_bytes(truth.detector, images, parameters, self._job.config.get("header", {}))
+        form = FORMS[self._job.config.get("form", "lsst")]
+        return form(truth.detector, images, parameters, self._job.config.get("header", {}))
 
     def _diode(self, parameters: Mapping[str, Any]) -> bytes:
         brightness = light(self._seed, parameters, self._rates)

@@ -25,7 +25,7 @@ from kernels.camera import geometry
 from kernels.errors import JobError
 from kernels.fits import seal
 from kernels.jobs import job
-from kernels.simulation import simulate, truth, truthfile
+from kernels.simulation import rawfile, simulate, truth, truthfile
 from kernels.simulation.rates import Rates
 
 pytestmark = pytest.mark.processes
@@ -262,7 +262,7 @@ def test_headers_are_those_of_the_real_camera(name: str, frames: Callable[[str],
     told = {"day_obs": int(obs_id.split("_")[2]), "obs_id": obs_id, "physical_filter": physical_filter}
     parameters = exposure(int(obs_id[-6:]), kind, 0.0, **told)
     blank = np.zeros((height, width), np.int32)
-    ours = simulate.raw_bytes(detector, [blank] * 16, parameters, {"INSTRUME": instrument})
+    ours = rawfile.lsst(detector, [blank] * 16, parameters, {"INSTRUME": instrument})
     mine, theirs = cards(ours, 0), cards(real, 0)
     common = (mine.keys() & theirs.keys()) - UNLIKE
     assert len(common) > 20
