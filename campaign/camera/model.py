@@ -64,6 +64,10 @@ class Camera(Part):
         """List the ids of the detectors of a purpose, ascending."""
         return tuple(sorted(d.id for d in self.detectors if d.purpose == purpose))
 
+    def without_overscan(self, detector: int) -> bool:
+        """Whether an amplifier of the detector has no overscan, so that its level stays in the frames."""
+        return not all(a.overscans for a in self.types[self.by_id[detector].type].amplifiers)
+
     def plain(self, detectors: Iterable[int]) -> dict[str, Any]:
         """Give the geometry of some detectors as a job's ``camera`` section.
 

@@ -39,6 +39,6 @@ KIND = ProductKind(
     made_of=Frames("flat", one_filter=True, alike=True),
     tasks=named(_SOLVE, "CpCtiSolveTask", "lsst.cp.pipe", "lsst.cp.pipe.deferredCharge"),
     groups=_groups,
-    correction=Correction("doDeferredCharge", "deferred", connection="deferredChargeCalib"),
+    correction=Correction("doDeferredCharge", "deferred", connection="deferredChargeCalib", from_zero=True),
     picture="amplifiers",
 )

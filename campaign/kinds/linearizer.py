@@ -98,6 +98,6 @@ KIND = ProductKind(
         **named(_SOLVE_DOUBLE, "LinearityDoubleSplineSolveTask", *_MODULES),
     },
     groups=_groups,
-    correction=Correction("doLinearize", "linearity"),
+    correction=Correction("doLinearize", "linearity", from_zero=True),
     costs={"linearizer": CostModel(mpixels_per_second=30.0)},
 )

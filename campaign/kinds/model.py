@@ -73,6 +73,8 @@ class Correction:
     #: Whether it looks at whole frames: then no setting is made where it is not asked for, and kernels that correct
     #: frames in parts refuse it.
     whole: bool = False
+    #: Whether it needs signals that begin at 0, the electronics' level taken off.
+    from_zero: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from campaign.kinds.task import PipelineTask
 
 Found = Mapping[tuple[int, int], CalibrationRef]
+#: Kind that holds the electronics' level where frames have no overscan.
+LEVEL: Final = "bias"
 #: Most near misses in a message about a missing calibration.
 NEAREST: Final = 3
 
@@ -135,6 +137,8 @@ class Finder:
     named: Mapping[str, str]
     #: Kind of the product, which does not correct its own frames.
     product: str
+    #: Whether frames have no overscan: their level stays in the bias, which is then subtracted in any case.
+    without_overscan: bool = False
 
     def __post_init__(self) -> None:
         self._there = [name for name in self.inputs if self.repository.collection_type(name) is not None]
@@ -165,9 +169,28 @@ class Finder:
                 refs[name] = self._one_a_detector(name, kind, found, self.inputs)
             else:
                 absent.append(name)
+        notes += self._level_notes()
         notes += self._left_out({name: wanted[name] for name in absent})
         types = {name: self._type(name, table.corrections()[name]) for name in refs}
         return Corrections(refs, tuple(absent), tuple(notes), types, instead)
+
+    @property
+    def _forced(self) -> list[str]:
+        """Kinds that are applied although the pipeline does not ask: without the level, light does not begin at 0."""
+        if not self.without_overscan or self.product == LEVEL:
+            return []
+        kind = table.corrections()[LEVEL]
+        return [] if self.isr.config[kind.switch] else [LEVEL]
+
+    def _level_notes(self) -> list[str]:
+        """Note the consequences of frames without overscan."""
+        notes = [f"no overscan: the {name} holds the level, and is subtracted" for name in self._forced]
+        if self.without_overscan and self.product == LEVEL:
+            asked = {n: k.switch for n, k in table.corrections().items() if k.from_zero and self.isr.config[k.switch]}
+            if asked:
+                kinds, switches = ", ".join(asked), ", ".join(asked.values())
+                notes.append(f"no overscan: no {kinds} is applied to raw levels ({switches})")
+        return notes
 
     def _search(self, name: str, kind: Correction, there: Sequence[str]) -> Found:
         selection = self.selection
@@ -183,6 +206,10 @@ class Finder:
 
     def _asked(self, name: str, kind: Correction) -> bool:
         if name == self.product:
+            return False
+        if name in self._forced:
+            return True
+        if kind.from_zero and self.without_overscan and self.product == LEVEL:
             return False
         return bool(self.isr.config[kind.switch]) if kind.switch else self.unit == "electron"
 
@@ -228,13 +255,15 @@ class Finder:
         others = ", while others have one" if found else ""
         begin = f"make a {name} and certify it from before that date on (START_DATE)" if kind.needed else "certify one"
         option = f"--set extraQgraphOptions='--config {self.isr.label}:{kind.switch}=false'"
-        without = f"go without: {option}" if kind.switch else f"take every {name} out of the inputs"
+        without = f", or go without: {option}" if kind.switch else f", or take every {name} out of the inputs"
+        if name in self._forced:
+            without = f": these frames have no overscan, and the {name} holds their level"
         pairs = [(e, d) for exposures, detectors in lacking.items() for e in exposures for d in detectors]
         known = [collection for collection in there if self.repository.collection_type(collection)]
         near = "".join(f"\n  {text}" for text in self._nearest(self._type(name, kind), pairs, known))
         raise SubmissionRefused(
             f"no {self._type(name, kind)} is valid for {which} in {', '.join(there)}{others}{near}",
-            do=f"{begin}, or {without}",
+            do=f"{begin}{without}",
         )
 
     def _nearest(self, dataset_type: str, pairs: Sequence[tuple[int, int]], there: Sequence[str]) -> list[str]:

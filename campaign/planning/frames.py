@@ -62,6 +62,7 @@ class RawFrames:
             self._repository,
             self._options.named,
             self._kind.name,
+            any(self.camera.without_overscan(detector) for detector in self.detectors),
         ).find()
 
     @property

@@ -100,6 +100,7 @@ class Channel:
         if self._deferral:
             self._factors = restoring(self._deferral, self.amplifier.read_order(data).x0, data.nx)
         self._overscan = np.array([region.x0, region.x1] if region else [0, 0])
+        self._floor = np.float32(self._level())
 
     @property
     def zeroed(self) -> bool:
@@ -111,6 +112,18 @@ class Channel:
     def darkened(self) -> bool:
         """Whether a dark is subtracted."""
         return self._calibrations.dark is not None
+
+    def _level(self) -> float:
+        """Take the level from the bias where there is no overscan: light must begin at 0 before it is straightened.
+
+        A whole number, ADU, which keeps later differences exact; 0 where nothing needs it.
+        """
+        of = self._calibrations
+        straight = of.linearity is None and of.crosstalk is None and of.deferrals is None
+        if straight or of.bias is None or any(self.level_pixels):
+            return 0.0
+        pixels = of.bias.read(self.amplifier.target)
+        return float(np.rint(np.median(pixels[np.isfinite(pixels)]) / self.gain))
 
     @property
     def whole(self) -> bool:
@@ -126,11 +139,14 @@ class Channel:
         return int(np.ptp(self._overscan)), parallel.ny if parallel else 0
 
     def levels(self, rows: NDArray[np.int32], blanks: Sequence[int]) -> tuple[F32, F32]:
-        """Measure the serial overscan of each row; see `kernels.isr.overscan.serial_levels`.
+        """Measure the serial overscan of each row; without any, take the bias's level.
+
+        See `kernels.isr.overscan.serial_levels`.
 
         In the frames ``blanks``, rows without any overscan become blank.
         """
         base, rest = serial_levels(rows, self.amplifier, self.config)
+        base += self._floor
         for k in blanks:
             lost = np.isnan(base[k])
             rows[k, lost], base[k, lost], rest[k, lost] = BLANK, 0, 0
@@ -146,7 +162,9 @@ class Channel:
                     return _NOTHING
                 return np.ascontiguousarray(oriented(product.read(box), self.amplifier), np.float32)
 
-            self._kept = (first, last), read(self._calibrations.bias), read(self._calibrations.dark)
+            bias = read(self._calibrations.bias)
+            bias -= self._floor * np.float32(self.gain)  # of the levels already
+            self._kept = (first, last), bias, read(self._calibrations.dark)
         return self._kept[1:]
 
     def straighten(self, pixels: F32) -> None:

@@ -22,6 +22,8 @@ from kernels.transfer.spectrum import Grid, Spectra, exact, series
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
+#: A read noise whose square is further below 0 than this many of its errors is none.
+BELOW = 5.0
 #: Range of gains that can be, electron/ADU.
 GAINS = (0.1, 10.0)
 #: Rounds of a fit, and the step, in errors of the parameters, at which it ends.
@@ -213,7 +215,9 @@ class _Fit:
             try:
                 inverse = np.linalg.inv(matrix * np.outer(scale, scale)) * np.outer(scale, scale)
             except np.linalg.LinAlgError as error:
-                raise Bad(f"{len(self.points.means)} points do not determine the {self.model} model") from error
+                raise Bad(self.unlike()) from error
+            if not (np.diag(inverse) > 0).all():  # singular, but for rounding
+                raise Bad(self.unlike())
             step = inverse @ right
             state = self.moved(state, step if attempt < WHOLE else DAMPED * step)
             if not np.isfinite(step).all():
@@ -221,6 +225,12 @@ class _Fit:
             if (np.abs(step) <= CLOSE * np.sqrt(np.abs(np.diag(inverse)))).all():
                 return state, inverse
         raise Bad(f"the {self.model} fit to {len(self.points.means)} points does not converge")
+
+    def unlike(self) -> str:
+        """Say that the points' levels are too few, or too close, to tell the parameters apart."""
+        means = self.points.means
+        where = f"{len(means)} points between {means.min():.4g} and {means.max():.4g} ADU"
+        return f"{where} do not determine the {self.model} model: take pairs at many levels, from noise to saturation"
 
     def chi2(self, state: _State) -> float:
         """Sum of squared residuals over their variances."""
@@ -272,7 +282,7 @@ def fit(points: Points, rule: Rule | None = None) -> Curve:
     Raises
     ------
     Bad
-        Too few points, no turnoff, a fit that does not converge, or a gain that cannot be.
+        Too few points, no turnoff, a fit that does not converge, or a gain or a read noise that cannot be.
     """
     rule = rule or Rule()
     side = 1 if rule.model is Model.EXPAPPROXIMATION else min(rule.side, points.covariances.shape[1])
@@ -291,6 +301,12 @@ def fit(points: Points, rule: Rule | None = None) -> Curve:
     curve = _curve(made, *made.run(_start(made.points, end.curve)), points, good, end)
     if not GAINS[0] <= curve.gain <= GAINS[1]:
         raise Bad(f"a gain of {curve.gain:.4g} electron/ADU is not within {GAINS[0]:g} and {GAINS[1]:g}")
+    square, sigma = curve.noise_matrix[0, 0], curve.noise_matrix_error[0, 0]
+    if square < -BELOW * sigma:
+        raise Bad(
+            f"{square:.4g} +- {sigma:.2g} electron^2 for the square of the read noise: light does not begin at 0 ADU "
+            f"but near {-square / curve.gain:.4g}, an offset stays in the frames"
+        )
     return replace(curve, rolloff=rolloff)
 
 

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from campaign.camera import model as camera
 from campaign.campaigns.decide import waiting_gate
 from campaign.campaigns.document import Campaign, load, locate, read
 from campaign.campaigns.draw import Row, svg
@@ -240,7 +241,7 @@ def test_the_simulations_blocks_do_not_contradict_one_another() -> None:
     file = read(locate("dmtn-222"))
     assert file.simulation is not None
     assert list(problems(file.simulation, file.variables)) == []
-    shots, wanted = exposures(file.simulation, load_camera("LSSTComCam"))
+    shots, wanted = exposures(file.simulation, camera.load("LSSTComCam"))
     counts = {name: len(ids) for name, ids in wanted.items()}
     assert counts == {
         "SELECTION_BIAS": 20, "SELECTION_DARK": 20, "SELECTION_FLAT_BOOTSTRAP": 20, "SELECTION_PTC_CTI": 90,

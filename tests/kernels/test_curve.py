@@ -171,6 +171,16 @@ def test_bad_amplifiers_are_named_with_the_reason() -> None:
         fit(points, Rule(side=SIDE, least=least))
 
 
+def test_levels_that_do_not_begin_at_zero_or_do_not_differ_are_refused() -> None:
+    points = drawn(np.random.default_rng(1), MIXED, clean(3), GAIN, 100_000)
+    with pytest.raises(Bad, match=r"light does not begin at 0 ADU but near 99"):
+        fit(replace(points, means=points.means + 1000), Rule())
+    level = points.chosen(np.full(100, False) | (np.arange(100) >= 95), 3)
+    level = replace(level, means=np.full(5, 20_000.0), covariances=np.repeat(level.covariances[:1], 5, axis=0))
+    with pytest.raises(Bad, match="5 points between 2e\\+04 and 2e\\+04 ADU do not determine"):
+        fit(level, Rule(side=3))
+
+
 def test_pairs_become_points() -> None:
     square = np.arange(4.0).reshape(2, 2)
     found = Points.of([Pair((1.0, 3.0), 1.0, square, square.astype(np.int64), 0.0)] * 3)
