@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from campaign.quality.canvas import ENDS, LOST, POINTS, ZERO, Canvas, Panel, ticks
+from campaign.quality.canvas import ENDS, LOST, POINTS, ZERO, Canvas, Panel, font, ticks
 
 #: Width and heights of an amplifier's panels, and room between them, dots.
 WIDTH, TALL, LOW, GAP = 300, 110, 90, 62
@@ -27,7 +27,8 @@ def draw_linearity(rows: NDArray[Any], path: Path, title: str) -> None:
     """
     columns = min(4, max(1, math.ceil(math.sqrt(len(rows)))))
     lines = -(-len(rows) // columns)
-    canvas = Canvas(columns * (WIDTH + GAP) + 30, 70 + lines * (TALL + LOW + GAP))
+    words = max(font(14).getlength(line) for line in title.splitlines()) + 20
+    canvas = Canvas(max(columns * (WIDTH + GAP) + 30, words), 70 + lines * (TALL + LOW + GAP))
     canvas.text((canvas.image.width / 2, 8), title, 14)
     known = [_points(row) for row in rows]
     x = 0.0, max([float(signal.max(initial=1.0)) for signal, *_ in known]) * 1.03

@@ -37,7 +37,7 @@ from pydantic import (
 
 if TYPE_CHECKING:
     from campaign.camera.model import Camera
-    from campaign.simulation.simulate import Exposure
+    from campaign.simulation.shots import Exposure
 
 Ramp = float | tuple[float, float]
 
@@ -132,7 +132,7 @@ class Simulation(_Model):
 
 def exposures(simulation: Simulation, camera: Camera) -> tuple[list[Exposure], dict[str, set[int]]]:
     """List the exposures by time and, by variable, those that its selection must find."""
-    from campaign.simulation.simulate import exposure_at
+    from campaign.simulation.shots import exposure_at
 
     made: list[Exposure] = []
     wanted: dict[str, set[int]] = {}

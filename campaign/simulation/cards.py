@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from campaign.camera.headertable import Field, TypeRule, parts, pattern
 from campaign.camera.model import Camera
 from campaign.errors import ConfigurationError
+from campaign.simulation.shots import PREFIX, Exposure
 
 if TYPE_CHECKING:
     from campaign.camera.parts import Detector
-    from campaign.simulation.simulate import Exposure
-
-#: Beginning of the observation ids of the cameras that number their exposures as the LSST camera does.
-PREFIX: Final = {"LSSTCam": "MC", "LSSTComCam": "CC", "LATISS": "AT"}
 
 #: Between the alternatives of a rule's pattern, and around its optional parts.
 _OPERATORS: Final = re.compile(r"[|()?*+\\]")

@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from typing import Any
 from campaign.camera.model import Camera
 from campaign.camera.observation import Observation
 from campaign.camera.parts import Detector
-from campaign.camera.translation import Overrides, lsst_id, timestamp_id, timestamp_seq_num
+from campaign.camera.translation import Overrides
 from campaign.console import patience, say
 from campaign.errors import ConfigurationError, SubmissionRefused, TasksFailed, UsageError
 from campaign.frames.ingest import observe, prepare
@@ -27,7 +27,8 @@ from campaign.journal import claim
 from campaign.journal.events import EventName
 from campaign.journal.events import read as read_events
 from campaign.killpoints import reach
-from campaign.simulation.cards import PREFIX, cards, require_writable
+from campaign.simulation.cards import cards, require_writable
+from campaign.simulation.shots import PREFIX, Exposure, exposure_at
 
 HEADER = {"LSSTCam": "lsstCam", "LSSTComCam": "COMCAM", "LATISS": "LATISS"}
 READOUT = 3.0
@@ -35,7 +36,6 @@ READOUT = 3.0
 CLAIM = {claim.NAME, f"{claim.NAME}.lock"}
 #: Beginnings of the names in an empty repository, also while it is made.
 REPOSITORY = ("butler.yaml", "gen3.sqlite3", "campaign")
-MJD_EPOCH = datetime(1858, 11, 17)
 
 
 @dataclass(frozen=True)
@@ -49,36 +49,6 @@ class Nights:
     flat_time: float = 10.0
     filters: tuple[str, ...] = ()
     days: tuple[int, ...] = (20241206, 20241208)
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """Exposure to be simulated, as `kernels.simulation.simulate` needs it."""
-
-    exposure: int
-    obs_id: str
-    day_obs: int
-    seq_num: int
-    observation_type: str
-    exposure_time: float
-    dark_time: float
-    physical_filter: str | None
-    begin: str
-    mjd: float
-    reason: str
-    program: str = "BLOCK-SIM"
-    electrons: float | None = None
-    leak: float = 0.0
-    jump: float = 0.0
-    spots: int = 0
-    lit: int = 0
-    stars: int = 0
-    diode_scale: float = 1.0
-
-    def plain(self) -> dict[str, Any]:
-        """Give the values for a job, without defaults."""
-        usual = {f.name: f.default for f in fields(Exposure) if f.default is not MISSING and f.name != "program"}
-        return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
 
 @dataclass(frozen=True)
@@ -110,29 +80,6 @@ def _shots(plan: Nights, night: int) -> Iterator[tuple[str, str | None, float]]:
     yield from (("dark", None, plan.dark_time) for _ in range(share(plan.dark)))
     for name in plan.filters:
         yield from (("flat", name, plan.flat_time) for _ in range(share(plan.flat)))
-
-
-def exposure_at(
-    camera: Camera, day: int, number: int, begin: datetime, kind: str, seconds: float, **more: Any
-) -> Exposure:
-    """Make an exposure, with ids and times that follow from its night, its number and its begin."""
-    if camera.name in PREFIX:
-        identity, name = lsst_id(day, number, "O"), f"{PREFIX[camera.name]}_O_{day}_{number:06d}"
-    else:
-        identity, number = timestamp_id(begin), timestamp_seq_num(begin)
-        name = f"{camera.name}_{identity}"
-    return Exposure(
-        exposure=identity,
-        obs_id=name,
-        day_obs=day,
-        seq_num=number,
-        observation_type=kind,
-        exposure_time=seconds,
-        dark_time=seconds + (0.05 if seconds else 0.03),
-        begin=begin.isoformat(timespec="milliseconds"),
-        mjd=(begin - MJD_EPOCH) / timedelta(days=1),
-        **more,
-    )
 
 
 def _midnight(day: int) -> datetime:
@@ -350,10 +297,8 @@ def simulate(
 
 def _written(work: Path) -> int:
     """Count the frames in the journal."""
-    journals = list(work.glob("journal*.jsonl"))
-    return sum(
-        path.read_bytes().count(b'"task":"raw:') - path.read_bytes().count(b'"event":"started"') for path in journals
-    )
+    lines = (line for path in work.glob("journal*.jsonl") for line in path.read_bytes().splitlines())
+    return sum(b'"task":"raw:' in line and b'"event":"started"' not in line for line in lines)
 
 
 def default_filters(camera: Camera) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ from kernels.transfer.spectrum import Grid, Spectra, exact, series
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
+#: Levels within this factor are one level.
+NARROW = 1.5
 #: A read noise whose square is further below 0 than this many of its errors is none.
 BELOW = 5.0
 #: Range of gains that can be, electron/ADU.
@@ -224,7 +226,10 @@ class _Fit:
                 break
             if (np.abs(step) <= CLOSE * np.sqrt(np.abs(np.diag(inverse)))).all():
                 return state, inverse
-        raise Bad(f"the {self.model} fit to {len(self.points.means)} points does not converge")
+        alike = self.points.means.max() < NARROW * self.points.means.min()
+        raise Bad(
+            self.unlike() if alike else f"the {self.model} fit to {len(self.points.means)} points does not converge"
+        )
 
     def unlike(self) -> str:
         """Say that the points' levels are too few, or too close, to tell the parameters apart."""

@@ -12,7 +12,8 @@ from campaign.camera.model import Camera, load
 from campaign.camera.observation import Observation
 from campaign.frames import ingest
 from campaign.home import Home
-from campaign.simulation.simulate import Exposure, Nights, Places, exposures
+from campaign.simulation.shots import Exposure
+from campaign.simulation.simulate import Nights, Places, exposures
 
 CAMERA, TICKET, FILTER = "LSSTCam", "DM-00000", "r_57"
 FILE = b"a raw of which nobody reads more than its size\n"

@@ -32,7 +32,8 @@ from campaign.journal.claim import of
 from campaign.journal.events import Event
 from campaign.simulation import simulate as simulation
 from campaign.simulation.demo import variables
-from campaign.simulation.simulate import Exposure, Nights, Places
+from campaign.simulation.shots import Exposure
+from campaign.simulation.simulate import Nights, Places
 from tests.conftest import COMBINED, apart, soak
 from tests.conftest import command as campaign_command
 

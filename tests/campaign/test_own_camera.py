@@ -15,7 +15,7 @@ from campaign.camera.model import build, load
 from campaign.camera.translation import translate
 from campaign.errors import ConfigurationError
 from campaign.simulation.cards import cards, example, require_writable
-from campaign.simulation.simulate import exposure_at
+from campaign.simulation.shots import exposure_at
 from kernels.calibrations.linearity import spline
 from tests.campaign.test_real_frames import campaign, done
 
