@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 #: Items of a list that a message names.
 SHOWN = 8
@@ -41,3 +41,18 @@ def listed(items: Iterable[object]) -> str:
     words = [str(item) for item in items]
     more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
     return ", ".join(words[:SHOWN]) + more
+
+
+def times(seconds: Sequence[float]) -> str:
+    """List exposure times, second; many of them by their range.
+
+    Examples
+    --------
+    >>> times([1.0, 30.0])
+    '1, 30'
+    >>> times([0.1 * n for n in range(1, 11)])
+    '0.1 to 1 (10 values)'
+    """
+    if len(seconds) <= SHOWN:
+        return ", ".join(f"{t:g}" for t in seconds)
+    return f"{min(seconds):g} to {max(seconds):g} ({len(seconds)} values)"

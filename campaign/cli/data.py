@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from campaign.cli.root import as_json, cli, ranks
-from campaign.wording import count
+from campaign.wording import count, times
 
 if TYPE_CHECKING:
     from campaign.frames.ingest import Report
@@ -252,9 +252,9 @@ def _show_ingest(report: Report, rows: Sequence[SummaryRow], asked: bool, amplif
 
 
 def _summary_cells(row: SummaryRow) -> tuple[object, ...]:
-    times = ", ".join(f"{t:g}" for t in row.exposure_times)
     figures = (_figure(row.read_noise), _figure(row.gain))
-    return row.type, row.day_obs, row.physical_filter, row.band, row.exposures, row.raws, times, *figures
+    seconds = times(row.exposure_times)
+    return row.type, row.day_obs, row.physical_filter, row.band, row.exposures, row.raws, seconds, *figures
 
 
 def _amplifier_cells(row: SummaryRow) -> list[tuple[object, ...]]:

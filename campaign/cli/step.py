@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from campaign.cli.root import as_json, cli, env_file, environment, options, site_ranks
-from campaign.wording import command, count, ranks_text
+from campaign.wording import SHOWN, command, count, ranks_text, times
 
 if TYPE_CHECKING:
     from campaign.planning.step import Options
@@ -119,6 +119,20 @@ def check(
     raise SystemExit(found.exit_code)
 
 
+def _exposures(found: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
+    """Make the rows of the selection: an exposure time each, or one for a ramp of many."""
+    ramps: dict[tuple[object, ...], list[Mapping[str, Any]]] = {}
+    for one in found:
+        ramps.setdefault((one["type"], one["day_obs"], one["physical_filter"]), []).append(one)
+    rows: list[tuple[object, ...]] = []
+    for key, some in ramps.items():
+        several = [some] if len(some) > SHOWN else [[one] for one in some]
+        rows += [
+            (*key, times([e["exposure_time"] for e in each]), sum(e["exposures"] for e in each)) for each in several
+        ]
+    return rows
+
+
 def _show_check(found: Any) -> None:
     from campaign import console
 
@@ -131,10 +145,7 @@ def _show_check(found: Any) -> None:
     if found.exposures:
         console.table(
             ("type", "day_obs", "filter", "seconds", "exposures"),
-            [
-                (e["type"], e["day_obs"], e["physical_filter"], f"{e['exposure_time']:g}", e["exposures"])
-                for e in found.exposures
-            ],
+            _exposures(found.exposures),
             "selection",
         )
         print(
