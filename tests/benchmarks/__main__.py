@@ -52,6 +52,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "cti": raws.cti,
     "ranks": gang.ranks,
     "covariances": transfer.covariances,
+    "ptc": transfer.ptc,
     "commands": commands.commands,
     "submit": submission.submission,
     "graph": graph.graph,

@@ -24,6 +24,7 @@ BARS: Mapping[str, Bar] = {
     "flat_measure / combine": Bar(1.2, 0.8),
     "nine flats / fitsio reads": Bar(0.8, 0.6),
     "covariances / float32 FFT": Bar(0.5),
+    "ptc / decode and FFT": Bar(1.5),
     "CPU of 1 rank / sum of 2": Bar(0.90, 0.95, least=True),
     "busiest of 2 ranks": Bar(0.55),
     # MiB of a rank
