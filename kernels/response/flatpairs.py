@@ -124,29 +124,29 @@ class PairedFlats(FrameKernel):
         return [sizes[one] + sizes[other] for one, other in pairs] or [1.0]
 
     def compute(self, task: Task, piece: int) -> list[Pair | str]:
-        """Measure each amplifier in one pair; a text tells why one cannot be measured."""
+        """Measure each amplifier in one pair, ADU; a text tells why one cannot be measured."""
         if not self.matched(task).pairs:
             return []
         files = [self.raws(task)[n] for n in self.matched(task).pairs[piece]]
         flags, detector = self.calibrations(task), self.detector(task)
         found: dict[int, Pair | str] = {}
         for reader in self.readers(task):
-            first = [(frame.pixels.copy(), int(frame.saturated[0])) for frame in reader.frame(files[0], 0.0)]
-            for (one, saturated), frame in zip(first, reader.frame(files[1], 0.0), strict=True):
-                amplifier, unit = frame.channel.amplifier, np.float32(frame.channel.gain)
+            first = []
+            for frame in reader.frame(files[0], 0.0):
+                box = region(frame.channel.amplifier, detector, self.settings.edge)
+                first.append((box, frame.pixels[box.slices].copy(), int(frame.saturated[0])))
+            for (box, one, saturated), frame in zip(first, reader.frame(files[1], 0.0), strict=True):
+                amplifier, number = frame.channel.amplifier, frame.channel.number
                 saturated = max(saturated, int(frame.saturated[0]))
-                if saturated > SATURATED * one.size:
-                    found[frame.channel.number] = f"{saturated} of {one.size} pixels are saturated"
+                if saturated > SATURATED * frame.pixels.size:
+                    found[number] = f"{saturated} of {frame.pixels.size} pixels are saturated"
                     continue
-                box = region(amplifier, detector, self.settings.edge)
-                images = [image[box.slices] / unit for image in (one, frame.pixels)]
                 good = ~flags.flagged(amplifier.target)[box.slices] if flags.flags else None
                 try:
-                    found[frame.channel.number] = covariance.measure(
-                        (images[0], images[1]), good, self.settings.measure
-                    )
+                    pair = covariance.measure((one, frame.pixels[box.slices]), good, self.settings.measure)
+                    found[number] = pair.scaled(1 / frame.channel.gain)
                 except Unusable as error:
-                    found[frame.channel.number] = str(error)
+                    found[number] = str(error)
         return [found[k] for k in sorted(found)]
 
     def finish(self, task: Task, results: Iterable[list[Pair | str]]) -> dict[str, Any]:

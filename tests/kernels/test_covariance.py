@@ -95,9 +95,9 @@ def test_a_pair_is_measured_as_by_plain_numpy() -> None:
     expected += expected[0, 0] / (counts[0, 0] - 1)
     rounding = 4e-3 * expected[0, 0] / np.sqrt(counts)  # a thousandth of the noise
     assert (np.abs(found.covariances - expected) < rounding).all()
-    assert found.variance == pytest.approx(expected[0, 0], rel=1e-5)
+    assert found.variance == pytest.approx(expected[0, 0], rel=4e-5)  # rounded too: 0.003 of its own error
     rows = [d[y][used[y]].mean() for y in range(150)]
-    assert found.row_mean_variance == pytest.approx(np.var(rows), rel=1e-4)
+    assert found.row_mean_variance == pytest.approx(np.var(rows), rel=1e-3)
 
 
 def test_covariances_of_known_noise_are_found_within_their_errors() -> None:
