@@ -164,9 +164,8 @@ def _clip(histogram: I64, rule: Rule) -> tuple[float, float, float]:
     lower, centre, upper = (_quantile(number, share) for share in (0.25, 0.5, 0.75))
     limit, sigma = rule.nsigma * IQR_TO_SIGMA * (upper - lower), 0.0
     for _ in range(rule.passes):
-        low, high = (
-            np.searchsorted(values, v, side) for v, side in ((centre - limit, "left"), (centre + limit, "right"))
-        )
+        low = max(0, math.ceil(centre - limit) + LARGEST)
+        high = max(low, min(values.size, math.floor(centre + limit) + LARGEST + 1))
         some = int(number[high] - number[low])
         if not some:
             break
@@ -303,10 +302,7 @@ def measure(images: tuple[F32, F32], good: Bool | None = None, rule: Rule | None
         )
     (first, noise), (second, other) = found
     if not (first > FAINTEST * noise and second > FAINTEST * other):
-        means = (
-            f"{first / noise:.2g} and {second / other:.2g}" if noise > 0 < other else f"{first:.4g} and {second:.4g}"
-        )
-        raise Unusable(f"no light: clipped means of {means} times the scatter of their pixels")
+        raise Unusable(f"no light: clipped means of {first:.4g} and {second:.4g}, scatter {noise:.4g}")
     made = difference(images, good, (first, second), rule)
     covariances, counts = made.covariances(made.sums())
     return Pair((first, second), made.variance, covariances, counts, made.row_mean_variance())
