@@ -20,6 +20,7 @@ from campaign.running import chunk
 from campaign.running.graph import SETTINGS
 from campaign.running.rounds import CHUNK
 from campaign.running.runner import Runner
+from campaign.schedulers import secure
 from campaign.schedulers.slurm import Slurm
 from slurm import development
 from slurm.settings import Scheduler
@@ -137,8 +138,9 @@ def nothing(backend: Slurm, logs: Path) -> float:
     many = NOTHINGS // CHUNK
     with (
         dask.config.set(SETTINGS),
-        backend.cluster(cores(), RESOURCES, logs, f"bench-{time.monotonic_ns()}", lambda event, detail: None) as one,
-        Client(one.address, set_as_default=False) as client,
+        secure.keys(logs.parent) as keys,
+        backend.cluster(cores(), RESOURCES, logs, f"bench-{time.monotonic_ns()}", lambda *_: None, keys) as one,
+        Client(one.address, security=secure.security(keys), set_as_default=False) as client,
     ):
         client.wait_for_workers(cores())
         best = 0.0
