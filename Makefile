@@ -64,7 +64,7 @@ test: $(VENV)/test.stamp
 	@$(RUN) kernels.run --warm  # once, and not by several tests at the same time
 	$(PYTEST)
 
-soak: $(VENV)/test.stamp
+soak: $(VENV)/soak.stamp
 	$(RUN) pytest -m soak
 
 # With the long ones.
@@ -100,8 +100,9 @@ bench-deps:
 $(VENV)/demo.stamp: EXTRAS = local
 $(VENV)/test.stamp: EXTRAS = local,test
 $(VENV)/judge.stamp: EXTRAS = local,test,judge
+$(VENV)/soak.stamp: EXTRAS = local,test,soak
 $(VENV)/bench.stamp: EXTRAS = local,bench
-$(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/judge.stamp $(VENV)/bench.stamp: pyproject.toml constraints.txt
+$(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/judge.stamp $(VENV)/soak.stamp $(VENV)/bench.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit( \
 	    "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
