@@ -186,7 +186,7 @@ def background(image: F32, masked: Bool, box: int) -> tuple[F32, NDArray[np.int6
     level : `numpy.ndarray` [y, x], float32
         0 if all pixels are masked.
     counts : `numpy.ndarray` [box row, box column], int64
-        Pixels of each box's median; 0 where it has too few, and the surface alone is the background.
+        Pixels of each box's median; 0 where it has too few, and the nearest box's median counts.
     """
     smooth, level = _surface(image, masked), np.empty(image.shape, np.float32)
     _outer(*smooth, level)
@@ -198,6 +198,9 @@ def background(image: F32, masked: Bool, box: int) -> tuple[F32, NDArray[np.int6
         fine = (image[place] - level[place])[~masked[place]]
         if fine.size >= SMALL**2 // 2:
             values[j, i], counts[j, i] = np.median(fine), fine.size
+    known = np.argwhere(counts)
+    for j, i in np.argwhere(counts == 0) if len(known) else ():
+        values[j, i] = values[tuple(known[np.argmin(((known - (j, i)) ** 2).sum(axis=1))])]
     centres = [(c[1:] + c[:-1] - 1) / 2 for c in cuts]
     along, across = (_weights(n, c) for n, c in zip(image.shape, centres, strict=True))
     columns = np.empty((image.shape[0], shape[1]))
@@ -291,7 +294,8 @@ def _target(image: F32, good: Bool, around: Bool, lit: Bool, most: F32, noise: f
     columns, rows, inner = _lines(image, level, masked, noise**2 + middle)
     at_row, at_column = np.nonzero(lit)
     level_there = level[lit] + (columns[0][at_column] + rows[0][at_row])
-    boxes = MEDIAN * inner / np.where(counts, counts, max(int(counts.max()), 1)).ravel()
+    fewest = int(counts[counts > 0].min()) if counts.any() else 1
+    boxes = MEDIAN * inner / np.where(counts, counts, fewest).ravel()
     return _Target(level_there.astype(np.float32), columns[1], rows[1], boxes, own[lit])
 
 
