@@ -94,8 +94,9 @@ class _Account:
     saturated: int
     unused: int
     rejected: int
-    #: Names of the amplifiers that were never bright, and reasons by name of targets without coefficients.
-    sources: tuple[str, ...]
+    #: Bright pixels by name of an amplifier that has too few to be a source; reason by name of a target without
+    #: coefficients.
+    sources: Mapping[str, int]
     targets: Mapping[str, str]
 
     def cards(self) -> list[Card]:
@@ -108,17 +109,19 @@ class _Account:
             ("NSATURAT", self.saturated, "saturated pixels, left out"),
             ("NUNUSED", self.unused, "targets' pixels left out: own light, flags"),
             ("NREJECT", self.rejected, "targets' pixels rejected as outliers"),
-            ("NNOSRC", len(self.sources), "amplifiers never bright: NOSRCn"),
+            ("NNOSRC", len(self.sources), "amplifiers that are no source: NOSRCn"),
             ("NBADAMP", len(self.targets), "amplifiers without coefficients: BADAMPn"),
         ]
-        cards += [(f"NOSRC{n}", name, "") for n, name in enumerate(self.sources, 1)]
+        few = enumerate(self.sources.items(), 1)
+        cards += [(f"NOSRC{n}", f"{name}: {many} bright pixels", "") for n, (name, many) in few]
         return cards + [(f"BADAMP{n}", f"{a}: {w}"[:60], "") for n, (a, w) in enumerate(self.targets.items(), 1)]
 
     def said(self) -> list[str]:
         """Tell the operator what to look at."""
         said = []
         if self.sources:
-            said.append(f"crosstalk from {', '.join(self.sources)} is not known: never bright")
+            few = f"bright in {max(self.sources.values())} pixels at most"
+            said.append(f"crosstalk from {', '.join(self.sources)} is not known: {few}")
         if self.targets:
             said.append(f"crosstalk to {', '.join(self.targets)} is not known")
         for many, why in ((self.evenly, "are lit evenly, like flats"), (self.dark, "have no bright pixel")):
@@ -186,7 +189,7 @@ class Measure(FrameKernel):
             raise DataError(raws[0].path, f"no amplifier has crosstalk coefficients, of {many}; {name}: {why}")
         write = partial(self._write, task=task, detector=detector, found=found, account=account)
         output = publish(task.outputs[crosstalk.KIND], write, self.stamp, self.job.config["permissions"])
-        about = {"inputs_used": len(frames), "saturated": account.saturated, "not_bright": list(account.sources)}
+        about = {"inputs_used": len(frames), "saturated": account.saturated, "no_source": dict(account.sources)}
         said = account.said()
         bad = {"bad_amplifiers": dict(account.targets)}
         return {crosstalk.KIND: output, **about, **bad, **({"look_at": said} if said else {})}
@@ -261,6 +264,7 @@ def _account(detector: Detector, measured: Sequence[Measured], frames: Sequence[
     usable = sum(int(frame.usable.sum()) for frame in frames)
     known = np.isfinite(found.c0)
     names = [a.name for a in detector.amplifiers]
+    counts = np.sum([frame.seen.counts for frame in frames], axis=0)
     return _Account(
         exposures=len(measured),
         evenly=evenly,
@@ -269,7 +273,7 @@ def _account(detector: Detector, measured: Sequence[Measured], frames: Sequence[
         saturated=sum(int(one.saturated.sum()) for one in measured),
         unused=beside - usable,
         rejected=int(found.rejected.sum()),
-        sources=tuple(names[k] for k in np.flatnonzero(~np.asarray(known.any(axis=0)))),
+        sources={names[k]: int(counts[k]) for k in np.flatnonzero(~np.asarray(known.any(axis=0)))},
         targets={names[k]: why for k, why in found.bad.items()},
     )
 
