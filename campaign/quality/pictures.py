@@ -12,7 +12,8 @@ from campaign.kinds import table
 from campaign.quality.curves import draw_curves
 from campaign.quality.drawing import Shown, draw, places
 from campaign.quality.linear import draw_linearity
-from campaign.quality.plane import draw_plane
+from campaign.quality.matrix import draw_matrix, strongest
+from campaign.quality.plane import Numbers, draw_plane
 from campaign.quality.tables import TABLES, draw_table, maps
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
     made += [_mosaic(repository, plan, task) for group, task in done if group.kernel == "mosaic" and whole is None]
     kind = table.of_dataset(plan.product)
     outputs = [output for _, task in done for output in task.outputs if output.type == plan.product]
-    if kind and outputs and (kind.picture in TABLES or kind.name in PAGES):
+    if kind and outputs and (kind.picture in TABLES or kind.name in PAGES or kind.name in MORE):
         rows = {int(output.data_id["detector"]): _get(repository, plan, output).rows for output in outputs}
         if kind.picture in TABLES:
             made.append(_place(plan, plan.product))
             draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], made[-1], title(plan, {}))
         made += _pages(plan, rows, PAGES[kind.name]) if kind.name in PAGES else []
-        made += _planes(plan, rows) if kind.name == "ptc" else []
+        made += MORE[kind.name](plan, rows) if kind.name in MORE else []
     return made
 
 
@@ -59,6 +60,25 @@ def _planes(plan: Plan, rows: Mapping[int, Any]) -> list[Path]:
         stem = _place(plan, f"{plan.product}-{name}").with_suffix("")
         made += draw_plane(numbers, plan.camera["detectors"], plan.camera["types"], stem)
     return made
+
+
+def _matrices(plan: Plan, rows: Mapping[int, Any]) -> list[Path]:
+    """Draw the matrix of each detector's crosstalk, and a map of the strongest crosstalk that each amplifier gets."""
+    made, unit = [], plan.camera["unit"].replace("adu", "ADU")
+    wanted = [d for d in plan.camera["detectors"] if d["id"] in rows]
+    for d in wanted:
+        names = [a["name"] for a in plan.camera["types"][d["type"]]["amplifiers"]]
+        made.append(_place(plan, f"{plan.product}-{d['name']}"))
+        draw_matrix(rows[d["id"]][0], names, unit, made[-1], title(plan, {}, f"detector {d['name']}"))
+    values = {d["id"]: strongest(rows[d["id"]][0]) for d in wanted}
+    label = f"strongest crosstalk that an amplifier gets, of a source of 100,000 {unit}"
+    numbers = Numbers(title(plan, {}), label, "1e-6", values)
+    stem = _place(plan, plan.product).with_suffix("")
+    return [*made, *draw_plane(numbers, wanted, plan.camera["types"], stem)]
+
+
+#: Further pictures, by kind.
+MORE: Final[Mapping[str, Callable[[Plan, Mapping[int, Any]], list[Path]]]] = {"ptc": _planes, "crosstalk": _matrices}
 
 
 def _get(repository: Repository, plan: Plan, output: Any) -> Any:

@@ -10,7 +10,10 @@ import fitsio
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageColor
 
+from campaign.quality.canvas import LOST
+from campaign.quality.matrix import ABOVE, COLOURS, ITSELF, LEFT, TALL, WIDE, draw_matrix, effects, strongest
 from kernels import run
 from kernels.calibrations.crosstalk import Crosstalk
 from kernels.camera import geometry
@@ -152,6 +155,25 @@ def test_it_is_applied(spots: tuple[Path, list[str]]) -> None:
     plain["detectors"][0] |= {"id": 5, "name": "R22_S12"}
     with pytest.raises(DataError, match="is of detector 4 R22_S11 .* the frames are of 5 R22_S12"):
         Crosstalk.open(path, geometry.camera(plain), geometry.camera(plain).detectors[5], True)
+
+
+def test_a_page_shows_it(spots: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Cells of a source that was never bright are red, its own is grey; the strongest is named for each target."""
+    (row,) = fitsio.read(spots[0] / "crosstalk.fits", 1)
+    names = [a.name for a in camera().detectors[DETECTOR].amplifiers]
+    draw_matrix(row, names, "electron", tmp_path / "page.png", "crosstalk")
+    with Image.open(tmp_path / "page.png") as page:
+        pixels = np.asarray(page.convert("RGB"))
+    dead = pixels[ABOVE + names.index(DEAD) * TALL : ABOVE + (names.index(DEAD) + 1) * TALL, LEFT : LEFT + 16 * WIDE]
+    red = (dead == ImageColor.getrgb(LOST)).all(axis=2)
+    assert 0.7 * 15 * WIDE * TALL < red.sum() < 15 * WIDE * TALL
+    assert not (np.delete(pixels, range(ABOVE, ABOVE + 16 * TALL), 0) == ImageColor.getrgb(LOST)).all(axis=2).any()
+    for s, t, colour in ((0, 1, COLOURS[2]), (2, 2, ITSELF)):
+        corner = pixels[ABOVE + s * TALL + 2, LEFT + t * WIDE + 2].astype(int)
+        assert np.abs(corner - ImageColor.getrgb(colour)).max() < 90
+    effect, valid = effects(row)
+    np.testing.assert_allclose(strongest(row), 1e6 * np.where(valid, np.abs(effect), 0).max(axis=0), rtol=1e-6)
+    assert np.isnan(effect[names.index(DEAD)]).all() and (strongest(row) > 100).all()
 
 
 @pytest.mark.processes
