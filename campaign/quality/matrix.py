@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from campaign.quality.canvas import LOST, ZERO, Canvas, Panel, font
+from campaign.quality.plane import Numbers
 
 F64 = NDArray[np.float64]
 
@@ -76,18 +77,24 @@ def _hatch(canvas: Canvas, x: int, y: int) -> None:
         canvas.draw.line((x + first, y + TALL - first + start, x + last, y + TALL - last + start), ZERO)
 
 
-def draw_matrix(row: Any, names: Sequence[str], unit: str, path: Path, title: str) -> None:
+def maps(tables: Mapping[int, Any], title: str) -> dict[str, Numbers]:
+    """Give the numbers of amplifiers that are drawn over the focal plane, by name."""
+    label = f"strongest crosstalk that an amplifier gets, of a source of {SIGNAL:,.0f}"
+    return {"strongest": Numbers(title, label, "1e-6", {d: strongest(rows[0]) for d, rows in tables.items()})}
+
+
+def draw_matrix(rows: Any, metadata: Mapping[str, Any], path: Path, title: str) -> None:
     """Draw a detector's matrix: sources down, targets across, on a scale that is symmetric about 0.
 
     Parameters
     ----------
-    row : structured
+    rows : structured
         The table's only one.
-    names : sequence of `str`
-        Amplifiers, in the table's order.
-    unit : `str`
-        Of the frames.
+    metadata : mapping
+        The table's, with the names of its amplifiers and the unit of the frames.
     """
+    row, names = rows[0], str(metadata["AMPNAMES"]).split()
+    unit = str(metadata["CROSSTALK_RATIOS_UNITS"]).strip().replace("adu", "ADU")
     effect, valid = effects(row)
     counts = np.asarray(row["CT_COUNTS"]).reshape(effect.shape)
     shown = np.abs(effect[valid & np.isfinite(effect)])

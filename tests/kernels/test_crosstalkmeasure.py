@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from campaign.quality.canvas import LOST
-from campaign.quality.matrix import ABOVE, COLOURS, ITSELF, LEFT, TALL, WIDE, draw_matrix, effects, strongest
+from campaign.quality.matrix import ABOVE, COLOURS, ITSELF, LEFT, TALL, WIDE, draw_matrix, effects, maps
 from kernels import run
 from kernels.calibrations.crosstalk import Crosstalk
 from kernels.camera import geometry
@@ -159,9 +159,9 @@ def test_it_is_applied(spots: tuple[Path, list[str]]) -> None:
 
 def test_a_page_shows_it(spots: tuple[Path, list[str]], tmp_path: Path) -> None:
     """Cells of a source that was never bright are red, its own is grey; the strongest is named for each target."""
-    (row,) = fitsio.read(spots[0] / "crosstalk.fits", 1)
+    rows, header = fitsio.read(spots[0] / "crosstalk.fits", 1, header=True)
     names = [a.name for a in camera().detectors[DETECTOR].amplifiers]
-    draw_matrix(row, names, "electron", tmp_path / "page.png", "crosstalk")
+    draw_matrix(rows, header, tmp_path / "page.png", "crosstalk")
     with Image.open(tmp_path / "page.png") as page:
         pixels = np.asarray(page.convert("RGB"))
     dead = pixels[ABOVE + names.index(DEAD) * TALL : ABOVE + (names.index(DEAD) + 1) * TALL, LEFT : LEFT + 16 * WIDE]
@@ -171,9 +171,9 @@ def test_a_page_shows_it(spots: tuple[Path, list[str]], tmp_path: Path) -> None:
     for s, t, colour in ((0, 1, COLOURS[2]), (2, 2, ITSELF)):
         corner = pixels[ABOVE + s * TALL + 2, LEFT + t * WIDE + 2].astype(int)
         assert np.abs(corner - ImageColor.getrgb(colour)).max() < 90
-    effect, valid = effects(row)
-    np.testing.assert_allclose(strongest(row), 1e6 * np.where(valid, np.abs(effect), 0).max(axis=0), rtol=1e-6)
-    assert np.isnan(effect[names.index(DEAD)]).all() and (strongest(row) > 100).all()
+    (effect, valid), strongest = effects(rows[0]), maps({DETECTOR: rows}, "crosstalk")["strongest"].values[DETECTOR]
+    np.testing.assert_allclose(strongest, 1e6 * np.where(valid, np.abs(effect), 0).max(axis=0), rtol=1e-6)
+    assert np.isnan(effect[names.index(DEAD)]).all() and (strongest > 100).all()
 
 
 @pytest.mark.processes
