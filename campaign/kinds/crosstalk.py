@@ -92,5 +92,5 @@ KIND = ProductKind(
     },
     groups=_groups,
     correction=Correction("doCrosstalk", "crosstalk"),
-    costs={"crosstalk": CostModel(mpixels_per_second=9.0, pixel_bytes=24)},
+    costs={"crosstalk": CostModel(mpixels_per_second=16.0, pixel_bytes=24)},
 )

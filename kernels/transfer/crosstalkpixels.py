@@ -1,8 +1,8 @@
 """Collect the pixels of a frame that tell crosstalk: those at whose place of the read-out some amplifier is bright.
 
-The background of each amplifier is measured where no amplifier is bright: medians of boxes, and what columns and rows
-deviate from these by, as far as their deviations exceed the noise.  The errors of boxes, columns and rows are kept,
-because all pixels of a spot share them: without them the errors of coefficients would be half of what they are.
+The background of each amplifier is measured where no amplifier is bright: a surface of second order, medians of boxes
+of the rest, and what columns and rows deviate from these by, as far as their deviations exceed the noise.  The errors
+of boxes, columns and rows are kept, because all pixels of a spot share them.
 """
 
 from __future__ import annotations
