@@ -38,6 +38,8 @@ class Frames:
 
     #: Their observation type.
     type: str
+    #: Further types that they may be of.
+    also: tuple[str, ...] = ()
     #: Least number of frames of each detector.
     least: int = 3
     #: Whether all must be of one filter.

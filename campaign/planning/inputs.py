@@ -68,11 +68,11 @@ def purposed(detectors: Set[int], camera: Camera, query: str) -> Set[int]:
 
 
 def _types(exposures: Sequence[ExposureRecord], name: str, wanted: Frames) -> str | None:
-    wrong = [e for e in exposures if e.type != wanted.type]
+    wrong = [e for e in exposures if e.type not in (wanted.type, *wanted.also)]
     if not wrong:
         return None
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(e.type for e in exposures).most_common())
-    made = f"a {name} is made of {wanted.type} frames"
+    made = f"a {name} is made of {' or '.join((wanted.type, *wanted.also))} frames"
     return f"{made}, the selection has {kinds}: exposure {listed(e.id for e in wrong)}"
 
 

@@ -8,8 +8,9 @@ names the amplifiers in the order of both axes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,12 +99,19 @@ def write(
     c0: NDArray[np.floating],
     c1: NDArray[np.floating],
     cards: Sequence[Card] = (),
+    measured: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
-    """Write a detector's crosstalk; ``c0`` and ``c1`` [target, source] for frames in the camera's unit."""
+    """Write a detector's crosstalk; ``c0`` and ``c1`` [target, source] for frames in the camera's unit.
+
+    Parameters
+    ----------
+    measured : mapping, optional
+        Columns of a measurement: matrices [target, source], or CT_FIT_GAINS [amplifier].
+    """
     number = len(detector.amplifiers)
     flat = [np.asarray(c, np.float32).astype(np.float64).T.reshape(1, -1) for c in (c0, c1)]
     unknown, none = np.full(flat[0].shape, np.nan), np.zeros(flat[0].shape)
-    columns = {
+    columns: dict[str, NDArray[Any]] = {
         "CT_COEFFS": flat[0],
         "CT_ERRORS": unknown,
         "CT_COUNTS": none.astype(np.int64),
@@ -113,6 +121,7 @@ def write(
         "CT_AMP_GAIN_RATIOS": none,
         "CT_FIT_GAINS": np.zeros((1, number)),
     }
+    columns |= {name: np.asarray(values).T.reshape(1, -1) for name, values in (measured or {}).items()}
     metadata = {
         "HAS_CROSSTALK": True,
         "NAMP": number,

@@ -202,7 +202,7 @@ def _collected(
             charge += leaked(detector, amplifier.target) * np.float32(leak * seconds)
         if brightness:
             charge += truth.response[parameters["physical_filter"]][at] * np.float32(brightness)
-        if more is not None:
+        if more is not None and rates.dead_amplifiers.get(detector.name) != amplifier.name:
             charge += more[at]
         expected.append(charge)
     if not rates.brighter_fatter:
