@@ -39,7 +39,7 @@ _FIELDS: Final = {
     **only(True, "doAssembleCcd", "doNanMasking", "doVariance"),
     **only(
         False,
-        *("doFlat", "doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
+        *("doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
         *("doWidenSaturationTrails", "doInterpolate", "doSaveInterpPixels", "doSetBadRegions", "doAmpOffset"),
         *("maskNegativeVariance", "expectWcs", "doBinnedExposures", "doITLDipMask", "doITLEdgeBleedMask"),
         "doITLSatSagMask",

@@ -39,6 +39,8 @@ class IsrConfig:
     deferred: bool = False
     #: Flag the defects' boxes BAD.
     defects: bool = False
+    #: Divide by the combined flat; of whole frames alone.
+    flat: bool = False
     #: Put charge back that the brighter-fatter effect has moved; of whole frames alone.
     brighter_fatter: bool = False
     #: ``COULTON18``, ``STEPPED``, or ``AUTO``: STEPPED by kernels that were made here, COULTON18 by others.

@@ -37,8 +37,9 @@ class FrameKernel(gang.Kernel):
         self.job = job
         self.camera = geometry.camera(job.camera)
         self.isr = IsrConfig.from_plain(job.config["isr"])
-        if self.isr.brighter_fatter and not self.WHOLE:
-            what = f"doBrighterFatter needs whole frames, the kernel {job.kernel} corrects them in parts"
+        asked = [name for name, on in (("doBrighterFatter", self.isr.brighter_fatter), ("doFlat", self.isr.flat)) if on]
+        if asked and not self.WHOLE:
+            what = f"{asked[0]} needs whole frames, the kernel {job.kernel} corrects them in parts"
             raise JobError(f"{what}: leave it to the step that writes corrected frames (doWrite)")
         self.frames, self.scratch = Frames(), Scratch()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}

@@ -2,5 +2,5 @@
 
 __all__ = [
     "bfkernel", "brighterfatter", "covariance", "crosstalkfit", "curve", "gainratios", "lineardetector", "linearfit",
-    "matching", "nonlinearity", "splines", "turnoff", "warm",
+    "matching", "nonlinearity", "splines", "superpixels", "turnoff", "warm",
 ]  # fmt: skip

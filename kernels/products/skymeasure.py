@@ -1,0 +1,261 @@
+"""The sky of every exposure of a detector: what stars leave of it in small bins and in superpixels.
+
+A piece is one exposure: the frame is corrected in memory, detections are masked, and clipped means are taken.  What
+follows needs no pixel any more: the background of all detectors (`kernels.products.skyscale`), and the combination
+(`kernels.products.sky`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.camera.focalplane import places_mm
+from kernels.camera.geometry import Box, Detector
+from kernels.errors import DataError, JobError
+from kernels.isr.subtracted import Coefficients, Subtracted
+from kernels.jobs import gang
+from kernels.jobs.job import Job, Task
+from kernels.jobs.publish import publish
+from kernels.products.bench import Bench
+from kernels.products.corrected import Correct
+from kernels.products.flatlevels import write_json
+from kernels.products.packed import pack
+from kernels.statistics import cells, detections
+from kernels.statistics.level import clipped_level
+
+KERNEL: Final = "sky_measure"
+
+F32 = NDArray[np.float32]
+
+#: Least fraction of a detector, and of a bin, that detections must leave.
+ENOUGH: Final = 0.1
+#: Least level of a sky, in units of its error.
+SKY: Final = 5.0
+#: Fewest pixels along a side of a bin, whatever the camera's scale, so that a clip has something to clip.
+NARROWEST: Final = 8
+#: Fewest pixels along a side of a cell in which background and noise are measured.
+LEAST_CELL: Final = 32
+#: Fewest exposures of a product.
+FEWEST: Final = 3
+
+
+def rule(plain: Mapping[str, Any], scale: int) -> detections.Rule:
+    """Check and freeze the rule of the detections, at a camera's scale.
+
+    Raises
+    ------
+    JobError
+        A setting is missing or not possible.
+    """
+    try:
+        cell = max(round(int(plain["cell"]) / scale), LEAST_CELL)
+        settings = float(plain["threshold"]), float(plain["smoothing"]), int(plain["rounds"]), int(plain["grow"]), cell
+    except (KeyError, TypeError, ValueError) as error:
+        raise JobError(f"settings of the detections: {error}") from error
+    if not (settings[0] > 0 and settings[1] > 0 and settings[2] > 0 and settings[3] >= 0):
+        raise JobError(f"settings of the detections: {settings[:4]} are not all above 0")
+    return detections.Rule(*settings)
+
+
+def require_enough(left: Mapping[int, str], exposures: Sequence[int], name: str, kind: str) -> None:
+    """Refuse a detector of which too few exposures remain.
+
+    Parameters
+    ----------
+    left : `dict`
+        Why an exposure was left out.
+
+    Raises
+    ------
+    DataError
+        Naming the exposures.
+    """
+    remain = len(exposures) - len(left)
+    if remain < FEWEST:
+        why = "; ".join(f"exposure {e}: {text}" for e, text in left.items())
+        what = f"{remain} of {len(exposures)} exposures can be used, a {kind} takes {FEWEST} at least: {why}"
+        raise DataError(f"detector {name}", what)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """One corrected frame without its detections."""
+
+    #: [y, x], float32: NaN where bad or detected.
+    image: F32
+    #: [y, x], bool: Detections.
+    found: NDArray[np.bool_]
+    #: Clipped mean, its number of pixels, and the fractions of the detector that are bad, and that are left.
+    level: float
+    count: int
+    bad: float
+    left: float
+
+    @classmethod
+    def of(cls, image: F32, mask: NDArray[np.int32], how: detections.Rule) -> Masked:
+        """Mask a frame, in place."""
+        image[mask != 0] = np.nan
+        bad = float(np.count_nonzero(mask)) / mask.size
+        if bad > 1 - ENOUGH:
+            return cls(image, np.zeros(mask.shape, np.bool_), math.nan, 0, bad, 1 - bad)
+        found = detections.find(image, how)
+        image[found] = np.nan
+        level, count = clipped_level(image)
+        return cls(image, found, level, count, bad, float(np.count_nonzero(np.isfinite(image))) / mask.size)
+
+    def objection(self, noise: float) -> str:
+        """Say why there is no sky to be measured; empty if there is one.
+
+        Parameters
+        ----------
+        noise : `float`
+            Noise of a pixel, in the unit of the image.
+        """
+        if self.left < ENOUGH:
+            of = f"{100 * self.bad:.1f} % of it is saturated or bad"
+            return f"{100 * (1 - self.left):.1f} % of the detector is not sky: {of}, the rest detected"
+        if not self.level > SKY * noise / math.sqrt(max(self.count, 1)):
+            return f"there is no sky: the level is {self.level:.3g}"
+        return ""
+
+
+class Measure(Correct):
+    """The gang kernel: a piece is one exposure of one detector; output ``skyMeasure``, JSON.
+
+    ``config``: ``isr``, ``permissions``; ``threshold``, ``smoothing``,
+    ``rounds``, ``grow``, ``cell`` (`rule`); ``size`` (superpixel, mm),
+    ``bin`` (pixel of an unscaled camera).
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._rule = rule(job.config, self.camera.scale)
+        self._size, self._bin = float(job.config["size"]), int(job.config["bin"])
+        if not self._size > 0 or self._bin < 1:
+            raise JobError(f"superpixels of {self._size} mm and bins of {self._bin} pixels are not possible")
+
+    def weights(self, task: Task) -> Sequence[float]:
+        """Weigh each exposure by the bytes read for it."""
+        return [float(file.bytes or 1) for file in self.raws(task)]
+
+    def compute(self, task: Task, piece: int) -> dict[str, Any]:
+        """Measure one exposure."""
+        image, mask, variance, _ = super().compute(task, piece)
+        detector, good = self.detector(task), mask == 0
+        noise = math.sqrt(float(np.median(variance[good]))) if good.any() else 0.0
+        common = self._common(task, piece, image, mask)
+        masked = Masked.of(image, mask, self._rule)
+        about = {"level": masked.level, "bad": masked.bad, "left": masked.left, "why": masked.objection(noise)}
+        if about["why"]:
+            return about
+        rows, columns = self.bins(detector)
+        mean, variance, count = cells.clipped_bins(masked.image, rows, columns, ENOUGH)
+        spread, _, _ = cells.clipped_bins(common, rows, columns, ENOUGH)
+        spread /= np.maximum(count, 1)
+        return {**about, "mean": mean, "variance": variance, "common": spread, "cells": self._cells(detector, image)}
+
+    def bins(self, detector: Detector) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Give the edges of a detector's bins, rows and columns."""
+        size = max(round(self._bin / self.camera.scale), min(NARROWEST, self._bin))
+        width, height = detector.size
+        return cells.edges(height, size), cells.edges(width, size)
+
+    def _common(self, task: Task, piece: int, image: F32, mask: NDArray[np.int32]) -> F32:
+        """Give the variance that the calibrations bring to each pixel [y, x] of all exposures alike; NaN where bad."""
+        calibrations, dark_time = self.calibrations(task), float(task.parameters["dark_times"][piece])
+        subtracted, more = Subtracted(calibrations, task.provenance), np.zeros_like(image)
+        for amplifier in self.detector(task).amplifiers:
+            subtracted.add(more[amplifier.target.slices], amplifier.target, Coefficients(1.0, dark_time))
+        box = Box(0, 0, image.shape[1], image.shape[0])
+        if calibrations.flat and calibrations.flat.has("VARIANCE"):
+            response = calibrations.flat.read(box)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                more += image**2 * calibrations.flat.read(box, "VARIANCE")
+                more /= response**2
+        more[(mask != 0) | ~np.isfinite(more)] = np.nan
+        return more
+
+    def _cells(self, detector: Detector, image: F32) -> list[list[float]]:
+        """Measure the superpixels of a detector: index along x and y, mean, pixels, centre along x and y (mm)."""
+        width, height = detector.size
+        corners_x, corners_y = places_mm(detector, np.array([-0.5, width - 0.5]), np.array([-0.5, height - 0.5]))
+        first = [math.floor(float(c.min()) / self._size) for c in (corners_x, corners_y)]
+        last = [math.ceil(float(c.max()) / self._size) for c in (corners_x, corners_y)]
+        found = []
+        for iy in range(first[1], last[1]):
+            for ix in range(first[0], last[0]):
+                box = self._box(detector, ix, iy)
+                if box is None:
+                    continue
+                mean, count = clipped_level(image, box)
+                if count:
+                    x, y = places_mm(
+                        detector, np.array([box.x0 + (box.nx - 1) / 2]), np.array([box.y0 + (box.ny - 1) / 2])
+                    )
+                    found.append([ix, iy, mean, count, float(x[0, 0]), float(y[0, 0])])
+        return found
+
+    def _box(self, detector: Detector, ix: int, iy: int) -> Box | None:
+        """Give the pixels between a superpixel's corners, as upstream does; `None` where there are none."""
+        c, s = math.cos(math.radians(detector.yaw_deg)), math.sin(math.radians(detector.yaw_deg))
+        pitch, at = detector.pixel_um * 1e-3, []
+        for k in (0, 1):
+            x, y = (ix + k) * self._size - detector.position_mm[0], (iy + k) * self._size - detector.position_mm[1]
+            at.append(((c * x + s * y) / pitch, (c * y - s * x) / pitch))
+        (u, v), size = zip(*at, strict=True), detector.size
+        ends = [sorted(round(place + n / 2) for place in some) for some, n in zip((u, v), size, strict=True)]
+        (x0, x1), (y0, y1) = ((max(low, 0), min(high, n)) for (low, high), n in zip(ends, size, strict=True))
+        return Box(x0, y0, x1 - x0, y1 - y0) if x1 > x0 and y1 > y0 else None
+
+    def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
+        """Publish one detector's measurements.
+
+        Raises
+        ------
+        DataError
+            Too few exposures have a sky.
+        """
+        self.require_inputs(task)
+        measured, exposures = list(results), list(task.parameters["exposures"])
+        left = {e: m["why"] for e, m in zip(exposures, measured, strict=True) if m["why"]}
+        require_enough(left, exposures, self.detector(task).name, "sky")
+        used = [(e, m) for e, m in zip(exposures, measured, strict=True) if not m["why"]]
+        rows, columns = self.bins(self.detector(task))
+        content = {
+            "detector": task.detector,
+            "unit": self.camera.unit,
+            "size_mm": self._size,
+            "rows": rows.tolist(),
+            "columns": columns.tolist(),
+            "exposures": [e for e, _ in used],
+            "level": [m["level"] for _, m in used],
+            "left": [m["left"] for _, m in used],
+            "cells": [m["cells"] for _, m in used],
+            **{name: pack(np.stack([m[name] for _, m in used])) for name in ("mean", "variance", "common")},
+            "left_out": {str(e): why for e, why in left.items()},
+        }
+        output = publish(
+            task.outputs["skyMeasure"], lambda p: write_json(p, content), self.stamp, self.job.config["permissions"]
+        )
+        about: dict[str, Any] = {"inputs_used": len(used), "sky_left": round(min(m["left"] for _, m in used), 4)}
+        if left:
+            name = self.detector(task).name
+            about["look_at"] = [f"{name} leaves out exposure {e}: {why}" for e, why in left.items()]
+        return {"skyMeasure": output, **about}
+
+
+def execute(job: Job, comm: Any) -> int:
+    """Measure every task's exposures; return the number of tasks of this rank that failed."""
+    return gang.execute(job, comm, Measure(job))
+
+
+def warm(bench: Bench) -> None:
+    """Measure a few pixels."""
+    settings = {"threshold": 3.0, "smoothing": 5.0, "rounds": 1, "grow": 2, "cell": 256, "size": 40.96, "bin": 8}
+    bench.run(execute, {"raw": bench.raws}, "skyMeasure", isr={}, **settings)
