@@ -70,6 +70,8 @@ class Correction:
     needed: bool = False
     #: Connection, if that is not the kind's name.
     connection: str = ""
+    #: Field with the filters of frames that it is for; empty: those of all.
+    filters: str = ""
     #: Whether it looks at whole frames: then no setting is made where it is not asked for, and kernels that correct
     #: frames in parts refuse it.
     whole: bool = False

@@ -56,6 +56,7 @@ class Calibrations:
     kernels: bfk.Kernels | None = None
     #: Relative.
     flat: Product | None = None
+    fringe: Product | None = None
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
@@ -89,6 +90,7 @@ class Calibrations:
             unusable,
             bfk.Kernels.open(path_of("bfk"), camera, detector) if isr.brighter_fatter else None,
             _product("flat", path_of("flat"), camera, detector) if isr.flat else None,
+            _product("fringe", path_of("fringe"), camera, detector) if isr.fringe else None,
         )
 
     def verify(self) -> None:
@@ -103,7 +105,7 @@ class Calibrations:
 
     @cached_property
     def _whole(self) -> bool:
-        for product in filter(None, (self.bias, self.dark, self.flat)):
+        for product in filter(None, (self.bias, self.dark, self.flat, self.fringe)):
             verify(product.path, ("IMAGE", "MASK", "VARIANCE"))
         return True
 

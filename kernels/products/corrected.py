@@ -19,6 +19,7 @@ from kernels.isr.subtracted import Coefficients, Subtracted
 from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish
+from kernels.products import fringing
 from kernels.products.flatfield import divide
 from kernels.products.header import corrections
 from kernels.products.redistribute import redistribute
@@ -57,6 +58,10 @@ class Correct(FrameKernel):
         cards = redistribute(image, mask, kernels, self.isr, self.camera.unit) if kernels else []
         if flat := self.calibrations(task).flat:
             cards = [*cards, *divide(image, mask, variance, flat)]
+        if fringe := self.calibrations(task).fringe:
+            how = fringing.rule(self.isr, self.camera.scale, task.parameters["exposures"][piece], task.detector or 0)
+            taken = fringing.subtract(image, mask, variance, fringe, how, self.camera.scale, self.camera.unit)
+            cards = [*cards, *taken]
         return image, mask, variance, cards
 
     def _noises(self, task: Task, file: File, dark_time: float) -> dict[int, Noise]:

@@ -6,8 +6,9 @@ weighted by it: moonlight may be a hundred times brighter than a dark sky.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -187,7 +188,8 @@ class Sky(gang.Kernel):
         output = publish(task.outputs[KERNEL], write, stamp, permissions)
         good = ~empty
         noise = float(np.sqrt(np.median(variance[good])))
-        rms = float(np.sqrt(max(np.mean(image[good].astype(np.float64) ** 2 - variance[good]), 0.0)))
+        excess = float(np.mean(image[good].astype(np.float64) ** 2 - variance[good]))
+        rms = math.sqrt(max(excess, 0.0))
         numbers = {"pattern_rms": rms, "bin_error": noise, "empty_bins": int(np.count_nonzero(empty))}
         return {KERNEL: output, "inputs_used": len(exposed.exposures), **numbers}
 
@@ -220,8 +222,6 @@ class Sky(gang.Kernel):
     @staticmethod
     def _chosen(task: Task, exposed: Exposed, made: Combined) -> Task:
         """Describe the exposures that were used."""
-        from dataclasses import replace
-
         at = [list(task.parameters["exposures"]).index(e) for e in exposed.exposures]
         chosen = {
             name: [values[k] for k in at]

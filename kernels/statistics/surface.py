@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ class Surface:
     def subtract(self, image: F32, box: Box | None = None) -> None:
         """Subtract the surface from an image [y, x], float32, in place; that of a box, where there is one."""
         box = Box(0, 0, image.shape[1], image.shape[0]) if box is None else box
-        ways = []
+        ways: list[NDArray[Any]] = []
         for marks, first, number in ((self.rows, box.y0, box.ny), (self.columns, box.x0, box.nx)):
             ways += _along((marks[:-1] + marks[1:] - 1) / 2, np.arange(first, first + number, dtype=np.float64))
         _subtract(image, self.values, *ways)

@@ -1,6 +1,6 @@
 """Photon transfer: covariances of flats in pairs, their fits, linearity, brighter-fatter, crosstalk and gain ratios."""
 
 __all__ = [
-    "bfkernel", "brighterfatter", "covariance", "crosstalkfit", "curve", "gainratios", "lineardetector", "linearfit",
-    "matching", "nonlinearity", "splines", "superpixels", "turnoff", "warm",
+    "bfkernel", "brighterfatter", "covariance", "crosstalkfit", "curve", "fringefit", "gainratios",
+    "lineardetector", "linearfit", "matching", "nonlinearity", "splines", "superpixels", "turnoff", "warm",
 ]  # fmt: skip

@@ -89,7 +89,8 @@ def _fill(values: F64) -> F64:
         for line in grid:
             good = np.isfinite(line)
             if good.any() and not good.all():
-                line[~good] = _line(np.flatnonzero(good).astype(np.float64), line[good], np.flatnonzero(~good) * 1.0)
+                there, gaps = (np.flatnonzero(some).astype(np.float64) for some in (good, ~good))
+                line[~good] = _line(there, line[good], gaps)
     return values
 
 
