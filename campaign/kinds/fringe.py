@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from statistics import median
+from typing import Any, Final
 
 from campaign.errors import ConfigurationError
 from campaign.kinds.combining import TASKS, combined, kind
@@ -49,6 +50,15 @@ def _groups(planner: Planner) -> Sequence[GroupDraft]:
     return [first, *(replace(draft, whole=True) if draft.label == maker else draft for draft in combined(planner))]
 
 
+def _numbers(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Tell the size of the fringes and the error of a pixel."""
+    rms = {name: float(one["pattern_rms"]) for name, one in made.items()}
+    most = max(rms, key=rms.__getitem__)
+    error = median(float(one["pixel_error"]) for one in made.values())
+    text = f"fringes {100 * median(rms.values()):.3f} % of the sky rms, at most {100 * rms[most]:.3f} % ({most})"
+    return [f"{text}; a pixel is good to {100 * error:.3f} %"]
+
+
 KIND: Final = kind(
     "fringe",
     _DIMENSIONS,
@@ -62,4 +72,6 @@ KIND: Final = kind(
     groups=_groups,
     correction=Correction("doFringe", "fringe", needed=True, filters="fringe.filters", whole=True),
     unit="relative",
+    each="fringeBin8",
+    numbers=_numbers,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any, Final
 
 from campaign.errors import ConfigurationError
 from campaign.kinds.corrected import corrected
@@ -151,6 +152,19 @@ def _require_agreement(planner: Planner) -> None:
         raise ConfigurationError(what, where=planner.pipeline, do="set both to the same value")
 
 
+def _numbers(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Tell the pattern's size, the error of a bin, and bins without a value."""
+    rms = {name: float(one["pattern_rms"]) for name, one in made.items()}
+    most = max(rms, key=rms.__getitem__)
+    error, empty = (
+        median(float(one["bin_error"]) for one in made.values()),
+        sum(int(o["empty_bins"]) for o in made.values()),
+    )
+    text = f"pattern {100 * median(rms.values()):.3f} % rms, at most {100 * rms[most]:.3f} % ({most})"
+    lost = f"; {empty} bins without a value" if empty else ""
+    return [f"{text}; a bin is good to {100 * error:.3f} %{lost}"]
+
+
 _MODULES: Final = ("lsst.cp.pipe", "lsst.cp.pipe.cpSky")
 KIND: Final = ProductKind(
     "sky",
@@ -171,5 +185,6 @@ KIND: Final = ProductKind(
     groups=_groups,
     costs={"sky_measure": CostModel(mpixels_per_second=10.0, pixel_bytes=48)},
     unit="relative",
-    picture="image",
+    picture="bins",
+    numbers=_numbers,
 )

@@ -30,7 +30,7 @@ from kernels.products.flatlevels import means_of, scales_of
 from kernels.products.header import product_cards
 from kernels.products.pieces import PIECE_BYTES, Piece, cut
 from kernels.products.reduce import FEW_INPUTS, Stacker, Statistics
-from kernels.products.underlay import Underlay
+from kernels.products.underlay import Underlay, excess
 from kernels.statistics import clip, network
 from kernels.statistics.binning import binned
 from kernels.statistics.weighted import weighted_mean
@@ -211,6 +211,8 @@ class Combine(FrameKernel):
             small = binned(image, binning, mask)
             files[name] = task.outputs[name], partial(product.write, cards=cards, image=small)
         published = publish_all(files, self.stamp, self._config.get("permissions", {}))
+        if under := self._underlay(task):
+            published |= {"pattern_rms": excess(image, variance, mask), "pixel_error": under.error(variance, mask)}
         off = [calibrations.detector.amplifiers[k].name for k in inputs.dead]
         about = {"bad_pixels": bad, **({"dead_amplifiers": off} if off else {})}
         about |= {"blank_pixels": inputs.blank} if inputs.blank else {}

@@ -32,6 +32,7 @@ from kernels.products.packed import unpack
 from kernels.products.reduce import FEW_INPUTS, WORTH
 from kernels.products.skymeasure import FEWEST, require_enough
 from kernels.products.skyscale import background_of
+from kernels.products.underlay import excess
 from kernels.statistics import clip
 from kernels.statistics.estimator import table
 from kernels.statistics.network import workspace
@@ -186,11 +187,12 @@ class Sky(gang.Kernel):
         write = partial(product.write, cards=cards, image=image, mask=mask, variance=variance)
         stamp, permissions = f"{self._job.run}.{self._job.attempt}", self._job.config["permissions"]
         output = publish(task.outputs[KERNEL], write, stamp, permissions)
-        good = ~empty
-        noise = float(np.sqrt(np.median(variance[good])))
-        excess = float(np.mean(image[good].astype(np.float64) ** 2 - variance[good]))
-        rms = math.sqrt(max(excess, 0.0))
-        numbers = {"pattern_rms": rms, "bin_error": noise, "empty_bins": int(np.count_nonzero(empty))}
+        noise = math.sqrt(float(np.median(variance[~empty])))
+        numbers = {
+            "pattern_rms": excess(image, variance, mask),
+            "bin_error": noise,
+            "empty_bins": int(np.count_nonzero(empty)),
+        }
         return {KERNEL: output, "inputs_used": len(exposed.exposures), **numbers}
 
     def _cards(

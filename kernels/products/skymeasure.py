@@ -15,8 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.camera.focalplane import places_mm
-from kernels.camera.geometry import Box, Detector
+from kernels.camera.geometry import Box
 from kernels.errors import DataError, JobError
 from kernels.isr.subtracted import Coefficients, Subtracted
 from kernels.jobs import gang
@@ -28,6 +27,7 @@ from kernels.products.flatlevels import write_json
 from kernels.products.packed import pack
 from kernels.statistics import cells, detections
 from kernels.statistics.level import clipped_level
+from kernels.transfer.superpixels import bins, measure
 
 KERNEL: Final = "sky_measure"
 
@@ -37,8 +37,6 @@ F32 = NDArray[np.float32]
 ENOUGH: Final = 0.1
 #: Least level of a sky, in units of its error.
 SKY: Final = 5.0
-#: Fewest pixels along a side of a bin, whatever the camera's scale, so that a clip has something to clip.
-NARROWEST: Final = 8
 #: Fewest pixels along a side of a cell in which background and noise are measured.
 LEAST_CELL: Final = 32
 #: Fewest exposures of a product.
@@ -154,17 +152,17 @@ class Measure(Correct):
         about = {"level": masked.level, "bad": masked.bad, "left": masked.left, "why": masked.objection(noise)}
         if about["why"]:
             return about
-        rows, columns = self.bins(detector)
+        rows, columns = bins(detector, self._bin, self.camera.scale)
         mean, variance, count = cells.clipped_bins(masked.image, rows, columns, ENOUGH)
         spread, _, _ = cells.clipped_bins(common, rows, columns, ENOUGH)
         spread /= np.maximum(count, 1)
-        return {**about, "mean": mean, "variance": variance, "common": spread, "cells": self._cells(detector, image)}
-
-    def bins(self, detector: Detector) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Give the edges of a detector's bins, rows and columns."""
-        size = max(round(self._bin / self.camera.scale), min(NARROWEST, self._bin))
-        width, height = detector.size
-        return cells.edges(height, size), cells.edges(width, size)
+        return {
+            **about,
+            "mean": mean,
+            "variance": variance,
+            "common": spread,
+            "cells": measure(detector, masked.image, self._size),
+        }
 
     def _common(self, task: Task, piece: int, image: F32, mask: NDArray[np.int32]) -> F32:
         """Give the variance that the calibrations bring to each pixel [y, x] of all exposures alike; NaN where bad."""
@@ -181,38 +179,6 @@ class Measure(Correct):
         more[(mask != 0) | ~np.isfinite(more)] = np.nan
         return more
 
-    def _cells(self, detector: Detector, image: F32) -> list[list[float]]:
-        """Measure the superpixels of a detector: index along x and y, mean, pixels, centre along x and y (mm)."""
-        width, height = detector.size
-        corners_x, corners_y = places_mm(detector, np.array([-0.5, width - 0.5]), np.array([-0.5, height - 0.5]))
-        first = [math.floor(float(c.min()) / self._size) for c in (corners_x, corners_y)]
-        last = [math.ceil(float(c.max()) / self._size) for c in (corners_x, corners_y)]
-        found = []
-        for iy in range(first[1], last[1]):
-            for ix in range(first[0], last[0]):
-                box = self._box(detector, ix, iy)
-                if box is None:
-                    continue
-                mean, count = clipped_level(image, box)
-                if count:
-                    x, y = places_mm(
-                        detector, np.array([box.x0 + (box.nx - 1) / 2]), np.array([box.y0 + (box.ny - 1) / 2])
-                    )
-                    found.append([ix, iy, mean, count, float(x[0, 0]), float(y[0, 0])])
-        return found
-
-    def _box(self, detector: Detector, ix: int, iy: int) -> Box | None:
-        """Give the pixels between a superpixel's corners, as upstream does; `None` where there are none."""
-        c, s = math.cos(math.radians(detector.yaw_deg)), math.sin(math.radians(detector.yaw_deg))
-        pitch, at = detector.pixel_um * 1e-3, []
-        for k in (0, 1):
-            x, y = (ix + k) * self._size - detector.position_mm[0], (iy + k) * self._size - detector.position_mm[1]
-            at.append(((c * x + s * y) / pitch, (c * y - s * x) / pitch))
-        (u, v), size = zip(*at, strict=True), detector.size
-        ends = [sorted(round(place + n / 2) for place in some) for some, n in zip((u, v), size, strict=True)]
-        (x0, x1), (y0, y1) = ((max(low, 0), min(high, n)) for (low, high), n in zip(ends, size, strict=True))
-        return Box(x0, y0, x1 - x0, y1 - y0) if x1 > x0 and y1 > y0 else None
-
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
         """Publish one detector's measurements.
 
@@ -226,7 +192,7 @@ class Measure(Correct):
         left = {e: m["why"] for e, m in zip(exposures, measured, strict=True) if m["why"]}
         require_enough(left, exposures, self.detector(task).name, "sky")
         used = [(e, m) for e, m in zip(exposures, measured, strict=True) if not m["why"]]
-        rows, columns = self.bins(self.detector(task))
+        rows, columns = bins(self.detector(task), self._bin, self.camera.scale)
         content = {
             "detector": task.detector,
             "unit": self.camera.unit,

@@ -19,11 +19,6 @@ from kernels.transfer.superpixels import Background, Cells, solve
 KERNEL: Final = "sky_scale"
 
 
-def _cells(rows: Sequence[Sequence[float]]) -> Cells:
-    table = np.array(rows, np.float64).reshape(-1, 6)
-    return Cells(table[:, :2].astype(np.int64), table[:, 2], table[:, 3], table[:, 4:])
-
-
 def background_of(path: str, table: Mapping[str, Any], kind: str, exposure: int) -> Background | None:
     """Read the background of an exposure for detectors of a sensor type; `None` where it has none."""
     found = table["backgrounds"].get(kind, {}).get(str(exposure))
@@ -85,7 +80,7 @@ class Scale(gang.Kernel):
 
     def _solved(self, rows: Sequence[Sequence[float]], size: float, kind: str) -> dict[str, Any] | None:
         pitches = [d.pixel_um * 1e-3 for d in self._camera.detectors.values() if kind in ("every", d.type)]
-        made = solve(_cells(rows), size, self._least * (size / min(pitches)) ** 2)
+        made = solve(Cells.of(rows), size, self._least * (size / min(pitches)) ** 2)
         if made is None or not made.level > 0:
             return None
         return {"first": made.first, "values": pack(made.values), "level": made.level}

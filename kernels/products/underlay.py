@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,14 @@ F32 = NDArray[np.float32]
 
 #: Planes of a flat whose pixels have no response.
 _DARK = BAD | 1 << PLANES["NO_DATA"] | 1 << PLANES["VIGNETTED"]
+
+
+def excess(image: F32, variance: F32, mask: NDArray[np.int32]) -> float:
+    """Compute the root mean square of the good pixels of an image [y, x], less its noise."""
+    good = mask == 0
+    if not good.any():
+        return 0.0
+    return math.sqrt(max(float(np.mean(image[good].astype(np.float64) ** 2 - variance[good])), 0.0))
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,12 @@ class Underlay:
         """Add the flat's variance to an amplifier's rows [y, x], in place."""
         if self._flat is not None:
             variance += self._flat[1][box.slices]
+
+    @staticmethod
+    def error(variance: F32, mask: NDArray[np.int32]) -> float:
+        """Give the usual error of a good pixel, relative; 0 where none is good."""
+        good = mask == 0
+        return math.sqrt(float(np.median(variance[good]))) if good.any() else 0.0
 
     def plain(self) -> dict[str, Any]:
         """Describe what was left out, for the journal and the header."""

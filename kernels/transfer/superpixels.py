@@ -9,18 +9,72 @@ superpixels begin at the focal plane's centre, so that they do not depend on the
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.camera.focalplane import places_mm
+from kernels.camera.geometry import Box, Detector
+from kernels.statistics.cells import edges
+from kernels.statistics.level import clipped_level
+
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 #: Rounds that move the values of partly covered superpixels to their centres.
 ROUNDS: Final = 20
 #: Least number of values for Akima's spline; fewer are joined by straight lines.
 AKIMA: Final = 5
+#: Fewest pixels along a side of a bin, whatever the camera's scale, so that a clip has something to clip.
+NARROWEST: Final = 8
+
+
+def bins(detector: Detector, bin_px: int, scale: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give the edges of a detector's bins, rows and columns; ``bin_px`` is that of an unscaled camera."""
+    size, (width, height) = max(round(bin_px / scale), min(NARROWEST, bin_px)), detector.size
+    return edges(height, size), edges(width, size)
+
+
+def box_of(detector: Detector, ix: int, iy: int, size_mm: float) -> Box | None:
+    """Give the pixels between the corners of a superpixel, as upstream does; `None` where there are none."""
+    c, s = math.cos(math.radians(detector.yaw_deg)), math.sin(math.radians(detector.yaw_deg))
+    pitch, at = detector.pixel_um * 1e-3, []
+    for k in (0, 1):
+        x, y = (ix + k) * size_mm - detector.position_mm[0], (iy + k) * size_mm - detector.position_mm[1]
+        at.append(((c * x + s * y) / pitch, (c * y - s * x) / pitch))
+    ends = [
+        sorted(round(place + n / 2) for place in some)
+        for some, n in zip(zip(*at, strict=True), detector.size, strict=True)
+    ]
+    (x0, x1), (y0, y1) = ((max(low, 0), min(high, n)) for (low, high), n in zip(ends, detector.size, strict=True))
+    return Box(x0, y0, x1 - x0, y1 - y0) if x1 > x0 and y1 > y0 else None
+
+
+def measure(detector: Detector, image: F32, size_mm: float) -> list[list[float]]:
+    """Measure the superpixels of an image [y, x], float32: clipped means of what is finite.
+
+    Returns
+    -------
+    rows : `list` [`list` [`float`]]
+        Index along x and y, mean, number of pixels, and their centre along x and y (mm).
+    """
+    width, height = detector.size
+    corners = places_mm(detector, np.array([-0.5, width - 0.5]), np.array([-0.5, height - 0.5]))
+    (x0, x1), (y0, y1) = ((math.floor(float(c.min()) / size_mm), math.ceil(float(c.max()) / size_mm)) for c in corners)
+    found: list[list[float]] = []
+    for iy in range(y0, y1):
+        for ix in range(x0, x1):
+            box = box_of(detector, ix, iy, size_mm)
+            mean, count = (math.nan, 0) if box is None else clipped_level(image, box)
+            if box is not None and count:
+                middle = np.array([box.x0 + (box.nx - 1) / 2]), np.array([box.y0 + (box.ny - 1) / 2])
+                x, y = places_mm(detector, *middle)
+                found.append([ix, iy, mean, count, float(x[0, 0]), float(y[0, 0])])
+    return found
 
 
 @dataclass(frozen=True)
@@ -34,6 +88,12 @@ class Cells:
     count: F64
     #: [n, 2], float64: Centre of these pixels (x, y), mm.
     centre: F64
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[float]]) -> Cells:
+        """Join rows of `measure`."""
+        table = np.array(rows, np.float64).reshape(-1, 6)
+        return cls(table[:, :2].astype(np.int64), table[:, 2], table[:, 3], table[:, 4:])
 
 
 @dataclass(frozen=True)
