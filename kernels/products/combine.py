@@ -211,12 +211,12 @@ class Combine(FrameKernel):
             small = binned(image, binning, mask)
             files[name] = task.outputs[name], partial(product.write, cards=cards, image=small)
         published = publish_all(files, self.stamp, self._config.get("permissions", {}))
-        if under := self._underlay(task):
-            published |= {"pattern_rms": excess(image, variance, mask), "pixel_error": under.error(variance, mask)}
         off = [calibrations.detector.amplifiers[k].name for k in inputs.dead]
-        about = {"bad_pixels": bad, **({"dead_amplifiers": off} if off else {})}
+        about: dict[str, Any] = {"bad_pixels": bad, **({"dead_amplifiers": off} if off else {})}
         about |= {"blank_pixels": inputs.blank} if inputs.blank else {}
         about |= {"left_out": list(calibrations.notes)} if calibrations.notes else {}
+        if under := self._underlay(task):
+            about |= {"pattern_rms": excess(image, variance, mask), "pixel_error": under.error(variance, mask)}
         return {"inputs_used": len(task.inputs["raw"]), **about, **published}
 
     def _definition(self, task: Task, detector: Detector, taken: Mapping[int, Taken]) -> list[Card]:
