@@ -94,6 +94,15 @@ def _value(text: str) -> Any:
         return text
 
 
+def _entry(value: Any) -> Entry:
+    """Give a value of the command line its place."""
+    if isinstance(value, list):
+        return Entry([_entry(one) for one in value], _OPTIONS)
+    if isinstance(value, dict):
+        return Entry({name: _entry(one) for name, one in value.items()}, _OPTIONS)
+    return Entry(value, _OPTIONS)
+
+
 def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
     """Apply ``--config label:field=value``."""
     try:
@@ -112,7 +121,7 @@ def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
             problems.append(Problem(f"there is no task {label}", _OPTIONS, suggest(label, draft.tasks)))
         else:
             task = draft.tasks[label]
-            draft.tasks[label] = replace(task, config={**task.config, name: Entry(_value(text), _OPTIONS)})
+            draft.tasks[label] = replace(task, config={**task.config, name: _entry(_value(text))})
     return problems
 
 

@@ -83,7 +83,11 @@ class Combine(FrameKernel):
         if task.task not in self._exposures:  # one task at a time suffices: a rank's pieces are in order
             detector = self.detector(task)
             shape = (len(task.inputs["raw"]), len(detector.amplifiers))
-            if "flatNormalization" in task.inputs:
+            offsets = np.asarray(task.parameters.get("offsets", np.zeros(shape[0])), np.float64)[:, np.newaxis]
+            if under := self._underlay(task):
+                offsets = under.levels[:, np.newaxis]
+                scales = np.broadcast_to(offsets, shape)
+            elif "flatNormalization" in task.inputs:
                 path = self.job.files[task.inputs["flatNormalization"][0]].path
                 scales = scales_of(path, detector, task.parameters["exposures"])
             elif "flatMeasure" in task.inputs:
@@ -91,10 +95,6 @@ class Combine(FrameKernel):
                 scales = np.broadcast_to(means_of(path, task.parameters["exposures"])[:, np.newaxis], shape)
             else:
                 scales = np.broadcast_to(np.asarray(task.parameters["scales"], np.float64)[:, np.newaxis], shape)
-            offsets = np.asarray(task.parameters.get("offsets", np.zeros(shape[0])), np.float64)[:, np.newaxis]
-            if under := self._underlay(task):
-                scales = np.broadcast_to(under.levels[:, np.newaxis], shape)
-                offsets = under.levels[:, np.newaxis]
             self._require_scales(task, scales, offsets)
             self._exposures = {
                 task.task: Exposures(
