@@ -135,7 +135,8 @@ class Stacker:
         self.weights = self.weights / self.weights.sum()
         self._few = n < FEW_INPUTS
         of_unlike = tuple(self.weights.tolist()) if self._unlike else ()
-        self._table = table(self._rule, n, self._steps(channel, exposures, seen), of_unlike)
+        self._heavy = of_sky
+        self._table = table(self._rule, n, self._steps(channel, exposures, seen), of_unlike, self._heavy)
         self._planes: tuple[F32, F32, I16] | None = None
         self.rejected, self.used = np.zeros(n, np.int64), 0
 
@@ -174,7 +175,7 @@ class Stacker:
         n, width = self._n, cube.shape[1]
         factors = None if self._plain else self._table.scatter
         if self._unlike:
-            good = clipped_weighted_mean(cube, n, self._rule, self.weights, image, variance, count)
+            good = clipped_weighted_mean(cube, n, self._rule, self.weights, image, variance, count, self._heavy)
             variance *= 1 if factors is None else factors[good]
         elif self._rule.statistic == "WEIGHTED":
             weighted_mean(cube, n, self.weights, image, variance, count)

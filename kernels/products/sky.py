@@ -93,8 +93,8 @@ def combine(exposed: Exposed, rule: clip.Rule, weigh: bool) -> Combined:
     cube[:n, :bins] = np.where(np.isfinite(values), values, np.float32(np.inf))
     image, variance, count = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int16)
     if weighted:
-        factors = table(rule, n, None, tuple(weights.tolist())).scatter
-        good = clipped_weighted_mean(cube, n, rule, weights, image, variance, count)
+        factors = table(rule, n, None, tuple(weights.tolist()), heavy=True).scatter
+        good = clipped_weighted_mean(cube, n, rule, weights, image, variance, count, heavy=True)
         variance *= factors[good]
     elif n < FEW_INPUTS:
         before, first, of = cube.copy(), np.empty(width, np.int16), np.full((n, width), np.nan, np.float32)
@@ -145,6 +145,7 @@ class Sky(gang.Kernel):
         rows, columns = (np.array(measured[name], np.float64) for name in ("rows", "columns"))
         x, y = places_mm(detector, (columns[:-1] + columns[1:] - 1) / 2, (rows[:-1] + rows[1:] - 1) / 2)
         mean, variance, common = (unpack(path, measured[name]) for name in ("mean", "variance", "common"))
+        require_enough(left, [*measured["exposures"], *map(int, measured["left_out"])], detector.name, "sky")
         if mean.shape != (len(measured["exposures"]), *x.shape):
             raise DataError(path, f"has bins {mean.shape}, of another detector type")
         kept, values, noises, everywhere, levels = [], [], [], [], []

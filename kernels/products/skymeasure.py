@@ -33,10 +33,13 @@ KERNEL: Final = "sky_measure"
 
 F32 = NDArray[np.float32]
 
-#: Least fraction of a detector, and of a bin, that detections must leave.
+#: Least fraction of a bin, and of a detector, that detections must leave.
 ENOUGH: Final = 0.1
-#: Least level of a sky, in units of its error.
-SKY: Final = 5.0
+LEAST: Final = 0.4
+#: Least level of a sky, in units of a pixel's noise.
+SKY: Final = 0.2
+#: Largest scatter of a sky within a cell, in units of a pixel's noise; fringes reach 2, crowded fields 8 and more.
+CROWDED: Final = 5.0
 #: Fewest pixels along a side of a cell in which background and noise are measured.
 LEAST_CELL: Final = 32
 #: Fewest exposures of a product.
@@ -89,23 +92,26 @@ class Masked:
     image: F32
     #: [y, x], bool: Detections.
     found: NDArray[np.bool_]
-    #: Clipped mean, its number of pixels, and the fractions of the detector that are bad, and that are left.
+    #: Clipped mean, and the fractions of the detector that are bad, and that are left.
     level: float
-    count: int
     bad: float
     left: float
+    #: Usual scatter of a pixel within the cells of the rule.
+    scatter: float = 0.0
 
     @classmethod
     def of(cls, image: F32, mask: NDArray[np.int32], how: detections.Rule) -> Masked:
         """Mask a frame, in place."""
         image[mask != 0] = np.nan
         bad = float(np.count_nonzero(mask)) / mask.size
-        if bad > 1 - ENOUGH:
-            return cls(image, np.zeros(mask.shape, np.bool_), math.nan, 0, bad, 1 - bad)
+        if bad > 1 - LEAST:
+            return cls(image, np.zeros(mask.shape, np.bool_), math.nan, bad, 1 - bad)
         found = detections.find(image, how)
         image[found] = np.nan
-        level, count = clipped_level(image)
-        return cls(image, found, level, count, bad, float(np.count_nonzero(np.isfinite(image))) / mask.size)
+        level, _ = clipped_level(image)
+        _, variance, number = cells.clipped_bins(image, *(cells.edges(n, how.cell) for n in image.shape), ENOUGH)
+        square = np.nanmean(variance * number) if np.isfinite(variance).any() else 0.0
+        return cls(image, found, level, bad, float(np.isfinite(image).mean()), math.sqrt(float(square)))
 
     def objection(self, noise: float) -> str:
         """Say why there is no sky to be measured; empty if there is one.
@@ -115,11 +121,15 @@ class Masked:
         noise : `float`
             Noise of a pixel, in the unit of the image.
         """
-        if self.left < ENOUGH:
+        if self.left < LEAST:
             of = f"{100 * self.bad:.1f} % of it is saturated or bad"
             return f"{100 * (1 - self.left):.1f} % of the detector is not sky: {of}, the rest detected"
-        if not self.level > SKY * noise / math.sqrt(max(self.count, 1)):
+        if not self.level > SKY * noise:
             return f"there is no sky: the level is {self.level:.3g}"
+        if self.scatter > CROWDED * noise:
+            return (
+                f"{100 * self.left:.0f} % are left, which scatter {self.scatter / noise:.0f} times their noise: crowded"
+            )
         return ""
 
 
@@ -180,17 +190,10 @@ class Measure(Correct):
         return more
 
     def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
-        """Publish one detector's measurements.
-
-        Raises
-        ------
-        DataError
-            Too few exposures have a sky.
-        """
+        """Publish one detector's measurements; with too few exposures the detector's own combination fails."""
         self.require_inputs(task)
         measured, exposures = list(results), list(task.parameters["exposures"])
         left = {e: m["why"] for e, m in zip(exposures, measured, strict=True) if m["why"]}
-        require_enough(left, exposures, self.detector(task).name, "sky")
         used = [(e, m) for e, m in zip(exposures, measured, strict=True) if not m["why"]]
         rows, columns = bins(self.detector(task), self._bin, self.camera.scale)
         content = {
@@ -203,13 +206,16 @@ class Measure(Correct):
             "level": [m["level"] for _, m in used],
             "left": [m["left"] for _, m in used],
             "cells": [m["cells"] for _, m in used],
-            **{name: pack(np.stack([m[name] for _, m in used])) for name in ("mean", "variance", "common")},
+            **{name: pack(np.array([m[name] for _, m in used], np.float32)) for name in ("mean", "variance", "common")},
             "left_out": {str(e): why for e, why in left.items()},
         }
         output = publish(
             task.outputs["skyMeasure"], lambda p: write_json(p, content), self.stamp, self.job.config["permissions"]
         )
-        about: dict[str, Any] = {"inputs_used": len(used), "sky_left": round(min(m["left"] for _, m in used), 4)}
+        about: dict[str, Any] = {
+            "inputs_used": len(used),
+            "sky_left": round(min((m["left"] for _, m in used), default=0.0), 4),
+        }
         if left:
             name = self.detector(task).name
             about["look_at"] = [f"{name} leaves out exposure {e}: {why}" for e, why in left.items()]

@@ -107,14 +107,14 @@ def grown(mask: Mask, reach: int) -> Mask:
 
 
 def _noise(image: F32, surface: Surface) -> NDArray[np.float64]:
-    """Measure the scatter of an image in each cell by its quartiles."""
+    """Measure the scatter of an image in each cell by its lower half, which stars hardly change."""
     rows, columns = surface.rows, surface.columns
     noise = np.full(surface.values.shape, np.nan)
     for j, i in np.ndindex(noise.shape):
         box = Box(int(columns[i]), int(rows[j]), int(columns[i + 1] - columns[i]), int(rows[j + 1] - rows[j]))
-        (low, high), good = percentiles(image, None, box, (25, 75))
+        (low, middle), good = percentiles(image, None, box, (25, 50))
         if good >= FEW:
-            noise[j, i] = IQR_TO_SIGMA * (high - low)
+            noise[j, i] = 2 * IQR_TO_SIGMA * (middle - low)
     return filled(noise)
 
 
