@@ -19,7 +19,7 @@ F32 = NDArray[np.float32]
 #: Detections that no aperture includes: above 5 sigma of a frame that is hardly smoothed, so that no fringe is one.
 STARS: Final = detections.Rule(nsigma=5.0, sigma=1.0, rounds=3, grow=3, cell=128)
 #: Least half-sides of apertures, and least side of cells, on a camera of any scale, pixels.
-LEAST: Final = 1, 4, 32
+LEAST: Final = 2, 12, 32
 
 
 def rule(isr: IsrConfig, scale: int, exposure: int, detector: int) -> Rule:

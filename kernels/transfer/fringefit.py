@@ -142,7 +142,7 @@ def fit(image: F32, variance: F32, good: NDArray[np.bool_], fringe: F32, fringe_
     if at.size < FEWEST:
         return Fitted(0.0, math.inf, at.size, math.nan, f"{at.size} of {len(places)} places have enough good pixels")
     at = at[_within(found[at, 0], rule.nsigma) & _within(found[at, 1], rule.nsigma)]
-    typical = float(np.median(fringe_variance[good]))
+    typical = float(fringe_variance[good].mean(dtype=np.float64))
     amplitude, scatter, square = 0.0, math.nan, 0.0
     for _ in range(rule.rounds + 1):
         science, pattern, inner, outer = found[at].T
