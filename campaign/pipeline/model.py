@@ -18,6 +18,7 @@ from campaign.kinds import table
 from campaign.kinds.task import PipelineTask
 from campaign.pipeline.files import Draft, DraftPipeline, Reader
 from campaign.problems import Problem, Problems, near, suggest
+from campaign.template import unmade
 
 _OPTIONS = "extraQgraphOptions"
 
@@ -65,6 +66,8 @@ def load(path: str, instrument: str, environment: Mapping[str, str], options: st
     """
     reader = Reader(instrument, environment)
     location, _, wanted = path.partition("#")
+    if lacking := unmade.problem(Path(location).stem):
+        raise PipelineErrors(location, [lacking])
     file = reader.find(Entry(location, ""), Path())
     if file is None:
         raise PipelineErrors(location, reader.all_problems())

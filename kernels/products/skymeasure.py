@@ -109,7 +109,8 @@ class Masked:
         found = detections.find(image, how)
         image[found] = np.nan
         level, _ = clipped_level(image)
-        _, variance, number = cells.clipped_bins(image, *(cells.edges(n, how.cell) for n in image.shape), ENOUGH)
+        rows, columns = (cells.edges(n, how.cell) for n in image.shape)
+        _, variance, number = cells.clipped_bins(image, rows, columns, ENOUGH)
         square = np.nanmean(variance * number) if np.isfinite(variance).any() else 0.0
         return cls(image, found, level, bad, float(np.isfinite(image).mean()), math.sqrt(float(square)))
 
