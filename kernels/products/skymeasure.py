@@ -27,6 +27,7 @@ from kernels.products.flatlevels import write_json
 from kernels.products.packed import pack
 from kernels.statistics import cells, detections
 from kernels.statistics.level import clipped_level
+from kernels.statistics.surface import Surface
 from kernels.transfer.superpixels import bins, measure
 
 KERNEL: Final = "sky_measure"
@@ -109,10 +110,9 @@ class Masked:
         found = detections.find(image, how)
         image[found] = np.nan
         level, _ = clipped_level(image)
-        rows, columns = (cells.edges(n, how.cell) for n in image.shape)
-        _, variance, number = cells.clipped_bins(image, rows, columns, ENOUGH)
-        square = np.nanmean(variance * number) if np.isfinite(variance).any() else 0.0
-        return cls(image, found, level, bad, float(np.isfinite(image).mean()), math.sqrt(float(square)))
+        _, scatter = Surface.of(image, how.cell, every=detections.thin(how.cell))
+        usual = float(np.sqrt(np.nanmean(scatter**2))) if np.isfinite(scatter).any() else 0.0
+        return cls(image, found, level, bad, float(np.isfinite(image).mean()), usual)
 
     def objection(self, noise: float) -> str:
         """Say why there is no sky to be measured; empty if there is one.
@@ -165,8 +165,7 @@ class Measure(Correct):
             return about
         rows, columns = bins(detector, self._bin, self.camera.scale)
         mean, variance, count = cells.clipped_bins(masked.image, rows, columns, ENOUGH)
-        spread, _, _ = cells.clipped_bins(common, rows, columns, ENOUGH)
-        spread /= np.maximum(count, 1)
+        spread = cells.means(common, rows, columns) / np.maximum(count, 1)
         return {
             **about,
             "mean": mean,

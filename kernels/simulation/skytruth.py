@@ -17,12 +17,6 @@ from kernels.transfer.superpixels import Cells, bins, measure, solve
 F64 = NDArray[np.float64]
 
 
-def _means(image: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> F64:
-    """Average an image over bins."""
-    whole = np.add.reduceat(np.add.reduceat(image.astype(np.float64), rows[:-1], 0), columns[:-1], 1)
-    return np.asarray(whole / np.outer(np.diff(rows), np.diff(columns)))
-
-
 def expected(
     seed: int,
     camera: Camera,
@@ -58,7 +52,7 @@ def expected(
         for d in camera.detectors.values():
             image = glow(seed, d, skies[d.id], exposure, rates)
             rows.setdefault(d.type, []).extend(measure(d, image, size_mm))
-            means[d.id] = _means(image, *bins(d, bin_px, camera.scale))
+            means[d.id] = means(image, *bins(d, bin_px, camera.scale)).astype(np.float64)
         pitch = min(d.pixel_um for d in camera.detectors.values()) * 1e-3
         backgrounds = {
             kind: solve(Cells.of(some), size_mm, 0.1 * (size_mm / pitch) ** 2) for kind, some in rows.items()

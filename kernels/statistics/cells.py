@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,18 @@ def edges(pixels: int, bin_px: int) -> NDArray[np.int64]:
     """Give the edges [bin + 1] of about equal bins, as afw's backgrounds have them: the nearest number of bins."""
     number = max(int(pixels / bin_px + 0.5), 1)
     return np.arange(number + 1) * pixels // number
+
+
+def means(image: F32, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> F32:
+    """Average the finite pixels of each bin; 0 where there are none."""
+    good = np.isfinite(image)
+
+    def summed(values: NDArray[Any]) -> F64:
+        along = np.add.reduceat(values, rows[:-1], 0, np.float64)
+        return np.asarray(np.add.reduceat(along, columns[:-1], 1))
+
+    number = summed(good)
+    return np.asarray(summed(np.where(good, image, 0)) / np.maximum(number, 1), np.float32)
 
 
 @njit

@@ -26,6 +26,8 @@ Mask = NDArray[np.bool_]
 REACH: Final = 3.0
 #: Least good pixels of a cell from which its noise is known.
 FEW: Final = 32
+#: Pixels of a cell from which its level is known well enough.
+MANY: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,11 @@ def _beyond(image, rows, columns, limits, mask):  # type: ignore[no-untyped-def]
                     mask[y, x] = abs(image[y, x]) > limit
 
 
+def thin(cell: int) -> int:
+    """Give the rows of a cell of which one tells its level well enough: some thousand pixels."""
+    return max(1, min(cell**2 // MANY, 8))
+
+
 def find(image: F32, rule: Rule) -> Mask:
     """Mask the detections of a frame.
 
@@ -146,9 +153,10 @@ def find(image: F32, rule: Rule) -> Mask:
     every = max(1, int(rule.sigma / 2))
     small = binned(image, every) if every > 1 else image
     good, mask = np.isfinite(small), np.zeros(small.shape, np.bool_)
+    cell = max(1, rule.cell // every)
     for _ in range(rule.rounds):
         sky = np.where(mask, np.float32(np.nan), small)
-        surface, _ = Surface.of(sky, max(1, rule.cell // every))
+        surface, _ = Surface.of(sky, cell, every=thin(cell))
         rest = np.where(good, small, np.float32(0))
         surface.subtract(rest)
         rest[~good] = 0

@@ -67,11 +67,20 @@ class Surface:
     columns: NDArray[np.int64]
 
     @classmethod
-    def of(cls, image: F32, cell_px: int, least: float = 0.1) -> tuple[Surface, F64]:
-        """Measure an image [y, x], float32; also give the variance of each cell's mean, NaN where there is none."""
+    def of(cls, image: F32, cell_px: int, least: float = 0.1, every: int = 1) -> tuple[Surface, F64]:
+        """Measure an image [y, x], float32; also give the usual scatter of a pixel in each cell, NaN where unknown.
+
+        Parameters
+        ----------
+        least : `float`
+            Least fraction of good pixels of a cell.
+        every : `int`
+            Measure every n-th row only.
+        """
         rows, columns = (edges(n, cell_px) for n in image.shape)
-        mean, variance, _ = clipped_bins(image, rows, columns, least)
-        return cls(filled(mean.astype(np.float64)), rows, columns), variance.astype(np.float64)
+        some = image if every == 1 else np.ascontiguousarray(image[::every])
+        mean, variance, count = clipped_bins(some, -(-rows // every), columns, least)
+        return cls(filled(mean.astype(np.float64)), rows, columns), np.sqrt(variance * count, dtype=np.float64)
 
     def subtract(self, image: F32, box: Box | None = None) -> None:
         """Subtract the surface from an image [y, x], float32, in place; that of a box, where there is one."""

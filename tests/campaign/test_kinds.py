@@ -78,5 +78,5 @@ def test_a_dataset_type_tells_its_kind() -> None:
     for name, kind in {"biasBootstrapMosaic8": "bias", "flatMeasure": "flat", "postISRCCD": "corrected"}.items():
         found = table.of_dataset(name)
         assert found is not None and found.name == kind
-    assert table.of_dataset("sky") is None
+    assert table.of_dataset("skyline") is None
     assert [name for name in ("bias", "cti", "defects", "ptc", "sky") if table.judged(name)] == ["bias", "cti"]
