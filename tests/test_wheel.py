@@ -27,6 +27,8 @@ NAMES = (
     "bps_ptc",
     "bps_bfk",
     "bps_crosstalk",
+    "bps_sky",
+    "bps_fringe",
     *(f"bps_flat_{band}" for band in "ugrizy"),
     *BOOTSTRAPS,
 )
@@ -48,6 +50,8 @@ VARIABLES = {
     "SELECTION_PTC": "exposure.observation_type='flat'",
     "SELECTION_PTC_BFK": "exposure.observation_type='flat'",
     "SELECTION_CROSSTALK": "exposure.observation_type='science'",
+    "SELECTION_SKY": "exposure.observation_type='science'",
+    "SELECTION_FRINGE": "exposure.observation_type='science'",
     "BOOTSTRAP_RUN_NUMBER": "1",
     **{f"SELECTION_FLAT_{band}": "exposure.observation_type='flat'" for band in "ugrizy"},
 }

@@ -351,5 +351,7 @@ def _show_submission(done: Any) -> None:
     print(f"published   {len(done.outcome.published)} of {len(plan.tasks)} tasks into {plan.output_run}")
     if done.chain:
         print(f"chain       {plan.output} -> {', '.join(done.chain[:4])}{', ...' if len(done.chain) > 4 else ''}")
+    for text in done.numbers:
+        print(f"numbers     {text}")
     for picture in done.pictures:
         print(f"picture     {picture}")

@@ -56,6 +56,8 @@ _MEASURED: Final = {
     "InputList": _Measured("flat_normalise", "flatNormalization", False),
     "MeanStats": _Measured("flat_measure", "flatMeasure", True),
 }
+#: Sky and stars that are taken out of each frame first.
+_SKY: Final = _Measured("fringe_measure", "fringeMeasure", True)
 
 
 _TASK: Final = TaskClass(
@@ -117,7 +119,7 @@ def combined(planner: Planner) -> list[GroupDraft]:
 def _combine(planner: Planner) -> GroupDraft:
     task, bins, cosmic = planner.maker, binnings(planner), planner.some("cosmic")
     require_mask(planner)
-    measured = _MEASURED.get(task.config["exposureScaling"])
+    measured = _SKY if planner.some(_SKY.kernel) else _MEASURED.get(task.config["exposureScaling"])
     waits = [planner.only(measured.kernel).label] if measured else []
     tasks = []
     for d in planner.detectors:

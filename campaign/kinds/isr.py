@@ -39,7 +39,7 @@ _FIELDS: Final = {
     **only(True, "doAssembleCcd", "doNanMasking", "doVariance"),
     **only(
         False,
-        *("doFlat", "doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
+        *("doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
         *("doWidenSaturationTrails", "doInterpolate", "doSaveInterpPixels", "doSetBadRegions", "doAmpOffset"),
         *("maskNegativeVariance", "expectWcs", "doBinnedExposures", "doITLDipMask", "doITLEdgeBleedMask"),
         "doITLSatSagMask",
@@ -49,13 +49,28 @@ _FIELDS: Final = {
 }
 
 
-#: Fields that count with ``doBrighterFatter``.
-_BRIGHTER_FATTER: Final = {
-    # Ours: STEPPED, and AUTO, which takes it for kernels that were made here.
-    "brighterFatterCorrectionMethod": Field("AUTO", ("AUTO", "COULTON18", "STEPPED"), "brighter_fatter_method"),
-    # Ours: 0, as many as the method needs.
-    "brighterFatterMaxIter": Field(0, kernel="brighter_fatter_rounds", least=0),
-    "brighterFatterLevel": Field("DETECTOR", ("DETECTOR",)),
+#: Fields that count where a switch is true.
+_MORE: Final[Mapping[str, Mapping[str, Field]]] = {
+    "doBrighterFatter": {
+        # Ours: STEPPED, and AUTO, which takes it for kernels that were made here.
+        "brighterFatterCorrectionMethod": Field("AUTO", ("AUTO", "COULTON18", "STEPPED"), "brighter_fatter_method"),
+        # Ours: 0, as many as the method needs.
+        "brighterFatterMaxIter": Field(0, kernel="brighter_fatter_rounds", least=0),
+        "brighterFatterLevel": Field("DETECTOR", ("DETECTOR",)),
+    },
+    "doFringe": {
+        "doFringe": Field(False),
+        "fringeAfterFlat": Field(True, (True,)),
+        # Names of filters or of their bands; frames of others are left as they are.
+        "fringe.filters": Field([]),
+        "fringe.num": Field(30_000, kernel="fringe_places", least=1000),
+        "fringe.small": Field(3, kernel="fringe_small", least=1),
+        "fringe.large": Field(30, kernel="fringe_large", least=2),
+        "fringe.iterations": Field(20, kernel="fringe_rounds", least=1),
+        "fringe.clip": Field(3.0, kernel="fringe_clip", least=0.5),
+        "fringe.stats.rngSeedOffset": Field(0, kernel="fringe_seed", least=0),
+        "fringe.pedestal": Field(False, (False,)),
+    },
 }
 
 
@@ -64,15 +79,18 @@ def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
     asked = [c for c in corrections.values() if c.switch]
     switches = {c.switch: Field(False, kernel=c.setting if c.needed and not c.whole else "") for c in asked}
     optional = {c.connection or name: c.switch for name, c in corrections.items() if c.whole}
-    if "doBrighterFatter" in switches:
-        optional |= dict.fromkeys(_BRIGHTER_FATTER, "doBrighterFatter")
+    more: dict[str, Field] = {}
+    for switch, fields in _MORE.items():
+        if switch in switches:
+            optional |= dict.fromkeys(fields, switch)  # a switch among its own fields is left out where it is off
+            more |= fields
     isr = TaskClass(
         "isr",
         "fused",
         _DIMENSIONS,
         {"ccdExposure": "raw", **{c.connection or name: name for name, c in corrections.items()}},
         {"outputExposure": "postISRCCD", "outputStatistics": "isrStatistics"},
-        {**switches, **_FIELDS, **(_BRIGHTER_FATTER if "doBrighterFatter" in switches else {})},
+        {**switches, **_FIELDS, **more},
         raws=True,
         optional=optional,
     )

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from campaign.kinds.draft import GroupDraft, Planner
 from campaign.kinds.task import TaskClass
 
-#: Picture of a product: its pixels, boxes over the focal plane, values of each amplifier; empty: none.
-Picture = Literal["", "image", "boxes", "amplifiers"]
+#: Picture of a product: its pixels, bins of all detectors side by side, boxes over the focal plane, values of each
+#: amplifier; empty: none.
+Picture = Literal["", "image", "bins", "boxes", "amplifiers"]
 #: Flavour of a repository: whose storage classes its dataset types have, this program's or those of Rubin's stack.
 Flavour = Literal["plain", "rubin"]
 
@@ -72,6 +73,8 @@ class Correction:
     needed: bool = False
     #: Connection, if that is not the kind's name.
     connection: str = ""
+    #: Field with the filters of frames that it is for; empty: those of all.
+    filters: str = ""
     #: Whether it looks at whole frames: then no setting is made where it is not asked for, and kernels that correct
     #: frames in parts refuse it.
     whole: bool = False
@@ -125,6 +128,10 @@ class ProductKind:
     unit: str = "{unit}"
     #: See `Picture`.
     picture: Picture = ""
+    #: Dataset type of bins of which each detector has a page of its own; empty: none.
+    each: str = ""
+    #: Gives the run's numbers for the operator, by what the kernel journalled of each detector, by name.
+    numbers: Callable[[Mapping[str, Mapping[str, Any]]], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         parts = self.maker, self.output, self.made_of, self.groups

@@ -18,6 +18,7 @@ from campaign.kinds import table
 from campaign.kinds.task import PipelineTask
 from campaign.pipeline.files import Draft, DraftPipeline, Reader
 from campaign.problems import Problem, Problems, near, suggest
+from campaign.template import unmade
 
 _OPTIONS = "extraQgraphOptions"
 
@@ -65,6 +66,8 @@ def load(path: str, instrument: str, environment: Mapping[str, str], options: st
     """
     reader = Reader(instrument, environment)
     location, _, wanted = path.partition("#")
+    if lacking := unmade.problem(Path(location).stem):
+        raise PipelineErrors(location, [lacking])
     file = reader.find(Entry(location, ""), Path())
     if file is None:
         raise PipelineErrors(location, reader.all_problems())
@@ -94,6 +97,15 @@ def _value(text: str) -> Any:
         return text
 
 
+def _entry(value: Any) -> Entry:
+    """Give a value of the command line its place."""
+    if isinstance(value, list):
+        return Entry([_entry(one) for one in value], _OPTIONS)
+    if isinstance(value, dict):
+        return Entry({name: _entry(one) for name, one in value.items()}, _OPTIONS)
+    return Entry(value, _OPTIONS)
+
+
 def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
     """Apply ``--config label:field=value``."""
     try:
@@ -112,7 +124,7 @@ def _configure(draft: DraftPipeline, options: str) -> list[Problem]:
             problems.append(Problem(f"there is no task {label}", _OPTIONS, suggest(label, draft.tasks)))
         else:
             task = draft.tasks[label]
-            draft.tasks[label] = replace(task, config={**task.config, name: Entry(_value(text), _OPTIONS)})
+            draft.tasks[label] = replace(task, config={**task.config, name: _entry(_value(text))})
     return problems
 
 

@@ -157,6 +157,9 @@ class Finder:
         refs, absent, notes, instead = {}, [], [], {}
         wanted = {name: kind for name, kind in table.corrections().items() if self._asked(name, kind)}
         require_known(self.named, wanted, self.pipeline)
+        for name, kind in table.corrections().items():
+            if kind.filters and name not in wanted and self.isr.config.get(kind.switch) and name != self.product:
+                notes.append(f"no {name} is subtracted: the frames' filter is none of {kind.filters}")
         for name, kind in wanted.items():
             found = self._search(name, kind, self._there)
             if name in self.named:
@@ -211,7 +214,30 @@ class Finder:
             return True
         if kind.from_zero and self.without_overscan and self.product == LEVEL:
             return False
-        return bool(self.isr.config[kind.switch]) if kind.switch else self.unit == "electron"
+        if not kind.switch:
+            return self.unit == "electron"
+        return bool(self.isr.config.get(kind.switch)) and (not kind.filters or self._of_filters(kind))
+
+    def _of_filters(self, kind: Correction) -> bool:
+        """Whether frames are of a correction's filters; refuses some that are beside others that are not.
+
+        Raises
+        ------
+        ConfigurationError
+            No filter is named.
+        SubmissionRefused
+            Frames of the filters and of others are selected.
+        """
+        named = set(self.isr.config[kind.filters])
+        if not named:
+            what = f"{kind.switch} is true, and {kind.filters} names no filter"
+            raise ConfigurationError(what, where=self.pipeline, do=f"{kind.filters}: [y]")
+        of = {e.id: bool(named & {e.physical_filter, e.band}) for e in self.selection.exposures}
+        if any(of.values()) and not all(of.values()):
+            others = listed(e for e, one in of.items() if not one)
+            what = f"{kind.switch} is for {listed(sorted(named))}, exposure {others} is of another filter"
+            raise SubmissionRefused(what, where=self.pipeline, do="select the frames of one filter a step")
+        return any(of.values())
 
     def _type(self, name: str, kind: Correction) -> str:
         """Give the dataset type that the pipeline reads."""

@@ -94,7 +94,7 @@ def _inputs(pipeline: Pipeline) -> Iterator[str]:
         yield from (task.inputs[made_of.connection] for task in some(pipeline, made_of.kernel))
     for isr in some(pipeline, "isr"):
         for name, correction in table.corrections().items():
-            if isr.config[correction.switch or "doApplyGains"]:
+            if isr.config.get(correction.switch or "doApplyGains"):
                 yield isr.inputs[correction.connection or name]
 
 

@@ -16,6 +16,7 @@ from campaign.quality.linear import draw_linearity
 from campaign.quality.matrix import draw_matrix
 from campaign.quality.plane import Numbers, draw_plane
 from campaign.quality.tables import TABLES, draw_table, maps
+from campaign.quality.tiles import draw_tiles
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -51,7 +52,24 @@ def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
             draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], made[-1], title(plan, {}))
         made += _pages(plan, tables, PAGES[kind.name]) if kind.name in PAGES else []
         made += _planes(plan, PLANES[kind.name](rows, title(plan, {}))) if kind.name in PLANES else []
+    if kind and kind.picture == "bins" and outputs:
+        made.append(_place(plan, plan.product))
+        images = {int(output.data_id["detector"]): _get(repository, plan, output).image for output in outputs}
+        draw_tiles(images, plan.camera, made[-1], title(plan, {}, plan.product), _unit(plan))
+    if kind and kind.picture == "image" and kind.each and whole is None:
+        made += [
+            _each(repository, plan, output) for _, task in done for output in task.outputs if output.type == kind.each
+        ]
     return made
+
+
+def _each(repository: Repository, plan: Plan, output: Any) -> Path:
+    """Draw the page of one detector from its bins."""
+    (name,) = (d["name"] for d in plan.camera["detectors"] if d["id"] == output.data_id["detector"])
+    path = _place(plan, f"{plan.product}-{name}")
+    head = title(plan, output.data_id, f"detector {name}")
+    draw(Shown(_get(repository, plan, output).image, head, _unit(plan), f"bin of {output.type}"), path)
+    return path
 
 
 def _pages(plan: Plan, tables: Mapping[int, Any], drawn: Callable[[Any, Path, str], None]) -> list[Path]:

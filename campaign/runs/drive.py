@@ -50,6 +50,8 @@ class Submission:
     pictures: list[Path]
     #: Inputs left out, assumptions, and collections made on the way.
     notes: list[str]
+    #: Numbers of the products.
+    numbers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,18 @@ def judge(plan: Plan, camera: Camera) -> list[levels.Finding]:
     times = {e: t for p in frames for e, t in zip(p["exposures"], p["exposure_times"], strict=True)}
     dates = {e: t for p in frames for e, t in zip(p["exposures"], p["dates"], strict=True)}
     return judging.judge(rows, plan.kind, times, camera, levels.nights(dates))
+
+
+def numbers(plan: Plan, outcome: Outcome) -> tuple[str, ...]:
+    """Give the numbers of a run's products for the operator, by what the kernels journalled."""
+    kind = table.of_dataset(plan.product)
+    if kind is None or kind.numbers is None:
+        return ()
+    names = {d["id"]: str(d["name"]) for d in plan.camera["detectors"]}
+    tasks = {task.name: task.job.detector for task in plan.tasks if plan.product in (o.type for o in task.outputs)}
+    details = outcome.made(Journals(plan.journal).new())
+    made = {names[tasks[task]]: detail for task, detail in details if tasks.get(task) in names}
+    return tuple(kind.numbers(made)) if made else ()
 
 
 def run_here(plan: Plan, listener: Callable[[Event], None]) -> Outcome:
@@ -166,7 +180,7 @@ def _drive(
     notes = [f"the ticket chain {destination.ticket_chain} did not exist: made, empty"] if made_chain else []
     notes += [*plan.notes, *([behind] if behind else [])]
     pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, destination.camera)
-    submission = Submission(plan, outcome, findings, chain, pictures, notes)
+    submission = Submission(plan, outcome, findings, chain, pictures, notes, numbers(plan, outcome))
     usage.record(destination.home, plan, Journals(plan.journal).new())
     destination.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
     claim.release(plan.folder)

@@ -13,7 +13,7 @@
         - {for: [SELECTION_FLAT_r], type: flat, filter: r_03, day_obs: 20241111, first: 17, count: 20, time: 10}
         - {for: [], type: bias, day_obs: 20241206, first: 1, count: 1}     # selected by nothing
 
-``time`` and ``electrons`` are a number, or the first and the last of a ramp;
+``time``, ``electrons``, ``sky`` and ``fringe`` are a number, or the first and the last of a ramp;
 ``spacing: log`` has its values at equal ratios, ``pairs: true`` takes each twice.
 """
 
@@ -51,7 +51,7 @@ class Block(_Model):
 
     #: ``for``: the variables whose selections must find them.
     selected_by: tuple[str, ...] = Field(default=(), alias="for")
-    #: ``bias``, ``dark``, ``flat``, ``spot`` or ``science``.
+    #: ``bias``, ``dark``, ``flat``, ``spot``, ``science``, or ``sky``: science exposures of the night sky.
     type: str
     #: Night, first sequence number, number of exposures.
     day_obs: int
@@ -77,16 +77,24 @@ class Block(_Model):
     #: Spots in one amplifier of each detector: the first exposure lights the first amplifier, and so on, in turns.
     spots: NonNegativeInt = 0
     stars: NonNegativeInt = 0
+    #: Level of the night sky in a pixel of response 1, electron; amplitude of its fringes, relative.
+    sky: Ramp = 0.0
+    fringe: Ramp = 0.0
     #: Factor of the photodiode's readings, such as another filter before the diode brings.
     diode_scale: PositiveFloat = 1.0
 
     @model_validator(mode="after")
     def _ratios(self) -> Self:
-        ramps = [ramp for ramp in (self.time, self.electrons) if isinstance(ramp, tuple)]
+        values = (self.time, self.electrons or 0.0, self.sky, self.fringe)
+        ramps = [ramp for ramp in values if isinstance(ramp, tuple)]
         if self.spacing == "log" and any(min(ramp) <= 0 for ramp in ramps):
             raise ValueError("spacing: log needs values above 0")
-        if any(value < 0 for ramp in (self.time, self.electrons or 0.0) for value in _ends(ramp)):
-            raise ValueError("time and electrons cannot be below 0")
+        if any(value < 0 for ramp in values for value in _ends(ramp)):
+            raise ValueError("time, electrons, sky and fringe cannot be below 0")
+        if self.type == "sky" and (min(_ends(self.sky)) <= 0 or not self.filter):
+            raise ValueError("type: sky needs a filter, and a level above 0 (sky: 3000)")
+        if self.type != "sky" and (self.sky or self.fringe):
+            raise ValueError(f"sky and fringe are of type: sky, this block is type: {self.type}")
         if self.pairs and len(self.numbers) % 2:
             raise ValueError(f"pairs: {len(self.numbers)} exposures are no whole number of pairs")
         return self
@@ -145,7 +153,7 @@ def exposures(simulation: Simulation, camera: Camera) -> tuple[list[Exposure], d
                 block.day_obs,
                 number,
                 evening + timedelta(seconds=60.0 * number),
-                kind=block.type,
+                kind="science" if block.type == "sky" else block.type,
                 seconds=block.along(block.time, k),
                 physical_filter=block.filter,
                 reason=block.reason or block.type,
@@ -156,6 +164,8 @@ def exposures(simulation: Simulation, camera: Camera) -> tuple[list[Exposure], d
                 spots=block.spots,
                 lit=k if block.spots else 0,
                 stars=block.stars,
+                sky=block.along(block.sky, k),
+                fringe=block.along(block.fringe, k),
                 diode_scale=block.diode_scale,
             )
             made.append(one)

@@ -36,6 +36,8 @@ class Exposure:
     spots: int = 0
     lit: int = 0
     stars: int = 0
+    sky: float = 0.0
+    fringe: float = 0.0
     diode_scale: float = 1.0
 
     def plain(self) -> dict[str, Any]:

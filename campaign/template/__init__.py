@@ -3,4 +3,4 @@
 All problems of a template are reported at once, each with file and line.
 """
 
-__all__ = ["config", "envfile", "expand", "resolve", "selection", "variables", "vocabulary"]
+__all__ = ["config", "envfile", "expand", "resolve", "selection", "unmade", "variables", "vocabulary"]

@@ -11,6 +11,7 @@ from typing import Final
 from campaign import plugins
 from campaign.documents import MAX_DEPTH, Entry, merge, parse, read_text
 from campaign.problems import Problem, suggest
+from campaign.template import unmade
 from campaign.template.environment import render, render_apart
 from templates import ROOT
 
@@ -95,6 +96,8 @@ def locate(path_or_name: str, environment: Mapping[str, str]) -> Source | Proble
         source = _served(place / path)
         if source:
             return source
+    if lacking := unmade.problem(path.stem):
+        return lacking
     if wrong := next((text for place in places if (text := _other_band(place / path))), ""):
         return Problem(f"there is no template {path.name!r}", "" if len(places) > 1 else path_or_name, wrong)
     if len(places) > 1:

@@ -54,6 +54,9 @@ class Calibrations:
     unusable: Sequence[Box] = ()
     #: Brighter-fatter kernels.
     kernels: bfk.Kernels | None = None
+    #: Relative.
+    flat: Product | None = None
+    fringe: Product | None = None
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
@@ -86,6 +89,8 @@ class Calibrations:
             (*(crosstalk.notes if crosstalk else ()), *notes, *lost),
             unusable,
             bfk.Kernels.open(path_of("bfk"), camera, detector) if isr.brighter_fatter else None,
+            _product("flat", path_of("flat"), camera, detector) if isr.flat else None,
+            _product("fringe", path_of("fringe"), camera, detector) if isr.fringe else None,
         )
 
     def verify(self) -> None:
@@ -100,7 +105,7 @@ class Calibrations:
 
     @cached_property
     def _whole(self) -> bool:
-        for product in filter(None, (self.bias, self.dark)):
+        for product in filter(None, (self.bias, self.dark, self.flat, self.fringe)):
             verify(product.path, ("IMAGE", "MASK", "VARIANCE"))
         return True
 

@@ -39,12 +39,24 @@ class IsrConfig:
     deferred: bool = False
     #: Flag the defects' boxes BAD.
     defects: bool = False
+    #: Divide by the combined flat; of whole frames alone.
+    flat: bool = False
     #: Put charge back that the brighter-fatter effect has moved; of whole frames alone.
     brighter_fatter: bool = False
     #: ``COULTON18``, ``STEPPED``, or ``AUTO``: STEPPED by kernels that were made here, COULTON18 by others.
     brighter_fatter_method: str = "AUTO"
     #: Iterations; 0: as many as the method needs.
     brighter_fatter_rounds: int = 0
+
+    #: Subtract fringes; of whole frames alone. Number of places where their amplitude is measured, half-sides of the
+    #: apertures, pixels of an unscaled camera; rounds and limit of the clip; a number that is added to the seed.
+    fringe: bool = False
+    fringe_places: int = 30_000
+    fringe_small: int = 3
+    fringe_large: int = 30
+    fringe_rounds: int = 20
+    fringe_clip: float = 3.0
+    fringe_seed: int = 0
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> IsrConfig:

@@ -12,6 +12,17 @@ from kernels.camera.geometry import Detector
 F32 = NDArray[np.float32]
 
 
+def places_mm(
+    detector: Detector, columns: NDArray[np.float64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute focal-plane x and y [row, column] of places on a detector, mm; pixel 0 is centred at place 0."""
+    nx, ny = detector.size
+    pitch = detector.pixel_um * 1e-3
+    u, v = (columns - (nx - 1) / 2)[None, :] * pitch, (rows - (ny - 1) / 2)[:, None] * pitch
+    c, s = math.cos(math.radians(detector.yaw_deg)), math.sin(math.radians(detector.yaw_deg))
+    return detector.position_mm[0] + c * u - s * v, detector.position_mm[1] + s * u + c * v
+
+
 def radius_mm(detector: Detector) -> tuple[F32, F32, F32]:
     """Compute focal-plane x, y and radius of the pixels [y, x], mm."""
     nx, ny = detector.size

@@ -30,6 +30,7 @@ from kernels.products.flatlevels import means_of, scales_of
 from kernels.products.header import product_cards
 from kernels.products.pieces import PIECE_BYTES, Piece, cut
 from kernels.products.reduce import FEW_INPUTS, Stacker, Statistics
+from kernels.products.underlay import Underlay, excess
 from kernels.statistics import clip, network
 from kernels.statistics.binning import binned
 from kernels.statistics.weighted import weighted_mean
@@ -45,7 +46,7 @@ EVERY_CORRECTION = ("bias", "dark", "crosstalk", "linearity", "deferred", "defec
 class Combine(FrameKernel):
     """The gang kernel.
 
-    ``config``: ``type`` (bias | dark | flat), ``product`` (its name among the
+    ``config``: ``type`` (bias | dark | flat | fringe), ``product`` (its name among the
     task's outputs, by default the type), the settings of `kernels.products.reduce.Statistics`
     (``statistic``, ``nsigma``, ``passes``, ``ddof``, ``variance``, ``weighting``), ``isr`` (`IsrConfig`),
     ``cosmic`` (`CosmicConfig` or absent), ``bins`` (binning by output),
@@ -53,12 +54,14 @@ class Combine(FrameKernel):
     (largest accepted fraction of bad pixels of a detector).  Task
     parameters: ``exposures``, ``dark_times`` (second), ``dates``,
     ``exposure_times``; ``scales`` (by exposure), or an input
-    ``flatNormalization`` or ``flatMeasure`` (each exposure by its own mean);
+    ``flatNormalization`` or ``flatMeasure`` (each exposure by its own mean), or
+    ``fringeMeasure`` (by its sky, which is taken out with the stars);
     optional are ``offsets`` (by exposure, in the job's unit) and
     ``weights`` (by exposure, for the statistic WEIGHTED).
     """
 
     def __init__(self, job: Job) -> None:
+        self.WHOLE = job.config.get("type") == "fringe"  # its underlay divides by the flat
         super().__init__(job)
         self._config = job.config
         self._statistics = Statistics.from_plain(job.config)
@@ -68,6 +71,7 @@ class Combine(FrameKernel):
         self._cut: dict[str, list[Piece]] = {}
         self._looks: dict[tuple[str, int], list[Look]] = {}
         self._subtracted: dict[str, Subtracted] = {}
+        self._underlays: dict[str, Underlay] = {}
 
     def _pieces(self, task: Task) -> list[Piece]:
         if task.task not in self._cut:
@@ -79,7 +83,11 @@ class Combine(FrameKernel):
         if task.task not in self._exposures:  # one task at a time suffices: a rank's pieces are in order
             detector = self.detector(task)
             shape = (len(task.inputs["raw"]), len(detector.amplifiers))
-            if "flatNormalization" in task.inputs:
+            offsets = np.asarray(task.parameters.get("offsets", np.zeros(shape[0])), np.float64)[:, np.newaxis]
+            if under := self._underlay(task):
+                offsets = under.levels[:, np.newaxis]
+                scales = np.broadcast_to(offsets, shape)
+            elif "flatNormalization" in task.inputs:
                 path = self.job.files[task.inputs["flatNormalization"][0]].path
                 scales = scales_of(path, detector, task.parameters["exposures"])
             elif "flatMeasure" in task.inputs:
@@ -87,7 +95,6 @@ class Combine(FrameKernel):
                 scales = np.broadcast_to(means_of(path, task.parameters["exposures"])[:, np.newaxis], shape)
             else:
                 scales = np.broadcast_to(np.asarray(task.parameters["scales"], np.float64)[:, np.newaxis], shape)
-            offsets = np.asarray(task.parameters.get("offsets", np.zeros(shape[0])), np.float64)[:, np.newaxis]
             self._require_scales(task, scales, offsets)
             self._exposures = {
                 task.task: Exposures(
@@ -120,14 +127,18 @@ class Combine(FrameKernel):
         halo = self._cosmic.halo if self._cosmic else 0
         rows = reader.rows(exposures, what.first, what.last, halo)
         step = reader.step(len(exposures.files), halo)
+        under, weights = self._underlay(task), task.parameters.get("weights")
+        weights = weights if under is None or under.weights is None else under.weights.tolist()
         stackers = [
-            Stacker(channel, exposures, self._statistics, self._cosmic, task.parameters.get("weights"), look)
+            Stacker(channel, exposures, self._statistics, self._cosmic, weights, look)
             for channel, look in zip(reader.channels, seen, strict=True)
         ]
         boxes = [target(channel.amplifier, what.first, what.last) for channel in reader.channels]
         images = [self._planes.of(task.task, box, self.detector(task).size[::-1]) for box in boxes]
         for start, blocks in rows.blocks(what.first, what.last, step):
             for channel, planes, stacker, block in zip(reader.channels, images, stackers, blocks, strict=True):
+                if under:
+                    under.take_out(channel, block, start)
                 at = slice(start - what.first, start - what.first + block.core.stop - block.core.start)
                 for plane, reduced in zip(planes, stacker.reduce(block), strict=True):
                     oriented(plane, channel.amplifier)[at] = reduced
@@ -136,10 +147,22 @@ class Combine(FrameKernel):
             if not self._statistics.plain:
                 coefficients = Coefficients.of(exposures, channel.number, stacker.weights)
                 self._bias_and_dark(task).add(images[k][1], boxes[k], coefficients)
+                if under:
+                    under.add(images[k][1], boxes[k])
             taken = Taken(stacker.weights, stacker.noise.offset)
             counts = rows.saturated[k], rows.blank[k], stacker.rejected
             patches.append(Patch(channel.number, boxes[k], *images[k], rows.samples(k), *counts, stacker.used, taken))
         return patches
+
+    def _underlay(self, task: Task) -> Underlay | None:
+        """Open what is to be taken out of each frame; `None` where nothing is."""
+        if "fringeMeasure" not in task.inputs:
+            return None
+        if task.task not in self._underlays:  # one task at a time
+            path = self.job.files[task.inputs["fringeMeasure"][0]].path
+            opened = self.calibrations(task), self.isr, task.parameters["exposures"], self._statistics.weigh
+            self._underlays = {task.task: Underlay.open(path, self.detector(task), *opened)}
+        return self._underlays[task.task]
 
     def _bias_and_dark(self, task: Task) -> Subtracted:
         if task.task not in self._subtracted:  # one task at a time
@@ -189,9 +212,11 @@ class Combine(FrameKernel):
             files[name] = task.outputs[name], partial(product.write, cards=cards, image=small)
         published = publish_all(files, self.stamp, self._config.get("permissions", {}))
         off = [calibrations.detector.amplifiers[k].name for k in inputs.dead]
-        about = {"bad_pixels": bad, **({"dead_amplifiers": off} if off else {})}
+        about: dict[str, Any] = {"bad_pixels": bad, **({"dead_amplifiers": off} if off else {})}
         about |= {"blank_pixels": inputs.blank} if inputs.blank else {}
         about |= {"left_out": list(calibrations.notes)} if calibrations.notes else {}
+        if under := self._underlay(task):
+            about |= {"pattern_rms": excess(image, variance, mask), "pixel_error": under.error(variance, mask)}
         return {"inputs_used": len(task.inputs["raw"]), **about, **published}
 
     def _definition(self, task: Task, detector: Detector, taken: Mapping[int, Taken]) -> list[Card]:
@@ -200,8 +225,18 @@ class Combine(FrameKernel):
         each = [Coefficients.of(exposures, k, t.weights) for k, t in taken.items()]
         mean = Coefficients(float(np.mean([c.bias for c in each])), float(np.mean([c.dark for c in each])))
         cards = self._bias_and_dark(task).cards(mean, self._statistics.plain)
-        if self._statistics.weighs(exposures, task.parameters.get("weights")):
-            cards.append(("WEIGHTS", "noise", "1 / (read noise^2 + dark current) x time^2"))
+        under = self._underlay(task)
+        if under:
+            cards += [(f"LEFTOUT{n}", f"{e}: {why}"[:60], "") for n, (e, why) in enumerate(under.plain().items())]
+        weighted = under is not None and under.weights is not None
+        if weighted or self._statistics.weighs(exposures, task.parameters.get("weights")):
+            cards.append(
+                (
+                    "WEIGHTS",
+                    "noise",
+                    "(level / noise)^2 of the sky" if weighted else "1 / (read noise^2 + dark current) x time^2",
+                )
+            )
             weights = np.mean([t.weights for t in taken.values()], axis=0)
             cards += [(f"CPP_INPUT_WEIGHT_{n}", float(w), "of the weighted mean") for n, w in enumerate(weights)]
         cards += [

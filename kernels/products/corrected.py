@@ -17,8 +17,10 @@ from kernels.isr.framekernel import FrameKernel
 from kernels.isr.noise import Noise, look
 from kernels.isr.subtracted import Coefficients, Subtracted
 from kernels.jobs import gang
-from kernels.jobs.job import Job, Task
+from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish
+from kernels.products import fringing
+from kernels.products.flatfield import divide
 from kernels.products.header import corrections
 from kernels.products.redistribute import redistribute
 
@@ -39,11 +41,12 @@ class Correct(FrameKernel):
 
     def compute(self, task: Task, piece: int) -> Any:
         """Correct the frame: image, mask and variance [y, x] of the assembled detector, and cards of what was done."""
-        shape, dark_time = self.detector(task).size[::-1], float(task.parameters["dark_times"][0])
+        shape, dark_time = self.detector(task).size[::-1], float(task.parameters["dark_times"][piece])
+        file = self.raws(task)[piece]
         image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         mask = np.full(shape, 1 << PLANES["NO_DATA"], np.int32)
-        noises, subtracted = self._noises(task, dark_time), Subtracted(self.calibrations(task), task.provenance)
-        for frame, bad in self.corrected(task, self.raws(task)[0], dark_time):
+        noises, subtracted = self._noises(task, file, dark_time), Subtracted(self.calibrations(task), task.provenance)
+        for frame, bad in self.corrected(task, file, dark_time):
             box = frame.channel.amplifier.target
             masked, at = ~np.isfinite(frame.pixels), box.slices
             image[at] = np.where(masked, 0, frame.pixels)
@@ -53,13 +56,19 @@ class Correct(FrameKernel):
             mask[at] = np.where(masked, why, 0) | (0 if bad is None else np.where(bad, BAD, 0))
         kernels = self.calibrations(task).kernels
         cards = redistribute(image, mask, kernels, self.isr, self.camera.unit) if kernels else []
+        if flat := self.calibrations(task).flat:
+            cards = [*cards, *divide(image, mask, variance, flat)]
+        if fringe := self.calibrations(task).fringe:
+            how = fringing.rule(self.isr, self.camera.scale, task.parameters["exposures"][piece], task.detector or 0)
+            taken = fringing.subtract(image, mask, variance, fringe, how, self.camera.scale, self.camera.unit)
+            cards = [*cards, *taken]
         return image, mask, variance, cards
 
-    def _noises(self, task: Task, dark_time: float) -> dict[int, Noise]:
+    def _noises(self, task: Task, file: File, dark_time: float) -> dict[int, Noise]:
         """Model each amplifier's noise; an offset of the electronics left in the frame is estimated from the frame."""
         found, light = {}, dark_time > 0
         for reader in self.readers(task):
-            whole = Exposures.plain(self.raws(task), [dark_time], len(self.detector(task).amplifiers))
+            whole = Exposures.plain([file], [dark_time], len(self.detector(task).amplifiers))
             offset = light and not all(channel.zeroed for channel in reader.channels)
             seen = look(reader, whole) if offset else [None] * len(reader.channels)
             for channel, band in zip(reader.channels, seen, strict=True):

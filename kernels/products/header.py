@@ -20,7 +20,7 @@ from kernels.statistics.percentiles import percentiles
 PERCENTILES = (0, 5, 16, 50, 84, 95, 100)
 #: Optional values of a job by exposure, besides the scale.
 OPTIONAL = {"OFFSET": ("offsets", "was subtracted before"), "WEIGHT": ("weights", "of the weighted mean")}
-UNITS = {"bias": "{unit}", "dark": "{unit}/s", "flat": "1"}
+UNITS = {"bias": "{unit}", "dark": "{unit}/s", "flat": "1", "sky": "1", "fringe": "1"}
 
 
 def _versions() -> list[Card]:
@@ -115,8 +115,8 @@ def product_cards(
     task: Task,
     camera: Camera,
     detector: Detector,
-    image: NDArray[np.float32],
-    mask: NDArray[np.int32],
+    image: NDArray[np.float32] | None,
+    mask: NDArray[np.int32] | None,
     scales: NDArray[np.float64],
 ) -> list[Card]:
     """Make the header of a combined calibration.
@@ -124,6 +124,7 @@ def product_cards(
     Parameters
     ----------
     image : `numpy.ndarray` [y, x], float32
+        `None` of a product that has no pixels of the detector.
     mask : `numpy.ndarray` [y, x], int32
     scales : `numpy.ndarray` [exposure, amplifier], float64
         Divisors of the inputs.
@@ -143,10 +144,12 @@ def product_cards(
         ("DATE", datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", ""), "UTC, creation"),
         ("DATE-BEG", min(dates), "begin of the first input"),
         ("DATE-END", _end(dates, task.parameters["exposure_times"]), "end of the last input"),
-        ("NINPUTS", len(task.inputs["raw"]), "exposures"),
+        ("NINPUTS", len(task.parameters["exposures"]), "exposures"),
         ("RUNID", job.run, ""),
         ("RUNTASK", task.task, ""),
     ]
     cards += _definition(job, detector) + _inputs(task, scales)
     cards += [(key, value, "") for key, value in task.provenance.items()]
-    return cards + _amplifiers(detector, image, mask) + _versions()
+    if image is not None and mask is not None:
+        cards += _amplifiers(detector, image, mask)
+    return cards + _versions()

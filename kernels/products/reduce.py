@@ -29,7 +29,7 @@ WORTH = 0.02
 DEFINITIONS = ("ESTIMATOR", "PLAIN")
 WEIGHTINGS = ("AUTO", "NONE")
 #: Kinds of frames, which differ in noise and unit.
-KINDS = ("flat", "bias", "dark")
+KINDS = ("flat", "bias", "dark", "fringe")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Statistics:
 
     #: Statistic across exposures.
     rule: clip.Rule
-    #: ``bias``, ``dark`` or ``flat``.
+    #: ``bias``, ``dark``, ``flat`` or ``fringe``.
     kind: str
     #: VARIANCE is that of the survivors / their count, without further terms.
     plain: bool = False
@@ -91,7 +91,7 @@ class Stacker:
     cosmic : `CosmicConfig`, optional
         Settings of the cosmic rays that are masked first.
     weights : sequence of `float`, optional
-        Weights by frame, for the statistic WEIGHTED; by default all 1.
+        Weights by frame, for the statistic WEIGHTED and of frames of sky; by default all 1.
     seen : `Look`, optional
         Levels and noise measured in a band of the amplifier, where that was done.
 
@@ -124,8 +124,9 @@ class Stacker:
         if seen is not None and not channel.zeroed:
             self.noise = replace(self.noise, offset=seen.offset(self.noise))
         self._own = [self.noise if seen is None else seen.own(self.noise, k) for k in range(n)]
-        self._unlike = seen is not None and statistics.weighs(exposures, weights)
-        if seen is not None and self._unlike:
+        of_sky = statistics.kind == "fringe" and weights is not None and statistics.rule.statistic != "MEDIAN"
+        self._unlike = of_sky or (seen is not None and statistics.weighs(exposures, weights))
+        if seen is not None and self._unlike and not of_sky:
             self.weights = weights_of(self.noise, seen, exposures, channel.number)
         else:
             self.weights = np.ones(n) if weights is None else np.asarray(weights, np.float64)
@@ -134,7 +135,8 @@ class Stacker:
         self.weights = self.weights / self.weights.sum()
         self._few = n < FEW_INPUTS
         of_unlike = tuple(self.weights.tolist()) if self._unlike else ()
-        self._table = table(self._rule, n, self._steps(channel, exposures, seen), of_unlike)
+        self._heavy = of_sky
+        self._table = table(self._rule, n, self._steps(channel, exposures, seen), of_unlike, self._heavy)
         self._planes: tuple[F32, F32, I16] | None = None
         self.rejected, self.used = np.zeros(n, np.int64), 0
 
@@ -173,7 +175,7 @@ class Stacker:
         n, width = self._n, cube.shape[1]
         factors = None if self._plain else self._table.scatter
         if self._unlike:
-            good = clipped_weighted_mean(cube, n, self._rule, self.weights, image, variance, count)
+            good = clipped_weighted_mean(cube, n, self._rule, self.weights, image, variance, count, self._heavy)
             variance *= 1 if factors is None else factors[good]
         elif self._rule.statistic == "WEIGHTED":
             weighted_mean(cube, n, self.weights, image, variance, count)

@@ -37,6 +37,7 @@ class Stream(IntEnum):
     WELLS = 16
     ROWS = 17
     DIODE = 18
+    SKY = 31
 
 
 def generator(seed: int, stream: Stream, *ids: int) -> np.random.Generator:
@@ -143,6 +144,12 @@ class Rates:
     #: Stars: range of the peak (drawn evenly in its logarithm), electron, and sigma, pixels.
     star_peak: tuple[float, float] = (1e3, 1e5)
     star_sigma: float = 1.9
+    #: Night sky, relative: scatter of an exposure's gradient over 350 mm, size of the camera's pattern, step between
+    #: sensor types. Fringes across a detector.
+    sky_gradient: float = 0.02
+    sky_pattern: float = 0.005
+    sky_type_step: float = 0.01
+    fringe_waves: float = 40.0
     #: Photodiode: noise of the integral, relative, and charge for a lamp of 1 electron, coulomb. Noise 0: none.
     diode_noise: float = 0.0
     diode_charge: float = 1e-15

@@ -19,6 +19,9 @@ parameters
   electron/second; ``jump``, an excess of all bias levels, ADU;
 - optional: ``spots``, number of spots in the amplifier of index ``lit``;
   ``stars``, number of stars on the detector (`kernels.simulation.scenes`);
+- optional: ``sky``, the level of the night sky in a pixel of response 1, electron,
+  instead of the lamp; ``fringe``, the amplitude of its fringes, relative
+  (`kernels.simulation.skies`);
 - optional: ``lamp``, a factor of the lamp's brightness (default 1 for a flat,
   0 for the others), which makes a lit dark, a dark flat or a saturated flat;
   ``header``, cards of this frame alone (``LSST_NUM``).
@@ -56,6 +59,7 @@ from kernels.simulation.electronics import bend, couple, full_well
 from kernels.simulation.rates import Rates, Stream, generator
 from kernels.simulation.rawfile import FORMS
 from kernels.simulation.scenes import scene
+from kernels.simulation.skies import glow
 from kernels.simulation.truth import F32, CosmicRays, Truth, cosmic_rays, jitter, lamp, make, oriented
 from kernels.simulation.truthfile import truth_bytes
 from kernels.simulation.wells import bloom
@@ -70,6 +74,8 @@ BRIGHT = ("flat", "science")
 
 def light(seed: int, parameters: Mapping[str, Any], rates: Rates) -> float:
     """Compute the light of an exposure in a pixel of response 1, electron."""
+    if parameters.get("sky"):
+        return 0.0
     factor = parameters.get("lamp", 1.0 if parameters["observation_type"] in BRIGHT else 0.0)
     if not factor:
         return 0.0
@@ -193,7 +199,9 @@ def _collected(
     """Draw the charge that each amplifier [y, x] collects in one exposure, electron."""
     detector, seconds = truth.detector, parameters["dark_time"]
     brightness, leak = light(seed, parameters, rates), parameters.get("leak", 0.0)
-    more = scene(seed, detector, parameters, rates)
+    more, sky = scene(seed, detector, parameters, rates), None
+    if parameters.get("sky"):
+        sky = glow(seed, detector, truth.skies[parameters["physical_filter"]], parameters, rates)
     expected = []
     for amplifier in detector.amplifiers:
         at = amplifier.target.slices
@@ -202,6 +210,8 @@ def _collected(
             charge += leaked(detector, amplifier.target) * np.float32(leak * seconds)
         if brightness:
             charge += truth.response[parameters["physical_filter"]][at] * np.float32(brightness)
+        if sky is not None:
+            charge += truth.response[parameters["physical_filter"]][at] * sky[at]
         if more is not None and rates.dead_amplifiers.get(detector.name) != amplifier.name:
             charge += more[at]
         expected.append(charge)
@@ -237,11 +247,12 @@ class Simulate(gang.Kernel):
         self._job, self._camera = job, geometry.camera(job.camera)
         self._seed, self._rates = int(job.config["seed"]), Rates.from_plain(job.config.get("rates", {}))
         every = [p for t in job.tasks for p in t.parameters.get("exposures", [t.parameters])]
-        self._filters = {p["physical_filter"] for p in every if light(self._seed, p, self._rates)}
+        self._skies = {p["physical_filter"] for p in every if p.get("sky")}
+        self._filters = self._skies | {p["physical_filter"] for p in every if light(self._seed, p, self._rates)}
         self._truth = lru_cache(maxsize=1)(self._make_truth)
 
     def _make_truth(self, detector: int) -> Truth:
-        return make(self._seed, self._camera.detectors[detector], self._filters, self._rates)
+        return make(self._seed, self._camera.detectors[detector], self._filters, self._rates, self._skies)
 
     def compute(self, task: Task, piece: int) -> bytes:
         """Make the bytes of a raw or truth file."""

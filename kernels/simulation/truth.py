@@ -3,7 +3,8 @@
 The model, in the order in which it makes a frame:
 
 - charge (electron): Poisson noise about dark current x dark time + lamp x
-  response + spots and stars + light that leaks through the shutter, with the
+  response + night sky x response (`kernels.simulation.skies`) + spots and
+  stars + light that leaks through the shutter, with the
   brighter-fatter effect where `Rates` asks for it
   (`kernels.simulation.brighter`), then cosmic rays, then full well;
 - signal (ADU): charge / gain + bias structure (imaging area only), with the
@@ -27,7 +28,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from kernels.camera.geometry import Amplifier, Detector
 from kernels.simulation import electronics
 from kernels.simulation.electronics import Electronics
 from kernels.simulation.rates import Rates, Stream, generator
+from kernels.simulation.skies import Sky, patterns
 
 F32 = NDArray[np.float32]
 
@@ -74,6 +76,8 @@ class Truth:
     electronics: Electronics
     #: [y, x], float32, or `None`: Full wells, where pixels have their own, electron.
     wells: F32 | None = None
+    #: By physical filter: what the night sky shows, where there are exposures of it.
+    skies: Mapping[str, Sky] = field(default_factory=dict)
 
 
 def oriented(image: NDArray[Any], amplifier: Amplifier) -> NDArray[Any]:
@@ -172,7 +176,7 @@ def _response(detector: Detector, physical_filter: str, qe: F32, seed: int, rate
     return np.asarray(image, dtype=np.float32)
 
 
-def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) -> Truth:
+def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates, skies: Iterable[str] = ()) -> Truth:
     """Make the truth of one detector.
 
     Parameters
@@ -182,6 +186,8 @@ def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) ->
     filters : iterable of `str`
         Physical filters of the wanted responses, which do not depend on one
         another.
+    skies : iterable of `str`
+        Those of them in which the night sky is exposed.
     """
     shape = detector.size[1], detector.size[0]
     levels = generator(seed, Stream.LEVEL, detector.id).uniform(*rates.level, len(detector.amplifiers))
@@ -216,7 +222,8 @@ def make(seed: int, detector: Detector, filters: Iterable[str], rates: Rates) ->
             dead[at], hot[at], vampire[at] = True, False, False
     response = {f: _response(detector, f, qe, seed, rates) for f in sorted(filters)}
     made, wells = electronics.make(seed, detector, rates), _wells(seed, detector, rates)
-    return Truth(detector, levels, structure, dark, response, hot, dead, vampire, edges < LOST, made, wells)
+    glows = {f: patterns(seed, detector, f, rates) for f in sorted(skies)}
+    return Truth(detector, levels, structure, dark, response, hot, dead, vampire, edges < LOST, made, wells, glows)
 
 
 def _wells(seed: int, detector: Detector, rates: Rates) -> F32 | None:

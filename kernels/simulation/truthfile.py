@@ -13,7 +13,9 @@ Where the simulation has them: WELLS (float32, electron); A and POTENTIAL
 coefficients and their potential, see `kernels.simulation.brighter`; STEPS in
 the header); LINEARITY (float64, ADU,
 [value, amplifier, node], nodes and then their excess); CROSSTALK (float64,
-[power, target, source], of the source's ADU); GAIN_STEPS (amplifier, the night
+[power, target, source], of the source's ADU); SKY_<physical filter> and
+FRINGE_<physical filter> (float32, relative) and the table SKIES: see
+`kernels.simulation.skies`; GAIN_STEPS (amplifier, the night
 from which its gain has a factor, and the factor).
 """
 
@@ -32,6 +34,7 @@ from kernels.fits.fitsfile import opened
 from kernels.fits.seal import written
 from kernels.simulation.brighter import coefficients, potential, realised
 from kernels.simulation.rates import Rates
+from kernels.simulation.skies import table as skies_table
 from kernels.simulation.truth import F32, Truth, cosmic_rays
 
 HOT, DEAD, VAMPIRE, EDGE = 1, 2, 4, 8
@@ -96,6 +99,11 @@ def truth_bytes(
         fits.write(_exposures(exposures, light), extname="EXPOSURES")
         fits.write(_rays(seed, truth, scale, exposures, rates), extname="COSMIC_RAYS")
         _write_electronics(fits, truth, rates)
+        for physical_filter, sky in truth.skies.items():
+            fits.write(sky.pattern, extname=f"SKY_{physical_filter}")
+            fits.write(sky.fringes, extname=f"FRINGE_{physical_filter}")
+        if truth.skies:
+            fits.write(skies_table(seed, exposures, rates), extname="SKIES")
 
     return written(write)
 

@@ -2,7 +2,9 @@
 
 __all__ = [
     "binning",
+    "cells",
     "clip",
+    "detections",
     "edges",
     "estimator",
     "level",
@@ -10,6 +12,7 @@ __all__ = [
     "percentiles",
     "sample",
     "shape",
+    "surface",
     "vectors",
     "weighted",
 ]

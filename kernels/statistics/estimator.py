@@ -184,7 +184,7 @@ def _stepped(rule: clip.Rule, n: int, steps: Steps) -> tuple[float, float, float
 
 
 @cache
-def _weighted(rule: clip.Rule, octaves: tuple[int, ...]) -> tuple[float, float]:
+def _weighted(rule: clip.Rule, octaves: tuple[int, ...], heavy: bool) -> tuple[float, float]:
     """Simulate spread and scatter of frames of unlike noise, weighted by 2^(octave / 4)."""
     n, weights = len(octaves), 2.0 ** (np.array(octaves) / 4)
     values = _gaussian(n)[:, : STEPPED // n]
@@ -193,7 +193,7 @@ def _weighted(rule: clip.Rule, octaves: tuple[int, ...]) -> tuple[float, float]:
     mean = (values * np.sqrt(weights)[:, np.newaxis]).sum(axis=0, dtype=np.float64) / weights.sum()
     width = cube.shape[1]
     image, variance, count = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int16)
-    clipped_weighted_mean(cube, n, rule, weights, image, variance, count)
+    clipped_weighted_mean(cube, n, rule, weights, image, variance, count, heavy)
     got, some = image[: mean.size].astype(np.float64), np.isfinite(variance[: mean.size])
     spread = 1 + float(np.mean(got**2 - mean**2)) * float(weights.sum())
     return spread, spread / (float(variance[: mean.size][some].mean(dtype=np.float64)) * float(weights.sum()))
@@ -217,7 +217,9 @@ def _rounded(values: F64) -> F32:
 
 
 @cache
-def table(rule: clip.Rule, n: int, steps: Steps | None = None, weights: tuple[float, ...] = ()) -> Table:
+def table(
+    rule: clip.Rule, n: int, steps: Steps | None = None, weights: tuple[float, ...] = (), heavy: bool = False
+) -> Table:
     """Tabulate the expected behaviour of up to ``n`` inputs.
 
     Parameters
@@ -229,6 +231,8 @@ def table(rule: clip.Rule, n: int, steps: Steps | None = None, weights: tuple[fl
     weights : `tuple` of `float`, optional
         Weights of ``n`` inputs of unlike noise, which is then simulated in place of rounding; the spread is relative to
         the variance of the weighted mean.
+    heavy : `bool`, optional
+        As for `kernels.statistics.weighted.clipped_weighted_mean`.
     """
     rule = _canonical(rule)
     of_spread, of_survivors = np.ones(n + 1), np.ones(n + 1)
@@ -239,7 +243,7 @@ def table(rule: clip.Rule, n: int, steps: Steps | None = None, weights: tuple[fl
     of_scatter, of_equal = of_spread / of_survivors, of_spread
     if weights and rule.statistic != "MEAN":
         octaves = tuple(round(4 * math.log2(w / max(weights))) for w in weights)
-        spread_of, scatter_of = _weighted(rule, octaves)
+        spread_of, scatter_of = _weighted(rule, octaves, heavy)
         of_spread, of_scatter, of_equal = (np.full(n + 1, v) for v in (spread_of, scatter_of, spread_of))
     elif steps and n > 1 and _coarse(rule, n, steps.noise):
         more, less, equal = _stepped(rule, min(n, GRID[-1]), steps.rounded)

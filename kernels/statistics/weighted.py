@@ -77,12 +77,36 @@ def limits(ordered: F32, first: NDArray[np.int16], count: NDArray[np.int16]) -> 
     return np.where(count > 0, low, np.float32(np.inf)), np.where(count > 0, high, -np.float32(np.inf))
 
 
+@njit
+def _weigh_medians(cube, n, weights, image):  # type: ignore[no-untyped-def]
+    values, heavy = np.empty(n, np.float32), np.empty(n)
+    for p in range(image.size):
+        number, whole = 0, 0.0
+        for k in range(n):
+            x = cube[k, p]
+            if x < np.inf:
+                at = number
+                while at > 0 and values[at - 1] > x:
+                    values[at], heavy[at] = values[at - 1], heavy[at - 1]
+                    at -= 1
+                values[at], heavy[at] = x, weights[k]
+                number, whole = number + 1, whole + weights[k]
+        below, image[p] = 0.0, np.nan
+        for k in range(number):
+            below += heavy[k]
+            if 2 * below >= whole:
+                image[p] = values[k]
+                break
+
+
 def clipped_weighted_mean(
-    cube: F32, n: int, rule: clip.Rule, weights: F64, image: F32, variance: F32, count: NDArray[np.int16]
-) -> NDArray[np.int64]:
+    cube: F32, n: int, rule: clip.Rule, weights: F64, image: F32, variance: F32, count: NDArray[np.int16],
+    heavy: bool = False,
+) -> NDArray[np.int64]:  # fmt: skip
     """Compute the weighted mean of the inputs that a rule keeps; their variances go with 1 / weight.
 
-    The rule is applied to differences from the median, each in units of its input's noise.
+    The rule is applied to differences from the median, each in units of its input's noise.  Where a few inputs have
+    most of the weight, the noise of the others' median would reject them: ``heavy`` takes the weighted median.
 
     Parameters
     ----------
@@ -99,7 +123,10 @@ def clipped_weighted_mean(
         Number of good inputs.
     """
     root, first, ordered = np.sqrt(weights).astype(np.float32)[:, np.newaxis], np.empty_like(count), cube.copy()
-    clip.median(ordered, n, image)
+    if heavy:
+        _weigh_medians(cube, n, weights, image)
+    else:
+        clip.median(ordered, n, image)
     good = np.isfinite(cube[:n])
     with np.errstate(invalid="ignore"):
         z = np.where(good, (cube[:n] - image) * root, np.float32(np.inf))

@@ -2,5 +2,6 @@
 
 __all__ = [
     "bfkernel", "brighterfatter", "covariance", "crosstalkfit", "crosstalkpixels", "crosstalkratios", "curve",
-    "gainratios", "lineardetector", "linearfit", "matching", "nonlinearity", "splines", "turnoff", "warm",
+    "fringefit", "gainratios", "lineardetector", "linearfit", "matching", "nonlinearity", "splines", "superpixels",
+    "turnoff", "warm",
 ]  # fmt: skip

@@ -41,7 +41,7 @@ def test_a_kind_is_whole(kind: ProductKind) -> None:
     """Kinds that are made have a task, an output and groups; those that are read have a type; formats are known."""
     formats = {*yaml.safe_load((TEMPLATES / "repository.yaml").read_text())["storageClasses"], "StructuredDataDict"}
     assert {one.storage_class for one in kind.datasets.values()} <= formats
-    assert kind.picture in ("", "image", *TABLES)
+    assert kind.picture in ("", "image", "bins", *TABLES)
     makers = [task for task in kind.tasks.values() if task.kernel == kind.maker]
     assert bool(kind.maker) == bool(makers) == bool(kind.made_of) == (kind.groups is not None)
     for task in makers:
@@ -78,5 +78,5 @@ def test_a_dataset_type_tells_its_kind() -> None:
     for name, kind in {"biasBootstrapMosaic8": "bias", "flatMeasure": "flat", "postISRCCD": "corrected"}.items():
         found = table.of_dataset(name)
         assert found is not None and found.name == kind
-    assert table.of_dataset("sky") is None
+    assert table.of_dataset("skyline") is None
     assert [name for name in ("bias", "cti", "defects", "ptc", "sky") if table.judged(name)] == ["bias", "cti"]

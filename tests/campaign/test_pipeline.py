@@ -138,6 +138,7 @@ def test_kinds() -> None:
     [
         ("Bias", "bias", "bias"), ("BiasBootstrap", "bias", "bias"), ("Dark", "dark", "dark"), ("Flat", "flat", "flat"),
         ("Cti", "flat", "cti"), ("Bfk", "flat", "bfk"), ("Defects", "", "defects"),
+        ("Sky", "science", "sky"), ("Fringe", "science", "fringe"),
     ],
 )  # fmt: skip
 def test_the_product_of_a_pipeline_and_its_frames(name: str, of: str, kind: str) -> None:
@@ -236,6 +237,28 @@ def test_configuration_from_the_command_line() -> None:
         f"extraQgraphOptions: cpFlatCombine: {BY_FILTER} has no field clp -> did you mean clip?",
     ]
     assert "No closing quotation" in problems(path, "--config 'a")[0]
+
+
+def test_fields_of_a_correction_count_where_it_is_asked_for() -> None:
+    """A list on the command line, too; earlier runs knew no doFringe, and their pipelines look as they did."""
+    usual = packaged("Sky").tasks["cpSkyIsr"]
+    assert usual.config["doFlat"] and "flat" in usual.inputs
+    assert not {name for name in usual.config if "ringe" in name} and "fringe" not in usual.inputs
+    path = f"{ROOT}/cp_pipe/pipelines/X/cpSky.yaml"
+    options = (
+        "--config cpSkyIsr:doFringe=true --config cpSkyIsr:fringe.num=2000 --config cpSkyIsr:fringe.filters='[\"y\"]'"
+    )
+    asked = load(path, "X", {}, options).tasks["cpSkyIsr"]
+    assert (asked.config["doFringe"], asked.config["fringe.filters"]) == (True, ["y"])
+    assert asked.settings["fringe_places"] == 2000 and asked.inputs["fringe"] == "fringe"
+
+
+def test_a_pipeline_of_a_product_that_cannot_be_made(tmp_path: Path) -> None:
+    path = make(
+        tmp_path, "tasks: {a: lsst.cp.pipe.Any, b: lsst.cp.pipe.Other}", "cpElectrostaticBFDistortionMatrix.yaml"
+    )
+    (found,) = problems(path)
+    assert "is an electrostatic model of pixel boundaries" in found and "bps_bfk" in found
 
 
 def test_nested_and_dotted_fields_are_the_same(tmp_path: Path) -> None:

@@ -254,3 +254,10 @@ def test_a_selection_of_nearly_the_same_name() -> None:
     environment = {key: value for key, value in GOOD.items() if key != "SELECTION_BIAS"} | {"SELECTION_BAIS": "a=1"}
     (found,) = problems("bps_bias", environment)
     assert "(SELECTION_BAIS is set, but this is not what the template reads)" in found
+
+
+@pytest.mark.parametrize("name", ["bps_illuminationCorrection", "bps_illumination_correction.yaml"])
+def test_a_product_that_cannot_be_made_is_refused_by_what_is_missing(name: str) -> None:
+    (found,) = problems(name)
+    assert "reference catalogues and the global calibration (fgcm) are missing here" in found
+    assert "make it with Rubin's stack" in found
