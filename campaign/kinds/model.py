@@ -36,7 +36,7 @@ class DatasetType:
 class Frames:
     """Raw frames that a product is made of."""
 
-    #: Their observation type.
+    #: Their observation type; empty: any.
     type: str
     #: Least number of frames of each detector.
     least: int = 3
@@ -44,6 +44,8 @@ class Frames:
     one_filter: bool = False
     #: Whether levels of exposures are compared with one another when the run ends.
     alike: bool = False
+    #: Whether each frame becomes a product of its own, so that they need not agree.
+    alone: bool = False
 
 
 @dataclass(frozen=True)

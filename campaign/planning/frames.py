@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from campaign.butler.records import ExposureRecord
 from campaign.kinds import table
-from campaign.kinds.model import ProductKind
+from campaign.kinds.model import Frames, ProductKind
 from campaign.pipeline.makers import only
 from campaign.planning import agreement
 from campaign.planning.corrections import Corrections, Finder
@@ -39,7 +39,8 @@ class RawFrames:
         camera, self._selection = select(step, repository, options)
         require(self._selection, kind, options.allow_missing, step.query_place)
         self._settings = agreement.read(camera, self._selection)
-        agreement.require(self._settings, step.query_place)
+        if not (isinstance(kind.made_of, Frames) and kind.made_of.alone):
+            agreement.require(self._settings, step.query_place)
         self.camera = in_unit(camera, step.pipeline)
         self.detectors: Sequence[int] = self._selection.detectors
         self.raws = [(raw.exposure, raw.detector) for raw in self._selection.raws]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from kernels.errors import JobError
 
 OVERSCANS = ("median", "meanclip", "none")
 METHODS = ("AUTO", "COULTON18", "STEPPED")
+#: Upstream's switch by the setting of each correction that needs the whole frame.
+WHOLE: Final = {
+    "brighter_fatter": "doBrighterFatter",
+    "flat": "doFlat",
+    "suspect": "doSuspect",
+    "bad_regions": "doSetBadRegions",
+    "interpolate": "doInterpolate",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,22 @@ class IsrConfig:
     brighter_fatter_method: str = "AUTO"
     #: Iterations; 0: as many as the method needs.
     brighter_fatter_rounds: int = 0
+    #: Divide by the flat of the frame's filter; this and the following in whole frames alone.
+    flat: bool = False
+    #: Flag pixels at or above the turnoff of their amplifier's photon transfer curve SUSPECT.
+    suspect: bool = False
+    #: Give BAD pixels the median of the good ones.
+    bad_regions: bool = False
+    #: Interpolate pixels of some planes of the mask along their rows.
+    interpolate: bool = False
+    interpolated_planes: Sequence[str] = ("SAT", "BAD", "UNMASKEDNAN")
+    #: Pixels by which SAT is grown before.
+    grow_saturated: int = 1
+
+    @property
+    def whole(self) -> list[str]:
+        """Upstream's switches of the corrections that need the whole frame."""
+        return [switch for setting, switch in WHOLE.items() if getattr(self, setting)]
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> IsrConfig:

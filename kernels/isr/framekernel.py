@@ -37,9 +37,9 @@ class FrameKernel(gang.Kernel):
         self.job = job
         self.camera = geometry.camera(job.camera)
         self.isr = IsrConfig.from_plain(job.config["isr"])
-        if self.isr.brighter_fatter and not self.WHOLE:
-            what = f"doBrighterFatter needs whole frames, the kernel {job.kernel} corrects them in parts"
-            raise JobError(f"{what}: leave it to the step that writes corrected frames (doWrite)")
+        if self.isr.whole and not self.WHOLE:
+            what = f"{', '.join(self.isr.whole)} needs whole frames, the kernel {job.kernel} corrects them in parts"
+            raise JobError(f"{what}: leave it to a step of the signature removal alone (doWrite)")
         self.frames, self.scratch = Frames(), Scratch()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}
         self._readers: dict[int, list[Reader]] = {}

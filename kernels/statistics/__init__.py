@@ -5,6 +5,7 @@ __all__ = [
     "clip",
     "edges",
     "estimator",
+    "gaps",
     "level",
     "network",
     "percentiles",
