@@ -113,12 +113,12 @@ def _product(repository: Repository, plan: Plan, output: Any) -> Path:
 
 def _mosaic(repository: Repository, plan: Plan, task: PlanTask) -> Path:
     output, binning = task.outputs[0], int(task.job.parameters["binning"])
-    own = (str(output.data_id[name]) for name in ("exposure",) if name in output.data_id)
+    own = [str(output.data_id[name]) for name in ("exposure",) if name in output.data_id]
     path = _place(plan, "-".join((output.type, *own)))
     wanted = [d for d in plan.camera["detectors"] if d["id"] in task.job.parameters["detectors"]]
     boxes = places(wanted, plan.camera["types"], binning)
     names = [(d["name"], box) for d, box in zip(wanted, boxes, strict=True)]
     axes = f"pixel of the mosaic ({binning} x {binning} of a detector's)"
-    head = title(plan, output.data_id, output.type)
+    head = title(plan, output.data_id, " ".join((output.type, *own)))
     draw(Shown(_get(repository, plan, output).image, head, _unit(plan), axes, names), path)
     return path
