@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan, PlanTask
 from campaign.kinds import table
+from campaign.quality import potentials
 from campaign.quality.curves import draw_curves
 from campaign.quality.drawing import Shown, draw, places
 from campaign.quality.linear import draw_linearity
-from campaign.quality.plane import draw_plane
+from campaign.quality.plane import Numbers, draw_plane
+from campaign.quality.potentials import draw_kernels
 from campaign.quality.tables import TABLES, draw_table, maps
 
 if TYPE_CHECKING:
@@ -21,7 +23,16 @@ if TYPE_CHECKING:
 #: A single detector up to this size is drawn with all pixels, unbinned.
 WHOLE = 4096
 #: Pages of a detector's table, by kind.
-PAGES: Final[Mapping[str, Callable[[Any, Path, str], None]]] = {"ptc": draw_curves, "linearizer": draw_linearity}
+PAGES: Final[Mapping[str, Callable[[Any, Path, str], None]]] = {
+    "ptc": lambda table, path, title: draw_curves(table.rows, path, title),
+    "linearizer": lambda table, path, title: draw_linearity(table.rows, path, title),
+    "bfk": lambda table, path, title: draw_kernels(table.rows, table.others, path, title),
+}
+#: Numbers of each amplifier that are drawn over the focal plane, by kind.
+PLANES: Final[Mapping[str, Callable[[Mapping[int, Any], str], Mapping[str, Numbers]]]] = {
+    "ptc": maps,
+    "bfk": potentials.maps,
+}
 
 
 def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
@@ -33,29 +44,30 @@ def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
     kind = table.of_dataset(plan.product)
     outputs = [output for _, task in done for output in task.outputs if output.type == plan.product]
     if kind and outputs and (kind.picture in TABLES or kind.name in PAGES):
-        rows = {int(output.data_id["detector"]): _get(repository, plan, output).rows for output in outputs}
+        tables = {int(output.data_id["detector"]): _get(repository, plan, output) for output in outputs}
+        rows = {d: one.rows for d, one in tables.items()}
         if kind.picture in TABLES:
             made.append(_place(plan, plan.product))
             draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], made[-1], title(plan, {}))
-        made += _pages(plan, rows, PAGES[kind.name]) if kind.name in PAGES else []
-        made += _planes(plan, rows) if kind.name == "ptc" else []
+        made += _pages(plan, tables, PAGES[kind.name]) if kind.name in PAGES else []
+        made += _planes(plan, PLANES[kind.name](rows, title(plan, {}))) if kind.name in PLANES else []
     return made
 
 
-def _pages(plan: Plan, rows: Mapping[int, Any], drawn: Callable[[Any, Path, str], None]) -> list[Path]:
+def _pages(plan: Plan, tables: Mapping[int, Any], drawn: Callable[[Any, Path, str], None]) -> list[Path]:
     """Draw a page of each detector."""
     made = []
     for d in plan.camera["detectors"]:
-        if d["id"] in rows:
+        if d["id"] in tables:
             made.append(_place(plan, f"{plan.product}-{d['name']}"))
-            drawn(rows[d["id"]], made[-1], title(plan, {}, f"detector {d['name']}"))
+            drawn(tables[d["id"]], made[-1], title(plan, {}, f"detector {d['name']}"))
     return made
 
 
-def _planes(plan: Plan, rows: Mapping[int, Any]) -> list[Path]:
-    """Draw maps of gain, noise, turnoff and a_00 over the focal plane."""
+def _planes(plan: Plan, shown: Mapping[str, Numbers]) -> list[Path]:
+    """Draw maps of numbers over the focal plane, by name."""
     made = []
-    for name, numbers in maps(rows, title(plan, {})).items():
+    for name, numbers in shown.items():
         stem = _place(plan, f"{plan.product}-{name}").with_suffix("")
         made += draw_plane(numbers, plan.camera["detectors"], plan.camera["types"], stem)
     return made

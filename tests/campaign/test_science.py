@@ -22,11 +22,12 @@ from kernels.camera import geometry
 from kernels.fits.product import PLANES
 from kernels.simulation.rates import Rates
 from kernels.simulation.scenes import scene
+from kernels.transfer import covariance
 from tests.conftest import ROOT, command, typed
 
 pytestmark = pytest.mark.processes
 
-PLAN = ROOT / "tests" / "data" / "plan_science.yaml"
+PLAN, KERNELS = (ROOT / "tests" / "data" / f"plan_{name}.yaml" for name in ("science", "kernels"))
 TAG = "LSSTComCam/calib/DM-1000/T"
 OPTION = "extraQgraphOptions="
 #: Calibrations that are measured, not written by the simulation.
@@ -78,11 +79,11 @@ class World:
         return self.repo.with_name("repo-truth")
 
 
-def simulated(folder: Path, *words: str) -> World:
+def simulated(folder: Path, *words: str, plan: Path = PLAN) -> World:
     variables = {**os.environ, "REPO": str(folder / "repo"), "SCRATCH": str(folder / "scratch")}
-    done = typed("simulate", variables["REPO"], "--plan", str(PLAN), *words, environment=variables)
+    done = typed("simulate", variables["REPO"], "--plan", str(plan), *words, environment=variables)
     assert done.returncode == 0, done.stderr
-    text = PLAN.read_text().partition("variables:")[2].partition("\nsteps:")[0]
+    text = plan.read_text().partition("variables:")[2].partition("\nsteps:")[0]
     said = {k: v.strip('"') for k, v in re.findall(r"^  (\w+): (.*)$", text, re.MULTILINE)}
     return World(folder / "repo", {**variables, **{k: v.replace("$INSTRUMENT", "LSSTComCam") for k, v in said.items()}})
 
@@ -137,7 +138,7 @@ def test_a_combine_refuses_what_needs_whole_frames(small: World, switch: str) ->
 def test_frames_of_other_names_are_refused(small: World) -> None:
     code, said = small.submit("names", f"{WITHOUT} --config verifyScienceIsr:connections.outputExposure=calexp")
     assert code == 3 and "corrected frames are written as postISRCCD" in said and "not as calexp" in said
-    code, said = small.run("certify", "bps_verify_science", "--set", f"{OPTION}{WITHOUT}")
+    code, said = small.run("certify", "bps_verify_science")
     assert code == 3 and "verifyScienceIsrExp is no calibration, there is nothing to certify" in said
 
 
@@ -150,6 +151,43 @@ def test_a_killed_run_is_restarted_with_the_same_bits(small: World, point: str) 
     assert code == 0, said
     for kind in ("verifyScienceIsrExp", "verifyScienceIsrExpBin8", "verifyScience64"):
         assert pixels(small.made(name, kind)) == pixels(small.made("plain", kind))
+
+
+# Kernels from flats, to corrected frames
+
+
+def test_kernels_are_made_certified_and_found_by_a_corrected_frame(tmp_path: Path) -> None:
+    world = simulated(tmp_path, "--detector", "4", plan=KERNELS)
+    lags = f"{OPTION}--config cpBfkPtcExtract:maximumRangeCovariancesAstier=5"
+    code, said = world.run("submit", "bps_bfk", "--ranks", "1", "--set", lags)
+    assert code == 0, said
+    pictures = {p.name for p in tmp_path.rglob("pictures/*")}
+    assert pictures == {"bfk-R22_S11.png", *(f"bfk-{n}.{kind}" for n in ("a00", "centre") for kind in ("png", "svg"))}
+    code, said = world.run("certify", "bps_bfk")
+    assert code == 0 and f"into        {TAG}/bfk.20250207a" in said, said
+    for name, options in (
+        ("after", WITHOUT),
+        ("before", f"{WITHOUT} --config verifyScienceIsr:doBrighterFatter=false"),
+    ):
+        code, said = world.submit(name, options)
+        assert code == 0, said
+    header = fitsio.read_header(world.made("after", "verifyScienceIsrExp")[2024120800001, 4])
+    assert (header["BFMETHOD"], header["BFKERNEL"]) == ("STEPPED", "fit EXACT")  # a kernel that was made here
+    assert header["CALIB_BFK_COLLECTION"] == f"{TAG}/bfk.20250207a" and f"{TAG}/bfkGen" in header["CALIB_BFK_RUN"]
+    before, after = (_relative_variance(world, name) for name in ("before", "after"))
+    assert 1 - before > 0.2 and abs(1 - after) < 0.1 * (1 - before)
+
+
+def _relative_variance(world: World, name: str) -> float:
+    """Give the variance over the mean of a pixel of flats in pairs, without read noise."""
+    frames = list(world.made(name, "verifyScienceIsrExp").values())
+    masks = [fitsio.read(path, "MASK") == 0 for path in frames]
+    images = [np.ascontiguousarray(fitsio.read(path, "IMAGE"), np.float32) for path in frames]
+    good, noise = np.all(masks, axis=0), fitsio.read_header(frames[0])["AMP_C10_READNOISE"]
+    found = [
+        covariance.measure(pair, good, covariance.Rule(side=2)) for pair in zip(images[::2], images[1::2], strict=True)
+    ]
+    return float(np.mean([one.covariances[0, 0] / one.mean - noise**2 / one.mean for one in found]))
 
 
 # The whole, on nine detectors
