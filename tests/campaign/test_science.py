@@ -142,7 +142,7 @@ def test_frames_of_other_names_are_refused(small: World) -> None:
     assert code == 3 and "verifyScienceIsrExp is no calibration, there is nothing to certify" in said
 
 
-@pytest.mark.parametrize("point", ["quanta-submitted", "products-ingested"])
+@pytest.mark.parametrize("point", ["quanta-submitted", pytest.param("products-ingested", marks=pytest.mark.soak)])
 def test_a_killed_run_is_restarted_with_the_same_bits(small: World, point: str) -> None:
     name = point.replace("-", "")
     killed = command(*small.words(name, WITHOUT), environment={**small.variables, "CAMPAIGN_KILL_AT": point})
@@ -156,6 +156,7 @@ def test_a_killed_run_is_restarted_with_the_same_bits(small: World, point: str) 
 # Kernels from flats, to corrected frames
 
 
+@pytest.mark.soak
 def test_kernels_are_made_certified_and_found_by_a_corrected_frame(tmp_path: Path) -> None:
     world = simulated(tmp_path, "--detector", "4", plan=KERNELS)
     lags = f"{OPTION}--config cpBfkPtcExtract:maximumRangeCovariancesAstier=5"
