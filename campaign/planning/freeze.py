@@ -83,7 +83,7 @@ class Freezer:
         self.names: Mapping[int, str] = {d.id: d.name for d in source.camera.by_id.values()}
         self.scale = source.camera.scale
         self.permissions: Mapping[str, Any] = dict(step.permissions)
-        self._cards: dict[int | None, dict[str, Any]] = {}
+        self._cards: dict[tuple[int | None, int | None], dict[str, Any]] = {}
 
     @cached_property
     def _versions(self) -> dict[str, str]:
@@ -191,23 +191,25 @@ class Freezer:
     def _task(self, label: str, task: TaskDraft, outputs: Sequence[Output]) -> PlanTask:
         name, detector = f"{label}:{','.join(map(str, task.where.values()))}", task.where.get("detector")
         paths = {output.type: output.path for output in outputs}
-        job = JobTask(name, detector, task.inputs, paths, task.parameters, self._provenance(detector))
+        provenance = self._provenance(detector, task.where.get("exposure"))
+        job = JobTask(name, detector, task.inputs, paths, task.parameters, provenance)
         return PlanTask(job, outputs, task.needs)
 
-    def _provenance(self, detector: int | None) -> dict[str, Any]:
-        """Give the cards that all tasks of a detector share."""
-        if detector not in self._cards:
+    def _provenance(self, detector: int | None, exposure: int | None) -> dict[str, Any]:
+        """Give the cards that all tasks of a detector with the same calibrations share."""
+        alike = detector, self._source.alike(detector, exposure)
+        if alike not in self._cards:
             config = self._step.config
-            self._cards[detector] = {
+            self._cards[alike] = {
                 "OUT_RUN": config.output_run,
                 "TEMPLATE": config.name,
                 "PIPELINE": config.portable(self.pipeline),
                 "TICKET": config.ticket,
                 "QUERY": config.data_query,  # short: fitsio misreads an equals sign in a value behind HIERARCH
-                **self._source.cards(detector),
+                **self._source.cards(*alike),
                 **self._versions,
             }
-        return self._cards[detector]
+        return self._cards[alike]
 
 
 def _require_whole(drafts: Sequence[GroupDraft], pipeline: Pipeline) -> None:

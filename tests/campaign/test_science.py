@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from campaign.butler.repository import open_repository
 from kernels.camera import geometry
+from kernels.fits import product
 from kernels.fits.product import PLANES
+from kernels.fits.tables import identity
 from kernels.simulation.rates import Rates
 from kernels.simulation.scenes import scene
 from kernels.transfer import covariance
@@ -151,6 +153,44 @@ def test_a_killed_run_is_restarted_with_the_same_bits(small: World, point: str) 
     assert code == 0, said
     for kind in ("verifyScienceIsrExp", "verifyScienceIsrExpBin8", "verifyScience64"):
         assert pixels(small.made(name, kind)) == pixels(small.made("plain", kind))
+
+
+def test_frames_of_two_filters_get_the_flats_of_their_own(small: World) -> None:
+    certify_flats(small, {"r_03": 1.0, "i_06": 2.0})
+    both = "instrument='LSSTComCam' and exposure.day_obs=20241207 and exposure.seq_num in (3, 4)"
+    options = WITHOUT.replace("doFlat=false", "doFlat=true")
+    code, said = small.submit("filters", options, SELECTION_SCIENCE_V=both)
+    assert code == 0, said
+    found, plain = (small.made(name, "verifyScienceIsrExp") for name in ("filters", "plain"))
+    assert sorted(found) == [(2024120700000 + n, d) for n in (3, 4) for d in (0, 4)]
+    runs = {key: fitsio.read_header(path)["CALIB_FLAT_ID"] for key, path in found.items()}
+    assert len(set(runs.values())) == 4
+    for d in (0, 4):
+        same = [fitsio.read(made[2024120700003, d], "IMAGE") for made in (found, plain)]
+        assert np.array_equal(*same)  # by a flat of 1
+        level = np.median(fitsio.read(found[2024120700004, d], "IMAGE"))
+        assert level == pytest.approx(np.median(same[0]) / 2, rel=0.1)
+
+
+def certify_flats(world: World, levels: Mapping[str, float]) -> None:
+    """Certify a flat of each filter, a level without error, for the detectors that there are."""
+    camera, run = geometry.camera(world.job["camera"]), "LSSTComCam/calib/simulated/flats"
+    items = [
+        ("flat", {"instrument": "LSSTComCam", "detector": d, "physical_filter": name})
+        for name in levels
+        for d in (0, 4)
+    ]
+    with open_repository(str(world.repo), writeable=True) as repository:
+        paths = repository.predict_paths(run, items)
+        repository.claim_run(run)
+        for (_, data_id), path in zip(items, paths, strict=True):
+            detector = camera.detectors[int(data_id["detector"])]
+            plane = np.full(detector.size[::-1], levels[str(data_id["physical_filter"])], np.float32)
+            cards = [*identity("flat", camera, detector), ("CALUNIT", "electron", "")]
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            product.write(path, cards, plane, np.zeros(plane.shape, np.int32), np.zeros_like(plane))
+        repository.ingest_products(run, [(*item, path) for item, path in zip(items, paths, strict=True)])
+        repository.certify("LSSTComCam/calib/DM-999", repository.datasets("flat", [run]), None, None)
 
 
 # Kernels from flats, to corrected frames
