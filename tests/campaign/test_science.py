@@ -312,16 +312,12 @@ def test_corrected_frames_are_the_truth_up_to_noise(whole: World) -> None:
 
 
 @pytest.mark.soak
-def test_every_correction_counts(whole: World) -> None:
-    """Left out, it shows; but for deferred charge, of which the simulated detectors have little."""
-    base = _scatter(whole, "all")
-    for switch, part in (("doBrighterFatter", BRIGHT), ("doFlat", 0), ("doCrosstalk", 0), ("doLinearize", BRIGHT)):
-        options = (
-            f"--config verifyScienceIsr:brighterFatterCorrectionMethod=STEPPED --config verifyScienceIsr:{switch}=false"
-        )
-        code, said = whole.submit(switch, options.replace("brighterFatterCorrectionMethod=STEPPED", "doSuspect=true"))
-        assert code == 0, said
-        assert _scatter(whole, switch)[int(part > 0)] > 1.01 * base[int(part > 0)], switch
+@pytest.mark.parametrize(("switch", "bright"), [("doBrighterFatter", True), ("doLinearize", True), ("doFlat", False)])
+def test_a_correction_that_is_left_out_shows(whole: World, switch: str, bright: bool) -> None:
+    """In bright stars, or everywhere; crosstalk and deferred charge of these detectors are lost in the noise."""
+    code, said = whole.submit(switch, f"--config verifyScienceIsr:{switch}=false")
+    assert code == 0, said
+    assert _scatter(whole, switch)[bright] > 1.1 * _scatter(whole, "all")[bright]
 
 
 def _scatter(world: World, name: str) -> tuple[float, float]:
