@@ -111,6 +111,6 @@ KIND: Final = ProductKind(
     config={"doWrite": True},
     made_of=Frames("", least=1, alone=True),
     groups=_groups,
-    costs={"correct": CostModel(mpixels_per_second=15.0, output_bytes=12)},
+    costs={"correct": CostModel(mpixels_per_second=5.0, pixel_bytes=56, output_bytes=12)},
     picture="image",
 )

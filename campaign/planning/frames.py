@@ -48,7 +48,7 @@ class RawFrames:
         self.excluded: Sequence[int] = sorted(options.exclude)
         self.physical_filter = self._selection.exposures[0].physical_filter
         self._exposures = {e.id: e for e in self._selection.exposures}
-        self._first: dict[tuple[int | str, ...], int] = {}
+        self._first: dict[tuple[int, tuple[str, ...]], int] = {}
         self._by_detector: dict[int, list[ExposureRecord]] = {d: [] for d in self.detectors}
         for exposure, detector in self.raws:
             self._by_detector[detector].append(self._exposures[exposure])
@@ -126,11 +126,8 @@ class RawFrames:
         """Give the first exposure with the same calibrations, where those of a detector's frames may differ."""
         if not self._alone or detector is None or exposure is None:
             return None
-        ids = (
-            detector,
-            *(ref.dataset_id for ref in (self.corrections.of(k, detector, exposure) for k in self.applied)),
-        )
-        return self._first.setdefault(ids, exposure)
+        ids = tuple(self.corrections.of(kind, detector, exposure).dataset_id for kind in self.applied)
+        return self._first.setdefault((detector, ids), exposure)
 
     def cards(self, detector: int | None, exposure: int | None = None) -> dict[str, Any]:
         """List the left-out exposures, the camera's settings, and the calibrations."""

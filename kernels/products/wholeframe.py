@@ -114,12 +114,12 @@ def interpolate(frame: WholeFrame, isr: IsrConfig) -> Sequence[Card]:
     usable = frame.usable & ~hole
     if not usable.any():
         return [("NINTRP", 0, "no pixel is usable: none is interpolated")]
+    lone = int(np.count_nonzero(hole[~usable.any(axis=1)]))
     for plane in (frame.image, frame.variance):
         filled = plane.copy()
-        fill(filled, usable, float(np.median(plane[usable])))
+        fill(filled, usable, float(np.median(plane[usable])) if lone else 0.0)
         plane[hole] = filled[hole]
     frame.mask[hole] |= INTRP
-    lone = int(np.count_nonzero(hole[~usable.any(axis=1)]))
     each = {name: int(np.count_nonzero(hole & ((frame.mask & 1 << PLANES[name]) != 0))) for name in wanted}
     return [
         ("NINTRP", int(np.count_nonzero(hole)), "interpolated pixels"),

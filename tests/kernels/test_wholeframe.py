@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.calibrations import ptc
+from kernels.calibrations import bfk, ptc
 from kernels.calibrations.config import IsrConfig
 from kernels.camera import geometry
 from kernels.errors import DataError, JobError
@@ -202,6 +202,16 @@ def test_frames_are_the_same_on_any_number_of_ranks(lab: Lab) -> None:
                     planes += [hdu.read().tobytes() for hdu in fits[1:]]
         found.append(planes)
     assert len(found[0]) == 3 * (3 + 1) and found[1:] == found[:1] * 2
+
+
+def test_a_kernel_of_another_detector_fails_its_task(lab: Lab) -> None:
+    camera, path = geometry.camera(lab.camera()), str(lab.folder / "bfk0.fits")
+    bfk.write(path, camera, camera.detectors[0], bfk.Kernels(np.full((3, 3), -1e-7), None))
+    plain = science(lab, "wrong", bfk=path)
+    plain["config"]["isr"]["brighter_fatter"] = True
+    assert lab.serial(plain) == 1
+    (failed,) = [line["detail"]["error"] for line in lab.journal(plain) if line["event"] == "failed"]
+    assert re.search("bfk0.fits: is of detector 0 R22_S00 .*, the frames are of 1 R22_S01", failed), failed
 
 
 @pytest.mark.parametrize(
