@@ -99,6 +99,8 @@ class CalibTable:
     units: Mapping[str, str]
     #: The table's own header, without the keywords that only describe the file: upstream's metadata.
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    #: structured: Rows of further tables, such as the detector's kernel of a bfk; read only.
+    others: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +178,9 @@ class CalibTableFormatter(FormatterV2):
             units = {name: str(cards.get(f"TUNIT{n}") or "").strip() for n, name in enumerate(names, 1)}
             rows = table.read() if table.get_nrows() else np.zeros(0, table.get_rec_dtype()[0])
             metadata = {k: v for k, v in _header(table).items() if not _COLUMN.fullmatch(k)}
-            return CalibTable(rows, _header(fits[0]), units, metadata)
+            name = table.get_extname()
+            others = tuple(hdu.read() for hdu in fits[1:] if hdu.get_extname() != name and hdu.has_data())
+            return CalibTable(rows, _header(fits[0]), units, metadata, others)
 
     def write_local_file(self, in_memory_dataset: CalibTable, uri: ResourcePath) -> None:
         """Write the file; see the base class."""

@@ -29,6 +29,7 @@ NAMES = (
     "bps_crosstalk",
     "bps_sky",
     "bps_fringe",
+    "bps_verify_science",
     *(f"bps_flat_{band}" for band in "ugrizy"),
     *BOOTSTRAPS,
 )
@@ -42,6 +43,8 @@ VARIABLES = {
     "CALIB_COLLECTIONS": "LSSTComCam/calib",
     "USER_CALIB_PREFIX": "",
     "SCRATCH": "/scratch",
+    "VERIFY_RERUN": "20261121a",
+    "SELECTION_SCIENCE_V": "exposure.observation_type='science'",
     "SELECTION_BIAS": "exposure.observation_type='bias'",
     "SELECTION_DARK": "exposure.observation_type='dark'",
     "SELECTION_FLAT_BOOTSTRAP": "exposure.observation_type='flat'",

@@ -62,6 +62,7 @@ def by_template(
 
     Parameters and errors are `request`'s.
     """
+    from campaign.kinds.table import dataset_types
     from campaign.pipeline import model as pipelines
     from campaign.pipeline.makers import product_of
     from campaign.template.resolve import resolve
@@ -70,6 +71,10 @@ def by_template(
     pipeline = pipelines.load(config.pipeline_yaml, config.instrument, environment, config.pipeline_options)
     folder, _, name = config.output.rpartition("/")
     stem, product = name.split(".")[0].replace("Gen", ""), product_of(pipeline)
+    known = dataset_types().get(product)
+    if known and not known.calibration:
+        do = "certify a template that makes a calibration"
+        raise ConfigurationError(f"{product} is no calibration, there is nothing to certify", where=template, do=do)
     stem = product if product.startswith(stem) else stem  # defectGen becomes defects
     cert_rerun = environment.get("CERT_RERUN")
     if not cert_rerun and not chosen["target"]:

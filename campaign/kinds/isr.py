@@ -24,6 +24,7 @@ _COSMIC: Final = TaskClass(
     {"psfFwhm": Field(3.0, kernel="fwhm", least=0.1), "crGrow": Field(2, kernel="grow", least=0)},
 )
 
+_PLANES: Final = (["SAT", "BAD", "UNMASKEDNAN"], ["SAT", "BAD"], ["BAD", "UNMASKEDNAN"], ["BAD"], ["SAT"])
 _FIELDS: Final = {
     "doSaturation": Field(False, kernel="saturation"),
     "overscan.serial": Field("median", ("median", "meanclip", "none"), "serial"),
@@ -37,20 +38,34 @@ _FIELDS: Final = {
     # CpCtiSolveTask asks for it; its kernel reads the last columns and the overscan itself.
     "isrStats.doCtiStatistics": Field(False),
     **only(True, "doAssembleCcd", "doNanMasking", "doVariance"),
+    # Of whole frames; kernels that correct frames in parts refuse them.
+    "doSuspect": Field(False, kernel="suspect", quiet=True),
+    "doSetBadRegions": Field(False, kernel="bad_regions", quiet=True),
+    "doInterpolate": Field(False, kernel="interpolate", quiet=True),
+    "doBinnedExposures": Field(False),
     **only(
         False,
-        *("doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
-        *("doWidenSaturationTrails", "doInterpolate", "doSaveInterpPixels", "doSetBadRegions", "doAmpOffset"),
-        *("maskNegativeVariance", "expectWcs", "doBinnedExposures", "doITLDipMask", "doITLEdgeBleedMask"),
-        "doITLSatSagMask",
+        *("doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doWidenSaturationTrails"),
+        *("doSaveInterpPixels", "doAmpOffset", "maskNegativeVariance", "expectWcs"),
+        *("doITLDipMask", "doITLEdgeBleedMask", "doITLSatSagMask"),
     ),
     # Statistics and provenance are always written.
     **only(True, "doStandardStatistics", "doCalculateStatistics", "doHeaderProvenance"),
 }
 
-
-#: Fields that count where a switch is true.
-_MORE: Final[Mapping[str, Mapping[str, Field]]] = {
+#: Switches of corrections without a calibration that need whole frames.
+WHOLE: Final = ("doSuspect", "doSetBadRegions", "doInterpolate", "doBinnedExposures")
+_TURNOFF: Final = Field("PTCTURNOFF", ("PTCTURNOFF",))
+#: Fields that count where a switch is true, by switch.
+_OPTIONAL: Final[Mapping[str, Mapping[str, Field]]] = {
+    "doSuspect": {"defaultSuspectSource": _TURNOFF},
+    "doFlat": {"flatScalingType": Field("USER", ("USER",)), "flatUserScale": Field(1.0, (1.0,))},
+    "doInterpolate": {
+        # The planes that a frame has; UNMASKEDNAN is upstream's, no pixel of ours has it.
+        "maskListToInterpolate": Field(["SAT", "BAD", "UNMASKEDNAN"], _PLANES, "interpolated_planes"),
+        "growSaturationFootprintSize": Field(1, kernel="grow_saturated", least=0),
+        "useLegacyInterp": Field(True, (True,)),
+    },
     "doBrighterFatter": {
         # Ours: STEPPED, and AUTO, which takes it for kernels that were made here.
         "brighterFatterCorrectionMethod": Field("AUTO", ("AUTO", "COULTON18", "STEPPED"), "brighter_fatter_method"),
@@ -71,7 +86,10 @@ _MORE: Final[Mapping[str, Mapping[str, Field]]] = {
         "fringe.stats.rngSeedOffset": Field(0, kernel="fringe_seed", least=0),
         "fringe.pedestal": Field(False, (False,)),
     },
+    "doBinnedExposures": {"binFactor1": Field(8, least=2), "binFactor2": Field(64, least=2)},
 }
+#: Outputs of ``doBinnedExposures``, with the field of their binning.
+BINNED: Final = {"outputBin1Exposure": "binFactor1", "outputBin2Exposure": "binFactor2"}
 
 
 def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
@@ -79,20 +97,26 @@ def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
     asked = [c for c in corrections.values() if c.switch]
     switches = {c.switch: Field(False, kernel=c.setting if c.needed and not c.whole else "") for c in asked}
     optional = {c.connection or name: c.switch for name, c in corrections.items() if c.whole}
-    more: dict[str, Field] = {}
-    for switch, fields in _MORE.items():
-        if switch in switches:
-            optional |= dict.fromkeys(fields, switch)  # a switch among its own fields is left out where it is off
-            more |= fields
+    fields = {**switches, **_FIELDS}
+    for switch in [switch for switch in _OPTIONAL if switch in fields]:
+        fields |= _OPTIONAL[switch]
+        optional |= dict.fromkeys(
+            _OPTIONAL[switch], switch
+        )  # a switch among its own fields is left out where it is off
     isr = TaskClass(
         "isr",
         "fused",
         _DIMENSIONS,
         {"ccdExposure": "raw", **{c.connection or name: name for name, c in corrections.items()}},
-        {"outputExposure": "postISRCCD", "outputStatistics": "isrStatistics"},
-        {**switches, **_FIELDS, **more},
+        {
+            "outputExposure": "postISRCCD",
+            "outputStatistics": "isrStatistics",
+            "outputBin1Exposure": "postIsrBin1",
+            "outputBin2Exposure": "postIsrBin2",
+        },
+        fields,
         raws=True,
-        optional=optional,
+        optional={**optional, **dict.fromkeys(BINNED, "doBinnedExposures")},
     )
     modules = ("lsst.cp.pipe", "lsst.cp.pipe.cpDark", "lsst.cp.pipe.cpDarkTask")
     return {

@@ -37,7 +37,7 @@ class DatasetType:
 class Frames:
     """Raw frames that a product is made of."""
 
-    #: Their observation type.
+    #: Their observation type; empty: any.
     type: str
     #: Further types that they may be of.
     also: tuple[str, ...] = ()
@@ -47,6 +47,8 @@ class Frames:
     one_filter: bool = False
     #: Whether levels of exposures are compared with one another when the run ends.
     alike: bool = False
+    #: Whether each frame becomes a product of its own, so that they need not agree.
+    alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Final
 from campaign.errors import ConfigurationError
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
 from campaign.kinds.model import DatasetType, ProductKind
-from campaign.kinds.task import Field, PipelineTask, TaskClass, also_by_filter
+from campaign.kinds.task import Field, PipelineTask, TaskClass, also_by_filter, named
 
 BINNINGS: Final = (8, 64)
 _MODULE: Final = "lsst.pipe.tasks.visualizeVisit"
@@ -19,6 +19,15 @@ _BIN: Final = TaskClass(
 )
 _MOSAIC: Final = TaskClass(
     "mosaic", "serial", ("instrument",), {"inputExps": "biasBin"}, {"outputData": "biasMosaic"}, _FIELDS
+)
+#: The same of each exposure; its frames are binned by the signature removal (``doBinnedExposures``).
+_OF_EXPOSURE: Final = TaskClass(
+    "mosaic",
+    "serial",
+    ("instrument", "exposure"),
+    {"inputExps": "calexpBin"},
+    {"outputData": "calexpMosaic"},
+    {**_FIELDS, "dimensions": Field("('instrument', 'exposure')", ("('instrument', 'exposure')",))},
 )
 
 
@@ -76,6 +85,7 @@ KIND: Final = ProductKind(
     tasks={
         **also_by_filter(_BIN, "VisualizeBinCalibTask", "VisualizeBinCalibFilterTask", _MODULE),
         **also_by_filter(_MOSAIC, "VisualizeMosaicCalibTask", "VisualizeMosaicCalibFilterTask", _MODULE),
+        **named(_OF_EXPOSURE, "VisualizeMosaicExpTask", _MODULE),
     },
     picture="image",
 )

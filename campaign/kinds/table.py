@@ -74,6 +74,11 @@ def corrections() -> Mapping[str, Correction]:
     return {name: kind.correction for name, kind in kinds().items() if kind.correction}
 
 
+def whole_switches() -> list[str]:
+    """Give the switches of corrections that need whole frames."""
+    return [*(c.switch for c in corrections().values() if c.whole), *isr.WHOLE]
+
+
 @cache
 def tasks() -> Mapping[str, TaskClass]:
     """Give upstream's task classes by full name."""

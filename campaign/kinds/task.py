@@ -23,6 +23,8 @@ class Field:
     kernel: str = ""
     #: Smallest possible value.
     least: float | None = None
+    #: Whether the kernel gets no setting where the value is the default, as in runs of before it knew the field.
+    quiet: bool = False
 
     def objection(self, value: Any) -> str:
         """Say why a value does not fit the field; empty if it does."""
@@ -60,7 +62,7 @@ class TaskClass:
     fields: Mapping[str, Field] = field(default_factory=dict)
     #: Whether the kernel reads every raw frame of its detector.
     raws: bool = False
-    #: Switch by input or field that only counts where the switch is true, and is left out elsewhere.
+    #: Switch by input, output or field that only counts where the switch is true, and is left out elsewhere.
     optional: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -29,7 +29,7 @@ def some(pipeline: Pipeline, kernel: str) -> list[PipelineTask]:
 
 
 def maker(pipeline: Pipeline) -> PipelineTask:
-    """Give the task that makes the product.
+    """Give the task that makes the product; one that other tasks do in passing only where it stands alone.
 
     Raises
     ------
@@ -37,14 +37,16 @@ def maker(pipeline: Pipeline) -> PipelineTask:
         There is none, or several.
     """
     makers = table.makers()
-    found = [t for t in pipeline.tasks.values() if t.kernel in makers]
+    able = [t for t in pipeline.tasks.values() if t.kernel in makers]
+    found = [t for t in able if t.kind != "fused"] or [t for t in able if t.config.get("doWrite")]
     if len(found) > 1:  # a kernel may run the task before its own, too: the last one's product counts
         read = {name for task in found for name in task.inputs.values()}
         found = [task for task in found if not read.intersection(task.outputs.values())] or found
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ConfigurationError("no task makes a product", where=pipeline.path, do="add the task that combines")
+        do = "add the task that combines, or set doWrite: true of the signature removal for corrected frames"
+        raise ConfigurationError("no task makes a product", where=pipeline.path, do=do)
     names = ", ".join(task.label for task in found)
     raise ConfigurationError(
         f"{len(found)} tasks make a product each, one is possible: {names}",

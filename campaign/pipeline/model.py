@@ -165,11 +165,12 @@ def _task(label: str, draft: Draft, parameters: Mapping[str, Entry]) -> Pipeline
             values[name] = value
     closed = {name for name, switch in known.optional.items() if not values[switch]}
     values = {name: value for name, value in values.items() if name not in closed}
-    settings = {known.fields[name].kernel: value for name, value in values.items() if known.fields[name].kernel}
+    told = {name: known.fields[name] for name in values if known.fields[name].kernel}
+    settings = {f.kernel: values[name] for name, f in told.items() if not (f.quiet and values[name] == f.default)}
     return problems or PipelineTask(
         *(label, cls, known.kernel, known.kind, known.dimensions, values, settings),
         {name: connections[name] for name in known.inputs if name not in closed},
-        {name: connections[name] for name in known.outputs},
+        {name: connections[name] for name in known.outputs if name not in closed},
     )
 
 

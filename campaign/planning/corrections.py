@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from campaign.butler.records import Association, CalibrationRef, ExposureRecord, Selection, to_nsec
@@ -64,6 +64,8 @@ class Corrections:
     types: Mapping[str, str]
     #: RUN that find-first would give, by kind that the operator named, and detector.
     instead: Mapping[str, Mapping[int, str]]
+    #: Applied calibrations by kind, exposure and detector, where each frame is a product of its own; else none.
+    each: Mapping[str, Found] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, bool]:
@@ -74,30 +76,41 @@ class Corrections:
     @property
     def files(self) -> dict[str, dict[str, Any]]:
         """Entries of the file table, by dataset ID."""
-        return {ref.dataset_id: {"path": ref.path} for refs in self.refs.values() for ref in refs.values()}
+        return {ref.dataset_id: {"path": ref.path} for _, _, ref in self._every()}
 
-    def inputs(self, detector: int) -> dict[str, list[str]]:
-        """Give the keys of the file table that a detector's tasks read, by role."""
-        return {kind: [refs[detector].dataset_id] for kind, refs in self.refs.items()}
+    def _every(self) -> Iterator[tuple[str, int, CalibrationRef]]:
+        """List kind, detector and calibration, each as often as exposures have it."""
+        for kind, refs in self.refs.items():
+            several = self.each.get(kind)
+            pairs = refs.items() if several is None else [(d, ref) for (_, d), ref in several.items()]
+            yield from ((kind, d, ref) for d, ref in pairs)
+
+    def of(self, kind: str, detector: int, exposure: int | None = None) -> CalibrationRef:
+        """Give the calibration of a detector's frames, or of one frame."""
+        several = self.each.get(kind)
+        return self.refs[kind][detector] if several is None or exposure is None else several[exposure, detector]
+
+    def inputs(self, detector: int, exposure: int | None = None) -> dict[str, list[str]]:
+        """Give the keys of the file table that a detector's task reads, by role."""
+        return {kind: [self.of(kind, detector, exposure).dataset_id] for kind in self.refs}
 
     def summary(self) -> list[dict[str, Any]]:
         """Give the applied calibrations as rows, one for each certification, with its detectors."""
-        rows: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
-        for kind, refs in self.refs.items():
-            for detector, ref in refs.items():
-                rows[kind, ref.run, ref.collection, ref.begin, ref.end] += [detector]
+        rows: dict[tuple[str | None, ...], dict[int, None]] = defaultdict(dict)
+        for kind, detector, ref in self._every():
+            rows[kind, ref.run, ref.collection, ref.begin, ref.end][detector] = None
         names = ("type", "run", "collection", "begin", "end")
         return [
-            dict(zip(names, row, strict=True)) | {"dataset_type": self.types[str(row[0])], "detectors": detectors}
+            dict(zip(names, row, strict=True)) | {"dataset_type": self.types[str(row[0])], "detectors": list(detectors)}
             for row, detectors in rows.items()
         ]
 
-    def cards(self, detector: int | None) -> dict[str, str]:
+    def cards(self, detector: int | None, exposure: int | None = None) -> dict[str, str]:
         """Give the provenance cards: each calibration's ID, RUN, collection and validity; ``none`` for absent kinds."""
         cards: dict[str, str] = {}
-        for kind, refs in self.refs.items():
+        for kind in self.refs:
             if detector is not None:
-                ref, key = refs[detector], f"CALIB_{kind.upper()}"
+                ref, key = self.of(kind, detector, exposure), f"CALIB_{kind.upper()}"
                 cards |= {f"{key}_ID": ref.dataset_id, f"{key}_RUN": ref.run, f"{key}_COLLECTION": ref.collection}
                 cards |= {f"{key}_BEGIN": ref.begin or "unbounded", f"{key}_END": ref.end or "unbounded"}
         for kind, runs in self.instead.items():
@@ -139,6 +152,8 @@ class Finder:
     product: str
     #: Whether frames have no overscan: their level stays in the bias, which is then subtracted in any case.
     without_overscan: bool = False
+    #: Whether each frame is a product of its own, and may have other calibrations than the rest.
+    alone: bool = False
 
     def __post_init__(self) -> None:
         self._there = [name for name in self.inputs if self.repository.collection_type(name) is not None]
@@ -155,16 +170,18 @@ class Finder:
             exposures of one detector need different ones.
         """
         refs, absent, notes, instead = {}, [], [], {}
+        each: dict[str, Found] = {}
         wanted = {name: kind for name, kind in table.corrections().items() if self._asked(name, kind)}
         require_known(self.named, wanted, self.pipeline)
         for name, kind in table.corrections().items():
             if kind.filters and name not in wanted and self.isr.config.get(kind.switch) and name != self.product:
                 notes.append(f"no {name} is subtracted: the frames' filter is none of {kind.filters}")
         for name, kind in wanted.items():
-            found = self._search(name, kind, self._there)
+            used = found = self._search(name, kind, self._there)
             if name in self.named:
                 there = [self.named[name]]
-                refs[name] = self._one_a_detector(name, kind, self._search(name, kind, there), there)
+                used = self._search(name, kind, there)
+                refs[name] = self._one_a_detector(name, kind, used, there)
                 instead[name] = {d: self._usual(found, d) for d in self._detectors}
                 usual = listed(dict.fromkeys(instead[name].values()))
                 notes.append(f"{name} is that of {there[0]}, as --calibration says; find-first gives {usual}")
@@ -172,10 +189,11 @@ class Finder:
                 refs[name] = self._one_a_detector(name, kind, found, self.inputs)
             else:
                 absent.append(name)
+            each |= {name: used} if self.alone and name in refs else {}
         notes += self._level_notes()
         notes += self._left_out({name: wanted[name] for name in absent})
         types = {name: self._type(name, table.corrections()[name]) for name in refs}
-        return Corrections(refs, tuple(absent), tuple(notes), types, instead)
+        return Corrections(refs, tuple(absent), tuple(notes), types, instead, each)
 
     @property
     def _forced(self) -> list[str]:
@@ -307,7 +325,7 @@ class Finder:
 
     def _only(self, name: str, detector: int, refs: Sequence[CalibrationRef]) -> CalibrationRef:
         several = {ref.dataset_id: ref for ref in refs}
-        if len(several) > 1:
+        if len(several) > 1 and not self.alone:
             names = " and ".join(f"{r.run} ({r.begin or 'ever'} to {r.end or 'ever'})" for r in several.values())
             raise SubmissionRefused(
                 f"the exposures of detector {detector} need different {name} calibrations: {names}",

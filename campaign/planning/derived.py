@@ -113,7 +113,10 @@ class MadeCalibrations:
         """Return nothing: there are no frames."""
         return {}
 
-    def cards(self, detector: int | None) -> dict[str, Any]:
+    def alike(self, detector: int | None, exposure: int | None) -> None:
+        """Return nothing: there are no frames."""
+
+    def cards(self, detector: int | None, exposure: int | None = None) -> dict[str, Any]:
         """Give the calibrations' IDs and RUNs; of several of a type all but the first are numbered."""
         cards: dict[str, Any] = {}
         for by in self._found.values():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from campaign.butler.records import ExposureRecord
 from campaign.kinds import table
-from campaign.kinds.model import ProductKind
+from campaign.kinds.model import Frames, ProductKind
 from campaign.pipeline.makers import only
 from campaign.planning import agreement
 from campaign.planning.corrections import Corrections, Finder
@@ -36,16 +36,19 @@ class RawFrames:
 
     def __init__(self, step: Step, repository: Repository, options: Options, kind: ProductKind) -> None:
         self._step, self._repository, self._options, self._kind = step, repository, options, kind
+        self._alone = isinstance(kind.made_of, Frames) and kind.made_of.alone
         camera, self._selection = select(step, repository, options)
         require(self._selection, kind, options.allow_missing, step.query_place)
         self._settings = agreement.read(camera, self._selection)
-        agreement.require(self._settings, step.query_place)
+        if not self._alone:
+            agreement.require(self._settings, step.query_place)
         self.camera = in_unit(camera, step.pipeline)
         self.detectors: Sequence[int] = self._selection.detectors
         self.raws = [(raw.exposure, raw.detector) for raw in self._selection.raws]
         self.excluded: Sequence[int] = sorted(options.exclude)
         self.physical_filter = self._selection.exposures[0].physical_filter
         self._exposures = {e.id: e for e in self._selection.exposures}
+        self._first: dict[tuple[int, tuple[str, ...]], int] = {}
         self._by_detector: dict[int, list[ExposureRecord]] = {d: [] for d in self.detectors}
         for exposure, detector in self.raws:
             self._by_detector[detector].append(self._exposures[exposure])
@@ -63,6 +66,7 @@ class RawFrames:
             self._options.named,
             self._kind.name,
             any(self.camera.without_overscan(detector) for detector in self.detectors),
+            self._alone,
         ).find()
 
     @property
@@ -104,7 +108,7 @@ class RawFrames:
     def inputs(self, detector: int, exposure: int | None = None) -> dict[str, list[str]]:
         """Raws, and the calibrations that correct them."""
         raws = [f"{e.id}:{detector}" for e in self._some(detector, exposure)]
-        return {"raw": raws, **self.corrections.inputs(detector)}
+        return {"raw": raws, **self.corrections.inputs(detector, exposure)}
 
     def parameters(self, detector: int, exposure: int | None = None) -> dict[str, Any]:
         """IDs, dates and times (second) of the frames."""
@@ -119,13 +123,20 @@ class RawFrames:
     def _some(self, detector: int, exposure: int | None) -> list[ExposureRecord]:
         return self._by_detector[detector] if exposure is None else [self._exposures[exposure]]
 
-    def cards(self, detector: int | None) -> dict[str, Any]:
+    def alike(self, detector: int | None, exposure: int | None) -> int | None:
+        """Give the first exposure with the same calibrations, where those of a detector's frames may differ."""
+        if not self._alone or detector is None or exposure is None:
+            return None
+        ids = tuple(self.corrections.of(kind, detector, exposure).dataset_id for kind in self.applied)
+        return self._first.setdefault((detector, ids), exposure)
+
+    def cards(self, detector: int | None, exposure: int | None = None) -> dict[str, Any]:
         """List the left-out exposures, the camera's settings, and the calibrations."""
         cards: dict[str, Any] = {
             "EXCLUDED": " ".join(map(str, self.excluded)) or "none",
             "GAINS_FROM": self._gains_from,
             **self._settings.cards,
-            **self.corrections.cards(detector),
+            **self.corrections.cards(detector, exposure),
         }
         cards |= {f"CALIB_{name.upper()}": "none" for name in self._kind.misses if name not in self.corrections.refs}
         if detector is not None:

@@ -20,6 +20,7 @@ from campaign.kinds.draft import GroupDraft, TaskDraft
 from campaign.kinds.model import Calibrations, Frames, ProductKind
 from campaign.kinds.task import PipelineTask
 from campaign.pipeline.makers import kind_of, maker, only, product_of, some
+from campaign.pipeline.model import Pipeline
 from campaign.planning.allocation import site_of, sized
 from campaign.planning.derived import MadeCalibrations
 from campaign.planning.frames import RawFrames
@@ -82,7 +83,7 @@ class Freezer:
         self.names: Mapping[int, str] = {d.id: d.name for d in source.camera.by_id.values()}
         self.scale = source.camera.scale
         self.permissions: Mapping[str, Any] = dict(step.permissions)
-        self._cards: dict[int | None, dict[str, Any]] = {}
+        self._cards: dict[tuple[int | None, int | None], dict[str, Any]] = {}
 
     @cached_property
     def _versions(self) -> dict[str, str]:
@@ -134,7 +135,7 @@ class Freezer:
         config, made_of = self._step.config, self._kind.made_of
         assert self._kind.groups is not None
         drafts = _ordered(self._kind.groups(self), list(self._step.pipeline.tasks))
-        _require_whole(drafts, self._step.pipeline.path)
+        _require_whole(drafts, self._step.pipeline)
         tasks = self._located(drafts)
         camera = self._source.camera.plain(self.detectors)
         site, site_notes = site_of(self._step)
@@ -153,7 +154,7 @@ class Freezer:
             inputs=config.in_collections,
             submit_path=config.submit_path,
             product=self.product,
-            kind=made_of.type if isinstance(made_of, Frames) else "",
+            kind=(made_of.type or "any") if isinstance(made_of, Frames) else "",
             data_query=config.data_query,
             excluded=self._source.excluded,
             camera=camera,
@@ -190,33 +191,35 @@ class Freezer:
     def _task(self, label: str, task: TaskDraft, outputs: Sequence[Output]) -> PlanTask:
         name, detector = f"{label}:{','.join(map(str, task.where.values()))}", task.where.get("detector")
         paths = {output.type: output.path for output in outputs}
-        job = JobTask(name, detector, task.inputs, paths, task.parameters, self._provenance(detector))
+        provenance = self._provenance(detector, task.where.get("exposure"))
+        job = JobTask(name, detector, task.inputs, paths, task.parameters, provenance)
         return PlanTask(job, outputs, task.needs)
 
-    def _provenance(self, detector: int | None) -> dict[str, Any]:
-        """Give the cards that all tasks of a detector share."""
-        if detector not in self._cards:
+    def _provenance(self, detector: int | None, exposure: int | None) -> dict[str, Any]:
+        """Give the cards that all tasks of a detector with the same calibrations share."""
+        alike = detector, self._source.alike(detector, exposure)
+        if alike not in self._cards:
             config = self._step.config
-            self._cards[detector] = {
+            self._cards[alike] = {
                 "OUT_RUN": config.output_run,
                 "TEMPLATE": config.name,
                 "PIPELINE": config.portable(self.pipeline),
                 "TICKET": config.ticket,
                 "QUERY": config.data_query,  # short: fitsio misreads an equals sign in a value behind HIERARCH
-                **self._source.cards(detector),
+                **self._source.cards(*alike),
                 **self._versions,
             }
-        return self._cards[detector]
+        return self._cards[alike]
 
 
-def _require_whole(drafts: Sequence[GroupDraft], pipeline: str) -> None:
+def _require_whole(drafts: Sequence[GroupDraft], pipeline: Pipeline) -> None:
     """Refuse corrections of whole frames in kernels that correct frames in parts, which those would refuse, too."""
-    for kind in table.corrections().values():
-        for draft in drafts:
-            if kind.whole and not draft.whole and draft.config.get("isr", {}).get(kind.setting):
-                what = f"{draft.label}: {kind.switch} needs whole frames, and this task corrects them in parts"
-                do = f"set {kind.switch}: false, or take the task of the signature removal alone, with doWrite: true"
-                raise ConfigurationError(what, where=pipeline, do=do)
+    asked = [name for isr in some(pipeline, "isr") for name in table.whole_switches() if isr.config[name]]
+    for draft in drafts:
+        if asked and "isr" in draft.config and not draft.whole:
+            what = f"{draft.label}: {', '.join(asked)} needs whole frames, and this task corrects them in parts"
+            do = f"set {asked[0]}: false, or take the task of the signature removal alone, with doWrite: true"
+            raise ConfigurationError(what, where=pipeline.path, do=do)
 
 
 def _ordered(drafts: Sequence[GroupDraft], labels: Sequence[str]) -> list[GroupDraft]:

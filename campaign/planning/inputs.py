@@ -69,7 +69,7 @@ def purposed(detectors: Set[int], camera: Camera, query: str) -> Set[int]:
 
 def _types(exposures: Sequence[ExposureRecord], name: str, wanted: Frames) -> str | None:
     wrong = [e for e in exposures if e.type not in (wanted.type, *wanted.also)]
-    if not wrong:
+    if not wrong or not wanted.type:
         return None
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(e.type for e in exposures).most_common())
     made = f"a {name} is made of {' or '.join((wanted.type, *wanted.also))} frames"
@@ -125,7 +125,7 @@ def problems(selection: Selection, kind: ProductKind, allow_missing: bool) -> li
     if few:
         have = listed(f"detector {d} has {counts[d]}" for d in few)
         found.append(f"a {kind.name} is made of {wanted.least} frames at least: {have}")
-    if selection.missing and not allow_missing:
+    if selection.missing and not allow_missing and not wanted.alone:
         found.append(f"{missing(selection)}; --allow-missing combines what there is")
     return [text for text in found if text]
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from campaign.journal.outcome import Outcome
 from campaign.journal.plan import Plan, PlanTask
 from campaign.kinds import table
-from campaign.quality import matrix
+from campaign.quality import matrix, potentials
 from campaign.quality.curves import draw_curves
 from campaign.quality.drawing import Shown, draw, places
 from campaign.quality.linear import draw_linearity
 from campaign.quality.matrix import draw_matrix
 from campaign.quality.plane import Numbers, draw_plane
+from campaign.quality.potentials import draw_kernels
 from campaign.quality.tables import TABLES, draw_table, maps
 from campaign.quality.tiles import draw_tiles
 
@@ -28,11 +29,13 @@ PAGES: Final[Mapping[str, Callable[[Any, Path, str], None]]] = {
     "ptc": lambda table, path, title: draw_curves(table.rows, path, title),
     "linearizer": lambda table, path, title: draw_linearity(table.rows, path, title),
     "crosstalk": lambda table, path, title: draw_matrix(table.rows, table.metadata, path, title),
+    "bfk": lambda table, path, title: draw_kernels(table.rows, table.others, path, title),
 }
 #: Numbers of each amplifier that are drawn over the focal plane, by kind.
 PLANES: Final[Mapping[str, Callable[[Mapping[int, Any], str], Mapping[str, Numbers]]]] = {
     "ptc": maps,
     "crosstalk": matrix.maps,
+    "bfk": potentials.maps,
 }
 
 
@@ -143,11 +146,12 @@ def _product(repository: Repository, plan: Plan, output: Any) -> Path:
 
 def _mosaic(repository: Repository, plan: Plan, task: PlanTask) -> Path:
     output, binning = task.outputs[0], int(task.job.parameters["binning"])
-    path = _place(plan, output.type)
+    own = [str(output.data_id[name]) for name in ("exposure",) if name in output.data_id]
+    path = _place(plan, "-".join((output.type, *own)))
     wanted = [d for d in plan.camera["detectors"] if d["id"] in task.job.parameters["detectors"]]
     boxes = places(wanted, plan.camera["types"], binning)
     names = [(d["name"], box) for d, box in zip(wanted, boxes, strict=True)]
     axes = f"pixel of the mosaic ({binning} x {binning} of a detector's)"
-    head = title(plan, output.data_id, output.type)
+    head = title(plan, output.data_id, " ".join((output.type, *own)))
     draw(Shown(_get(repository, plan, output).image, head, _unit(plan), axes, names), path)
     return path

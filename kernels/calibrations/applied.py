@@ -54,9 +54,11 @@ class Calibrations:
     unusable: Sequence[Box] = ()
     #: Brighter-fatter kernels.
     kernels: bfk.Kernels | None = None
-    #: Relative.
+    #: Relative; the flat is of the frames' filter.
     flat: Product | None = None
     fringe: Product | None = None
+    #: [amplifier]: Signals from which on pixels are suspect, ADU; NaN where unknown; `None`: none is.
+    suspects: NDArray[np.float64] | None = None
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
@@ -75,6 +77,8 @@ class Calibrations:
         bad = ptc.bad(path_of("ptc"), camera, detector) if isr.ptc else []
         unusable = [a.target for a in detector.amplifiers if a.name in bad]
         lost = [f"{name} has no photon transfer curve: BAD" for name in bad]
+        lost += ["no SUSPECT pixels: without a ptc no turnoff is known"] if isr.suspect and not isr.ptc else []
+        suspects = ptc.turnoffs(path_of("ptc"), camera, detector) if isr.suspect and isr.ptc else None
         detector = ptc.apply(path_of("ptc"), camera, detector) if isr.ptc else detector
         crosstalk = Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None
         deferrals, notes = cti.read(path_of("cti"), camera, detector) if isr.deferred else (None, ())
@@ -91,10 +95,11 @@ class Calibrations:
             bfk.Kernels.open(path_of("bfk"), camera, detector) if isr.brighter_fatter else None,
             _product("flat", path_of("flat"), camera, detector) if isr.flat else None,
             _product("fringe", path_of("fringe"), camera, detector) if isr.fringe else None,
+            suspects,
         )
 
     def verify(self) -> None:
-        """Compare the pixels of bias and dark with their DATASUM, once; this reads them all.
+        """Compare the pixels of bias, dark and flat with their DATASUM, once; this reads them all.
 
         Raises
         ------

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from kernels.errors import JobError
 
 OVERSCANS = ("median", "meanclip", "none")
 METHODS = ("AUTO", "COULTON18", "STEPPED")
+#: Upstream's switch by the setting of each correction that needs the whole frame.
+WHOLE: Final = {
+    "brighter_fatter": "doBrighterFatter",
+    "flat": "doFlat",
+    "fringe": "doFringe",
+    "suspect": "doSuspect",
+    "bad_regions": "doSetBadRegions",
+    "interpolate": "doInterpolate",
+}
 
 
 @dataclass(frozen=True)
@@ -39,14 +48,23 @@ class IsrConfig:
     deferred: bool = False
     #: Flag the defects' boxes BAD.
     defects: bool = False
-    #: Divide by the combined flat; of whole frames alone.
-    flat: bool = False
     #: Put charge back that the brighter-fatter effect has moved; of whole frames alone.
     brighter_fatter: bool = False
     #: ``COULTON18``, ``STEPPED``, or ``AUTO``: STEPPED by kernels that were made here, COULTON18 by others.
     brighter_fatter_method: str = "AUTO"
     #: Iterations; 0: as many as the method needs.
     brighter_fatter_rounds: int = 0
+    #: Divide by the flat of the frame's filter; this and the following in whole frames alone.
+    flat: bool = False
+    #: Flag pixels at or above the turnoff of their amplifier's photon transfer curve SUSPECT.
+    suspect: bool = False
+    #: Give BAD pixels the median of the good ones.
+    bad_regions: bool = False
+    #: Interpolate pixels of some planes of the mask along their rows.
+    interpolate: bool = False
+    interpolated_planes: Sequence[str] = ("SAT", "BAD", "UNMASKEDNAN")
+    #: Pixels by which SAT is grown before.
+    grow_saturated: int = 1
 
     #: Subtract fringes; of whole frames alone. Number of places where their amplitude is measured, half-sides of the
     #: apertures, pixels of an unscaled camera; rounds and limit of the clip; a number that is added to the seed.
@@ -57,6 +75,11 @@ class IsrConfig:
     fringe_rounds: int = 20
     fringe_clip: float = 3.0
     fringe_seed: int = 0
+
+    @property
+    def whole(self) -> list[str]:
+        """Upstream's switches of the corrections that need the whole frame."""
+        return [switch for setting, switch in WHOLE.items() if getattr(self, setting)]
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> IsrConfig:

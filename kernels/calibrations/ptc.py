@@ -60,6 +60,20 @@ def bad(path: str, camera: Camera, detector: Detector) -> list[str]:
     return [a.name for a, row in zip(detector.amplifiers, rows, strict=True) if _is_bad(found, row)]
 
 
+def turnoffs(path: str, camera: Camera, detector: Detector) -> NDArray[np.float64]:
+    """Give the largest signals [amplifier] whose variance the curves describe, ADU; NaN where unknown.
+
+    Raises
+    ------
+    DataError
+        See `apply`; or the file has no turnoffs.
+    """
+    found, rows = _opened(path, camera, detector)
+    if "PTC_TURNOFF" not in found.tables[0].columns:
+        raise DataError(path, "has no PTC_TURNOFF, which doSuspect needs")
+    return np.array(found.tables[0].columns["PTC_TURNOFF"], np.float64)[rows]
+
+
 def _opened(path: str, camera: Camera, detector: Detector) -> tuple[IsrCalib, list[int]]:
     """Read a detector's ptc; also give the row of each amplifier."""
     found = isrfiles.read(path)

@@ -101,6 +101,7 @@ class Channel:
             self._factors = restoring(self._deferral, self.amplifier.read_order(data).x0, data.nx)
         self._overscan = np.array([region.x0, region.x1] if region else [0, 0])
         self._floor = np.float32(self._level())
+        self.suspect = float("nan") if calibrations.suspects is None else float(calibrations.suspects[number])
 
     @property
     def zeroed(self) -> bool:
@@ -151,6 +152,12 @@ class Channel:
             lost = np.isnan(base[k])
             rows[k, lost], base[k, lost], rest[k, lost] = BLANK, 0, 0
         return base, rest
+
+    def suspects(self, rows: NDArray[np.int32], base: F32, rest: F32) -> NDArray[np.bool_]:
+        """Flag the data pixels [frame, row, column] at or above the suspect level over the overscan's."""
+        data = rows[:, :, self.amplifier.data.x0 : self.amplifier.data.x1]
+        limits = base.astype(np.float64) + rest + self.suspect
+        return (data >= limits[:, :, np.newaxis]) & (data != BLANK)
 
     def calibration(self, first: int, last: int) -> tuple[F32, F32]:
         """Read bias and dark of data rows ``[first, last)`` in read-out orientation; empty without.  Keeps the last."""
@@ -220,3 +227,5 @@ class Frame:
     empty: NDArray[np.bool_] | None = None
     #: Number of masked pixels that the canvas does not flag.
     lacking: int = 0
+    #: [y, x], bool, or `None`: Flags of pixels at or above the suspect level; `None`: there are none.
+    suspect: NDArray[np.bool_] | None = None

@@ -37,11 +37,9 @@ class FrameKernel(gang.Kernel):
         self.job = job
         self.camera = geometry.camera(job.camera)
         self.isr = IsrConfig.from_plain(job.config["isr"])
-        whole = {"doBrighterFatter": self.isr.brighter_fatter, "doFlat": self.isr.flat, "doFringe": self.isr.fringe}
-        asked = [name for name, on in whole.items() if on]
-        if asked and not self.WHOLE:
-            what = f"{asked[0]} needs whole frames, the kernel {job.kernel} corrects them in parts"
-            raise JobError(f"{what}: leave it to the step that writes corrected frames (doWrite)")
+        if self.isr.whole and not self.WHOLE:
+            what = f"{', '.join(self.isr.whole)} needs whole frames, the kernel {job.kernel} corrects them in parts"
+            raise JobError(f"{what}: leave it to a step of the signature removal alone (doWrite)")
         self.frames, self.scratch = Frames(), Scratch()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}
         self._readers: dict[int, list[Reader]] = {}

@@ -117,7 +117,7 @@ class Reader:
             boxes = [target(c.amplifier, first, top) for c in self.channels]
             images, flags = [canvas.image] * len(boxes), canvas.flags
             corners = [(box.y0, box.x0) for box in boxes]
-        lacking = [0] * len(self.channels)
+        lacking, shape = [0] * len(self.channels), [(top - first, c.amplifier.data.nx) for c in self.channels]
         for start, blocks in rows.blocks(first, top, self.step(1)):
             for a, (channel, block) in enumerate(zip(self.channels, blocks, strict=True)):
                 (y0, x0), flip_y = corners[a], channel.amplifier.flip_y
@@ -130,8 +130,9 @@ class Reader:
                 rows.samples(a),
                 rows.saturated[a],
                 rows.blank[a],
-                empty((top - first, channel.amplifier.data.nx), rows.places[a], channel.amplifier, first),
+                empty(shape[a], rows.places[a], channel.amplifier, first),
                 lacking[a],
+                empty(shape[a], rows.suspects[a], channel.amplifier, first),
             )
             for a, (channel, (y0, x0)) in enumerate(zip(self.channels, corners, strict=True))
         ]
@@ -221,6 +222,8 @@ class Rows:
         Numbers of saturated pixels, and of pixels that hold no value, halo excluded.
     places : `list` [`list` [`numpy.ndarray`]]
         By amplifier, places [n, (data row, data column)] of pixels that hold no value in any frame.
+    suspects : `list` [`list` [`numpy.ndarray`]]
+        The same of pixels that are suspect in any frame.
     """
 
     def __init__(self, reader: Reader, exposures: Exposures, first: int, last: int, halo: int) -> None:
@@ -233,6 +236,7 @@ class Rows:
         self.saturated = np.zeros((len(reader.channels), self._n), np.int64)
         self.blank = np.zeros_like(self.saturated)
         self.places: list[list[NDArray[np.intp]]] = [[] for _ in reader.channels]
+        self.suspects: list[list[NDArray[np.intp]]] = [[] for _ in reader.channels]
 
     def samples(self, a: int) -> NDArray[np.float64]:
         """Join the samples [frame, sampled row, SAMPLED] of the group's amplifier ``a``: `kernels.isr.load.sample`."""
@@ -311,9 +315,12 @@ class Rows:
             bias, dark, exposures.dark_times, exposures.scales[:, k], exposures.offsets[:, k],
             block.cube, block.core.start, block.core.stop, self.saturated[a],
         )  # fmt: skip
-        data = amplifier.data
+        data, first = amplifier.data, bottom + block.core.start
+        if not np.isnan(channel.suspect):
+            some = channel.suspects(raw, *levels)[:, block.core].any(axis=0)
+            self.suspects[a].append(np.argwhere(some) + np.array((first, 0)))
         for n in self._stacks[a].blanks:
-            at = places(raw[n, block.core, data.x0 : data.x1], bottom + block.core.start)
+            at = places(raw[n, block.core, data.x0 : data.x1], first)
             self.blank[a, n] += len(at)
             self.saturated[a, n] -= len(at)
             self.places[a].append(at)

@@ -44,7 +44,8 @@ class Measure(Correct):
 
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
         """Measure one exposure: level, noise of a pixel, background, detections."""
-        image, mask, variance, _ = super().compute(task, piece)
+        frame, _ = super().compute(task, piece)
+        image, mask, variance = frame.image, frame.mask, frame.variance
         good = mask == 0
         noise = math.sqrt(float(np.median(variance[good]))) if good.any() else 0.0
         masked = Masked.of(image, mask, self._rule)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kernels.calibrations.config import IsrConfig
 from kernels.camera.geometry import Box
 from kernels.fits.product import BAD, Card, Product
+from kernels.products.wholeframe import WholeFrame
 from kernels.statistics import detections
 from kernels.transfer.fringefit import Rule, fit
 
@@ -31,18 +32,14 @@ def rule(isr: IsrConfig, scale: int, exposure: int, detector: int) -> Rule:
     return Rule(isr.fringe_places, seed, small, large, isr.fringe_rounds, isr.fringe_clip)
 
 
-def subtract(
-    image: F32, mask: NDArray[np.int32], variance: F32, fringe: Product, how: Rule, scale: int, unit: str
-) -> Sequence[Card]:
+def subtract(frame: WholeFrame, fringe: Product, how: Rule, scale: int, unit: str) -> Sequence[Card]:
     """Subtract the fringes of a frame, in place; tell how much in cards.
 
     Parameters
     ----------
-    image, variance : `numpy.ndarray` [y, x], float32
-        The assembled detector, after bias, dark and flat; the variance gains those of the fringe frame and of the
-        amplitude.
-    mask : `numpy.ndarray` [y, x], int32
-        0 where a pixel is good; BAD pixels of the fringe frame become BAD, and keep their values.
+    frame : `WholeFrame`
+        After bias, dark and flat; its variance gains those of the fringe frame and of the amplitude.  BAD pixels of the
+        fringe frame become BAD, and keep their values.
     scale : `int`
         The camera's.
 
@@ -51,6 +48,7 @@ def subtract(
     DataError
         The fringe frame cannot be read.
     """
+    image, mask, variance = frame.image, frame.mask, frame.variance
     box = Box(0, 0, image.shape[1], image.shape[0])
     pattern = np.ascontiguousarray(fringe.read(box), np.float32)
     lost = fringe.flagged(box, BAD) | ~np.isfinite(pattern)

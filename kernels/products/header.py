@@ -51,7 +51,8 @@ def corrections(detector: Detector, isr: Mapping[str, Any]) -> list[Card]:
         done.pop("skip_columns", None)
     if not done.get("crosstalk"):
         done.pop("quadratic", None)
-    return [(f"ISR_{key.upper()}", value, "") for key, value in done.items()]
+    plain = {key: " ".join(value) if isinstance(value, list | tuple) else value for key, value in done.items()}
+    return [(f"ISR_{key.upper()}", value, "") for key, value in plain.items()]
 
 
 def _definition(job: Job, detector: Detector) -> list[Card]:

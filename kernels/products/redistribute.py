@@ -12,6 +12,7 @@ from kernels.calibrations.bfk import Kernels
 from kernels.calibrations.config import IsrConfig
 from kernels.errors import JobError
 from kernels.fits.product import Card
+from kernels.products.wholeframe import UNUSABLE
 from kernels.transfer.brighterfatter import Method, Rule, correct
 
 #: Methods by upstream's names; STEPPED is ours.
@@ -42,7 +43,6 @@ def redistribute(
     image : `numpy.ndarray` [y, x], float32
         The assembled detector, electron, after bias, dark and defects.
     mask : `numpy.ndarray` [y, x], int32
-        0 where a pixel is good.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def redistribute(
         raise JobError(f"doBrighterFatter needs frames in electron, they are in {unit}: set doApplyGains: true")
     if whole is None:
         raise JobError("doBrighterFatter: the bfk has no kernel of the detector and no valid amplifier")
-    chosen, good = rule(kernels, isr), mask == 0
+    chosen, good = rule(kernels, isr), (mask & UNUSABLE) == 0
     level = float(np.median(image[good])) if good.any() else 0.0
     image[:] = correct(image, good, whole, level, chosen)
     name = next(name for name, method in METHODS.items() if method is chosen.method)

@@ -155,7 +155,8 @@ class Measure(Correct):
 
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
         """Measure one exposure."""
-        image, mask, variance, _ = super().compute(task, piece)
+        frame, _ = super().compute(task, piece)
+        image, mask, variance = frame.image, frame.mask, frame.variance
         detector, good = self.detector(task), mask == 0
         noise = math.sqrt(float(np.median(variance[good]))) if good.any() else 0.0
         common = self._common(task, piece, image, mask)

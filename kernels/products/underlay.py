@@ -19,7 +19,6 @@ from kernels.fits.product import BAD, PLANES
 from kernels.isr.blanks import oriented
 from kernels.isr.channel import Block, Channel, target
 from kernels.isr.noise import unlike
-from kernels.products.flatfield import LEAST
 from kernels.products.flatlevels import read_json
 from kernels.products.packed import unpack
 from kernels.statistics.cells import edges
@@ -27,6 +26,8 @@ from kernels.statistics.surface import Surface
 
 F32 = NDArray[np.float32]
 
+#: Least response of a pixel that is divided by.
+LEAST = 0.01
 #: Planes of a flat whose pixels have no response.
 _DARK = BAD | 1 << PLANES["NO_DATA"] | 1 << PLANES["VIGNETTED"]
 

@@ -2,8 +2,8 @@
 
 A job's ``config``: ``seed`` and ``rates`` of the simulation, ``permissions``
 (see `kernels.jobs.publish`; optional).  One task per detector: ``detector``,
-``outputs`` (paths of any of ``crosstalk``, ``linearizer``, ``cti``, ``ptc`` and
-``defects``), ``provenance``.  The same seed gives the same bytes.
+``outputs`` (paths of any of ``crosstalk``, ``linearizer``, ``cti``, ``ptc``,
+``defects`` and ``bfk``), ``provenance``.  The same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from kernels.calibrations import crosstalk, cti, defects, linearity, ptc
+from kernels.calibrations import bfk, crosstalk, cti, defects, linearity, ptc
 from kernels.camera import geometry
 from kernels.camera.geometry import Camera
 from kernels.fits.product import Card
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish_all
+from kernels.simulation import brighter
 from kernels.simulation.electronics import full_well, in_unit
 from kernels.simulation.rates import Rates
 from kernels.simulation.truth import Truth, make
@@ -59,7 +60,14 @@ def write_cti(path: str, camera: Camera, truth: Truth, rates: Rates, cards: Sequ
     cti.write(path, camera, truth.detector, rows, cards)
 
 
+def write_bfk(path: str, camera: Camera, truth: Truth, rates: Rates, cards: Sequence[Card]) -> None:
+    """Write the detector's brighter-fatter kernel: the potential of one electron."""
+    kernel = -brighter.whole(brighter.potential(brighter.coefficients(truth.detector, rates.brighter_fatter)))
+    bfk.write(path, camera, truth.detector, bfk.Kernels(kernel, None), cards=cards)
+
+
 WRITERS = {
+    bfk.KIND: write_bfk,
     cti.KIND: write_cti,
     crosstalk.KIND: write_crosstalk,
     linearity.KIND: write_linearizer,

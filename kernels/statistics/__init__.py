@@ -7,6 +7,7 @@ __all__ = [
     "detections",
     "edges",
     "estimator",
+    "gaps",
     "level",
     "network",
     "percentiles",

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiled import njit
+from kernels.statistics.gaps import fill
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -47,24 +48,6 @@ class Rule:
     def halo(self, side: int) -> int:
         """Rows on either side that a block needs for a kernel of ``side`` pixels."""
         return self.rounds * (side // 2 + 1) * (self.steps if self.method is Method.STEPPED else 1)
-
-
-@njit
-def _fill(image, good, level):  # type: ignore[no-untyped-def]
-    """Replace bad pixels by a line between the nearest good ones of the row, or by the level in a row without any."""
-    for y in range(image.shape[0]):
-        row, fine = image[y], good[y]
-        last = -1
-        for x in range(row.shape[0] + 1):
-            if x < row.shape[0] and not fine[x]:
-                continue
-            if x - last > 1:
-                before = row[last] if last >= 0 else (row[x] if x < row.shape[0] else level)
-                after = row[x] if x < row.shape[0] else before
-                for k in range(last + 1, x):
-                    part = np.float32(k - last) / np.float32(x - last)
-                    row[k] = before + part * (after - before)
-            last = x
 
 
 @njit
@@ -185,7 +168,7 @@ def correct(image: F32, good: Bool, kernel: F64, level: float, rule: Rule | None
     rule, reach = rule or Rule(), kernel.shape[0] // 2
     quadrant = np.ascontiguousarray(kernel[reach:, reach:], np.float32)
     filled = np.where(good, image, np.float32(0))
-    _fill(filled, np.ascontiguousarray(good), np.float32(level))
+    fill(filled, good, level)
     if rule.method is Method.COULTON:
         found = _coulton(filled, np.float32(level), quadrant, rule.rounds)
     else:

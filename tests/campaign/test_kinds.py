@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 import yaml
 
-from campaign.kinds import table
+from campaign.kinds import isr, table
 from campaign.kinds.defects import THRESHOLDS
 from campaign.kinds.model import Calibrations, ProductKind
 from campaign.kinds.task import PipelineTask
@@ -42,7 +42,7 @@ def test_a_kind_is_whole(kind: ProductKind) -> None:
     formats = {*yaml.safe_load((TEMPLATES / "repository.yaml").read_text())["storageClasses"], "StructuredDataDict"}
     assert {one.storage_class for one in kind.datasets.values()} <= formats
     assert kind.picture in ("", "image", "bins", *TABLES)
-    makers = [task for task in kind.tasks.values() if task.kernel == kind.maker]
+    makers = [task for task in {**kind.tasks, **isr.tasks({})}.values() if task.kernel == kind.maker]
     assert bool(kind.maker) == bool(makers) == bool(kind.made_of) == (kind.groups is not None)
     for task in makers:
         assert kind.output in task.outputs and kind.config.keys() <= task.fields.keys()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from campaign.camera import model as cameras
+from campaign.quality import potentials
 from campaign.quality.canvas import HIGHEST, LOWEST, OUTSIDE, Canvas, Panel, levels, ticks
 from campaign.quality.drawing import LARGEST, Shown, averaged, draw, limits, places
 from campaign.quality.pictures import title
@@ -97,6 +98,27 @@ def test_tables_are_drawn_and_defects_are_counted_once(tmp_path: Path) -> None:
             assert is_picture(path)
             drawn.append(path.read_bytes())
         assert drawn[0] == drawn[1]
+
+
+def test_kernels_are_drawn_whether_they_are_valid_or_not(tmp_path: Path) -> None:
+    k = np.zeros((3, 5, 5))
+    k[:, 2, 2], k[:, 2, 1] = -1e-6, -3e-7
+    rows = np.zeros(3, [("AMPLIFIER", "S3"), ("KERNEL", "f8", 25), ("MEAN_XCORRS", "f8", 25), ("VALID", bool)])
+    rows["AMPLIFIER"], rows["KERNEL"], rows["VALID"] = [b"C00", b"C01", b"C02"], k.reshape(3, 25), [True, False, False]
+    rows["MEAN_XCORRS"][:2, 12] = 3e-6  # the last one has no curve
+    whole = np.zeros(1, [("DETECTOR", "S7"), ("KERNEL", "f8", 25)])
+    whole["KERNEL"] = k[0].ravel()
+    drawn = []
+    for n, others in enumerate(((whole,), ())):
+        path = tmp_path / str(n) / "it.png"
+        path.parent.mkdir()
+        potentials.draw_kernels(rows, others, path, "a title")
+        assert is_picture(path)
+        drawn.append(path.read_bytes())
+    assert drawn[0] != drawn[1]
+    shown = potentials.maps({4: rows}, "a title")
+    np.testing.assert_allclose(shown["a00"].values[4], [-3, -3, np.nan])
+    np.testing.assert_allclose(shown["centre"].values[4], [-1, np.nan, np.nan])
 
 
 def test_a_title_tells_one_flat_from_another(tmp_path: Path) -> None:
