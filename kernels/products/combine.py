@@ -58,6 +58,8 @@ class Combine(FrameKernel):
     ``weights`` (by exposure, for the statistic WEIGHTED).
     """
 
+    SUMS = True
+
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self._config = job.config
@@ -138,7 +140,8 @@ class Combine(FrameKernel):
                 self._bias_and_dark(task).add(images[k][1], boxes[k], coefficients)
             taken = Taken(stacker.weights, stacker.noise.offset)
             counts = rows.saturated[k], rows.blank[k], stacker.rejected
-            patches.append(Patch(channel.number, boxes[k], *images[k], rows.samples(k), *counts, stacker.used, taken))
+            samples, sums = rows.samples(k), rows.sums(k)
+            patches.append(Patch(channel.number, boxes[k], *images[k], samples, *counts, stacker.used, taken, sums))
         return patches
 
     def _bias_and_dark(self, task: Task) -> Subtracted:
@@ -168,6 +171,7 @@ class Combine(FrameKernel):
         self.require_inputs(task)
         name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
         whole = Assembly.of(self._planes, task.task, calibrations, self.detector(task), results)
+        whole.require_whole(self.frames, self.detector(task), self.raws(task))
         inputs = whole.tabulate(self.job, task, self.detector(task), self.raws(task))
         if self._config["type"] == "flat":
             inputs = whole.hide_unlit(self.detector(task), inputs)
