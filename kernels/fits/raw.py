@@ -26,7 +26,6 @@ from kernels.jobs.job import File
 
 #: Largest number of files whose HDUs are remembered: those of a task, and some more.
 REMEMBERED = 2000
-_Key = tuple[tuple[File, ...], str | int, bool, int, int, tuple[int, int] | None]
 
 
 class Frames:
@@ -49,7 +48,6 @@ class Frames:
         self._scanned: dict[str, Scanned] = {}
         self._verified: set[tuple[str, int]] = set()
         self._buffers: defaultdict[int, Buffer] = defaultdict(Buffer)
-        self._held: dict[int, tuple[_Key, Stack]] = {}
         self._finalizer = finalize(self, _let_go, self._unpacked, self._alone)  # kernels do not close their frames
 
     def stack(
@@ -64,8 +62,8 @@ class Frames:
         """Read raw rows ``[first, last)`` of an amplifier of many frames, for `Stack.rows` to decode.
 
         The compressed bytes go into the slot's buffer, and the slot's next stack
-        overwrites them; an equal one is the same.  Images that cannot be read by rows of
-        whole numbers are decoded at once, and the stack holds their pixels.
+        overwrites them.  Images that cannot be read by rows of whole numbers are
+        decoded at once, and the stack holds their pixels.
 
         Parameters
         ----------
@@ -77,12 +75,25 @@ class Frames:
         DataError
             A file or its HDU cannot be read, is corrupt or has another shape.
         """
-        key = tuple(files), amplifier.hdu, amplifier.signed, first, last, summed
-        held = self._held.pop(slot, None)  # who keeps the bytes keeps the buffer from being replaced by a larger one
-        if held is None or held[0] != key:
-            held = key, self._stack(self._buffers[slot], files, amplifier, first, last, summed)
-        self._held[slot] = held
-        return held[1]
+        described = [self._described(file, amplifier) for file in files]
+        wanted = [self._wanted(*one, first, last, summed) for one in zip(files, described, strict=True)]
+        coded = [(t, rows) for t, rows in zip(described, wanted, strict=True) if isinstance(t, RowTiles)]
+        needed = sum(room(t, rows) for t, rows in coded) + max((t.data_bytes for t, r in coded if r.verify), default=0)
+        data, at = self._buffers[slot].reserve(needed + SPARE), 0
+        parts: list[Coded | Decoded] = []
+        sums: list[int | None] = []
+        for file, tiles, rows in zip(files, described, wanted, strict=True):
+            if isinstance(tiles, Odd):
+                parts.append(Decoded(self._odd(file.path, tiles, amplifier.signed, first, last).pixels))
+                sums.append(None)
+                continue
+            loaded = load(file.path, tiles, rows, data, at, self._handle(file.path))
+            if rows.verify:
+                self._verified.add((file.path, tiles.table))
+            parts.append(Coded(file.path, tiles, loaded.starts, loaded.lengths, tiles.half(amplifier.signed)))
+            sums.append(loaded.total)
+            at = (loaded.end + 7) // 8 * 8
+        return Stack(first, parts, data[: at + SPARE], sums)
 
     def rows(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
         """Read raw rows ``[first, last)`` of an amplifier of one frame.
@@ -116,35 +127,6 @@ class Frames:
         image = self._described(file, amplifier)
         if image.datasum is not None and not same_sum(folded(sum(one or 0 for one in sums)), image.datasum):
             check(file.path, image, self._handle(file.path))
-
-    def _stack(
-        self,
-        buffer: Buffer,
-        files: Sequence[File],
-        amplifier: Amplifier,
-        first: int,
-        last: int,
-        summed: tuple[int, int] | None,
-    ) -> Stack:
-        described = [self._described(file, amplifier) for file in files]
-        wanted = [self._wanted(*one, first, last, summed) for one in zip(files, described, strict=True)]
-        coded = [(t, rows) for t, rows in zip(described, wanted, strict=True) if isinstance(t, RowTiles)]
-        needed = sum(room(t, rows) for t, rows in coded) + max((t.data_bytes for t, r in coded if r.verify), default=0)
-        data, at = buffer.reserve(needed + SPARE), 0
-        parts: list[Coded | Decoded] = []
-        sums: list[int | None] = []
-        for file, tiles, rows in zip(files, described, wanted, strict=True):
-            if isinstance(tiles, Odd):
-                parts.append(Decoded(self._odd(file.path, tiles, amplifier.signed, first, last).pixels))
-                sums.append(None)
-                continue
-            loaded = load(file.path, tiles, rows, data, at, self._handle(file.path))
-            if rows.verify:
-                self._verified.add((file.path, tiles.table))
-            parts.append(Coded(file.path, tiles, loaded.starts, loaded.lengths, tiles.half(amplifier.signed)))
-            sums.append(loaded.total)
-            at = (loaded.end + 7) // 8 * 8
-        return Stack(first, parts, data[: at + SPARE], sums)
 
     def _wanted(
         self, file: File, image: RowTiles | Odd, first: int, last: int, summed: tuple[int, int] | None
@@ -254,7 +236,6 @@ class Frames:
         self._scanned.clear()
         self._packed.clear()
         self._verified.clear()
-        self._held.clear()
 
     def close(self) -> None:
         """Close every file."""
