@@ -15,12 +15,10 @@ from kernels.camera.geometry import Amplifier
 from kernels.errors import DataError
 from kernels.fits import oddimage
 from kernels.fits.blocks import packing
-from kernels.fits.cards import same_sum
 from kernels.fits.fitsfile import Open, unpacked
 from kernels.fits.rawstack import Buffer, Coded, Decoded, Stack
 from kernels.fits.rice import SPARE
-from kernels.fits.rowbytes import Wanted, check, load, room
-from kernels.fits.seal import folded
+from kernels.fits.rowbytes import Summed, Wanted, check, compare, load, room
 from kernels.fits.tiles import Odd, RowTiles, Scanned, scan
 from kernels.jobs.job import File
 
@@ -81,7 +79,7 @@ class Frames:
         needed = sum(room(t, rows) for t, rows in coded) + max((t.data_bytes for t, r in coded if r.verify), default=0)
         data, at = self._buffers[slot].reserve(needed + SPARE), 0
         parts: list[Coded | Decoded] = []
-        sums: list[int | None] = []
+        sums: list[Summed | None] = []
         for file, tiles, rows in zip(files, described, wanted, strict=True):
             if isinstance(tiles, Odd):
                 parts.append(Decoded(self._odd(file.path, tiles, amplifier.signed, first, last).pixels))
@@ -91,7 +89,7 @@ class Frames:
             if rows.verify:
                 self._verified.add((file.path, tiles.table))
             parts.append(Coded(file.path, tiles, loaded.starts, loaded.lengths, tiles.half(amplifier.signed)))
-            sums.append(loaded.total)
+            sums.append(loaded.summed)
             at = (loaded.end + 7) // 8 * 8
         return Stack(first, parts, data[: at + SPARE], sums)
 
@@ -112,21 +110,17 @@ class Frames:
         self.stack([file], amplifier, first, last, -1).rows(first, last, out)
         return out[0]
 
-    def compare(self, file: File, amplifier: Amplifier, sums: Sequence[int | None]) -> None:
+    def compare(self, file: File, amplifier: Amplifier, sums: Sequence[Summed | None]) -> None:
         """Compare the sums of all rows of an image (`Stack.sums`) with its DATASUM.
-
-        Where they differ, bytes may lie between the tiles: then the HDU is read whole.
 
         Raises
         ------
         DataError
             The data are corrupt.
         """
-        if all(one is None for one in sums):
-            return
-        image = self._described(file, amplifier)
-        if image.datasum is not None and not same_sum(folded(sum(one or 0 for one in sums)), image.datasum):
-            check(file.path, image, self._handle(file.path))
+        image, parts = self._described(file, amplifier), [one for one in sums if one is not None]
+        if parts and isinstance(image, RowTiles):
+            compare(file.path, image, parts, self._handle(file.path))
 
     def _wanted(
         self, file: File, image: RowTiles | Odd, first: int, last: int, summed: tuple[int, int] | None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kernels.compiled import njit
 from kernels.fits.rice import decode
-from kernels.fits.rowbytes import BLANK, corrupt_tile
+from kernels.fits.rowbytes import BLANK, Summed, corrupt_tile
 from kernels.fits.tiles import RowTiles
 
 
@@ -165,7 +165,7 @@ class Stack:
         One part a frame.
     data : `numpy.ndarray` [byte], uint8
         The tiles, and `kernels.fits.rice.SPARE` bytes behind them.
-    sums : `list` [`int` or `None`]
+    sums : `list` [`Summed` or `None`]
         By frame, the part of the rows in the DATASUM of their image, for `kernels.fits.raw.Frames.compare`; `None`
         where nothing is left to compare.
 
@@ -176,7 +176,7 @@ class Stack:
     """
 
     def __init__(
-        self, first: int, parts: Sequence[Coded | Decoded], data: NDArray[np.uint8], sums: Sequence[int | None]
+        self, first: int, parts: Sequence[Coded | Decoded], data: NDArray[np.uint8], sums: Sequence[Summed | None]
     ) -> None:
         self._first, self._runs, self.sums = first, list(_runs(parts, data)), sums
         self.blanks = [n for n, part in enumerate(parts) if _may_be_blank(part)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,15 @@ class Wanted:
     summed: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True, order=True)
+class Summed:
+    """Sum of some rows' descriptors, and of bytes ``[first, last)`` of the data, where their tiles lie."""
+
+    first: int
+    last: int
+    total: int
+
+
 @dataclass(frozen=True)
 class Loaded:
     """Rows in a buffer."""
@@ -42,9 +51,8 @@ class Loaded:
     lengths: NDArray[np.int64]
     #: Byte of the buffer behind the tiles.
     end: int
-    #: Sum of the bytes of `Wanted.summed`; the sums of all rows of an image are its DATASUM, unless tiles lie apart, or
-    #: not in the order of their rows.
-    total: int | None = None
+    #: Sum of the bytes of `Wanted.summed`.
+    summed: Summed | None = None
 
 
 def load(
@@ -92,6 +100,22 @@ def check(path: str, image: RowTiles | Odd, handle: int | None = None) -> None:
         raise corrupt_data(path, image)
 
 
+def compare(path: str, tiles: RowTiles, parts: Sequence[Summed], handle: int | None = None) -> None:
+    """Compare the sums of all rows of an image with its DATASUM; read it whole if they leave out any byte.
+
+    Raises
+    ------
+    DataError
+        Data and DATASUM disagree, or the file cannot be read.
+    """
+    ends = [_entries(tiles, 0, tiles.height).stop, *(part.last for part in sorted(parts))]
+    starts = [*(part.first for part in sorted(parts)), tiles.data_bytes]
+    if ends != starts:
+        check(path, tiles, handle)
+    elif not same_sum(folded(sum(part.total for part in parts)), tiles.datasum or 0):
+        raise corrupt_data(path, tiles)
+
+
 def corrupt_data(path: str, image: RowTiles | Odd) -> DataError:
     """Make the error for data that disagree with their header."""
     return DataError(path, f"HDU {image.hdu}: corrupt, its data are not those of its {image.said}")
@@ -134,14 +158,15 @@ def _by_rows(source: Source, tiles: RowTiles, rows: Wanted, data: NDArray[np.uin
         return _scattered(source, tiles, rows, (starts, lengths), data, at)
     at += (heap + begin) % 8  # words of the sum are words of the buffer
     source.read(data[at : at + stop - begin], tiles.heap + begin, max(0, heap + stop - tiles.used))
-    total = None
+    summed = None
     if rows.summed is not None:
         (first, last), part = rows.summed, _entries(tiles, *rows.summed)
         low = int(starts[first - rows.first : last - rows.first].min())
         high = stop if last == tiles.height else int(ends[first - rows.first : last - rows.first].max())
         total = _sum(table[part.start - entries.start : part.stop - entries.start], 0)
         total += _sum(data[at + low - begin : at + high - begin], heap + low)
-    return Loaded(at - begin + starts, lengths, at + end - begin, total)
+        summed = Summed(heap + low, heap + high, total)
+    return Loaded(at - begin + starts, lengths, at + end - begin, summed)
 
 
 def _scattered(
@@ -152,12 +177,12 @@ def _scattered(
     data: NDArray[np.uint8],
     at: int,
 ) -> Loaded:
-    """Read scattered tiles one by one; their sum is not that of their rows, so that the whole HDU is compared."""
+    """Read scattered tiles one by one; they are not added up, because bytes that are not read lie between them."""
     starts, lengths = places
     ends = at + np.cumsum(lengths)
     for start, length, end in zip(starts, lengths, ends, strict=True):
         source.read(data[end - length : end], tiles.heap + int(start))
-    return Loaded(ends - lengths, lengths, int(ends[-1]), None if rows.summed is None else 0)
+    return Loaded(ends - lengths, lengths, int(ends[-1]), None if rows.summed is None else Summed(0, 0, 0))
 
 
 def _entries(tiles: RowTiles, first: int, last: int) -> slice:

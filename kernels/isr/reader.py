@@ -21,6 +21,7 @@ from kernels.calibrations.config import IsrConfig
 from kernels.camera.geometry import Box
 from kernels.errors import JobError
 from kernels.fits.raw import Frames, Stack
+from kernels.fits.rowbytes import Summed
 from kernels.isr import load
 from kernels.isr.blanks import empty, places, without_blanks
 from kernels.isr.channel import Block, Canvas, Channel, Exposures, Frame, target
@@ -255,7 +256,7 @@ class Rows:
         self.blank = np.zeros_like(self.saturated)
         self.places: list[list[NDArray[np.intp]]] = [[] for _ in reader.channels]
 
-    def sums(self, a: int) -> Sequence[int | None]:
+    def sums(self, a: int) -> Sequence[Summed | None]:
         """Return the sums of the raw bytes by frame of the group's amplifier ``a``: `kernels.fits.raw.Frames`."""
         return self._stacks[a].sums
 

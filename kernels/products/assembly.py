@@ -12,6 +12,7 @@ from kernels.calibrations.applied import Calibrations
 from kernels.camera.geometry import Box, Detector
 from kernels.fits.product import BAD, Card
 from kernels.fits.raw import Frames
+from kernels.fits.rowbytes import Summed
 from kernels.isr.load import SPAN
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.scratch import Scratch
@@ -55,7 +56,7 @@ class Patch:
     #: Weights and offset of its frames.
     taken: Taken
     #: [frame]: Sums of their raw bytes: `kernels.isr.reader.Rows.sums`.
-    sums: Sequence[int | None]
+    sums: Sequence[Summed | None]
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Assembly:
     #: Some pixels may have no good input.
     hollow: bool
     #: By amplifier, the sums of the raw bytes of each patch's frames.
-    sums: dict[int, list[Sequence[int | None]]]
+    sums: dict[int, list[Sequence[Summed | None]]]
 
     @classmethod
     def of(
