@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from pathlib import Path
 from statistics import median
-from typing import ClassVar
+from typing import Any, ClassVar
 
 #: Noise of digitisation, ADU: the least noise of any amplifier.
 DIGITISATION = 12**-0.5
@@ -76,7 +76,7 @@ class Finding:
 
 def read(folder: Path) -> list[Row]:
     """Read every detector's table of a run."""
-    rows = []
+    rows: list[Row] = []
     for path in sorted(folder.glob("*.csv")):
         with path.open(newline="") as file:
             lines = csv.reader(file)
@@ -86,7 +86,12 @@ def read(folder: Path) -> list[Row]:
 
 def _row_of(names: Sequence[str]) -> Callable[[Sequence[str]], Row]:
     """Give the function that parses a line; columns missing from older versions are 0."""
-    kinds = {"exposure": int, "detector": int, "amplifier": str, "same_as": lambda text: int(float(text))}
+    kinds: dict[str, Callable[[str], Any]] = {
+        "exposure": int,
+        "detector": int,
+        "amplifier": str,
+        "same_as": lambda text: int(float(text)),
+    }
     columns = [(names.index(f.name), f.name, kinds.get(f.name, float)) for f in fields(Row) if f.name in names]
 
     def parse(cells: Sequence[str]) -> Row:
