@@ -20,6 +20,14 @@ _TAIL: Final = 65536
 _BATCH: Final = 1000
 #: Time until an accounting that refused is asked again, second.
 _REFUSED: Final = 600.0
+#: Longest time between two commands while Slurm answers, second, and its share of the time since the last news.
+_LONGEST: Final = 3.0
+_SHARE: Final = 0.1
+
+
+def due(interval: float, quiet: float) -> float:
+    """Give the time between two commands where nothing has changed for ``quiet`` seconds, second."""
+    return max(interval, min(_LONGEST, _SHARE * quiet))
 
 
 @dataclass
@@ -63,6 +71,8 @@ class _Accounting:
 class Watcher:
     """Follows any number of jobs of one cluster, in a thread, by at most one command an interval.
 
+    The interval grows to some seconds while no job starts or ends.
+
     A job that is not in the queue is looked for in the accounting; absence is never success.  While Slurm does not
     answer, every job that has not ended is unknown, and the interval grows.  A job that would wait for ever, say over
     a limit of its partition, is cancelled, and fails.
@@ -72,7 +82,7 @@ class Watcher:
     access : `Access`
         Of the cluster.
     interval : `float`
-        Time between two commands, second.
+        Least time between two commands, second.
     grace : `float`
         Time after which a job that neither queue nor accounting knows is given up as unknown, second.  The accounting
         may lag by ten seconds.
@@ -88,6 +98,7 @@ class Watcher:
         self._accounting = [_Accounting(("sacct", "-X"), False), _Accounting(("sacct", "-c"), True)]
         self._turns: list[_Accounting] = []
         self._doomed: list[tuple[_Watched, Status]] = []
+        self._news = time.monotonic()
         #: Commands that were run.
         self.commands = 0
         #: Why Slurm does not answer; empty while it does.
@@ -108,7 +119,9 @@ class Watcher:
             May have slurmstepd's reason for an end that Slurm calls FAILED.
         """
         with self._changed:
-            self._jobs.setdefault(job, _Watched(Status(job, name), log))
+            if job not in self._jobs:
+                self._jobs[job] = _Watched(Status(job, name), log)
+                self._news = time.monotonic()
 
     def status(self, job: str) -> Status:
         """Give the known status of a watched job, without a command."""
@@ -144,7 +157,7 @@ class Watcher:
             began = time.monotonic()
             if self._turn():
                 waits = pauses(first=max(self._interval, 0.5))
-                pause = max(0.0, began + self._interval - time.monotonic())
+                pause = max(0.0, began + due(self._interval, began - self._news) - time.monotonic())
             else:
                 pause = max(self._interval, next(waits))
 
@@ -182,6 +195,8 @@ class Watcher:
         answers = list(news)
         with self._changed:
             for watched, status in answers:
+                if status != watched.status:
+                    self._news = time.monotonic()
                 watched.status = status
             self._changed.notify_all()
 

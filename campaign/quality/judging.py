@@ -10,6 +10,7 @@ and as groups, since two halves have no odd one out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import NormalDist
@@ -20,10 +21,14 @@ from numpy.typing import NDArray
 
 from campaign.camera.model import Camera
 from campaign.quality import series
-from campaign.quality.levels import DIGITISATION, Finding, Row, at_one_time, jumps, mistyped, saturated
+from campaign.quality.levels import DIGITISATION, Finding, Row, at_one_time
 from campaign.quality.outlying import NSIGMA, follow, groups, middle, odd
-from campaign.quality.series import F64, Series, Table
+from campaign.quality.series import F64, JUMP, Series, Table
 
+#: Fraction of saturated pixels that hot pixels and cosmic rays cannot explain.
+SATURATED = 0.005
+#: A bias or dark above this many read noises, or a flat below, is another kind of frame.
+LIT = 100.0
 #: Factor by which the noise and the camera file's read noise may differ.
 AGREEING = 1.5
 #: Cosmic rays: largest fraction of an amplifier, hits/cm^2/s, and pixels of a grown hit.
@@ -71,6 +76,55 @@ def copies(table: Table) -> list[Finding]:
         return f"it has the very pixels of exposure {int(same[n, columns[0]])}"
 
     return [replace(found, refused=True) for found in _by_exposure(table, same > 0, why)]
+
+
+def saturated(table: Table) -> list[Finding]:
+    """Find exposures with more saturated or blank pixels than hot pixels and cosmic rays can explain."""
+    found = []
+    for value in ("saturated", "blank"):
+        share = table.values[value]
+
+        def why(n: int, columns: NDArray[np.intp], value: str = value, share: F64 = share) -> str:
+            worst = columns[np.argmax(share[n, columns])]
+            return f"{100 * share[n, worst]:.1f} % of amplifier {table.channels[worst][1]} {value}"
+
+        found += _by_exposure(table, np.nan_to_num(share) > SATURATED, why)
+    return [replace(one, amplifiers=()) for one in found]
+
+
+def mistyped(table: Table, product: str, camera: Camera) -> list[Finding]:
+    """Find lit darks and biases, and dark flats, by the level where an overscan gives its zero."""
+    if any(a.serial_overscan is None for kind in camera.types.values() for a in kind.amplifiers):
+        return []
+    level = table.values["level"]
+    noises = middle(level / np.maximum(table.values["noise"], DIGITISATION), 1)
+
+    def why(n: int, columns: NDArray[np.intp]) -> str:
+        what = "lit" if noises[n] > LIT else "dark"
+        return f"a {what} {product}: its level is {middle(level[n], 0):.0f} ADU, {noises[n]:.0f} times the noise"
+
+    wrong = ((noises > LIT) != (product == "flat"))[:, np.newaxis] & np.isfinite(level)
+    return [replace(one, amplifiers=()) for one in _by_exposure(table, wrong, why)]
+
+
+def jumps(table: Table, night: Mapping[int, str]) -> list[Finding]:
+    """Find exposures whose overscans are far from those of the night with the most exposures."""
+    table = table.some(np.array([e in night for e in table.exposures]))
+    if not table.exposures:
+        return []
+    usual = Counter(night[e] for e in table.exposures).most_common(1)[0][0]
+    overscan, noise = table.values["overscan"], middle(table.values["noise"], 0)
+    centre = middle(overscan[[night[e] == usual for e in table.exposures]], 0)
+    centre = np.where(np.isnan(centre), middle(overscan, 0), centre)
+    far, numbers = table.by_detector((overscan - centre) / np.maximum(noise, DIGITISATION)), list(table.detectors)
+    found = []
+    for exposure, off in zip(table.exposures, far, strict=True):
+        which = np.flatnonzero(np.abs(off) > JUMP)
+        if which.size:
+            worst = max((off[k] for k in which), key=abs)
+            why = f"its bias level, of the night {night[exposure]}, is {worst:+.0f} noises from that of {usual}"
+            found.append(_finding(exposure, [(numbers[k], "") for k in which], why))
+    return found
 
 
 def _hit(table: Table, camera: Camera, times: Mapping[int, float]) -> F64:
@@ -168,7 +222,7 @@ def _detectors(far: F64, least: float) -> NDArray[np.bool_]:
 def outliers(table: Table, one: Series) -> Iterator[tuple[int, list[tuple[int, str]], str]]:
     """Find exposures far from their peers, by detector, then by amplifier; give channels and reasons."""
     detectors = table.detectors
-    far = np.stack([middle(one.far[:, columns], 1) for columns in detectors.values()], axis=1)
+    far = table.by_detector(one.far)
     which, numbers = _detectors(far, one.least), list(detectors)
     tests = max(int(np.isfinite(one.own).sum()), 1)
     least = max(NSIGMA, 1.2 * NormalDist().inv_cdf(1 - 0.005 / tests))
@@ -188,7 +242,7 @@ def outliers(table: Table, one: Series) -> Iterator[tuple[int, list[tuple[int, s
 def parties(table: Table, one: Series, gap: float = GAP) -> list[Finding]:
     """Find exposures that fall into groups: one finding for all detectors that split alike."""
     numbers, parting = list(table.detectors), dict[tuple[tuple[int, ...], ...], list[tuple[int, float]]]()
-    far = np.stack([middle(one.far[:, columns], 1) for columns in table.detectors.values()], axis=1)
+    far = table.by_detector(one.far)
     shared = middle(far, 1)
     together = len(numbers) > 2 and bool(groups(shared, gap))
     own = far if together or len(numbers) < 3 else follow(shared, far)
@@ -249,12 +303,12 @@ def judge(
         return []
     table = Table.of(rows)
     off, live = dead(table, camera, product)
-    jumped = jumps(rows, night)
+    jumped = jumps(table, night)
     findings = [
         *copies(table),
-        *saturated(rows),
+        *saturated(table),
         *off,
-        *mistyped(rows, product, camera),
+        *mistyped(table, product, camera),
         *jumped,
         *rejected(table, camera, times),
     ]

@@ -1,25 +1,17 @@
-"""Reads the inputs table, and judges single rows: saturated, mistyped, or with a jump of the bias level."""
+"""Reads and writes the inputs table, and brings its levels to one exposure time."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from campaign.camera.model import Camera
-
-#: Fraction of saturated pixels that hot pixels and cosmic rays cannot explain.
-SATURATED = 0.005
-#: A bias or dark above this many read noises, or a flat below, is another kind of frame.
-LIT = 100.0
-#: Largest deviation of an overscan from that of most exposures, in noises.
-JUMP = 20.0
 #: Noise of digitisation, ADU: the least noise of any amplifier.
 DIGITISATION = 12**-0.5
 
@@ -84,18 +76,28 @@ class Finding:
 
 def read(folder: Path) -> list[Row]:
     """Read every detector's table of a run."""
-    rows = []
+    rows: list[Row] = []
     for path in sorted(folder.glob("*.csv")):
         with path.open(newline="") as file:
-            rows += [_row(r) for r in csv.DictReader(file)]
+            lines = csv.reader(file)
+            rows += map(_row_of(next(lines, [])), lines)
     return rows
 
 
-def _row(cells: Mapping[str, str]) -> Row:
-    """Parse a line of the table; columns missing from older versions are 0."""
-    numbers = {name: float(cells[name]) for name in Row.NUMBERS if name in cells}
-    numbers["same_as"] = int(numbers.get("same_as", 0))
-    return Row(int(cells["exposure"]), int(cells["detector"]), cells["amplifier"], **numbers)  # type: ignore[arg-type]
+def _row_of(names: Sequence[str]) -> Callable[[Sequence[str]], Row]:
+    """Give the function that parses a line; columns missing from older versions are 0."""
+    kinds: dict[str, Callable[[str], Any]] = {
+        "exposure": int,
+        "detector": int,
+        "amplifier": str,
+        "same_as": lambda text: int(float(text)),
+    }
+    columns = [(names.index(f.name), f.name, kinds.get(f.name, float)) for f in fields(Row) if f.name in names]
+
+    def parse(cells: Sequence[str]) -> Row:
+        return Row(**{name: kind(cells[n]) for n, name, kind in columns})
+
+    return parse
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
@@ -103,14 +105,7 @@ def write(rows: Iterable[Row], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(f.name for f in fields(Row))
-        writer.writerows(vars(r).values() for r in sorted(rows, key=lambda r: (r.exposure, r.detector, r.amplifier)))
-
-
-def _grouped(rows: Iterable[Row], key: Sequence[str]) -> dict[tuple[object, ...], list[Row]]:
-    groups: dict[tuple[object, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(getattr(row, k) for k in key), []).append(row)
-    return groups
+        writer.writerows(vars(r).values() for r in sorted(rows, key=attrgetter("exposure", "detector", "amplifier")))
 
 
 def at_one_time(rows: Sequence[Row], times: Mapping[int, float]) -> list[Row]:
@@ -125,8 +120,10 @@ def at_one_time(rows: Sequence[Row], times: Mapping[int, float]) -> list[Row]:
     times : `dict`
         Exposure time of each exposure, second.
     """
-    usual, moved = median(times.values()), []
-    for peers in _grouped(rows, ("detector", "amplifier")).values():
+    usual, moved, groups = median(times.values()), [], dict[tuple[int, str], list[Row]]()
+    for row in rows:
+        groups.setdefault((row.detector, row.amplifier), []).append(row)
+    for peers in groups.values():
         points = [(times[r.exposure], r.level) for r in peers]
         slopes = [(b - a) / (t - s) for (s, a), (t, b) in itertools.combinations(points, 2) if s != t]
         slope = median(slopes) if slopes else 0.0
@@ -137,57 +134,3 @@ def at_one_time(rows: Sequence[Row], times: Mapping[int, float]) -> list[Row]:
 def nights(dates: Mapping[int, str]) -> dict[int, str]:
     """Give the night of each exposure from its begin (ISO-8601); a night begins at noon."""
     return {e: str((datetime.fromisoformat(t) - timedelta(hours=12)).date()) for e, t in dates.items()}
-
-
-def jumps(rows: Sequence[Row], night: Mapping[int, str]) -> list[Finding]:
-    """Find exposures whose overscans are far from those of the night with the most exposures."""
-    by_night = Counter(night[e] for e in {row.exposure for row in rows} if e in night)
-    if not by_night:
-        return []
-    usual, off = by_night.most_common(1)[0][0], dict[tuple[int, int], list[float]]()
-    for peers in _grouped([r for r in rows if r.exposure in night], ("detector", "amplifier")).values():
-        known = [r.overscan for r in peers if night[r.exposure] == usual]
-        centre, noise = median(known or [r.overscan for r in peers]), median(r.noise for r in peers)
-        for r in peers:
-            off.setdefault((r.exposure, r.detector), []).append((r.overscan - centre) / max(noise, DIGITISATION))
-    far = {key: median(several) for key, several in off.items() if abs(median(several)) > JUMP}
-    findings = []
-    for exposure in sorted({e for e, _ in far}):
-        of_it = {d: far[e, d] for e, d in far if e == exposure}
-        worst = max(of_it.values(), key=abs)
-        what = f"its bias level, of the night {night[exposure]}, is {worst:+.0f} noises from that of {usual}"
-        findings.append(Finding(exposure, tuple(sorted(of_it)), what))
-    return findings
-
-
-def _has_overscan(camera: Camera) -> bool:
-    return all(a.serial_overscan is not None for kind in camera.types.values() for a in kind.amplifiers)
-
-
-def saturated(rows: Sequence[Row]) -> list[Finding]:
-    """Find exposures with more saturated pixels than hot pixels and cosmic rays can explain."""
-    found = []
-    for (exposure,), some in _grouped(rows, ("exposure",)).items():
-        for value in ("saturated", "blank"):
-            full = [r for r in some if getattr(r, value) > SATURATED]
-            if full:
-                worst = max(full, key=lambda r: float(getattr(r, value)))
-                why = f"{100 * getattr(worst, value):.1f} % of amplifier {worst.amplifier} {value}"
-                found.append(Finding(int(str(exposure)), tuple(sorted({r.detector for r in full})), why))
-    return found
-
-
-def mistyped(rows: Sequence[Row], product: str, camera: Camera) -> list[Finding]:
-    """Find lit darks and biases, and dark flats, by the level where an overscan gives its zero."""
-    if not _has_overscan(camera):
-        return []
-    found = []
-    for (exposure,), some in _grouped(rows, ("exposure",)).items():
-        noises = median(r.level / max(r.noise, DIGITISATION) for r in some)
-        lit = noises > LIT
-        if lit != (product == "flat"):
-            what = "lit" if lit else "dark"
-            level = median(r.level for r in some)
-            why = f"a {what} {product}: its level is {level:.0f} ADU, {noises:.0f} times the noise"
-            found.append(Finding(int(str(exposure)), tuple(sorted({r.detector for r in some})), why))
-    return found

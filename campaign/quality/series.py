@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from campaign.camera.model import Camera
-from campaign.quality.levels import DIGITISATION, JUMP, Row
+from campaign.quality.levels import DIGITISATION, Row
 from campaign.quality.outlying import NSIGMA, follow, middle, straight
 
 F64 = NDArray[np.float64]
 
 #: Systematic errors: of a level, in noises; of a flat's level and of a noise, as fractions.
 PRECISION, OF_FLAT, OF_NOISE = 0.05, 1e-3, 5e-3
+#: Largest deviation of an overscan from that of most exposures, in noises.
+JUMP = 20.0
 #: Fraction by which a flat's level may change with its lamp.
 LAMP = 0.05
 #: Deviation from the common shape that may occur by chance, as a fraction of a cell's noise.
@@ -40,18 +44,24 @@ class Table:
         exposures = sorted({r.exposure for r in rows})
         channels = list(dict.fromkeys((r.detector, r.amplifier) for r in rows))
         row, column = ({key: n for n, key in enumerate(keys)} for keys in (exposures, channels))
-        at = np.array([(row[r.exposure], column[r.detector, r.amplifier]) for r in rows])
-        values = {}
-        for name in Row.NUMBERS:
-            values[name] = np.full((len(exposures), len(channels)), np.nan)
-            values[name][at[:, 0], at[:, 1]] = [getattr(r, name) for r in rows]
-        return cls(exposures, channels, values)
+        at = [row[r.exposure] for r in rows], [column[r.detector, r.amplifier] for r in rows]
+        every = np.full((len(Row.NUMBERS), len(exposures), len(channels)), np.nan)
+        every[:, *at] = np.array(list(map(attrgetter(*Row.NUMBERS), rows)), np.float64).T
+        return cls(exposures, channels, dict(zip(Row.NUMBERS, every, strict=True)))
 
-    @property
+    @cached_property
     def detectors(self) -> dict[int, NDArray[np.intp]]:
         """Columns of each detector."""
         owner = np.array([d for d, _ in self.channels])
         return {int(d): np.flatnonzero(owner == d) for d in dict.fromkeys(owner)}
+
+    def by_detector(self, values: F64) -> F64:
+        """Take the median [exposure, detector] of the channels' values [exposure, channel] that are finite."""
+        out, columns = np.empty((len(values), len(self.detectors))), list(self.detectors.values())
+        for size in {len(some) for some in columns}:
+            alike = [k for k, some in enumerate(columns) if len(some) == size]
+            out[:, alike] = middle(values[:, np.array([columns[k] for k in alike])], 2)
+        return out
 
     def some(self, keep: NDArray[np.bool_]) -> Table:
         """Select some exposures."""
@@ -100,8 +110,8 @@ def level_error(table: Table, camera: Camera, product: str) -> F64:
 def own(table: Table, far: F64) -> F64:
     """Subtract the shared deviation of each detector from its channels."""
     out = np.empty_like(far)
-    for columns in table.detectors.values():
-        out[:, columns] = follow(middle(far[:, columns], 1), far[:, columns])
+    for shared, columns in zip(table.by_detector(far).T, table.detectors.values(), strict=True):
+        out[:, columns] = follow(shared, far[:, columns])
     return out
 
 

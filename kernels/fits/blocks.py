@@ -64,15 +64,23 @@ class Stream:
         self.path = path
         self.position = 0
         self._file = unpacking(file, packed)
+        self._handle = None if packed else file.fileno()
         self._size = None if packed else os.fstat(file.fileno()).st_size
 
     def take(self, count: int) -> bytes:
         """Read up to ``count`` bytes; fewer only at the end."""
         try:
-            data = self._file.read(count)
+            data = self._file.read(count) if self._handle is None else self._unbuffered(self._handle, count)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise DataError(self.path, f"corrupt after {self.position} unpacked bytes: {error}") from error
         self.position += len(data)
+        return data
+
+    def _unbuffered(self, handle: int, count: int) -> bytes:
+        """Read no byte beyond the count, as a buffered file would: behind a header lie pixels."""
+        data = os.pread(handle, count, self.position)
+        while data and len(data) < count and (more := os.pread(handle, count - len(data), self.position + len(data))):
+            data += more
         return data
 
     def skip(self, count: int) -> int:
@@ -80,7 +88,6 @@ class Stream:
         start = self.position
         if self._size is not None:
             self.position = min(self._size, self.position + count)
-            self._file.seek(self.position)
         else:  # unpack in pieces, to verify the checksum at the end in little memory
             while (left := count - (self.position - start)) and self.take(min(left, _CHUNK)):
                 pass

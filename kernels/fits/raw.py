@@ -18,7 +18,7 @@ from kernels.fits.blocks import packing
 from kernels.fits.fitsfile import Open, unpacked
 from kernels.fits.rawstack import Buffer, Coded, Decoded, Stack
 from kernels.fits.rice import SPARE
-from kernels.fits.rowbytes import check, load, room
+from kernels.fits.rowbytes import Summed, Wanted, check, compare, load, room
 from kernels.fits.tiles import Odd, RowTiles, Scanned, scan
 from kernels.jobs.job import File
 
@@ -33,10 +33,13 @@ class Frames:
     ----------
     limit : `int`
         Largest number of files, and of images, in memory (a process has only 1024 handles).
+    sums : `bool`
+        Rows of a part of an image are only added up (`Stack.sums`): whoever reads all parts, maybe on several ranks,
+        must `compare` the sums.  Otherwise the first rows that are read verify their HDU, which reads it whole.
     """
 
-    def __init__(self, limit: int = 64) -> None:
-        self._limit = limit
+    def __init__(self, limit: int = 64, sums: bool = False) -> None:
+        self._limit, self._sums = limit, sums
         self._packed: dict[str, str] = {}
         self._unpacked: OrderedDict[str, int] = OrderedDict()
         self._alone: OrderedDict[tuple[str, int], Open] = OrderedDict()
@@ -45,19 +48,50 @@ class Frames:
         self._buffers: defaultdict[int, Buffer] = defaultdict(Buffer)
         self._finalizer = finalize(self, _let_go, self._unpacked, self._alone)  # kernels do not close their frames
 
-    def stack(self, files: Sequence[File], amplifier: Amplifier, first: int, last: int, slot: int = 0) -> Stack:
+    def stack(
+        self,
+        files: Sequence[File],
+        amplifier: Amplifier,
+        first: int,
+        last: int,
+        slot: int = 0,
+        summed: tuple[int, int] | None = None,
+    ) -> Stack:
         """Read raw rows ``[first, last)`` of an amplifier of many frames, for `Stack.rows` to decode.
 
         The compressed bytes go into the slot's buffer, and the slot's next stack
         overwrites them.  Images that cannot be read by rows of whole numbers are
         decoded at once, and the stack holds their pixels.
 
+        Parameters
+        ----------
+        summed : `tuple`, optional
+            The rows that are added up, of those that are read.
+
         Raises
         ------
         DataError
             A file or its HDU cannot be read, is corrupt or has another shape.
         """
-        return self._stack(self._buffers[slot], files, amplifier, first, last)
+        described = [self._described(file, amplifier) for file in files]
+        wanted = [self._wanted(*one, first, last, summed) for one in zip(files, described, strict=True)]
+        coded = [(t, rows) for t, rows in zip(described, wanted, strict=True) if isinstance(t, RowTiles)]
+        needed = sum(room(t, rows) for t, rows in coded) + max((t.data_bytes for t, r in coded if r.verify), default=0)
+        data, at = self._buffers[slot].reserve(needed + SPARE), 0
+        parts: list[Coded | Decoded] = []
+        sums: list[Summed | None] = []
+        for file, tiles, rows in zip(files, described, wanted, strict=True):
+            if isinstance(tiles, Odd):
+                parts.append(Decoded(self._odd(file.path, tiles, amplifier.signed, first, last).pixels))
+                sums.append(None)
+                continue
+            loaded = load(file.path, tiles, rows, data, at, self._handle(file.path))
+            if rows.verify:
+                self._verified.add((file.path, tiles.table))
+            parts.append(Coded(file.path, tiles, loaded.starts, loaded.lengths, tiles.half(amplifier.signed)))
+            sums.append(loaded.summed)
+            at = (loaded.end + 7) // 8 * 8
+        return Stack(first, parts, data[: at + SPARE], sums)
 
     def rows(self, file: File, amplifier: Amplifier, first: int, last: int) -> NDArray[np.int32]:
         """Read raw rows ``[first, last)`` of an amplifier of one frame.
@@ -73,28 +107,28 @@ class Frames:
             The file or its HDU cannot be read, is corrupt or has another shape.
         """
         out = np.empty((1, last - first, amplifier.raw[0]), np.int32)
-        self._stack(self._buffers[-1], [file], amplifier, first, last).rows(first, last, out)
+        self.stack([file], amplifier, first, last, -1).rows(first, last, out)
         return out[0]
 
-    def _stack(self, buffer: Buffer, files: Sequence[File], amplifier: Amplifier, first: int, last: int) -> Stack:
-        described = [self._described(file, amplifier) for file in files]
-        found = [tiles for tiles in described if isinstance(tiles, RowTiles)]
-        needed = sum(room(t, last - first) for t in found) + max((t.data_bytes for t in found), default=0)
-        data, at = buffer.reserve(needed + SPARE), 0
-        parts: list[Coded | Decoded] = []
-        for file, tiles in zip(files, described, strict=True):
-            if isinstance(tiles, Odd):
-                parts.append(Decoded(self._odd(file.path, tiles, amplifier.signed, first, last).pixels))
-                continue
-            handle, unverified = self._handle(file.path), self._unverified(file, tiles)
-            starts, lengths, end = load(file.path, tiles, first, last, data, at, unverified, handle)
-            self._verified.add((file.path, tiles.table))
-            parts.append(Coded(file.path, tiles, starts, lengths, tiles.half(amplifier.signed)))
-            at = (end + 7) // 8 * 8
-        return Stack(first, parts, data[: at + SPARE])
+    def compare(self, file: File, amplifier: Amplifier, sums: Sequence[Summed | None]) -> None:
+        """Compare the sums of all rows of an image (`Stack.sums`) with its DATASUM.
 
-    def _unverified(self, file: File, tiles: RowTiles) -> bool:
-        return tiles.datasum is not None and (file.path, tiles.table) not in self._verified
+        Raises
+        ------
+        DataError
+            The data are corrupt.
+        """
+        image, parts = self._described(file, amplifier), [one for one in sums if one is not None]
+        if parts and isinstance(image, RowTiles):
+            compare(file.path, image, parts, self._handle(file.path))
+
+    def _wanted(
+        self, file: File, image: RowTiles | Odd, first: int, last: int, summed: tuple[int, int] | None
+    ) -> Wanted:
+        unverified = image.datasum is not None and (file.path, image.table) not in self._verified
+        if unverified and self._sums and last - first < image.height:
+            return Wanted(first, last, summed=summed)
+        return Wanted(first, last, verify=unverified)
 
     def _described(self, file: File, amplifier: Amplifier) -> RowTiles | Odd:
         """Describe the storage of an amplifier's HDU."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kernels.compiled import njit
 from kernels.fits.rice import decode
-from kernels.fits.rowbytes import BLANK, corrupt_tile
+from kernels.fits.rowbytes import BLANK, Summed, corrupt_tile
 from kernels.fits.tiles import RowTiles
 
 
@@ -165,6 +165,9 @@ class Stack:
         One part a frame.
     data : `numpy.ndarray` [byte], uint8
         The tiles, and `kernels.fits.rice.SPARE` bytes behind them.
+    sums : `list` [`Summed` or `None`]
+        By frame, the part of the rows in the DATASUM of their image, for `kernels.fits.raw.Frames.compare`; `None`
+        where nothing is left to compare.
 
     Attributes
     ----------
@@ -172,8 +175,10 @@ class Stack:
         Frames that may have blank pixels; for most cameras none.
     """
 
-    def __init__(self, first: int, parts: Sequence[Coded | Decoded], data: NDArray[np.uint8]) -> None:
-        self._first, self._runs = first, list(_runs(parts, data))
+    def __init__(
+        self, first: int, parts: Sequence[Coded | Decoded], data: NDArray[np.uint8], sums: Sequence[Summed | None]
+    ) -> None:
+        self._first, self._runs, self.sums = first, list(_runs(parts, data)), sums
         self.blanks = [n for n, part in enumerate(parts) if _may_be_blank(part)]
 
     def rows(self, first: int, last: int, out: NDArray[np.int32]) -> None:

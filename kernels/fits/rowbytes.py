@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from kernels.compiled import njit
 from kernels.errors import DataError
 from kernels.fits.blocks import Stream, packing, walk
-from kernels.fits.cards import same_sum
+from kernels.fits.cards import BLOCK, same_sum
 from kernels.fits.pread import Source, opened
 from kernels.fits.seal import folded
 from kernels.fits.tiles import Odd, RowTiles
@@ -20,17 +21,44 @@ CHUNK = 1 << 22
 BLANK = np.int32(2147483647)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Rows ``[first, last)`` of an image to read, and what becomes of the image's DATASUM."""
+
+    first: int
+    last: int
+    #: Read the whole HDU, and compare it with its DATASUM.
+    verify: bool = False
+    #: Rows whose bytes are added up, where other reads add the rest.
+    summed: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Summed:
+    """Sum of some rows' descriptors, and of bytes ``[first, last)`` of the data, where their tiles lie."""
+
+    first: int
+    last: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Rows in a buffer."""
+
+    #: [row], int64: Place of each row's tile in the buffer.
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    #: Byte of the buffer behind the tiles.
+    end: int
+    #: Sum of the bytes of `Wanted.summed`.
+    summed: Summed | None = None
+
+
 def load(
-    path: str,
-    tiles: RowTiles,
-    first: int,
-    last: int,
-    data: NDArray[np.uint8],
-    at: int,
-    whole: bool,
-    handle: int | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Read the tiles of rows ``[first, last)``.
+    path: str, tiles: RowTiles, rows: Wanted, data: NDArray[np.uint8], at: int, handle: int | None = None
+) -> Loaded:
+    """Read the tiles of rows; an image of which all rows are wanted, in one piece.
 
     Parameters
     ----------
@@ -38,17 +66,8 @@ def load(
         Buffer; `room` bytes of it may be filled.
     at : `int`
         First byte to fill, a multiple of 8.
-    whole : `bool`
-        Read the whole HDU, and compare it with its DATASUM.
     handle : `int`, optional
         Handle of the unpacked file.
-
-    Returns
-    -------
-    starts, lengths : `numpy.ndarray` [last - first], int64
-        Place of each row's tile in ``data``.
-    end : `int`
-        Byte of ``data`` behind the tiles.
 
     Raises
     ------
@@ -57,10 +76,11 @@ def load(
         tile lies outside of its heap: file, HDU and row are named.
     """
     with opened(path, handle) as source:
-        return _load(source, tiles, first, last, data, at, whole)
+        whole = rows.verify or rows.last - rows.first == tiles.height
+        return (_by_hdu if whole else _by_rows)(source, tiles, rows, data, at)
 
 
-def check(path: str, image: Odd, handle: int | None = None) -> None:
+def check(path: str, image: RowTiles | Odd, handle: int | None = None) -> None:
     """Compare an image's data with their DATASUM, if there is one.
 
     Raises
@@ -68,85 +88,124 @@ def check(path: str, image: Odd, handle: int | None = None) -> None:
     DataError
         Data and DATASUM disagree, or the file cannot be read.
     """
-    expected, total = image.cards.datasum(), 0
+    expected, total, size = image.datasum, 0, image.data_bytes
     if expected is None:
         return
-    size, used = image.cards.data_bytes(), image.cards.bytes()
     with opened(path, handle) as source:
         for done in range(0, size, CHUNK):
             data = np.empty(min(CHUNK, size - done), np.uint8)
-            source.read(data, image.table + done, max(0, done + data.size - used))
+            source.read(data, image.table + done, max(0, done + data.size - image.used))
             total += ones_complement_sum(data)
     if not same_sum(folded(total), expected):
         raise corrupt_data(path, image)
 
 
+def compare(path: str, tiles: RowTiles, parts: Sequence[Summed], handle: int | None = None) -> None:
+    """Compare the sums of all rows of an image with its DATASUM; read it whole if they leave out any byte.
+
+    Raises
+    ------
+    DataError
+        Data and DATASUM disagree, or the file cannot be read.
+    """
+    ends = [_entries(tiles, 0, tiles.height).stop, *(part.last for part in sorted(parts))]
+    starts = [*(part.first for part in sorted(parts)), tiles.data_bytes]
+    if ends != starts:
+        check(path, tiles, handle)
+    elif not same_sum(folded(sum(part.total for part in parts)), tiles.datasum or 0):
+        raise corrupt_data(path, tiles)
+
+
 def corrupt_data(path: str, image: RowTiles | Odd) -> DataError:
     """Make the error for data that disagree with their header."""
-    said = image.cards.summed_by if isinstance(image, Odd) else image.said
-    return DataError(path, f"HDU {image.hdu}: corrupt, its data are not those of its {said}")
+    return DataError(path, f"HDU {image.hdu}: corrupt, its data are not those of its {image.said}")
 
 
-def room(tiles: RowTiles, rows: int) -> int:
-    """Return the most bytes that `load` leaves filled, a multiple of 8; while loading it needs a whole HDU more."""
-    needed = tiles.data_bytes if rows == tiles.height else min(tiles.heap_bytes, rows * tiles.longest)
-    return (needed + 7) // 8 * 8
+def room(tiles: RowTiles, rows: Wanted) -> int:
+    """Return the most bytes that `load` leaves filled, a multiple of 8; to verify some rows it needs an HDU more."""
+    number = rows.last - rows.first
+    needed = tiles.data_bytes if number == tiles.height else min(tiles.heap_bytes, number * tiles.longest) + BLOCK
+    return (needed + 15) // 8 * 8
 
 
-def _load(
-    source: Source, tiles: RowTiles, first: int, last: int, data: NDArray[np.uint8], at: int, whole: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    heap = at + tiles.heap - tiles.table
-    if whole:
-        unit = data[at : at + tiles.data_bytes]
-        source.read(unit, tiles.table, tiles.data_bytes - tiles.used)
+def _by_hdu(source: Source, tiles: RowTiles, rows: Wanted, data: NDArray[np.uint8], at: int) -> Loaded:
+    heap, unit = at + tiles.heap - tiles.table, data[at : at + tiles.data_bytes]
+    source.read(unit, tiles.table, tiles.data_bytes - tiles.used)
+    if rows.verify:
         assert tiles.datasum is not None
         if not same_sum(ones_complement_sum(unit), tiles.datasum):
             raise corrupt_data(source.path, tiles)
-    starts, lengths = _places(source, tiles, first, last)
-    begin, end = int(starts.min()), int((starts + lengths).max())
-    if whole and last - first == tiles.height:
-        return heap + starts, lengths, heap + end
-    if end - begin > (last - first) * tiles.longest:
-        return _scattered(source, tiles, starts, lengths, data, at)
-    if whole:
-        np.copyto(data[at : at + end - begin], data[heap + begin : heap + end])  # works for overlapping ranges, too
-    else:
-        source.read(data[at : at + end - begin], tiles.heap + begin)
-    return at - begin + starts, lengths, at + end - begin
+    starts, lengths = _places(source.path, tiles, rows, unit[_entries(tiles, rows.first, rows.last)])
+    begin, end, number = int(starts.min()), int((starts + lengths).max()), rows.last - rows.first
+    if number == tiles.height:
+        return Loaded(heap + starts, lengths, heap + end)
+    if end - begin > number * tiles.longest:
+        return _scattered(source, tiles, rows, (starts, lengths), data, at)
+    np.copyto(data[at : at + end - begin], data[heap + begin : heap + end])  # works for overlapping ranges, too
+    return Loaded(at - begin + starts, lengths, at + end - begin)
+
+
+def _by_rows(source: Source, tiles: RowTiles, rows: Wanted, data: NDArray[np.uint8], at: int) -> Loaded:
+    entries = _entries(tiles, rows.first, rows.last)
+    table = np.empty(entries.stop - entries.start, np.uint8)
+    source.read(table, tiles.table + entries.start)
+    starts, lengths = _places(source.path, tiles, rows, table)
+    heap, ends, number = tiles.heap - tiles.table, starts + lengths, rows.last - rows.first
+    begin, end = int(starts.min()), int(ends.max())
+    # the last row's sum includes all bytes behind its tile
+    stop = tiles.data_bytes - heap if rows.summed and rows.summed[1] == tiles.height else end
+    if stop - begin > number * tiles.longest + (BLOCK if stop > end else 0):
+        return _scattered(source, tiles, rows, (starts, lengths), data, at)
+    at += (heap + begin) % 8  # words of the sum are words of the buffer
+    source.read(data[at : at + stop - begin], tiles.heap + begin, max(0, heap + stop - tiles.used))
+    summed = None
+    if rows.summed is not None:
+        (first, last), part = rows.summed, _entries(tiles, *rows.summed)
+        low = int(starts[first - rows.first : last - rows.first].min())
+        high = stop if last == tiles.height else int(ends[first - rows.first : last - rows.first].max())
+        total = _sum(table[part.start - entries.start : part.stop - entries.start], 0)
+        total += _sum(data[at + low - begin : at + high - begin], heap + low)
+        summed = Summed(heap + low, heap + high, total)
+    return Loaded(at - begin + starts, lengths, at + end - begin, summed)
 
 
 def _scattered(
     source: Source,
     tiles: RowTiles,
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
+    rows: Wanted,
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
     data: NDArray[np.uint8],
     at: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Read scattered tiles one by one."""
+) -> Loaded:
+    """Read scattered tiles one by one; they are not added up, because bytes that are not read lie between them."""
+    starts, lengths = places
     ends = at + np.cumsum(lengths)
     for start, length, end in zip(starts, lengths, ends, strict=True):
         source.read(data[end - length : end], tiles.heap + int(start))
-    return ends - lengths, lengths, int(ends[-1])
+    return Loaded(ends - lengths, lengths, int(ends[-1]), None if rows.summed is None else Summed(0, 0, 0))
 
 
-def _places(source: Source, tiles: RowTiles, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _entries(tiles: RowTiles, first: int, last: int) -> slice:
+    """Find the bytes of rows in the table of descriptors; none of an uncompressed image."""
+    size = 2 * np.dtype(tiles.descriptor).itemsize if tiles.descriptor else 0
+    return slice(size * first, size * last)
+
+
+def _places(
+    path: str, tiles: RowTiles, rows: Wanted, table: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the rows in the heap."""
     if not tiles.descriptor:
         row = tiles.width * tiles.bytes
-        return np.arange(first * row, last * row, row), np.full(last - first, row)
-    size = np.dtype(tiles.descriptor).itemsize * 2
-    table = np.empty(size * (last - first), np.uint8)
-    source.read(table, tiles.table + size * first)
+        return np.arange(rows.first * row, rows.last * row, row), np.full(rows.last - rows.first, row)
     lengths, starts = table.view(tiles.descriptor).astype(np.int64).reshape(-1, 2).T
     outside = np.flatnonzero((lengths < 0) | (starts < 0) | (starts > tiles.heap_bytes - lengths))
     if outside.size:
-        where = f"HDU {tiles.hdu}, row {first + outside[0]}"
-        raise DataError(source.path, f"{where}: its tile lies outside of the {tiles.heap_bytes} bytes of tiles")
+        where = f"HDU {tiles.hdu}, row {rows.first + outside[0]}"
+        raise DataError(path, f"{where}: its tile lies outside of the {tiles.heap_bytes} bytes of tiles")
     long = np.flatnonzero(lengths > tiles.longest)
     if long.size:
-        raise corrupt_tile(source.path, tiles, first + int(long[0]))
+        raise corrupt_tile(path, tiles, rows.first + int(long[0]))
     return starts, lengths
 
 
@@ -189,6 +248,14 @@ def verify(path: str, names: Collection[str]) -> None:
                     check(path, Odd(name, 0, 0, cards))
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
+
+
+def _sum(data: NDArray[np.uint8], place: int) -> int:
+    """Sum the big-endian words to which bytes from byte ``place`` of the data on belong; aligned as they are."""
+    head = min(-place % 4, data.size)
+    tail = head + (data.size - head) // 4 * 4
+    ends = bytes(place % 4) + data[:head].tobytes(), data[tail:].tobytes()
+    return int(_add(data[head:tail].view("<u4"))) + sum(int.from_bytes(end.ljust(4, b"\0"), "big") for end in ends)
 
 
 def ones_complement_sum(data: NDArray[np.uint8]) -> int:

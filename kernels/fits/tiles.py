@@ -35,6 +35,26 @@ class Odd:
         """First byte of its data in the file."""
         return self.cards.data_start
 
+    @property
+    def data_bytes(self) -> int:
+        """Size of its data, padding included."""
+        return self.cards.data_bytes()
+
+    @property
+    def used(self) -> int:
+        """Size of its data, without padding."""
+        return self.cards.bytes()
+
+    @property
+    def datasum(self) -> int | None:
+        """Checksum of its data."""
+        return self.cards.datasum()
+
+    @property
+    def said(self) -> str:
+        """Name of the card with the checksum."""
+        return self.cards.summed_by
+
 
 @dataclass(frozen=True)
 class RowTiles:

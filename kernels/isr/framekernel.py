@@ -32,6 +32,8 @@ class FrameKernel(gang.Kernel):
 
     #: Whether the kernel assembles each frame, so that a correction can look at neighbours in other amplifiers.
     WHOLE = False
+    #: Whether the kernel compares the sums of the frames that it reads in parts; see `kernels.fits.raw.Frames`.
+    SUMS = False
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -40,7 +42,7 @@ class FrameKernel(gang.Kernel):
         if self.isr.whole and not self.WHOLE:
             what = f"{', '.join(self.isr.whole)} needs whole frames, the kernel {job.kernel} corrects them in parts"
             raise JobError(f"{what}: leave it to a step of the signature removal alone (doWrite)")
-        self.frames, self.scratch = Frames(), Scratch()
+        self.frames, self.scratch = Frames(sums=self.SUMS), Scratch()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}
         self._readers: dict[int, list[Reader]] = {}
         self._flagged: dict[int, NDArray[np.bool_] | None] = {}

@@ -21,6 +21,7 @@ from kernels.calibrations.config import IsrConfig
 from kernels.camera.geometry import Box
 from kernels.errors import JobError
 from kernels.fits.raw import Frames, Stack
+from kernels.fits.rowbytes import Summed
 from kernels.isr import load
 from kernels.isr.blanks import empty, places, without_blanks
 from kernels.isr.channel import Block, Canvas, Channel, Exposures, Frame, target
@@ -144,14 +145,24 @@ class Reader:
             self._images = [np.empty(shape, np.float32) for shape in shapes]
         return self._images
 
-    def stacks(self, files: Sequence[File], first: int, last: int) -> list[Stack]:
-        """Read the compressed bytes of data rows of the group's amplifiers."""
-        y0 = self.channels[0].amplifier.data.y0
-        return self._stacks(files, y0 + first, y0 + last)
+    def stacks(self, files: Sequence[File], first: int, last: int, core: tuple[int, int] | None = None) -> list[Stack]:
+        """Read the compressed bytes of data rows of the group's amplifiers, and the raw rows before and behind all.
 
-    def _stacks(self, files: Sequence[File], first: int, last: int) -> list[Stack]:
+        The rows of a ``core`` are added up: `kernels.fits.raw.Frames`.
+        """
+        data, top = self.channels[0].amplifier.data, self.channels[0].amplifier.raw[1]
+
+        def raw(row: int) -> int:
+            return {0: 0, self.height: top}.get(row, data.y0 + row)
+
+        summed = None if core is None else (raw(core[0]), raw(core[1]))
+        return self._stacks(files, raw(first), raw(last), summed)
+
+    def _stacks(
+        self, files: Sequence[File], first: int, last: int, summed: tuple[int, int] | None = None
+    ) -> list[Stack]:
         return [
-            self._frames.stack(files, channel.amplifier, first, last, slot)
+            self._frames.stack(files, channel.amplifier, first, last, slot, summed)
             for slot, channel in enumerate(self.channels)
         ]
 
@@ -180,36 +191,43 @@ class Reader:
         whole = signal.reshape(len(raws), frames, rows, width)
         return [channel.as_read(out) for channel, out in zip(self.channels, whole, strict=True)]
 
-    def column_levels(self, exposures: Exposures) -> list[F32]:
-        """Measure the parallel overscan [frame, data column] by amplifier, ADU; with crosstalk in the job's unit."""
+    def column_levels(self, exposures: Exposures, whole: Sequence[Stack] | None = None) -> list[F32]:
+        """Measure the parallel overscan [frame, data column] by amplifier, ADU; with crosstalk in the job's unit.
+
+        ``whole`` are stacks of all raw rows; without them the overscan is read.
+        """
         if self._columns is None or self._columns[0] is not exposures:  # once for all pieces of an amplifier
-            self._columns = exposures, self._column_levels(exposures.files)
+            self._columns = exposures, self._column_levels(exposures.files, whole)
         return self._columns[1]
 
-    def _column_levels(self, files: Sequence[File]) -> list[F32]:
-        levels = [np.zeros((len(files), c.amplifier.data.nx), np.float32) for c in self.channels]
+    def _column_levels(self, files: Sequence[File], whole: Sequence[Stack] | None) -> list[F32]:
         box = self.channels[0].amplifier.parallel_overscan  # the same for the whole group
         if box is None or not self.config.parallel:
-            return levels
-        for start in range(0, len(files), _SOME):
-            some = files[start : start + _SOME]
-            raws = [np.empty((len(some), box.ny, c.amplifier.raw[0]), np.int32) for c in self.channels]
-            stacks = self._stacks(some, box.y0, box.y1)
-            for stack, raw in zip(stacks, raws, strict=True):
-                stack.rows(box.y0, box.y1, raw)
-            blanks = [stack.blanks for stack in stacks]
-            serial = [c.levels(raw, some) for c, raw, some in zip(self.channels, raws, blanks, strict=True)]
-            whole = self.signals(raws, serial, blanks)
-            for a, channel in enumerate(self.channels):
-                data = channel.amplifier.data
-                if whole is None:
-                    flat = np.empty((len(some), box.ny, data.nx), np.float32)
-                    nothing = np.zeros((len(some), data.nx), np.float32)
-                    load.signal(raws[a], data.x0, data.x1, *serial[a], nothing, 1.0, flat.reshape(len(some), -1))
-                else:
-                    flat = whole[a][:, :, data.x0 : data.x1]
-                without_blanks(raws[a], data.x0, data.x1, blanks[a], flat, np.inf)
-                levels[a][start : start + _SOME] = column_levels(flat)
+            return [np.zeros((len(files), c.amplifier.data.nx), np.float32) for c in self.channels]
+        if whole is not None:
+            return self._levels_of(whole, len(files), box)
+        parts = [files[start : start + _SOME] for start in range(0, len(files), _SOME)]
+        found = [self._levels_of(self._stacks(part, box.y0, box.y1), len(part), box) for part in parts]
+        return [np.concatenate(levels) for levels in zip(*found, strict=True)]
+
+    def _levels_of(self, stacks: Sequence[Stack], n: int, box: Box) -> list[F32]:
+        """Measure the parallel overscan of ``n`` frames."""
+        raws = [np.empty((n, box.ny, c.amplifier.raw[0]), np.int32) for c in self.channels]
+        for stack, raw in zip(stacks, raws, strict=True):
+            stack.rows(box.y0, box.y1, raw)
+        blanks, levels = [stack.blanks for stack in stacks], []
+        serial = [c.levels(raw, some) for c, raw, some in zip(self.channels, raws, blanks, strict=True)]
+        whole = self.signals(raws, serial, blanks)
+        for a, channel in enumerate(self.channels):
+            data = channel.amplifier.data
+            if whole is None:
+                flat = np.empty((n, box.ny, data.nx), np.float32)
+                nothing = np.zeros((n, data.nx), np.float32)
+                load.signal(raws[a], data.x0, data.x1, *serial[a], nothing, 1.0, flat.reshape(n, -1))
+            else:
+                flat = whole[a][:, :, data.x0 : data.x1]
+            without_blanks(raws[a], data.x0, data.x1, blanks[a], flat, np.inf)
+            levels.append(column_levels(flat))
         return levels
 
 
@@ -230,13 +248,21 @@ class Rows:
         self._reader, self._exposures, self._halo = reader, exposures, halo
         self._n, self._height = len(exposures.files), reader.height
         self._bottom, self._top = max(0, first - halo), min(self._height, last + halo)
-        self._columns = reader.column_levels(exposures)
-        self._stacks = reader.stacks(exposures.files, self._bottom, self._top)
+        if (self._bottom, self._top) == (0, self._height):
+            self._stacks = reader.stacks(exposures.files, self._bottom, self._top)
+            self._columns = reader.column_levels(exposures, self._stacks)
+        else:  # the overscan goes into the buffers of the rows
+            self._columns = reader.column_levels(exposures)
+            self._stacks = reader.stacks(exposures.files, self._bottom, self._top, (first, last))
         self._samples: list[list[NDArray[np.float64]]] = [[] for _ in reader.channels]
         self.saturated = np.zeros((len(reader.channels), self._n), np.int64)
         self.blank = np.zeros_like(self.saturated)
         self.places: list[list[NDArray[np.intp]]] = [[] for _ in reader.channels]
         self.suspects: list[list[NDArray[np.intp]]] = [[] for _ in reader.channels]
+
+    def sums(self, a: int) -> Sequence[Summed | None]:
+        """Return the sums of the raw bytes by frame of the group's amplifier ``a``: `kernels.fits.raw.Frames`."""
+        return self._stacks[a].sums
 
     def samples(self, a: int) -> NDArray[np.float64]:
         """Join the samples [frame, sampled row, SAMPLED] of the group's amplifier ``a``: `kernels.isr.load.sample`."""

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from kernels.calibrations.applied import Calibrations
 from kernels.camera.geometry import Box, Detector
 from kernels.fits.product import BAD, Card
+from kernels.fits.raw import Frames
+from kernels.fits.rowbytes import Summed
 from kernels.isr.load import SPAN
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.scratch import Scratch
@@ -53,6 +55,8 @@ class Patch:
     used: int
     #: Weights and offset of its frames.
     taken: Taken
+    #: [frame]: Sums of their raw bytes: `kernels.isr.reader.Rows.sums`.
+    sums: Sequence[Summed | None]
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ class Assembly:
     taken: dict[int, Taken]
     #: Some pixels may have no good input.
     hollow: bool
+    #: By amplifier, the sums of the raw bytes of each patch's frames.
+    sums: dict[int, list[Sequence[Summed | None]]]
 
     @classmethod
     def of(
@@ -148,7 +154,7 @@ class Assembly:
         if hollow:
             image[:], variance[:] = np.nan, np.nan
         used = np.zeros(len(detector.amplifiers), np.int64)
-        whole = cls(image, variance, mask, levels.Found(detector), used, {}, hollow)
+        whole = cls(image, variance, mask, levels.Found(detector), used, {}, hollow, {})
         for patches in results:
             for patch in patches:
                 whole._place(patch, calibrations)
@@ -157,6 +163,7 @@ class Assembly:
 
     def _place(self, patch: Patch, calibrations: Calibrations) -> None:
         self.taken.setdefault(patch.amplifier, patch.taken)
+        self.sums.setdefault(patch.amplifier, []).append(patch.sums)
         at = patch.box.slices
         if not np.may_share_memory(patch.image, self.image):  # another rank's
             self.image[at], self.variance[at] = patch.image, patch.variance
@@ -165,6 +172,18 @@ class Assembly:
         self.hollow |= bool(np.isnan(patch.variance).any())
         self.found.add(patch.amplifier, patch.samples, patch.saturated, patch.blank, patch.rejected)
         self.used[patch.amplifier] += patch.used
+
+    def require_whole(self, frames: Frames, detector: Detector, raws: Sequence[File]) -> None:
+        """Compare the frames' raw bytes with their DATASUM, where pieces have only added them up.
+
+        Raises
+        ------
+        DataError
+            A frame is corrupt.
+        """
+        for k, patches in self.sums.items():
+            for file, *sums in zip(raws, *patches, strict=True):
+                frames.compare(file, detector.amplifiers[k], sums)
 
     def tabulate(self, job: Job, task: Task, detector: Detector, raws: Sequence[File]) -> Inputs:
         """Write the inputs table; refuse a frame that occurs twice.

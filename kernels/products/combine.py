@@ -60,6 +60,8 @@ class Combine(FrameKernel):
     ``weights`` (by exposure, for the statistic WEIGHTED).
     """
 
+    SUMS = True
+
     def __init__(self, job: Job) -> None:
         self.WHOLE = job.config.get("type") == "fringe"  # its underlay divides by the flat
         super().__init__(job)
@@ -151,7 +153,8 @@ class Combine(FrameKernel):
                     under.add(images[k][1], boxes[k])
             taken = Taken(stacker.weights, stacker.noise.offset)
             counts = rows.saturated[k], rows.blank[k], stacker.rejected
-            patches.append(Patch(channel.number, boxes[k], *images[k], rows.samples(k), *counts, stacker.used, taken))
+            samples, sums = rows.samples(k), rows.sums(k)
+            patches.append(Patch(channel.number, boxes[k], *images[k], samples, *counts, stacker.used, taken, sums))
         return patches
 
     def _underlay(self, task: Task) -> Underlay | None:
@@ -191,6 +194,7 @@ class Combine(FrameKernel):
         self.require_inputs(task)
         name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
         whole = Assembly.of(self._planes, task.task, calibrations, self.detector(task), results)
+        whole.require_whole(self.frames, self.detector(task), self.raws(task))
         inputs = whole.tabulate(self.job, task, self.detector(task), self.raws(task))
         if self._config["type"] == "flat":
             inputs = whole.hide_unlit(self.detector(task), inputs)

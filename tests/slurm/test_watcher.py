@@ -21,7 +21,7 @@ from slurm.development import Cluster, down, up
 from slurm.scripts import gang_script, keep
 from slurm.settings import Resources, Scheduler
 from slurm.states import State, Status
-from slurm.watcher import Watcher
+from slurm.watcher import Watcher, due
 
 pytestmark = pytest.mark.processes
 
@@ -193,6 +193,26 @@ def test_the_commands_do_not_grow_with_the_jobs(cluster: Cluster, tmp_path: Path
             assert 2 <= watcher.commands <= 3
     finally:
         cancel(cluster.access, job)
+
+
+def test_quiet_jobs_are_asked_for_less_often() -> None:
+    """But at least every three seconds, or as seldom as the site wants."""
+    assert [due(1.0, quiet) for quiet in (0, 10, 15, 30, 1e6)] == [1.0, 1.0, 1.5, 3.0, 3.0]
+    assert due(0.05, 0) == 0.05 and due(20.0, 1e6) == 20.0
+
+
+def test_news_makes_a_watcher_attentive_again(cluster: Cluster, tmp_path: Path) -> None:
+    """A job that is held is quiet; then its cancellation is news."""
+    job = submit(cluster.access, write(tmp_path, "run-quiet-1", "true", extra=["--hold"]))
+    with Watcher(cluster.access, interval=0.05) as watcher:
+        watcher.watch(job)
+        while watcher.status(job).state is not State.WAITING:
+            time.sleep(0.02)
+        seen = watcher._news
+        time.sleep(1)
+        assert watcher._news == seen and watcher.commands > 1
+        cancel(cluster.access, job)
+        assert watcher.wait(job, 10).ended and watcher._news > seen
 
 
 def test_a_watcher_with_nothing_to_watch_asks_nothing(cluster: Cluster) -> None:
