@@ -120,6 +120,11 @@ class Channel:
         return straight and self.config.serial != "meanclip"
 
     @property
+    def straight(self) -> bool:
+        """Whether `straighten` has nothing to do."""
+        return self._calibrations.linearity is None and not self._deferral
+
+    @property
     def level_pixels(self) -> tuple[int, int]:
         """Numbers of pixels in the medians of serial and parallel overscan; 0 without."""
         parallel = self.amplifier.parallel_overscan if self.config.parallel else None
@@ -176,10 +181,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class Canvas:
-    """Image of a detector, into which amplifiers of a frame are put."""
+    """Image of a detector, into which amplifiers of a frame are put, and flags of its pixels."""
 
-    #: [y, x], float32, in the job's unit; NaN where masked or flagged.
-    image: F32
+    #: [y, x], float32, in the job's unit; NaN where masked or flagged.  `None`: each amplifier has an image of its own.
+    image: F32 | None
     #: [y, x], bool: Flags of its pixels; [0, 0] without.
     flags: NDArray[np.bool_]
 

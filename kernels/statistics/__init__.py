@@ -8,6 +8,7 @@ __all__ = [
     "level",
     "network",
     "percentiles",
+    "pool",
     "sample",
     "shape",
     "vectors",

@@ -3,7 +3,8 @@
 A thin sample of the pixels tells between which narrow brackets the quartiles and the limits of every pass must lie.
 One pass over all pixels copies those within the brackets, counts those below, and sums the core that no limit can
 touch.  The rest is arithmetic on the copied pixels.  All that the thin sample promised is checked; where it does not
-hold, `kernels.statistics.sample.clipped_mean` goes over all pixels instead.
+hold, `kernels.statistics.sample.clipped_mean` goes over all pixels instead.  A sample may be scanned in parts, by the
+brackets of any other sample: what is found is right, or nothing is found.
 
 The bits are those of `clipped_mean`.  Float32 values from ``low`` on are multiples of its spacing, and their
 differences from a base between two of them are multiples of half of it.  As long as a sum cannot exceed 2^53 of these,
@@ -14,6 +15,7 @@ gives bounds of the limits that follow, and these must keep the same pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -134,8 +136,8 @@ def _scan(image, x0, x1, marks, base, of_byte, kept, sums):  # type: ignore[no-u
 
 
 @dataclass(frozen=True)
-class _Guess:
-    """Brackets of the quartiles and of the clip, by a thin sample.
+class Guess:
+    """Brackets of the quartiles and of the clip.
 
     Parameters
     ----------
@@ -149,7 +151,7 @@ class _Guess:
     base: float
 
     @classmethod
-    def of(cls, thin: F32, nsigma: float, passes: int) -> _Guess:
+    def of(cls, thin: F32, nsigma: float, passes: int) -> Guess:
         """Clip the thin sample [pixel], float32, which is not empty."""
         n, ordered = thin.size, np.sort(thin)
         reach = SURE * np.sqrt(_QUARTERS * (1 - _QUARTERS) * n) + 1
@@ -180,7 +182,7 @@ class _Guess:
 class _Found:
     """The pixels between the marks, the sums over the core, and what follows from both."""
 
-    def __init__(self, guess: _Guess, kept: F32, sums: F64, rounding: float) -> None:
+    def __init__(self, guess: Guess, kept: F32, sums: F64, rounding: float) -> None:
         self._marks, self._from, self._kept = guess.marks, guess.base, np.sort(kept)
         self._low = np.searchsorted(self._kept, guess.marks[_CORE])
         self._high = np.searchsorted(self._kept, guess.marks[_TOP], side="right")
@@ -226,25 +228,27 @@ class _Found:
         return base + centre, number
 
 
-def _quick(image: F32, box: Box, nsigma: float, passes: int) -> tuple[float, int] | None:
-    """See `clipped_level`; `None` where a thin sample does not help."""
-    pixels = image[box.slices].size
-    every = max(min(EVERY, pixels // FEW), pixels // MANY)
-    if pixels < LEAST or passes < 1:
-        return None
-    rows, thin = np.ascontiguousarray(image[box.y0 : box.y1], np.float32), np.empty(_room(box, every), np.float32)
-    thin = thin[: _thin(rows, box.x0, box.x1, every, thin)]
-    thin = thin[np.isfinite(thin)]
-    if thin.size < FEW // 4:
-        return None
-    guess = _Guess.of(thin, nsigma, passes)
-    if not guess.holds(pixels):
-        return None
-    kept, sums = np.empty(int(pixels * ROOM), np.float32), np.zeros(_ROWS * LANES)
+@dataclass(frozen=True)
+class Part:
+    """Scanned part of a sample: the pixels between the marks, the sums over the others, and the additions in a sum."""
+
+    kept: F32
+    sums: F64
+    additions: int
+
+
+def scan(image: F32, box: Box, guess: Guess) -> Part | None:
+    """Scan a box of an image [y, x], float32; `None` where the brackets hold too many pixels, or one is -infinity."""
+    rows = np.ascontiguousarray(image[box.y0 : box.y1], np.float32)
+    kept, sums = np.empty(int(box.nx * box.ny * ROOM), np.float32), np.zeros(_ROWS * LANES)
     number = _scan(rows, box.x0, box.x1, guess.marks, guess.base, _COLUMNS, kept, sums)
-    if number < 0:
-        return None
-    found = _Found(guess, kept[:number], sums, (LANES * (box.ny + 4) + box.nx) * 2.0**-51)
+    return None if number < 0 else Part(kept[:number], sums, LANES * (box.ny + 4) + box.nx)
+
+
+def of_parts(guess: Guess, parts: Sequence[Part], nsigma: float, passes: int) -> tuple[float, int] | None:
+    """Mean and count of `clipped_level` of a scanned sample; `None` where the brackets do not tell."""
+    kept, sums = np.concatenate([part.kept for part in parts]), np.sum([part.sums for part in parts], axis=0)
+    found = _Found(guess, kept, sums, sum(part.additions for part in parts) * 2.0**-51)
     quartiles = found.quartiles()
     if quartiles is None:
         return None
@@ -252,7 +256,30 @@ def _quick(image: F32, box: Box, nsigma: float, passes: int) -> tuple[float, int
     return found.clipped(float(centre), nsigma * IQR_TO_SIGMA * float(upper - lower), nsigma, passes)
 
 
-def clipped_level(image: F32, box: Box | None = None, nsigma: float = 3.0, passes: int = 3) -> tuple[float, int]:
+def thinned(image: F32, box: Box) -> F32:
+    """Take a thin sample of the finite pixels of a box; empty where it would not help."""
+    pixels = image[box.slices].size
+    every = max(min(EVERY, pixels // FEW), pixels // MANY)
+    if pixels < LEAST:
+        return np.empty(0, np.float32)
+    rows, thin = np.ascontiguousarray(image[box.y0 : box.y1], np.float32), np.empty(_room(box, every), np.float32)
+    thin = thin[: _thin(rows, box.x0, box.x1, every, thin)]
+    thin = thin[np.isfinite(thin)]
+    return thin if thin.size >= FEW // 4 else thin[:0]
+
+
+def _quick(image: F32, box: Box, nsigma: float, passes: int, thin: F32) -> tuple[float, int] | None:
+    """See `clipped_level`; `None` where a thin sample does not help."""
+    if not thin.size or passes < 1:
+        return None
+    guess = Guess.of(thin, nsigma, passes)
+    part = scan(image, box, guess) if guess.holds(image[box.slices].size) else None
+    return None if part is None else of_parts(guess, [part], nsigma, passes)
+
+
+def clipped_level(
+    image: F32, box: Box | None = None, nsigma: float = 3.0, passes: int = 3, thin: F32 | None = None
+) -> tuple[float, int]:
     """Mean and count of `kernels.statistics.sample.clipped_mean`, to the bit, of a sample that may be large.
 
     Parameters
@@ -261,6 +288,8 @@ def clipped_level(image: F32, box: Box | None = None, nsigma: float = 3.0, passe
         NaN or infinite: left out.
     box : `Box`, optional
         Of the image; all of it without.
+    thin : `numpy.ndarray`, optional
+        Result of `thinned`, where it is at hand.
 
     Returns
     -------
@@ -270,7 +299,7 @@ def clipped_level(image: F32, box: Box | None = None, nsigma: float = 3.0, passe
         Survivors.
     """
     box = Box(0, 0, image.shape[1], image.shape[0]) if box is None else box
-    quick = _quick(image, box, nsigma, passes)
+    quick = _quick(image, box, nsigma, passes, thinned(image, box) if thin is None else thin)
     if quick is not None:
         return quick
     mean, _, count = clipped_mean(image, box, nsigma, passes)

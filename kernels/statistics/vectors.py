@@ -19,7 +19,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES: Final = 16
 
-_I1, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 16, 32, 64))
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 _PIXELS, _EIGHT = ir.VectorType(_I32, LANES), ir.VectorType(_I32, 8)
 
 
@@ -37,10 +37,10 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, kind, kind.code)
 
 
-_WORDS, _MASK = _Vector("Words", _I64), _Vector("Mask", _I1)
+_WORDS, _INTS, _MASK = _Vector("Words", _I64), _Vector("Ints", _I32), _Vector("Mask", _I1)
 _SINGLES, _DOUBLES = _Vector("Singles", ir.FloatType()), _Vector("Doubles", ir.DoubleType())
 #: Vector type by the element type of an array.
-_VECTORS: Final = {types.int64: _WORDS, types.float32: _SINGLES, types.float64: _DOUBLES}
+_VECTORS: Final = {types.int64: _WORDS, types.int32: _INTS, types.float32: _SINGLES, types.float64: _DOUBLES}
 
 
 def _operator(sign: Any, kind: _Vector, instruction: str) -> None:
@@ -55,7 +55,7 @@ def _operator(sign: Any, kind: _Vector, instruction: str) -> None:
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if "<" not in instruction:
             return getattr(builder, instruction)(*arguments)
-        return (builder.icmp_signed if kind is _WORDS else builder.fcmp_ordered)(instruction, *arguments)
+        return (builder.icmp_signed if kind in (_WORDS, _INTS) else builder.fcmp_ordered)(instruction, *arguments)
 
 
 for _sign, _integer, _real in (
@@ -74,6 +74,7 @@ for _sign, _integer, _real in (
     for _kind, _instruction in ((_WORDS, _integer), (_SINGLES, _real), (_DOUBLES, _real)):
         if _instruction:
             _operator(_sign, _kind, _instruction)
+_operator(operator.lt, _INTS, "<")
 _operator(operator.and_, _MASK, "and_")
 _operator(operator.xor, _MASK, "xor")
 
@@ -127,6 +128,7 @@ def _splat(builder: Any, value: Any) -> Any:
 
 
 words = written(_WORDS, value=types.int64)(_splat)
+ints = written(_INTS, value=types.int32)(_splat)
 singles = written(_SINGLES, value=types.float32)(_splat)
 doubles = written(_DOUBLES, value=types.float64)(_splat)
 
@@ -135,6 +137,12 @@ doubles = written(_DOUBLES, value=types.float64)(_splat)
 def double(builder: Any, vector: Any) -> Any:
     """Convert float32 to float64."""
     return builder.fpext(vector, _DOUBLES.code)
+
+
+@written(_SINGLES)
+def real(builder: Any, vector: Any) -> Any:
+    """Convert int32 to float32."""
+    return builder.sitofp(vector, _SINGLES.code)
 
 
 @written(_SINGLES)
@@ -147,6 +155,12 @@ def single(builder: Any, vector: Any) -> Any:
 def where(builder: Any, mask: Any, yes: Any, no: Any) -> Any:
     """Choose one or the other, lane by lane."""
     return builder.select(mask, yes, no)
+
+
+@written(lambda vector: vector)
+def turned(builder: Any, vector: Any) -> Any:
+    """Put the lanes into descending order."""
+    return builder.shuffle_vector(vector, vector, ir.Constant(_PIXELS, list(reversed(range(LANES)))))
 
 
 @written(types.int64)
@@ -185,7 +199,7 @@ def load_at(builder: Any, array: Any, at: Any) -> Any:
     element = array.type.pointee
     kind = ir.VectorType(element, LANES)
     place = builder.bitcast(builder.gep(array, [at]), kind.as_pointer())
-    return builder.load(place, align=4 if element == ir.FloatType() else 8, typ=kind)
+    return builder.load(place, align=4 if element in (ir.FloatType(), _I32) else 8, typ=kind)
 
 
 def store_at(builder: Any, array: Any, at: Any, vector: Any) -> None:
@@ -202,6 +216,14 @@ def store_at(builder: Any, array: Any, at: Any, vector: Any) -> None:
 load = written(lambda array, at: _VECTORS[array.dtype], at=types.int64)(load_at)
 #: Store elements into an array from ``at`` on; as whole numbers into int16.
 store = written(types.void, at=types.int64)(store_at)
+
+
+@written(_MASK, at=types.int64)
+def truths(builder: Any, array: Any, at: Any) -> Any:
+    """Load truth values from ``at`` on."""
+    kind = ir.VectorType(_I8, LANES)
+    found = builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()), align=1, typ=kind)
+    return builder.icmp_unsigned("!=", found, ir.Constant(kind, [0] * LANES))
 
 
 @written(types.int64, word=types.int64)

@@ -102,7 +102,7 @@ def test_a_limit_in_doubt_is_not_taken() -> None:
     """Were the sums of squares known to a percent only, pixels would lie between the limits that this allows."""
     rng = np.random.default_rng(8)
     thin = rng.normal(2000, 40, 90_000).astype(np.float32)
-    guess = level._Guess.of(thin, 3.0, 3)
+    guess = level.Guess.of(thin, 3.0, 3)
     kept, sums, image = np.empty(thin.size, np.float32), np.zeros(level._ROWS * level.LANES), thin.reshape(300, 300)
     n = level._scan(image, 0, 300, guess.marks, guess.base, level._COLUMNS, kept, sums)
     limit = 3 * IQR_TO_SIGMA * float(np.subtract(*np.percentile(thin, (75, 25))))
