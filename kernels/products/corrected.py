@@ -48,9 +48,10 @@ class Correct(FrameKernel):
             masked, at = ~np.isfinite(frame.pixels), box.slices
             image[at] = np.where(masked, 0, frame.pixels)
             variance[at] = noises[frame.channel.number].variance(image[at])
-            subtracted.add(variance[at], box, Coefficients(1.0, dark_time))
             why = 1 << PLANES["SAT"] if frame.empty is None else np.where(frame.empty, BAD, 1 << PLANES["SAT"])
             mask[at] = np.where(masked, why, 0) | (0 if bad is None else np.where(bad, BAD, 0))
+        boxes = [amplifier.target for amplifier in self.detector(task).amplifiers]
+        subtracted.add(variance, [(box, Coefficients(1.0, dark_time)) for box in boxes])
         kernels = self.calibrations(task).kernels
         cards = redistribute(image, mask, kernels, self.isr, self.camera.unit) if kernels else []
         return image, mask, variance, cards
