@@ -14,7 +14,6 @@ from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.deferred import restore, restoring
 from kernels.camera.geometry import Amplifier, Box
-from kernels.fits.product import Product
 from kernels.fits.rowbytes import BLANK
 from kernels.isr import load
 from kernels.isr.blanks import oriented
@@ -144,15 +143,27 @@ class Channel:
     def calibration(self, first: int, last: int) -> tuple[F32, F32]:
         """Read bias and dark of data rows ``[first, last)`` in read-out orientation; empty without.  Keeps the last."""
         if self._kept is None or self._kept[0] != (first, last):
-            box = target(self.amplifier, first, last)
-
-            def read(product: Product | None) -> F32:
-                if product is None:
-                    return _NOTHING
-                return np.ascontiguousarray(oriented(product.read(box), self.amplifier), np.float32)
-
-            self._kept = (first, last), read(self._calibrations.bias), read(self._calibrations.dark)
+            box, of = target(self.amplifier, first, last), self._calibrations
+            self._keep((first, last), *(None if p is None else p.read(box) for p in (of.bias, of.dark)))
+        assert self._kept is not None
         return self._kept[1:]
+
+    def _keep(self, rows: tuple[int, int], bias: NDArray[Any] | None, dark: NDArray[Any] | None) -> None:
+        def as_read(pixels: NDArray[Any] | None) -> F32:
+            return _NOTHING if pixels is None else np.ascontiguousarray(oriented(pixels, self.amplifier), np.float32)
+
+        self._kept = rows, as_read(bias), as_read(dark)
+
+    @staticmethod
+    def calibrate(channels: Sequence[Channel]) -> None:
+        """Read bias and dark of all rows of a detector's amplifiers, which keep them; files are read in order."""
+        whole = [(0, channel.amplifier.data.ny) for channel in channels]
+        if all(c._kept is not None and c._kept[0] == rows for c, rows in zip(channels, whole, strict=True)):
+            return
+        of, boxes = channels[0]._calibrations, [channel.amplifier.target for channel in channels]
+        bias, dark = (iter([None] * len(boxes)) if p is None else p.parts(boxes) for p in (of.bias, of.dark))
+        for channel, rows in zip(channels, whole, strict=True):
+            channel._keep(rows, next(bias), next(dark))
 
     def straighten(self, pixels: F32) -> None:
         """Correct pixels [frame, row, column] for non-linearity and deferred charge, in place."""

@@ -14,7 +14,7 @@ from kernels.camera.geometry import Box, Detector
 from kernels.errors import JobError
 from kernels.fits import identity
 from kernels.fits.raw import Frames
-from kernels.isr.channel import Canvas, Frame
+from kernels.isr.channel import Canvas, Channel, Frame
 from kernels.isr.reader import Reader
 from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
@@ -117,6 +117,7 @@ class FrameKernel(gang.Kernel):
         Pixels are valid until the next step.  With a canvas they are NaN where flagged: see `Reader.frame`.
         """
         readers, flags = self.readers(task), self.flags(task)
+        Channel.calibrate([channel for reader in readers for channel in reader.channels])
         for reader in readers:
             for frame in reader.frame(file, dark_time, canvas=canvas):
                 yield frame, None if flags is None else flags[frame.channel.amplifier.target.slices]

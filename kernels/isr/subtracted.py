@@ -19,7 +19,7 @@ from kernels.calibrations.applied import Calibrations
 from kernels.camera.geometry import Box
 from kernels.compiled import njit
 from kernels.fits.fitsfile import opened
-from kernels.fits.product import Card, Product
+from kernels.fits.product import ROWS, Card, Product
 from kernels.isr.channel import Exposures
 
 F32 = NDArray[np.float32]
@@ -27,8 +27,6 @@ F64 = NDArray[np.float64]
 
 #: Cards of a product: coefficients b and d, and the DATASUM of the bias' pixels.
 BIAS, DARK, BIAS_SUM = "VAR_BIAS", "VAR_DARK", "VAR_BIAS_SUM"
-#: Rows that are read at a time, into memory that stays in cache.
-_ROWS = 64
 
 
 def _sum_of(bias: Product | None) -> str:
@@ -113,8 +111,8 @@ class Subtracted:
             A calibration cannot be read.
         """
         height, width = variance.shape
-        for y0 in range(0, height, _ROWS):
-            rows = Box(0, y0, width, min(_ROWS, height - y0))  # of all amplifiers: one stretch of the file
+        for y0 in range(0, height, ROWS):
+            rows = Box(0, y0, width, min(ROWS, height - y0))  # of all amplifiers: one stretch of the file
             of_bias, of_dark = (
                 None if product is None else np.ascontiguousarray(product.read(rows, "VARIANCE"), np.float32)
                 for product in (self._bias, self._dark)

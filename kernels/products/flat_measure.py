@@ -180,7 +180,7 @@ class Measure(FrameKernel):
         if not any(lacking):
             return results, 0
         boxes = [amplifier.target for amplifier in self.detector(task).amplifiers]
-        never = {k: self._flagged(task, boxes[k]) for k in set().union(*lacking)}
+        never = {k: self._hidden(task, boxes[k]) for k in set().union(*lacking)}
         some = {k: np.bitwise_or.reduce([bits[k] for bits in lacking if k in bits]) for k in never}
         left_out = sum(_number(some[k] & ~never[k]) for k in some)
         self._require_some(task, [{k: bits[k] & ~never[k] for k in bits} for bits in lacking], left_out)
@@ -193,7 +193,7 @@ class Measure(FrameKernel):
                 results[n] = results[n] | {key: seen[key] for key in ("mean", "count")}
         return results, left_out
 
-    def _flagged(self, task: Task, box: Box) -> Bits:
+    def _hidden(self, task: Task, box: Box) -> Bits:
         """Pack the flags of an amplifier's pixels."""
         flags = self.flags(task)
         return np.packbits(np.zeros((box.ny, box.nx), np.bool_) if flags is None else flags[box.slices])
