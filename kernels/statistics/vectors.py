@@ -75,6 +75,7 @@ for _sign, _integer, _real in (
         if _instruction:
             _operator(_sign, _kind, _instruction)
 _operator(operator.lt, _INTS, "<")
+_operator(operator.or_, _MASK, "or_")
 _operator(operator.and_, _MASK, "and_")
 _operator(operator.xor, _MASK, "xor")
 
@@ -163,6 +164,12 @@ def turned(builder: Any, vector: Any) -> Any:
     return builder.shuffle_vector(vector, vector, ir.Constant(_PIXELS, list(reversed(range(LANES)))))
 
 
+@written(_INTS)
+def less_one(builder: Any, vector: Any, mask: Any) -> Any:
+    """Subtract 1 from the numbers of the lanes where the mask is true."""
+    return builder.add(vector, builder.sext(mask, _PIXELS))
+
+
 @written(types.int64)
 def bits(builder: Any, mask: Any) -> Any:
     """Gather one bit of each lane into a whole number."""
@@ -172,11 +179,11 @@ def bits(builder: Any, mask: Any) -> Any:
 def _called(builder: Any, name: str, *values: Any) -> Any:
     kind = values[0].type
     function = ir.FunctionType(kind, [value.type for value in values])
-    suffix = f"v{LANES}{'f32' if kind == _SINGLES.code else 'i64'}"
+    suffix = f"v{LANES}{ {_SINGLES.code: 'f32', _DOUBLES.code: 'f64'}.get(kind, 'i64') }"
     return builder.call(get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), values)
 
 
-@written(_SINGLES)
+@written(lambda x, y, z: x)
 def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """Compute ``x y + z``, rounded once."""
     return _called(builder, "fma", x, y, z)
@@ -209,7 +216,7 @@ def store_at(builder: Any, array: Any, at: Any, vector: Any) -> None:
     if element == _I16:
         vector = builder.fptosi(vector, kind)
     place = builder.bitcast(builder.gep(array, [at]), kind.as_pointer())
-    builder.store(vector, place, align={_I16: 2, ir.FloatType(): 4}.get(element, 8))
+    builder.store(vector, place, align={_I16: 2, _I32: 4, ir.FloatType(): 4}.get(element, 8))
 
 
 #: Load the elements of an array from ``at`` on.
@@ -232,16 +239,16 @@ def ones(builder: Any, word: Any) -> Any:
     return builder.ctpop(word)
 
 
-@written(types.void, start=types.int64, more=types.int32, at=types.int64)
-def store_eight(builder: Any, table: Any, start: Any, more: Any, out: Any, at: Any) -> None:
-    """Store eight 32-bit numbers of a table, each with one added to it."""
-    source, to = (
-        builder.bitcast(builder.gep(array, [place]), _EIGHT.as_pointer())
-        for array, place in ((table, start), (out, at))
-    )
-    splat = ir.Constant(_EIGHT, ir.Undefined)
-    splat = builder.shuffle_vector(builder.insert_element(splat, more, _I32(0)), splat, ir.Constant(_EIGHT, None))
-    builder.store(builder.add(builder.load(source, align=4, typ=_EIGHT), splat), to, align=4)
+@written(types.int64, word=types.int64)
+def lowest(builder: Any, word: Any) -> Any:
+    """Find the lowest bit that is set: its number; 64 without any."""
+    return builder.cttz(word, _I1(0))
+
+
+@written(types.void, place=types.int64, at=types.int64)
+def copy_one(builder: Any, array: Any, place: Any, out: Any, at: Any) -> None:
+    """Copy one element of an array to another one; neither place may be negative."""
+    builder.store(builder.load(builder.gep(array, [place])), builder.gep(out, [at]))
 
 
 def _word(builder: Any, data: Any, byte: Any) -> Any:

@@ -76,7 +76,7 @@ def test_a_thin_sample_will_do_for_a_flat(name: str, lacking: float) -> None:
     rng = np.random.default_rng(5)
     image = sample(FLATS[name](rng, SHAPE[0] * SHAPE[1]), rng, lacking)
     box = Box(1, 2, 265, 300)
-    found = level._quick(image, box, 3.0, 3)
+    found = level._quick(image, box, 3.0, 3, level.thinned(image, box))
     mean, _, count = clipped_mean(image, box, 3.0, 3)
     assert found == (mean, count)
 
@@ -95,7 +95,8 @@ def test_pixels_at_a_limit_and_beside_it(beyond: int) -> None:
         ends = np.nextafter(ends, np.array([0, 4096], np.float32))
     image[::31, 5] = np.resize(ends, 10)
     assert same(image, None, nsigma, 1) and same(image, None, nsigma, 3)
-    assert level._quick(image, Box(0, 0, SHAPE[1], SHAPE[0]), nsigma, 1) is not None
+    box = Box(0, 0, SHAPE[1], SHAPE[0])
+    assert level._quick(image, box, nsigma, 1, level.thinned(image, box)) is not None
 
 
 def test_a_limit_in_doubt_is_not_taken() -> None:
@@ -103,10 +104,10 @@ def test_a_limit_in_doubt_is_not_taken() -> None:
     rng = np.random.default_rng(8)
     thin = rng.normal(2000, 40, 90_000).astype(np.float32)
     guess = level.Guess.of(thin, 3.0, 3)
-    kept, sums, image = np.empty(thin.size, np.float32), np.zeros(level._ROWS * level.LANES), thin.reshape(300, 300)
-    n = level._scan(image, 0, 300, guess.marks, guess.base, level._COLUMNS, kept, sums)
+    part = level.scan(thin.reshape(300, 300), Box(0, 0, 300, 300), guess)
+    assert part is not None
     limit = 3 * IQR_TO_SIGMA * float(np.subtract(*np.percentile(thin, (75, 25))))
-    exact, rough = (level._Found(guess, kept[:n], sums, rounding) for rounding in (1e-12, 1e-2))
+    exact, rough = (level._Found(guess, part.kept, part.sums, rounding) for rounding in (1e-12, 1e-2))
     assert exact.clipped(guess.base, limit, 3.0, 3) is not None
     assert rough.clipped(guess.base, limit, 3.0, 3) is None
     assert rough.clipped(guess.base, 2 * limit, 3.0, 3) is None
