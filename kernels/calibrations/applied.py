@@ -16,12 +16,9 @@ from kernels.calibrations.defects import Defects
 from kernels.calibrations.deferred import Deferral
 from kernels.calibrations.linearity import Grid, Linearizer
 from kernels.camera.geometry import Box, Camera, Detector
-from kernels.fits.product import BAD, Card, Product
+from kernels.fits.product import BAD, ROWS, Card, Product
 from kernels.fits.rowbytes import verify
 from kernels.fits.tables import check_identity
-
-#: Rows of the flags that are decoded at a time, into memory that stays in cache.
-_ROWS = 16
 
 
 def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Product:
@@ -129,8 +126,8 @@ class Calibrations:
         """Flags of the whole detector, decoded once and packed along its rows."""
         width, height = self.detector.size
         packed = np.empty((height, -(-width // 8)), np.uint8)
-        for y0 in range(0, height, _ROWS):
-            box = Box(0, y0, width, min(_ROWS, height - y0))
+        for y0 in range(0, height, ROWS):
+            box = Box(0, y0, width, min(ROWS, height - y0))
             bad = np.zeros((box.ny, box.nx), np.bool_) if self.defects is None else self.defects.mask(box)
             for product in filter(None, (self.bias, self.dark)):
                 bad |= product.flagged(box, BAD)

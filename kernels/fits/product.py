@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,8 @@ BAD = 1 << PLANES["BAD"]
 DARKENED = 1 << PLANES["NO_DATA"] | 1 << PLANES["VIGNETTED"]
 
 Card = tuple[str, Any, str]
-
+#: Rows of a whole detector that are read at a time, into memory that stays in cache.
+ROWS = 16
 
 #: afw's origin of an image within its parent; its readers refuse an HDU without it.
 _ORIGIN: list[Card] = [("LTV1", 0.0, "x of the first pixel is 0"), ("LTV2", 0.0, "y of the first pixel is 0")]
@@ -151,6 +152,20 @@ class Product:
             return read(self.path, box, hdu)
         _require_size(self.path, hdu, plane.width, plane.height, box)
         return plane.read(box)
+
+    def parts(self, boxes: Sequence[Box]) -> Iterator[NDArray[np.float32]]:
+        """Read boxes of IMAGE that lie side by side, whole rows of the file at a time; see `read`."""
+        out = [np.empty((box.ny, box.nx), np.float32) for box in boxes]
+        left, right = min(box.x0 for box in boxes), max(box.x1 for box in boxes)
+        for y0 in range(min(box.y0 for box in boxes), max(box.y1 for box in boxes), ROWS):
+            rows = self.read(Box(left, y0, right - left, min(ROWS, max(box.y1 for box in boxes) - y0)))
+            for box, pixels in zip(boxes, out, strict=True):
+                first, last = max(box.y0, y0), min(box.y1, y0 + ROWS)
+                if first < last:
+                    some = rows[first - y0 : last - y0, box.x0 - left : box.x1 - left]
+                    pixels[first - box.y0 : last - box.y0] = some
+        while out:  # the caller may keep a mirrored copy instead
+            yield out.pop(0)
 
     def flagged(self, box: Box, bits: int) -> NDArray[np.bool_]:
         """Flag the pixels of a box [y, x] whose MASK has any of some bits; see `read`."""

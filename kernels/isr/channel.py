@@ -14,7 +14,6 @@ from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.deferred import restore, restoring
 from kernels.camera.geometry import Amplifier, Box
-from kernels.fits.product import Product
 from kernels.fits.rowbytes import BLANK
 from kernels.isr import load
 from kernels.isr.blanks import oriented
@@ -134,6 +133,11 @@ class Channel:
         return straight and self.config.serial != "meanclip"
 
     @property
+    def straight(self) -> bool:
+        """Whether `straighten` has nothing to do."""
+        return self._calibrations.linearity is None and not self._deferral
+
+    @property
     def level_pixels(self) -> tuple[int, int]:
         """Numbers of pixels in the medians of serial and parallel overscan; 0 without."""
         parallel = self.amplifier.parallel_overscan if self.config.parallel else None
@@ -162,17 +166,30 @@ class Channel:
     def calibration(self, first: int, last: int) -> tuple[F32, F32]:
         """Read bias and dark of data rows ``[first, last)`` in read-out orientation; empty without.  Keeps the last."""
         if self._kept is None or self._kept[0] != (first, last):
-            box = target(self.amplifier, first, last)
-
-            def read(product: Product | None) -> F32:
-                if product is None:
-                    return _NOTHING
-                return np.ascontiguousarray(oriented(product.read(box), self.amplifier), np.float32)
-
-            bias = read(self._calibrations.bias)
-            bias -= self._floor * np.float32(self.gain)  # of the levels already
-            self._kept = (first, last), bias, read(self._calibrations.dark)
+            box, of = target(self.amplifier, first, last), self._calibrations
+            self._keep((first, last), *(None if p is None else p.read(box) for p in (of.bias, of.dark)))
+        assert self._kept is not None
         return self._kept[1:]
+
+    def _keep(self, rows: tuple[int, int], bias: NDArray[Any] | None, dark: NDArray[Any] | None) -> None:
+        def as_read(pixels: NDArray[Any] | None) -> F32:
+            return _NOTHING if pixels is None else np.ascontiguousarray(oriented(pixels, self.amplifier), np.float32)
+
+        level = as_read(bias)
+        if self._floor:  # of the levels already
+            level -= self._floor * np.float32(self.gain)
+        self._kept = rows, level, as_read(dark)
+
+    @staticmethod
+    def calibrate(channels: Sequence[Channel]) -> None:
+        """Read bias and dark of all rows of a detector's amplifiers, which keep them; files are read in order."""
+        whole = [(0, channel.amplifier.data.ny) for channel in channels]
+        if all(c._kept is not None and c._kept[0] == rows for c, rows in zip(channels, whole, strict=True)):
+            return
+        of, boxes = channels[0]._calibrations, [channel.amplifier.target for channel in channels]
+        bias, dark = (iter([None] * len(boxes)) if p is None else p.parts(boxes) for p in (of.bias, of.dark))
+        for channel, rows in zip(channels, whole, strict=True):
+            channel._keep(rows, next(bias), next(dark))
 
     def straighten(self, pixels: F32) -> None:
         """Correct pixels [frame, row, column] for non-linearity and deferred charge, in place."""
@@ -201,10 +218,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class Canvas:
-    """Image of a detector, into which amplifiers of a frame are put."""
+    """Image of a detector, into which amplifiers of a frame are put, and flags of its pixels."""
 
-    #: [y, x], float32, in the job's unit; NaN where masked or flagged.
-    image: F32
+    #: [y, x], float32, in the job's unit; NaN where masked or flagged.  `None`: each amplifier has an image of its own.
+    image: F32 | None
     #: [y, x], bool: Flags of its pixels; [0, 0] without.
     flags: NDArray[np.bool_]
 

@@ -14,7 +14,7 @@ from kernels.camera.geometry import Box, Detector
 from kernels.errors import JobError
 from kernels.fits import identity
 from kernels.fits.raw import Frames
-from kernels.isr.channel import Canvas, Frame
+from kernels.isr.channel import Canvas, Channel, Frame
 from kernels.isr.reader import Reader
 from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
@@ -112,18 +112,22 @@ class FrameKernel(gang.Kernel):
         return self._readers[number]
 
     def corrected(
-        self, task: Task, file: File, dark_time: float, image: NDArray[np.float32] | None = None
+        self, task: Task, file: File, dark_time: float, canvas: Canvas | None = None
     ) -> Iterator[tuple[Frame, NDArray[np.bool_] | None]]:
         """Yield each amplifier of a single frame, corrected, and the flags [y, x] of the calibrations (`None` without).
 
-        Pixels are valid until the next call.  They are those of the ``image`` of the detector [y, x], float32, if there
-        is one, and NaN where flagged.
+        Pixels are valid until the next step.  With a canvas they are NaN where flagged: see `Reader.frame`.
         """
         readers, flags = self.readers(task), self.flags(task)
-        canvas = None if image is None else Canvas(image, np.empty((0, 0), np.bool_) if flags is None else flags)
+        Channel.calibrate([channel for reader in readers for channel in reader.channels])
         for reader in readers:
             for frame in reader.frame(file, dark_time, canvas=canvas):
                 yield frame, None if flags is None else flags[frame.channel.amplifier.target.slices]
+
+    def canvas(self, task: Task, image: NDArray[np.float32] | None = None) -> Canvas:
+        """Make a canvas with the flags of the calibrations, and an image of the detector [y, x], float32, or none."""
+        flags = self.flags(task)
+        return Canvas(image, np.empty((0, 0), np.bool_) if flags is None else flags)
 
     def flags(self, task: Task) -> NDArray[np.bool_] | None:
         """Flag the detector's pixels [y, x] that are BAD in any of the calibrations; `None` if none can flag any."""

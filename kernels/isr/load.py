@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.compiled import inlined, njit
 from kernels.fits.rowbytes import BLANK
+from kernels.statistics.vectors import LANES, bits, ints, load, ones, real, singles, store, where
 
 F32 = NDArray[np.float32]
 
@@ -137,13 +138,47 @@ def _constant(raw):  # type: ignore[no-untyped-def]
     return count == raw.size
 
 
+@inlined
+def _row(raw, to, above, level, rate, whole, part, factor, time, offset, scale, limit, hidden):  # type: ignore[no-untyped-def]
+    """Finish a row, which holds the signal if ``above`` is empty; return the number of its pixels from the limit on."""
+    scaled, below = scale != 1 or offset != 0, 0
+    vectors, infinity = to.size // LANES * LANES, np.float32(np.inf)
+    for at in range(0, vectors, LANES):
+        counts, value = load(raw, at), load(to, at)
+        if above.size:
+            value = (real(counts) - singles(whole) - singles(part) - load(above, at)) * singles(factor)
+        if level.size:
+            value = value - load(level, at)
+        if rate.size:
+            value = value - load(rate, at) * singles(time)
+        if scaled:
+            value = (value - singles(offset)) / singles(scale)
+        good = (singles(-np.inf) < value) & (value < singles(np.inf)) & (counts < ints(hidden))
+        store(to, at, where(good, value, singles(np.inf)))
+        below += ones(bits(counts < ints(limit)))
+    for x in range(vectors, to.size):
+        value = to[x]
+        if above.size:
+            value = ((np.float32(raw[x]) - whole) - part - above[x]) * factor
+        if level.size:
+            value -= level[x]
+        if rate.size:
+            value -= rate[x] * time
+        if scaled:
+            value = (value - offset) / scale
+        to[x] = value if (abs(value) < infinity) & (raw[x] < hidden) else infinity
+        below += raw[x] < limit
+    return to.size - below
+
+
 @njit
 def finish(
-    rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32, ceiling: int, headroom: float, mask: bool,
+    rows: NDArray[np.int32], first: int, last: int, base: F32, rest: F32, columns: F32, gain: float,
+    ceiling: int, headroom: float, mask: bool,
     bias: F32, dark: F32, seconds: F32, scales: F32, offsets: F32,
     cube: F32, bottom: int, top: int, saturated: NDArray[np.int64],
 ) -> None:  # fmt: skip
-    """Subtract the calibrations, scale, and mask saturated pixels and rows without any noise, in place.
+    """Subtract levels and calibrations, scale, and mask saturated pixels and rows without any noise.
 
     Parameters
     ----------
@@ -151,6 +186,10 @@ def finish(
         ADU, with the data in columns ``[first, last)``.
     base, rest : `numpy.ndarray` [frame, row], float32
         Level of the row, ADU.
+    columns : `numpy.ndarray` [frame, column], float32
+        Levels of the columns as for `signal`, which is included then; [frame, 0] where ``cube`` has its result.
+    gain : `float`
+        electron/ADU, or 1.
     ceiling : `int`
         Raw values from here on are saturated, ADU.
     headroom : `float`
@@ -162,92 +201,30 @@ def finish(
     seconds, scales, offsets : `numpy.ndarray` [frame], float32
         Factor of the dark; pixels become (pixel - offset) / scale.
     cube : `numpy.ndarray` [>= frame, >= row * column], float32
-        Result of `signal`; masked and blank pixels, and those that are no number, become +infinity.
+        Filled, or changed in place; masked and blank pixels, and those that are no number, become +infinity.
     bottom, top : `int`
         Saturated pixels of rows ``[bottom, top)`` are counted.
     saturated : `numpy.ndarray` [frame], int64
         Incremented; blank pixels are counted, too.
     """
     frames, height, _ = rows.shape
-    width, infinity = last - first, np.float32(np.inf)
+    width, factor = last - first, np.float32(gain)
+    nothing = np.empty(0, np.float32)
     for k in range(frames):
-        scale, offset, time = scales[k], offsets[k], seconds[k]
+        above = columns[k]
         for y in range(height):
             raw, to = rows[k, y, first:last], cube[k, y * width : (y + 1) * width]
             limit = np.int32(min(float(ceiling), np.ceil(float(base[k, y]) + float(rest[k, y]) + headroom)))
-            if bias.size:
-                level = bias[y]
-                for x in range(width):
-                    to[x] -= level[x]
-            if dark.size:
-                rate = dark[y]
-                for x in range(width):
-                    to[x] -= rate[x] * time
-            if scale != 1 or offset != 0:
-                for x in range(width):
-                    to[x] = (to[x] - offset) / scale
-            hidden, full = limit if mask else BLANK, np.int32(0)
+            hidden = limit if mask else BLANK
             if (raw[0] < limit or not mask) and _constant(raw):  # a masked row at full scale counts as saturated
                 hidden = _FIRST  # no raw value is below it
-            for x in range(width):
-                value = to[x]
-                full += np.int32(raw[x] >= limit)
-                good = (abs(value) < infinity) & (raw[x] < hidden)
-                to[x] = value if good else infinity
+            level, rate = bias[y] if bias.size else nothing, dark[y] if dark.size else nothing
+            full = _row(
+                raw, to, above, level, rate, base[k, y], rest[k, y], factor,
+                seconds[k], offsets[k], scales[k], limit, hidden,
+            )  # fmt: skip
             if bottom <= y < top:
                 saturated[k] += full
-
-
-@inlined
-def _hide(row, flagged, to):  # type: ignore[no-untyped-def]
-    """Copy a row, perhaps to itself, with NaN for masked and flagged pixels; return the number of those only masked."""
-    infinity, nothing, less = np.float32(np.inf), np.float32(np.nan), np.int32(0)
-    for x in range(row.size):
-        value = row[x]
-        good, hidden = abs(value) < infinity, flagged[x]
-        less += np.int32(not (good | hidden))
-        to[x] = value if good & (not hidden) else nothing
-    return less
-
-
-@njit
-def place(pixels: F32, flags: NDArray[np.bool_], image: F32, y0: int, up: int, x0: int, mirrored: bool) -> int:
-    """Copy corrected rows into an image; masked and flagged pixels become NaN.
-
-    Parameters
-    ----------
-    pixels : `numpy.ndarray` [row, column], float32
-        Result of `finish`.
-    flags : `numpy.ndarray` [y, x], bool
-        Flags of the image's pixels; [0, 0] without.
-    image : `numpy.ndarray` [y, x], float32
-        Filled.
-    y0, up : `int`
-        Row of the image for the first row, and the step to the next.
-    x0 : `int`
-        First column of the image.
-    mirrored : `bool`
-        Whether the rows' columns are in descending order.
-
-    Returns
-    -------
-    lacking : `int`
-        Number of masked pixels that are not flagged.
-    """
-    rows, width = pixels.shape
-    no_flags, lacking = np.zeros(width, np.bool_), np.int64(0)
-    for k in range(rows):
-        y = y0 + k * up
-        row, to = pixels[k], image[y, x0 : x0 + width]
-        flagged = flags[y, x0 : x0 + width] if flags.size else no_flags
-        if mirrored:
-            for x in range(width):
-                to[x] = row[width - 1 - x]
-            less = _hide(to, flagged, to)
-        else:
-            less = _hide(row, flagged, to)
-        lacking += np.int64(less)
-    return int(lacking)
 
 
 @njit

@@ -26,6 +26,7 @@ from kernels.isr import load
 from kernels.isr.blanks import empty, places, without_blanks
 from kernels.isr.channel import Block, Canvas, Channel, Exposures, Frame, target
 from kernels.isr.overscan import column_levels
+from kernels.isr.placing import place
 from kernels.jobs.job import File
 from kernels.jobs.scratch import Scratch
 
@@ -72,7 +73,6 @@ class Reader:
         self.channels = [Channel(k, config, unit, calibrations) for k in numbers]
         self.ceiling = calibrations.detector.adc_max
         self._columns: tuple[Exposures, list[F32]] | None = None
-        self._images: list[F32] = []
         self.height = self.channels[0].amplifier.data.ny
         amplifiers = [c.amplifier for c in self.channels]
         boxes = [(a.raw, a.data, a.parallel_overscan or Box(0, 0, 0, 0)) for a in amplifiers]
@@ -103,7 +103,7 @@ class Reader:
     ) -> list[Frame]:
         """Read and correct data rows of a single frame: a `Frame` an amplifier, valid until the next call.
 
-        With a canvas the pixels are those of its image, and those that it flags become NaN, too.
+        With a canvas the pixels that it flags become NaN, too, and the pixels are those of its image, if it has one.
 
         Raises
         ------
@@ -113,17 +113,13 @@ class Reader:
         top = self.height if last is None else last
         amplifiers = len(self.calibrations.detector.amplifiers)
         rows = self.rows(Exposures.plain([file], [dark_time], amplifiers), first, top)
-        images, flags, corners = self._images_of(first, top), _NO_FLAGS, [(0, 0)] * len(self.channels)
-        if canvas is not None:
-            boxes = [target(c.amplifier, first, top) for c in self.channels]
-            images, flags = [canvas.image] * len(boxes), canvas.flags
-            corners = [(box.y0, box.x0) for box in boxes]
+        flags, images, corners, origins = self._places(first, top, canvas)
         lacking, shape = [0] * len(self.channels), [(top - first, c.amplifier.data.nx) for c in self.channels]
         for start, blocks in rows.blocks(first, top, self.step(1)):
             for a, (channel, block) in enumerate(zip(self.channels, blocks, strict=True)):
                 (y0, x0), flip_y = corners[a], channel.amplifier.flip_y
                 y0, up = (y0 + top - 1 - start, -1) if flip_y else (y0 + start - first, 1)
-                lacking[a] += load.place(block.pixels[0], flags, images[a], y0, up, x0, channel.amplifier.flip_x)
+                lacking[a] += place(block.pixels[0], flags, origins[a], images[a], y0, up, x0, channel.amplifier.flip_x)
         return [
             Frame(
                 channel,
@@ -138,12 +134,20 @@ class Reader:
             for a, (channel, (y0, x0)) in enumerate(zip(self.channels, corners, strict=True))
         ]
 
-    def _images_of(self, first: int, last: int) -> list[F32]:
-        """Give an image [y, x] an amplifier for data rows; the next call reuses them."""
-        shapes = [(last - first, c.amplifier.data.nx) for c in self.channels]
-        if [image.shape for image in self._images] != shapes:
-            self._images = [np.empty(shape, np.float32) for shape in shapes]
-        return self._images
+    def _places(
+        self, first: int, last: int, canvas: Canvas | None
+    ) -> tuple[NDArray[np.bool_], list[F32], list[tuple[int, int]], list[tuple[int, int]]]:
+        """Give the flags, and by amplifier the image for data rows, their corner there, and the image's corner on them.
+
+        Without a canvas, or without its image, the next call of any reader of the same scratch reuses the images.
+        """
+        boxes = [target(c.amplifier, first, last) for c in self.channels]
+        flags, corners = _NO_FLAGS if canvas is None else canvas.flags, [(box.y0, box.x0) for box in boxes]
+        nowhere = [(0, 0)] * len(boxes)
+        if canvas is not None and canvas.image is not None:
+            return flags, [canvas.image] * len(boxes), corners, nowhere
+        images = [self.scratch.array(f"frame {a}", (last - first, box.nx), np.float32) for a, box in enumerate(boxes)]
+        return flags, images, nowhere, corners
 
     def stacks(self, files: Sequence[File], first: int, last: int, core: tuple[int, int] | None = None) -> list[Stack]:
         """Read the compressed bytes of data rows of the group's amplifiers, and the raw rows before and behind all.
@@ -291,10 +295,10 @@ class Rows:
             columns = channel.amplifier.data.nx
             cube = self._reader.scratch.cube(f"amplifier {a}", self._n, most * columns)
             blocks.append(Block(cube, self._n, top - bottom, columns, core))
-        self._signal(raws, levels, blanks, blocks)
+        direct = self._signal(raws, levels, blanks, blocks)
         for a, channel in enumerate(channels):
             channel.straighten(blocks[a].pixels)
-            self._finish(a, bottom, raws[a], levels[a], blocks[a])
+            self._finish(a, bottom, raws[a], levels[a], blocks[a], direct[a])
             self._samples[a].append(channel.samples(raws[a], *levels[a], first, core))
         return blocks
 
@@ -318,25 +322,34 @@ class Rows:
         levels: Sequence[tuple[F32, F32]],
         blanks: Sequence[Sequence[int]],
         blocks: Sequence[Block],
-    ) -> None:
-        """Fill the cubes with the data columns above both overscans, in the job's unit; 0 where blank."""
-        whole = self._reader.signals(raws, levels, blanks)
+    ) -> list[bool]:
+        """Fill the cubes with the data columns above both overscans, in the job's unit; 0 where blank.
+
+        Amplifiers that need no correction of these pixels are left to `kernels.isr.load.finish`; returns which ones.
+        """
+        whole, direct = self._reader.signals(raws, levels, blanks), [False] * len(blocks)
         for a, (channel, block) in enumerate(zip(self._reader.channels, blocks, strict=True)):
             data, columns = channel.amplifier.data, self._columns[a]
-            if whole is None:
+            if whole is not None:
+                np.subtract(whole[a][:, :, data.x0 : data.x1], columns[:, np.newaxis], out=block.pixels)
+            elif blanks[a] or not channel.straight:
                 load.signal(raws[a], data.x0, data.x1, *levels[a], columns, channel.gain, block.cube)
             else:
-                np.subtract(whole[a][:, :, data.x0 : data.x1], columns[:, np.newaxis], out=block.pixels)
+                direct[a] = True
             without_blanks(raws[a], data.x0, data.x1, blanks[a], block.pixels, 0)
+        return direct
 
-    def _finish(self, a: int, bottom: int, raw: NDArray[np.int32], levels: tuple[F32, F32], block: Block) -> None:
-        """Apply bias, dark, scale and saturation to one amplifier's block."""
+    def _finish(
+        self, a: int, bottom: int, raw: NDArray[np.int32], levels: tuple[F32, F32], block: Block, direct: bool
+    ) -> None:
+        """Apply bias, dark, scale and saturation to one amplifier's block; ``direct``: the overscans first."""
         channel, exposures, reader = self._reader.channels[a], self._exposures, self._reader
         amplifier, k = channel.amplifier, channel.number
         calibrations = channel.calibration(self._bottom, self._top)
         bias, dark = (whole[bottom - self._bottom :] for whole in calibrations)
         load.finish(
             raw, amplifier.data.x0, amplifier.data.x1, *levels,
+            self._columns[a] if direct else self._columns[a][:, :0].copy(), channel.gain,
             reader.ceiling, amplifier.saturation / amplifier.gain, reader.config.saturation,
             bias, dark, exposures.dark_times, exposures.scales[:, k], exposures.offsets[:, k],
             block.cube, block.core.start, block.core.stop, self.saturated[a],

@@ -8,7 +8,7 @@ enters with b - d beta, most of which cancels in a flat.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from kernels.calibrations.applied import Calibrations
 from kernels.camera.geometry import Box
 from kernels.compiled import njit
 from kernels.fits.fitsfile import opened
-from kernels.fits.product import Card, Product
+from kernels.fits.product import ROWS, Card, Product
 from kernels.isr.channel import Exposures
 
 F32 = NDArray[np.float32]
@@ -58,11 +58,11 @@ class Coefficients:
 
 
 @njit
-def _add(variance, factor, total):  # type: ignore[no-untyped-def]
-    """Add finite variances [y, x] times a factor to a total, in place."""
+def _add(variance, x0, x1, factor, total):  # type: ignore[no-untyped-def]
+    """Add finite variances of columns ``[x0, x1)`` times a factor to a total [y, x], in place."""
     infinity, nothing = np.float32(np.inf), np.float32(0)
     for y in range(variance.shape[0]):
-        row, to = variance[y], total[y]
+        row, to = variance[y, x0:x1], total[y]
         for x in range(row.size):
             value = row[x]
             to[x] += factor * (value if abs(value) < infinity else nothing)
@@ -97,25 +97,34 @@ class Subtracted:
         square = (c.bias - c.dark * self._beta) ** 2
         return square - (c.dark * self._beta) ** 2 if self._within and self._dark else square
 
-    def add(self, variance: F32, box: Box, c: Coefficients) -> None:
-        """Add the variance to an amplifier's rows [y, x], in place; NaN stays NaN.
+    def add(self, variance: F32, parts: Sequence[tuple[Box, Coefficients]]) -> None:
+        """Add the variance to a detector's [y, x], in place; NaN stays NaN.
 
         Parameters
         ----------
-        box : `Box`
-            Box of the rows on the assembled detector.
+        parts : sequence of (`Box`, `Coefficients`)
+            The amplifiers on the assembled detector.
 
         Raises
         ------
         DataError
             A calibration cannot be read.
         """
-        more = np.zeros(variance.shape, np.float32)
-        for product, factor in ((self._bias, self.of_bias(c)), (self._dark, c.dark**2)):
-            if product is not None:
-                of = np.ascontiguousarray(product.read(box, "VARIANCE"), np.float32)
-                _add(of, np.float32(factor), more)
-        variance += np.maximum(more, np.float32(0))
+        height, width = variance.shape
+        for y0 in range(0, height, ROWS):
+            rows = Box(0, y0, width, min(ROWS, height - y0))  # of all amplifiers: one stretch of the file
+            of_bias, of_dark = (
+                None if product is None else np.ascontiguousarray(product.read(rows, "VARIANCE"), np.float32)
+                for product in (self._bias, self._dark)
+            )
+            for box, c in parts:
+                inside = slice(max(box.y0 - y0, 0), max(box.y1 - y0, 0))
+                to = variance[y0 : rows.y1][inside, box.x0 : box.x1]
+                more = np.zeros(to.shape, np.float32)
+                for of, factor in ((of_bias, self.of_bias(c)), (of_dark, c.dark**2)):
+                    if of is not None:
+                        _add(of[inside], box.x0, box.x1, np.float32(factor), more)
+                to += np.maximum(more, np.float32(0))
 
     def cards(self, c: Coefficients, plain: bool) -> list[Card]:
         """Make the cards that define VARIANCE in the product's header."""

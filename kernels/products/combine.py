@@ -146,11 +146,8 @@ class Combine(FrameKernel):
                     oriented(plane, channel.amplifier)[at] = reduced
         patches = []
         for k, (channel, stacker) in enumerate(zip(reader.channels, stackers, strict=True)):
-            if not self._statistics.plain:
-                coefficients = Coefficients.of(exposures, channel.number, stacker.weights)
-                self._bias_and_dark(task).add(images[k][1], boxes[k], coefficients)
-                if under:
-                    under.add(images[k][1], boxes[k])
+            if under and not self._statistics.plain:
+                under.add(images[k][1], boxes[k])
             taken = Taken(stacker.weights, stacker.noise.offset)
             counts = rows.saturated[k], rows.blank[k], stacker.rejected
             samples, sums = rows.samples(k), rows.sums(k)
@@ -171,6 +168,12 @@ class Combine(FrameKernel):
         if task.task not in self._subtracted:  # one task at a time
             self._subtracted = {task.task: Subtracted(self.calibrations(task), task.provenance)}
         return self._subtracted[task.task]
+
+    def _add_subtracted(self, task: Task, whole: Assembly) -> None:
+        """Add the variance of bias and dark, amplifier by amplifier."""
+        amplifiers, exposures = self.detector(task).amplifiers, self._open(task)
+        parts = [(amplifiers[k].target, Coefficients.of(exposures, k, t.weights)) for k, t in whole.taken.items()]
+        self._bias_and_dark(task).add(whole.variance, parts)
 
     def _look(self, task: Task, reader: Reader) -> Sequence[Look | None]:
         """Measure a band of the group's rows where the combination needs it."""
@@ -195,6 +198,8 @@ class Combine(FrameKernel):
         name, calibrations = self._config.get("product", self._config["type"]), self.calibrations(task)
         whole = Assembly.of(self._planes, task.task, calibrations, self.detector(task), results)
         whole.require_whole(self.frames, self.detector(task), self.raws(task))
+        if not self._statistics.plain:
+            self._add_subtracted(task, whole)
         inputs = whole.tabulate(self.job, task, self.detector(task), self.raws(task))
         if self._config["type"] == "flat":
             inputs = whole.hide_unlit(self.detector(task), inputs)

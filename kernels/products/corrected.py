@@ -73,7 +73,7 @@ class Correct(FrameKernel):
         noises, subtracted = self._noises(task, file, dark_time), Subtracted(self.calibrations(task), task.provenance)
         for number, box in boxes.items():
             frame.variance[box.slices] = noises[number].variance(frame.image[box.slices])
-            subtracted.add(frame.variance[box.slices], box, Coefficients(1.0, dark_time))
+        subtracted.add(frame.variance, [(box, Coefficients(1.0, dark_time)) for box in boxes.values()])
 
     def _noises(self, task: Task, file: File, dark_time: float) -> dict[int, Noise]:
         """Model each amplifier's noise; an offset of the electronics left in the frame is estimated from the frame."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.camera.geometry import Box
+from kernels.camera.geometry import Box, Detector
 from kernels.errors import DataError
 from kernels.isr.framekernel import FrameKernel
 from kernels.jobs import gang
@@ -17,7 +18,8 @@ from kernels.jobs.publish import publish
 from kernels.products import levels
 from kernels.products.bench import Bench
 from kernels.products.flatlevels import LIT, write_json
-from kernels.statistics.level import clipped_level
+from kernels.statistics import pool
+from kernels.statistics.level import clipped_level, thinned
 
 KERNEL: Final = "flat_measure"
 
@@ -26,6 +28,9 @@ SATURATED = 0.005
 #: An exposure is measured again, on the pixels that are good in all exposures, if these leave out more than this
 #: fraction of a detector, or of an amplifier; the effect of fewer pixels is below the noise.
 MATTERS = 1e-4, 1e-3
+F32 = NDArray[np.float32]
+#: Packed truth values.
+Bits = NDArray[np.uint8]
 #: Clipped mean and number of pixels.
 Clipped = tuple[float, int]
 #: Least fraction of a detector that gives an exposure's level.
@@ -38,9 +43,37 @@ def _lit(clipped: Sequence[Clipped]) -> list[bool]:
     return [not count or brightest <= 0 or mean > LIT * brightest for mean, count in clipped]
 
 
-def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Undo `numpy.packbits`."""
-    return np.unpackbits(bits, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
+def _unpacked(bits: Bits, box: Box) -> NDArray[np.bool_]:
+    """Undo `numpy.packbits` of a box."""
+    return np.unpackbits(bits, count=box.nx * box.ny).view(np.bool_).reshape(box.ny, box.nx)
+
+
+def _number(bits: Bits) -> int:
+    return int(np.bitwise_count(bits).sum(dtype=np.int64))
+
+
+@dataclass
+class _Seen:
+    """Findings on one exposure, by amplifier."""
+
+    #: Saturated fraction, and checksum of the samples.
+    saturated: list[float]
+    digest: list[str]
+    #: Pixels that the exposure lacks and the calibrations do not, and those that these flag: packed, by amplifier.
+    lacks: dict[int, Bits] = field(default_factory=dict)
+    #: Clipped means, in the order of the amplifiers; the detector's last.
+    clipped: list[Clipped] = field(default_factory=list)
+    thins: list[F32] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, detector: Detector) -> _Seen:
+        """Make room for a detector's amplifiers."""
+        return cls([0.0] * len(detector.amplifiers), [""] * len(detector.amplifiers))
+
+    def result(self) -> dict[str, Any]:
+        """Give the result of a piece."""
+        found = {"lacks": self.lacks, "saturated": self.saturated, "digest": self.digest}
+        return {**found, "mean": [mean for mean, _ in self.clipped], "count": [count for _, count in self.clipped]}
 
 
 class Measure(FrameKernel):
@@ -58,56 +91,79 @@ class Measure(FrameKernel):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self._image, self._type = np.empty((0, 0), np.float32), ""
+        self._how = float(job.config["nsigma"]), int(job.config["passes"])
+        self._earlier: dict[str, pool.Earlier | None] = {}  # one task at a time; `None`: its exposures are too unlike
 
     def weights(self, task: Task) -> Sequence[float]:
         """Weigh each exposure by the bytes read for it."""
         return [float(file.bytes or 1) for file in self.raws(task)]
 
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
-        """Measure one exposure: clipped means, amplifiers first and the detector last, and the missing pixels."""
-        clipped: list[Clipped] = []
-        return self._fill(task, piece, clipped) | self._measured(task, clipped)
+        """Measure one exposure: clipped means, amplifiers first and the detector last, and the missing pixels.
 
-    def _fill(self, task: Task, piece: int, clipped: list[Clipped] | None = None) -> dict[str, Any]:
-        """Assemble an exposure, NaN where bad; append each amplifier's level, measured while its pixels are in cache.
-
-        Returns the pixels that it lacks, packed (`None` if the calibrations flag all of them); and by amplifier the
-        saturated fraction and a checksum of the samples.
+        Brackets from the exposure before let an amplifier be measured for the detector, too, while the cache holds its
+        pixels.  The first exposure is assembled, and so are all others once the brackets of one were wrong.
         """
-        detector, file, lacks = self.detector(task), self.raws(task)[piece], False
+        earlier, first = self._earlier.get(task.task), task.task not in self._earlier
+        seen = None if earlier is None else self._pooled(task, piece, earlier)
+        alike = first or seen is not None
+        if seen is None:
+            seen = self._assembled(task, piece)
+        self._earlier = {task.task: self._as_earlier(task, seen) if alike else None}
+        return seen.result()
+
+    def _as_earlier(self, task: Task, seen: _Seen) -> pool.Earlier | None:
+        """Describe an exposure for those after it."""
+        means, lit = [mean for mean, _ in seen.clipped[:-1]], _lit(seen.clipped[:-1])
+        sizes = [a.target.nx * a.target.ny for a in self.detector(task).amplifiers]
+        earlier = pool.Earlier([n if light else 0 for n, light in zip(sizes, lit, strict=True)], means, seen.thins)
+        return earlier if earlier.some else None
+
+    def _pooled(self, task: Task, piece: int, earlier: pool.Earlier) -> _Seen | None:
+        """Measure an exposure amplifier by amplifier; `None` where the brackets were wrong."""
+        seen, whole = _Seen.of(self.detector(task)), pool.Pool(earlier, *self._how)
+        for k, image, box in self._amplifiers(task, piece, seen, None):
+            self._measure(image, box, seen)
+            whole.add(k, image, box, seen.clipped[-1][0])
+        level = whole.level()
+        if level is None or _lit(seen.clipped) != [n > 0 for n in earlier.pixels]:
+            return None
+        seen.clipped.append(level)
+        return seen
+
+    def _assembled(self, task: Task, piece: int, hidden: Mapping[int, Bits] | None = None) -> _Seen:
+        """Measure an exposure and the image that is assembled from it, without unlit amplifiers and hidden pixels."""
+        detector, seen = self.detector(task), _Seen.of(self.detector(task))
         if self._type != detector.type:  # pixels that no amplifier covers stay NaN
             self._type, self._image = detector.type, np.full(detector.size[::-1], np.nan, np.float32)
-        full, digests = [0.0] * len(detector.amplifiers), [""] * len(detector.amplifiers)
-        for frame, _ in self.corrected(task, file, task.parameters["dark_times"][piece], self._image):
-            k, lacks = frame.channel.number, lacks or frame.lacking > 0
-            full[k] = float(frame.saturated[0]) / frame.pixels.size
-            digests[k] = (levels.digest(frame.samples[0]) or b"").hex()
-            if clipped is not None:
-                clipped.append(self._clipped(frame.channel.amplifier.target))
-        return {
-            "lacks": np.packbits(np.isnan(self._image)) if lacks else None,
-            "saturated": full,
-            "digest": digests,
-        }
-
-    def _clipped(self, box: Box | None) -> Clipped:
-        return clipped_level(self._image, box, float(self.job.config["nsigma"]), int(self.job.config["passes"]))
-
-    def _measured(self, task: Task, clipped: Sequence[Clipped]) -> dict[str, Any]:
-        """Measure the detector, without unlit amplifiers."""
-        for amplifier, lit in zip(self.detector(task).amplifiers, _lit(clipped), strict=True):
+        for k, image, box in self._amplifiers(task, piece, seen, self._image):
+            if hidden and k in hidden:
+                image[box.slices][_unpacked(hidden[k], box)] = np.nan
+            self._measure(image, box, seen)
+        for amplifier, lit in zip(detector.amplifiers, _lit(seen.clipped), strict=True):
             if not lit:
                 self._image[amplifier.target.slices] = np.nan
-        clipped = [*clipped, self._clipped(None)]
-        return {"mean": [mean for mean, _ in clipped], "count": [count for _, count in clipped]}
+        seen.clipped.append(clipped_level(self._image, None, *self._how))
+        return seen
 
-    def _flagged_pixels(self, task: Task) -> NDArray[np.bool_]:
-        """Mark the pixels [y, x] that every exposure lacks: flagged, or covered by no amplifier."""
-        detector, flags = self.detector(task), self.flags(task)
-        never = np.ones(detector.size[::-1], np.bool_)
-        for at in (amplifier.target.slices for amplifier in detector.amplifiers):
-            never[at] = False if flags is None else flags[at]
-        return never
+    def _measure(self, image: F32, box: Box, seen: _Seen) -> None:
+        """Append an amplifier's level, measured while its pixels are in cache."""
+        seen.thins.append(thinned(image, box))
+        seen.clipped.append(clipped_level(image, box, *self._how, seen.thins[-1]))
+
+    def _amplifiers(self, task: Task, piece: int, seen: _Seen, image: F32 | None) -> Iterator[tuple[int, F32, Box]]:
+        """Correct an exposure, in the detector's image or in one an amplifier, NaN where bad.
+
+        Yields each amplifier's number, the image, and the amplifier's box of it.
+        """
+        canvas, dark_time = self.canvas(task, image), task.parameters["dark_times"][piece]
+        for frame, _ in self.corrected(task, self.raws(task)[piece], dark_time, canvas):
+            k, target = frame.channel.number, frame.channel.amplifier.target
+            seen.saturated[k] = float(frame.saturated[0]) / frame.pixels.size
+            seen.digest[k] = (levels.digest(frame.samples[0]) or b"").hex()
+            if frame.lacking:
+                seen.lacks[k] = np.packbits(np.isnan(frame.pixels))
+            yield (k, frame.pixels, Box(0, 0, target.nx, target.ny)) if image is None else (k, image, target)
 
     def _alike(self, task: Task, results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
         """Measure all exposures on the pixels that all of them have; return also the number of pixels that some lack.
@@ -120,29 +176,34 @@ class Measure(FrameKernel):
         DataError
             Hardly any pixel is good in all exposures.
         """
-        shape, lacking = self.detector(task).size[::-1], [r.pop("lacks") for r in results]
-        if all(bits is None for bits in lacking):
+        lacking: list[dict[int, Bits]] = [r.pop("lacks") for r in results]
+        if not any(lacking):
             return results, 0
-        never = self._flagged_pixels(task)
-        nothing = np.packbits(never)
-        packed = [nothing if bits is None else bits for bits in lacking]
-        some = _unpacked(np.bitwise_or.reduce(packed, axis=0), shape)
-        left_out, usable = int(np.count_nonzero(some & ~never)), int(np.count_nonzero(~never))
-        self._require_some(task, packed, usable, usable - left_out)
-        boxes = [amplifier.target.slices for amplifier in self.detector(task).amplifiers]
-        for n, bits in enumerate(packed):
-            more = some & ~_unpacked(bits, shape)
-            if more.mean() > MATTERS[0] or max(more[at].mean() for at in boxes) > MATTERS[1]:
-                self._fill(task, n)
-                self._image[some] = np.nan
-                clipped = [self._clipped(amplifier.target) for amplifier in self.detector(task).amplifiers]
-                results[n] = results[n] | self._measured(task, clipped)
+        boxes = [amplifier.target for amplifier in self.detector(task).amplifiers]
+        never = {k: self._hidden(task, boxes[k]) for k in set().union(*lacking)}
+        some = {k: np.bitwise_or.reduce([bits[k] for bits in lacking if k in bits]) for k in never}
+        left_out = sum(_number(some[k] & ~never[k]) for k in some)
+        self._require_some(task, [{k: bits[k] & ~never[k] for k in bits} for bits in lacking], left_out)
+        width, height = self.detector(task).size
+        for n, bits in enumerate(lacking):
+            more = {k: _number(some[k] & ~bits.get(k, never[k])) for k in some}
+            parts = [count / (boxes[k].nx * boxes[k].ny) for k, count in more.items()]
+            if sum(more.values()) / (width * height) > MATTERS[0] or max(parts) > MATTERS[1]:
+                seen = self._assembled(task, n, some).result()
+                results[n] = results[n] | {key: seen[key] for key in ("mean", "count")}
         return results, left_out
 
-    def _require_some(self, task: Task, packed: Sequence[NDArray[np.uint8]], usable: int, left: int) -> None:
+    def _hidden(self, task: Task, box: Box) -> Bits:
+        """Pack the flags of an amplifier's pixels."""
+        flags = self.flags(task)
+        return np.packbits(np.zeros((box.ny, box.nx), np.bool_) if flags is None else flags[box.slices])
+
+    def _require_some(self, task: Task, lacking: Sequence[Mapping[int, Bits]], left_out: int) -> None:
         """Refuse exposures with hardly any good pixel in common; name the exposure that lacks most."""
-        if left < ENOUGH * usable:
-            lacks = [int(np.bitwise_count(bits).sum()) for bits in packed]
+        flags, boxes = self.flags(task), [amplifier.target for amplifier in self.detector(task).amplifiers]
+        usable = sum(b.nx * b.ny - (0 if flags is None else int(np.count_nonzero(flags[b.slices]))) for b in boxes)
+        if usable - left_out < ENOUGH * usable:
+            lacks = [sum(map(_number, bits.values())) for bits in lacking]
             n = int(np.argmax(lacks))
             what = f"{100 * lacks[n] / usable:.0f} % of its pixels are saturated or blank"
             exposure = f"exposure {task.parameters['exposures'][n]}"

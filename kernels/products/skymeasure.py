@@ -179,8 +179,8 @@ class Measure(Correct):
         """Give the variance that the calibrations bring to each pixel [y, x] of all exposures alike; NaN where bad."""
         calibrations, dark_time = self.calibrations(task), float(task.parameters["dark_times"][piece])
         subtracted, more = Subtracted(calibrations, task.provenance), np.zeros_like(image)
-        for amplifier in self.detector(task).amplifiers:
-            subtracted.add(more[amplifier.target.slices], amplifier.target, Coefficients(1.0, dark_time))
+        boxes = [amplifier.target for amplifier in self.detector(task).amplifiers]
+        subtracted.add(more, [(box, Coefficients(1.0, dark_time)) for box in boxes])
         box = Box(0, 0, image.shape[1], image.shape[0])
         if calibrations.flat and calibrations.flat.has("VARIANCE"):
             response = calibrations.flat.read(box)

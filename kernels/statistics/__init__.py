@@ -11,6 +11,7 @@ __all__ = [
     "level",
     "network",
     "percentiles",
+    "pool",
     "sample",
     "shape",
     "surface",

@@ -3,10 +3,12 @@
 A thin sample of the pixels tells between which narrow brackets the quartiles and the limits of every pass must lie.
 One pass over all pixels copies those within the brackets, counts those below, and sums the core that no limit can
 touch.  The rest is arithmetic on the copied pixels.  All that the thin sample promised is checked; where it does not
-hold, `kernels.statistics.sample.clipped_mean` goes over all pixels instead.
+hold, `kernels.statistics.sample.clipped_mean` goes over all pixels instead.  A sample may be scanned in parts, by the
+brackets of any other sample: what is found is right, or nothing is found.
 
 The bits are those of `clipped_mean`.  Float32 values from ``low`` on are multiples of its spacing, and their
-differences from a base between two of them are multiples of half of it.  As long as a sum cannot exceed 2^53 of these,
+differences from a base between two of them are multiples of half of it, in the core of it: float32 holds these as they
+are.  As long as a sum cannot exceed 2^53 of these,
 every order of summation in float64 gives the same, exact sum.  Sums of squares are not exact; a bound of their rounding
 gives bounds of the limits that follow, and these must keep the same pixels.
 """
@@ -14,6 +16,7 @@ gives bounds of the limits that follow, and these must keep the same pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +28,21 @@ from kernels.compiled import inlined, njit
 from kernels.statistics.clip import IQR_TO_SIGMA
 from kernels.statistics.percentiles import between
 from kernels.statistics.sample import clipped_mean
-from kernels.statistics.vectors import LANES, bits, double, doubles, load, ones, singles, store, store_eight, where
+from kernels.statistics.vectors import (
+    LANES,
+    bits,
+    copy_one,
+    double,
+    doubles,
+    fused,
+    ints,
+    less_one,
+    load,
+    lowest,
+    singles,
+    store,
+    where,
+)  # fmt: skip
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -43,12 +60,8 @@ _QUARTERS: Final = np.array([0.25, 0.5, 0.75])
 _LARGEST: Final = np.finfo(np.float32).max
 #: Places of the marks.
 _OUTER, _CORE, _BRACKETS, _TOP, _BEYOND = 0, 1, 2, 8, 9
-#: Rows of the sums [row, LANES]: sum, sum of squares and number of the core; number of all, and below each bracket.
-_ROWS = 7
-#: Numbers of the bits that are set in each byte [byte * 8].
-_COLUMNS: Final = np.array(
-    [([k for k in range(8) if byte >> k & 1] + [0] * 8)[:8] for byte in range(256)], np.int32
-).ravel()
+#: Bit of the last of 16 pixels.
+_LAST: Final = 1 << (LANES - 1)
 
 
 @njit
@@ -72,70 +85,73 @@ def _room(box: Box, every: int) -> int:
 
 
 @inlined
-def _take(row, at, marks, base, state, of_byte, columns, n):  # type: ignore[no-untyped-def]
-    """Add 16 pixels to the state; put the columns of those to be kept behind ``n`` others.
+def _take(values, marks, base, state):  # type: ignore[no-untyped-def]
+    """Add 16 pixels to the state; return it, and a bit for each pixel to be kept.
 
     Each mark is above those before it, so that exclusive ors of comparisons leave what lies between two of them.
     """
     total, squares, number, good, first, second, third, strange = state
-    values, zero, one = load(row, at), singles(0), singles(1)
-    below, above = values < singles(marks[1]), values <= singles(marks[8])
-    core = below ^ above
-    in_first, in_second, in_third = (
-        values < singles(marks[2]), values < singles(marks[4]), values < singles(marks[6]),
-    )  # fmt: skip
-    edges = (values < singles(marks[0])) ^ core ^ (values <= singles(marks[9]))
-    ends = (values <= singles(marks[3])) ^ (values <= singles(marks[5])) ^ (values <= singles(marks[7]))
-    picked = bits(edges ^ in_first ^ in_second ^ in_third ^ ends)
-    store_eight(of_byte, (picked & 255) * 8, at, columns, n)
-    n += ones(picked & 255)
-    store_eight(of_byte, (picked >> 8) * 8, at + 8, columns, n)
-    n += ones(picked >> 8)
-    d = where(core, double(values) - doubles(base), doubles(0))
+    outer, core, one, two, three, four, five, six, top, beyond = marks
+    inside = (values < singles(core)) ^ (values <= singles(top))
+    in_first, in_second, in_third = values < singles(one), values < singles(three), values < singles(five)
+    edges = (values < singles(outer)) ^ inside ^ (values <= singles(beyond))
+    ends = (values <= singles(two)) ^ (values <= singles(four)) ^ (values <= singles(six))
+    d = double(where(inside, values, singles(base)) - singles(base))
     state = (
-        total + d, squares + d * d, number + where(core, one, zero),
-        good + where(values < singles(np.inf), one, zero), first + where(in_first, one, zero),
-        second + where(in_second, one, zero), third + where(in_third, one, zero),
-        strange | bits(values < singles(-_LARGEST)),
+        total + d, fused(d, d, squares), less_one(number, inside), less_one(good, values < singles(np.inf)),
+        less_one(first, in_first), less_one(second, in_second), less_one(third, in_third),
+        strange | (values < singles(-_LARGEST)),
     )  # fmt: skip
-    return state, n
+    return state, bits(edges ^ in_first ^ in_second ^ in_third ^ ends)
+
+
+@inlined
+def _keep(row, at, picked, kept, n):  # type: ignore[no-untyped-def]
+    """Copy the pixels whose bits are set behind ``n`` others; return how many there are then.
+
+    Hardly ever are there more than three among sixteen: up to three are copied without a branch.
+    """
+    for _ in range(3):
+        copy_one(row, at + lowest(picked | _LAST), kept, n)
+        n += picked != 0
+        picked &= picked - 1
+    while picked:
+        copy_one(row, at + lowest(picked), kept, n)
+        n += 1
+        picked &= picked - 1
+    return n
 
 
 @njit
-def _scan(image, x0, x1, marks, base, of_byte, kept, sums):  # type: ignore[no-untyped-def]
-    """Fill ``sums`` and ``kept``; return how many were kept, -1 where there is no room or a value is -infinity."""
-    n, strange = 0, 0
-    rest, columns = np.full(LANES, np.nan, np.float32), np.empty(x1 - x0 + 2 * LANES, np.int32)
+def _scan(image, x0, x1, marks, base, kept, sums, counts):  # type: ignore[no-untyped-def]
+    """Fill sums, counts and ``kept``; return how many were kept, -1 where there is no room or a value is -infinity."""
+    n, width = 0, x1 - x0
+    whole, rest = width // LANES * LANES, np.full(LANES, np.nan, np.float32)
+    steps = (marks[0], marks[1], marks[2], marks[3], marks[4], marks[5], marks[6], marks[7], marks[8], marks[9])
+    none, nothing = ints(0), doubles(0)
+    state = nothing, nothing, none, none, none, none, none, singles(1) < singles(0)
     for y in range(image.shape[0]):
         row = image[y, x0:x1]
-        none, nothing = singles(0), doubles(0)
-        state, found = (nothing, nothing, none, none, none, none, none, strange), 0
-        whole = row.size // LANES * LANES
         for at in range(0, whole, LANES):
-            state, found = _take(row, at, marks, base, state, of_byte, columns, found)
-        if n + found + LANES > kept.size:
+            state, picked = _take(load(row, at), steps, base, state)
+            n = _keep(row, at, picked, kept, n)
+        if whole < width:
+            rest[: width - whole] = row[whole:]
+            state, picked = _take(load(rest, 0), steps, base, state)
+            n = _keep(rest, 0, picked, kept, n)
+        if n + width + LANES > kept.size:
             return -1
-        for k in range(found):
-            kept[n + k] = row[columns[k]]
-        n += found
-        if whole < row.size:
-            rest[: row.size - whole] = row[whole:]
-            state, found = _take(rest, 0, marks, base, state, of_byte, columns, 0)
-            for k in range(found):
-                kept[n + k] = rest[columns[k]]
-            n += found
-        total, squares, number, good, first, second, third, strange = state
-        store(sums, 0, load(sums, 0) + total)
-        store(sums, LANES, load(sums, LANES) + squares)
-        for k, counts in enumerate((number, good, first, second, third)):
-            at = (2 + k) * LANES
-            store(sums, at, load(sums, at) + double(counts))
-    return -1 if strange else n
+    total, squares, number, good, first, second, third, strange = state
+    store(sums, 0, total)
+    store(sums, LANES, squares)
+    for k, found in enumerate((number, good, first, second, third)):
+        store(counts, k * LANES, found)
+    return -1 if bits(strange) else n
 
 
 @dataclass(frozen=True)
-class _Guess:
-    """Brackets of the quartiles and of the clip, by a thin sample.
+class Guess:
+    """Brackets of the quartiles and of the clip.
 
     Parameters
     ----------
@@ -149,7 +165,7 @@ class _Guess:
     base: float
 
     @classmethod
-    def of(cls, thin: F32, nsigma: float, passes: int) -> _Guess:
+    def of(cls, thin: F32, nsigma: float, passes: int) -> Guess:
         """Clip the thin sample [pixel], float32, which is not empty."""
         n, ordered = thin.size, np.sort(thin)
         reach = SURE * np.sqrt(_QUARTERS * (1 - _QUARTERS) * n) + 1
@@ -174,17 +190,19 @@ class _Guess:
         low, high = float(self.marks[0]), float(self.marks[-1])
         if not (low > 0 and (np.diff(self.marks) > 0).all() and high < _LARGEST):
             return False
-        return pixels * (high - low) <= 2.0**52 * float(np.spacing(self.marks[0]))
+        core, top = self.marks[[_CORE, _TOP]]
+        single = float(top) - float(core) <= 2.0**24 * float(np.spacing(core))  # differences of the core are exact
+        return single and pixels * (high - low) <= 2.0**52 * float(np.spacing(self.marks[0]))
 
 
 class _Found:
     """The pixels between the marks, the sums over the core, and what follows from both."""
 
-    def __init__(self, guess: _Guess, kept: F32, sums: F64, rounding: float) -> None:
+    def __init__(self, guess: Guess, kept: F32, sums: F64, rounding: float) -> None:
         self._marks, self._from, self._kept = guess.marks, guess.base, np.sort(kept)
         self._low = np.searchsorted(self._kept, guess.marks[_CORE])
         self._high = np.searchsorted(self._kept, guess.marks[_TOP], side="right")
-        self._total, self._squares, self._number, self.good, *self._below = sums.reshape(-1, LANES).sum(axis=1).tolist()
+        self._total, self._squares, self._number, self.good, *self._below = sums.tolist()
         self._rounding = rounding
 
     def quartiles(self) -> F64 | None:
@@ -226,25 +244,41 @@ class _Found:
         return base + centre, number
 
 
-def _quick(image: F32, box: Box, nsigma: float, passes: int) -> tuple[float, int] | None:
-    """See `clipped_level`; `None` where a thin sample does not help."""
-    pixels = image[box.slices].size
-    every = max(min(EVERY, pixels // FEW), pixels // MANY)
-    if pixels < LEAST or passes < 1:
-        return None
-    rows, thin = np.ascontiguousarray(image[box.y0 : box.y1], np.float32), np.empty(_room(box, every), np.float32)
-    thin = thin[: _thin(rows, box.x0, box.x1, every, thin)]
-    thin = thin[np.isfinite(thin)]
-    if thin.size < FEW // 4:
-        return None
-    guess = _Guess.of(thin, nsigma, passes)
-    if not guess.holds(pixels):
-        return None
-    kept, sums = np.empty(int(pixels * ROOM), np.float32), np.zeros(_ROWS * LANES)
-    number = _scan(rows, box.x0, box.x1, guess.marks, guess.base, _COLUMNS, kept, sums)
+@dataclass(frozen=True)
+class Part:
+    """Scanned part of a sample.
+
+    Parameters
+    ----------
+    kept : `numpy.ndarray` [pixel], float32
+        The pixels within the brackets.
+    sums : `numpy.ndarray` [7], float64
+        Sum, sum of squares and number of the core; number of all, and below each bracket.
+    additions : `int`
+        Most additions that one sum took.
+    """
+
+    kept: F32
+    sums: F64
+    additions: int
+
+
+def scan(image: F32, box: Box, guess: Guess) -> Part | None:
+    """Scan a box of an image [y, x], float32; `None` where the brackets hold too many pixels, or one is -infinity."""
+    rows = np.ascontiguousarray(image[box.y0 : box.y1], np.float32)
+    kept = np.empty(int(box.nx * box.ny * ROOM) + box.nx + LANES, np.float32)
+    sums, counts = np.empty((2, LANES)), np.empty((5, LANES), np.int32)
+    number = _scan(rows, box.x0, box.x1, guess.marks, np.float32(guess.base), kept, sums.ravel(), counts.ravel())
     if number < 0:
         return None
-    found = _Found(guess, kept[:number], sums, (LANES * (box.ny + 4) + box.nx) * 2.0**-51)
+    found = np.concatenate([sums.sum(axis=1), -counts.sum(axis=1, dtype=np.float64)])
+    return Part(kept[:number], found, box.ny * (box.nx // LANES + 1) + LANES)
+
+
+def of_parts(guess: Guess, parts: Sequence[Part], nsigma: float, passes: int) -> tuple[float, int] | None:
+    """Mean and count of `clipped_level` of a scanned sample; `None` where the brackets do not tell."""
+    kept, sums = np.concatenate([part.kept for part in parts]), np.sum([part.sums for part in parts], axis=0)
+    found = _Found(guess, kept, sums, sum(part.additions for part in parts) * 2.0**-51)
     quartiles = found.quartiles()
     if quartiles is None:
         return None
@@ -252,7 +286,30 @@ def _quick(image: F32, box: Box, nsigma: float, passes: int) -> tuple[float, int
     return found.clipped(float(centre), nsigma * IQR_TO_SIGMA * float(upper - lower), nsigma, passes)
 
 
-def clipped_level(image: F32, box: Box | None = None, nsigma: float = 3.0, passes: int = 3) -> tuple[float, int]:
+def thinned(image: F32, box: Box) -> F32:
+    """Take a thin sample of the finite pixels of a box; empty where it would not help."""
+    pixels = image[box.slices].size
+    every = max(min(EVERY, pixels // FEW), pixels // MANY)
+    if pixels < LEAST:
+        return np.empty(0, np.float32)
+    rows, thin = np.ascontiguousarray(image[box.y0 : box.y1], np.float32), np.empty(_room(box, every), np.float32)
+    thin = thin[: _thin(rows, box.x0, box.x1, every, thin)]
+    thin = thin[np.isfinite(thin)]
+    return thin if thin.size >= FEW // 4 else thin[:0]
+
+
+def _quick(image: F32, box: Box, nsigma: float, passes: int, thin: F32) -> tuple[float, int] | None:
+    """See `clipped_level`; `None` where a thin sample does not help."""
+    if not thin.size or passes < 1:
+        return None
+    guess = Guess.of(thin, nsigma, passes)
+    part = scan(image, box, guess) if guess.holds(image[box.slices].size) else None
+    return None if part is None else of_parts(guess, [part], nsigma, passes)
+
+
+def clipped_level(
+    image: F32, box: Box | None = None, nsigma: float = 3.0, passes: int = 3, thin: F32 | None = None
+) -> tuple[float, int]:
     """Mean and count of `kernels.statistics.sample.clipped_mean`, to the bit, of a sample that may be large.
 
     Parameters
@@ -261,6 +318,8 @@ def clipped_level(image: F32, box: Box | None = None, nsigma: float = 3.0, passe
         NaN or infinite: left out.
     box : `Box`, optional
         Of the image; all of it without.
+    thin : `numpy.ndarray`, optional
+        Result of `thinned`, where it is at hand.
 
     Returns
     -------
@@ -270,7 +329,7 @@ def clipped_level(image: F32, box: Box | None = None, nsigma: float = 3.0, passe
         Survivors.
     """
     box = Box(0, 0, image.shape[1], image.shape[0]) if box is None else box
-    quick = _quick(image, box, nsigma, passes)
+    quick = _quick(image, box, nsigma, passes, thinned(image, box) if thin is None else thin)
     if quick is not None:
         return quick
     mean, _, count = clipped_mean(image, box, nsigma, passes)

@@ -19,7 +19,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES: Final = 16
 
-_I1, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 16, 32, 64))
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 _PIXELS, _EIGHT = ir.VectorType(_I32, LANES), ir.VectorType(_I32, 8)
 
 
@@ -37,10 +37,10 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, kind, kind.code)
 
 
-_WORDS, _MASK = _Vector("Words", _I64), _Vector("Mask", _I1)
+_WORDS, _INTS, _MASK = _Vector("Words", _I64), _Vector("Ints", _I32), _Vector("Mask", _I1)
 _SINGLES, _DOUBLES = _Vector("Singles", ir.FloatType()), _Vector("Doubles", ir.DoubleType())
 #: Vector type by the element type of an array.
-_VECTORS: Final = {types.int64: _WORDS, types.float32: _SINGLES, types.float64: _DOUBLES}
+_VECTORS: Final = {types.int64: _WORDS, types.int32: _INTS, types.float32: _SINGLES, types.float64: _DOUBLES}
 
 
 def _operator(sign: Any, kind: _Vector, instruction: str) -> None:
@@ -55,7 +55,7 @@ def _operator(sign: Any, kind: _Vector, instruction: str) -> None:
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if "<" not in instruction:
             return getattr(builder, instruction)(*arguments)
-        return (builder.icmp_signed if kind is _WORDS else builder.fcmp_ordered)(instruction, *arguments)
+        return (builder.icmp_signed if kind in (_WORDS, _INTS) else builder.fcmp_ordered)(instruction, *arguments)
 
 
 for _sign, _integer, _real in (
@@ -74,6 +74,8 @@ for _sign, _integer, _real in (
     for _kind, _instruction in ((_WORDS, _integer), (_SINGLES, _real), (_DOUBLES, _real)):
         if _instruction:
             _operator(_sign, _kind, _instruction)
+_operator(operator.lt, _INTS, "<")
+_operator(operator.or_, _MASK, "or_")
 _operator(operator.and_, _MASK, "and_")
 _operator(operator.xor, _MASK, "xor")
 
@@ -127,6 +129,7 @@ def _splat(builder: Any, value: Any) -> Any:
 
 
 words = written(_WORDS, value=types.int64)(_splat)
+ints = written(_INTS, value=types.int32)(_splat)
 singles = written(_SINGLES, value=types.float32)(_splat)
 doubles = written(_DOUBLES, value=types.float64)(_splat)
 
@@ -135,6 +138,12 @@ doubles = written(_DOUBLES, value=types.float64)(_splat)
 def double(builder: Any, vector: Any) -> Any:
     """Convert float32 to float64."""
     return builder.fpext(vector, _DOUBLES.code)
+
+
+@written(_SINGLES)
+def real(builder: Any, vector: Any) -> Any:
+    """Convert int32 to float32."""
+    return builder.sitofp(vector, _SINGLES.code)
 
 
 @written(_SINGLES)
@@ -149,6 +158,18 @@ def where(builder: Any, mask: Any, yes: Any, no: Any) -> Any:
     return builder.select(mask, yes, no)
 
 
+@written(lambda vector: vector)
+def turned(builder: Any, vector: Any) -> Any:
+    """Put the lanes into descending order."""
+    return builder.shuffle_vector(vector, vector, ir.Constant(_PIXELS, list(reversed(range(LANES)))))
+
+
+@written(_INTS)
+def less_one(builder: Any, vector: Any, mask: Any) -> Any:
+    """Subtract 1 from the numbers of the lanes where the mask is true."""
+    return builder.add(vector, builder.sext(mask, _PIXELS))
+
+
 @written(types.int64)
 def bits(builder: Any, mask: Any) -> Any:
     """Gather one bit of each lane into a whole number."""
@@ -158,11 +179,11 @@ def bits(builder: Any, mask: Any) -> Any:
 def _called(builder: Any, name: str, *values: Any) -> Any:
     kind = values[0].type
     function = ir.FunctionType(kind, [value.type for value in values])
-    suffix = f"v{LANES}{'f32' if kind == _SINGLES.code else 'i64'}"
+    suffix = f"v{LANES}{ {_SINGLES.code: 'f32', _DOUBLES.code: 'f64'}.get(kind, 'i64') }"
     return builder.call(get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), values)
 
 
-@written(_SINGLES)
+@written(lambda x, y, z: x)
 def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """Compute ``x y + z``, rounded once."""
     return _called(builder, "fma", x, y, z)
@@ -185,7 +206,7 @@ def load_at(builder: Any, array: Any, at: Any) -> Any:
     element = array.type.pointee
     kind = ir.VectorType(element, LANES)
     place = builder.bitcast(builder.gep(array, [at]), kind.as_pointer())
-    return builder.load(place, align=4 if element == ir.FloatType() else 8, typ=kind)
+    return builder.load(place, align=4 if element in (ir.FloatType(), _I32) else 8, typ=kind)
 
 
 def store_at(builder: Any, array: Any, at: Any, vector: Any) -> None:
@@ -195,7 +216,7 @@ def store_at(builder: Any, array: Any, at: Any, vector: Any) -> None:
     if element == _I16:
         vector = builder.fptosi(vector, kind)
     place = builder.bitcast(builder.gep(array, [at]), kind.as_pointer())
-    builder.store(vector, place, align={_I16: 2, ir.FloatType(): 4}.get(element, 8))
+    builder.store(vector, place, align={_I16: 2, _I32: 4, ir.FloatType(): 4}.get(element, 8))
 
 
 #: Load the elements of an array from ``at`` on.
@@ -204,22 +225,30 @@ load = written(lambda array, at: _VECTORS[array.dtype], at=types.int64)(load_at)
 store = written(types.void, at=types.int64)(store_at)
 
 
+@written(_MASK, at=types.int64)
+def truths(builder: Any, array: Any, at: Any) -> Any:
+    """Load truth values from ``at`` on."""
+    kind = ir.VectorType(_I8, LANES)
+    found = builder.load(builder.bitcast(builder.gep(array, [at]), kind.as_pointer()), align=1, typ=kind)
+    return builder.icmp_unsigned("!=", found, ir.Constant(kind, [0] * LANES))
+
+
 @written(types.int64, word=types.int64)
 def ones(builder: Any, word: Any) -> Any:
     """Count the bits that are set."""
     return builder.ctpop(word)
 
 
-@written(types.void, start=types.int64, more=types.int32, at=types.int64)
-def store_eight(builder: Any, table: Any, start: Any, more: Any, out: Any, at: Any) -> None:
-    """Store eight 32-bit numbers of a table, each with one added to it."""
-    source, to = (
-        builder.bitcast(builder.gep(array, [place]), _EIGHT.as_pointer())
-        for array, place in ((table, start), (out, at))
-    )
-    splat = ir.Constant(_EIGHT, ir.Undefined)
-    splat = builder.shuffle_vector(builder.insert_element(splat, more, _I32(0)), splat, ir.Constant(_EIGHT, None))
-    builder.store(builder.add(builder.load(source, align=4, typ=_EIGHT), splat), to, align=4)
+@written(types.int64, word=types.int64)
+def lowest(builder: Any, word: Any) -> Any:
+    """Find the lowest bit that is set: its number; 64 without any."""
+    return builder.cttz(word, _I1(0))
+
+
+@written(types.void, place=types.int64, at=types.int64)
+def copy_one(builder: Any, array: Any, place: Any, out: Any, at: Any) -> None:
+    """Copy one element of an array to another one; neither place may be negative."""
+    builder.store(builder.load(builder.gep(array, [place])), builder.gep(out, [at]))
 
 
 def _word(builder: Any, data: Any, byte: Any) -> Any:

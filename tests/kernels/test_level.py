@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kernels.camera.geometry import Box
-from kernels.statistics import level
+from kernels.statistics import level, pool
 from kernels.statistics.clip import IQR_TO_SIGMA
 from kernels.statistics.sample import clipped_mean
 
@@ -76,7 +76,7 @@ def test_a_thin_sample_will_do_for_a_flat(name: str, lacking: float) -> None:
     rng = np.random.default_rng(5)
     image = sample(FLATS[name](rng, SHAPE[0] * SHAPE[1]), rng, lacking)
     box = Box(1, 2, 265, 300)
-    found = level._quick(image, box, 3.0, 3)
+    found = level._quick(image, box, 3.0, 3, level.thinned(image, box))
     mean, _, count = clipped_mean(image, box, 3.0, 3)
     assert found == (mean, count)
 
@@ -95,18 +95,60 @@ def test_pixels_at_a_limit_and_beside_it(beyond: int) -> None:
         ends = np.nextafter(ends, np.array([0, 4096], np.float32))
     image[::31, 5] = np.resize(ends, 10)
     assert same(image, None, nsigma, 1) and same(image, None, nsigma, 3)
-    assert level._quick(image, Box(0, 0, SHAPE[1], SHAPE[0]), nsigma, 1) is not None
+    box = Box(0, 0, SHAPE[1], SHAPE[0])
+    assert level._quick(image, box, nsigma, 1, level.thinned(image, box)) is not None
 
 
 def test_a_limit_in_doubt_is_not_taken() -> None:
     """Were the sums of squares known to a percent only, pixels would lie between the limits that this allows."""
     rng = np.random.default_rng(8)
     thin = rng.normal(2000, 40, 90_000).astype(np.float32)
-    guess = level._Guess.of(thin, 3.0, 3)
-    kept, sums, image = np.empty(thin.size, np.float32), np.zeros(level._ROWS * level.LANES), thin.reshape(300, 300)
-    n = level._scan(image, 0, 300, guess.marks, guess.base, level._COLUMNS, kept, sums)
+    guess = level.Guess.of(thin, 3.0, 3)
+    part = level.scan(thin.reshape(300, 300), Box(0, 0, 300, 300), guess)
+    assert part is not None
     limit = 3 * IQR_TO_SIGMA * float(np.subtract(*np.percentile(thin, (75, 25))))
-    exact, rough = (level._Found(guess, kept[:n], sums, rounding) for rounding in (1e-12, 1e-2))
+    exact, rough = (level._Found(guess, part.kept, part.sums, rounding) for rounding in (1e-12, 1e-2))
     assert exact.clipped(guess.base, limit, 3.0, 3) is not None
     assert rough.clipped(guess.base, limit, 3.0, 3) is None
     assert rough.clipped(guess.base, 2 * limit, 3.0, 3) is None
+
+
+def exposure(rng: Rng, light: float, tilt: float = 0.0) -> list[NDArray[np.float32]]:
+    """Three parts of unlike response, the last one dark, in which light grows by ``tilt`` along the columns."""
+    parts = []
+    for response in (1.0, 1.02, 0.0):
+        level = light * response * (1 + tilt * np.linspace(-1, 1, SHAPE[1]))
+        parts.append(rng.normal(level, np.sqrt(level) + 1, SHAPE).astype(np.float32))
+    return parts
+
+
+def pooled(before: list[NDArray[np.float32]], now: list[NDArray[np.float32]]) -> tuple[float, int] | None:
+    """Pool all parts but the dark one by those of another exposure."""
+    box, pixels = Box(0, 0, *SHAPE[::-1]), SHAPE[0] * SHAPE[1]
+    means = [level.clipped_level(part)[0] for part in before]
+    earlier = pool.Earlier([pixels, pixels, 0], means, [level.thinned(part, box) for part in before])
+    assert earlier.some
+    whole = pool.Pool(earlier, 3.0, 3)
+    for k, part in enumerate(now):
+        whole.add(k, part, box, level.clipped_level(part)[0])
+    return whole.level()
+
+
+@pytest.mark.parametrize("ratio", [0.6, 1.0, 1.7])
+def test_parts_are_measured_by_an_earlier_exposure(ratio: float) -> None:
+    """Other light, another noise, and pixels that are saturated now: the bits are those of all pixels at once."""
+    rng = np.random.default_rng(9)
+    before, now = exposure(rng, 2e4), exposure(rng, ratio * 2e4)
+    now[1][rng.random(SHAPE) < 1e-3] = np.nan
+    mean, _, count = clipped_mean(np.concatenate(now[:2]), None, 3.0, 3)
+    assert pooled(before, now) == (mean, count)
+
+
+def test_an_unlike_exposure_is_not_measured_by_brackets() -> None:
+    rng = np.random.default_rng(10)
+    before = exposure(rng, 2e4)
+    assert pooled(before, exposure(rng, 5e4)) is None
+    assert pooled(before, exposure(rng, 2e4, 0.05)) is None
+    infinite = exposure(rng, 2e4)
+    infinite[1][3, 4] = -np.inf
+    assert pooled(before, infinite) is None

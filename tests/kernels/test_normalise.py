@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from kernels.camera import geometry
 from kernels.errors import DataError
+from kernels.products.flat_measure import Measure
 from kernels.products.flat_normalise import solve
 from kernels.products.flatlevels import scales_of
+from kernels.statistics import level as levels
+from kernels.statistics import pool
 
 EXPOSURES = [11, 12, 13, 14, 15]
 Plain = dict[str, Any]
@@ -151,6 +154,32 @@ def test_masked_and_saturated_pixels_are_not_measured(flats: Flats) -> None:
     table = json.loads((lab.folder / "measure0.json").read_text())
     assert all(count[3] <= 480 - 30 - 20 for count in table["count"])
     np.testing.assert_allclose(table["mean"][0][3], flats.levels[0] * 0.9, rtol=0.01)
+
+
+def test_exposures_measured_by_brackets(flats: Flats, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers are those of assembled exposures: of any light, with lost pixels, and one too bright for brackets."""
+    lab, pooled, found = flats.lab, Measure._pooled, []
+    for raws in flats.raws.values():
+        raws[1][2][4:9, 9:17] = 65535
+        raws[4] = lab.expose(np.random.default_rng(4), 30000.0)
+
+    def watched(*given: Any) -> Any:
+        found.append(pooled(*given))
+        return found[-1]
+
+    monkeypatch.setattr(Measure, "_pooled", watched)
+    assert lab.serial(flats.measure()) == 0
+    assert not found  # so few pixels are sorted
+    files = [lab.folder / f"measure{d}.json" for d in flats.detectors]
+    usual = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    for name, value in {"LEAST": 100, "FEW": 400, "MANY": 480, "EVERY": 1, "ROOM": 0.9}.items():
+        monkeypatch.setattr(levels, name, value)
+    monkeypatch.setattr(pool, "MANY", 1920)
+    assert lab.serial(flats.measure()) == 0
+    assert [file.read_bytes() for file in files] == usual
+    assert sum(seen is not None for seen in found) > 3 <= found.count(None)
 
 
 @pytest.mark.parametrize("level", ["DETECTOR", "AMP"])
