@@ -7,7 +7,6 @@ frame, so that fringes alone are left.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from kernels.products.bench import Bench
 from kernels.products.corrected import Correct
 from kernels.products.flatlevels import write_json
 from kernels.products.packed import pack
-from kernels.products.skymeasure import Masked, require_enough, rule
+from kernels.products.skymeasure import Masked, require_enough, rule, usual_noise
 from kernels.statistics.surface import Surface
 
 KERNEL: Final = "fringe_measure"
@@ -45,8 +44,7 @@ class Measure(Correct):
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
         """Measure one exposure: level, noise of a pixel, background, detections."""
         image, mask, variance, _ = super().compute(task, piece)
-        good = mask == 0
-        noise = math.sqrt(float(np.median(variance[good]))) if good.any() else 0.0
+        noise = usual_noise(variance, mask)
         masked = Masked.of(image, mask, self._rule)
         about = {"level": masked.level, "noise": noise, "left": masked.left, "why": masked.objection(noise)}
         if about["why"]:
