@@ -10,7 +10,7 @@ from typing import Any, Final
 from campaign.errors import ConfigurationError
 from campaign.kinds.combining import TASKS, combined, kind
 from campaign.kinds.draft import GroupDraft, Planner, measured
-from campaign.kinds.model import Correction, DatasetType, Frames
+from campaign.kinds.model import Correction, CostModel, DatasetType, Frames
 from campaign.kinds.mosaic import types
 from campaign.kinds.task import Field, TaskClass, named
 
@@ -59,7 +59,7 @@ def _numbers(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"{text}; a pixel is good to {100 * error:.3f} %"]
 
 
-KIND: Final = kind(
+_COMBINED: Final = kind(
     "fringe",
     _DIMENSIONS,
     datasets={
@@ -75,3 +75,5 @@ KIND: Final = kind(
     each="fringeBin8",
     numbers=_numbers,
 )
+_MEASURED: Final = {"fringe_measure": CostModel(mpixels_per_second=5.0, pixel_bytes=48)}
+KIND: Final = replace(_COMBINED, costs={**_COMBINED.costs, **_MEASURED})

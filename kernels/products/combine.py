@@ -204,7 +204,7 @@ class Combine(FrameKernel):
         if self._config["type"] == "flat":
             inputs = whole.hide_unlit(self.detector(task), inputs)
         whole.fill()
-        bad = self._require_good(task, whole, inputs.dead)
+        bad = _require_good(self.job, task, whole, self.detector(task), inputs.dead)
         image, variance, mask = whole.image, whole.variance, whole.mask
         if radius := float(self._config.get("vignette_mm", 0.0)):
             mask[radius_mm(self.detector(task))[2] > radius] |= DARKENED
@@ -239,31 +239,32 @@ class Combine(FrameKernel):
             cards += [(f"LEFTOUT{n}", f"{e}: {why}"[:60], "") for n, (e, why) in enumerate(under.plain().items())]
         weighted = under is not None and under.weights is not None
         if weighted or self._statistics.weighs(exposures, task.parameters.get("weights")):
-            cards.append(
-                (
-                    "WEIGHTS",
-                    "noise",
-                    "(level / noise)^2 of the sky" if weighted else "1 / (read noise^2 + dark current) x time^2",
-                )
-            )
-            weights = np.mean([t.weights for t in taken.values()], axis=0)
-            cards += [(f"CPP_INPUT_WEIGHT_{n}", float(w), "of the weighted mean") for n, w in enumerate(weights)]
-        cards += [
-            (f"AMP_{detector.amplifiers[k].name}_OFFSET", t.offset, "taken to have no shot noise")
-            for k, t in taken.items()
-            if t.offset
-        ]
-        return cards
+            cards += _weight_cards(taken, of_sky=weighted)
+        return [*cards, *_offset_cards(detector, taken)]
 
-    def _require_good(self, task: Task, whole: Assembly, dead: Collection[int]) -> int:
-        """Count the bad pixels; refuse a detector with too many of them, dead amplifiers left out."""
-        (bad, share), most = whole.bad(self.detector(task), dead), float(self._config.get("max_bad", 1.0))
-        if share > most:
-            applied = [self.job.files[keys[0]].path for role, keys in task.inputs.items() if role != "raw"]
-            what = f"{100 * share:.1f} % of its pixels have no good value, maxBadFraction is {most:g}"
-            where = ", ".join(applied) or "no calibration"
-            raise DataError(f"detector {self.detector(task).name}", f"{what}; applied: {where}")
-        return bad
+
+def _weight_cards(taken: Mapping[int, Taken], of_sky: bool) -> list[Card]:
+    """Make the cards of the frames' weights, as means over the amplifiers."""
+    rule = "(level / noise)^2 of the sky" if of_sky else "1 / (read noise^2 + dark current) x time^2"
+    weights = np.mean([t.weights for t in taken.values()], axis=0)
+    each = [(f"CPP_INPUT_WEIGHT_{n}", float(w), "of the weighted mean") for n, w in enumerate(weights)]
+    return [("WEIGHTS", "noise", rule), *each]
+
+
+def _offset_cards(detector: Detector, taken: Mapping[int, Taken]) -> list[Card]:
+    """Make the cards of levels that the frames kept."""
+    found = [(detector.amplifiers[k].name, t.offset) for k, t in taken.items() if t.offset]
+    return [(f"AMP_{name}_OFFSET", offset, "taken to have no shot noise") for name, offset in found]
+
+
+def _require_good(job: Job, task: Task, whole: Assembly, detector: Detector, dead: Collection[int]) -> int:
+    """Count the bad pixels; refuse a detector with too many of them, dead amplifiers left out."""
+    (bad, share), most = whole.bad(detector, dead), float(job.config.get("max_bad", 1.0))
+    if share > most:
+        applied = [job.files[keys[0]].path for role, keys in task.inputs.items() if role != "raw"]
+        what = f"{100 * share:.1f} % of its pixels have no good value, maxBadFraction is {most:g}"
+        raise DataError(f"detector {detector.name}", f"{what}; applied: {', '.join(applied) or 'no calibration'}")
+    return bad
 
 
 def execute(job: Job, comm: Any) -> int:

@@ -7,7 +7,6 @@ frame, so that fringes alone are left.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from kernels.products.bench import Bench
 from kernels.products.corrected import Correct
 from kernels.products.flatlevels import write_json
 from kernels.products.packed import pack
-from kernels.products.skymeasure import Masked, require_enough, rule
+from kernels.products.skymeasure import Masked, require_enough, rule, usual_noise
 from kernels.statistics.surface import Surface
 
 KERNEL: Final = "fringe_measure"
@@ -45,9 +44,7 @@ class Measure(Correct):
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
         """Measure one exposure: level, noise of a pixel, background, detections."""
         frame, _ = super().compute(task, piece)
-        image, mask, variance = frame.image, frame.mask, frame.variance
-        good = mask == 0
-        noise = math.sqrt(float(np.median(variance[good]))) if good.any() else 0.0
+        image, mask, noise = frame.image, frame.mask, usual_noise(frame.variance, frame.mask)
         masked = Masked.of(image, mask, self._rule)
         about = {"level": masked.level, "noise": noise, "left": masked.left, "why": masked.objection(noise)}
         if about["why"]:

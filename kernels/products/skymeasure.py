@@ -43,6 +43,8 @@ SKY: Final = 0.2
 CROWDED: Final = 5.0
 #: Fewest pixels along a side of a cell in which background and noise are measured.
 LEAST_CELL: Final = 32
+#: Rows of which one tells the noise of a frame.
+EVERY: Final = 8
 #: Fewest exposures of a product.
 FEWEST: Final = 3
 
@@ -83,6 +85,12 @@ def require_enough(left: Mapping[int, str], exposures: Sequence[int], name: str,
         why = "; ".join(f"exposure {e}: {text}" for e, text in left.items())
         what = f"{remain} of {len(exposures)} exposures can be used, a {kind} takes {FEWEST} at least: {why}"
         raise DataError(f"detector {name}", what)
+
+
+def usual_noise(variance: F32, mask: NDArray[np.int32]) -> float:
+    """Give the noise of a usual good pixel by a part of the rows; 0 where none is good."""
+    some, good = variance[::EVERY], mask[::EVERY] == 0
+    return math.sqrt(float(np.median(some[good]))) if good.any() else 0.0
 
 
 @dataclass(frozen=True)
@@ -156,9 +164,8 @@ class Measure(Correct):
     def compute(self, task: Task, piece: int) -> dict[str, Any]:
         """Measure one exposure."""
         frame, _ = super().compute(task, piece)
-        image, mask, variance = frame.image, frame.mask, frame.variance
-        detector, good = self.detector(task), mask == 0
-        noise = math.sqrt(float(np.median(variance[good]))) if good.any() else 0.0
+        image, mask = frame.image, frame.mask
+        detector, noise = self.detector(task), usual_noise(frame.variance, mask)
         common = self._common(task, piece, image, mask)
         masked = Masked.of(image, mask, self._rule)
         about = {"level": masked.level, "bad": masked.bad, "left": masked.left, "why": masked.objection(noise)}

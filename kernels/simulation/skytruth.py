@@ -12,6 +12,7 @@ from kernels.camera.focalplane import places_mm
 from kernels.camera.geometry import Camera
 from kernels.simulation.rates import Rates
 from kernels.simulation.skies import Sky, glow, patterns
+from kernels.statistics.cells import means
 from kernels.transfer.superpixels import Cells, bins, measure, solve
 
 F64 = NDArray[np.float64]
@@ -48,11 +49,11 @@ def expected(
     found: dict[int, list[F64]] = {d: [] for d in camera.detectors}
     for exposure in exposures:
         rows: dict[str, list[list[float]]] = {}
-        means = {}
+        binned = {}
         for d in camera.detectors.values():
             image = glow(seed, d, skies[d.id], exposure, rates)
             rows.setdefault(d.type, []).extend(measure(d, image, size_mm))
-            means[d.id] = means(image, *bins(d, bin_px, camera.scale)).astype(np.float64)
+            binned[d.id] = means(image, *bins(d, bin_px, camera.scale)).astype(np.float64)
         pitch = min(d.pixel_um for d in camera.detectors.values()) * 1e-3
         backgrounds = {
             kind: solve(Cells.of(some), size_mm, 0.1 * (size_mm / pitch) ** 2) for kind, some in rows.items()
@@ -61,5 +62,5 @@ def expected(
             (high, wide), background = bins(d, bin_px, camera.scale), backgrounds[d.type]
             assert background is not None
             at = places_mm(d, (wide[:-1] + wide[1:] - 1) / 2, (high[:-1] + high[1:] - 1) / 2)
-            found[d.id].append((means[d.id] - background.at(*at)) / background.level)
+            found[d.id].append((binned[d.id] - background.at(*at)) / background.level)
     return {d: np.asarray(np.average(some, axis=0, weights=weights)) for d, some in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,25 @@ def edges(pixels: int, bin_px: int) -> NDArray[np.int64]:
     return np.arange(number + 1) * pixels // number
 
 
+@njit
+def _means(image, rows, columns, out):  # type: ignore[no-untyped-def]
+    for j in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            total, number = 0.0, 0
+            for y in range(rows[j], rows[j + 1]):
+                for x in range(columns[i], columns[i + 1]):
+                    value = image[y, x]
+                    if np.isfinite(value):
+                        total += value
+                        number += 1
+            out[j, i] = total / max(number, 1)
+
+
 def means(image: F32, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> F32:
     """Average the finite pixels of each bin; 0 where there are none."""
-    good = np.isfinite(image)
-
-    def summed(values: NDArray[Any]) -> F64:
-        along = np.add.reduceat(values, rows[:-1], 0, np.float64)
-        return np.asarray(np.add.reduceat(along, columns[:-1], 1))
-
-    number = summed(good)
-    return np.asarray(summed(np.where(good, image, 0)) / np.maximum(number, 1), np.float32)
+    out = np.empty((len(rows) - 1, len(columns) - 1), np.float32)
+    _means(np.ascontiguousarray(image, np.float32), rows, columns, out)
+    return out
 
 
 @njit
