@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from campaign.butler.repository import open_repository
+from campaign.journal.events import read
 from kernels.camera import geometry
 from kernels.fits import product
 from kernels.fits.product import PLANES
@@ -153,6 +154,20 @@ def test_a_killed_run_is_restarted_with_the_same_bits(small: World, point: str) 
     assert code == 0, said
     for kind in ("verifyScienceIsrExp", "verifyScienceIsrExpBin8", "verifyScience64"):
         assert pixels(small.made(name, kind)) == pixels(small.made("plain", kind))
+
+
+@pytest.mark.soak
+def test_frames_survive_the_death_of_workers(small: World) -> None:
+    """Each process dies in the middle of its third product; the same frames and mosaics are there at the end."""
+    code, said = small.submit("calm", WITHOUT)
+    assert code == 0, said
+    hurt = {**small.variables, "CAMPAIGN_KILL_AT": "product-linked:3"}
+    done = command(*small.words("hurt", WITHOUT), environment=hurt)
+    assert done.returncode == 0, done.stderr
+    journal = small.folder("hurt") / "journal"
+    assert any(e.event == "died" for e in read(journal)) and list(journal.glob("verifyScienceIsr*.again*"))
+    for kind in ("verifyScienceIsrExp", "verifyScienceIsrExpBin64", "verifyScience8"):
+        assert pixels(small.made("hurt", kind)) == pixels(small.made("calm", kind))
 
 
 def test_frames_of_two_filters_get_the_flats_of_their_own(small: World) -> None:
