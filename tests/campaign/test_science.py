@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from campaign.butler.repository import open_repository
+from campaign.journal.events import read
 from kernels.camera import geometry
 from kernels.fits import product
 from kernels.fits.product import PLANES
@@ -96,6 +97,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> World:
     return simulated(tmp_path_factory.mktemp("small"), "--detector", "0", "--detector", "4", "--scale", "32")
 
 
+@pytest.fixture(scope="module")
+def plain(small: World) -> World:
+    """The same with frames and mosaics of an undisturbed run, named plain."""
+    code, said = small.submit("plain", WITHOUT)
+    assert code == 0, said
+    return small
+
+
 def pixels(paths: Mapping[Any, Path]) -> dict[Any, list[bytes]]:
     found = {}
     for key, path in paths.items():
@@ -104,23 +113,21 @@ def pixels(paths: Mapping[Any, Path]) -> dict[Any, list[bytes]]:
     return found
 
 
-def test_a_pipeline_of_the_signature_removal_alone_makes_frames_and_mosaics(small: World) -> None:
-    code, said = small.submit("plain", WITHOUT)
-    assert code == 0, said
-    frames = small.made("plain", "verifyScienceIsrExp")
+def test_a_pipeline_of_the_signature_removal_alone_makes_frames_and_mosaics(plain: World) -> None:
+    frames = plain.made("plain", "verifyScienceIsrExp")
     assert sorted(frames) == [(2024120700000 + n, d) for n in (1, 2, 3) for d in (0, 4)]
-    assert small.made("plain", "verifyScienceIsrExpBin64").keys() == frames.keys()
+    assert plain.made("plain", "verifyScienceIsrExpBin64").keys() == frames.keys()
     for n in (8, 64):
-        assert [e for (e,) in small.made("plain", f"verifyScience{n}")] == [2024120700001 + k for k in range(3)]
+        assert [e for (e,) in plain.made("plain", f"verifyScience{n}")] == [2024120700001 + k for k in range(3)]
     header = fitsio.read_header(frames[2024120700001, 4])
     assert header["BFMETHOD"] == "COULTON18" and header["BFKERNEL"] == "made elsewhere"  # the truth's kernel
-    with open_repository(str(small.repo)) as repository:
+    with open_repository(str(plain.repo)) as repository:
         (bfk,) = repository.datasets(
             "bfk", ["LSSTComCam/calib/simulated/truth"], "instrument='LSSTComCam' and detector=4"
         )
     assert header["CALIB_BFK_ID"] == bfk.dataset_id and header["CALIB_BFK_COLLECTION"] == "LSSTComCam/calib/DM-999"
     assert "CALIB_FLAT_ID" not in header and "FLATDEAD" not in header
-    pictures = {p.stem for p in (small.folder("plain") / "pictures").iterdir()}
+    pictures = {p.stem for p in (plain.folder("plain") / "pictures").iterdir()}
     assert pictures == {f"verifyScience{n}-{2024120700001 + k}" for n in (8, 64) for k in range(3)}
 
 
@@ -145,28 +152,40 @@ def test_frames_of_other_names_are_refused(small: World) -> None:
 
 
 @pytest.mark.parametrize("point", ["quanta-submitted", pytest.param("products-ingested", marks=pytest.mark.soak)])
-def test_a_killed_run_is_restarted_with_the_same_bits(small: World, point: str) -> None:
+def test_a_killed_run_is_restarted_with_the_same_bits(plain: World, point: str) -> None:
     name = point.replace("-", "")
-    killed = command(*small.words(name, WITHOUT), environment={**small.variables, "CAMPAIGN_KILL_AT": point})
+    killed = command(*plain.words(name, WITHOUT), environment={**plain.variables, "CAMPAIGN_KILL_AT": point})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    code, said = small.run("restart", str(small.folder(name)))
+    code, said = plain.run("restart", str(plain.folder(name)))
     assert code == 0, said
     for kind in ("verifyScienceIsrExp", "verifyScienceIsrExpBin8", "verifyScience64"):
-        assert pixels(small.made(name, kind)) == pixels(small.made("plain", kind))
+        assert pixels(plain.made(name, kind)) == pixels(plain.made("plain", kind))
 
 
-def test_frames_of_two_filters_get_the_flats_of_their_own(small: World) -> None:
-    certify_flats(small, {"r_03": 1.0, "i_06": 2.0})
+@pytest.mark.soak
+def test_frames_survive_the_death_of_workers(plain: World) -> None:
+    """Each process dies in the middle of its third product; the same frames and mosaics are there at the end."""
+    hurt = {**plain.variables, "CAMPAIGN_KILL_AT": "product-linked:3"}
+    done = command(*plain.words("hurt", WITHOUT), environment=hurt)
+    assert done.returncode == 0, done.stderr
+    journal = plain.folder("hurt") / "journal"
+    assert any(e.event == "died" for e in read(journal)) and list(journal.glob("verifyScienceIsr*.again*"))
+    for kind in ("verifyScienceIsrExp", "verifyScienceIsrExpBin64", "verifyScience8"):
+        assert pixels(plain.made("hurt", kind)) == pixels(plain.made("plain", kind))
+
+
+def test_frames_of_two_filters_get_the_flats_of_their_own(plain: World) -> None:
+    certify_flats(plain, {"r_03": 1.0, "i_06": 2.0})
     both = "instrument='LSSTComCam' and exposure.day_obs=20241207 and exposure.seq_num in (3, 4)"
     options = WITHOUT.replace("doFlat=false", "doFlat=true")
-    code, said = small.submit("filters", options, SELECTION_SCIENCE_V=both)
+    code, said = plain.submit("filters", options, SELECTION_SCIENCE_V=both)
     assert code == 0, said
-    found, plain = (small.made(name, "verifyScienceIsrExp") for name in ("filters", "plain"))
+    found, before = (plain.made(name, "verifyScienceIsrExp") for name in ("filters", "plain"))
     assert sorted(found) == [(2024120700000 + n, d) for n in (3, 4) for d in (0, 4)]
     runs = {key: fitsio.read_header(path)["CALIB_FLAT_ID"] for key, path in found.items()}
     assert len(set(runs.values())) == 4
     for d in (0, 4):
-        same = [fitsio.read(made[2024120700003, d], "IMAGE") for made in (found, plain)]
+        same = [fitsio.read(made[2024120700003, d], "IMAGE") for made in (found, before)]
         assert np.array_equal(*same)  # by a flat of 1
         level = np.median(fitsio.read(found[2024120700004, d], "IMAGE"))
         assert level == pytest.approx(np.median(same[0]) / 2, rel=0.1)
