@@ -92,6 +92,12 @@ class Base:
         with alone(Path(self.root) / LOCK, f"the repository {self.root}"):
             yield
 
+    @contextmanager
+    def at_one_time(self) -> Iterator[None]:
+        """Read collections once, and know them from memory inside the context; nothing may be changed in it."""
+        with self._butler.registry.caching_context():
+            yield
+
     def close(self) -> None:
         """Close the database."""
         self._butler.close()

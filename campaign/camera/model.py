@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -214,11 +214,17 @@ def load(name_or_path: str | Path) -> Camera:
         raise ConfigurationError(
             f"no camera {str(name_or_path)!r}", do=f"{suggest(str(name_or_path), names)}, or give the path of a file"
         )
-    found: list[Problem] = []
     try:
-        tree = parse(read_text(path), str(path), found)
+        return _read(str(path), read_text(path))
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"not a camera file: {error}", where=str(path)) from error
+
+
+@lru_cache(maxsize=2)  # a command takes its camera several times, and a large one takes a fifth of a second
+def _read(path: str, text: str) -> Camera:
+    """Read the text of a camera file."""
+    found: list[Problem] = []
+    tree = parse(text, path, found)
     if tree is None or found:
-        raise ConfigurationError("\n  - ".join(["not a camera file:", *map(str, found)]), where=str(path))
-    return build(plain_of(tree), str(path), tree)
+        raise ConfigurationError("\n  - ".join(["not a camera file:", *map(str, found)]), where=path)
+    return build(plain_of(tree), path, tree)

@@ -187,8 +187,7 @@ class Campaign:
         ConfigurationError
             CERT_RERUN is not set.
         """
-        chosen = self.steps[step]
-        return str(by_template(chosen.template, self.environment, {"target": None}, dict(chosen.set))["target"])
+        return str(by_template(self.config(step, self.rerun), self.environment)["target"])
 
     def certification(self, step: str, rerun: str, source: str | None = None) -> Certification:
         """Make the request that certifies a step's product: the RUN ``source``, by default the step's output.

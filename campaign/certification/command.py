@@ -25,6 +25,7 @@ from campaign.wording import command
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
+    from campaign.template.config import StepConfig
 
 #: What `request` takes of an operator who chooses nothing.
 UNCHOSEN: Final[Mapping[str, Any]] = {
@@ -55,19 +56,27 @@ class Certification:
     template: str = ""
 
 
-def by_template(
-    template: str, environment: Mapping[str, str], chosen: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> dict[str, Any]:
+def by_template(config: StepConfig, environment: Mapping[str, str], target: str | None = None) -> dict[str, Any]:
     """Build names as in DMTN-222: ``.../biasGen.$RERUN`` becomes ``.../bias.$CERT_RERUN``.
 
-    Parameters and errors are `request`'s.
+    Parameters
+    ----------
+    config : `StepConfig`
+        The resolved template.
+    environment : `dict`
+        Variables.
+    target : `str`, optional
+        Name that the operator has chosen; the one built here needs CERT_RERUN.
+
+    Raises
+    ------
+    ConfigurationError
+        The pipeline cannot be read, or CERT_RERUN is not set.
     """
     from campaign.kinds.table import dataset_types
     from campaign.pipeline import model as pipelines
     from campaign.pipeline.makers import product_of
-    from campaign.template.resolve import resolve
 
-    config = resolve(template, environment, overrides)
     pipeline = pipelines.load(config.pipeline_yaml, config.instrument, environment, config.pipeline_options)
     folder, _, name = config.output.rpartition("/")
     stem, product = name.split(".")[0].replace("Gen", ""), product_of(pipeline)
@@ -77,7 +86,7 @@ def by_template(
         raise ConfigurationError(f"{product} is no calibration, there is nothing to certify", where=template, do=do)
     stem = product if product.startswith(stem) else stem  # defectGen becomes defects
     cert_rerun = environment.get("CERT_RERUN")
-    if not cert_rerun and not chosen["target"]:
+    if not cert_rerun and not target:
         raise ConfigurationError(
             "the variable CERT_RERUN is not set", do="export CERT_RERUN=20250207a, or give --target"
         )
@@ -86,7 +95,7 @@ def by_template(
         "repository": config.butler_config,
         "ticket": config.ticket,
         "source": config.output,
-        "target": f"{folder}/{stem}.{cert_rerun}",
+        "target": target or f"{folder}/{stem}.{cert_rerun}",
         "dataset_type": product,
         "chain": f"{prefix}{config.instrument}/calib/{config.ticket}",
     }
@@ -130,7 +139,9 @@ def request(
     """
     names: dict[str, Any] = {"chain": None}
     if template:
-        names = by_template(template, environment, chosen, overrides)
+        from campaign.template.resolve import resolve
+
+        names = by_template(resolve(template, environment, overrides), environment, chosen["target"])
     given = {"repository": chosen["repo"], "chain": chosen["chain_name"]}
     given |= {key: chosen[key] for key in ("source", "target", "dataset_type")}
     names |= {key: value for key, value in given.items() if value}

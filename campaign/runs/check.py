@@ -88,7 +88,7 @@ def check(template: str, environment: Mapping[str, str], options: Options, with_
         with found.noting():
             found.pipeline = str(step.pipeline.path)
             kind = kind_of(step.pipeline)
-        with open_repository(step.config.butler_config) as repository:
+        with open_repository(step.config.butler_config) as repository, repository.at_one_time():
             _look_at_flavour(found, repository)
             _look_at_collections(found, step, repository)
             if kind is None or isinstance(kind.made_of, Frames):

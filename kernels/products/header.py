@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -23,14 +24,15 @@ OPTIONAL = {"OFFSET": ("offsets", "was subtracted before"), "WEIGHT": ("weights"
 UNITS = {"bias": "{unit}", "dark": "{unit}/s", "flat": "1", "sky": "1", "fringe": "1"}
 
 
-def _versions() -> list[Card]:
-    cards = []
+@cache  # the metadata of four distributions are read for it
+def _versions() -> tuple[Card, ...]:
+    cards: list[Card] = []
     for name in ("drp-campaign", "numpy", "numba", "fitsio"):
         try:
             cards.append((f"VERSION_{name.upper()}", version(name), ""))
         except PackageNotFoundError:  # a checkout that is not installed
             cards.append((f"VERSION_{name.upper()}", "unknown", ""))
-    return cards
+    return tuple(cards)
 
 
 def _end(dates: Sequence[str], seconds: Sequence[float]) -> str:
@@ -153,4 +155,4 @@ def product_cards(
     cards += [(key, value, "") for key, value in task.provenance.items()]
     if image is not None and mask is not None:
         cards += _amplifiers(detector, image, mask)
-    return cards + _versions()
+    return [*cards, *_versions()]

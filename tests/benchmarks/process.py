@@ -35,8 +35,8 @@ class Usage:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """One thread, nothing of a surrounding MPI or batch job, and this checkout's modules."""
-    return {**kernel_environment(), "PYTHONPATH": str(ROOT), **more}
+    """One thread, nothing of a surrounding MPI or batch job, and this checkout's modules, compiled once."""
+    return {**kernel_environment(), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **more}
 
 
 def avx2_environment(scratch: Path) -> dict[str, str]:

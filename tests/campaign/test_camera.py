@@ -67,6 +67,16 @@ def test_packaged_cameras_survive_a_dump(name: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["copy.yaml"]
 
 
+def test_a_camera_file_is_read_once_while_it_stays(tmp_path: Path) -> None:
+    path, camera = tmp_path / "small.yaml", small()
+    path.write_text(yaml.safe_dump(camera))
+    first = cameras.load(path)
+    assert cameras.load(path) is first
+    camera["detectors"][0]["gains"][0] = 1.7
+    path.write_text(yaml.safe_dump(camera))
+    assert cameras.load(path).detectors[0].gains[0] == 1.7 != first.detectors[0].gains[0]
+
+
 def test_known_cameras_are_the_packaged_ones() -> None:
     assert cameras.known() == NAMES
 

@@ -266,6 +266,25 @@ def test_a_full_disk_is_transient(root: Path) -> None:
 # Instruments
 
 
+def test_collections_are_read_once_at_one_time(repository: Repository) -> None:
+    asked: list[str] = []
+
+    def count(*arguments: Any) -> None:
+        asked.append(arguments[2])
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", count)
+    try:
+        for kind in [repository.collection_type(RAWS) for _ in range(10)]:
+            assert kind == "RUN"
+        alone = len(asked)
+        with repository.at_one_time():
+            assert [repository.collection_type(name) for name in [RAWS, "no/such"] * 5] == ["RUN", None] * 5
+        assert len(asked) - alone < alone
+        assert repository.collection_type(f"{CAMERA}/calib") == "CHAINED"
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", count)
+
+
 def test_register_instrument_again_adds_only_what_is_new(repository: Repository, root: Path) -> None:
     repository.define_chain(f"{CAMERA}/calib", [RAWS])
     extra = (7, "R22_S07", "R22", "S07", "GUIDE")
