@@ -19,7 +19,7 @@ def corrected(planner: Planner) -> list[GroupDraft]:
         TaskDraft({"exposure": e, "detector": d}, [TYPE], planner.inputs(d, e), planner.parameters(d, e))
         for e, d in planner.raws
     ]
-    return [GroupDraft(isr.label, "correct", "quantum", planner.shared, tasks, whole=True)]
+    return [GroupDraft(isr.label, "correct", "quantum", planner.shared, tasks, whole=("doBrighterFatter", "doFlat"))]
 
 
 _DIMENSIONS: Final = ("instrument", "exposure", "detector")

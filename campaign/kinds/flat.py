@@ -6,7 +6,7 @@ from typing import Final
 
 from campaign.kinds.combining import TASKS, combined, images, kind
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft, measured
-from campaign.kinds.model import DatasetType, Frames
+from campaign.kinds.model import Correction, DatasetType, Frames
 from campaign.kinds.task import Field, PipelineTask, TaskClass, named, only
 
 _DIMENSIONS: Final = ("instrument", "physical_filter", "detector")
@@ -68,5 +68,6 @@ KIND = kind(
         **named(_NORMALISE, "CpFlatNormalizationTask", *_MODULES),
     },
     groups=_groups,
+    correction=Correction("doFlat", "flat", needed=True, whole=True, silent=True),
     unit="relative",
 )

@@ -39,7 +39,7 @@ _FIELDS: Final = {
     **only(True, "doAssembleCcd", "doNanMasking", "doVariance"),
     **only(
         False,
-        *("doFlat", "doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doSuspect"),
+        *("doBootstrap", "doDiffNonLinearCorrection", "doSuspect"),
         *("doWidenSaturationTrails", "doInterpolate", "doSaveInterpPixels", "doSetBadRegions", "doAmpOffset"),
         *("maskNegativeVariance", "expectWcs", "doBinnedExposures", "doITLDipMask", "doITLEdgeBleedMask"),
         "doITLSatSagMask",
@@ -62,8 +62,8 @@ _BRIGHTER_FATTER: Final = {
 def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
     """Give upstream's task classes of both stages, with a connection and a switch for each correction, by kind."""
     asked = [c for c in corrections.values() if c.switch]
-    switches = {c.switch: Field(False, kernel=c.setting if c.needed and not c.whole else "") for c in asked}
-    optional = {c.connection or name: c.switch for name, c in corrections.items() if c.whole}
+    switches = {c.switch: Field(False, kernel=c.setting if c.needed and not c.silent else "") for c in asked}
+    optional = {c.connection or name: c.switch for name, c in corrections.items() if c.silent}
     if "doBrighterFatter" in switches:
         optional |= dict.fromkeys(_BRIGHTER_FATTER, "doBrighterFatter")
     isr = TaskClass(

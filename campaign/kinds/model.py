@@ -70,9 +70,10 @@ class Correction:
     needed: bool = False
     #: Connection, if that is not the kind's name.
     connection: str = ""
-    #: Whether it looks at whole frames: then no setting is made where it is not asked for, and kernels that correct
-    #: frames in parts refuse it.
+    #: Whether it looks at whole frames: kernels that correct frames in parts refuse it.
     whole: bool = False
+    #: Whether nothing is said of it where it is not asked for: runs were planned before it could be.
+    silent: bool = False
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ def _require_whole(drafts: Sequence[GroupDraft], pipeline: str) -> None:
     """Refuse corrections of whole frames in kernels that correct frames in parts, which those would refuse, too."""
     for kind in table.corrections().values():
         for draft in drafts:
-            if kind.whole and not draft.whole and draft.config.get("isr", {}).get(kind.setting):
+            if kind.whole and kind.switch not in draft.whole and draft.config.get("isr", {}).get(kind.setting):
                 what = f"{draft.label}: {kind.switch} needs whole frames, and this task corrects them in parts"
                 do = f"set {kind.switch}: false, or take the task of the signature removal alone, with doWrite: true"
                 raise ConfigurationError(what, where=pipeline, do=do)

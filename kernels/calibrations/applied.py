@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.calibrations import bfk, cti, ptc
+from kernels.calibrations import bfk, cti, gaincorrection, ptc
 from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.crosstalk import Crosstalk
 from kernels.calibrations.defects import Defects
@@ -35,7 +35,7 @@ def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Produc
 class Calibrations:
     """Calibrations of a detector's frames; `None` where the job does not ask for one."""
 
-    #: With the gains and read noises of the ptc, else of the camera file.
+    #: With the gains and read noises of the ptc, else of the camera file; gains corrected by a gain_correction.
     detector: Detector
     #: In the unit of the frames; the dark per second.
     bias: Product | None = None
@@ -54,6 +54,8 @@ class Calibrations:
     unusable: Sequence[Box] = ()
     #: Brighter-fatter kernels.
     kernels: bfk.Kernels | None = None
+    #: Relative.
+    flat: Product | None = None
 
     @classmethod
     def open(cls, camera: Camera, detector: Detector, isr: IsrConfig, path_of: Callable[[str], str]) -> Calibrations:
@@ -73,6 +75,8 @@ class Calibrations:
         unusable = [a.target for a in detector.amplifiers if a.name in bad]
         lost = [f"{name} has no photon transfer curve: BAD" for name in bad]
         detector = ptc.apply(path_of("ptc"), camera, detector) if isr.ptc else detector
+        if isr.gain_correction:
+            detector = gaincorrection.apply(path_of("gain_correction"), camera, detector)
         crosstalk = Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None
         deferrals, notes = cti.read(path_of("cti"), camera, detector) if isr.deferred else (None, ())
         return cls(
@@ -86,10 +90,11 @@ class Calibrations:
             (*(crosstalk.notes if crosstalk else ()), *notes, *lost),
             unusable,
             bfk.Kernels.open(path_of("bfk"), camera, detector) if isr.brighter_fatter else None,
+            _product("flat", path_of("flat"), camera, detector) if isr.flat else None,
         )
 
     def verify(self) -> None:
-        """Compare the pixels of bias and dark with their DATASUM, once; this reads them all.
+        """Compare the pixels of bias, dark and flat with their DATASUM, once; this reads them all.
 
         Raises
         ------
@@ -100,7 +105,7 @@ class Calibrations:
 
     @cached_property
     def _whole(self) -> bool:
-        for product in filter(None, (self.bias, self.dark)):
+        for product in filter(None, (self.bias, self.dark, self.flat)):
             verify(product.path, ("IMAGE", "MASK", "VARIANCE"))
         return True
 
@@ -112,7 +117,7 @@ class Calibrations:
     @property
     def flags(self) -> bool:
         """Whether any calibration can flag a pixel BAD."""
-        return any((self.bias, self.dark, self.defects, self.unusable))
+        return any((self.bias, self.dark, self.flat, self.defects, self.unusable))
 
     @cached_property
     def _bad(self) -> NDArray[np.uint8]:
@@ -122,7 +127,7 @@ class Calibrations:
         for y0 in range(0, height, _ROWS):
             box = Box(0, y0, width, min(_ROWS, height - y0))
             bad = np.zeros((box.ny, box.nx), np.bool_) if self.defects is None else self.defects.mask(box)
-            for product in filter(None, (self.bias, self.dark)):
+            for product in filter(None, (self.bias, self.dark, self.flat)):
                 bad |= product.flagged(box, BAD)
             for dead in self.unusable:
                 bad[max(dead.y0 - y0, 0) : max(dead.y1 - y0, 0), dead.x0 : dead.x1] = True

@@ -45,6 +45,10 @@ class IsrConfig:
     brighter_fatter_method: str = "AUTO"
     #: Iterations; 0: as many as the method needs.
     brighter_fatter_rounds: int = 0
+    #: Divide by the combined flat; of whole frames alone.
+    flat: bool = False
+    #: Gains corrected by the factors of a later flat.
+    gain_correction: bool = False
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> IsrConfig:

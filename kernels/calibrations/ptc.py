@@ -60,6 +60,20 @@ def bad(path: str, camera: Camera, detector: Detector) -> list[str]:
     return [a.name for a, row in zip(detector.amplifiers, rows, strict=True) if _is_bad(found, row)]
 
 
+def turnoffs(path: str, detector: Detector) -> NDArray[np.float64]:
+    """Read the turnoffs [amplifier], ADU, of a ptc that was checked; not a number where there is none.
+
+    Raises
+    ------
+    DataError
+        See `kernels.calibrations.isrfiles.read`.
+    """
+    found = isrfiles.read(path)
+    column = found.tables[0].columns.get("PTC_TURNOFF", np.full(len(detector.amplifiers), np.nan))
+    values = np.asarray(column, np.float64)[found.order(detector)]
+    return np.where(values > 0, values, np.nan)
+
+
 def _opened(path: str, camera: Camera, detector: Detector) -> tuple[IsrCalib, list[int]]:
     """Read a detector's ptc; also give the row of each amplifier."""
     found = isrfiles.read(path)

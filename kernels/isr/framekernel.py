@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,18 @@ class FrameKernel(gang.Kernel):
         A setting of ``isr`` is unknown, or needs whole frames, which the kernel never has.
     """
 
-    #: Whether the kernel assembles each frame, so that a correction can look at neighbours in other amplifiers.
-    WHOLE = False
+    #: Corrections of whole frames, by upstream's switches, that a kernel which assembles each frame makes.
+    WHOLE: Sequence[str] = ()
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.camera = geometry.camera(job.camera)
         self.isr = IsrConfig.from_plain(job.config["isr"])
-        if self.isr.brighter_fatter and not self.WHOLE:
-            what = f"doBrighterFatter needs whole frames, the kernel {job.kernel} corrects them in parts"
-            raise JobError(f"{what}: leave it to the step that writes corrected frames (doWrite)")
+        for switch, asked in (("doBrighterFatter", self.isr.brighter_fatter), ("doFlat", self.isr.flat)):
+            if asked and switch not in self.WHOLE:
+                how = "has no part for it" if self.WHOLE else "corrects them in parts"
+                what = f"{switch} needs whole frames, the kernel {job.kernel} {how}"
+                raise JobError(f"{what}: leave it to the step that writes corrected frames (doWrite)")
         self.frames, self.scratch = Frames(), Scratch()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}
         self._readers: dict[int, list[Reader]] = {}

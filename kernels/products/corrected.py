@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kernels.camera.geometry import Amplifier, Detector
+from kernels.camera.geometry import Amplifier, Box, Detector
 from kernels.fits import product
 from kernels.fits.product import BAD, PLANES, Card
 from kernels.isr.channel import Exposures
@@ -32,10 +33,10 @@ class Correct(FrameKernel):
     the calibrations that ``isr`` asks for, parameters ``exposures``,
     ``dates``, ``exposure_times``, ``dark_times`` (one each), output
     ``postISRCCD``: IMAGE in the camera's unit, MASK with SAT and BAD, VARIANCE
-    of the charge as it was gathered.
+    of the charge as it was gathered, over the flat if ``isr`` asks for one.
     """
 
-    WHOLE = True
+    WHOLE = ("doBrighterFatter", "doFlat")
 
     def compute(self, task: Task, piece: int) -> Any:
         """Correct the frame: image, mask and variance [y, x] of the assembled detector, and cards of what was done."""
@@ -51,8 +52,10 @@ class Correct(FrameKernel):
             subtracted.add(variance[at], box, Coefficients(1.0, dark_time))
             why = 1 << PLANES["SAT"] if frame.empty is None else np.where(frame.empty, BAD, 1 << PLANES["SAT"])
             mask[at] = np.where(masked, why, 0) | (0 if bad is None else np.where(bad, BAD, 0))
-        kernels = self.calibrations(task).kernels
+        kernels, flat = self.calibrations(task).kernels, self.calibrations(task).flat
         cards = redistribute(image, mask, kernels, self.isr, self.camera.unit) if kernels else []
+        if flat:
+            flatten(image, mask, variance, flat)
         return image, mask, variance, cards
 
     def _noises(self, task: Task, dark_time: float) -> dict[int, Noise]:
@@ -94,6 +97,29 @@ class Correct(FrameKernel):
             *(card for amplifier in detector.amplifiers for card in _amplifier_cards(amplifier)),
             *((key, value, "") for key, value in task.provenance.items()),
         ]
+
+
+def flatten(
+    image: NDArray[np.float32], mask: NDArray[np.int32], variance: NDArray[np.float32], flat: product.Product
+) -> None:
+    """Divide by a flat, in place; its own variance is added, and a pixel without response is BAD.
+
+    Parameters
+    ----------
+    image, variance : `numpy.ndarray` [y, x], float32
+        In the frame's unit, and its square.
+    mask : `numpy.ndarray` [y, x], int32
+        Bits of `kernels.fits.product.PLANES`.
+    """
+    box = Box(0, 0, *image.shape[::-1])
+    response = np.asarray(flat.read(box), np.float32)
+    good = np.isfinite(response) & (response > 0)
+    response = np.where(good, response, np.float32(1))
+    own = np.nan_to_num(np.asarray(flat.read(box, "VARIANCE"), np.float32)) if flat.has("VARIANCE") else np.float32(0)
+    image /= response
+    variance += image**2 * own
+    variance /= response**2
+    mask |= np.where(good, 0, BAD)
 
 
 def _amplifier_cards(amplifier: Amplifier) -> list[Card]:

@@ -70,7 +70,9 @@ class Ratios:
     apart: F64
 
 
-def binned(image: F64, boxes: Sequence[tuple[int, int, int, int]], binning: int = 8, edge: int = 20) -> Bins:
+def binned(
+    image: F64 | NDArray[np.float32], boxes: Sequence[tuple[int, int, int, int]], binning: int = 8, edge: int = 20
+) -> Bins:
     """Average bins of each amplifier of a detector's image.
 
     Parameters
