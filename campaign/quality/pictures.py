@@ -38,7 +38,7 @@ def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
             made.append(_place(plan, plan.product))
             draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], made[-1], title(plan, {}))
         made += _pages(plan, rows, PAGES[kind.name]) if kind.name in PAGES else []
-        made += _planes(plan, rows) if kind.name == "ptc" else []
+        made += _planes(plan, rows) if kind.picture == "amplifiers" else []
     return made
 
 
@@ -53,7 +53,7 @@ def _pages(plan: Plan, rows: Mapping[int, Any], drawn: Callable[[Any, Path, str]
 
 
 def _planes(plan: Plan, rows: Mapping[int, Any]) -> list[Path]:
-    """Draw maps of gain, noise, turnoff and a_00 over the focal plane."""
+    """Draw maps of numbers of amplifiers over the focal plane."""
     made = []
     for name, numbers in maps(rows, title(plan, {})).items():
         stem = _place(plan, f"{plan.product}-{name}").with_suffix("")
