@@ -26,6 +26,7 @@ NAMES = (
     "bps_linearizer",
     "bps_ptc",
     "bps_bfk",
+    "bps_gain_correction",
     *(f"bps_flat_{band}" for band in "ugrizy"),
     *BOOTSTRAPS,
 )
@@ -46,6 +47,7 @@ VARIABLES = {
     "SELECTION_PTC_LINEARIZER": "exposure.observation_type='flat'",
     "SELECTION_PTC": "exposure.observation_type='flat'",
     "SELECTION_PTC_BFK": "exposure.observation_type='flat'",
+    "SELECTION_GAIN_CORRECTION_FLAT": "exposure.observation_type='flat'",
     "BOOTSTRAP_RUN_NUMBER": "1",
     **{f"SELECTION_FLAT_{band}": "exposure.observation_type='flat'" for band in "ugrizy"},
 }
