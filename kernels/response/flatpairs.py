@@ -14,11 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kernels.calibrations.applied import Calibrations
 from kernels.camera.geometry import Amplifier, Box, Detector
 from kernels.errors import DataError, JobError
 from kernels.fits.identity import number_of
 from kernels.fits.product import Card
+from kernels.isr.channel import Channel
 from kernels.isr.framekernel import FrameKernel
 from kernels.jobs.job import Job, Task
 from kernels.response.unequal import LeftOut, left_out
@@ -125,7 +128,7 @@ class PairedFlats(FrameKernel):
             pairs = ()
         return [sizes[one] + sizes[other] for one, other in pairs] or [1.0]
 
-    def compute(self, task: Task, piece: int) -> list[Pair | str]:
+    def measure(self, task: Task, piece: int) -> list[Pair | str]:
         """Measure each amplifier in one pair; a text tells why one cannot be measured."""
         if not self.matched(task).pairs:
             return []
@@ -140,6 +143,7 @@ class PairedFlats(FrameKernel):
                 if saturated > SATURATED * one.size:
                     found[frame.channel.number] = f"{saturated} of {one.size} pixels are saturated"
                     continue
+                self.inspect(frame.channel, one, flags)
                 box = region(amplifier, detector, self.settings.edge)
                 images = [image[box.slices] / unit for image in (one, frame.pixels)]
                 good = ~flags.flagged(amplifier.target)[box.slices] if flags.flags else None
@@ -151,7 +155,14 @@ class PairedFlats(FrameKernel):
                     found[frame.channel.number] = str(error)
         return [found[k] for k in sorted(found)]
 
-    def finish(self, task: Task, results: Iterable[list[Pair | str]]) -> dict[str, Any]:
+    def compute(self, task: Task, piece: int) -> Any:
+        """Measure a pair; see `measure`."""
+        return self.measure(task, piece)
+
+    def inspect(self, channel: Channel, image: NDArray[np.float32], flags: Calibrations) -> None:
+        """Look at an amplifier of the first flat of a pair, unless it is saturated."""
+
+    def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
         """Fit each amplifier and publish.
 
         Raises

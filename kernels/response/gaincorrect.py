@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.calibrations import gaincorrection, ptc
-from kernels.camera.focalplane import radius_mm
 from kernels.camera.geometry import Box, Detector
 from kernels.errors import DataError, JobError
 from kernels.fits.product import Card
@@ -27,6 +26,7 @@ from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.bench import Bench
 from kernels.response.flatpairs import SATURATED
+from kernels.response.ratios import Settings, radii
 from kernels.transfer import gainratios
 from kernels.transfer.gainratios import Bins, NoRatios, Ratios, Stack
 
@@ -39,50 +39,6 @@ LEAST_FLATS: Final = 3
 FAINT: Final = 0.05
 #: Change of an amplifier within the flats that the operator is told: errors, and relative.
 UNSTEADY: Final = (5.0, 5e-4)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a job, besides the signature removal's."""
-
-    #: Largest noise (electron) of the amplifier that the others are told from, and lowest percentile of its turnoff.
-    noise: float
-    percentile: float
-    #: Whether the light may change along the radius.
-    radial: bool
-    #: Side of a bin, and distance from an amplifier's edges, pixel.
-    bin: int
-    boundary: int
-    #: Rejection of a flat's bins, standard deviations.
-    outlier: float
-    fit: gainratios.Rule
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Settings:
-        """Check and freeze.
-
-        Raises
-        ------
-        JobError
-            A setting is missing or unknown.
-        """
-        try:
-            return cls(
-                float(plain["reference_noise"]), float(plain["reference_percentile"]), bool(plain["radial"]),
-                int(plain["bin"]), int(plain["boundary"]), float(plain["outlier_cut"]),
-                gainratios.Rule(
-                    order=int(plain["order"]), nodes=int(plain["nodes"]), nsigma=float(plain["nsigma"]),
-                    most=float(plain["most"]),
-                ),
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
-            raise JobError(f"settings of the gain correction: {error}") from error
-
-
-def radii(bins: Bins, detector: Detector) -> F64:
-    """Give the distance of each bin to the optical axis, mm."""
-    radius = radius_mm(detector)[2]
-    return np.asarray(radius[bins.y.astype(np.intp), bins.x.astype(np.intp)], np.float64)
 
 
 @dataclass(frozen=True)
@@ -104,7 +60,11 @@ class GainCorrection(FrameKernel):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._settings = Settings.from_plain(job.config)
+        try:
+            nsigma, self._outlier = (float(job.config[name]) for name in ("nsigma", "outlier_cut"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError(f"settings of the gain correction: {error}") from error
+        self._settings = Settings.from_plain(job.config, nsigma)
         if not self.isr.flat:
             raise JobError("a gain correction is measured against a reference flat: set doFlat: true")
         if self.camera.unit != "electron":
@@ -187,7 +147,7 @@ class GainCorrection(FrameKernel):
     def _solve(self, task: Task, detector: Detector, flats: Sequence[Ratio]) -> _Solved:
         settings, number = self._settings, len(detector.amplifiers)
         bins = self._binned(np.zeros(detector.size[::-1], np.float32), detector)
-        stack = gainratios.stacked(np.array([one.values for one in flats]), bins.amplifier, number, settings.outlier)
+        stack = gainratios.stacked(np.array([one.values for one in flats]), bins.amplifier, number, self._outlier)
         gains, noises = (np.array([getattr(a, name) for a in detector.amplifiers]) for name in ("gain", "read_noise"))
         turnoffs = np.ones(number)  # without a ptc all are alike
         if self.isr.ptc:

@@ -24,6 +24,10 @@ Bool = NDArray[np.bool_]
 MAD = 1.4826
 
 
+#: Fewest flats, and least ratio of the brightest one's level to the faintest one's, for a fit over the levels.
+LEAST, SPAN = 4, 2.0
+
+
 class NoRatios(ValueError):
     """Flats that determine no ratios, and why."""
 
@@ -279,6 +283,45 @@ def combined(flats: Sequence[Ratios]) -> Ratios:
         return out
 
     return Ratios(middle, error([one.errors for one in flats]), error([one.apart for one in flats]))
+
+
+def levelled(flats: Sequence[Ratios], levels: F64, nsigma: float = 5.0) -> Ratios:
+    """Combine flats of unlike brightness, without what a remainder of the electronics' offset adds to the faint ones.
+
+    An offset of s ADU in an amplifier makes its factor f (1 + s / level).  For each amplifier log f and s are fitted,
+    weighted by the flats' errors, without outliers; errors are scaled by chi2 where that is above 1.  Pixels respond
+    alike in all flats, so that no error is below that of the best flat.  Few flats, or flats of one brightness, are
+    combined by medians (`combined`).
+
+    Parameters
+    ----------
+    levels : `numpy.ndarray` [flat], float64
+        Brightness of each flat, ADU.
+    """
+    if len(flats) < LEAST or levels.max() < SPAN * levels.min():
+        return combined(flats)
+    factors, apart = (np.array([getattr(one, name) for one in flats]) for name in ("factors", "apart"))
+    design = np.stack([np.ones(len(levels)), levels.min() / levels], axis=1)
+    made = np.full((2, factors.shape[1]), np.nan)
+    for k in range(factors.shape[1]):
+        keep = np.isfinite(factors[:, k]) & (apart[:, k] > 0)
+        if keep.sum() < LEAST:
+            continue
+        logs, sigma = np.log(np.where(keep, factors[:, k], 1.0)), np.where(keep, apart[:, k] / factors[:, k], 1.0)
+        for _ in range(3):
+            weighted = design[keep] / sigma[keep, np.newaxis]
+            inverse = np.linalg.inv(weighted.T @ weighted)
+            found = inverse @ (weighted.T @ (logs[keep] / sigma[keep]))
+            pulls = (logs - design @ found) / sigma
+            scale = max(1.0, MAD * float(np.median(np.abs(pulls[keep]))))
+            new = keep & (np.abs(pulls) <= nsigma * scale)
+            if (new == keep).all() or new.sum() < LEAST:
+                break
+            keep = new
+        chi2 = max(1.0, float((pulls[keep] ** 2).sum()) / (int(keep.sum()) - 2))
+        error = np.hypot(np.sqrt(inverse[0, 0] * chi2), sigma[keep].min())
+        made[:, k] = np.exp(found[0]), np.exp(found[0]) * error
+    return Ratios(made[0], made[1], made[1])
 
 
 def adjusted(gains: F64, found: Ratios) -> F64:

@@ -14,6 +14,7 @@ from kernels.transfer.gainratios import (
     adjusted,
     binned,
     combined,
+    levelled,
     ratios,
     reference,
     scaled,
@@ -126,6 +127,20 @@ def test_outliers_are_left_out_of_the_mean_over_flats_and_a_changing_amplifier_i
     assert found.drifts[6, 2] == pytest.approx(1.001 - 1e-3 / 8, abs=3e-4)
     pair = stacked(flats[3:5], amplifier, 4)
     assert pair.rejected.sum() == 0 and pair.values[700] == pytest.approx(1.25, abs=1e-2)
+
+
+def test_an_offset_of_the_electronics_does_not_change_ratios() -> None:
+    """Two ADU in one amplifier are 0.2 % of a faint flat, and nothing of the light."""
+    rng, levels = np.random.default_rng(6), np.array([1000.0, 2000.0, 4000.0, 8000.0, 16_000.0])
+    error = np.array([0.0, 1e-4, 1e-4])
+    flats = [
+        Ratios(np.array([1.0, 1.004 * (1 + 2 / level), 0.99]) + rng.normal(0, error), error, error) for level in levels
+    ]
+    found, plain = levelled(flats, levels), combined(flats)
+    assert abs(found.factors[1] - 1.004) < 4 * found.apart[1] < 1e-3 < abs(plain.factors[1] - 1.004) * 2.5
+    assert abs(found.factors[2] - 0.99) < 4 * found.apart[2]
+    alike = levelled(flats, np.full(5, 1e4))
+    assert alike.factors[1] == plain.factors[1]
 
 
 def test_ratios_against_the_mean_are_known_better_than_against_a_corner_and_scale_with_gains() -> None:

@@ -21,13 +21,19 @@ from tests.kernels.test_cti import DETECTOR, common, described, shots, simulated
 
 DEAD = "C05"
 RATES = {
-    "brighter_fatter": 1.0, "brighter_fatter_steps": 4, "cosmic_rays": 0.05, "qe": 0.005,
-    "vignetting_mm": [9e5, 1e6], "dead_amplifiers": {"R22_S11": DEAD},
+    "brighter_fatter": 1.0, "brighter_fatter_steps": 4, "cosmic_rays": 0.05, "qe": 0.002,
+    "vignetting_mm": [9e5, 1e6], "dead_amplifiers": {"R22_S11": DEAD}, "amplifier_step": 0.0, "stain": 0.0,
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "matching": "TIME", "flux": "CCOBFLUX", "side": 6, "nsigma": 5.5, "passes": 3, "least_pixels": 600, "edge": 1,
     "model": "EXACT", "outlier_cut": 5.0, "outlier_rounds": 2, "outlier_signal": 50000.0, "outlier_gap": 9000.0,
     "outlier_scaled": True, "rolloff": False, "rolloff_share": 0.01, "least_mean": 0.0, "most_mean": 1e6,
+}  # fmt: skip
+
+
+RATIOS: dict[str, Any] = {
+    "ratio_least": 1000.0, "ratio_most": 20_000.0, "ratio_flats": 50, "reference_noise": 12.0, "radial": True,
+    "reference_percentile": 25.0, "bin": 1, "boundary": 1, "order": 1, "nodes": 20, "most": 0.05,
 }  # fmt: skip
 
 
@@ -125,6 +131,39 @@ def test_flats_without_a_curve_are_refused(
     why = ("pairs of equal TIME", "no amplifier has a photon transfer curve", "CCOBFLUX is None in the primary header")
     assert any(one in text for one in why)
     assert not (tmp_path / "ptc.fits").exists()
+
+
+def test_ratios_of_gains_are_those_of_the_flats(
+    made: tuple[Path, list[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """A curve gives a gain to 0.7 %; steps in the flats give its ratio to the others ten times better."""
+    assert solve(tmp_path, made[1], made[2], **RATIOS) == 0
+    rows, header = fitsio.read(tmp_path / "ptc.fits", 1), fitsio.read_header(tmp_path / "ptc.fits")
+    before = fitsio.read(made[0] / "ptc.fits", 1)
+    true = fitsio.read(made[0] / "truth.fits", "AMPLIFIERS")["gain"]
+    good = rows["AMPLIFIER_NAME"].astype(str) != DEAD
+    single, ratio = ((some[good] / true[good]) for some in (before["GAIN"], rows["GAIN"]))
+    assert np.std(ratio / np.mean(ratio)) < 0.1 * np.std(single) and np.std(single) > 0.003
+    pulls = (rows["GAIN"][good] - true[good]) / rows["GAIN_ERR"][good]
+    assert np.abs(pulls).max() < 4 and rows["GAIN_ERR"][good].max() < 0.5 * before["GAIN_ERR"][good].min()
+    assert rows["GAIN_UNADJUSTED"].tobytes() == before["GAIN"].tobytes() and np.isnan(rows["GAIN"][~good]).all()
+    others = [name for name in rows.dtype.names if name not in ("GAIN", "GAIN_ERR")]
+    assert all(rows[name].tobytes() == before[name].tobytes() for name in others)
+    assert header["GAINADJ"] and header["GAINREF"] in rows["AMPLIFIER_NAME"].astype(str) and header["GAINFLAT"] > 8
+    assert not header["GAINKEPT"].strip()
+
+
+def test_without_flats_in_the_range_gains_stay_and_it_is_said(
+    made: tuple[Path, list[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    flats = list(range(30, 60))
+    assert solve(tmp_path, *chosen(made, flats), **{**RATIOS, "ratio_least": 1e5, "ratio_most": 2e5}) == 0
+    rows, header = fitsio.read(tmp_path / "ptc.fits", 1), fitsio.read_header(tmp_path / "ptc.fits")
+    assert rows["GAIN"].tobytes() == rows["GAIN_UNADJUSTED"].tobytes()
+    assert not header["GAINADJ"] and header["GAINADJW"] == "no flat is in the range of signals"
+    assert said(tmp_path)["look_at"] == ["ratios of gains are not adjusted: no flat is in the range of signals"]
+    with pytest.raises(JobError, match="settings of the gain ratios"):
+        solve(tmp_path, made[1], made[2], ratio_flats=3)
 
 
 def chosen(made: tuple[Path, list[str], list[dict[str, Any]]], order: list[int]) -> Any:
