@@ -42,6 +42,8 @@ class Frames:
     least: int = 3
     #: Whether all must be of one filter.
     one_filter: bool = False
+    #: Field of a pipeline's task that allows several after all; empty: none does.
+    filters_field: str = ""
     #: Whether levels of exposures are compared with one another when the run ends.
     alike: bool = False
 

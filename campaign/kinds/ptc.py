@@ -14,6 +14,8 @@ from campaign.wording import count, listed
 
 _DIMENSIONS: Final = ("instrument", "detector")
 
+SEVERAL: Final = "allowSeveralFilters"
+
 #: Measures each pair; done by the kernel that fits.
 _EXTRACT: Final = TaskClass(
     "ptc_pairs",
@@ -38,8 +40,11 @@ _EXTRACT: Final = TaskClass(
             *("doKsHistMeasurement", "doExtractPhotodiodeData", "doVignetteFunctionRegionSelection"),
             "doOutputBinnedImages",
         ),
+        # Ours: flats of several filters, whose pairs are of one each.
+        SEVERAL: Field(False),
     },
     raws=True,
+    optional={SEVERAL: SEVERAL},
 )
 _SOLVE: Final = TaskClass(
     "ptc",
@@ -132,7 +137,7 @@ TASKS: Final = {
     **named(_RATIOS, "PhotonTransferCurveAdjustGainRatiosTask", *_MODULES[:2], _ADJUST),
 }
 #: Flats that curves are measured on.
-FLATS: Final = Frames("flat", least=8, one_filter=True)
+FLATS: Final = Frames("flat", least=8, one_filter=True, filters_field=SEVERAL)
 
 KIND = ProductKind(
     "ptc",

@@ -111,6 +111,11 @@ def _change(rows: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(known, 100 / np.asarray(rows["GAIN_ADJUSTMENT"], np.float64) - 100, math.nan)
 
 
+def _centre(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Give the centres of kernels, 1e-7/electron: their minima."""
+    return 1e7 * np.asarray(rows["KERNEL"], np.float64).reshape(len(rows), -1).min(axis=1)
+
+
 def _ends(low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[float, float]:
     """Give the ends of a scale: with 0, unless the numbers differ by less than a fifth of their size."""
     if not low.size:
@@ -140,12 +145,46 @@ _AMPLIFIERS: Mapping[str, tuple[Callable[[NDArray[Any]], NDArray[np.bool_]], tup
         lambda rows: np.isfinite(rows["GAIN_ADJUSTMENT_ERR"]),
         (_Panel("change of the gain, %", _change, lambda rows: 100 * rows["GAIN_ADJUSTMENT_ERR"], "change"),),
     ),
+    "LINEARITY_TURNOFF": (
+        lambda rows: np.isfinite(rows["LINEARITY_TURNOFF"]),
+        (
+            _column("turnoff of linearity, ADU", "LINEARITY_TURNOFF"),
+            _column("scatter of residuals, ADU", "FIT_RES_SIGMAD"),
+        ),
+    ),
+    "MEAN_XCORRS": (
+        lambda rows: np.asarray(rows["VALID"], bool),
+        (_Panel("centre of the kernel, 1e-7/electron", _centre, lambda rows: np.zeros(len(rows))),),
+    ),
 }
 
 
 def _panels(names: Sequence[str]) -> tuple[Callable[[NDArray[Any]], NDArray[np.bool_]], tuple[_Panel, ...]]:
     """Find the panels of a table by its columns."""
     return next(found for column, found in _AMPLIFIERS.items() if column in names)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Numbers of a detector's amplifiers."""
+
+    names: Sequence[str]
+    #: [amplifier]: Whether it was measured.
+    measured: NDArray[np.bool_]
+    #: By label, values and standard errors (0 where unknown) [amplifier].
+    values: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+def numbers(rows: NDArray[Any]) -> Measured | None:
+    """Give the numbers of a detector's amplifiers; `None` for a table that has none."""
+    names = rows.dtype.names or ()
+    if not any(column in names for column in _AMPLIFIERS) or not len(rows):
+        return None
+    measured, panels = _panels(names)
+    column = next(name for name in ("AMPLIFIER_NAME", "AMPLIFIER", "AMP_NAME") if name in names)
+    amplifiers = [str(name).strip() for name in np.asarray(rows[column]).astype(str)]
+    values = {one.label: (np.asarray(one.value(rows)), np.asarray(one.error(rows))) for one in panels}
+    return Measured(amplifiers, np.asarray(measured(rows), bool), values)
 
 
 def maps(rows: Rows, title: str) -> dict[str, Numbers]:

@@ -221,6 +221,7 @@ class PairedFlats(FrameKernel):
             ("FITMODEL", str(model), "model of the covariances"),
             ("NEXPOSUR", 2 * (len(matched.pairs) - self._left_out[task.task].number), "flats in pairs"),
             ("NSINGLE", len(matched.singles), "flats without a partner, left out"),
+            *((f"SINGLE{n}", task.parameters["exposures"][k], "") for n, k in enumerate(matched.singles, 1)),
             *self._left_out[task.task].cards,
             ("NBADAMP", len(solution.bad), "amplifiers without a curve: BADAMPn"),
         ]

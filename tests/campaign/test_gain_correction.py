@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -82,9 +83,12 @@ def test_a_changed_gain_is_found_certified_and_flattened(operator: Operator) -> 
     options = "extraQgraphOptions=" + PLAIN.format(isr="cpGainCorrectionFlatIsr")
     made = {"TICKET": "DM-2", "SELECTION_GAIN_CORRECTION_FLAT": query, "CALIB_COLLECTIONS": "LSSTComCam/calib/DM-1"}
     submit = ("submit", "bps_gain_correction", "--set", options)
-    operator.run(*submit, RERUN="once", **made)
+    out = operator.run(*submit, RERUN="once", **made)
+    assert "measured    16 of 16 amplifiers of 1 detector" in out and f"({DETECTOR} {CHANGED})" in out
     # the kernel dies between the link of its product and the journal, and is tried again
-    operator.run(*submit, "--ranks", "2", RERUN="again", **made, CAMPAIGN_KILL_AT="product-linked")
+    out = operator.run(*submit, "--ranks", "2", "--json", RERUN="again", **made, CAMPAIGN_KILL_AT="product-linked")
+    (numbers,) = [json.loads(line)["detail"] for line in out.splitlines() if '"event":"summary"' in line]
+    assert numbers["measured"] == 16 and numbers["numbers"][0]["high_at"] == f"{DETECTOR} {CHANGED}"
     once, again = (fitsio.read(operator.product("gain_correction", rerun), 1) for rerun in ("once", "again"))
     assert once.tobytes() == again.tobytes()
     changed = once["AMP_NAME"].astype(str) == CHANGED
