@@ -184,7 +184,11 @@ class PairedFlats(FrameKernel):
             raise DataError(raws[0].path, f"no amplifier has a photon transfer curve; {name}: {why}")
         singles = [task.parameters["exposures"][n] for n in matched.singles]
         gone = self._left_out[task.task]
-        about = {"inputs_used": 2 * (len(matched.pairs) - gone.number), "single": singles, "left_out": gone.exposures}
+        about = {
+            "inputs_used": 2 * (len(matched.pairs) - gone.number),
+            "single": singles,
+            "pairs_left_out": gone.exposures,
+        }
         return {**self.published(task, measured, solution), **about, "bad_amplifiers": dict(solution.bad)}
 
     def _equal(self, task: Task, measured: Measured) -> Measured:

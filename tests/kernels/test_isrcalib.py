@@ -433,6 +433,15 @@ def test_the_order_of_a_kernels_axes_is_never_guessed(camera: Camera, tmp_path: 
 
 # Bad input
 
+
+def test_a_ptc_whose_noise_is_in_adu_is_refused(camera: Camera, tmp_path: Path) -> None:
+    path = write_fits(tmp_path / "x.fits", *tables("ptc"))
+    with fits.open(path, mode="update") as file:
+        file[1].columns["NOISE"].unit = "adu"
+    with pytest.raises(DataError, match=r"column NOISE is in adu \(TUNIT\), electron is wanted"):
+        apply("ptc", str(path), camera)
+
+
 NEEDED = {"crosstalk": "CT_COEFFS", "defects": "width", "linearizer": "TYPE", "ptc": "GAIN", "cti": "DECAY_TIME"}
 
 

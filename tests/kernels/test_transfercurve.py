@@ -190,7 +190,7 @@ def test_pairs_of_unequal_light_are_left_out_and_named(
     header, done = fitsio.read_header(tmp_path / "ptc.fits"), said(tmp_path)
     assert header["NUNEQUAL"] == 1 and header["UNEQUAL1"].startswith("7001 7002 +0.4")
     assert 0.02 <= header["MAXDELTA"] <= 0.1 and header["NEXPOSUR"] == 96
-    assert done["left_out"] == [[7001, 7002]] and done["inputs_used"] == 96
+    assert done["pairs_left_out"] == [[7001, 7002]] and done["inputs_used"] == 96
 
 
 def test_too_few_pairs_of_equal_light_are_refused_with_their_names(
