@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.calibrations import gaincorrection, ptc
+from kernels.camera.focalplane import radius_at
 from kernels.camera.geometry import Box, Detector
 from kernels.errors import DataError, JobError
 from kernels.fits.product import Card
@@ -26,7 +27,7 @@ from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.bench import Bench
 from kernels.response.flatpairs import SATURATED
-from kernels.response.ratios import Settings, radii
+from kernels.response.ratios import Settings
 from kernels.transfer import gainratios
 from kernels.transfer.gainratios import Bins, NoRatios, Ratios, Stack
 
@@ -153,7 +154,7 @@ class GainCorrection(FrameKernel):
         if self.isr.ptc:
             turnoffs = ptc.turnoffs(self.job.files[task.inputs["ptc"][0]].path, detector)
         reference = gainratios.reference(gains, noises, turnoffs, settings.noise, settings.percentile)
-        radius = radii(bins, detector) if settings.radial else None
+        radius = radius_at(detector, bins.x, bins.y) if settings.radial else None
         found = gainratios.ratios(
             Bins(stack.values, bins.amplifier, bins.x, bins.y, radius), number, reference, settings.fit
         )

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.camera.focalplane import radius_mm
+from kernels.camera.focalplane import radius_at
 from kernels.camera.geometry import Detector
 from kernels.errors import JobError
 from kernels.fits.product import Card
@@ -64,12 +64,6 @@ class Settings:
             raise JobError(f"settings of the gain ratios: {error}") from error
 
 
-def radii(bins: Bins, detector: Detector) -> F64:
-    """Give the distance of each bin to the optical axis, mm."""
-    radius = radius_mm(detector)[2]
-    return np.asarray(radius[bins.y.astype(np.intp), bins.x.astype(np.intp)], np.float64)
-
-
 def of_flat(images: Mapping[int, NDArray[np.float32]], detector: Detector, settings: Settings) -> Ratios | None:
     """Fit the brightness of the amplifiers of one flat, ADU; `None` where there is nothing to fit.
 
@@ -93,7 +87,7 @@ def of_flat(images: Mapping[int, NDArray[np.float32]], detector: Detector, setti
     if not parts:
         return None
     bins = Bins(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    radius = radii(bins, detector) if settings.radial else None
+    radius = radius_at(detector, bins.x, bins.y) if settings.radial else None
     try:
         found = gainratios.ratios(
             Bins(bins.values, bins.amplifier, bins.x, bins.y, radius), len(levels), None, settings.fit

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kernels.calibrations import gaincorrection, isrfiles
 from kernels.camera import geometry
+from kernels.camera.focalplane import radius_at, radius_mm
 from kernels.errors import DataError, JobError
 from tests.kernels.conftest import GAINS, NX, NY, Lab
 
@@ -101,6 +102,12 @@ def test_a_later_flat_is_flattened_by_it(lab: Lab, flats: Flats) -> None:
         steps.append(float(np.mean(image[AT]) / np.mean(image[:NY]) - 1))
         assert fitsio.read_header(lab.folder / f"{name}.fits")["ISR_FLAT"]
     assert steps[0] == pytest.approx(1 / STEP - 1, abs=2e-4) and abs(steps[1]) < 2e-4
+
+
+def test_places_have_the_radius_of_their_pixels(lab: Lab) -> None:
+    detector = replace(geometry.camera(lab.camera()).detectors[1], yaw_deg=90.0)
+    x, y = np.array([0.5, 7.5]), np.array([0.5, 30.5])
+    np.testing.assert_allclose(radius_at(detector, x, y), radius_mm(detector)[2][[0, 30], [0, 7]], rtol=1e-6)
 
 
 def test_ranks_do_not_matter(lab: Lab, flats: Flats) -> None:
