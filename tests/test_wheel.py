@@ -30,6 +30,7 @@ NAMES = (
     "bps_sky",
     "bps_fringe",
     "bps_verify_science",
+    "bps_gain_correction",
     *(f"bps_flat_{band}" for band in "ugrizy"),
     *BOOTSTRAPS,
 )
@@ -55,6 +56,7 @@ VARIABLES = {
     "SELECTION_CROSSTALK": "exposure.observation_type='science'",
     "SELECTION_SKY": "exposure.observation_type='science'",
     "SELECTION_FRINGE": "exposure.observation_type='science'",
+    "SELECTION_GAIN_CORRECTION_FLAT": "exposure.observation_type='flat'",
     "BOOTSTRAP_RUN_NUMBER": "1",
     **{f"SELECTION_FLAT_{band}": "exposure.observation_type='flat'" for band in "ugrizy"},
 }

@@ -13,7 +13,7 @@ from campaign.frames.ingest import camera_of
 from campaign.home import Home
 from campaign.journal.events import EventName, Journals
 from campaign.journal.plan import load
-from campaign.quality import levels
+from campaign.quality import levels, summary
 from campaign.wording import count
 
 
@@ -53,6 +53,8 @@ def gate_text(state: StepState, home: Home) -> list[str]:
         texts.append(f"    inputs      {many}, levels {low:.5g} to {high:.5g} ADU, noise {noise:.3g} ADU")
     for found in judge(plan, camera_of(home, plan.instrument)) if plan.kind else ():
         texts.append(f"    look at     {found.subject}: {found.why} ({count(len(found.detectors), 'detector')})")
+    numbers = summary.Summary.load(folder)
+    texts += [f"    {line}" for line in numbers.lines] if numbers else []
     texts += [f"    picture     {path}" for path in sorted((folder / "pictures").glob("*.png"))]
     for word, what in (("then", "accept"), ("or", "reject")):
         texts.append(f"    {word:11s} {decision(what, state.name, state.run)}")

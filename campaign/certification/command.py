@@ -83,7 +83,7 @@ def by_template(config: StepConfig, environment: Mapping[str, str], target: str 
     known = dataset_types().get(product)
     if known and not known.calibration:
         do = "certify a template that makes a calibration"
-        raise ConfigurationError(f"{product} is no calibration, there is nothing to certify", where=template, do=do)
+        raise ConfigurationError(f"{product} is no calibration, there is nothing to certify", where=config.pipeline_yaml, do=do)
     stem = product if product.startswith(stem) else stem  # defectGen becomes defects
     cert_rerun = environment.get("CERT_RERUN")
     if not cert_rerun and not target:

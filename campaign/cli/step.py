@@ -299,7 +299,11 @@ def show_end(done: Any, as_json: bool) -> None:
         console.say(f"note: {note}")
     if done.findings or (judged(plan.product) and done.outcome.done):  # frames that were not read cannot be called good
         _show_findings(done.findings, console.say if as_json else print)
+    if done.summary and as_json:
+        _emit_summary(plan.run, done.summary)
     if not as_json:
+        for line in done.summary.lines if done.summary else ():
+            print(line)
         _show_submission(done)
     if done.outcome.drained:
         raise Drained(
@@ -315,6 +319,15 @@ def show_end(done: Any, as_json: bool) -> None:
             where=plan.run,
             do=f"{command('errors', plan.run)} says more; logs are in {plan.submit_path}/logs",
         )
+
+
+def _emit_summary(run: str, summary: Any) -> None:
+    """Print the numbers of a run as the last of its JSON lines."""
+    import json
+    from dataclasses import asdict
+
+    line = {"run": run, "task": "", "event": "summary", "detail": asdict(summary)}
+    print(json.dumps(line, separators=(",", ":")), flush=True)
 
 
 def _show_shares(shares: Sequence[Mapping[str, Any]]) -> None:

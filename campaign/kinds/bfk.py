@@ -36,6 +36,8 @@ KIND = ProductKind(
     tasks={**ptc.TASKS, **named(_SOLVE, "BrighterFatterKernelSolveTask", "lsst.cp.pipe", "lsst.cp.pipe.cpBfk")},
     groups=ptc.groups,
     notes=ptc.notes,
-    correction=Correction("doBrighterFatter", "brighter_fatter", connection="bfKernel", needed=True, whole=True),
+    correction=Correction(
+        "doBrighterFatter", "brighter_fatter", connection="bfKernel", needed=True, whole=True, silent=True
+    ),
     costs={"bfk": CostModel(mpixels_per_second=15.0)},
 )

@@ -6,7 +6,7 @@ from typing import Final
 
 from campaign.errors import ConfigurationError
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
-from campaign.kinds.isr import BINNED
+from campaign.kinds.isr import BINNED, OF_FRAMES
 from campaign.kinds.model import CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.task import PipelineTask
 from campaign.wording import listed
@@ -30,7 +30,7 @@ def _frames(planner: Planner, isr: PipelineTask, product: str) -> GroupDraft:
         for e, d in planner.raws
     ]  # fmt: skip
     config = {**planner.shared, "bins": bins} if bins else planner.shared
-    return GroupDraft(isr.label, "correct", "quantum", config, tasks, whole=True)
+    return GroupDraft(isr.label, "correct", "quantum", config, tasks, whole=OF_FRAMES)
 
 
 def _bins(planner: Planner, isr: PipelineTask) -> dict[str, int]:

@@ -44,8 +44,8 @@ class GroupDraft:
     fused: Sequence[str] = ()
     #: Labels of groups that must be done before.
     needs: Sequence[str] = ()
-    #: Whether the kernel assembles each frame, as corrections of whole frames need it.
-    whole: bool = False
+    #: Switches of the corrections of whole frames that the kernel makes.
+    whole: Sequence[str] = ()
 
 
 class Planner(Protocol):

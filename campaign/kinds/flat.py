@@ -68,6 +68,6 @@ KIND = kind(
         **named(_NORMALISE, "CpFlatNormalizationTask", *_MODULES),
     },
     groups=_groups,
-    correction=Correction("doFlat", "flat", needed=True, whole=True),
+    correction=Correction("doFlat", "flat", needed=True, whole=True, silent=True),
     unit="relative",
 )

@@ -10,6 +10,7 @@ from typing import Any, Final
 from campaign.errors import ConfigurationError
 from campaign.kinds.combining import TASKS, combined, kind
 from campaign.kinds.draft import GroupDraft, Planner, measured
+from campaign.kinds.isr import OF_FRAMES
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames
 from campaign.kinds.mosaic import types
 from campaign.kinds.task import Field, TaskClass, named
@@ -45,9 +46,9 @@ def _groups(planner: Planner) -> Sequence[GroupDraft]:
     if planner.only("isr").config["doBrighterFatter"]:
         what = "doBrighterFatter needs whole frames, and fringes are combined from rows of all frames"
         raise ConfigurationError(what, where=planner.pipeline, do="set doBrighterFatter: false; skies are faint")
-    first = replace(measured(planner, planner.only("fringe_measure"), "fringeMeasure"), whole=True)
+    first = replace(measured(planner, planner.only("fringe_measure"), "fringeMeasure"), whole=OF_FRAMES)
     maker = planner.maker.label
-    return [first, *(replace(draft, whole=True) if draft.label == maker else draft for draft in combined(planner))]
+    return [first, *(replace(draft, whole=OF_FRAMES) if draft.label == maker else draft for draft in combined(planner))]
 
 
 def _numbers(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -70,7 +71,7 @@ _COMBINED: Final = kind(
     made_of=Frames("science", one_filter=True),
     tasks={**TASKS, **named(_MEASURE, "CpFringeTask", "lsst.cp.pipe", "lsst.cp.pipe.cpFringeTask")},
     groups=_groups,
-    correction=Correction("doFringe", "fringe", needed=True, filters="fringe.filters", whole=True),
+    correction=Correction("doFringe", "fringe", needed=True, filters="fringe.filters", whole=True, silent=True),
     unit="relative",
     each="fringeBin8",
     numbers=_numbers,

@@ -45,7 +45,7 @@ _FIELDS: Final = {
     "doBinnedExposures": Field(False),
     **only(
         False,
-        *("doBootstrap", "doDiffNonLinearCorrection", "doCorrectGains", "doWidenSaturationTrails"),
+        *("doBootstrap", "doDiffNonLinearCorrection", "doWidenSaturationTrails"),
         *("doSaveInterpPixels", "doAmpOffset", "maskNegativeVariance", "expectWcs"),
         *("doITLDipMask", "doITLEdgeBleedMask", "doITLSatSagMask"),
     ),
@@ -55,6 +55,8 @@ _FIELDS: Final = {
 
 #: Switches of corrections without a calibration that need whole frames.
 WHOLE: Final = ("doSuspect", "doSetBadRegions", "doInterpolate", "doBinnedExposures")
+#: All that a kernel of corrected frames makes.
+OF_FRAMES: Final = ("doBrighterFatter", "doFlat", "doFringe", *WHOLE)
 _TURNOFF: Final = Field("PTCTURNOFF", ("PTCTURNOFF",))
 #: Fields that count where a switch is true, by switch.
 _OPTIONAL: Final[Mapping[str, Mapping[str, Field]]] = {
@@ -95,8 +97,8 @@ BINNED: Final = {"outputBin1Exposure": "binFactor1", "outputBin2Exposure": "binF
 def tasks(corrections: Mapping[str, Correction]) -> dict[str, TaskClass]:
     """Give upstream's task classes of both stages, with a connection and a switch for each correction, by kind."""
     asked = [c for c in corrections.values() if c.switch]
-    switches = {c.switch: Field(False, kernel=c.setting if c.needed and not c.whole else "") for c in asked}
-    optional = {c.connection or name: c.switch for name, c in corrections.items() if c.whole}
+    switches = {c.switch: Field(False, kernel=c.setting if c.needed and not c.silent else "") for c in asked}
+    optional = {c.connection or name: c.switch for name, c in corrections.items() if c.silent}
     fields = {**switches, **_FIELDS}
     for switch in [switch for switch in _OPTIONAL if switch in fields]:
         fields |= _OPTIONAL[switch]

@@ -45,6 +45,8 @@ class Frames:
     least: int = 3
     #: Whether all must be of one filter.
     one_filter: bool = False
+    #: Field of a pipeline's task that allows several after all; empty: none does.
+    filters_field: str = ""
     #: Whether levels of exposures are compared with one another when the run ends.
     alike: bool = False
     #: Whether each frame becomes a product of its own, so that they need not agree.
@@ -77,9 +79,10 @@ class Correction:
     connection: str = ""
     #: Field with the filters of frames that it is for; empty: those of all.
     filters: str = ""
-    #: Whether it looks at whole frames: then no setting is made where it is not asked for, and kernels that correct
-    #: frames in parts refuse it.
+    #: Whether it looks at whole frames: kernels that correct frames in parts refuse it.
     whole: bool = False
+    #: Whether nothing is said of it where it is not asked for: runs were planned before it could be.
+    silent: bool = False
     #: Whether it needs signals that begin at 0, the electronics' level taken off.
     from_zero: bool = False
 

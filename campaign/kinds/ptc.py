@@ -8,10 +8,13 @@ from typing import Any, Final
 from campaign.kinds.corrected import corrected
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
-from campaign.kinds.task import Field, TaskClass, named, only
+from campaign.kinds.ratios import FIELDS, reduced
+from campaign.kinds.task import Field, PipelineTask, TaskClass, named, only
 from campaign.wording import count, listed
 
 _DIMENSIONS: Final = ("instrument", "detector")
+
+SEVERAL: Final = "allowSeveralFilters"
 
 #: Measures each pair; done by the kernel that fits.
 _EXTRACT: Final = TaskClass(
@@ -37,8 +40,11 @@ _EXTRACT: Final = TaskClass(
             *("doKsHistMeasurement", "doExtractPhotodiodeData", "doVignetteFunctionRegionSelection"),
             "doOutputBinnedImages",
         ),
+        # Ours: flats of several filters, whose pairs are of one each.
+        SEVERAL: Field(False),
     },
     raws=True,
+    optional={SEVERAL: SEVERAL},
 )
 _SOLVE: Final = TaskClass(
     "ptc",
@@ -64,12 +70,35 @@ _SOLVE: Final = TaskClass(
 )
 
 
+#: Gives the gains the ratios of the flats; done by the kernel that fits, in the same pass.
+_RATIOS: Final = TaskClass(
+    "ptc",
+    "gang",
+    _DIMENSIONS,
+    {"exposures": "cpPtcIsrExp", "input_ptc": "ptcUnadjusted"},
+    {"output_ptc": "ptc"},
+    {
+        **FIELDS,
+        "min_adu": Field(1000.0, kernel="ratio_least", least=0),
+        "max_adu": Field(20000.0, kernel="ratio_most", least=1),
+        "n_flat": Field(50, kernel="ratio_flats", least=1),
+        # Flats are chosen evenly, not by chance.
+        "random_seed": Field(12345, (12345,)),
+    },
+)
+
+
+def _solver(planner: Planner) -> PipelineTask:
+    """Give the task that fits, which may have another behind it."""
+    return next((task for task in planner.some("ptc") if "ptcFitType" in task.config), None) or planner.only("ptc")
+
+
 def curves(planner: Planner) -> GroupDraft:
     """Plan one gang that measures each detector's flats in pairs and fits their curves, for the pipeline's product."""
     maker, settings = planner.maker, dict[str, Any]()
-    stages = [planner.only("ptc_pairs"), planner.only("ptc")]
+    stages = [planner.only("ptc_pairs"), _solver(planner)]
     for task in [*stages, maker]:
-        settings |= task.settings
+        settings |= reduced(task.settings, planner.scale) if "ratio_flats" in task.settings else task.settings
     settings["edge"] = round(settings["edge"] / planner.scale)
     # a smaller camera has fewer pixels: an amplifier at scale 16 has 3,900
     settings["least_pixels"] = max(1, round(settings["least_pixels"] / planner.scale))
@@ -99,14 +128,16 @@ def notes(planner: Planner) -> list[str]:
 
 
 _MODULES: Final = ("lsst.cp.pipe", "lsst.cp.pipe.ptc", "lsst.cp.pipe.ptc.cpPtcExtract", "lsst.cp.pipe.ptc.cpPtcSolve")
+_ADJUST: Final = "lsst.cp.pipe.ptc.cpPtcAdjustGainRatios"
 
 TASKS: Final = {
     **named(_EXTRACT, "PhotonTransferCurveExtractPairTask", *_MODULES),
     **named(_EXTRACT, "PhotonTransferCurveExtractTask", *_MODULES),
     **named(_SOLVE, "PhotonTransferCurveSolveTask", *_MODULES),
+    **named(_RATIOS, "PhotonTransferCurveAdjustGainRatiosTask", *_MODULES[:2], _ADJUST),
 }
 #: Flats that curves are measured on.
-FLATS: Final = Frames("flat", least=8, one_filter=True)
+FLATS: Final = Frames("flat", least=8, one_filter=True, filters_field=SEVERAL)
 
 KIND = ProductKind(
     "ptc",

@@ -9,6 +9,7 @@ from typing import Any, Final
 from campaign.errors import ConfigurationError
 from campaign.kinds.corrected import corrected
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft, measured
+from campaign.kinds.isr import OF_FRAMES
 from campaign.kinds.model import CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.task import Field, TaskClass, named
 
@@ -99,7 +100,7 @@ def _groups(planner: Planner) -> Sequence[GroupDraft]:
     first = measured(planner, measure, "skyMeasure")
     config = {**first.config, **subtract.settings}
     first = GroupDraft(
-        first.label, first.kernel, first.kind, config, first.tasks, [*first.fused, subtract.label], whole=True
+        first.label, first.kernel, first.kind, config, first.tasks, [*first.fused, subtract.label], whole=OF_FRAMES
     )
     needs = [f"{measure.label}:{d}" for d in planner.detectors]
     inputs = {"skyMeasure": [f"skyMeasure:{d}" for d in planner.detectors]}
@@ -128,7 +129,7 @@ def _combine(planner: Planner, scale: str) -> GroupDraft:
         for d in planner.detectors
     ]
     config = {**planner.shared, **maker.settings, "type": "sky"}
-    return GroupDraft(maker.label, maker.kernel, maker.kind, config, tasks, needs=[scale], whole=True)
+    return GroupDraft(maker.label, maker.kernel, maker.kind, config, tasks, needs=[scale], whole=OF_FRAMES)
 
 
 def _require_agreement(planner: Planner) -> None:

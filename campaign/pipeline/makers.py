@@ -68,4 +68,5 @@ def kind_of(pipeline: Pipeline) -> ProductKind:
 
 def product_of(pipeline: Pipeline) -> str:
     """Give the dataset type of the product: ``bias``, ``biasBootstrap``, ``defects``."""
-    return maker(pipeline).outputs[kind_of(pipeline).output]
+    outputs, kind = maker(pipeline).outputs, kind_of(pipeline)
+    return outputs.get(kind.output) or next(iter(outputs.values()))  # of a task behind the maker: its only output

@@ -71,7 +71,7 @@ class Corrections:
     def settings(self) -> dict[str, bool]:
         """Settings of the kernel, which applies only the found calibrations."""
         known = table.corrections().items()
-        return {kind.setting: name in self.refs for name, kind in known if not kind.whole or name in self.refs}
+        return {kind.setting: name in self.refs for name, kind in known if not kind.silent or name in self.refs}
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:

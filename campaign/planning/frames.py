@@ -12,7 +12,7 @@ from campaign.kinds.model import Frames, ProductKind
 from campaign.pipeline.makers import only
 from campaign.planning import agreement
 from campaign.planning.corrections import Corrections, Finder
-from campaign.planning.inputs import absent, missing, require
+from campaign.planning.inputs import absent, allowed, missing, require
 from campaign.planning.step import Options, Step, in_unit, select
 from campaign.wording import listed
 
@@ -38,7 +38,7 @@ class RawFrames:
         self._step, self._repository, self._options, self._kind = step, repository, options, kind
         self._alone = isinstance(kind.made_of, Frames) and kind.made_of.alone
         camera, self._selection = select(step, repository, options)
-        require(self._selection, kind, options.allow_missing, step.query_place)
+        require(self._selection, allowed(kind, step.pipeline), options.allow_missing, step.query_place)
         self._settings = agreement.read(camera, self._selection)
         if not self._alone:
             agreement.require(self._settings, step.query_place)

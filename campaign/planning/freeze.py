@@ -216,9 +216,9 @@ def _require_whole(drafts: Sequence[GroupDraft], pipeline: Pipeline) -> None:
     """Refuse corrections of whole frames in kernels that correct frames in parts, which those would refuse, too."""
     asked = [name for isr in some(pipeline, "isr") for name in table.whole_switches() if isr.config[name]]
     for draft in drafts:
-        if asked and "isr" in draft.config and not draft.whole:
-            what = f"{draft.label}: {', '.join(asked)} needs whole frames, and this task corrects them in parts"
-            do = f"set {asked[0]}: false, or take the task of the signature removal alone, with doWrite: true"
+        if "isr" in draft.config and (others := [name for name in asked if name not in draft.whole]):
+            what = f"{draft.label}: {', '.join(others)} needs whole frames, and this task corrects them in parts"
+            do = f"set {others[0]}: false, or take the task of the signature removal alone, with doWrite: true"
             raise ConfigurationError(what, where=pipeline.path, do=do)
 
 

@@ -6,11 +6,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence, Set
+from dataclasses import replace
 
 from campaign.butler.records import ExposureRecord, Raw, Selection
 from campaign.camera.model import Camera
 from campaign.errors import ConfigurationError, SubmissionRefused
 from campaign.kinds.model import Frames, ProductKind
+from campaign.pipeline.model import Pipeline
 from campaign.wording import listed
 
 #: Most raws of a step; more are a mistake, or work for several steps.
@@ -74,6 +76,16 @@ def _types(exposures: Sequence[ExposureRecord], name: str, wanted: Frames) -> st
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(e.type for e in exposures).most_common())
     made = f"a {name} is made of {' or '.join((wanted.type, *wanted.also))} frames"
     return f"{made}, the selection has {kinds}: exposure {listed(e.id for e in wrong)}"
+
+
+def allowed(kind: ProductKind, pipeline: Pipeline) -> ProductKind:
+    """Give the kind, with frames of several filters where the pipeline allows them."""
+    wanted = kind.made_of
+    if not isinstance(wanted, Frames) or not wanted.filters_field:
+        return kind
+    if not any(task.config.get(wanted.filters_field) for task in pipeline.tasks.values()):
+        return kind
+    return replace(kind, made_of=replace(wanted, one_filter=False))
 
 
 def _filters(exposures: Sequence[ExposureRecord], wanted: Frames) -> str | None:

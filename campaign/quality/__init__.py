@@ -1,3 +1,3 @@
 """Judges frames by their levels, and draws pictures of products."""
 
-__all__ = ["judging", "levels", "pictures", "sections"]
+__all__ = ["judging", "levels", "pictures", "sections", "summary"]

@@ -34,26 +34,36 @@ PAGES: Final[Mapping[str, Callable[[Any, Path, str], None]]] = {
 #: Numbers of each amplifier that are drawn over the focal plane, by kind.
 PLANES: Final[Mapping[str, Callable[[Mapping[int, Any], str], Mapping[str, Numbers]]]] = {
     "ptc": maps,
+    "gain_correction": maps,
     "crosstalk": matrix.maps,
     "bfk": potentials.maps,
 }
 
 
-def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
-    """Draw a run's products into ``<submitPath>/pictures``: mosaics, all pixels of a small camera, tables."""
+def tables(repository: Repository, plan: Plan, outcome: Outcome) -> dict[int, Any]:
+    """Read the tables of a run's product, by detector; none of a product that is no table."""
+    kind = table.of_dataset(plan.product)
+    if kind is None or kind.datasets[plan.product].storage_class != "CalibTable":
+        return {}
+    done = [task for task in plan.tasks if task.name in outcome.published]
+    outputs = [output for task in done for output in task.outputs if output.type == plan.product]
+    return {int(output.data_id["detector"]): _get(repository, plan, output) for output in outputs}
+
+
+def mosaics(repository: Repository, plan: Plan, outcome: Outcome, found: Mapping[int, Any]) -> list[Path]:
+    """Draw a run's products into ``<submitPath>/pictures``: mosaics, all pixels of a small camera, tables ``found``."""
     done = [(group, task) for group in plan.groups for task in group.tasks if task.name in outcome.published]
     whole = _whole(plan, [task for _, task in done])
     made = [] if whole is None else [_product(repository, plan, whole)]
     made += [_mosaic(repository, plan, task) for group, task in done if group.kernel == "mosaic" and whole is None]
     kind = table.of_dataset(plan.product)
     outputs = [output for _, task in done for output in task.outputs if output.type == plan.product]
-    if kind and outputs and (kind.picture in TABLES or kind.name in PAGES):
-        tables = {int(output.data_id["detector"]): _get(repository, plan, output) for output in outputs}
-        rows = {d: one.rows for d, one in tables.items()}
+    if kind and found and (kind.picture in TABLES or kind.name in PAGES):
+        rows = {detector: one.rows for detector, one in found.items()}
         if kind.picture in TABLES:
             made.append(_place(plan, plan.product))
             draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], made[-1], title(plan, {}))
-        made += _pages(plan, tables, PAGES[kind.name]) if kind.name in PAGES else []
+        made += _pages(plan, found, PAGES[kind.name]) if kind.name in PAGES else []
         made += _planes(plan, PLANES[kind.name](rows, title(plan, {}))) if kind.name in PLANES else []
     if kind and kind.picture == "bins" and outputs:
         made.append(_place(plan, plan.product))

@@ -79,9 +79,11 @@ class _Panel:
     label: str
     value: Callable[[NDArray[Any]], NDArray[np.float64]]
     error: Callable[[NDArray[Any]], NDArray[np.float64]]
+    #: Name of its map of the focal plane; empty: none is drawn.
+    map: str = ""
 
 
-def _column(label: str, name: str, error: str = "", before: str = "") -> _Panel:
+def _column(label: str, name: str, error: str = "", before: str = "", map: str = "") -> _Panel:
     """Take a column and that of its error, which tables of earlier versions have under another name."""
 
     def read(rows: NDArray[Any], column: str) -> NDArray[np.float64]:
@@ -91,16 +93,27 @@ def _column(label: str, name: str, error: str = "", before: str = "") -> _Panel:
         used = error or f"{_named(rows, name, before)}_ERROR"
         return read(rows, used) if used in (rows.dtype.names or ()) else np.zeros(len(rows))
 
-    return _Panel(label, lambda rows: read(rows, _named(rows, name, before)), errors)
+    return _Panel(label, lambda rows: read(rows, _named(rows, name, before)), errors, map)
 
 
-def _first(label: str, name: str, error: str) -> _Panel:
+def _first(label: str, name: str, error: str, map: str) -> _Panel:
     """Take the first number of a column of lists, 1e-6."""
 
     def read(rows: NDArray[Any], column: str) -> NDArray[np.float64]:
         return 1e6 * np.asarray(rows[column], np.float64).reshape(len(rows), -1)[:, 0]
 
-    return _Panel(label, lambda rows: read(rows, name), lambda rows: read(rows, error))
+    return _Panel(label, lambda rows: read(rows, name), lambda rows: read(rows, error), map)
+
+
+def _change(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Give the change of gains that are divided by a factor, percent; NaN where none was measured."""
+    known = np.isfinite(rows["GAIN_ADJUSTMENT_ERR"])
+    return np.where(known, 100 / np.asarray(rows["GAIN_ADJUSTMENT"], np.float64) - 100, math.nan)
+
+
+def _centre(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Give the centres of kernels, 1e-7/electron: their minima."""
+    return 1e7 * np.asarray(rows["KERNEL"], np.float64).reshape(len(rows), -1).min(axis=1)
 
 
 def _ends(low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[float, float]:
@@ -122,21 +135,66 @@ _AMPLIFIERS: Mapping[str, tuple[Callable[[NDArray[Any]], NDArray[np.bool_]], tup
     "PTC_TURNOFF": (
         lambda rows: np.isfinite(rows["GAIN"]),
         (
-            _column("gain, electron/ADU", "GAIN", "GAIN_ERR"),
-            _column("read noise, electron", "NOISE", "NOISE_ERR"),
-            _column("turnoff, ADU", "PTC_TURNOFF", "PTC_TURNOFF_SAMPLING_ERROR"),
-            _first("a00, 1e-6/electron", "PTC_FIT_PARS", "PTC_FIT_PARS_ERROR"),
+            _column("gain, electron/ADU", "GAIN", "GAIN_ERR", map="gain"),
+            _column("read noise, electron", "NOISE", "NOISE_ERR", map="noise"),
+            _column("turnoff, ADU", "PTC_TURNOFF", "PTC_TURNOFF_SAMPLING_ERROR", map="turnoff"),
+            _first("a00, 1e-6/electron", "PTC_FIT_PARS", "PTC_FIT_PARS_ERROR", "a00"),
         ),
+    ),
+    "GAIN_ADJUSTMENT": (
+        lambda rows: np.isfinite(rows["GAIN_ADJUSTMENT_ERR"]),
+        (_Panel("change of the gain, %", _change, lambda rows: 100 * rows["GAIN_ADJUSTMENT_ERR"], "change"),),
+    ),
+    "LINEARITY_TURNOFF": (
+        lambda rows: np.isfinite(rows["LINEARITY_TURNOFF"]),
+        (
+            _column("turnoff of linearity, ADU", "LINEARITY_TURNOFF"),
+            _column("scatter of residuals, ADU", "FIT_RES_SIGMAD"),
+        ),
+    ),
+    "MEAN_XCORRS": (
+        lambda rows: np.asarray(rows["VALID"], bool),
+        (_Panel("centre of the kernel, 1e-7/electron", _centre, lambda rows: np.zeros(len(rows))),),
     ),
 }
 
 
+def _panels(names: Sequence[str]) -> tuple[Callable[[NDArray[Any]], NDArray[np.bool_]], tuple[_Panel, ...]]:
+    """Find the panels of a table by its columns."""
+    return next(found for column, found in _AMPLIFIERS.items() if column in names)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Numbers of a detector's amplifiers."""
+
+    names: Sequence[str]
+    #: [amplifier]: Whether it was measured.
+    measured: NDArray[np.bool_]
+    #: By label, values and standard errors (0 where unknown) [amplifier].
+    values: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+def numbers(rows: NDArray[Any]) -> Measured | None:
+    """Give the numbers of a detector's amplifiers; `None` for a table that has none."""
+    names = rows.dtype.names or ()
+    if not any(column in names for column in _AMPLIFIERS) or not len(rows):
+        return None
+    measured, panels = _panels(names)
+    column = next(name for name in ("AMPLIFIER_NAME", "AMPLIFIER", "AMP_NAME") if name in names)
+    amplifiers = [str(name).strip() for name in np.asarray(rows[column]).astype(str)]
+    values = {one.label: (np.asarray(one.value(rows)), np.asarray(one.error(rows))) for one in panels}
+    return Measured(amplifiers, np.asarray(measured(rows), bool), values)
+
+
 def maps(rows: Rows, title: str) -> dict[str, Numbers]:
-    """Give the numbers of a ptc that are drawn over the focal plane, by name."""
-    (_, panels), found = _AMPLIFIERS["PTC_TURNOFF"], {}
-    for name, shown in zip(("gain", "noise", "turnoff", "a00"), panels, strict=True):
+    """Give the numbers of amplifiers that are drawn over the focal plane, by name."""
+    _, panels = _panels(next(iter(rows.values())).dtype.names or ())
+    found = {}
+    for shown in panels:
         label, _, unit = shown.label.partition(", ")
-        found[name] = Numbers(title, label, unit, {d: shown.value(table) for d, table in rows.items()})
+        if shown.map:
+            found[shown.map] = Numbers(title, label, unit, {d: shown.value(table) for d, table in rows.items()})
     return found
 
 
@@ -145,7 +203,7 @@ def _amplifiers(
 ) -> None:
     """Draw numbers of each amplifier, with errors."""
     table = np.concatenate([rows[d["id"]] for d in detectors])
-    measured, panels = next(found for column, found in _AMPLIFIERS.items() if column in (table.dtype.names or ()))
+    measured, panels = _panels(table.dtype.names or ())
     canvas = Canvas(1100, 100 + 270 * len(panels))
     canvas.text((550, 8), title, 14)
     good = measured(table)

@@ -20,7 +20,7 @@ from campaign.pipeline.makers import kind_of
 from campaign.planning import agreement
 from campaign.planning.allocation import ranks_by_work
 from campaign.planning.cost import Cost, estimate
-from campaign.planning.inputs import MEND
+from campaign.planning.inputs import MEND, allowed
 from campaign.planning.inputs import problems as selection_problems
 from campaign.planning.staleness import of_calibrations
 from campaign.planning.step import Options, Step, in_unit, load, select
@@ -111,7 +111,8 @@ def _look_at_frames(
 ) -> None:
     camera, selection = select(step, repository, options)
     _describe(found, selection)
-    for text in selection_problems(selection, kind, options.allow_missing) if kind else ():
+    wanted = allowed(kind, step.pipeline) if kind else None
+    for text in selection_problems(selection, wanted, options.allow_missing) if wanted else ():
         found.add(SubmissionRefused(text, where=step.query_place, do=MEND))
     if found.problems:  # otherwise planning raises them
         for text in agreement.read(camera, selection).problems:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from campaign.camera.model import Camera
     from campaign.planning.order import Order
     from campaign.planning.step import Step
+    from campaign.quality.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Submission:
     notes: list[str]
     #: Numbers of the products.
     numbers: tuple[str, ...] = ()
+    #: Numbers of a product that is a table.
+    summary: Summary | None = None
 
 
 @dataclass(frozen=True)
@@ -179,23 +182,31 @@ def _drive(
         control.take_back(plan.folder)
     notes = [f"the ticket chain {destination.ticket_chain} did not exist: made, empty"] if made_chain else []
     notes += [*plan.notes, *([behind] if behind else [])]
-    pictures, findings = _pictures(repository, plan, outcome, notes), judge(plan, destination.camera)
-    submission = Submission(plan, outcome, findings, chain, pictures, notes, numbers(plan, outcome))
+    pictures, summary = _shown(repository, plan, outcome, notes)
+    submission = Submission(
+        plan, outcome, judge(plan, destination.camera), chain, pictures, notes, numbers(plan, outcome), summary
+    )
     usage.record(destination.home, plan, Journals(plan.journal).new())
     destination.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
     claim.release(plan.folder)
     return submission
 
 
-def _pictures(repository: Repository, plan: Plan, outcome: Outcome, notes: list[str]) -> list[Path]:
-    """Draw the mosaics; a failure costs only the pictures."""
-    from campaign.quality.pictures import mosaics
+def _shown(repository: Repository, plan: Plan, outcome: Outcome, notes: list[str]) -> tuple[list[Path], Summary | None]:
+    """Draw the mosaics and summarise tables; a failure costs only these."""
+    from campaign.quality.pictures import mosaics, tables
+    from campaign.quality.summary import Summary
 
+    summary = None
     try:
-        return mosaics(repository, plan, outcome)
+        found = tables(repository, plan, outcome)
+        summary = Summary.of(found, {d["id"]: d["name"] for d in plan.camera["detectors"]})
+        if summary:
+            summary.save(plan.folder)
+        return mosaics(repository, plan, outcome, found), summary
     except (CampaignError, OSError, ValueError) as error:
         notes.append(f"no pictures: {error}")
-        return []
+        return [], summary
 
 
 def _detail(submission: Submission) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ __all__ = [
     "cti",
     "defects",
     "deferred",
+    "gaincorrection",
     "isrcalib",
     "isrfiles",
     "layouts",

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.calibrations import bfk, cti, ptc
+from kernels.calibrations import bfk, cti, gaincorrection, ptc
 from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.crosstalk import Crosstalk
 from kernels.calibrations.defects import Defects
@@ -32,7 +32,7 @@ def _product(kind: str, path: str, camera: Camera, detector: Detector) -> Produc
 class Calibrations:
     """Calibrations of a detector's frames; `None` where the job does not ask for one."""
 
-    #: With the gains and read noises of the ptc, else of the camera file.
+    #: With the gains and read noises of the ptc, else of the camera file; gains corrected by a gain_correction.
     detector: Detector
     #: In the unit of the frames; the dark per second.
     bias: Product | None = None
@@ -77,6 +77,8 @@ class Calibrations:
         lost += ["no SUSPECT pixels: without a ptc no turnoff is known"] if isr.suspect and not isr.ptc else []
         suspects = ptc.turnoffs(path_of("ptc"), camera, detector) if isr.suspect and isr.ptc else None
         detector = ptc.apply(path_of("ptc"), camera, detector) if isr.ptc else detector
+        if isr.gain_correction:
+            detector = gaincorrection.apply(path_of("gain_correction"), camera, detector)
         crosstalk = Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None
         deferrals, notes = cti.read(path_of("cti"), camera, detector) if isr.deferred else (None, ())
         return cls(
@@ -119,7 +121,7 @@ class Calibrations:
     @property
     def flags(self) -> bool:
         """Whether any calibration can flag a pixel BAD."""
-        return any((self.bias, self.dark, self.defects, self.unusable))
+        return any((self.bias, self.dark, self.flat, self.defects, self.unusable))
 
     @cached_property
     def _bad(self) -> NDArray[np.uint8]:
@@ -129,7 +131,7 @@ class Calibrations:
         for y0 in range(0, height, ROWS):
             box = Box(0, y0, width, min(ROWS, height - y0))
             bad = np.zeros((box.ny, box.nx), np.bool_) if self.defects is None else self.defects.mask(box)
-            for product in filter(None, (self.bias, self.dark)):
+            for product in filter(None, (self.bias, self.dark, self.flat)):
                 bad |= product.flagged(box, BAD)
             for dead in self.unusable:
                 bad[max(dead.y0 - y0, 0) : max(dead.y1 - y0, 0), dead.x0 : dead.x1] = True

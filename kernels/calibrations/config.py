@@ -76,6 +76,9 @@ class IsrConfig:
     fringe_clip: float = 3.0
     fringe_seed: int = 0
 
+    #: Gains corrected by the factors of a later flat.
+    gain_correction: bool = False
+
     @property
     def whole(self) -> list[str]:
         """Upstream's switches of the corrections that need the whole frame."""

@@ -31,7 +31,8 @@ class IsrCalib:
     """A calibration as its file has it."""
 
     path: str
-    #: Our name of its kind: ``crosstalk``, ``defects``, ``linearizer``, ``ptc``, ``cti`` or ``bfk``.
+    #: Our name of its kind: ``crosstalk``, ``defects``, ``linearizer``, ``ptc``, ``cti``, ``bfk`` or
+    #: ``gain_correction``.
     kind: str
     #: Entries in the file's order: text, numbers, flags, `None`, or lists of these; unknown ones are kept.
     metadata: Mapping[str, Any]

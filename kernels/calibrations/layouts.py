@@ -273,9 +273,28 @@ BFK: Final = Layout(
     TableLayout((Column("DETECTOR"), Column("KERNEL", "detKernels", "1/electron")), "keys", names="DETECTOR"),
 )
 
+GAIN_CORRECTION: Final = Layout(
+    "gain_correction",
+    "gainCorrection",
+    "GainCorrection",
+    1.0,
+    "lsst.ip.isr.gainCorrection.GainCorrection",
+    TableLayout(
+        (
+            Column("AMP_NAME", "ampNames", needed=True),
+            Column("GAIN_ADJUSTMENT", "gainAdjustments", needed=True),
+            # ours
+            Column("GAIN_ADJUSTMENT_ERR"),
+            Column("INPUT_GAIN", unit="electron/adu"),
+        ),
+        "lists",
+        names="AMP_NAME",
+    ),
+)
+
 #: By our name of the kind.
 LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
-    {layout.kind: layout for layout in (CROSSTALK, DEFECTS, LINEARIZER, PTC, CTI, BFK)}
+    {layout.kind: layout for layout in (CROSSTALK, DEFECTS, LINEARIZER, PTC, CTI, BFK, GAIN_CORRECTION)}
 )
 
 

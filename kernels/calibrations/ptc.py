@@ -70,8 +70,9 @@ def turnoffs(path: str, camera: Camera, detector: Detector) -> NDArray[np.float6
     """
     found, rows = _opened(path, camera, detector)
     if "PTC_TURNOFF" not in found.tables[0].columns:
-        raise DataError(path, "has no PTC_TURNOFF, which doSuspect needs")
-    return np.array(found.tables[0].columns["PTC_TURNOFF"], np.float64)[rows]
+        raise DataError(path, "has no PTC_TURNOFF")
+    values = np.array(found.tables[0].columns["PTC_TURNOFF"], np.float64)[rows]
+    return np.where(values > 0, values, np.nan)
 
 
 def _opened(path: str, camera: Camera, detector: Detector) -> tuple[IsrCalib, list[int]]:

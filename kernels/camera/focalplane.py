@@ -23,6 +23,13 @@ def places_mm(
     return detector.position_mm[0] + c * u - s * v, detector.position_mm[1] + s * u + c * v
 
 
+def radius_at(detector: Detector, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the distance to the optical axis, mm, of places on a detector (pixel, 0 at its lower left corner)."""
+    u, v = ((at - n / 2) * detector.pixel_um * 1e-3 for at, n in zip((x, y), detector.size, strict=True))
+    c, s = math.cos(math.radians(detector.yaw_deg)), math.sin(math.radians(detector.yaw_deg))
+    return np.hypot(detector.position_mm[0] + c * u - s * v, detector.position_mm[1] + s * u + c * v)
+
+
 def radius_mm(detector: Detector) -> tuple[F32, F32, F32]:
     """Compute focal-plane x, y and radius of the pixels [y, x], mm."""
     nx, ny = detector.size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ class FrameKernel(gang.Kernel):
         A setting of ``isr`` is unknown, or needs whole frames, which the kernel never has.
     """
 
-    #: Whether the kernel assembles each frame, so that a correction can look at neighbours in other amplifiers.
-    WHOLE = False
+    #: Corrections of whole frames, by upstream's switches, that a kernel which assembles each frame makes.
+    WHOLE: Sequence[str] = ()
     #: Whether the kernel compares the sums of the frames that it reads in parts; see `kernels.fits.raw.Frames`.
     SUMS = False
 
@@ -39,8 +39,9 @@ class FrameKernel(gang.Kernel):
         self.job = job
         self.camera = geometry.camera(job.camera)
         self.isr = IsrConfig.from_plain(job.config["isr"])
-        if self.isr.whole and not self.WHOLE:
-            what = f"{', '.join(self.isr.whole)} needs whole frames, the kernel {job.kernel} corrects them in parts"
+        if lacking := [switch for switch in self.isr.whole if switch not in self.WHOLE]:
+            how = "has no part for it" if self.WHOLE else "corrects them in parts"
+            what = f"{', '.join(lacking)} needs whole frames, the kernel {job.kernel} {how}"
             raise JobError(f"{what}: leave it to a step of the signature removal alone (doWrite)")
         self.frames, self.scratch = Frames(sums=self.SUMS), Scratch()
         self._calibrations: dict[tuple[object, ...], Calibrations] = {}

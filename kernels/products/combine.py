@@ -63,7 +63,7 @@ class Combine(FrameKernel):
     SUMS = True
 
     def __init__(self, job: Job) -> None:
-        self.WHOLE = job.config.get("type") == "fringe"  # its underlay divides by the flat
+        self.WHOLE = ("doFlat",) if job.config.get("type") == "fringe" else ()  # its underlay divides by the flat
         super().__init__(job)
         self._config = job.config
         self._statistics = Statistics.from_plain(job.config)

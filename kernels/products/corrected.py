@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.calibrations.config import WHOLE as SWITCHES
 from kernels.camera.geometry import Amplifier, Box, Detector
 from kernels.fits import product
 from kernels.fits.product import BAD, PLANES, Card
@@ -41,7 +42,7 @@ class Correct(FrameKernel):
     interpolated, NaN where there are none.
     """
 
-    WHOLE = True
+    WHOLE = tuple(SWITCHES.values())
 
     def compute(self, task: Task, piece: int) -> Any:
         """Correct the frame; give it, and cards of what was done."""

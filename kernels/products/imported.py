@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from kernels.calibrations import bfk, cti, isrfiles, ptc
+from kernels.calibrations import bfk, cti, gaincorrection, isrfiles, ptc
 from kernels.calibrations.crosstalk import Crosstalk
 from kernels.calibrations.defects import Defects
 from kernels.calibrations.isrcalib import AXES, IsrCalib
@@ -69,6 +69,11 @@ def _ptc(path: str, camera: Camera, detector: Detector) -> Notes:
     return ()
 
 
+def _gain_correction(path: str, camera: Camera, detector: Detector) -> Notes:
+    _, gains = gaincorrection.read(path, camera, detector)
+    return () if gains is not None else ("gain_correction: without INPUT_GAIN: any ptc is taken to be its own",)
+
+
 def _bfk(path: str, camera: Camera, detector: Detector, axes: str) -> Notes:
     kernels = bfk.Kernels.open(path, camera, detector, axes)
     return () if kernels.whole is not None else ("bfk: no kernel is valid: doBrighterFatter will refuse it",)
@@ -79,6 +84,7 @@ TABLES: Final[Mapping[str, Callable[[str, Camera, Detector], Notes]]] = {
     "crosstalk": _crosstalk,
     "cti": _cti,
     "defects": _defects,
+    "gain_correction": _gain_correction,
     "linearizer": _linearizer,
     "ptc": _ptc,
 }

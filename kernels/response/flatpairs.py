@@ -14,13 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kernels.calibrations.applied import Calibrations
 from kernels.camera.geometry import Amplifier, Box, Detector
 from kernels.errors import DataError, JobError
 from kernels.fits.identity import number_of
 from kernels.fits.product import Card
+from kernels.isr.channel import Channel
 from kernels.isr.framekernel import FrameKernel
 from kernels.jobs.job import Job, Task
+from kernels.response.unequal import LeftOut, left_out
 from kernels.transfer import covariance, curve, turnoff
 from kernels.transfer.covariance import Pair, Unusable
 from kernels.transfer.matching import Matched, match
@@ -93,6 +97,7 @@ class PairedFlats(FrameKernel):
         super().__init__(job)
         self.settings = Settings.from_plain(job.config)
         self._matched: dict[str, Matched] = {}
+        self._left_out: dict[str, LeftOut] = {}
 
     def matched(self, task: Task) -> Matched:
         """Pair the task's flats, once.
@@ -123,7 +128,7 @@ class PairedFlats(FrameKernel):
             pairs = ()
         return [sizes[one] + sizes[other] for one, other in pairs] or [1.0]
 
-    def compute(self, task: Task, piece: int) -> list[Pair | str]:
+    def measure(self, task: Task, piece: int) -> list[Pair | str]:
         """Measure each amplifier in one pair, ADU; a text tells why one cannot be measured."""
         if not self.matched(task).pairs:
             return []
@@ -134,6 +139,8 @@ class PairedFlats(FrameKernel):
             first = []
             for frame in reader.frame(files[0], 0.0):
                 box = region(frame.channel.amplifier, detector, self.settings.edge)
+                if frame.saturated[0] <= SATURATED * frame.pixels.size:
+                    self.inspect(frame.channel, frame.pixels, flags)
                 first.append((box, frame.pixels[box.slices].copy(), int(frame.saturated[0])))
             for (box, one, saturated), frame in zip(first, reader.frame(files[1], 0.0), strict=True):
                 amplifier, number = frame.channel.amplifier, frame.channel.number
@@ -149,7 +156,14 @@ class PairedFlats(FrameKernel):
                     found[number] = str(error)
         return [found[k] for k in sorted(found)]
 
-    def finish(self, task: Task, results: Iterable[list[Pair | str]]) -> dict[str, Any]:
+    def compute(self, task: Task, piece: int) -> Any:
+        """Measure a pair; see `measure`."""
+        return self.measure(task, piece)
+
+    def inspect(self, channel: Channel, image: NDArray[np.float32], flags: Calibrations) -> None:
+        """Look at an amplifier of the first flat of a pair, unless it is saturated."""
+
+    def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
         """Fit each amplifier and publish.
 
         Raises
@@ -162,7 +176,7 @@ class PairedFlats(FrameKernel):
         if len(matched.pairs) < LEAST_PAIRS:
             many = f"{len(raws)} flats make {len(matched.pairs)} pairs of equal {self.settings.matching}"
             raise DataError(raws[0].path, f"{many}; {LEAST_PAIRS} are needed, each of two exposures in a row")
-        measured = list(results)
+        measured = self._equal(task, list(results))
         by_name = {a.name: [pairs[k] for pairs in measured] for k, a in enumerate(detector.amplifiers)}
         solution = curve.solve({name: _points(pairs) for name, pairs in by_name.items()}, self.settings.fit)
         solution = replace(solution, bad={name: _why(by_name[name], why) for name, why in solution.bad.items()})
@@ -170,8 +184,30 @@ class PairedFlats(FrameKernel):
             name, why = next(iter(solution.bad.items()))
             raise DataError(raws[0].path, f"no amplifier has a photon transfer curve; {name}: {why}")
         singles = [task.parameters["exposures"][n] for n in matched.singles]
-        about = {"inputs_used": 2 * len(matched.pairs), "single": singles, "bad_amplifiers": dict(solution.bad)}
-        return {**self.published(task, measured, solution), **about}
+        gone = self._left_out[task.task]
+        about = {
+            "inputs_used": 2 * (len(matched.pairs) - gone.number),
+            "single": singles,
+            "pairs_left_out": gone.exposures,
+        }
+        return {**self.published(task, measured, solution), **about, "bad_amplifiers": dict(solution.bad)}
+
+    def _equal(self, task: Task, measured: Measured) -> Measured:
+        """Leave out pairs without light or of unequal light.
+
+        Raises
+        ------
+        DataError
+            Too few are left.
+        """
+        exposures = task.parameters["exposures"]
+        pairs = [(exposures[one], exposures[other]) for one, other in self.matched(task).pairs]
+        gone, rest = left_out(measured, pairs)
+        self._left_out[task.task] = gone
+        if len(pairs) - gone.number < LEAST_PAIRS:
+            what = f"{gone.number} of {len(pairs)} pairs have no light or unequal light, beyond {gone.limit:.1%}"
+            raise DataError(self.raws(task)[0].path, f"{what}: exposure {gone}; {LEAST_PAIRS} good pairs are needed")
+        return rest
 
     def published(self, task: Task, measured: Measured, solution: curve.Solution) -> dict[str, Any]:
         """Write and publish the task's product; give the journal's entries for it.
@@ -188,8 +224,10 @@ class PairedFlats(FrameKernel):
         matched, model = self.matched(task), self.settings.fit.model
         cards: list[Card] = [
             ("FITMODEL", str(model), "model of the covariances"),
-            ("NEXPOSUR", 2 * len(matched.pairs), "flats in pairs"),
+            ("NEXPOSUR", 2 * (len(matched.pairs) - self._left_out[task.task].number), "flats in pairs"),
             ("NSINGLE", len(matched.singles), "flats without a partner, left out"),
+            *((f"SINGLE{n}", task.parameters["exposures"][k], "") for n, k in enumerate(matched.singles, 1)),
+            *self._left_out[task.task].cards,
             ("NBADAMP", len(solution.bad), "amplifiers without a curve: BADAMPn"),
         ]
         cards += [(f"BADAMP{n}", f"{a}: {why}"[:60], "") for n, (a, why) in enumerate(solution.bad.items(), 1)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -11,33 +12,120 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.calibrations import isrfiles, ptc
+from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.isrcalib import AXES
+from kernels.errors import JobError
+from kernels.isr.channel import Channel
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.bench import Bench
 from kernels.response.flatpairs import Measured, PairedFlats
+from kernels.response.ratios import Adjusted, Settings, adjust, of_flat
 from kernels.transfer import curve
 from kernels.transfer import warm as transfer
 from kernels.transfer.covariance import Pair
+from kernels.transfer.gainratios import Ratios
 
 KERNEL: Final = "ptc"
 
 F64 = NDArray[np.float64]
 
+#: Rejection of bins of a flat, standard deviations.
+NSIGMA: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Settings of the adjustment of gains."""
+
+    #: Range of the means of flats, ADU, and largest number of them.
+    least: float
+    most: float
+    flats: int
+    settings: Settings
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Asked | None:
+        """Check and freeze; `None` where a job asks for no adjustment.
+
+        Raises
+        ------
+        JobError
+            A setting is missing or unknown.
+        """
+        if "ratio_flats" not in plain:
+            return None
+        try:
+            least, most, flats = float(plain["ratio_least"]), float(plain["ratio_most"]), int(plain["ratio_flats"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError(f"settings of the gain ratios: {error}") from error
+        return cls(least, most, flats, Settings.from_plain(plain, NSIGMA))
+
+
 #: Names of our models in upstream's PTC_FIT_TYPE.
 UPSTREAM: Final = {curve.Model.EXACT: "FULLCOVARIANCE_NO_B"}
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A pair that was measured, and the ratios of its first flat where that is asked for."""
+
+    pairs: list[Pair | str]
+    ratios: Ratios | None
 
 
 class TransferCurve(PairedFlats):
     """The gang kernel; output ``ptc``."""
 
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._asked = Asked.from_plain(job.config)
+        self._images: dict[int, NDArray[np.float32]] = {}
+        self._flats: dict[str, list[Ratios]] = {}
+
+    def inspect(self, channel: Channel, image: NDArray[np.float32], flags: Calibrations) -> None:
+        """Keep an amplifier for the ratios of gains."""
+        if self._asked:
+            kept = image / np.float32(channel.gain)
+            if flags.flags:
+                kept[flags.flagged(channel.amplifier.target)] = np.nan
+            self._images[channel.number] = kept
+
+    def compute(self, task: Task, piece: int) -> Looked:
+        """Measure a pair, and the steps between amplifiers in its first flat."""
+        self._images = {}
+        pairs = self.measure(task, piece)
+        known = [one.mean for one in pairs if isinstance(one, Pair)]
+        if self._asked is None or not known or not self._asked.least < np.mean(known) < self._asked.most:
+            return Looked(pairs, None)
+        lit = {number: image for number, image in self._images.items() if isinstance(pairs[number], Pair)}
+        return Looked(pairs, of_flat(lit, self.detector(task), self._asked.settings))
+
+    def finish(self, task: Task, results: Iterable[Any]) -> dict[str, Any]:
+        """Fit each amplifier, adjust the ratios of gains, and publish; see `PairedFlats.finish`."""
+        looked = list(results)
+        self._flats[task.task] = [one.ratios for one in looked if one.ratios]
+        return super().finish(task, [one.pairs for one in looked])
+
+    def _adjusted(self, task: Task, solution: curve.Solution) -> Adjusted | None:
+        """Adjust the gains, if the pipeline asks for it."""
+        if self._asked is None:
+            return None
+        names = [a.name for a in self.detector(task).amplifiers]
+        return adjust(solution, names, self._flats[task.task], self._asked.flats, self._asked.settings)
+
     def published(self, task: Task, measured: Measured, solution: curve.Solution) -> dict[str, Any]:
         """Write and publish the curves."""
-        write = partial(self._write, task=task, measured=measured, solution=solution)
-        return {ptc.KIND: publish(task.outputs[ptc.KIND], write, self.stamp, self.job.config["permissions"])}
+        adjusted = self._adjusted(task, solution)
+        write = partial(self._write, task=task, measured=measured, solution=solution, adjusted=adjusted)
+        output = publish(task.outputs[ptc.KIND], write, self.stamp, self.job.config["permissions"])
+        why = f"ratios of gains are not adjusted: {adjusted.why}" if adjusted and adjusted.why else ""
+        return {ptc.KIND: output, **({"look_at": [why]} if why else {})}
 
-    def _write(self, path: str, task: Task, measured: Measured, solution: curve.Solution) -> None:
+    def _write(
+        self, path: str, task: Task, measured: Measured, solution: curve.Solution, adjusted: Adjusted | None
+    ) -> None:
         matched, detector = self.matched(task), self.calibrations(task).detector
         exposures, times = task.parameters["exposures"], task.parameters["exposure_times"]
         common = {
@@ -48,6 +136,10 @@ class TransferCurve(PairedFlats):
             {**common, **row(a.name, [pairs[k] for pairs in measured], solution, self.settings.fit.side)}
             for k, a in enumerate(detector.amplifiers)
         ]
+        gains = adjusted.gains if adjusted else {}
+        for one in rows:
+            if one["AMPLIFIER_NAME"] in gains:
+                one["GAIN"], one["GAIN_ERR"] = gains[one["AMPLIFIER_NAME"]]
         columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         name = UPSTREAM.get(self.settings.fit.model, str(self.settings.fit.model))
         columns["PTC_FIT_TYPE"] = np.array([name] * len(rows))
@@ -57,7 +149,7 @@ class TransferCurve(PairedFlats):
             self.camera,
             detector,
             columns,
-            self.cards(task, solution),
+            [*self.cards(task, solution), *(adjusted.cards if adjusted else [])],
             {"PTC_FIT_TYPE": name, AXES: "xy"},
         )
 

@@ -24,6 +24,10 @@ Bool = NDArray[np.bool_]
 MAD = 1.4826
 
 
+#: Fewest flats, and least ratio of the brightest one's level to the faintest one's, for a fit over the levels.
+LEAST, SPAN = 4, 2.0
+
+
 class NoRatios(ValueError):
     """Flats that determine no ratios, and why."""
 
@@ -32,7 +36,7 @@ class NoRatios(ValueError):
 class Bins:
     """Means of bins of a flat, away from the edges of amplifiers."""
 
-    #: [bin], float64: Electron, or relative to a reference flat.
+    #: [bin], float64: Electron, or relative to a reference flat; not a number where more than half is bad.
     values: F64
     #: [bin], int64: Number of the amplifier.
     amplifier: I64
@@ -66,9 +70,13 @@ class Ratios:
     factors: F64
     #: [amplifier], float64.
     errors: F64
+    #: [amplifier], float64: Errors against the mean of the amplifiers, which is known better than any of them.
+    apart: F64
 
 
-def binned(image: F64, boxes: Sequence[tuple[int, int, int, int]], binning: int = 8, edge: int = 20) -> Bins:
+def binned(
+    image: F64 | NDArray[np.float32], boxes: Sequence[tuple[int, int, int, int]], binning: int = 8, edge: int = 20
+) -> Bins:
     """Average bins of each amplifier of a detector's image.
 
     Parameters
@@ -90,11 +98,11 @@ def binned(image: F64, boxes: Sequence[tuple[int, int, int, int]], binning: int 
         shaped = inner.reshape(rows, binning, columns, binning)
         fine = np.isfinite(shaped)
         number = fine.sum(axis=(1, 3))
-        good = number >= binning**2 / 2
         mean = np.where(fine, shaped, 0.0).sum(axis=(1, 3)) / np.maximum(number, 1)
+        mean[number < binning**2 / 2] = np.nan
         y, x = np.indices(mean.shape)
-        at = (x[good] + 0.5) * binning + left, (y[good] + 0.5) * binning + low
-        parts.append((mean[good], *at, np.full(int(good.sum()), k)))
+        at = (x.ravel() + 0.5) * binning + left, (y.ravel() + 0.5) * binning + low
+        parts.append((mean.ravel(), *at, np.full(mean.size, k)))
     if not parts:
         raise NoRatios(f"no amplifier has a bin of {binning} pixels {edge} pixels from its edges")
     values, x, y, amplifier = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -102,9 +110,18 @@ def binned(image: F64, boxes: Sequence[tuple[int, int, int, int]], binning: int 
 
 
 def _within(values: F64) -> Bool:
-    """Find the values from 0.8 times the 5th to 1.2 times the 95th percentile."""
-    low, high = np.percentile(values, (5, 95))
-    return np.asarray((values >= 0.8 * low) & (values <= 1.2 * high) & (values > 0))
+    """Find the values from 0.8 times the 5th to 1.2 times the 95th percentile of those that are numbers.
+
+    Raises
+    ------
+    NoRatios
+        None is a number above 0.
+    """
+    known = np.isfinite(values)
+    if not (values[known] > 0).any():
+        raise NoRatios("no bin has light")
+    low, high = np.percentile(values[known], (5, 95))
+    return np.asarray(known & (values >= 0.8 * low) & (values <= 1.2 * high) & (values > 0))
 
 
 def _smooth(bins: Bins, rule: Rule) -> F64:
@@ -122,7 +139,7 @@ def _smooth(bins: Bins, rule: Rule) -> F64:
     return np.concatenate(columns, axis=1)
 
 
-def ratios(bins: Bins, number: int, reference: int, rule: Rule | None = None) -> Ratios:
+def ratios(bins: Bins, number: int, reference: int | None, rule: Rule | None = None) -> Ratios:
     """Fit the factors of a flat's amplifiers.
 
     Parameters
@@ -131,55 +148,180 @@ def ratios(bins: Bins, number: int, reference: int, rule: Rule | None = None) ->
         Of one flat, or of a flat over a reference flat.
     number : `int`
         Amplifiers of the detector.
-    reference : `int`
-        Amplifier whose factor is 1.
+    reference : `int` or `None`
+        Amplifier whose factor is 1; `None`: the factors' mean logarithm is 0, and none is left out as far off.
     rule : `Rule`, optional
         Settings.
 
     Raises
     ------
     NoRatios
-        The reference has no bins, or deviates too much from the others.
+        No bin has light; the reference has no bins, or deviates too much from the others.
     """
     rule, keep = rule or Rule(), _within(bins.values)
     amplifiers = np.unique(bins.amplifier[keep])
     smooth, logs = _smooth(bins, rule), np.log(np.where(keep, bins.values, 1.0))
     steps = (bins.amplifier[:, np.newaxis] == amplifiers).astype(np.float64)
-    design = np.concatenate([steps, smooth], axis=1)
+    design, middle = np.concatenate([steps, smooth], axis=1), float(np.median(logs[keep]))
     for _ in range(rule.rounds):
-        found = np.linalg.lstsq(design[keep], logs[keep], rcond=None)[0]
-        residuals = logs - design @ found
+        # normal equations: columns are of one size, and bins many
+        inverse = np.linalg.pinv(design[keep].T @ design[keep], hermitian=True)
+        found = inverse @ (design[keep].T @ (logs[keep] - middle))
+        residuals = logs - middle - design @ found
         sigma = MAD * float(np.median(np.abs(residuals[keep])))
         new = keep & (np.abs(residuals) <= rule.nsigma * max(sigma, 1e-12))
         if (new == keep).all():
             break
         keep = new
-    inverse = np.linalg.pinv(design[keep].T @ design[keep], hermitian=True)
     variance = float((residuals[keep] ** 2).sum()) / max(int(keep.sum()) - len(found), 1)
-    level = found[: len(amplifiers)]
-    near = np.abs(level - np.median(level)) <= rule.most
+    many = len(amplifiers)
+    level, block = found[:many], inverse[:many, :many] * variance
+    mean = np.full((many, many), 1.0 / many)
+    factors, errors, apart = np.full((3, number), np.nan)
+    factors[amplifiers] = np.exp(level - level.mean())
+    apart[amplifiers] = factors[amplifiers] * _deviations(np.eye(many) - mean, block)
+    if reference is None:
+        return Ratios(factors, apart, apart)
     at = np.flatnonzero(amplifiers == reference)
-    if not at.size or not near[at[0]]:
-        raise NoRatios(f"amplifier {reference}, the reference, has no bins within {rule.most:.0%} of the others")
-    factors, errors = np.full(number, np.nan), np.full(number, np.nan)
-    block = inverse[: len(amplifiers), : len(amplifiers)]
-    spread = np.diag(block) + block[at[0], at[0]] - 2 * block[:, at[0]]
-    factors[amplifiers[near]] = np.exp(level[near] - level[at[0]])
-    errors[amplifiers[near]] = factors[amplifiers[near]] * np.sqrt(np.maximum(spread[near], 0) * variance)
-    return Ratios(factors, errors)
+    if at.size:
+        one = np.broadcast_to(np.arange(many) == at[0], (many, many))
+        errors[amplifiers] = factors[amplifiers] * _deviations(np.eye(many) - one, block)
+    return referred(Ratios(factors, errors, apart), reference, rule.most)
+
+
+def _deviations(contrasts: F64, covariance: F64) -> F64:
+    """Compute the standard deviations of linear combinations, one a row."""
+    return np.asarray(np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", contrasts, covariance, contrasts), 0)))
+
+
+def referred(found: Ratios, reference: int, most: float = 0.05) -> Ratios:
+    """Refer factors to an amplifier, and leave out those that are more than ``most`` off their median.
+
+    Raises
+    ------
+    NoRatios
+        The reference has no factor, or is left out itself.
+    """
+    off = np.abs(np.log(found.factors / np.nanmedian(found.factors)))
+    near = np.nan_to_num(off, nan=np.inf) <= most
+    if not near[reference]:
+        raise NoRatios(f"amplifier {reference}, the reference, has no bins within {most:.0%} of the others")
+    parts = (np.where(near, part / found.factors[reference], np.nan) for part in vars(found).values())
+    return Ratios(*parts)
+
+
+def scaled(found: Ratios, by: F64) -> Ratios:
+    """Give the ratios of flats in electrons by gains that are ``by`` [amplifier] times those of the fit."""
+    return Ratios(*(part * by for part in vars(found).values()))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Means over flats of their bins."""
+
+    #: [bin], float64: Relative; not a number where no flat has the bin.
+    values: F64
+    #: [flat], int64: Bins that were left out as outliers.
+    rejected: I64
+    #: [flat, amplifier], float64: Brightness of an amplifier in a flat over that in all, relative to the flat's median.
+    drifts: F64
+    #: [flat, amplifier], float64: Its standard error.
+    errors: F64
+
+
+def stacked(flats: NDArray[np.float32], amplifier: I64, number: int, nsigma: float = 5.0) -> Stack:
+    """Average each bin over flats; a value far from the bin's median, as of a cosmic ray, is left out.
+
+    Parameters
+    ----------
+    flats : `numpy.ndarray` [flat, bin], float32
+        Each over its median, so that a lamp's changes count for nothing; NaN where bad.
+    amplifier : `numpy.ndarray` [bin], int64
+        Number of each bin's amplifier.
+    number : `int`
+        Amplifiers of the detector.
+    nsigma : `float`
+        Rejection, in standard deviations of the flat's bins from the medians.  Two flats tell no outlier.
+    """
+    known = np.isfinite(flats).any(axis=0)
+    rejected = np.zeros(len(flats), np.int64)
+    good = flats.copy()
+    if len(flats) > 2:
+        middle = np.full(flats.shape[1], np.nan, np.float32)
+        middle[known] = np.nanmedian(flats[:, known], axis=0)
+        for k, flat in enumerate(flats):
+            off = np.abs(flat - middle)
+            limit = nsigma * MAD * float(np.nanmedian(off)) if np.isfinite(off).any() else 0.0
+            far = off > max(limit * np.sqrt(len(flats) / (len(flats) - 1)), 1e-12)
+            good[k, far], rejected[k] = np.nan, int(far.sum())
+    values = np.full(flats.shape[1], np.nan)
+    known = np.isfinite(good).any(axis=0)
+    values[known] = np.nanmean(good[:, known], axis=0, dtype=np.float64)
+    drifts, errors = np.full((2, len(flats), number), np.nan)
+    for k in range(number):
+        part = good[:, amplifier == k] / values[amplifier == k]
+        some = np.isfinite(part).any(axis=1)
+        if part.size and some.any():
+            drifts[some, k] = np.nanmedian(part[some], axis=1)
+            counts = np.isfinite(part[some]).sum(axis=1)
+            errors[some, k] = np.sqrt(np.pi / 2 / counts) * np.nanstd(part[some], axis=1)
+    return Stack(values, rejected, drifts / np.nanmedian(drifts, axis=1, keepdims=True), errors)
 
 
 def combined(flats: Sequence[Ratios]) -> Ratios:
     """Take medians over flats, with the standard errors of medians of Gaussian values."""
     factors = np.array([one.factors for one in flats])
-    errors = np.array([one.errors for one in flats])
     seen = np.isfinite(factors).any(axis=0)
-    middle, error = np.full(seen.shape, np.nan), np.full(seen.shape, np.nan)
-    middle[seen] = np.nanmedian(factors[:, seen], axis=0)
     number = np.isfinite(factors).sum(axis=0)[seen]
-    one = np.sqrt(np.nanmean(errors[:, seen] ** 2, axis=0))
-    error[seen] = one * np.where(number > 2, np.sqrt(np.pi / 2), 1.0) / np.sqrt(number)
-    return Ratios(middle, error)
+    middle = np.full(seen.shape, np.nan)
+    middle[seen] = np.nanmedian(factors[:, seen], axis=0)
+
+    def error(each: Sequence[F64]) -> F64:
+        out = np.full(seen.shape, np.nan)
+        one = np.sqrt(np.nanmean(np.array(each)[:, seen] ** 2, axis=0))
+        out[seen] = one * np.where(number > 2, np.sqrt(np.pi / 2), 1.0) / np.sqrt(number)
+        return out
+
+    return Ratios(middle, error([one.errors for one in flats]), error([one.apart for one in flats]))
+
+
+def levelled(flats: Sequence[Ratios], levels: F64, nsigma: float = 5.0) -> Ratios:
+    """Combine flats of unlike brightness, without what a remainder of the electronics' offset adds to the faint ones.
+
+    An offset of s ADU in an amplifier makes its factor f (1 + s / level).  For each amplifier log f and s are fitted,
+    weighted by the flats' errors, without outliers; errors are scaled by chi2 where that is above 1.  Pixels respond
+    alike in all flats, so that no error is below that of the best flat.  Few flats, or flats of one brightness, are
+    combined by medians (`combined`).
+
+    Parameters
+    ----------
+    levels : `numpy.ndarray` [flat], float64
+        Brightness of each flat, ADU.
+    """
+    if len(flats) < LEAST or levels.max() < SPAN * levels.min():
+        return combined(flats)
+    factors, apart = (np.array([getattr(one, name) for one in flats]) for name in ("factors", "apart"))
+    design = np.stack([np.ones(len(levels)), levels.min() / levels], axis=1)
+    made = np.full((2, factors.shape[1]), np.nan)
+    for k in range(factors.shape[1]):
+        keep = np.isfinite(factors[:, k]) & (apart[:, k] > 0)
+        if keep.sum() < LEAST:
+            continue
+        logs, sigma = np.log(np.where(keep, factors[:, k], 1.0)), np.where(keep, apart[:, k] / factors[:, k], 1.0)
+        for _ in range(3):
+            weighted = design[keep] / sigma[keep, np.newaxis]
+            inverse = np.linalg.inv(weighted.T @ weighted)
+            found = inverse @ (weighted.T @ (logs[keep] / sigma[keep]))
+            pulls = (logs - design @ found) / sigma
+            scale = max(1.0, MAD * float(np.median(np.abs(pulls[keep]))))
+            new = keep & (np.abs(pulls) <= nsigma * scale)
+            if (new == keep).all() or new.sum() < LEAST:
+                break
+            keep = new
+        chi2 = max(1.0, float((pulls[keep] ** 2).sum()) / (int(keep.sum()) - 2))
+        error = np.hypot(np.sqrt(inverse[0, 0] * chi2), sigma[keep].min())
+        made[:, k] = np.exp(found[0]), np.exp(found[0]) * error
+    return Ratios(made[0], made[1], made[1])
 
 
 def adjusted(gains: F64, found: Ratios) -> F64:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from campaign.butler.records import Raw, Selection
+from campaign.butler.records import ExposureRecord, Raw, Selection
 from campaign.camera import model as camera
 from campaign.errors import ConfigurationError
-from campaign.planning.inputs import absent, for_purpose, names_detectors
+from campaign.kinds.table import kinds
+from campaign.pipeline.model import load
+from campaign.planning.inputs import absent, allowed, for_purpose, names_detectors, problems
 from campaign.quality import judging, levels
 from campaign.template import envfile
+from templates import ROOT
 
 LSSTCAM = camera.load("LSSTCam")
 COMCAM = camera.load("LSSTComCam")
@@ -45,6 +48,23 @@ def test_a_detector_without_any_raw_is_named() -> None:
     assert absent(some, COMCAM, "instrument='LSSTComCam'") == ["R22_S11"]
     assert absent(some, COMCAM, "detector != 4") == []
     assert absent(selection(list(range(9))), COMCAM, "") == []
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_flats_of_two_filters_are_refused_by_their_ids_unless_the_pipeline_allows_them(several: bool) -> None:
+    flats = [
+        ExposureRecord("LSSTComCam", n, str(n), "flat", "", "", 20241208, n, name, name[0], 1.0, 1.0, "", "")
+        for n, name in enumerate(["r_03"] * 8 + ["g_01"] * 2)
+    ]
+    raws = tuple(Raw(one.id, 4, str(Path(__file__)), "", 1) for one in flats)
+    environment = {"CP_PIPE_DIR": f"{ROOT}/cp_pipe"}
+    options = "--config cpPtcExtract:allowSeveralFilters=true" if several else ""
+    pipeline = load(f"{ROOT}/cp_pipe/pipelines/LSSTComCam/cpPtc.yaml", "LSSTComCam", environment, options)
+    found = problems(Selection(tuple(flats), raws), allowed(kinds()["ptc"], pipeline), False)
+    why = "frames of several filters: 8 in r_03, 2 in g_01; g_01 is exposure 8, 9"
+    assert found == ([] if several else [why])
+    # what is not asked for is not in the runs' digests either
+    assert ("allowSeveralFilters" in pipeline.tasks["cpPtcExtract"].config) is several
 
 
 def named(found: list[levels.Finding]) -> list[levels.Finding]:

@@ -8,7 +8,7 @@ import pytest
 
 from campaign.errors import ConfigurationError
 from campaign.kinds.table import tasks
-from campaign.pipeline.makers import kind_of, product_of
+from campaign.pipeline.makers import kind_of, maker, product_of
 from campaign.pipeline.model import Pipeline, PipelineErrors, load
 from campaign.planning.derived import is_derived
 from templates import ROOT
@@ -146,6 +146,15 @@ def test_the_product_of_a_pipeline_and_its_frames(name: str, of: str, kind: str)
     made = kind_of(pipeline)
     assert (made.name, product_of(pipeline), is_derived(pipeline)) == (kind, product, of == "")
     assert product in made.datasets and getattr(made.made_of, "type", "") == of
+
+
+def test_a_task_behind_the_curve_makes_the_ptc(tmp_path: Path) -> None:
+    pipeline = packaged("PtcAdjusted")
+    made = maker(pipeline)
+    assert (kind_of(pipeline).name, product_of(pipeline), made.label) == ("ptc", "ptc", "cpPtcAdjustGainRatios")
+    assert pipeline.tasks["cpPtcSolve"].outputs["outputPtcDataset"] == "ptcUnadjusted"
+    assert (made.settings["ratio_flats"], made.settings["bin"], made.settings["most"]) == (50, 8, 0.05)
+    assert maker(packaged("Ptc")).label == "cpPtcSolve" and "ratio_flats" not in maker(packaged("Ptc")).settings
 
 
 def test_a_combine_of_no_kind_is_refused(tmp_path: Path) -> None:

@@ -615,7 +615,7 @@ def test_every_dataset_type_has_a_path_and_can_be_registered(repository: Reposit
         for name, kind in dataset_types().items():
             registered = butler.get_dataset_type(name)
             assert set(registered.dimensions.required) == set(kind.dimensions)
-            tables = ("crosstalk", "cti", "linearizer", "defects", "ptc", "bfk")
+            tables = ("crosstalk", "cti", "linearizer", "defects", "ptc", "bfk", "gain_correction")
             made = ("bias", "dark", "flat", "sky", "fringe", "biasBootstrap", "darkBootstrap", "flatBootstrap")
             assert registered.isCalibration() == (name in (*made, *tables))
 

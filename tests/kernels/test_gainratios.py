@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.transfer.gainratios import Bins, NoRatios, Ratios, Rule, adjusted, binned, combined, ratios, reference
+from kernels.transfer.gainratios import (
+    Bins,
+    NoRatios,
+    Ratios,
+    Rule,
+    adjusted,
+    binned,
+    combined,
+    levelled,
+    ratios,
+    reference,
+    scaled,
+    stacked,
+)
 
 F64 = NDArray[np.float64]
 NX, NY, N = 128, 240, 8
@@ -76,14 +89,16 @@ def test_bins_keep_off_edges_and_bad_pixels() -> None:
     image[28:36, 20:28] = np.nan  # a whole one
     image[:20], image[:, :20] = 7.0, 7.0
     found = binned(image, BOXES)
-    assert (found.values == 1.0).all() and found.values.size == N * 11 * 25 - 1
+    known = np.isfinite(found.values)
+    assert (found.values[known] == 1.0).all() and found.values.size == N * 11 * 25 and known.sum() == known.size - 1
     assert (found.x.min(), found.y.min()) == (24.0, 24.0)
     with pytest.raises(NoRatios, match="no amplifier has a bin of 8 pixels 20 pixels from its edges"):
         binned(np.ones((40, 40)), [(0, 0, 40, 40)])
 
 
 def test_flats_are_combined_by_medians() -> None:
-    flats = [Ratios(np.array([1.0, f, np.nan]), np.array([0.0, 1e-3, np.nan])) for f in (1.01, 1.02, 1.5)]
+    error = np.array([0.0, 1e-3, np.nan])
+    flats = [Ratios(np.array([1.0, f, np.nan]), error, error) for f in (1.01, 1.02, 1.5)]
     found = combined(flats)
     assert found.factors[:2].tolist() == [1.0, 1.02] and np.isnan(found.factors[2])
     assert found.errors[1] == pytest.approx(1e-3 * np.sqrt(np.pi / 2 / 3))
@@ -96,3 +111,44 @@ def test_the_reference_has_the_middle_gain_of_the_quiet_ones() -> None:
     assert reference(gains, noises, np.array([9e4, 1e4, 9e4, 9e4, 9e4])) == 0
     with pytest.raises(NoRatios, match="a noise of at most 3 electrons"):
         reference(gains, noises, turnoffs, most=3)
+
+
+def test_outliers_are_left_out_of_the_mean_over_flats_and_a_changing_amplifier_is_seen() -> None:
+    rng, amplifier = np.random.default_rng(4), np.repeat(np.arange(4), 500)
+    flats = rng.normal(1, 1e-3, (8, 2000)).astype(np.float32)
+    flats[3, 700], flats[5, :500], flats[:, 1999] = 1.5, np.nan, np.nan
+    flats[6, 1000:1500] *= np.float32(1.001)
+    found = stacked(flats, amplifier, 4)
+    assert np.abs(found.values[:1000] - 1).max() < 2e-3 and np.isnan(found.values[1999])
+    assert found.rejected[3] == 1 and found.rejected.sum() < 5
+    pulls = found.drifts - 1
+    pulls /= found.errors
+    assert np.isnan(pulls[5, 0]) and np.nanargmax(pulls) == 6 * 4 + 2 and np.sort(pulls[np.isfinite(pulls)])[-2] < 4
+    assert found.drifts[6, 2] == pytest.approx(1.001 - 1e-3 / 8, abs=3e-4)
+    pair = stacked(flats[3:5], amplifier, 4)
+    assert pair.rejected.sum() == 0 and pair.values[700] == pytest.approx(1.25, abs=1e-2)
+
+
+def test_an_offset_of_the_electronics_does_not_change_ratios() -> None:
+    """Two ADU in one amplifier are 0.2 % of a faint flat, and nothing of the light."""
+    rng, levels = np.random.default_rng(6), np.array([1000.0, 2000.0, 4000.0, 8000.0, 16_000.0])
+    error = np.array([0.0, 1e-4, 1e-4])
+    flats = [
+        Ratios(np.array([1.0, 1.004 * (1 + 2 / level), 0.99]) + rng.normal(0, error), error, error) for level in levels
+    ]
+    found, plain = levelled(flats, levels), combined(flats)
+    assert abs(found.factors[1] - 1.004) < 4 * found.apart[1] < 1e-3 < abs(plain.factors[1] - 1.004) * 2.5
+    assert abs(found.factors[2] - 0.99) < 4 * found.apart[2]
+    alike = levelled(flats, np.full(5, 1e4))
+    assert alike.factors[1] == plain.factors[1]
+
+
+def test_ratios_against_the_mean_are_known_better_than_against_a_corner_and_scale_with_gains() -> None:
+    rng, gains = np.random.default_rng(5), np.linspace(1.4, 1.6, N)
+    bins = binned(flat(rng, gains, gains), BOXES)
+    corner, mean = ratios(bins, N, 0), ratios(bins, N, None)
+    assert np.allclose(mean.factors / mean.factors[0], corner.factors, rtol=1e-12)
+    assert np.nanmedian(mean.apart) < 0.7 * np.nanmedian(corner.errors)
+    wrong = np.linspace(0.99, 1.01, N)
+    again = ratios(binned(flat(np.random.default_rng(5), gains, gains * wrong), BOXES), N, None)
+    assert np.allclose(scaled(mean, wrong).factors / again.factors, (scaled(mean, wrong).factors / again.factors)[0])

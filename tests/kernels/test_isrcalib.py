@@ -18,7 +18,7 @@ from astropy.table import Table as AstropyTable
 
 from campaign.camera import model as cameras
 from campaign.formatter import CalibTableFormatter
-from kernels.calibrations import bfk, crosstalk, cti, defects, isrfiles, isrtext, linearity, ptc
+from kernels.calibrations import bfk, crosstalk, cti, defects, gaincorrection, isrfiles, isrtext, linearity, ptc
 from kernels.calibrations.applied import Calibrations
 from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.isrcalib import IsrCalib
@@ -91,12 +91,15 @@ def tables(kind: str, version: float = 0.0) -> tuple[dict[str, Any], list[dict[s
         }
         traps = {"AMPLIFIER": NAMES[:1], "SIZE": [5.0], "EMISSION_TIME": [0.4], "PIXEL": [1], "TYPE": ["linear"]}
         return metadata("CTI", version or 1.3), [columns, traps | {"COEFFS": [[0.1]]}]
+    if kind == "gain_correction":
+        columns = {"AMP_NAME": NAMES, "GAIN_ADJUSTMENT": 1 + np.arange(rows) / 1000}
+        return metadata("gainCorrection", version or 1.0), [columns]
     columns = {"AMPLIFIER": NAMES, "KERNEL": rng.random((rows, 15)), "VALID": [True] * rows}
     meta = metadata("bfk", version or 1.1, LEVEL="AMP", KERNEL_DX=5, KERNEL_DY=3)
     return meta, [columns, {"DETECTOR": ["R22_S01"], "KERNEL": rng.random((1, 15))}]
 
 
-KINDS = ("crosstalk", "defects", "linearizer", "ptc", "cti", "bfk")
+KINDS = ("crosstalk", "defects", "linearizer", "ptc", "cti", "bfk", "gain_correction")
 
 
 def write_fits(path: Path, meta: Mapping[str, Any], columns: list[dict[str, Any]]) -> Path:
@@ -148,6 +151,7 @@ def apply(kind: str, path: str, camera: Camera) -> Any:
         "ptc": lambda: ptc.apply(path, camera, detector),
         "cti": lambda: cti.read(path, camera, detector),
         "bfk": lambda: bfk.Kernels.open(path, camera, detector, "yx"),
+        "gain_correction": lambda: gaincorrection.apply(path, camera, detector),
     }[kind]()
 
 
@@ -170,7 +174,7 @@ def test_upstreams_fits_is_read_applied_and_written_alike(kind: str, camera: Cam
             assert np.array_equal(
                 table.columns[name],
                 np.reshape(values, table.columns[name].shape),
-                equal_nan=name not in ("AMPLIFIER", "AMPLIFIER_NAME", "TYPE", "DETECTOR", "PTC_FIT_TYPE"),
+                equal_nan=name not in ("AMP_NAME", "AMPLIFIER", "AMPLIFIER_NAME", "TYPE", "DETECTOR", "PTC_FIT_TYPE"),
             )
     isrfiles.write(found, str(tmp_path / "y.fits"))
     same(found, isrfiles.read(str(tmp_path / "y.fits")))
@@ -218,6 +222,8 @@ def contents(kind: str) -> dict[str, Any]:
         keys = {"driftScale": "DRIFT_SCALE", "decayTime": "DECAY_TIME", "globalCti": "GLOBAL_CTI"}
         traps = {"C00": {"size": 5.0, "emissionTime": 0.4, "pixel": 1, "trap_type": "linear", "coeffs": [0.1]}}
         return {"serialTraps": traps, **{k: dict(zip(NAMES, first[n], strict=True)) for k, n in keys.items()}}
+    if kind == "gain_correction":
+        return {"ampNames": NAMES, "gainAdjustments": first["GAIN_ADJUSTMENT"]}
     kernels = dict(zip(NAMES, first["KERNEL"], strict=True))
     return {
         "ampKernels": kernels,
@@ -259,6 +265,9 @@ def test_what_is_made_here_has_every_column_that_upstream_reads(kind: str, camer
         "ptc": lambda: ptc.write(path, camera, detector, GAIN, NOISE, GAIN),
         "cti": lambda: cti.write(path, camera, detector, CTI, [("RUNID", "r-1", "")]),
         "bfk": lambda: bfk.write(path, camera, detector, kernels),
+        "gain_correction": lambda: gaincorrection.write(
+            path, camera, detector, {"GAIN_ADJUSTMENT": GAIN / GAIN, "GAIN_ADJUSTMENT_ERR": 0 * GAIN}
+        ),
     }[kind]()
     found = isrfiles.read(path)
     ours, newest = ("EPER", "EXPOSURES", "GLOBAL_CTI_ERROR", "DRIFT_SCALE_ERROR"), ("MEANS", "VARIANCES")
@@ -423,6 +432,15 @@ def test_the_order_of_a_kernels_axes_is_never_guessed(camera: Camera, tmp_path: 
 
 
 # Bad input
+
+
+def test_a_ptc_whose_noise_is_in_adu_is_refused(camera: Camera, tmp_path: Path) -> None:
+    path = write_fits(tmp_path / "x.fits", *tables("ptc"))
+    with fits.open(path, mode="update") as file:
+        file[1].columns["NOISE"].unit = "adu"
+    with pytest.raises(DataError, match=r"column NOISE is in adu \(TUNIT\), electron is wanted"):
+        apply("ptc", str(path), camera)
+
 
 NEEDED = {"crosstalk": "CT_COEFFS", "defects": "width", "linearizer": "TYPE", "ptc": "GAIN", "cti": "DECAY_TIME"}
 

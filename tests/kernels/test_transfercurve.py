@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,26 @@ from kernels.calibrations import ptc
 from kernels.camera import geometry
 from kernels.errors import JobError
 from kernels.response.flatpairs import Settings
+from kernels.response.unequal import left_out
+from kernels.transfer.covariance import Pair
 from kernels.transfer.matching import match
 from tests.kernels.test_cti import DETECTOR, common, described, shots, simulated
 
 DEAD = "C05"
 RATES = {
-    "brighter_fatter": 1.0, "brighter_fatter_steps": 4, "cosmic_rays": 0.05, "qe": 0.005,
-    "vignetting_mm": [9e5, 1e6], "dead_amplifiers": {"R22_S11": DEAD},
+    "brighter_fatter": 1.0, "brighter_fatter_steps": 4, "cosmic_rays": 0.05, "qe": 0.002,
+    "vignetting_mm": [9e5, 1e6], "dead_amplifiers": {"R22_S11": DEAD}, "amplifier_step": 0.0, "stain": 0.0,
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "matching": "TIME", "flux": "CCOBFLUX", "side": 6, "nsigma": 5.5, "passes": 3, "least_pixels": 600, "edge": 1,
     "model": "EXACT", "outlier_cut": 5.0, "outlier_rounds": 2, "outlier_signal": 50000.0, "outlier_gap": 9000.0,
     "outlier_scaled": True, "rolloff": False, "rolloff_share": 0.01, "least_mean": 0.0, "most_mean": 1e6,
+}  # fmt: skip
+
+
+RATIOS: dict[str, Any] = {
+    "ratio_least": 1000.0, "ratio_most": 20_000.0, "ratio_flats": 50, "reference_noise": 12.0, "radial": True,
+    "reference_percentile": 25.0, "bin": 1, "boundary": 1, "order": 1, "nodes": 20, "most": 0.05,
 }  # fmt: skip
 
 
@@ -122,6 +131,123 @@ def test_flats_without_a_curve_are_refused(
     why = ("pairs of equal TIME", "no amplifier has a photon transfer curve", "CCOBFLUX is None in the primary header")
     assert any(one in text for one in why)
     assert not (tmp_path / "ptc.fits").exists()
+
+
+def test_ratios_of_gains_are_those_of_the_flats(
+    made: tuple[Path, list[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """A curve gives a gain to 0.7 %; steps in the flats give its ratio to the others ten times better."""
+    assert solve(tmp_path, made[1], made[2], **RATIOS) == 0
+    rows, header = fitsio.read(tmp_path / "ptc.fits", 1), fitsio.read_header(tmp_path / "ptc.fits")
+    before = fitsio.read(made[0] / "ptc.fits", 1)
+    true = fitsio.read(made[0] / "truth.fits", "AMPLIFIERS")["gain"]
+    good = rows["AMPLIFIER_NAME"].astype(str) != DEAD
+    single, ratio = ((some[good] / true[good]) for some in (before["GAIN"], rows["GAIN"]))
+    assert np.std(ratio / np.mean(ratio)) < 0.1 * np.std(single) and np.std(single) > 0.003
+    pulls = (rows["GAIN"][good] - true[good]) / rows["GAIN_ERR"][good]
+    assert np.abs(pulls).max() < 4 and rows["GAIN_ERR"][good].max() < 0.5 * before["GAIN_ERR"][good].min()
+    assert rows["GAIN_UNADJUSTED"].tobytes() == before["GAIN"].tobytes() and np.isnan(rows["GAIN"][~good]).all()
+    others = [name for name in rows.dtype.names if name not in ("GAIN", "GAIN_ERR")]
+    assert all(rows[name].tobytes() == before[name].tobytes() for name in others)
+    assert header["GAINADJ"] and header["GAINREF"] in rows["AMPLIFIER_NAME"].astype(str) and header["GAINFLAT"] > 8
+    assert not header["GAINKEPT"].strip()
+
+
+def test_without_flats_in_the_range_gains_stay_and_it_is_said(
+    made: tuple[Path, list[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    flats = list(range(30, 60))
+    assert solve(tmp_path, *chosen(made, flats), **{**RATIOS, "ratio_least": 1e5, "ratio_most": 2e5}) == 0
+    rows, header = fitsio.read(tmp_path / "ptc.fits", 1), fitsio.read_header(tmp_path / "ptc.fits")
+    assert rows["GAIN"].tobytes() == rows["GAIN_UNADJUSTED"].tobytes()
+    assert not header["GAINADJ"] and header["GAINADJW"] == "no flat is in the range of signals"
+    assert said(tmp_path)["look_at"] == ["ratios of gains are not adjusted: no flat is in the range of signals"]
+    with pytest.raises(JobError, match="settings of the gain ratios"):
+        solve(tmp_path, made[1], made[2], ratio_flats=3)
+
+
+def chosen(made: tuple[Path, list[str], list[dict[str, Any]]], order: list[int]) -> Any:
+    return [made[1][k] for k in order], [made[2][k] for k in order]
+
+
+def said(folder: Path) -> dict[str, Any]:
+    """The last event of the job."""
+    (path,) = (folder / "journal").glob("ptc*.jsonl")
+    return dict(json.loads(path.read_text().splitlines()[-1])["detail"])
+
+
+def test_pairs_of_unequal_light_are_left_out_and_named(
+    made: tuple[Path, list[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """A pair whose second flat has 53 % more light than its time says: 4 % of its variance."""
+    raws, exposures = chosen(made, [*range(96), 50, 66])
+    exposures = [dict(e) for e in exposures]
+    exposures[96]["exposure_time"] = exposures[97]["exposure_time"] = 33.0
+    exposures[96]["exposure"], exposures[97]["exposure"] = 7001, 7002
+    assert solve(tmp_path, raws, exposures) == 0
+    rows, rest = (fitsio.read(folder / "ptc.fits", 1) for folder in (tmp_path, made[0]))
+    assert rows["GAIN"].tobytes() == rest["GAIN"].tobytes() and np.isnan(rows["RAW_DELTAS"][:, -1]).all()
+    header, done = fitsio.read_header(tmp_path / "ptc.fits"), said(tmp_path)
+    assert header["NUNEQUAL"] == 1 and header["UNEQUAL1"].startswith("7001 7002 +0.4")
+    assert 0.02 <= header["MAXDELTA"] <= 0.1 and header["NEXPOSUR"] == 96
+    assert done["pairs_left_out"] == [[7001, 7002]] and done["inputs_used"] == 96
+
+
+def test_too_few_pairs_of_equal_light_are_refused_with_their_names(
+    made: tuple[Path, list[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    raws, exposures = chosen(made, [40, 41, 42, 43, 44, 45, 30, 60, 34, 70, 36, 72])
+    times = np.repeat(np.arange(6.0), 2)
+    exposures = [
+        {**e, "exposure_time": t, "exposure": 8000 + k} for k, (e, t) in enumerate(zip(exposures, times, strict=True))
+    ]
+    assert solve(tmp_path, raws, exposures) == 1
+    error = said(tmp_path)["error"]
+    assert "3 of 6 pairs have no light or unequal light, beyond" in error and "exposure 8006 and 8007 (+" in error
+    assert "8010 and 8011" in error and "4 good pairs are needed" in error
+
+
+def test_saturated_pairs_alone_are_refused_with_their_numbers(
+    made: tuple[Path, list[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    assert solve(tmp_path, *chosen(made, [97, 98] * 4)) == 1
+    error = said(tmp_path)["error"]
+    assert (
+        "no amplifier has a photon transfer curve; C10: 4 of 4 pairs: 38" in error and "pixels are saturated" in error
+    )
+
+
+def test_flats_in_falling_order_give_the_same_curve(
+    made: tuple[Path, list[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    assert solve(tmp_path, *chosen(made, list(range(95, -1, -1)))) == 0
+    down, up = (fitsio.read(folder / "ptc.fits", 1) for folder in (tmp_path, made[0]))
+    np.testing.assert_allclose(down["GAIN"], up["GAIN"], rtol=1e-5)
+    np.testing.assert_allclose(down["PTC_TURNOFF"], up["PTC_TURNOFF"], rtol=1e-6)
+
+
+def pair(first: float, second: float) -> Pair:
+    one = np.ones((1, 1))
+    return Pair((first, second), first, one, one, 0.0)
+
+
+def test_a_lamp_that_varies_or_dies() -> None:
+    """Five robust deviations of the pairs, at least 2 %, at most 10 %; a dead amplifier does not decide."""
+    dead, many = "no light: clipped means of 0.1 and 0 ADU", list(range(8))
+    ids = [(2 * n, 2 * n + 1) for n in many]
+    steady: list[list[Pair | str]] = [[pair(1000.0, 1000.0 + n), dead, pair(2000.0, 2000.0 - n)] for n in many]
+    found, rest = left_out(steady, ids)
+    assert found.number == 0 and found.limit == 0.02 and rest == steady
+    steady[2] = [pair(1000.0, 1030.0), dead, pair(2000.0, 2060.0)]
+    steady[7] = [dead, dead, pair(5.0, 5.0)]
+    found, rest = left_out(steady, ids)
+    assert list(found.unequal) == [(4, 5)] and list(found.dark) == [(14, 15)]
+    assert str(found) == "4 and 5 (+3.0% of light), 14 and 15 (no light)" and found.exposures == [[4, 5], [14, 15]]
+    assert rest[2][1] == dead and rest[2][0] == "its light changed by +3.0%, more than 2.0%" and rest[3] == steady[3]
+    rough: list[list[Pair | str]] = [[pair(1000.0, 1000.0 * (1 + 0.08 * (-1) ** n))] for n in many]
+    assert left_out(rough, ids)[0].limit == 0.1 and left_out(rough, ids)[0].number == 0
+    named = {name: value for name, value, _ in found.cards}
+    assert named["UNEQUAL1"] == "4 5 +0.0296" and named["DARK1"] == "14 15"
 
 
 def test_matching() -> None:
