@@ -1,4 +1,4 @@
-"""Deviation S of an amplifier's signal from proportion to the light, by upstream's types; corrected = signal - S(signal).
+"""Deviation S of an amplifier's signal from proportion to the light, by upstream's types; corrected = signal - S.
 
 Splines and polynomials are tabulated for linear interpolation (`kernels.calibrations.linearity`), so each bounds its
 second derivative; a look-up table is one of steps already.

@@ -3,6 +3,9 @@
 A piece is one flat: the frame is corrected in memory, each amplifier's clipped mean is measured, and the photodiode's
 reading, which lies beside the raw frame, is integrated.  Then all amplifiers are fitted against the light
 (`kernels.transfer.lineardetector`), and the table is published in upstream's layout.  Signals are in ADU.
+
+A task may instead take the flats of a linearizer that was made before, and the light that the focal plane saw
+(`kernels.response.lightsolve`).
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish
 from kernels.products.bench import Bench
+from kernels.response import linearflats
 from kernels.response.flatpairs import SATURATED, region
-from kernels.response.linearrows import columns
+from kernels.response.linearflats import LACKING, NORMALISATION, PHOTON, UNNORMALISED, Flats
+from kernels.response.linearrows import columns, lookups
 from kernels.statistics.sample import clipped_mean
-from kernels.transfer import lineardetector, linearfit, nonlinearity
-from kernels.transfer.linearfit import Light, Unlinear
+from kernels.transfer import lineardetector, linearmodel, nonlinearity
+from kernels.transfer.linearmodel import Light, Unlinear
 
 KERNEL: Final = "linearizer"
 
@@ -74,9 +79,9 @@ class Settings:
         """
         try:
             kind = str(plain["type"])
-            if kind not in ("Spline", "DoubleSpline") or plain["integration"] not in photodiode.METHODS:
+            if kind not in lineardetector.TYPES or plain["integration"] not in photodiode.METHODS:
                 raise ValueError(f"type {kind} or integration {plain['integration']} is unknown")
-            fit = linearfit.Rule(
+            fit = linearmodel.Rule(
                 MONITOR, offset=bool(plain["offset"]), nsigma=float(plain["outlier_cut"]),
                 at_once=int(plain["outliers"]), rounds=int(plain["rounds"]),
             )  # fmt: skip
@@ -86,7 +91,7 @@ class Settings:
                 bool(plain["grouping"]), bool(plain["by_time"]), float(plain["threshold"]), float(plain["share"]),
                 int(plain["edge"]), float(plain["nsigma"]), int(plain["passes"]),
                 lineardetector.Rule(
-                    "Spline" if kind == "Spline" else "DoubleSpline", int(plain["knots"]), float(plain["size"]),
+                    kind, int(plain["knots"]), float(plain["size"]), int(plain.get("order", 3)),
                     float(plain["deviation"]), float(plain["reference_noise"]), fit,
                 ),
             )  # fmt: skip
@@ -117,11 +122,15 @@ class Linearity(FrameKernel):
         self._charges: dict[str, float | str] = {}
 
     def weights(self, task: Task) -> Sequence[float]:
-        """Weigh each flat by its bytes."""
+        """Weigh each flat by its bytes; flats of a linearizer are one piece."""
+        if UNNORMALISED in task.inputs:
+            return [1.0]
         return [float(file.bytes or 1) for file in self.raws(task)]
 
-    def compute(self, task: Task, piece: int) -> Measured:
-        """Measure each amplifier of one flat, and its light."""
+    def compute(self, task: Task, piece: int) -> Measured | None:
+        """Measure each amplifier of one flat, and its light; nothing where a linearizer has them."""
+        if UNNORMALISED in task.inputs:
+            return None
         settings, detector, file = self._settings, self.detector(task), self.raws(task)[piece]
         means, variances = np.full((2, len(detector.amplifiers)), np.nan)
         why: dict[int, str] = {}
@@ -157,7 +166,7 @@ class Linearity(FrameKernel):
         least = self._settings.least_charge
         return charge if charge > least else f"{path}: {charge:.3g} C is not above {least:g} C"
 
-    def finish(self, task: Task, results: Iterable[Measured]) -> dict[str, Any]:
+    def finish(self, task: Task, results: Iterable[Measured | None]) -> dict[str, Any]:
         """Fit all amplifiers and publish.
 
         Raises
@@ -165,31 +174,57 @@ class Linearity(FrameKernel):
         DataError
             No flat has a reading of the photodiode, no amplifier has a linearity, or a frame is another detector's.
         """
-        self.require_inputs(task)
-        detector, raws, measured = self.calibrations(task).detector, self.raws(task), list(results)
-        lacking = [m.lacking for m in measured if m.lacking]
-        if len(lacking) == len(measured):
-            do = "with usePhotodiode: false the exposure times are the light"
-            raise DataError(raws[0].path, f"no flat has a reading of the photodiode ({lacking[0]}); {do}")
-        signals = np.array([m.means for m in measured]).T
-        light, ptc = self._amounts(task, measured, signals), self._turnoffs(task, detector)
-        noises = [a.read_noise for a in detector.amplifiers]
+        measured = [one for one in results if one is not None]
+        flats, detector = self._measured(task, measured) if measured else self._read(task)
+        rule, where = self._settings.solve, self._source(task)
         try:
-            found = lineardetector.solve(signals, light, ptc, noises, _photon(signals, measured), self._settings.solve)
+            found = lineardetector.solve(
+                flats.signals, flats.light, flats.ptc, flats.noises, flats.photon, rule, flats.common
+            )
         except Unlinear as error:
-            unread = f"; {lacking[0]}" if lacking else ""
+            unread = f"; {flats.reason}" if flats.lacking else ""
             reasons = next((f"; {text}" for m in measured for text in m.why.values()), "")
-            raise DataError(raws[0].path, f"{error}{unread}{reasons}") from error
+            raise DataError(where, f"{error}{unread}{reasons}") from error
+        (kind,) = task.outputs
         output = publish(
-            task.outputs[linearity.KIND],
-            lambda path: self._write(path, task, detector, signals, light, ptc, found, len(lacking)),
+            task.outputs[kind],
+            lambda path: self._write(path, task, detector, flats, found),
             self.stamp,
             self.job.config["permissions"],
         )
-        about = {"inputs_used": len(measured) - len(lacking), "without_light": len(lacking)}
+        every = flats.signals.shape[1]
+        about = {"inputs_used": every - flats.lacking, "without_light": flats.lacking}
         bad = {detector.amplifiers[k].name: why for k, why in found.bad.items()}
-        said = self._doubts(found, lacking, len(measured), bad)
-        return {linearity.KIND: output, **about, "bad_amplifiers": bad, **({"look_at": said} if said else {})}
+        said = self._doubts(found, flats, bad)
+        return {kind: output, **about, "bad_amplifiers": bad, **({"look_at": said} if said else {})}
+
+    def _source(self, task: Task) -> str:
+        """Give the path of the task's first input, for messages."""
+        return self.job.files[task.inputs[UNNORMALISED if UNNORMALISED in task.inputs else "raw"][0]].path
+
+    def _read(self, task: Task) -> tuple[Flats, Detector]:
+        """Take the flats of a linearizer, by the light that the focal plane saw."""
+        flats, detector = linearflats.read(self._source(task), self.camera, self.detector(task))
+        light = self.job.files[task.inputs[NORMALISATION][0]].path
+        return flats.normalised(*linearflats.read_normalisation(light, task.parameters["exposures"])), detector
+
+    def _measured(self, task: Task, measured: Sequence[Measured]) -> tuple[Flats, Detector]:
+        """Put the flats together.
+
+        Raises
+        ------
+        DataError
+            No flat has a reading of the photodiode, or a frame is another detector's.
+        """
+        self.require_inputs(task)
+        detector, lacking = self.calibrations(task).detector, [m.lacking for m in measured if m.lacking]
+        if len(lacking) == len(measured):
+            do = "with usePhotodiode: false the exposure times are the light"
+            raise DataError(self._source(task), f"no flat has a reading of the photodiode ({lacking[0]}); {do}")
+        signals = np.array([m.means for m in measured]).T
+        light, ptc = self._amounts(task, measured, signals), self._turnoffs(task, detector)
+        noises, photon = [a.read_noise for a in detector.amplifiers], _photon(signals, measured)
+        return Flats(signals, photon, light, ptc, noises, len(lacking), next(iter(lacking), "")), detector
 
     def _amounts(self, task: Task, measured: Sequence[Measured], signals: F64) -> Light:
         """Give the light of each exposure, in groups where the settings ask for them."""
@@ -213,34 +248,30 @@ class Linearity(FrameKernel):
         values = np.asarray(column, np.float64)[found.order(detector)]
         return np.where(values > 0, values, np.nan)
 
-    def _doubts(
-        self, found: lineardetector.Solution, lacking: Sequence[str], flats: int, bad: Mapping[str, str]
-    ) -> list[str]:
+    def _doubts(self, found: lineardetector.Solution, flats: Flats, bad: Mapping[str, str]) -> list[str]:
         """Tell the operator what to look at."""
         said = []
-        if lacking:
-            said.append(f"{len(lacking)} of {flats} flats have no reading of the photodiode, and are left out")
+        if flats.lacking:
+            every = flats.signals.shape[1]
+            said.append(f"{flats.lacking} of {every} flats have no reading of the photodiode, and are left out")
         if bad:
             said.append(f"no linearity: {', '.join(bad)}")
         if found.error > DOUBTFUL:
             by = "the photodiode" if self._settings.diode else "the lamp over exposure time"
             said.append(
                 f"linearity good to {found.error:.1e}, its slope to {found.slope_error:.1e}: {by} scatters by "
-                f"{found.monitor:.1e}"
+                f"{max(found.monitor, flats.scatter):.1e}"
             )
         return said
 
-    def _write(
-        self, path: str, task: Task, detector: Detector, signals: F64, light: Light, ptc: F64,
-        found: lineardetector.Solution, lacking: int,
-    ) -> None:  # fmt: skip
-        settings = self._settings
+    def _write(self, path: str, task: Task, detector: Detector, flats: Flats, found: lineardetector.Solution) -> None:
+        settings, light = self._settings, flats.light
         amplifiers = detector.amplifiers
         cards: list[Card] = [
             ("LINTYPE", settings.solve.kind, "type of the linearity"),
             ("LIGHT", "photodiode" if settings.diode else "exposure time", "monitor of the light"),
-            ("NEXPOSUR", signals.shape[1] - lacking, "flats"),
-            ("NODIODE", lacking, "flats without a reading, left out"),
+            ("NEXPOSUR", flats.signals.shape[1] - flats.lacking, "flats"),
+            (LACKING, flats.lacking, "flats without a reading, left out"),
             ("NGROUPS", len(np.unique(light.group[light.group >= 0])), "groups of flats"),
             ("MONNOISE", found.monitor, "scatter of the monitor, relative"),
             ("LINERR", found.error, "uncertainty of a signal, relative"),
@@ -248,13 +279,20 @@ class Linearity(FrameKernel):
             ("ABSREF", amplifiers[found.reference].name, "reference amplifier"),
             ("NBADAMP", len(found.bad), "amplifiers without linearity: BADAMPn"),
         ]
+        if UNNORMALISED in task.outputs:
+            cards.append((PHOTON, flats.photon, "noise of a mean, ADU^0.5 / its root"))
+        if flats.normalisation is not None:
+            cards.append(("LAMPNOIS", flats.scatter, "scatter of the monitor before, relative"))
         cards += [
             (f"BADAMP{n}", f"{amplifiers[k].name}: {w}"[:60], "") for n, (k, w) in enumerate(found.bad.items(), 1)
         ]
         cards += [(key, value, "") for key, value in task.provenance.items()]
+        table = columns(detector, flats, found, settings.solve.kind)
         metadata = {"HAS_LINEARITY": True, "OVERRIDE": True, "HAS_TABLE": False, "LINEARITY_UNITS": "adu"}
-        table = columns(detector, signals, light, ptc, found, settings.solve.kind)
-        isrfiles.save(path, linearity.KIND, self.camera, detector, table, cards, metadata)
+        second = None
+        if settings.solve.kind == "LookupTable":
+            metadata["HAS_TABLE"], second = True, {"LOOKUP_VALUES": lookups(found)}
+        isrfiles.save(path, linearity.KIND, self.camera, detector, table, cards, metadata, second)
 
 
 def _photon(signals: F64, measured: Sequence[Measured]) -> float:

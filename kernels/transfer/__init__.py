@@ -1,6 +1,6 @@
 """Photon transfer: covariances of flats in pairs, their fits, linearity, brighter-fatter, crosstalk and gain ratios."""
 
 __all__ = [
-    "bfkernel", "brighterfatter", "covariance", "crosstalkfit", "curve", "gainratios", "lineardetector", "linearfit",
-    "matching", "nonlinearity", "splines", "turnoff", "warm",
+    "bfkernel", "brighterfatter", "commonlight", "covariance", "crosstalkfit", "curve", "gainratios", "lineardetector",
+    "linearfit", "linearmodel", "matching", "nonlinearity", "splines", "turnoff", "warm",
 ]  # fmt: skip

@@ -403,9 +403,7 @@ def test_polynomials_and_look_up_tables_are_applied_as_upstream_does(
         else:
             powers = row[:1] if kinds[amplifier.name] == "Squared" else row
             wanted = x + sum(c * x**k for k, c in enumerate(powers, 2))
-        linearity.apply(
-            signal, grid.values[number], grid.step[number], gain, grid.first[number], grid.smooth[number]
-        )
+        linearity.apply(signal, grid.values[number], grid.step[number], gain, grid.first[number], grid.smooth[number])
         # a float32 may be on either side of a step of the table
         off = np.abs(signal[0] / gain - wanted)
         assert np.ptp(wanted - x) > 500 and np.quantile(off, 0.97) < 0.02 and off.max() < 0.3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,19 @@ def simulated(folder: Path, exposures: list[dict[str, Any]]) -> list[str]:
     return [str(folder / f"{p['obs_id']}_{NAME}.fits") for p in exposures]
 
 
-def solve(folder: Path, raws: list[str], exposures: list[dict[str, Any]], **settings: Any) -> int:
+def solve(
+    folder: Path, raws: list[str], exposures: list[dict[str, Any]], outputs: Any = None, inputs: Any = None,
+    files: Any = None, **settings: Any,
+) -> int:  # fmt: skip
     parameters = {
         "exposures": [e["exposure"] for e in exposures],
         "exposure_times": [e["exposure_time"] for e in exposures],
     }
-    task = {"task": "linearizer:4", "detector": DETECTOR, "inputs": {"raw": raws}, "parameters": parameters,
-            "outputs": {"linearizer": str(folder / "linearizer.fits")}, "provenance": {"TICKET": "DM-1"}}  # fmt: skip
+    outputs = outputs or {"linearizer": str(folder / "linearizer.fits")}
+    task = {"task": f"{next(iter(outputs))}:4", "detector": DETECTOR, "inputs": inputs or {"raw": raws},
+            "parameters": parameters, "outputs": outputs, "provenance": {"TICKET": "DM-1"}}  # fmt: skip
     config = {"isr": {"saturation": True}, "permissions": {}, **SETTINGS, **settings}
-    return common(folder, "linearizer", [task], config=config, files={path: {"path": path} for path in raws})
+    return common(folder, "linearizer", [task], config=config, files=files or {path: {"path": path} for path in raws})
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +82,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], lis
     return folder, raws, exposures
 
 
-def errors(folder: Path) -> tuple[F64, F64, F64]:
+def errors(folder: Path, path: Path | None = None) -> tuple[F64, F64, F64]:
     """Corrected signals over true ones, less their median [amplifier, signal]; of their slopes; true signals, ADU."""
     camera = geometry.camera(described(folder, "linearizer", [])["camera"])
     detector = camera.detectors[DETECTOR]
     true = electronics.make(SEED, detector, Rates.from_plain(RATES))
-    found = linearity.Linearizer.open(str(folder / "linearizer.fits"), camera, detector)
-    rows = fitsio.read(folder / "linearizer.fits", 1)
+    found = linearity.Linearizer.open(str(path or folder / "linearizer.fits"), camera, detector)
+    rows = fitsio.read(path or folder / "linearizer.fits", 1)
     off, slopes, signals = [], [], []
     for k, amplifier in enumerate(detector.amplifiers):
         if amplifier.name == DEAD:
@@ -98,9 +103,8 @@ def errors(folder: Path) -> tuple[F64, F64, F64]:
     return np.array(off), np.array(slopes), np.array(signals)
 
 
-def said(folder: Path) -> str:
-    (journal,) = (folder / "journal").glob("linearizer*.jsonl")
-    return journal.read_text()
+def said(folder: Path, kernel: str = "linearizer") -> str:
+    return "".join(journal.read_text() for journal in (folder / "journal").glob(f"{kernel}*.jsonl"))
 
 
 def elsewhere(folder: Path, raws: list[str], readings: int) -> list[str]:
@@ -165,11 +169,34 @@ def test_flats_without_a_reading_are_left_out_and_counted(made: tuple[Path, list
 
 def test_a_lamp_that_nobody_watches_makes_it_uncertain(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
     _, raws, exposures = made
-    assert solve(tmp_path, elsewhere(tmp_path, raws, 0), exposures, diode=False) == 0
-    header = fitsio.read_header(tmp_path / "linearizer.fits")
+    first = tmp_path / "linearizerUnnormalized.fits"
+    linked = elsewhere(tmp_path, raws, 0)
+    assert solve(tmp_path, linked, exposures, outputs={"linearizerUnnormalized": str(first)}, diode=False) == 0
+    header = fitsio.read_header(first)
     assert header["LIGHT"] == "exposure time" and header["MONNOISE"] == pytest.approx(0.01, rel=0.5)
-    assert header["LINERR"] > 1e-3 and errors(tmp_path)[0].std() < 3 * header["LINERR"]
+    assert header["LINERR"] > 1e-3 and errors(tmp_path, first)[0].std() < 3 * header["LINERR"]
     assert "the lamp over exposure time scatters by" in said(tmp_path)
+    # what one detector saw of the lamp
+    light, ids = tmp_path / "light.json", [e["exposure"] for e in exposures]
+    task: dict[str, Any] = {"task": "light:", "inputs": {"linearizerUnnormalized": ["first"]}}
+    task |= {"outputs": {"linearizerNormalization": str(light)}, "parameters": {"exposures": {str(DETECTOR): ids}}}
+    config = {"isr": {"saturation": True}, "permissions": {}, **SETTINGS, "diode": False}
+    files = {"first": {"path": str(first)}, "light": {"path": str(light)}}
+    assert common(tmp_path, "linear_light", [task], config=config, files=files) == 0
+    found = json.loads(light.read_text())
+    assert found["exposures"] == ids and found["monitor"] == pytest.approx(0.01, rel=0.5)
+    assert found["unseen"] == ids[-4:] and not found["off"]  # saturated
+    again = {"linearizerUnnormalized": ["first"], "linearizerNormalization": ["light"]}
+    assert solve(tmp_path, [], exposures, inputs=again, files=files, diode=False) == 0
+    rows, header = fitsio.read(tmp_path / "linearizer.fits", 1), fitsio.read_header(tmp_path / "linearizer.fits")
+    assert header["MONNOISE"] < 2e-4 and header["LAMPNOIS"] == pytest.approx(found["monitor"])
+    assert 5e-4 < header["LINERR"] < 0.8 * fitsio.read_header(first)["LINERR"]
+    off = errors(tmp_path)[0]
+    assert (off - np.median(off, axis=0)).std() < 1.5e-4 < off.std() < 2e-3
+    assert (rows["INP_NORMALIZATION"] == np.array(found["factor"])).all() and header["NBADAMP"] == 1
+    task["parameters"] = {"exposures": {str(DETECTOR): ids[1:]}}
+    assert common(tmp_path, "linear_light", [task], config=config, files=files) == 1
+    assert "holds 110 flats, the step has 109" in said(tmp_path, "linear_light")
 
 
 def test_flats_that_determine_nothing_are_refused(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
@@ -206,5 +233,5 @@ def test_readings_that_cannot_be_are_told(tmp_path: Path) -> None:
 def test_settings_that_are_missing_are_named() -> None:
     with pytest.raises(JobError, match="knots"):
         Settings.from_plain({name: value for name, value in SETTINGS.items() if name != "knots"})
-    with pytest.raises(JobError, match="Squared"):
-        Settings.from_plain({**SETTINGS, "type": "Squared"})
+    with pytest.raises(JobError, match="Cubic"):
+        Settings.from_plain({**SETTINGS, "type": "Cubic"})
