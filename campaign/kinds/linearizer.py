@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from campaign.errors import ConfigurationError
+from campaign.kinds import photodiode
 from campaign.kinds.corrected import corrected
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
@@ -133,7 +134,7 @@ def _light(planner: Planner, task: PipelineTask, first: PipelineTask) -> GroupDr
     inputs = {UNNORMALISED: [f"{UNNORMALISED}:{d}" for d in planner.detectors]}
     exposures = {str(d): planner.parameters(d)["exposures"] for d in planner.detectors}
     needs = [f"{first.label}:{d}" for d in planner.detectors]
-    one = TaskDraft({}, [NORMALISATION], inputs, {"exposures": exposures}, needs)
+    one = TaskDraft({}, [NORMALISATION], inputs, {"exposures_of": exposures}, needs)
     return GroupDraft(task.label, task.kernel, task.kind, _settings(planner, first), [one], needs=[first.label])
 
 
@@ -165,6 +166,7 @@ KIND = ProductKind(
         **named(_NORMALISE, "LinearityNormalizeTask", "lsst.cp.pipe", "lsst.cp.pipe.cpLinearityNormalize"),
     },
     groups=_groups,
+    readings={photodiode.TYPE: "usePhotodiode"},
     correction=Correction("doLinearize", "linearity"),
     costs={"linearizer": CostModel(mpixels_per_second=30.0)},
 )

@@ -47,7 +47,7 @@ class LightSolve(gang.Kernel):
 
     def _flats(self, task: Task) -> list[tuple[int, Flats]]:
         """Read the flats of all detectors, among all exposures."""
-        by_detector = {int(d): list(e) for d, e in task.parameters["exposures"].items()}
+        by_detector = {int(d): list(e) for d, e in task.parameters["exposures_of"].items()}
         every = sorted({e for some in by_detector.values() for e in some})
         found = []
         for (number, exposures), key in zip(by_detector.items(), task.inputs[UNNORMALISED], strict=True):
@@ -83,7 +83,7 @@ class LightSolve(gang.Kernel):
         return self._plain(task, found, len(flats) - len(without)) | {"without": without}
 
     def _plain(self, task: Task, found: commonlight.CommonLight, detectors: int) -> dict[str, Any]:
-        every = sorted({int(e) for some in task.parameters["exposures"].values() for e in some})
+        every = sorted({int(e) for some in task.parameters["exposures_of"].values() for e in some})
         seen = np.isfinite(found.error)
         return {
             "exposures": every,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +40,8 @@ KERNEL: Final = "linearizer"
 
 F64 = NDArray[np.float64]
 
+#: Role of the photodiode's readings among a task's inputs; their keys are ``photodiode:<exposure>``.
+DIODE: Final = "photodiode"
 #: Noise of the monitor that the first fit assumes, relative.
 MONITOR: Final = 1e-3
 #: Uncertainty from which a linearity is to be looked at, relative.
@@ -153,12 +156,18 @@ class Linearity(FrameKernel):
         """Give the light of an exposure, or tell why it is not known."""
         if not self._settings.diode:
             return float(task.parameters["exposure_times"][piece])
-        path = photodiode.path_of(file.path, self.detector(task).name)
+        exposure = task.parameters["exposures"][piece]
+        if DIODE not in task.inputs:  # jobs of before, and repositories without readings
+            path = photodiode.path_of(file.path, self.detector(task).name)
+        elif (key := f"{DIODE}:{exposure}") in task.inputs[DIODE]:
+            path = Path(self.job.files[key].path)
+        else:
+            return f"exposure {exposure} has none in the inputs"
         if str(path) not in self._charges:
             self._charges[str(path)] = self._charge(path)
         return self._charges[str(path)]
 
-    def _charge(self, path: Any) -> float | str:
+    def _charge(self, path: Path) -> float | str:
         try:
             charge = photodiode.charge(path, self._settings.integration, self._settings.diode_scale)
         except DataError as error:

@@ -6,8 +6,10 @@ Each detector's parameters are few and its own, so they are eliminated (Schur co
 system of the size of the exposures, to which each detector adds a matrix; back substitution gives the parameters.  With
 the light so found the fit of a detector alone is its part of the joint solution.
 
-The frames cannot tell a deviation that all amplifiers share from light that follows the same curve: of that the
-monitor alone decides, over as many exposures as there are.  What differs between amplifiers is free of its noise.
+The frames hardly tell a deviation that all amplifiers share from light that follows the same curve, and what they tell
+is what their splines do not follow.  So the light has no part that is a spline of the signal: of that the monitor alone
+decides, over all exposures, which least squares makes orthogonal to such parts.  The rest is the frames'.  What differs
+between amplifiers is free of the monitor's noise.
 """
 
 from __future__ import annotations
@@ -20,12 +22,17 @@ from numpy.typing import NDArray
 
 from kernels.transfer.linearfit import CLOSE, worst
 from kernels.transfer.linearmodel import MAD, Model, Rule, Unlinear
+from kernels.transfer.splines import basis, even_nodes, supported
 
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 #: Least noise of a monitor that is believed.
 QUIET = 1e-5
+#: Nodes of the splines of the signal that the light has no part of: so few that all amplifiers' splines follow them.
+SMOOTH = 5
+#: Part of the exposures whose reading may be off.
+MOST_OFF = 0.2
 #: Change of the light, relative, below which points are judged by it.
 SETTLED = 1e-3
 
@@ -71,6 +78,14 @@ def _noise(model: Model) -> F64:
     return np.where(model.used, 1 / own, 0.0)
 
 
+def _lit(model: Model) -> F64:
+    """Give the part of each signal that is light by the present parameters, ADU; the signal before there are some."""
+    if not model.values:
+        return model.signals
+    slopes = [model.slopes(k)[0] for k in range(model.number)]
+    return np.array([[s.get(int(g), 0.0) for g in model.light.group] for s in slopes]) * model.light.amount
+
+
 def _eliminate(model: Model) -> _Eliminated:
     """Project a detector's parameters out of its rows."""
     design, places = model.design()
@@ -82,13 +97,14 @@ def _eliminate(model: Model) -> _Eliminated:
     basis, triangle = np.linalg.qr(rows / size)
     along = basis.T @ weight.ravel()
     rest = (weight.ravel() - basis @ along).reshape(weight.shape)
-    shared = (basis.reshape(amplifiers, exposures, number) * weight[:, :, np.newaxis]).sum(axis=0)
+    pull = weight * _lit(model) / scale  # of the light on each row
+    shared = (basis.reshape(amplifiers, exposures, number) * pull[:, :, np.newaxis]).sum(axis=0)
     strength = np.abs(np.diag(triangle))
     if not strength.min() > 1e-7 * strength.max():
         raise Unlinear(f"{int(model.used.sum())} points do not determine {number} parameters: fewer nodes")
     solved = np.linalg.solve(triangle, np.column_stack([along, -shared.T])) / size[:, np.newaxis]
-    matrix = np.diag((weight**2).sum(axis=0)) - shared @ shared.T
-    return _Eliminated(matrix, (weight * rest).sum(axis=0), solved[:, 0], solved[:, 1:], places)
+    matrix = np.diag((pull**2).sum(axis=0)) - shared @ shared.T
+    return _Eliminated(matrix, (pull * rest).sum(axis=0), solved[:, 0], solved[:, 1:], places)
 
 
 class _Focal:
@@ -98,44 +114,53 @@ class _Focal:
         self.models, self.rule = models, rule
         self.raw = [model.light.amount for model in models]
         exposures = models[0].exposures
-        self.excess = np.zeros(exposures)
+        #: Logarithm of what the monitor's readings are multiplied by.
+        self.log = np.zeros(exposures)
         self.off = np.zeros(exposures, np.bool_)
         self.monitor, self.rejected, self.chi2 = rule.monitor, 0, np.nan
-        self.matrix = np.zeros((exposures, exposures))
+        self.bound = 0
 
     @property
     def power(self) -> F64:
         """Sum of the points' weights [exposure], whose root is 1 / the frames' relative error."""
         return np.asarray(sum((_noise(model) ** 2).sum(axis=0) for model in self.models))
 
+    def _free(self, seen: Bool) -> F64:
+        """Give the directions of the light that the frames decide [exposure, direction]: those that are no spline."""
+        every = np.concatenate([np.where(m.used, m.signals, np.nan) for m in self.models])
+        typical, group = np.ones(seen.shape), self.models[0].light.group
+        typical[seen] = np.nanmedian(every[:, seen], axis=0)
+        nodes = supported(even_nodes(SMOOTH, float(typical[seen].max())), typical[seen])
+        smooth = [basis(nodes, np.zeros(len(nodes)), typical)[:, 1:] / typical[:, np.newaxis]]
+        smooth += [(group == g)[:, np.newaxis] * 1.0 for g in np.unique(group[seen])]
+        smooth += [1 / typical[:, np.newaxis]] if self.rule.offset else []
+        parts = np.where(seen[:, np.newaxis], np.concatenate(smooth, axis=1), 0.0)
+        axes, strength, _ = np.linalg.svd(parts / np.sqrt((parts**2).sum(axis=0)), full_matrices=True)
+        self.bound = int((strength > CLOSE * strength[0]).sum())
+        return np.asarray(axes[:, self.bound :])
+
     def step(self) -> float:
         """Solve once; give the largest change of the light, relative."""
-        exposures = len(self.excess)
+        exposures, power = len(self.log), self.power
         matrix, right, parts = np.zeros((exposures, exposures)), np.zeros(exposures), []
+        unseen = power == 0
+        free = self._free(~unseen & ~self.off)
+        self.log = free @ (free.T @ self.log)  # exposures may have come to be off since
         for model, amount in zip(self.models, self.raw, strict=True):  # in this order: the same bits everywhere
-            model.light = replace(model.light, amount=amount * (1 + self.excess))
+            model.light = replace(model.light, amount=amount * np.exp(self.log))
             part = _eliminate(model)
             matrix += part.matrix
             right += part.right
             parts.append(part)
         prior = np.where(self.off, 0.0, 1 / max(self.monitor, QUIET) ** 2)
-        unseen = self.power == 0
         matrix[np.diag_indices(exposures)] += np.where(unseen, 1.0, prior)
-        self.matrix = matrix
-        change = np.linalg.solve(matrix, np.where(unseen, 0.0, right - prior * self.excess))
+        right = free.T @ np.where(unseen, 0.0, right - prior * self.log)
+        change = free @ np.linalg.solve(free.T @ matrix @ free, right)
         for model, part in zip(self.models, parts, strict=True):
             found = part.found + part.change @ change
             model.take(found, np.zeros(found.shape), part.places)
-        self.excess = (1 + self.excess) * (1 + change) - 1
+        self.log += change
         return float(np.abs(change).max())
-
-    def common(self) -> float:
-        """Give the uncertainty of the light less its mean, over the exposures that were seen, relative."""
-        seen = self.power > 0
-        covariance = np.linalg.inv(self.matrix)[np.ix_(seen, seen)]
-        covariance -= covariance.mean(axis=0)
-        covariance -= covariance.mean(axis=1, keepdims=True)
-        return float(np.sqrt(np.median(np.diag(covariance))))
 
     def look(self, change: float) -> bool:
         """Reject readings of the monitor, then points; tell whether any was.
@@ -143,10 +168,13 @@ class _Focal:
         An exposure whose reading is off pulls its points away: these are judged when the light hardly changes any more.
         """
         seen = (self.power > 0) & ~self.off
-        middle = float(np.median(self.excess[seen]))
-        self.monitor = max(MAD * float(np.median(np.abs(self.excess[seen] - middle))), QUIET)
-        more = worst(self.excess, seen, self.rule, np.zeros(seen.shape), self.monitor)
+        scatter = MAD * float(np.median(np.abs(self.log[seen] - np.median(self.log[seen]))))
+        self.monitor = max(scatter * float(np.sqrt(seen.sum() / max(seen.sum() - self.bound, 1))), QUIET)
+        more = worst(self.log, seen, self.rule, np.zeros(seen.shape), self.monitor)
         self.off[more] = True
+        if self.off.sum() > MOST_OFF * (self.power > 0).sum():
+            many = f"{int(self.off.sum())} of {int((self.power > 0).sum())} exposures"
+            raise Unlinear(f"the monitor is off by far in {many}: it does not follow the light, or groups differ")
         if len(more) or change > SETTLED:
             return True
         return self._points(int(seen.sum()))
@@ -154,7 +182,7 @@ class _Focal:
     def _points(self, exposures: int) -> bool:
         found, squares, points = False, 0.0, -exposures
         for model, amount in zip(self.models, self.raw, strict=True):
-            model.light = replace(model.light, amount=amount * (1 + self.excess))
+            model.light = replace(model.light, amount=amount * np.exp(self.log))
             residuals, weight = self._residuals(model), _noise(model)
             photons = self.rule.photon**2 / np.maximum(model.signals, 1.0)
             for k, used in enumerate(model.used):
@@ -191,7 +219,7 @@ def solve(models: Sequence[Model], rule: Rule) -> CommonLight:
     Raises
     ------
     Unlinear
-        No detector, too few points, or the fit does not converge.
+        No detector, too few points, a monitor that does not follow the light, or the fit does not converge.
     """
     if not models:
         raise Unlinear("no detector has a linearity")
@@ -201,9 +229,10 @@ def solve(models: Sequence[Model], rule: Rule) -> CommonLight:
         again = made.look(change)
         if change < CLOSE and not again:
             power = made.power
-            factor = np.where(power > 0, 1 + made.excess, 1.0)
+            factor = np.where(power > 0, np.exp(made.log), 1.0)
             error = np.full(power.shape, np.inf)
             error[power > 0] = 1 / np.sqrt(power[power > 0])
-            points = sum(int(model.used.sum()) for model in models)
-            return CommonLight(factor, error, made.monitor, made.common(), made.off, points, made.rejected, made.chi2)
+            points, seen = sum(int(model.used.sum()) for model in models), int((power > 0).sum())
+            common = made.monitor * float(np.sqrt(made.bound / max(seen, 1)))
+            return CommonLight(factor, error, made.monitor, common, made.off, points, made.rejected, made.chi2)
     raise Unlinear(f"the light of the focal plane does not converge in {rule.rounds} rounds")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kernels.transfer import commonlight, linearfit
 from kernels.transfer.linearmodel import Amplifier, Light, Model, Rule, Unlinear
-from kernels.transfer.splines import coarse_nodes, even_nodes, fine_nodes
+from kernels.transfer.splines import basis, coarse_nodes, even_nodes, fine_nodes, supported
 from tests.kernels.test_linearfit import curved
 
 F64 = NDArray[np.float64]
@@ -50,30 +50,37 @@ class Plane:
         return np.array(off)
 
 
+def smooth(models: list[Model]) -> F64:
+    """Splines of the signal of 5 nodes, an offset and a factor, all over the signal [exposure, part]."""
+    x = np.nanmedian(np.concatenate([np.where(m.used, m.signals, np.nan) for m in models]), axis=0)
+    nodes = supported(even_nodes(5, x.max()), x)
+    return np.column_stack([basis(nodes, np.zeros(5), x)[:, 1:] / x[:, np.newaxis], np.ones(x.size), 1 / x])
+
+
 def dense(models: list[Model], found: commonlight.CommonLight) -> tuple[F64, F64]:
     """Solve for all parameters at once, by rows of all points and of the monitor; give them, and the light's change."""
     designs = [model.design()[0] for model in models]
     widths = [d.shape[2] for d in designs]
-    exposures = LIGHT.size
+    parts = smooth(models)
+    free = np.linalg.svd(parts)[0][:, parts.shape[1] :]
     rows, right = [], []
     for n, (model, design) in enumerate(zip(models, designs, strict=True)):
         at = sum(widths[:n])
         for k, j in np.argwhere(model.used):
             weight = 1 / np.hypot(RULE.floor, RULE.photon / np.sqrt(model.signals[k, j]))
-            row = np.zeros(sum(widths) + exposures)
+            row = np.zeros(sum(widths) + free.shape[1])
             row[at : at + widths[n]] = weight * design[k, j] / model.signals[k, j]
-            row[sum(widths) + j] = weight
+            lit = model.slopes(k)[0][0] * model.light.amount[j]
+            row[sum(widths) :] = weight * free[j] * lit / model.signals[k, j]
             rows.append(row)
             right.append(weight)
-    for j in np.flatnonzero(~found.off):
-        row = np.zeros(sum(widths) + exposures)
-        row[sum(widths) + j] = 1 / found.monitor
-        rows.append(row)
-        right.append((1 - found.factor[j]) / found.monitor)
+    for j in range(LIGHT.size):
+        rows.append(np.concatenate([np.zeros(sum(widths)), free[j] / found.monitor]))
+        right.append(-np.log(found.factor[j]) / found.monitor)
     matrix = np.array(rows)
     size = np.sqrt((matrix**2).sum(axis=0))
     solution = np.linalg.lstsq(matrix / size, np.array(right), rcond=None)[0] / size
-    return solution[: sum(widths)], solution[sum(widths) :]
+    return solution[: sum(widths)], free @ solution[sum(widths) :]
 
 
 @pytest.mark.parametrize("double", [False, True])

@@ -179,7 +179,7 @@ def test_a_lamp_that_nobody_watches_makes_it_uncertain(made: tuple[Path, list[st
     # what one detector saw of the lamp
     light, ids = tmp_path / "light.json", [e["exposure"] for e in exposures]
     task: dict[str, Any] = {"task": "light:", "inputs": {"linearizerUnnormalized": ["first"]}}
-    task |= {"outputs": {"linearizerNormalization": str(light)}, "parameters": {"exposures": {str(DETECTOR): ids}}}
+    task |= {"outputs": {"linearizerNormalization": str(light)}, "parameters": {"exposures_of": {str(DETECTOR): ids}}}
     config = {"isr": {"saturation": True}, "permissions": {}, **SETTINGS, "diode": False}
     files = {"first": {"path": str(first)}, "light": {"path": str(light)}}
     assert common(tmp_path, "linear_light", [task], config=config, files=files) == 0
@@ -194,7 +194,7 @@ def test_a_lamp_that_nobody_watches_makes_it_uncertain(made: tuple[Path, list[st
     off = errors(tmp_path)[0]
     assert (off - np.median(off, axis=0)).std() < 1.5e-4 < off.std() < 2e-3
     assert (rows["INP_NORMALIZATION"] == np.array(found["factor"])).all() and header["NBADAMP"] == 1
-    task["parameters"] = {"exposures": {str(DETECTOR): ids[1:]}}
+    task["parameters"] = {"exposures_of": {str(DETECTOR): ids[1:]}}
     assert common(tmp_path, "linear_light", [task], config=config, files=files) == 1
     assert "holds 110 flats, the step has 109" in said(tmp_path, "linear_light")
 
