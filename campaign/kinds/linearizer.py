@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from campaign.errors import ConfigurationError
-from campaign.kinds import photodiode
+from campaign.kinds import photodiode, ptc
 from campaign.kinds.corrected import corrected
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
@@ -15,6 +15,8 @@ _DIMENSIONS: Final = ("instrument", "detector")
 #: Linearizers against the monitor alone, and the light as the focal plane saw it.
 UNNORMALISED: Final = "linearizerUnnormalized"
 NORMALISATION: Final = "linearizerNormalization"
+#: Curves of the same flats, for their turnoffs.
+CURVES: Final = "linearizerPtc"
 #: Of both of upstream's classes.
 _LIGHT: Final = {
     # Upstream's default is the exposure time; lamps vary by more than a spline may be off.
@@ -35,6 +37,8 @@ _LIGHT: Final = {
     "maxNoiseReference": Field(12.0, kernel="reference_noise", least=0),
     # The light is that of a task of `_NORMALISE` in the same pipeline.
     "useFocalPlaneNormalization": Field(False),
+    # Turnoffs of curves that the same pipeline makes of the same flats.
+    "useLinearizerPtc": Field(False),
 }
 
 
@@ -43,12 +47,14 @@ def _solver(fields: dict[str, Field]) -> TaskClass:
         "linearizer",
         "gang",
         _DIMENSIONS,
-        {"dummy": "raw", "inputPtc": "ptc", "inputNormalization": NORMALISATION},
+        {"dummy": "raw", "inputPtc": "ptc", "inputLinearizerPtc": CURVES, "inputNormalization": NORMALISATION},
         {"outputLinearizer": "linearity"},
         _LIGHT | fields,
         raws=True,
         optional={
             "inputNormalization": "useFocalPlaneNormalization",
+            "inputLinearizerPtc": "useLinearizerPtc",
+            "useLinearizerPtc": "useLinearizerPtc",
             "polynomialOrder": "linearityType=Polynomial|LookupTable",
         },
     )
@@ -102,7 +108,7 @@ def _groups(planner: Planner) -> list[GroupDraft]:
     """
     maker = planner.maker
     if not maker.config["useFocalPlaneNormalization"]:
-        return [*corrected(planner), _measured(planner, maker, planner.product)]
+        return [*corrected(planner), *_measured(planner, maker, planner.product)]
     first, light = [t for t in planner.some("linearizer") if t != maker], planner.only("linear_light")
     joined = [*first, light, maker]
     reads = [light.inputs["inputLinearizerHandles"], maker.inputs["inputNormalization"]]
@@ -113,7 +119,7 @@ def _groups(planner: Planner) -> list[GroupDraft]:
         raise ConfigurationError(f"{maker.label}: {what}", where=planner.pipeline, do=do)
     return [
         *corrected(planner),
-        _measured(planner, first[0], UNNORMALISED),
+        *_measured(planner, first[0], UNNORMALISED),
         _light(planner, light, first[0]),
         _normalised(planner, first[0], light),
     ]
@@ -124,10 +130,17 @@ def _settings(planner: Planner, task: PipelineTask) -> dict[str, Any]:
     return settings | {"edge": round(settings["edge"] / planner.scale)}
 
 
-def _measured(planner: Planner, task: PipelineTask, product: str) -> GroupDraft:
-    tasks = [TaskDraft({"detector": d}, [product], planner.inputs(d), planner.parameters(d)) for d in planner.detectors]
-    fused = [planner.only("isr").label]
-    return GroupDraft(task.label, task.kernel, task.kind, _settings(planner, task), tasks, fused)
+def _measured(planner: Planner, task: PipelineTask, product: str) -> list[GroupDraft]:
+    """Plan what reads raw frames: the curves, where their turnoffs are asked for, and the linearity."""
+    curves = [ptc.curves(planner, planner.only("ptc"), [CURVES])] if task.config.get("useLinearizerPtc") else []
+    tasks = []
+    for d in planner.detectors:
+        inputs = planner.inputs(d) | ({CURVES: [f"{CURVES}:{d}"]} if curves else {})
+        needs = [f"{group.label}:{d}" for group in curves]
+        tasks.append(TaskDraft({"detector": d}, [product], inputs, planner.parameters(d), needs))
+    fused, waits = [planner.only("isr").label], [group.label for group in curves]
+    own = GroupDraft(task.label, task.kernel, task.kind, _settings(planner, task), tasks, fused, waits)
+    return [*curves, own]
 
 
 def _light(planner: Planner, task: PipelineTask, first: PipelineTask) -> GroupDraft:
@@ -161,6 +174,7 @@ KIND = ProductKind(
     output="outputLinearizer",
     made_of=Frames("flat", least=12, one_filter=True),
     tasks={
+        **ptc.TASKS,
         **named(_SOLVE, "LinearitySolveTask", *_MODULES),
         **named(_SOLVE_DOUBLE, "LinearityDoubleSplineSolveTask", *_MODULES),
         **named(_NORMALISE, "LinearityNormalizeTask", "lsst.cp.pipe", "lsst.cp.pipe.cpLinearityNormalize"),

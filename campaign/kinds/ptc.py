@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from campaign.kinds import photodiode
 from campaign.kinds.corrected import corrected
 from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
-from campaign.kinds.task import Field, TaskClass, named, only
+from campaign.kinds.task import Field, PipelineTask, TaskClass, named, only
 from campaign.wording import count, listed
 
 _DIMENSIONS: Final = ("instrument", "detector")
+#: Dataset types of curves: the product, and those that a linearizer and a brighter-fatter kernel are made with.
+TYPES: Final = ("ptc", "linearizerPtc", "bfkPtc")
 
 #: Measures each pair; done by the kernel that fits.
 _EXTRACT: Final = TaskClass(
@@ -64,21 +68,29 @@ _SOLVE: Final = TaskClass(
 )
 
 
-def curves(planner: Planner) -> GroupDraft:
-    """Plan one gang that measures each detector's flats in pairs and fits their curves, for the pipeline's product."""
-    maker, settings = planner.maker, dict[str, Any]()
-    stages = [planner.only("ptc_pairs"), planner.only("ptc")]
+def curves(planner: Planner, maker: PipelineTask | None = None, products: Sequence[str] = ()) -> GroupDraft:
+    """Plan one gang that measures each detector's flats in pairs and fits their curves.
+
+    By default it is that of the pipeline's product.
+    """
+    maker, products = maker or planner.maker, products or [planner.product]
+    stages, settings = [planner.only("ptc_pairs"), planner.only("ptc")], dict[str, Any]()
     for task in [*stages, maker]:
         settings |= task.settings
     settings["edge"] = round(settings["edge"] / planner.scale)
     # a smaller camera has fewer pixels: an amplifier at scale 16 has 3,900
     settings["least_pixels"] = max(1, round(settings["least_pixels"] / planner.scale))
     tasks = [
-        TaskDraft({"detector": d}, [planner.product], planner.inputs(d), planner.parameters(d))
+        TaskDraft({"detector": d}, products, _frames(planner.inputs(d)), planner.parameters(d))
         for d in planner.detectors
     ]
     fused = [planner.only("isr").label, *(task.label for task in stages if task != maker)]
     return GroupDraft(maker.label, maker.kernel, maker.kind, {**planner.shared, **settings}, tasks, fused)
+
+
+def _frames(inputs: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Leave out readings beside frames: the kernel takes none."""
+    return {role: keys for role, keys in inputs.items() if role != photodiode.TYPE}
 
 
 def groups(planner: Planner) -> list[GroupDraft]:
@@ -110,7 +122,7 @@ FLATS: Final = Frames("flat", least=8, one_filter=True)
 
 KIND = ProductKind(
     "ptc",
-    {"ptc": DatasetType(_DIMENSIONS, "CalibTable", True, "PhotonTransferCurveDataset")},
+    dict.fromkeys(TYPES, DatasetType(_DIMENSIONS, "CalibTable", True, "PhotonTransferCurveDataset")),
     maker="ptc",
     output="outputPtcDataset",
     made_of=FLATS,

@@ -29,11 +29,15 @@ def some(pipeline: Pipeline, kernel: str) -> list[PipelineTask]:
 
 
 def before(pipeline: Pipeline, task: PipelineTask) -> set[str]:
-    """Give the labels of the tasks that make what a task reads, directly or by way of others."""
+    """Give the labels of the tasks that make what a task reads, directly or by way of others.
+
+    The signature removal ends the search: its calibrations come from elsewhere.
+    """
     found, todo = set[str](), [task]
+    others = [t for t in pipeline.tasks.values() if t.kernel != "isr"]
     while todo:
         reads = set(todo.pop().inputs.values())
-        more = [t for t in pipeline.tasks.values() if reads & set(t.outputs.values()) and t.label not in found]
+        more = [t for t in others if reads & set(t.outputs.values()) and t.label not in found]
         found |= {t.label for t in more}
         todo += more
     return found - {task.label}

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.calibrations import isrfiles, linearity, photodiode
+from kernels.calibrations import isrfiles, linearity, photodiode, ptc
 from kernels.camera.geometry import Detector
 from kernels.errors import DataError, JobError
 from kernels.fits.product import Card
@@ -40,6 +40,8 @@ KERNEL: Final = "linearizer"
 
 F64 = NDArray[np.float64]
 
+#: Role of curves of the same flats.
+CURVES: Final = "linearizerPtc"
 #: Role of the photodiode's readings among a task's inputs; their keys are ``photodiode:<exposure>``.
 DIODE: Final = "photodiode"
 #: Noise of the monitor that the first fit assumes, relative.
@@ -231,9 +233,9 @@ class Linearity(FrameKernel):
             do = "with usePhotodiode: false the exposure times are the light"
             raise DataError(self._source(task), f"no flat has a reading of the photodiode ({lacking[0]}); {do}")
         signals = np.array([m.means for m in measured]).T
-        light, ptc = self._amounts(task, measured, signals), self._turnoffs(task, detector)
+        light, turnoffs = self._amounts(task, measured, signals), self._turnoffs(task, detector)
         noises, photon = [a.read_noise for a in detector.amplifiers], _photon(signals, measured)
-        return Flats(signals, photon, light, ptc, noises, len(lacking), next(iter(lacking), "")), detector
+        return Flats(signals, photon, light, turnoffs, noises, len(lacking), next(iter(lacking), "")), detector
 
     def _amounts(self, task: Task, measured: Sequence[Measured], signals: F64) -> Light:
         """Give the light of each exposure, in groups where the settings ask for them."""
@@ -250,9 +252,11 @@ class Linearity(FrameKernel):
 
     def _turnoffs(self, task: Task, detector: Detector) -> F64:
         """Read the turnoffs of the ptc, ADU; not a number where there is none."""
-        if not self.isr.ptc:
+        role = CURVES if CURVES in task.inputs else "ptc"
+        if role not in task.inputs:
             return np.full(len(detector.amplifiers), np.nan)
-        found = isrfiles.read(self.job.files[task.inputs["ptc"][0]].path)
+        found = isrfiles.read(self.job.files[task.inputs[role][0]].path)
+        found.require(ptc.KIND, self.camera, detector)
         column = found.tables[0].columns.get("PTC_TURNOFF", np.full(len(detector.amplifiers), np.nan))
         values = np.asarray(column, np.float64)[found.order(detector)]
         return np.where(values > 0, values, np.nan)

@@ -30,14 +30,16 @@ UPSTREAM: Final = {curve.Model.EXACT: "FULLCOVARIANCE_NO_B"}
 
 
 class TransferCurve(PairedFlats):
-    """The gang kernel; output ``ptc``."""
+    """The gang kernel; output ``ptc``, or another type of curves: ``linearizerPtc``, ``bfkPtc``."""
 
     def published(self, task: Task, measured: Measured, solution: curve.Solution) -> dict[str, Any]:
         """Write and publish the curves."""
-        write = partial(self._write, task=task, measured=measured, solution=solution)
-        return {ptc.KIND: publish(task.outputs[ptc.KIND], write, self.stamp, self.job.config["permissions"])}
+        write = partial(self.write_curves, task=task, measured=measured, solution=solution)
+        (kind,) = task.outputs
+        return {kind: publish(task.outputs[kind], write, self.stamp, self.job.config["permissions"])}
 
-    def _write(self, path: str, task: Task, measured: Measured, solution: curve.Solution) -> None:
+    def write_curves(self, path: str, task: Task, measured: Measured, solution: curve.Solution) -> None:
+        """Write a detector's curves."""
         matched, detector = self.matched(task), self.calibrations(task).detector
         exposures, times = task.parameters["exposures"], task.parameters["exposure_times"]
         common = {
