@@ -11,8 +11,8 @@ from campaign.journal.plan import Plan, PlanTask
 from campaign.kinds import table
 from campaign.quality.curves import draw_curves
 from campaign.quality.drawing import Shown, draw, places
-from campaign.quality.linear import draw_linearity
-from campaign.quality.plane import draw_plane
+from campaign.quality.linear import draw_linearity, linear_maps
+from campaign.quality.plane import Numbers, draw_plane
 from campaign.quality.tables import TABLES, draw_table, maps
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WHOLE = 4096
 #: Pages of a detector's table, by kind.
 PAGES: Final[Mapping[str, Callable[[Any, Path, str], None]]] = {"ptc": draw_curves, "linearizer": draw_linearity}
+#: Maps of the focal plane, by kind.
+PLANES: Final[Mapping[str, Callable[[Any, str], Mapping[str, Numbers]]]] = {"ptc": maps, "linearizer": linear_maps}
 
 
 def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
@@ -38,7 +40,7 @@ def mosaics(repository: Repository, plan: Plan, outcome: Outcome) -> list[Path]:
             made.append(_place(plan, plan.product))
             draw_table(kind.picture, rows, plan.camera["detectors"], plan.camera["types"], made[-1], title(plan, {}))
         made += _pages(plan, rows, PAGES[kind.name]) if kind.name in PAGES else []
-        made += _planes(plan, rows) if kind.name == "ptc" else []
+        made += _planes(plan, rows, PLANES[kind.name]) if kind.name in PLANES else []
     return made
 
 
@@ -52,10 +54,10 @@ def _pages(plan: Plan, rows: Mapping[int, Any], drawn: Callable[[Any, Path, str]
     return made
 
 
-def _planes(plan: Plan, rows: Mapping[int, Any]) -> list[Path]:
-    """Draw maps of gain, noise, turnoff and a_00 over the focal plane."""
+def _planes(plan: Plan, rows: Mapping[int, Any], numbered: Callable[[Any, str], Mapping[str, Numbers]]) -> list[Path]:
+    """Draw maps of numbers of the amplifiers over the focal plane."""
     made = []
-    for name, numbers in maps(rows, title(plan, {})).items():
+    for name, numbers in numbered(rows, title(plan, {})).items():
         stem = _place(plan, f"{plan.product}-{name}").with_suffix("")
         made += draw_plane(numbers, plan.camera["detectors"], plan.camera["types"], stem)
     return made
