@@ -8,7 +8,7 @@ import pytest
 
 from campaign.errors import ConfigurationError
 from campaign.kinds.table import tasks
-from campaign.pipeline.makers import kind_of, product_of
+from campaign.pipeline.makers import kind_of, maker, product_of
 from campaign.pipeline.model import Pipeline, PipelineErrors, load
 from campaign.planning.derived import is_derived
 from templates import ROOT
@@ -145,6 +145,22 @@ def test_the_product_of_a_pipeline_and_its_frames(name: str, of: str, kind: str)
     made = kind_of(pipeline)
     assert (made.name, product_of(pipeline), is_derived(pipeline)) == (kind, product, of == "")
     assert product in made.datasets and getattr(made.made_of, "type", "") == of
+
+
+def test_linearizers_that_are_made_on_the_way() -> None:
+    for name, label in (("FocalPlane", "cpLinearizerSolveNormalized"), ("Ptc", "cpLinearizerSolve")):
+        pipeline = packaged(f"Linearizer{name}")
+        assert (maker(pipeline).label, product_of(pipeline), kind_of(pipeline).name) == (label, *["linearizer"] * 2)
+    curves, plane, plain = (packaged(f"Linearizer{n}") for n in ("Ptc", "FocalPlane", ""))
+    assert maker(curves).inputs["inputLinearizerPtc"] == "linearizerPtc"
+    assert maker(plane).inputs["inputNormalization"] == "linearizerNormalization"
+    assert plane.tasks["cpLinearizerSolve"].outputs == {"outputLinearizer": "linearizerUnnormalized"}
+    # fields that do not count leave no trace: runs of before are not made anew
+    own = maker(plain)
+    assert own.inputs == {"dummy": "raw", "inputPtc": "ptc"}
+    assert not {"polynomialOrder", "useLinearizerPtc"} & own.config.keys() and "order" not in own.settings
+    polynomial = load(plain.path, "X", {}, "--config cpLinearizerSolve:linearityType=Polynomial")
+    assert maker(polynomial).settings["order"] == 3
 
 
 def test_a_combine_of_no_kind_is_refused(tmp_path: Path) -> None:
