@@ -40,6 +40,8 @@ KERNEL: Final = "linearizer"
 
 F64 = NDArray[np.float64]
 
+#: Ends of the reasons for which there is no reading at all.
+ABSENT: Final = ("has none in the inputs", "is not there")
 #: Role of curves of the same flats.
 CURVES: Final = "linearizerPtc"
 #: Role of the photodiode's readings among a task's inputs; their keys are ``photodiode:<exposure>``.
@@ -164,7 +166,7 @@ class Linearity(FrameKernel):
         elif (key := f"{DIODE}:{exposure}") in task.inputs[DIODE]:
             path = Path(self.job.files[key].path)
         else:
-            return f"exposure {exposure} has none in the inputs"
+            return f"exposure {exposure} {ABSENT[0]}"
         if str(path) not in self._charges:
             self._charges[str(path)] = self._charge(path)
         return self._charges[str(path)]
@@ -235,7 +237,7 @@ class Linearity(FrameKernel):
         signals = np.array([m.means for m in measured]).T
         light, turnoffs = self._amounts(task, measured, signals), self._turnoffs(task, detector)
         noises, photon = [a.read_noise for a in detector.amplifiers], _photon(signals, measured)
-        return Flats(signals, photon, light, turnoffs, noises, len(lacking), next(iter(lacking), "")), detector
+        return Flats(signals, photon, light, turnoffs, noises, len(lacking), _reason(lacking)), detector
 
     def _amounts(self, task: Task, measured: Sequence[Measured], signals: F64) -> Light:
         """Give the light of each exposure, in groups where the settings ask for them."""
@@ -266,7 +268,8 @@ class Linearity(FrameKernel):
         said = []
         if flats.lacking:
             every = flats.signals.shape[1]
-            said.append(f"{flats.lacking} of {every} flats have no reading of the photodiode, and are left out")
+            why = f" ({flats.reason})" if flats.reason else ""
+            said.append(f"{flats.lacking} of {every} flats have no reading of the photodiode, and are left out{why}")
         if bad:
             said.append(f"no linearity: {', '.join(bad)}")
         if found.error > DOUBTFUL:
@@ -306,6 +309,12 @@ class Linearity(FrameKernel):
         if settings.solve.kind == "LookupTable":
             metadata["HAS_TABLE"], second = True, {"LOOKUP_VALUES": lookups(found)}
         isrfiles.save(path, linearity.KIND, self.camera, detector, table, cards, metadata, second)
+
+
+def _reason(lacking: Sequence[str]) -> str:
+    """Say how many readings cannot be used, and why the first one; without such, why the first is absent."""
+    unusable = [why for why in lacking if not why.endswith(ABSENT)]
+    return f"{len(unusable)} cannot be used, the first: {unusable[0]}" if unusable else next(iter(lacking), "")
 
 
 def _photon(signals: F64, measured: Sequence[Measured]) -> float:
