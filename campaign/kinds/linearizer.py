@@ -21,6 +21,8 @@ CURVES: Final = "linearizerPtc"
 _LIGHT: Final = {
     # Upstream's default is the exposure time; lamps vary by more than a spline may be off.
     "usePhotodiode": Field(True, kernel="diode"),
+    # Ours: what becomes of a flat without a reading.
+    "missingPhotodiode": Field("LEAVE_OUT", ("LEAVE_OUT", "TIME"), "missing"),
     "minPhotodiodeCurrent": Field(0.0, kernel="least_charge", least=0),
     "doAutoGrouping": Field(False, kernel="grouping"),
     "autoGroupingUseExptime": Field(True, kernel="by_time"),
@@ -53,6 +55,7 @@ def _solver(fields: dict[str, Field]) -> TaskClass:
         raws=True,
         optional={
             "inputNormalization": "useFocalPlaneNormalization",
+            "missingPhotodiode": "missingPhotodiode=TIME",
             "inputLinearizerPtc": "useLinearizerPtc",
             "useLinearizerPtc": "useLinearizerPtc",
             "polynomialOrder": "linearityType=Polynomial|LookupTable",

@@ -41,10 +41,17 @@ class Flats:
     #: Flats without a reading of the monitor, and why the first one has none.
     lacking: int = 0
     reason: str = ""
+    #: Whether the exposure time takes the place of such a reading; otherwise the flat is left out.
+    timed: bool = False
     #: [exposure], float64: By which the light was multiplied; scatter of the monitor before, and uncertainty after it.
     normalisation: F64 | None = None
     scatter: float = 0.0
     common: float = 0.0
+
+    @property
+    def left_out(self) -> int:
+        """Number of flats without light."""
+        return 0 if self.timed else self.lacking
 
     def normalised(self, factor: F64, scatter: float, common: float) -> Flats:
         """Correct the light by what the focal plane saw."""

@@ -61,6 +61,8 @@ class Settings:
     #: Whether the light is a photodiode's charge, otherwise the exposure time; least charge, coulomb.
     diode: bool
     least_charge: float
+    #: Whether a flat without a reading is taken with its exposure time; otherwise it is left out.
+    timed: bool
     #: See `kernels.calibrations.photodiode.charge`.
     integration: str
     diode_scale: float
@@ -93,7 +95,7 @@ class Settings:
                 at_once=int(plain["outliers"]), rounds=int(plain["rounds"]),
             )  # fmt: skip
             return cls(
-                bool(plain["diode"]), float(plain["least_charge"]),
+                bool(plain["diode"]), float(plain["least_charge"]), plain.get("missing", "LEAVE_OUT") == "TIME",
                 str(plain["integration"]), float(plain["diode_scale"]),
                 bool(plain["grouping"]), bool(plain["by_time"]), float(plain["threshold"]), float(plain["share"]),
                 int(plain["edge"]), float(plain["nsigma"]), int(plain["passes"]),
@@ -206,7 +208,7 @@ class Linearity(FrameKernel):
             self.job.config["permissions"],
         )
         every = flats.signals.shape[1]
-        about = {"inputs_used": every - flats.lacking, "without_light": flats.lacking}
+        about = {"inputs_used": every - flats.left_out, "without_light": flats.left_out}
         bad = {detector.amplifiers[k].name: why for k, why in found.bad.items()}
         said = self._doubts(found, flats, bad)
         return {kind: output, **about, "bad_amplifiers": bad, **({"look_at": said} if said else {})}
@@ -237,15 +239,19 @@ class Linearity(FrameKernel):
         signals = np.array([m.means for m in measured]).T
         light, turnoffs = self._amounts(task, measured, signals), self._turnoffs(task, detector)
         noises, photon = [a.read_noise for a in detector.amplifiers], _photon(signals, measured)
-        return Flats(signals, photon, light, turnoffs, noises, len(lacking), _reason(lacking)), detector
+        return Flats(
+            signals, photon, light, turnoffs, noises, len(lacking), _reason(lacking), self._settings.timed
+        ), detector
 
     def _amounts(self, task: Task, measured: Sequence[Measured], signals: F64) -> Light:
         """Give the light of each exposure, in groups where the settings ask for them."""
         settings = self._settings
-        amount = np.array([m.light for m in measured])
+        amount, times = np.array([m.light for m in measured]), np.array(task.parameters["exposure_times"], np.float64)
+        if settings.timed and (times > 0).all():
+            amount = np.where(np.isfinite(amount), amount, times * np.nanmedian(amount / times))
         group = np.where(np.isfinite(amount), 0, -1)
         if settings.grouping:
-            by = np.array(task.parameters["exposure_times"], np.float64) if settings.by_time else amount
+            by = times if settings.by_time else amount
             typical = np.full(len(amount), np.nan)
             seen = np.isfinite(signals).any(axis=0)
             typical[seen] = np.nanmedian(signals[:, seen], axis=0)
@@ -269,7 +275,8 @@ class Linearity(FrameKernel):
         if flats.lacking:
             every = flats.signals.shape[1]
             why = f" ({flats.reason})" if flats.reason else ""
-            said.append(f"{flats.lacking} of {every} flats have no reading of the photodiode, and are left out{why}")
+            become = "are taken by their exposure times" if flats.timed else "are left out"
+            said.append(f"{flats.lacking} of {every} flats have no reading of the photodiode, and {become}{why}")
         if bad:
             said.append(f"no linearity: {', '.join(bad)}")
         if found.error > DOUBTFUL:
@@ -286,8 +293,8 @@ class Linearity(FrameKernel):
         cards: list[Card] = [
             ("LINTYPE", settings.solve.kind, "type of the linearity"),
             ("LIGHT", "photodiode" if settings.diode else "exposure time", "monitor of the light"),
-            ("NEXPOSUR", flats.signals.shape[1] - flats.lacking, "flats"),
-            (LACKING, flats.lacking, "flats without a reading, left out"),
+            ("NEXPOSUR", flats.signals.shape[1] - flats.left_out, "flats"),
+            (LACKING, flats.left_out, "flats without a reading, left out"),
             ("NGROUPS", len(np.unique(light.group[light.group >= 0])), "groups of flats"),
             ("MONNOISE", found.monitor, "scatter of the monitor, relative"),
             ("LINERR", found.error, "uncertainty of a signal, relative"),
@@ -295,6 +302,8 @@ class Linearity(FrameKernel):
             ("ABSREF", amplifiers[found.reference].name, "reference amplifier"),
             ("NBADAMP", len(found.bad), "amplifiers without linearity: BADAMPn"),
         ]
+        if flats.timed:
+            cards.append(("NTIMED", flats.lacking, "flats without a reading, by exposure time"))
         if UNNORMALISED in task.outputs:
             cards.append((PHOTON, flats.photon, "noise of a mean, ADU^0.5 / its root"))
         if flats.normalisation is not None:
