@@ -239,9 +239,8 @@ class Linearity(FrameKernel):
         signals = np.array([m.means for m in measured]).T
         light, turnoffs = self._amounts(task, measured, signals), self._turnoffs(task, detector)
         noises, photon = [a.read_noise for a in detector.amplifiers], _photon(signals, measured)
-        return Flats(
-            signals, photon, light, turnoffs, noises, len(lacking), _reason(lacking), self._settings.timed
-        ), detector
+        without = len(lacking), _reason(lacking), self._settings.timed
+        return Flats(signals, photon, light, turnoffs, noises, *without), detector
 
     def _amounts(self, task: Task, measured: Sequence[Measured], signals: F64) -> Light:
         """Give the light of each exposure, in groups where the settings ask for them."""
