@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from campaign.errors import ConfigurationError
 from campaign.kinds import photodiode, ptc
 from campaign.kinds.corrected import corrected
-from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
+from campaign.kinds.draft import GroupDraft, Planner, TaskDraft, settings
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.task import Field, PipelineTask, TaskClass, named, only
 
@@ -15,6 +15,8 @@ _DIMENSIONS: Final = ("instrument", "detector")
 #: Linearizers against the monitor alone, and the light as the focal plane saw it.
 UNNORMALISED: Final = "linearizerUnnormalized"
 NORMALISATION: Final = "linearizerNormalization"
+#: Settings that are counts of pixels, and their least values.
+COUNTS: Final = {"edge": 0}
 #: Curves of the same flats, for their turnoffs.
 CURVES: Final = "linearizerPtc"
 #: Of both of upstream's classes.
@@ -128,11 +130,6 @@ def _groups(planner: Planner) -> list[GroupDraft]:
     ]
 
 
-def _settings(planner: Planner, task: PipelineTask) -> dict[str, Any]:
-    settings = {**planner.shared, **task.settings}
-    return settings | {"edge": round(settings["edge"] / planner.scale)}
-
-
 def _measured(planner: Planner, task: PipelineTask, product: str) -> list[GroupDraft]:
     """Plan what reads raw frames: the curves, where their turnoffs are asked for, and the linearity."""
     curves = [ptc.curves(planner, planner.only("ptc"), [CURVES])] if task.config.get("useLinearizerPtc") else []
@@ -142,7 +139,7 @@ def _measured(planner: Planner, task: PipelineTask, product: str) -> list[GroupD
         needs = [f"{group.label}:{d}" for group in curves]
         tasks.append(TaskDraft({"detector": d}, [product], inputs, planner.parameters(d), needs))
     fused, waits = [planner.only("isr").label], [group.label for group in curves]
-    own = GroupDraft(task.label, task.kernel, task.kind, _settings(planner, task), tasks, fused, waits)
+    own = GroupDraft(task.label, task.kernel, task.kind, settings(planner, task, least=COUNTS), tasks, fused, waits)
     return [*curves, own]
 
 
@@ -151,7 +148,9 @@ def _light(planner: Planner, task: PipelineTask, first: PipelineTask) -> GroupDr
     exposures = {str(d): planner.parameters(d)["exposures"] for d in planner.detectors}
     needs = [f"{first.label}:{d}" for d in planner.detectors]
     one = TaskDraft({}, [NORMALISATION], inputs, {"exposures_of": exposures}, needs)
-    return GroupDraft(task.label, task.kernel, task.kind, _settings(planner, first), [one], needs=[first.label])
+    return GroupDraft(
+        task.label, task.kernel, task.kind, settings(planner, first, least=COUNTS), [one], needs=[first.label]
+    )
 
 
 def _normalised(planner: Planner, first: PipelineTask, light: PipelineTask) -> GroupDraft:
@@ -161,7 +160,7 @@ def _normalised(planner: Planner, first: PipelineTask, light: PipelineTask) -> G
         needs = [f"{first.label}:{d}", f"{light.label}:"]
         tasks.append(TaskDraft({"detector": d}, [planner.product], inputs, planner.parameters(d), needs))
     waits = [first.label, light.label]
-    return GroupDraft(task.label, task.kernel, task.kind, _settings(planner, task), tasks, needs=waits)
+    return GroupDraft(task.label, task.kernel, task.kind, settings(planner, task, least=COUNTS), tasks, needs=waits)
 
 
 _MODULES: Final = ("lsst.cp.pipe", "lsst.cp.pipe.linearity", "lsst.cp.pipe.cpLinearitySolve")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from campaign.kinds import photodiode
 from campaign.kinds.corrected import corrected
-from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
+from campaign.kinds.draft import GroupDraft, Planner, TaskDraft, settings
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.task import Field, PipelineTask, TaskClass, named, only
 from campaign.wording import count, listed
@@ -74,18 +74,15 @@ def curves(planner: Planner, maker: PipelineTask | None = None, products: Sequen
     By default it is that of the pipeline's product.
     """
     maker, products = maker or planner.maker, products or [planner.product]
-    stages, settings = [planner.only("ptc_pairs"), planner.only("ptc")], dict[str, Any]()
-    for task in [*stages, maker]:
-        settings |= task.settings
-    settings["edge"] = round(settings["edge"] / planner.scale)
+    stages = [planner.only("ptc_pairs"), planner.only("ptc")]
     # a smaller camera has fewer pixels: an amplifier at scale 16 has 3,900
-    settings["least_pixels"] = max(1, round(settings["least_pixels"] / planner.scale))
+    config = settings(planner, *stages, maker, least={"edge": 0, "least_pixels": 1})
     tasks = [
         TaskDraft({"detector": d}, products, _frames(planner.inputs(d)), planner.parameters(d))
         for d in planner.detectors
     ]
     fused = [planner.only("isr").label, *(task.label for task in stages if task != maker)]
-    return GroupDraft(maker.label, maker.kernel, maker.kind, {**planner.shared, **settings}, tasks, fused)
+    return GroupDraft(maker.label, maker.kernel, maker.kind, config, tasks, fused)
 
 
 def _frames(inputs: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:

@@ -27,6 +27,7 @@ from kernels.isr.framekernel import FrameKernel
 from kernels.jobs import gang
 from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish
+from kernels.jobs.settings import build
 from kernels.products.bench import Bench
 from kernels.response import linearflats
 from kernels.response.flatpairs import SATURATED, region
@@ -86,26 +87,13 @@ class Settings:
         JobError
             A setting is missing or unknown.
         """
-        try:
-            kind = str(plain["type"])
-            if kind not in lineardetector.TYPES or plain["integration"] not in photodiode.METHODS:
-                raise ValueError(f"type {kind} or integration {plain['integration']} is unknown")
-            fit = linearmodel.Rule(
-                MONITOR, offset=bool(plain["offset"]), nsigma=float(plain["outlier_cut"]),
-                at_once=int(plain["outliers"]), rounds=int(plain["rounds"]),
-            )  # fmt: skip
-            return cls(
-                bool(plain["diode"]), float(plain["least_charge"]), plain.get("missing", "LEAVE_OUT") == "TIME",
-                str(plain["integration"]), float(plain["diode_scale"]),
-                bool(plain["grouping"]), bool(plain["by_time"]), float(plain["threshold"]), float(plain["share"]),
-                int(plain["edge"]), float(plain["nsigma"]), int(plain["passes"]),
-                lineardetector.Rule(
-                    kind, int(plain["knots"]), float(plain["size"]), int(plain.get("order", 3)),
-                    float(plain["deviation"]), float(plain["reference_noise"]), fit,
-                ),
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
-            raise JobError(f"settings of the linearity: {error}") from error
+        names = {"nsigma": "outlier_cut", "at_once": "outliers"}
+        fit = build(linearmodel.Rule, plain, names, ("floor", "photon"), monitor=MONITOR)
+        solve = build(lineardetector.Rule, plain, {"kind": "type", "noise": "reference_noise"}, ("order",), fit=fit)
+        found = build(cls, plain, timed=plain.get("missing") == "TIME", solve=solve)
+        if solve.kind not in lineardetector.TYPES or found.integration not in photodiode.METHODS:
+            raise JobError(f"settings: type {solve.kind} or integration {found.integration} is unknown")
+        return found
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,13 @@ class Rule:
     knots: int
     #: Distance of the nodes of a ``DoubleSpline`` against the light, ADU.
     size: float
-    #: Order of a ``Polynomial``.
-    order: int
     #: Largest deviation from a line up to the turnoff, relative.
     deviation: float
     #: Largest read noise of the reference amplifier, electron.
     noise: float
     fit: linearmodel.Rule
+    #: Order of a ``Polynomial``.
+    order: int = 3
 
 
 @dataclass(frozen=True)
