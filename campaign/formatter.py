@@ -160,16 +160,27 @@ class CalibImageFormatter(FormatterV2):
         _write(uri.ospath, write)
 
 
+def _text_table(path: str) -> CalibTable:
+    """Read a table as text: a photodiode's reading; astropy's importing takes half a second, so only here."""
+    from astropy.table import Table
+
+    table = Table.read(path, format="ascii.ecsv")
+    units = {name: str(table[name].unit or "") for name in table.colnames}
+    return CalibTable(np.asarray(table.as_array()), {}, units, dict(table.meta))
+
+
 class CalibTableFormatter(FormatterV2):
-    """FITS with the metadata in the primary header and one table, in the extension that OBSTYPE names."""
+    """FITS with the metadata in the primary header and one table, in the extension that OBSTYPE names; or ECSV."""
 
     default_extension: ClassVar[str | None] = ".fits"
-    supported_extensions = frozenset({".fits", ".fits.gz", ".fits.fz"})
+    supported_extensions = frozenset({".fits", ".fits.gz", ".fits.fz", ".ecsv"})
     unsupported_parameters = None
     can_read_from_local_file = True
 
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> CalibTable:
         """Read the file; see the base class."""
+        if path.endswith(".ecsv"):
+            return _text_table(path)
         with _opened(path) as fits:
             kind = str(fits[0].read_header().get("OBSTYPE", "")).strip().upper()
             there = {hdu.get_extname() for hdu in fits}

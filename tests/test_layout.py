@@ -27,7 +27,7 @@ PLACES = {
     "kernels": ("kernels.*",),
     "slurm": ("slurm.*", "campaign.schedulers.*"),
     "templates": ("campaign.*",),
-    "astropy": ("campaign.camera.translation", "kernels.calibrations.isrtext"),
+    "astropy": ("campaign.camera.translation", "campaign.formatter", "kernels.calibrations.isrtext"),
     "click": ("campaign.*",),
     "cryptography": ("campaign.schedulers.secure",),
     "dask": ("campaign.running.*", "campaign.schedulers.secure"),

@@ -12,6 +12,7 @@ from campaign.butler.make import ensure, make
 from campaign.butler.opening import connect
 from campaign.butler.products import Products
 from campaign.butler.raws import Raws
+from campaign.butler.readings import Readings
 from campaign.butler.records import (
     Association,
     CalibrationRef,
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 
-class Repository(Raws, Products, Cleaning):
+class Repository(Raws, Readings, Products, Cleaning):
     """An open repository; as a context manager it closes itself. Get one from `open_repository` or `create`."""
 
     def __enter__(self) -> Repository:

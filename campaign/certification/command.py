@@ -82,8 +82,8 @@ def by_template(config: StepConfig, environment: Mapping[str, str], target: str 
     stem, product = name.split(".")[0].replace("Gen", ""), product_of(pipeline)
     known = dataset_types().get(product)
     if known and not known.calibration:
-        do = "certify a template that makes a calibration"
-        raise ConfigurationError(f"{product} is no calibration, there is nothing to certify", where=config.pipeline_yaml, do=do)
+        what, do = f"{product} is no calibration, there is nothing to certify", "certify a template that makes one"
+        raise ConfigurationError(what, where=config.pipeline_yaml, do=do)
     stem = product if product.startswith(stem) else stem  # defectGen becomes defects
     cert_rerun = environment.get("CERT_RERUN")
     if not cert_rerun and not target:

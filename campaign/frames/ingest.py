@@ -14,6 +14,7 @@ from campaign.camera.observation import Observation
 from campaign.camera.translation import Overrides, TranslationError, translate
 from campaign.console import patience
 from campaign.errors import ConfigurationError, UsageError
+from campaign.frames.readings import PHOTODIODE, separated
 from campaign.home import Home
 from campaign.jobs.file import JobFile, JobTask
 from campaign.jobs.launch import run_job
@@ -170,14 +171,19 @@ def ingest(
 
     The repository is made only when there is a frame to ingest.
     """
-    observations, refused = observe(expand(paths), camera, overrides, ranks)
-    if not observations:
-        return Report((), (), refused)
+    frames, readings = separated(expand(paths))
+    observations, refused = observe(frames, camera, overrides, ranks) if frames else ([], {})
+    if not observations and not (readings and (Path(root) / "butler.yaml").exists()):
+        return Report((), (), {**refused, **dict.fromkeys(readings, "no frame of its exposure is there")})
     with (
         patience(lambda: f"recording {count(len(observations), 'frame')} in the repository"),
         prepare(root, home, camera, flavour) as repository,
     ):
-        report = repository.ingest_raws(observations, transfer)
-    went_in = {*report.new, *report.existing}
+        reports = [repository.ingest_raws(observations, transfer)] if observations else []
+        if readings:
+            reports.append(repository.ingest_readings(PHOTODIODE, camera.name, readings, transfer))
+    new = tuple(path for report in reports for path in report.new)
+    existing = tuple(path for report in reports for path in report.existing)
+    went_in = {*new, *existing}
     notes = {o.path: "; ".join(o.notes) for o in observations if o.notes and o.path in went_in}
-    return Report(report.new, report.existing, {**refused, **{r.path: r.why for r in report.refused}}, notes)
+    return Report(new, existing, {**refused, **{r.path: r.why for report in reports for r in report.refused}}, notes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from campaign.kinds import ptc
+from campaign.kinds.corrected import corrected
+from campaign.kinds.draft import GroupDraft, Planner
 from campaign.kinds.model import Correction, CostModel, DatasetType, ProductKind
 from campaign.kinds.task import Field, TaskClass, named, only
 
@@ -27,6 +29,14 @@ _SOLVE: Final = TaskClass(
     },
 )
 
+
+def _groups(planner: Planner) -> list[GroupDraft]:
+    """Plan the gang of the photon transfer curve, which makes kernels too, and publishes the curves beside them."""
+    made = planner.only("ptc").outputs["outputPtcDataset"]
+    curves = [made] if made == planner.maker.inputs["inputBfkPtc"] == "bfkPtc" else []
+    return [*corrected(planner), ptc.curves(planner, products=[planner.product, *curves])]
+
+
 KIND = ProductKind(
     "bfk",
     {"bfk": DatasetType(_DIMENSIONS, "CalibTable", True, "BrighterFatterKernel")},
@@ -34,7 +44,7 @@ KIND = ProductKind(
     output="outputBFK",
     made_of=ptc.FLATS,
     tasks={**ptc.TASKS, **named(_SOLVE, "BrighterFatterKernelSolveTask", "lsst.cp.pipe", "lsst.cp.pipe.cpBfk")},
-    groups=ptc.groups,
+    groups=_groups,
     notes=ptc.notes,
     correction=Correction(
         "doBrighterFatter", "brighter_fatter", connection="bfKernel", needed=True, whole=True, silent=True

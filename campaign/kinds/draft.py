@@ -91,6 +91,20 @@ class Planner(Protocol):
         """Describe a task's frames: ``exposures``, ``dates``, ``exposure_times``, ``dark_times`` (second)."""
 
 
+def settings(planner: Planner, *tasks: PipelineTask, least: Mapping[str, int]) -> dict[str, Any]:
+    """Merge the settings of raw frames' kernels with those of tasks.
+
+    Parameters
+    ----------
+    least : mapping
+        Settings that are counts of pixels: they are divided by the camera's scale, down to these values.
+    """
+    merged: dict[str, Any] = dict(planner.shared)
+    for task in tasks:
+        merged |= task.settings
+    return merged | {name: max(few, round(merged[name] / planner.scale)) for name, few in least.items()}
+
+
 def measured(planner: Planner, task: PipelineTask | None = None, product: str = "") -> GroupDraft:
     """Plan one gang that makes one file of each detector's frames, by default the pipeline's product by the maker."""
     task, product = task or planner.maker, product or planner.product

@@ -123,6 +123,8 @@ class ProductKind:
     groups: Callable[[Planner], Sequence[GroupDraft]] | None = None
     #: Gives remarks on a plan for the operator.
     notes: Callable[[Planner], Sequence[str]] | None = None
+    #: Readings beside the frames that its kernel takes: field of the maker that asks for them, by dataset type.
+    readings: Mapping[str, str] = field(default_factory=dict)
     #: Correction of frames by it.
     correction: Correction | None = None
     #: Kinds whose absence is stated in its header.

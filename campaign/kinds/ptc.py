@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
+from campaign.kinds import photodiode
 from campaign.kinds.corrected import corrected
-from campaign.kinds.draft import GroupDraft, Planner, TaskDraft
+from campaign.kinds.draft import GroupDraft, Planner, TaskDraft, settings
 from campaign.kinds.model import Correction, CostModel, DatasetType, Frames, ProductKind
 from campaign.kinds.ratios import FIELDS, reduced
 from campaign.kinds.task import Field, PipelineTask, TaskClass, named, only
 from campaign.wording import count, listed
 
 _DIMENSIONS: Final = ("instrument", "detector")
+#: Dataset types of curves: the product, and those that a linearizer and a brighter-fatter kernel are made with.
+TYPES: Final = ("ptc", "linearizerPtc", "bfkPtc")
 
 SEVERAL: Final = "allowSeveralFilters"
 
@@ -93,21 +97,28 @@ def _solver(planner: Planner) -> PipelineTask:
     return next((task for task in planner.some("ptc") if "ptcFitType" in task.config), None) or planner.only("ptc")
 
 
-def curves(planner: Planner) -> GroupDraft:
-    """Plan one gang that measures each detector's flats in pairs and fits their curves, for the pipeline's product."""
-    maker, settings = planner.maker, dict[str, Any]()
+def curves(planner: Planner, maker: PipelineTask | None = None, products: Sequence[str] = ()) -> GroupDraft:
+    """Plan one gang that measures each detector's flats in pairs and fits their curves.
+
+    By default it is that of the pipeline's product.
+    """
+    maker, products = maker or planner.maker, products or [planner.product]
     stages = [planner.only("ptc_pairs"), _solver(planner)]
-    for task in [*stages, maker]:
-        settings |= reduced(task.settings, planner.scale) if "ratio_flats" in task.settings else task.settings
-    settings["edge"] = round(settings["edge"] / planner.scale)
     # a smaller camera has fewer pixels: an amplifier at scale 16 has 3,900
-    settings["least_pixels"] = max(1, round(settings["least_pixels"] / planner.scale))
+    config = settings(planner, *stages, maker, least={"edge": 0, "least_pixels": 1})
+    if "ratio_flats" in config:
+        config |= reduced(maker.settings, planner.scale)
     tasks = [
-        TaskDraft({"detector": d}, [planner.product], planner.inputs(d), planner.parameters(d))
+        TaskDraft({"detector": d}, products, _frames(planner.inputs(d)), planner.parameters(d))
         for d in planner.detectors
     ]
     fused = [planner.only("isr").label, *(task.label for task in stages if task != maker)]
-    return GroupDraft(maker.label, maker.kernel, maker.kind, {**planner.shared, **settings}, tasks, fused)
+    return GroupDraft(maker.label, maker.kernel, maker.kind, config, tasks, fused)
+
+
+def _frames(inputs: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Leave out readings beside frames: the kernel takes none."""
+    return {role: keys for role, keys in inputs.items() if role != photodiode.TYPE}
 
 
 def groups(planner: Planner) -> list[GroupDraft]:
@@ -141,7 +152,7 @@ FLATS: Final = Frames("flat", least=8, one_filter=True, filters_field=SEVERAL)
 
 KIND = ProductKind(
     "ptc",
-    {"ptc": DatasetType(_DIMENSIONS, "CalibTable", True, "PhotonTransferCurveDataset")},
+    dict.fromkeys(TYPES, DatasetType(_DIMENSIONS, "CalibTable", True, "PhotonTransferCurveDataset")),
     maker="ptc",
     output="outputPtcDataset",
     made_of=FLATS,

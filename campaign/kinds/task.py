@@ -62,7 +62,8 @@ class TaskClass:
     fields: Mapping[str, Field] = field(default_factory=dict)
     #: Whether the kernel reads every raw frame of its detector.
     raws: bool = False
-    #: Switch by input, output or field that only counts where the switch is true, and is left out elsewhere.
+    #: Switch by input, output or field that only counts where the switch is on, and is left out elsewhere: a field that
+    #: is true (``field``), or has one of some values (``field=one|other``).
     optional: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -28,6 +28,21 @@ def some(pipeline: Pipeline, kernel: str) -> list[PipelineTask]:
     return [t for t in pipeline.tasks.values() if t.kernel == kernel]
 
 
+def before(pipeline: Pipeline, task: PipelineTask) -> set[str]:
+    """Give the labels of the tasks that make what a task reads, directly or by way of others.
+
+    The signature removal ends the search: its calibrations come from elsewhere.
+    """
+    found, todo = set[str](), [task]
+    others = [t for t in pipeline.tasks.values() if t.kernel != "isr"]
+    while todo:
+        reads = set(todo.pop().inputs.values())
+        more = [t for t in others if reads & set(t.outputs.values()) and t.label not in found]
+        found |= {t.label for t in more}
+        todo += more
+    return found - {task.label}
+
+
 def maker(pipeline: Pipeline) -> PipelineTask:
     """Give the task that makes the product; one that other tasks do in passing only where it stands alone.
 
@@ -39,9 +54,9 @@ def maker(pipeline: Pipeline) -> PipelineTask:
     makers = table.makers()
     able = [t for t in pipeline.tasks.values() if t.kernel in makers]
     found = [t for t in able if t.kind != "fused"] or [t for t in able if t.config.get("doWrite")]
-    if len(found) > 1:  # a kernel may run the task before its own, too: the last one's product counts
-        read = {name for task in found for name in task.inputs.values()}
-        found = [task for task in found if not read.intersection(task.outputs.values())] or found
+    if len(found) > 1:  # a product may be made on the way to another one: the last one counts
+        read = [label for task in found for label in before(pipeline, task)]
+        found = [task for task in found if task.label not in read] or found
     if len(found) == 1:
         return found[0]
     if not found:

@@ -163,7 +163,7 @@ def _task(label: str, draft: Draft, parameters: Mapping[str, Entry]) -> Pipeline
             problems.append(Problem(f"{label}: {name}: {value!r}: {objection}", entry.where))
         else:
             values[name] = value
-    closed = {name for name, switch in known.optional.items() if not values[switch]}
+    closed = {name for name, switch in known.optional.items() if not _is_on(switch, values)}
     values = {name: value for name, value in values.items() if name not in closed}
     told = {name: known.fields[name] for name in values if known.fields[name].kernel}
     settings = {f.kernel: values[name] for name, f in told.items() if not (f.quiet and values[name] == f.default)}
@@ -172,6 +172,12 @@ def _task(label: str, draft: Draft, parameters: Mapping[str, Entry]) -> Pipeline
         {name: connections[name] for name in known.inputs if name not in closed},
         {name: connections[name] for name in known.outputs if name not in closed},
     )
+
+
+def _is_on(switch: str, values: Mapping[str, Any]) -> bool:
+    """Whether a switch of `campaign.kinds.task.TaskClass.optional` is on."""
+    name, _, wanted = switch.partition("=")
+    return values[name] in wanted.split("|") if wanted else bool(values[name])
 
 
 def _substituted(entry: Entry, parameters: Mapping[str, Entry]) -> tuple[Any, Problem | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from campaign.butler.records import ExposureRecord
 from campaign.kinds import table
 from campaign.kinds.model import Frames, ProductKind
-from campaign.pipeline.makers import only
+from campaign.pipeline.makers import maker, only
 from campaign.planning import agreement
 from campaign.planning.corrections import Corrections, Finder
 from campaign.planning.inputs import absent, allowed, missing, require
@@ -69,6 +70,29 @@ class RawFrames:
             self._alone,
         ).find()
 
+    @cached_property
+    def _readings(self) -> dict[str, dict[int, str]]:
+        """Paths of the readings that the kind asks for, by dataset type and exposure; absent types have none."""
+        config, found = maker(self._step.pipeline).config, dict[str, dict[int, str]]()
+        there = [name for name in self._step.config.in_collections if self._repository.collection_type(name)]
+        for type, switch in self._kind.readings.items():
+            if config[switch]:
+                found[type] = self._repository.readings(type, there, self.camera.name, sorted(self._exposures))
+        return {type: paths for type, paths in found.items() if paths}
+
+    def _without_readings(self) -> list[str]:
+        """Tell which exposures have no reading."""
+        config, notes = maker(self._step.pipeline).config, list[str]()
+        for type in (type for type, switch in self._kind.readings.items() if config[switch]):
+            paths = self._readings.get(type, {})
+            lacking = [e for e in self._exposures if e not in paths]
+            if not paths:
+                notes.append(f"the inputs hold no {type} reading: those beside the frames are taken")
+            elif lacking:
+                many = f"no {type} reading of {len(lacking)} of {len(self._exposures)} exposures"
+                notes.append(f"{many}: {listed(lacking)}")
+        return notes
+
     @property
     def applied(self) -> Sequence[str]:
         """Kinds of the calibrations that are applied."""
@@ -78,7 +102,12 @@ class RawFrames:
     def files(self) -> dict[str, dict[str, Any]]:
         """Calibrations by dataset ID, raws by ``<exposure>:<detector>``."""
         raws = {f"{r.exposure}:{r.detector}": {"path": r.path, "bytes": r.bytes} for r in self._selection.raws}
-        return {**self.corrections.files, **raws}
+        beside = {
+            f"{type}:{exposure}": {"path": path, "bytes": os.stat(path).st_size if os.path.exists(path) else None}
+            for type, paths in self._readings.items()
+            for exposure, path in paths.items()
+        }
+        return {**self.corrections.files, **raws, **beside}
 
     @cached_property
     def shared(self) -> dict[str, Any]:
@@ -102,13 +131,16 @@ class RawFrames:
             *agreement.against(self.camera, self._settings, roles),
             *([f"no DARKTIME in {of_all}: the exposure time is used"] if without else []),
             *self.corrections.notes,
+            *self._without_readings(),
             *([f"no raw of {len(gone)} science detectors is selected: {listed(gone)}"] if gone else []),
         ]
 
     def inputs(self, detector: int, exposure: int | None = None) -> dict[str, list[str]]:
-        """Raws, and the calibrations that correct them."""
-        raws = [f"{e.id}:{detector}" for e in self._some(detector, exposure)]
-        return {"raw": raws, **self.corrections.inputs(detector, exposure)}
+        """Raws, the calibrations that correct them, and the readings beside them."""
+        exposures = [e.id for e in self._some(detector, exposure)]
+        beside = {type: [f"{type}:{e}" for e in exposures if e in paths] for type, paths in self._readings.items()}
+        raws = [f"{e}:{detector}" for e in exposures]
+        return {"raw": raws, **self.corrections.inputs(detector, exposure), **beside}
 
     def parameters(self, detector: int, exposure: int | None = None) -> dict[str, Any]:
         """IDs, dates and times (second) of the frames."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from campaign.quality.canvas import ENDS, LOST, POINTS, ZERO, Canvas, Panel, font, ticks
+from campaign.quality.plane import Numbers
 
 #: Width and heights of an amplifier's panels, and room between them, dots.
 WIDTH, TALL, LOW, GAP = 300, 110, 90, 62
+#: Signal above which residuals are the curve's rather than the photons', ADU.
+FAINT = 2000.0
 #: Ends of the upper panel (deviation, percent) at least, and of the lower one (residuals, 1e-3).
 PERCENT, THOUSANDTHS = 0.1, 1.0
 
@@ -37,6 +41,31 @@ def draw_linearity(rows: NDArray[Any], path: Path, title: str) -> None:
         place = 60 + (k % columns) * (WIDTH + GAP), 75 + (k // columns) * (TALL + LOW + GAP)
         _amplifier(canvas, place, row, points, (x, (-reach, reach)), k // columns == lines - 1)
     canvas.save(path)
+
+
+def linear_maps(rows: Mapping[int, NDArray[Any]], title: str) -> dict[str, Numbers]:
+    """Give the numbers of each amplifier that are drawn over the focal plane, by the picture's name.
+
+    Parameters
+    ----------
+    rows : mapping
+        Table of each detector.
+    """
+    residual, deviation, turnoff = ({d: np.full(len(some), np.nan) for d, some in rows.items()} for _ in range(3))
+    for d, some in rows.items():
+        for k, row in enumerate(some):
+            signal, off, left, good = _points(row)
+            bright = good & (signal > FAINT)
+            turnoff[d][k] = row["LINEARITY_TURNOFF"]
+            if bright.any():
+                residual[d][k] = np.abs(left[bright]).max()
+                deviation[d][k] = np.abs(off[bright]).max()
+    above = f"above {FAINT:g} ADU"
+    return {
+        "residual": Numbers(title, f"largest residual {above}", "1e-3", residual),
+        "deviation": Numbers(title, f"largest deviation from proportion {above}", "%", deviation),
+        "turnoff": Numbers(title, "turnoff of linearity", "ADU", turnoff),
+    }
 
 
 def _points(row: Any) -> tuple[NDArray[Any], ...]:

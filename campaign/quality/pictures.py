@@ -12,7 +12,7 @@ from campaign.kinds import table
 from campaign.quality import matrix, potentials
 from campaign.quality.curves import draw_curves
 from campaign.quality.drawing import Shown, draw, places
-from campaign.quality.linear import draw_linearity
+from campaign.quality.linear import draw_linearity, linear_maps
 from campaign.quality.matrix import draw_matrix
 from campaign.quality.plane import Numbers, draw_plane
 from campaign.quality.potentials import draw_kernels
@@ -34,6 +34,7 @@ PAGES: Final[Mapping[str, Callable[[Any, Path, str], None]]] = {
 #: Numbers of each amplifier that are drawn over the focal plane, by kind.
 PLANES: Final[Mapping[str, Callable[[Mapping[int, Any], str], Mapping[str, Numbers]]]] = {
     "ptc": maps,
+    "linearizer": linear_maps,
     "gain_correction": maps,
     "crosstalk": matrix.maps,
     "bfk": potentials.maps,

@@ -20,6 +20,7 @@ from campaign.camera.translation import Overrides
 from campaign.console import patience, say
 from campaign.errors import ConfigurationError, SubmissionRefused, TasksFailed, UsageError
 from campaign.frames.ingest import observe, prepare
+from campaign.frames.readings import PHOTODIODE, separated
 from campaign.home import Home, home_of_new
 from campaign.jobs.file import JobFile, JobTask, write_text
 from campaign.jobs.launch import run_job
@@ -292,6 +293,9 @@ def simulate(
             prepare(str(places.repository), home, camera) as repository,
         ):
             repository.ingest_raws(observations, "direct")
+            readings = separated(t.outputs["diode"] for t in tasks if "diode" in t.outputs)[1]
+            if readings:
+                repository.ingest_readings(PHOTODIODE, camera.name, readings, "direct")
     return total
 
 

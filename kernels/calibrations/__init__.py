@@ -6,6 +6,7 @@ __all__ = [
     "config",
     "crosstalk",
     "cti",
+    "curves",
     "defects",
     "deferred",
     "gaincorrection",

@@ -81,15 +81,16 @@ class Calibrations:
             detector = gaincorrection.apply(path_of("gain_correction"), camera, detector)
         crosstalk = Crosstalk.open(path_of("crosstalk"), camera, detector, isr.quadratic) if isr.crosstalk else None
         deferrals, notes = cti.read(path_of("cti"), camera, detector) if isr.deferred else (None, ())
+        linear = Linearizer.open(path_of("linearizer"), camera, detector) if isr.linearity else None
         return cls(
             detector,
             _product("bias", path_of("bias"), camera, detector) if isr.bias else None,
             _product("dark", path_of("dark"), camera, detector) if isr.dark else None,
             crosstalk,
-            Linearizer.open(path_of("linearizer"), camera, detector).tables() if isr.linearity else None,
+            linear.tables() if linear else None,
             deferrals,
             Defects.open(path_of("defects"), camera, detector) if isr.defects else None,
-            (*(crosstalk.notes if crosstalk else ()), *notes, *lost),
+            (*(crosstalk.notes if crosstalk else ()), *notes, *lost, *(linear.short(detector) if linear else ())),
             unusable,
             bfk.Kernels.open(path_of("bfk"), camera, detector) if isr.brighter_fatter else None,
             _product("flat", path_of("flat"), camera, detector) if isr.flat else None,

@@ -195,8 +195,11 @@ class Channel:
         """Correct pixels [frame, row, column] for non-linearity and deferred charge, in place."""
         grid = self._calibrations.linearity
         if grid is not None:
+            k = self.number
             for frame in pixels:
-                linearity.apply(frame, grid.values[self.number], float(grid.step[self.number]), self.gain)
+                linearity.apply(
+                    frame, grid.values[k], float(grid.step[k]), self.gain, float(grid.first[k]), bool(grid.smooth[k])
+                )
         deferral = self._deferral
         if deferral:
             for frame in pixels:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from kernels.calibrations.applied import Calibrations
 from kernels.camera.geometry import Amplifier, Box, Detector
-from kernels.errors import DataError, JobError
+from kernels.errors import DataError
 from kernels.fits.identity import number_of
 from kernels.fits.product import Card
 from kernels.isr.channel import Channel
 from kernels.isr.framekernel import FrameKernel
 from kernels.jobs.job import Job, Task
+from kernels.jobs.settings import build
 from kernels.response.unequal import LeftOut, left_out
 from kernels.transfer import covariance, curve, turnoff
 from kernels.transfer.covariance import Pair, Unusable
@@ -61,25 +62,22 @@ class Settings:
         JobError
             A setting is missing or unknown.
         """
-        try:
-            side = int(plain["side"])
-            outliers = turnoff.Rule(
-                signal=float(plain["outlier_signal"]), gap=float(plain["outlier_gap"]),
-                scaled=bool(plain["outlier_scaled"]), cut=float(plain["outlier_cut"]),
-                rounds=int(plain["outlier_rounds"]),
-            )  # fmt: skip
-            return cls(
-                str(plain["matching"]),
-                str(plain["flux"]),
-                int(plain["edge"]),
-                covariance.Rule(side, float(plain["nsigma"]), int(plain["passes"]), int(plain["least_pixels"])),
-                curve.Rule(
-                    curve.Model(plain["model"]), side, float(plain["least_mean"]), float(plain["most_mean"]), outliers,
-                    float(plain["rolloff_share"]) if plain["rolloff"] else None,
-                ),
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
-            raise JobError(f"settings of the photon transfer curve: {error}") from error
+        outliers = {name: f"outlier_{name}" for name in ("signal", "gap", "scaled", "cut", "rounds")}
+        ends = build(turnoff.Rule, plain, outliers)
+        rolloff = build(_Rolloff, plain)
+        fit = build(
+            curve.Rule, plain, {"least": "least_mean", "most": "most_mean"}, turnoff=ends,
+            rolloff=rolloff.rolloff_share if rolloff.rolloff else None,
+        )  # fmt: skip
+        return build(cls, plain, measure=build(covariance.Rule, plain, {"least": "least_pixels"}), fit=fit)
+
+
+@dataclass(frozen=True)
+class _Rolloff:
+    """Whether the curve goes on beyond the turnoff, and the share of the variance whose loss ends it there."""
+
+    rolloff: bool
+    rolloff_share: float
 
 
 def region(amplifier: Amplifier, detector: Detector, edge: int) -> Box:

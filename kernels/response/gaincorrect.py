@@ -95,7 +95,8 @@ class GainCorrection(FrameKernel):
         """Divide a flat by the reference, and average its bins."""
         detector, file = self.detector(task), self.raws(task)[piece]
         image, why = np.full(detector.size[::-1], np.nan, np.float32), dict[int, str]()
-        for frame, _ in self.corrected(task, file, float(task.parameters["dark_times"][piece]), image):
+        canvas = self.canvas(task, image)
+        for frame, _ in self.corrected(task, file, float(task.parameters["dark_times"][piece]), canvas):
             number, full = frame.channel.number, int(frame.saturated[0])
             if full > SATURATED * frame.pixels.size:
                 why[number] = f"{full} of {frame.pixels.size} pixels are saturated"

@@ -21,15 +21,17 @@ from kernels.errors import DataError, JobError
 from kernels.fits.product import Card
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
-from kernels.jobs.publish import publish
-from kernels.response.flatpairs import Measured, PairedFlats
-from kernels.response.transfercurve import row
+from kernels.jobs.publish import Writer, publish_all
+from kernels.response.flatpairs import Measured
+from kernels.response.transfercurve import TransferCurve, row
 from kernels.transfer import bfkernel, curve
 from kernels.transfer.bfkernel import Invalid
 
 KERNEL: Final = "bfk"
 
 F64 = NDArray[np.float64]
+#: Dataset type of the curves that kernels are made of.
+CURVES: Final = "bfkPtc"
 #: Levels of upstream's file.
 LEVELS: Final = ("AMP", "DETECTOR")
 
@@ -87,8 +89,8 @@ def solve(curves: Mapping[str, curve.Curve], ignored: Collection[str], nsigma: f
     return Solved(bfkernel.kernel(mean, side), kernels, left, used, bfkernel.centre_error(error, side))
 
 
-class KernelSolve(PairedFlats):
-    """The gang kernel; output ``bfk``."""
+class KernelSolve(TransferCurve):
+    """The gang kernel; output ``bfk``, and the curves that it is made of, ``bfkPtc``, where they are asked for."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -104,9 +106,13 @@ class KernelSolve(PairedFlats):
             solved = solve(solution.curves, self.job.config.get("ignored", ()), float(self.job.config["nsigma_mean"]))
         except Invalid as error:
             raise DataError(self.raws(task)[0].path, f"no brighter-fatter kernel of the detector: {error}") from error
-        write = partial(self._write, task=task, measured=measured, solution=solution, solved=solved)
-        output = publish(task.outputs[bfk.KIND], write, self.stamp, self.job.config["permissions"])
-        return {bfk.KIND: output, "left_out": dict(solved.left_out)}
+        writers: dict[str, Writer] = {
+            bfk.KIND: partial(self._write, task=task, measured=measured, solution=solution, solved=solved),
+            CURVES: partial(self.write_curves, task=task, measured=measured, solution=solution),
+        }
+        files = {kind: (path, writers[kind]) for kind, path in task.outputs.items()}
+        outputs = publish_all(files, self.stamp, self.job.config["permissions"])
+        return {**outputs, "left_out": dict(solved.left_out)}
 
     def _write(self, path: str, task: Task, measured: Measured, solution: curve.Solution, solved: Solved) -> None:
         detector = self.calibrations(task).detector

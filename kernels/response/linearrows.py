@@ -9,28 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.camera.geometry import Detector
+from kernels.response.linearflats import Flats
 from kernels.transfer.lineardetector import Linear, Solution
-from kernels.transfer.linearfit import MAD, Light
+from kernels.transfer.linearmodel import MAD, Light, Polynomial
 
 F64 = NDArray[np.float64]
 
 
-def columns(
-    detector: Detector, signals: F64, light: Light, ptc: F64, found: Solution, kind: str
-) -> dict[str, NDArray[Any]]:
+#: Entries of a look-up table, from 0 ADU: upstream's maxLookupTableAdu.
+ENTRIES = 1 << 18
+
+
+def columns(detector: Detector, flats: Flats, found: Solution, kind: str) -> dict[str, NDArray[Any]]:
     """Make the columns of a detector.
 
     Parameters
     ----------
-    signals : `numpy.ndarray` [amplifier, exposure], float64
-        Means, ADU.
-    ptc : `numpy.ndarray` [amplifier], float64
-        Turnoffs of the PTC, ADU; not a number without one.
     kind : `str`
-        ``Spline`` or ``DoubleSpline``.
+        One of `kernels.transfer.lineardetector.TYPES`.
     """
+    signals, light, ptc = flats.signals, flats.light, flats.ptc
+    used = np.ones(signals.shape[1]) if flats.normalisation is None else flats.normalisation
     coefficients = _coefficients(found, kind)
-    longest = max(map(len, coefficients.values()))
+    longest = max(2, *map(len, coefficients.values()))
     rows: list[dict[str, Any]] = []
     for k, amplifier in enumerate(detector.amplifiers):
         box, one = amplifier.target, found.amplifiers.get(k)
@@ -47,7 +48,7 @@ def columns(
             "INP_ORDINATE": signals[k],
             "INP_MASK": one.used if one else np.zeros(signals.shape[1], np.bool_),
             "INP_GROUPING_INDEX": light.group,
-            "INP_NORMALIZATION": np.ones(signals.shape[1]),
+            "INP_NORMALIZATION": used,
             "ABS_REF_AMP": detector.amplifiers[found.reference].name,
         }
         rows.append(row | _fitted(one, signals[k], light))
@@ -57,8 +58,11 @@ def columns(
 
 def _coefficients(found: Solution, kind: str) -> dict[int, F64]:
     made = {}
-    for k, one in found.amplifiers.items():
+    for row, (k, one) in enumerate(found.amplifiers.items()):
         absolute, relative = one.fitted.absolute, one.fitted.relative
+        if isinstance(absolute, Polynomial):
+            made[k] = np.array([row, 0.0]) if kind == "LookupTable" else absolute.values
+            continue
         values = np.where(np.arange(len(absolute.nodes)), absolute.values, 0.0)  # S(0) is 0, not 1e-17
         if kind == "Spline":
             made[k] = np.concatenate([absolute.nodes, values])
@@ -69,6 +73,17 @@ def _coefficients(found: Solution, kind: str) -> dict[int, F64]:
         lengths = np.array([len(first[0]), len(absolute.nodes)], np.float64)
         made[k] = np.concatenate([lengths, *first, absolute.nodes, values])
     return made
+
+
+def lookups(found: Solution) -> NDArray[np.float32]:
+    """Tabulate what is added to a signal of 0, 1, ... ADU, a row for each amplifier with a linearity; ADU.
+
+    Beyond the turnoff, where no flat supports the polynomial, its last value holds.
+    """
+    at = np.arange(ENTRIES, dtype=np.float64)
+    rows = [one.fitted.correct(np.minimum(at, one.turnoff.signal)) for one in found.amplifiers.values()]
+    ends = [np.minimum(at, one.turnoff.signal) for one in found.amplifiers.values()]
+    return np.array([row - end for row, end in zip(rows, ends, strict=True)], np.float32)
 
 
 def _fitted(one: Linear | None, signal: F64, light: Light) -> dict[str, Any]:

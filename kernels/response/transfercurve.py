@@ -76,7 +76,7 @@ class Looked:
 
 
 class TransferCurve(PairedFlats):
-    """The gang kernel; output ``ptc``."""
+    """The gang kernel; output ``ptc``, or another type of curves: ``linearizerPtc``, ``bfkPtc``."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -118,14 +118,16 @@ class TransferCurve(PairedFlats):
     def published(self, task: Task, measured: Measured, solution: curve.Solution) -> dict[str, Any]:
         """Write and publish the curves."""
         adjusted = self._adjusted(task, solution)
-        write = partial(self._write, task=task, measured=measured, solution=solution, adjusted=adjusted)
-        output = publish(task.outputs[ptc.KIND], write, self.stamp, self.job.config["permissions"])
+        write = partial(self.write_curves, task=task, measured=measured, solution=solution, adjusted=adjusted)
+        (kind,) = task.outputs
+        output = publish(task.outputs[kind], write, self.stamp, self.job.config["permissions"])
         why = f"ratios of gains are not adjusted: {adjusted.why}" if adjusted and adjusted.why else ""
-        return {ptc.KIND: output, **({"look_at": [why]} if why else {})}
+        return {kind: output, **({"look_at": [why]} if why else {})}
 
-    def _write(
-        self, path: str, task: Task, measured: Measured, solution: curve.Solution, adjusted: Adjusted | None
+    def write_curves(
+        self, path: str, task: Task, measured: Measured, solution: curve.Solution, adjusted: Adjusted | None = None
     ) -> None:
+        """Write a detector's curves."""
         matched, detector = self.matched(task), self.calibrations(task).detector
         exposures, times = task.parameters["exposures"], task.parameters["exposure_times"]
         common = {

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.calibrations.curves import spline
 from kernels.calibrations.deferred import Deferral
-from kernels.calibrations.linearity import spline
 from kernels.camera.geometry import Amplifier, Camera, Detector
 from kernels.errors import JobError
 from kernels.simulation.rates import Rates, Stream, generator

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.transfer import linearfit
-from kernels.transfer.linearfit import MAD, Amplifier, Light, Unlinear
+from kernels.transfer import linearfit, linearmodel
+from kernels.transfer.commonlight import QUIET
+from kernels.transfer.linearmodel import MAD, Amplifier, Light, Unlinear
 from kernels.transfer.nonlinearity import LinearTurnoff, NoLine, linear_turnoff
 from kernels.transfer.splines import coarse_nodes, even_nodes, fine_nodes, supported
 
@@ -23,15 +23,17 @@ Bool = NDArray[np.bool_]
 
 #: Fewest points of an amplifier.
 FEWEST = 12
-#: Least noise of a monitor that is believed.
-QUIET = 1e-5
+#: Types that one polynomial an amplifier describes.
+POLYNOMIALS = ("Squared", "Polynomial", "LookupTable")
+TYPES = ("Spline", "DoubleSpline", *POLYNOMIALS)
 
 
 @dataclass(frozen=True)
 class Rule:
     """Settings."""
 
-    kind: Literal["Spline", "DoubleSpline"]
+    #: One of `TYPES`.
+    kind: str
     #: Nodes of a ``Spline``, evenly from 0 to the turnoff.
     knots: int
     #: Distance of the nodes of a ``DoubleSpline`` against the light, ADU.
@@ -40,7 +42,9 @@ class Rule:
     deviation: float
     #: Largest read noise of the reference amplifier, electron.
     noise: float
-    fit: linearfit.Rule
+    fit: linearmodel.Rule
+    #: Order of a ``Polynomial``.
+    order: int = 3
 
 
 @dataclass(frozen=True)
@@ -69,27 +73,42 @@ class Solution:
     slope_error: float
 
 
-def solve(signals: F64, light: Light, ptc: F64, noises: Sequence[float], photon: float, rule: Rule) -> Solution:
-    """Fit all amplifiers of a detector.
+@dataclass(frozen=True)
+class Prepared:
+    """A detector's amplifiers with their turnoffs, ready for a fit; arrays are in the order of ``order``."""
 
-    Parameters
-    ----------
-    signals : `numpy.ndarray` [amplifier, exposure], float64
-        Means, ADU; not a number where an amplifier could not be measured.
-    light : `Light`
-        What illuminated the exposures; an amount that is no number leaves its exposure out.
-    ptc : `numpy.ndarray` [amplifier], float64
-        Turnoffs of the PTC, ADU; not a number where there is none: the amplifier's own turnoff takes its place.
-    noises : sequence of `float`
-        Read noises, electron.
-    photon : `float`
-        Noise of a mean, relative, times the root of the mean, ADU^0.5.
+    #: Numbers of the amplifiers, the reference first.
+    order: Sequence[int]
+    #: By number; amplifiers without, and why.
+    turnoffs: Mapping[int, LinearTurnoff]
+    bad: Mapping[int, str]
+    #: [amplifier, exposure], float64 and bool.
+    signals: F64
+    used: Bool
+    #: [amplifier], float64: Where the splines are 0 on average, ADU.
+    limits: F64
+    #: Nodes of the deviation from the light, or the number of its coefficients; of one for each amplifier, or of the
+    #: common one and then the others' own.
+    nodes: Sequence[F64 | int]
+    #: Whether there is a common one.
+    common: bool
 
-    Raises
-    ------
-    Unlinear
-        No amplifier has a linearity, or the fit fails.
-    """
+    def parts(self) -> list[tuple[slice, F64 | int, Sequence[F64]]]:
+        """Give what is fitted together: amplifiers, nodes of the deviation from the light, own nodes."""
+        if self.common:
+            return [(slice(0, len(self.order)), self.nodes[0], [n for n in self.nodes[1:] if not isinstance(n, int)])]
+        return [(slice(k, k + 1), nodes, ()) for k, nodes in enumerate(self.nodes)]
+
+    def models(self, light: Light, rule: linearmodel.Rule) -> list[linearmodel.Model]:
+        """Make a model of each part."""
+        return [
+            linearfit.prepare(self.signals[some], self.used[some], light, self.limits[some], nodes, own, rule)
+            for some, nodes, own in self.parts()
+        ]
+
+
+def prepare(signals: F64, light: Light, ptc: F64, noises: Sequence[float], rule: Rule) -> Prepared:
+    """Find turnoffs, reference amplifier and nodes; parameters and errors are those of `solve`."""
     found: dict[int, LinearTurnoff] = {}
     bad: dict[int, str] = {}
     for k, (signal, limit) in enumerate(zip(signals, ptc, strict=True)):
@@ -104,17 +123,51 @@ def solve(signals: F64, light: Light, ptc: F64, noises: Sequence[float], photon:
     order = [reference, *(k for k in found if k != reference)]
     ends = np.array([found[k].signal for k in order])
     limits = np.where(np.isfinite(ptc[order]), np.minimum(ptc[order], ends), ends)
-    nodes, own = _nodes(limits, ends, rule)
     used = np.array([found[k].good for k in order])
+    nodes = _nodes(limits, ends, rule)
+    return Prepared(order, found, bad, signals[order], used, limits, nodes, rule.kind == "DoubleSpline")
+
+
+def solve(
+    signals: F64, light: Light, ptc: F64, noises: Sequence[float], photon: float, rule: Rule, common: float = 0.0
+) -> Solution:
+    """Fit all amplifiers of a detector.
+
+    Parameters
+    ----------
+    signals : `numpy.ndarray` [amplifier, exposure], float64
+        Means, ADU; not a number where an amplifier could not be measured.
+    light : `Light`
+        What illuminated the exposures; an amount that is no number leaves its exposure out.
+    ptc : `numpy.ndarray` [amplifier], float64
+        Turnoffs of the PTC, ADU; not a number where there is none: the amplifier's own turnoff takes its place.
+    noises : sequence of `float`
+        Read noises, electron.
+    photon : `float`
+        Noise of a mean, relative, times the root of the mean, ADU^0.5.
+    common : `float`, optional
+        Uncertainty of the light, relative, where the focal plane has corrected it.
+
+    Raises
+    ------
+    Unlinear
+        No amplifier has a linearity, or the fit fails.
+    """
+    ready = prepare(signals, light, ptc, noises, rule)
     settings, made, monitor = replace(rule.fit, photon=photon), list[Amplifier](), 0.0
     for _ in range(2):
-        made = _fitted(signals[order], used, light, limits, [nodes, *own], settings, rule)
-        monitor = _monitor(made, signals[order], settings)
+        made = []
+        for some, nodes, own in ready.parts():
+            part = ready.signals[some], ready.used[some], light, ready.limits[some]
+            made += linearfit.fit(*part, nodes, own, settings)
+        monitor = _monitor(made, ready.signals, settings)
         settings = replace(settings, monitor=max(monitor, QUIET))
-    each = {k: Linear(found[k], one, np.isfinite(one.residuals)) for k, one in zip(order, made, strict=True)}
-    points, pieces = int(each[reference].used.sum()), len(made[0].absolute.nodes) - 1
-    signal = float(monitor * np.sqrt(pieces / max(points, 1)))
-    return Solution(dict(sorted(each.items())), bad, reference, monitor, signal, signal * pieces)
+    fitted = zip(ready.order, made, strict=True)
+    each = {k: Linear(ready.turnoffs[k], one, np.isfinite(one.residuals)) for k, one in fitted}
+    reference = ready.order[0]
+    points, pieces = int(each[reference].used.sum()), made[0].absolute.pieces
+    signal = float(np.hypot(monitor * np.sqrt(pieces / max(points, 1)), common))
+    return Solution(dict(sorted(each.items())), ready.bad, reference, monitor, signal, signal * pieces)
 
 
 def _turnoff(signal: F64, light: Light, ptc: float, rule: Rule) -> LinearTurnoff:
@@ -130,28 +183,17 @@ def _turnoff(signal: F64, light: Light, ptc: float, rule: Rule) -> LinearTurnoff
     return replace(end, good=good)
 
 
-def _nodes(limits: F64, ends: F64, rule: Rule) -> tuple[F64, list[F64]]:
-    """Give the nodes of the common spline, and those of the other amplifiers' own."""
+def _nodes(limits: F64, ends: F64, rule: Rule) -> list[F64 | int]:
+    """Give the nodes of each amplifier's deviation; with a common one, its nodes and those of the others' own."""
+    if rule.kind in POLYNOMIALS:
+        return [1 if rule.kind == "Squared" else rule.order - 1] * len(ends)
     if rule.kind == "Spline":
-        return even_nodes(rule.knots, ends[0]), [even_nodes(rule.knots, end) for end in ends[1:]]
+        return [even_nodes(rule.knots, end) for end in ends]
     own = [fine_nodes(float(limit), float(end)) for limit, end in zip(limits[1:], ends[1:], strict=True)]
-    return coarse_nodes(ends[0], rule.size), own
+    return [coarse_nodes(ends[0], rule.size), *own]
 
 
-def _fitted(
-    signals: F64, used: Bool, light: Light, limits: F64, nodes: Sequence[F64], settings: linearfit.Rule, rule: Rule
-) -> list[Amplifier]:
-    """Fit the reference and the others: together where they share a spline, else each by itself."""
-    if rule.kind == "DoubleSpline":
-        return linearfit.fit(signals, used, light, limits, nodes[0], nodes[1:], settings)
-    every = []
-    for k, mine in enumerate(nodes):
-        one = slice(k, k + 1)
-        every += linearfit.fit(signals[one], used[one], light, limits[one], mine, (), settings)
-    return every
-
-
-def _monitor(made: Sequence[Amplifier], signals: F64, rule: linearfit.Rule) -> float:
+def _monitor(made: Sequence[Amplifier], signals: F64, rule: linearmodel.Rule) -> float:
     """Estimate the noise that all amplifiers share, relative: their median residual's scatter less their own noise."""
     residuals = np.array([one.residuals for one in made])
     seen = np.isfinite(residuals).any(axis=0)

@@ -1,284 +1,39 @@
 """Linearity of a detector's amplifiers by one weighted linear least squares over all exposures.
 
-The signal mu of an amplifier in an exposure of light D deviates from proportion by a spline that all amplifiers share,
-in units of each one's slope, and by one of its own:
-
-    mu = R(mu) + rho A((mu - R) / rho) + O + k_group D (1 + noise of the monitor)
-
-Everything but the splines' arguments is linear.  The monitor's noise is common to all amplifiers of an exposure and the
-rest is not: by the weights for both, the splines of the amplifiers relative to the reference are as good as the frames,
-however noisy the monitor.  cp_pipe's LinearityDoubleSplineSolveTask makes three solutions, one after another.
-
-Gauges: R = 0 in the reference amplifier; R and A are 0 at 0, and their nodes up to the PTC's turnoff have a mean of 0.
+See `kernels.transfer.linearmodel` for the model.  cp_pipe's LinearityDoubleSplineSolveTask makes three solutions, one
+after another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.transfer.splines import basis, supported
+from kernels.transfer.linearmodel import (
+    MAD,
+    Amplifier,
+    Light,
+    Model,
+    PolynomialShape,
+    Rule,
+    Shape,
+    SplineShape,
+    Unlinear,
+    gauge,
+)
+from kernels.transfer.splines import supported
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-#: Standard deviations per median absolute deviation, for Gaussian noise.
-MAD = 1.4826
 #: Change of the residuals, relative to the signal, at which the fit ends.
 CLOSE = 1e-6
-#: Least eigenvalue of the normal equations, relative to the largest: below, rounding decides.
-SINGULAR = 1e-13
-#: Round after which the weights of the splines' slopes stay as they are: they may jump between two solutions.
-HELD = 15
 
 
-class Unlinear(ValueError):
-    """Measurements that determine no linearity, and why."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """Light of the exposures."""
-
-    #: [exposure], float64: Exposure time, second, or charge of a diode, any unit.
-    amount: F64
-    #: [exposure], int64: Groups with a scale each; negative: left out.
-    group: I64
-    #: [exposure], float64: Temperature and date less typical ones, kelvin and day; none: the signal depends on neither.
-    temperature: F64 | None = None
-    date: F64 | None = None
-
-    @classmethod
-    def of(cls, amount: F64) -> Light:
-        """Put all exposures into one group."""
-        return cls(amount, np.zeros(amount.shape, np.int64))
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Settings of the fit."""
-
-    #: Relative noise of the monitor, common to all amplifiers of an exposure.
-    monitor: float = 1e-3
-    #: Relative noise of an amplifier's mean: a constant, and electrons' square root, ADU^0.5.
-    floor: float = 1e-4
-    photon: float = 0.0
-    #: Whether amplifiers have an offset O.
-    offset: bool = True
-    #: Residuals beyond this many standard deviations are rejected, at most `at_once` a round.
-    nsigma: float = 5.0
-    at_once: int = 5
-    #: Most rounds.
-    rounds: int = 40
-
-
-@dataclass(frozen=True)
-class Spline:
-    """A spline of Akima's through S(0) = 0."""
-
-    #: [node], float64: ADU.
-    nodes: F64
-    values: F64
-
-    def __call__(self, signal: F64) -> F64:
-        """Evaluate S, ADU; constant beyond the nodes."""
-        return np.asarray(basis(self.nodes, self.values, signal) @ self.values)
-
-    def scaled(self, factor: float) -> Spline:
-        """Stretch both axes."""
-        return Spline(self.nodes * factor, self.values * factor)
-
-
-@dataclass(frozen=True)
-class Amplifier:
-    """Linearity of one amplifier."""
-
-    #: Deviation from the reference amplifier, subtracted first; none in the reference.
-    relative: Spline | None
-    #: Deviation from the light, subtracted next.
-    absolute: Spline
-    #: ADU.
-    offset: float
-    offset_error: float
-    #: By group, ADU per unit of light.
-    slopes: dict[int, float]
-    slope_errors: dict[int, float]
-    #: Of the signal, 1/kelvin and 1/day; 0 where not fitted.
-    temperature: float
-    date: float
-    #: [exposure], float64: mu / model - 1; not a number where rejected or not used.
-    residuals: F64
-
-    def correct(self, signal: F64) -> F64:
-        """Subtract both splines, ADU."""
-        there = signal if self.relative is None else signal - self.relative(signal)
-        return there - self.absolute(there)
-
-    @property
-    def scatter(self) -> float:
-        """Robust standard deviation of the residuals."""
-        return MAD * float(np.nanmedian(np.abs(self.residuals - np.nanmedian(self.residuals))))
-
-
-def _gauge(nodes: F64, ptc: float) -> F64:
-    """Give the values that keep to the gauges as a linear form of free parameters [node, parameter]."""
-    bounds = np.stack([np.eye(len(nodes))[0], np.where(nodes <= max(ptc, nodes[2]), 1.0, 0.0)])
-    return np.linalg.qr(bounds.T, mode="complete")[0][:, 2:]
-
-
-@dataclass
-class _Shape:
-    """A spline of the fit: its nodes, present values and free parameters."""
-
-    nodes: F64
-    free: F64
-    values: F64 = field(init=False)
-    #: Values that give the slopes' weights.
-    held: F64 = field(init=False)
-    rounds: int = 0
-
-    def __post_init__(self) -> None:
-        self.values = self.held = np.zeros(len(self.nodes))
-
-    def columns(self, x: F64) -> F64:
-        return np.asarray(basis(self.nodes, self.held, x) @ self.free)
-
-    def update(self, parameters: F64) -> None:
-        self.values, self.rounds = self.free @ parameters, self.rounds + 1
-        if self.rounds <= HELD:
-            self.held = self.values if self.rounds < 3 else (self.held + self.values) / 2
-
-    def spline(self) -> Spline:
-        return Spline(self.nodes, self.values.copy())
-
-
-class _Fit:
-    """All rows and columns: rows are the points in use, columns A, then each amplifier's own."""
-
-    def __init__(
-        self, signals: F64, used: Bool, light: Light, shapes: Sequence[_Shape | None], common: _Shape, rule: Rule
-    ):
-        self.signals, self.used, self.light, self.rule = signals, used, light, rule
-        self.shapes, self.common = shapes, common
-        self.number, self.exposures = signals.shape
-        self.groups = [int(g) for g in np.unique(light.group[light.group >= 0])]
-        self.terms = [term for term in (light.temperature, light.date) if term is not None]
-        self.rho = np.ones(self.number)
-        self.factor = np.ones(signals.shape)  # of temperature and date
-        self.values: list[F64] = []
-        self.errors: list[F64] = []
-
-    def own(self, k: int) -> F64:
-        """An amplifier's own columns at all exposures: R, offset, slopes, temperature, date."""
-        signal, shape = self.signals[k], self.shapes[k]
-        parts = [np.zeros((self.exposures, 0))]
-        if shape is not None:
-            parts.append(shape.columns(signal * self.factor[k]))
-        if self.rule.offset:
-            parts.append(np.ones((self.exposures, 1)))
-        parts += [np.where(self.light.group == g, self.light.amount, 0.0)[:, np.newaxis] for g in self.groups]
-        parts += [(-signal * term)[:, np.newaxis] for term in self.terms]
-        return np.concatenate(parts, axis=1)
-
-    def shared(self, k: int) -> F64:
-        """Columns of A."""
-        there, shape = self.signals[k] * self.factor[k], self.shapes[k]
-        if shape is not None:
-            there = there - shape.spline()(there)
-        return self.rho[k] * self.common.columns(there / self.rho[k])
-
-    def design(self) -> tuple[F64, list[slice]]:
-        """All columns [amplifier, exposure, column], and where each amplifier's own are."""
-        own = [self.own(k) for k in range(self.number)]
-        first = self.common.free.shape[1]
-        ends = first + np.cumsum([0, *(one.shape[1] for one in own)])
-        places = [slice(int(a), int(b)) for a, b in pairwise(ends)]
-        made = np.zeros((self.number, self.exposures, int(ends[-1])))
-        for k, place in enumerate(places):
-            made[k, :, :first], made[k, :, place] = self.shared(k), own[k]
-        return made, places
-
-    def whitened(self, rows: F64) -> F64:
-        """Divide rows [amplifier, exposure, ...], relative to the signal, by their common noise and their own."""
-        own = np.sqrt(self.rule.floor**2 + self.rule.photon**2 / np.maximum(self.signals, 1.0))
-        weight = np.where(self.used, 1 / own, 0.0)
-        power = (weight**2).sum(axis=0)
-        share = (1 - 1 / np.sqrt(1 + self.rule.monitor**2 * power)) / np.maximum(power, 1e-300)
-        extra = (1,) * (rows.ndim - 2)
-        scaled = rows * weight.reshape(*weight.shape, *extra)
-        mean = (scaled * weight.reshape(*weight.shape, *extra)).sum(axis=0) * share.reshape(-1, *extra)
-        return np.asarray(scaled - weight.reshape(*weight.shape, *extra) * mean)
-
-    def solve(self) -> F64:
-        """Solve once; give the relative residuals [amplifier, exposure] of the new parameters."""
-        design, places = self.design()
-        scale = np.where(self.signals > 0, self.signals, 1.0)
-        rows = self.whitened(design / scale[:, :, np.newaxis]).reshape(-1, design.shape[2])
-        right = self.whitened(np.where(self.used, self.signals / scale, 0.0)).ravel()
-        size = np.maximum(np.sqrt((rows**2).sum(axis=0)), 1e-300)
-        rows /= size
-        strength, axes = np.linalg.eigh(rows.T @ rows)
-        if not strength[0] > SINGULAR * strength[-1]:
-            raise Unlinear(f"{int(self.used.sum())} points do not determine {rows.shape[1]} parameters: fewer nodes")
-        inverse = (axes / strength) @ axes.T
-        found = inverse @ (rows.T @ right)
-        found += inverse @ (rows.T @ (right - rows @ found))
-        chi2 = float(((right - rows @ found) ** 2).sum()) / max(int(self.used.sum()) - rows.shape[1], 1)
-        errors, found = np.sqrt(np.diag(inverse) * chi2) / size, found / size
-        residuals = (self.signals - design @ found) / scale
-        self.common.update(found[: self.common.free.shape[1]])
-        self.values, self.errors = [found[place] for place in places], [errors[place] for place in places]
-        self.update()
-        return residuals
-
-    def update(self) -> None:
-        """Take over what the next round's arguments need."""
-        for k, shape in enumerate(self.shapes):
-            if shape is not None:
-                shape.update(self.values[k][: shape.free.shape[1]])
-            slopes = self.slopes(k)[0]
-            reference = self.slopes(0)[0]
-            self.rho[k] = float(np.mean([slopes[g] / reference[g] for g in self.groups]))
-            numbers = self.values[k][len(self.values[k]) - len(self.terms) :]
-            self.factor[k] = 1 + sum((n * term for n, term in zip(numbers, self.terms, strict=True)), np.zeros(1))
-
-    def _at(self, k: int) -> int:
-        shape = self.shapes[k]
-        return (0 if shape is None else shape.free.shape[1]) + self.rule.offset
-
-    def slopes(self, k: int) -> tuple[dict[int, float], dict[int, float]]:
-        """Slopes and their errors, by group."""
-        at = self._at(k)
-        pairs = (
-            zip(self.groups, one[k][at : at + len(self.groups)], strict=True) for one in (self.values, self.errors)
-        )
-        first, second = ({g: float(v) for g, v in pair} for pair in pairs)
-        return first, second
-
-    def amplifier(self, k: int) -> Amplifier:
-        """Put an amplifier's parameters together; the residuals are those of the splines as they will be applied."""
-        values, errors, at, shape = self.values[k], self.errors[k], self._at(k), self.shapes[k]
-        offset, error = (float(v[at - 1]) if self.rule.offset else 0.0 for v in (values, errors))
-        rest = iter(values[len(values) - len(self.terms) :])
-        temperature = float(next(rest)) if self.light.temperature is not None else 0.0
-        date = float(next(rest)) if self.light.date is not None else 0.0
-        slopes, slope_errors = self.slopes(k)
-        made = Amplifier(
-            None if shape is None else shape.spline(), self.common.spline().scaled(float(self.rho[k])),
-            offset, error, slopes, slope_errors, temperature, date, np.full(self.exposures, np.nan),
-        )  # fmt: skip
-        model = np.array([slopes.get(int(g), np.nan) for g in self.light.group]) * self.light.amount
-        corrected = made.correct(self.signals[k] * self.factor[k]) - offset
-        made.residuals[self.used[k]] = corrected[self.used[k]] / model[self.used[k]] - 1
-        return made
-
-
-def _worst(values: F64, used: Bool, rule: Rule, photons: F64, common: float = 0.0) -> I64:
+def worst(values: F64, used: Bool, rule: Rule, photons: F64, common: float = 0.0) -> I64:
     """Find the values furthest beyond the limit; lesser ones may be drawn by these, and wait for the next round.
 
     ``photons``: variances of the values by photon noise, which a faint signal has more of.
@@ -296,19 +51,34 @@ def _rejected(residuals: F64, signals: F64, used: Bool, rule: Rule) -> Bool:
     common = np.zeros(used.shape[1])
     common[seen] = np.nanmedian(np.where(used, residuals, np.nan)[:, seen], axis=0)
     photons = rule.photon**2 / np.maximum(signals, 1.0)
-    bad[:, _worst(common, seen, rule, photons.min(axis=0) / len(used), rule.monitor)] = True
+    bad[:, worst(common, seen, rule, photons.min(axis=0) / len(used), rule.monitor)] = True
     for k in range(len(used) if len(used) > 1 else 0):
-        bad[k, _worst(residuals[k] - common, used[k], rule, photons[k])] = True
+        bad[k, worst(residuals[k] - common, used[k], rule, photons[k])] = True
     return bad & used
 
 
-def _shape(nodes: F64, signals: F64, ptc: float) -> _Shape:
+def _spline(nodes: F64, signals: F64, ptc: float) -> SplineShape:
     """Prepare a spline up to the largest signal, without nodes that no signals support."""
     end = min(float(nodes[-1]), float(signals.max(initial=nodes[2])))
     nodes = supported(np.append(nodes[nodes < end], end), signals)
     if len(nodes) < 3:
         raise Unlinear(f"{signals.size} points support fewer than 3 nodes")
-    return _Shape(nodes, _gauge(nodes, ptc))
+    return SplineShape(nodes, gauge(nodes, ptc))
+
+
+def prepare(
+    signals: F64, used: Bool, light: Light, ptc: F64, nodes: F64 | int, own_nodes: Sequence[F64], rule: Rule
+) -> Model:
+    """Prepare the model of amplifiers that saw the same exposures; parameters and errors are those of `fit`."""
+    finite = np.isfinite(signals) & (signals > 0) & np.isfinite(light.amount) & (light.amount > 0) & (light.group >= 0)
+    used, signals = used & finite, np.where(finite, signals, 0.0)
+    amount = np.where(np.isfinite(light.amount), light.amount, 0.0)
+    light = Light(amount, light.group, light.temperature, light.date)
+    chosen = [signal[mine] for signal, mine in zip(signals, used, strict=True)]
+    common: Shape = PolynomialShape(nodes) if isinstance(nodes, int) else _spline(nodes, chosen[0], float(ptc[0]))
+    own = zip(own_nodes, chosen[1:], ptc[1:], strict=True)
+    shapes = [None, *(_spline(n, signal, float(end)) for n, signal, end in own)]
+    return Model(signals, used, light, shapes, common, rule)
 
 
 def fit(
@@ -316,7 +86,7 @@ def fit(
     used: Bool,
     light: Light,
     ptc: F64,
-    nodes: F64,
+    nodes: F64 | int,
     own_nodes: Sequence[F64] = (),
     rule: Rule | None = None,
 ) -> list[Amplifier]:
@@ -332,8 +102,8 @@ def fit(
         What illuminated the exposures.
     ptc : `numpy.ndarray` [amplifier], float64
         Turnoffs of the PTC, ADU: the splines are 0 on average below.
-    nodes : `numpy.ndarray` [node], float64
-        Of the common spline, from 0, ADU of the reference amplifier.
+    nodes : `numpy.ndarray` [node], float64, or `int`
+        Of the common spline, from 0, ADU of the reference amplifier; or the number of a polynomial's coefficients.
     own_nodes : sequence of `numpy.ndarray`
         Nodes of each further amplifier's own spline, from 0, ADU.  Nodes without signals between are left out.
     rule : `Rule`, optional
@@ -350,41 +120,13 @@ def fit(
         Fewer points than parameters, or the fit does not converge.
     """
     rule = rule or Rule()
-    finite = np.isfinite(signals) & (signals > 0) & np.isfinite(light.amount) & (light.amount > 0) & (light.group >= 0)
-    used, signals = used & finite, np.where(finite, signals, 0.0)
-    amount = np.where(np.isfinite(light.amount), light.amount, 0.0)
-    light = Light(amount, light.group, light.temperature, light.date)
-    chosen = [signal[mine] for signal, mine in zip(signals, used, strict=True)]
-    common = _shape(nodes, chosen[0], float(ptc[0]))
-    own = zip(own_nodes, chosen[1:], ptc[1:], strict=True)
-    shapes = [None, *(_shape(n, signal, float(end)) for n, signal, end in own)]
-    made, before = _Fit(signals, used, light, shapes, common, rule), np.zeros(signals.shape)
+    made = prepare(signals, used, light, ptc, nodes, own_nodes, rule)
+    before = np.zeros(signals.shape)
     for _ in range(rule.rounds):
         residuals = made.solve()
-        bad = _rejected(residuals, signals, made.used, rule)
+        bad = _rejected(residuals, made.signals, made.used, rule)
         made.used = made.used & ~bad
         if not bad.any() and np.abs(residuals - before)[made.used].max() < CLOSE:
             return [made.amplifier(k) for k in range(made.number)]
         before = residuals
     raise Unlinear(f"the fit of linearity does not converge in {rule.rounds} rounds")
-
-
-def normalised(light: F64, residuals: F64) -> F64:
-    """Correct the monitor by what all detectors saw.
-
-    Parameters
-    ----------
-    light : `numpy.ndarray` [exposure], float64
-        Exposure time or charge of a diode.
-    residuals : `numpy.ndarray` [detector, exposure], float64
-        mu / model - 1 of each detector's reference amplifier; not a number where it was not used.
-
-    Returns
-    -------
-    light : `numpy.ndarray` [exposure], float64
-        Times 1 + the median residual, where any detector has one.
-    """
-    seen = np.isfinite(residuals).any(axis=0)
-    median = np.zeros(light.shape)
-    median[seen] = np.nanmedian(residuals[:, seen], axis=0)
-    return light * (1 + median)

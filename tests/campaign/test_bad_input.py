@@ -657,7 +657,7 @@ def test_a_run_outlives_who_listens(site: Site) -> None:
             3,
             ["--type", "bais"],
             {},
-            "-> known: bfk, bias, biasBootstrap, crosstalk, cti, dark, darkBootstrap, defects, ",
+            "-> known: bfk, bfkPtc, bias, biasBootstrap, crosstalk, cti, dark, darkBootstrap, defects, ",
         ),
         (3, ["--target", "x y/../z"], {}, "'x y/../z' cannot be a collection's name"),
         (3, ["--target", "LSSTComCam/raw/all"], {}, "LSSTComCam/raw/all exists as RUN, it should be CALIBRATION"),

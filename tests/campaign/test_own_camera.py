@@ -16,7 +16,7 @@ from campaign.camera.translation import translate
 from campaign.errors import ConfigurationError
 from campaign.simulation.cards import cards, example, require_writable
 from campaign.simulation.shots import exposure_at
-from kernels.calibrations.linearity import spline
+from kernels.calibrations.curves import spline
 from tests.campaign.test_real_frames import campaign, done
 
 pytestmark = pytest.mark.processes

@@ -157,6 +157,22 @@ def test_a_task_behind_the_curve_makes_the_ptc(tmp_path: Path) -> None:
     assert maker(packaged("Ptc")).label == "cpPtcSolve" and "ratio_flats" not in maker(packaged("Ptc")).settings
 
 
+def test_linearizers_that_are_made_on_the_way() -> None:
+    for name, label in (("FocalPlane", "cpLinearizerSolveNormalized"), ("Ptc", "cpLinearizerSolve")):
+        pipeline = packaged(f"Linearizer{name}")
+        assert (maker(pipeline).label, product_of(pipeline), kind_of(pipeline).name) == (label, *["linearizer"] * 2)
+    curves, plane, plain = (packaged(f"Linearizer{n}") for n in ("Ptc", "FocalPlane", ""))
+    assert maker(curves).inputs["inputLinearizerPtc"] == "linearizerPtc"
+    assert maker(plane).inputs["inputNormalization"] == "linearizerNormalization"
+    assert plane.tasks["cpLinearizerSolve"].outputs == {"outputLinearizer": "linearizerUnnormalized"}
+    # fields that do not count leave no trace: runs of before are not made anew
+    own = maker(plain)
+    assert own.inputs == {"dummy": "raw", "inputPtc": "ptc"}
+    assert not {"polynomialOrder", "useLinearizerPtc"} & own.config.keys() and "order" not in own.settings
+    polynomial = load(plain.path, "X", {}, "--config cpLinearizerSolve:linearityType=Polynomial")
+    assert maker(polynomial).settings["order"] == 3
+
+
 def test_a_combine_of_no_kind_is_refused(tmp_path: Path) -> None:
     pipeline = load(make(tmp_path, f"tasks: {{a: {{class: {COMBINE}, config: {{calibrationType: drak}}}}}}\n"), "X", {})
     with pytest.raises(ConfigurationError, match="'drak' is no product kind\n  -> known: bias, dark, flat"):

@@ -32,7 +32,9 @@ from campaign.butler.records import to_iso, to_nsec
 from campaign.butler.repository import Repository, create, open_repository
 from campaign.camera.observation import Observation
 from campaign.errors import ConfigurationError, TransientError, UsageError
+from campaign.frames.readings import PHOTODIODE, separated
 from campaign.kinds.table import dataset_types
+from kernels.simulation import diode
 from tests.conftest import apart
 
 pytestmark = pytest.mark.processes
@@ -346,6 +348,44 @@ def test_the_same_files_again_change_nothing(base: Path, repository: Repository,
     assert dump(root) == before
 
 
+def trace(path: Path) -> Path:
+    """A reading as the simulator writes it."""
+    about = {"day_obs": 20241208, "seq_num": 2, "exposure": 2024120800002}
+    path.write_bytes(diode.text(np.array([0.0, 1.0]), np.array([-1.5, -2.5]), about, CAMERA))
+    return path
+
+
+@pytest.mark.parametrize("transfer", ["direct", "copy"])
+def test_readings_go_to_their_exposures(repository: Repository, root: Path, tmp_path: Path, transfer: str) -> None:
+    files = {seq: tmp_path / f"TC_{seq}_photodiode.ecsv" for seq in (3, 4, 9)}
+    for seq, path in files.items():
+        path.write_text(f"# %ECSV 1.0\n{seq}")
+    frames, readings = separated([*map(str, files.values()), "/x/3 0.fits", "/x/notes.ecsv"])
+    assert frames == ["/x/3 0.fits", "/x/notes.ecsv"] and list(readings.values()) == ["TC_3", "TC_4", "TC_9"]
+    report = repository.ingest_readings(PHOTODIODE, CAMERA, readings, transfer)
+    assert report.new == (str(files[3]), str(files[4])) and not report.existing
+    (refused,) = report.refused
+    assert refused.why == "ToyCam has no exposure TC_9 here: ingest its raw frames first"
+    found = repository.readings(PHOTODIODE, [RAWS], CAMERA, [2024120800000 + n for n in range(5)])
+    assert found.keys() == {2024120800003, 2024120800004}
+    assert Path(found[2024120800003]).read_text().endswith("3")
+    assert Path(found[2024120800003]).is_relative_to(root) == (transfer == "copy")
+    assert repository.readings(PHOTODIODE, [RAWS], CAMERA, [2024120800001]) == {}
+    repository.ingest_readings(PHOTODIODE, CAMERA, {str(trace(tmp_path / "TC_2_photodiode.ecsv")): "TC_2"}, transfer)
+    kept = repository.find_dataset(PHOTODIODE, {"instrument": CAMERA, "exposure": 2024120800002}, [RAWS])
+    assert kept is not None
+    got = repository.get(kept)
+    assert got.rows["CURRENT"].tolist() == [-1.5, -2.5] and got.units == {"TIME": "s", "CURRENT": "A"}
+    del readings[str(files[9])]
+    again = repository.ingest_readings(PHOTODIODE, CAMERA, readings, transfer)
+    assert again.new == () and set(again.existing) == set(readings)
+    other = tmp_path / "other" / files[3].name
+    other.parent.mkdir()
+    other.write_text("# %ECSV 1.0\nanother")
+    (refused,) = repository.ingest_readings(PHOTODIODE, CAMERA, {str(other): "TC_3"}, transfer).refused
+    assert "exposure 2024120800003 has another photodiode reading: " in refused.why
+
+
 @pytest.mark.parametrize("transfer", ["direct", "copy"])
 def test_ingest_takes_what_fits_and_names_what_does_not(
     repository: Repository, root: Path, tmp_path: Path, transfer: str
@@ -615,7 +655,9 @@ def test_every_dataset_type_has_a_path_and_can_be_registered(repository: Reposit
         for name, kind in dataset_types().items():
             registered = butler.get_dataset_type(name)
             assert set(registered.dimensions.required) == set(kind.dimensions)
-            tables = ("crosstalk", "cti", "linearizer", "defects", "ptc", "bfk", "gain_correction")
+            curves = ("ptc", "linearizerPtc", "bfkPtc")
+            others = ("crosstalk", "cti", "linearizer", "linearizerUnnormalized", "defects", "bfk", "gain_correction")
+            tables = (*others, *curves)
             made = ("bias", "dark", "flat", "sky", "fringe", "biasBootstrap", "darkBootstrap", "flatBootstrap")
             assert registered.isCalibration() == (name in (*made, *tables))
 

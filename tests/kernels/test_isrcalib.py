@@ -376,8 +376,73 @@ def test_no_linearity_and_types_that_are_not_applied(camera: Camera, tmp_path: P
     with pytest.raises(DataError, match="amplifier C01: .* column COEFFS|amplifier C01: column COEFFS"):
         apply("linearizer", str(write_fits(tmp_path / "y.fits", meta, columns)), camera)
     columns[0]["COEFFS"] = np.zeros((4, 3))
-    with pytest.raises(DataError, match="amplifier C01: a linearity of TYPE LookupTable cannot be applied; Spline"):
-        apply("linearizer", str(write_fits(tmp_path / "z.fits", meta, columns)), camera)
+    for kind, why in (
+        ("LookupTable", "amplifier C01: a LookupTable needs the second table, LOOKUP_VALUES"),
+        ("Cubic", "amplifier C01: a linearity of TYPE Cubic cannot be applied; Spline"),
+    ):
+        columns[0]["TYPE"][2] = kind
+        with pytest.raises(DataError, match=why):
+            apply("linearizer", str(write_fits(tmp_path / f"{kind}.fits", meta, columns)), camera)
+
+
+def lookups(signal: Any) -> Any:
+    """Make 2 rows of a table of the deviation from squares."""
+    return np.array([2e-7 * signal**2, -1e-6 * signal**2])
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.7])
+def test_polynomials_and_look_up_tables_are_applied_as_upstream_does(
+    gain: float, camera: Camera, tmp_path: Path
+) -> None:
+    meta, columns = tables("linearizer")
+    kinds = dict(zip(NAMES, ["Squared", "Polynomial", "LookupTable", "LookupTable"], strict=True))
+    numbers = [[3e-7, 0.5, np.nan], [-4e-7, 2e-12, -1e-17], [1, 100.0, np.nan], [0, 50.5, np.nan]]
+    columns[0]["TYPE"], columns[0]["COEFFS"] = list(kinds.values()), np.array(numbers)
+    values = lookups(np.arange(100_000.0))
+    found = [columns[0], {"LOOKUP_VALUES": values}]
+    grid = apply("linearizer", str(write_fits(tmp_path / "x.fits", meta, found)), camera)
+    adu = np.random.default_rng(1).uniform(-90, 1.3e5, 3000)
+    for number, amplifier in enumerate(camera.detectors[1].amplifiers):
+        row = np.array(numbers[NAMES.index(amplifier.name)])
+        signal = (adu * gain).astype("f4")[np.newaxis]
+        x = signal[0].astype(float) / gain
+        if kinds[amplifier.name] == "LookupTable":
+            at = np.clip((x + row[1]).astype(int), 0, 99_999)
+            wanted = x + values[int(row[0])][at]
+        else:
+            powers = row[:1] if kinds[amplifier.name] == "Squared" else row
+            wanted = x + sum(c * x**k for k, c in enumerate(powers, 2))
+        linearity.apply(signal, grid.values[number], grid.step[number], gain, grid.first[number], grid.smooth[number])
+        # a float32 may be on either side of a step of the table
+        off = np.abs(signal[0] / gain - wanted)
+        assert np.ptp(wanted - x) > 500 and np.quantile(off, 0.97) < 0.02 and off.max() < 0.3
+
+
+def test_look_up_tables_that_cannot_be(camera: Camera, tmp_path: Path) -> None:
+    meta, columns = tables("linearizer")
+    columns[0]["TYPE"], columns[0]["COEFFS"] = ["LookupTable"] * 4, np.tile([0.0, 0.0], (4, 1))
+    values = lookups(np.arange(1000.0))
+    for name, change, why in (
+        ("row", {"COEFFS": np.tile([2.0, 0.0], (4, 1))}, "COEFFS name row 2 of LOOKUP_VALUES, which has 2"),
+        ("nan", {"values": np.where(values == values[0, 5], np.nan, values)}, "row 0 of LOOKUP_VALUES holds"),
+        ("unit", {"LINEARITY_UNITS": "electron"}, "its entries are steps of 1 ADU"),
+        ("short", {"COEFFS": np.tile([0.0], (4, 1))}, "COEFFS of a LookupTable cannot be 1 numbers"),
+    ):
+        own = [{**columns[0], **{k: v for k, v in change.items() if k == "COEFFS"}}]
+        own.append({"LOOKUP_VALUES": change.get("values", values)})
+        entries = meta | {k: v for k, v in change.items() if k == "LINEARITY_UNITS"}
+        with pytest.raises(DataError, match=why):
+            apply("linearizer", str(write_fits(tmp_path / f"{name}.fits", entries, own)), camera)
+
+
+def test_a_linearity_that_ends_early_is_said(camera: Camera, tmp_path: Path) -> None:
+    path, plain = str(tmp_path / "x.fits"), camera.detectors[1]
+    detector = replace(plain, amplifiers=tuple(replace(a, saturation=1e5 * a.gain) for a in plain.amplifiers))
+    nodes = np.array([np.linspace(0, end, 4) for end in (1e4, *[8e4] * (len(detector.amplifiers) - 1))])
+    linearity.write(path, camera, detector, nodes, 1e-8 * nodes**2)
+    found = linearity.Linearizer.open(path, camera, detector)
+    assert found.short(detector) == [f"linearity of {plain.amplifiers[0].name}: ends at 10000 of 100000 ADU"]
+    assert not found.short(plain)  # no saturation is known
 
 
 @pytest.mark.parametrize(("version", "power"), [(1.8, 2), (1.9, 1), (2.6, 1)])

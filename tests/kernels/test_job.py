@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from kernels.errors import JobError
 from kernels.jobs import job
+from kernels.jobs.settings import build
 
 SCHEMA = json.loads((files("kernels") / "job.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -158,3 +161,47 @@ def test_a_file_that_holds_no_job_is_named(tmp_path: Path, content: bytes) -> No
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="No such file.*none.json"):
         job.load(str(tmp_path / "none.json"))
+
+
+class _Colour(StrEnum):
+    RED = "red"
+
+
+@dataclass(frozen=True)
+class _Settings:
+    number: float
+    count: int
+    switch: bool
+    colour: _Colour
+    made: str
+    spare: int = 7
+
+
+SETTINGS: Plain = {"number": 2, "many": 3, "switch": True, "colour": "red", "other": None}
+
+
+def test_settings_are_built_by_their_annotations() -> None:
+    found = build(_Settings, SETTINGS, {"count": "many"}, ("spare",), made="here")
+    assert found == _Settings(2.0, 3, True, _Colour.RED, "here") and isinstance(found.number, float)
+    assert build(_Settings, {**SETTINGS, "spare": 9}, {"count": "many"}, ("spare",), made="").spare == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"many": None}, "many: None is no int"), ({"many": 3.0}, "many: 3.0 is no int"),
+        ({"many": True}, "many: True is no int"), ({"switch": 1}, "switch: 1 is no bool"),
+        ({"number": "2"}, "number: '2' is no float"), ({"number": True}, "number: True is no float"),
+        ({"colour": "blue"}, "colour: 'blue' is not a valid _Colour"),
+    ],
+)  # fmt: skip
+def test_settings_of_another_type_are_named(change: Plain, why: str) -> None:
+    with pytest.raises(JobError, match=why):
+        build(_Settings, SETTINGS | change, {"count": "many"}, made="")
+
+
+def test_a_missing_setting_is_named() -> None:
+    names: dict[str, str]
+    for names, lacking in (({}, "count"), ({"count": "many"}, "spare")):  # a default alone does not make it optional
+        with pytest.raises(JobError, match=f"{lacking} is missing"):
+            build(_Settings, SETTINGS, names, made="")

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.interpolate import Akima1DInterpolator
 
-from kernels.transfer.linearfit import Amplifier, Light, Rule, Spline, Unlinear, fit, normalised
+from kernels.transfer.linearfit import fit
+from kernels.transfer.linearmodel import Amplifier, Light, Rule, Spline, Unlinear
 from kernels.transfer.nonlinearity import NoLine, groups, linear_turnoff
 from kernels.transfer.splines import basis, coarse_nodes, even_nodes, fine_nodes, supported
 
@@ -139,23 +140,6 @@ def test_amplifiers_are_told_apart_however_noisy_the_monitor() -> None:
         for other in off[1:]:
             assert np.abs(other - off[0]).max() < 2e-4, noise
         assert [m.relative is None for m in made] == [True, False, False]
-
-
-def test_the_focal_plane_corrects_the_monitor() -> None:
-    rng = np.random.default_rng(3)
-    light = np.geomspace(300, TURNOFF, 150)
-    monitor = light * (1 + rng.normal(0, 5e-3, 150))
-    nodes, used = coarse_nodes(TURNOFF + 300), np.ones((1, 150), bool)
-    detectors = [curved(light, size) for size in (150, -100, 60, 20, 90)]
-
-    def solved(amount: F64) -> list[Amplifier]:
-        return [fit(d[np.newaxis], used, Light.of(amount), PTC, nodes, rule=Rule(monitor=5e-3))[0] for d in detectors]
-
-    before = solved(monitor)
-    better = normalised(monitor, np.array([made.residuals for made in before]))
-    assert np.std(better / light / np.median(better / light) - 1) < 2.5e-3
-    assert max(made.scatter for made in solved(better)) < 0.2 * min(made.scatter for made in before)
-    assert normalised(monitor, np.full((2, 150), np.nan)).tolist() == monitor.tolist()
 
 
 def test_groups_temperature_date_and_offset_are_recovered_with_their_errors() -> None:

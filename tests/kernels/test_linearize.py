@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import fitsio
@@ -11,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
+from campaign.camera import model as cameras
 from campaign.quality.canvas import POINTS
 from campaign.quality.linear import draw_linearity
 from kernels.calibrations import linearity
@@ -24,6 +28,8 @@ from tests.kernels.test_cti import DETECTOR, SEED, common, described, shots
 
 F64 = NDArray[np.float64]
 NAME, DEAD = "R22_S11", "C05"
+#: Detectors that are simulated, by number.
+ONE = {DETECTOR: NAME}
 RATES: dict[str, Any] = {
     "nonlinearity": 0.005, "diode_noise": 1e-4, "cosmic_rays": 0.05, "qe": 0.005, "vignetting_mm": [9e5, 1e6],
     "dead_amplifiers": {NAME: DEAD},
@@ -46,27 +52,42 @@ def flats() -> list[dict[str, Any]]:
     return made
 
 
-def simulated(folder: Path, exposures: list[dict[str, Any]]) -> list[str]:
+def simulated(folder: Path, exposures: list[dict[str, Any]], names: Mapping[int, str] = ONE, **more: Any) -> list[str]:
+    """Simulate flats and the diode's readings; give the paths of the frames of the first detector."""
     tasks = []
     for p in exposures:
-        raw, diode = folder / f"{p['obs_id']}_{NAME}.fits", folder / f"{p['obs_id']}_photodiode.ecsv"
-        for kind, path in (("raw", raw), ("diode", diode)):
-            tasks.append({"task": f"{kind}:{p['exposure']}", "detector": DETECTOR, "outputs": {kind: str(path)},
-                          "parameters": p})  # fmt: skip
+        diode = {"diode": str(folder / f"{p['obs_id']}_photodiode.ecsv")}
+        tasks.append({"task": f"diode:{p['exposure']}", "detector": next(iter(names)), "outputs": diode,
+                      "parameters": p})  # fmt: skip
+        for number, name in names.items():
+            raw = {"raw": str(folder / f"{p['obs_id']}_{name}.fits")}
+            own = {**p, "header": {**p.get("header", {}), "RAFTBAY": name[:3], "CCDSLOT": name[4:]}}
+            tasks.append({"task": f"raw:{p['exposure']},{number}", "detector": number, "outputs": raw,
+                          "parameters": own})  # fmt: skip
     config = {"seed": SEED, "rates": RATES, "header": {"INSTRUME": "COMCAM"}}
-    assert common(folder, "simulate", tasks, config=config) == 0
-    return [str(folder / f"{p['obs_id']}_{NAME}.fits") for p in exposures]
+    assert common(folder, "simulate", tasks, config=config, **more) == 0
+    return [str(folder / f"{p['obs_id']}_{next(iter(names.values()))}.fits") for p in exposures]
 
 
-def solve(folder: Path, raws: list[str], exposures: list[dict[str, Any]], **settings: Any) -> int:
+def solve(
+    folder: Path, raws: list[str], exposures: list[dict[str, Any]], outputs: Any = None, inputs: Any = None,
+    files: Any = None, more: Mapping[str, Any] = MappingProxyType({}), **settings: Any,
+) -> int:  # fmt: skip
+    """Run the kernel; ``more``: camera and detector, if they are others."""
+    folder.mkdir(exist_ok=True)
     parameters = {
         "exposures": [e["exposure"] for e in exposures],
         "exposure_times": [e["exposure_time"] for e in exposures],
     }
-    task = {"task": "linearizer:4", "detector": DETECTOR, "inputs": {"raw": raws}, "parameters": parameters,
-            "outputs": {"linearizer": str(folder / "linearizer.fits")}, "provenance": {"TICKET": "DM-1"}}  # fmt: skip
+    outputs = outputs or {"linearizer": str(folder / "linearizer.fits")}
+    rest = dict(more)
+    number = rest.pop("detector", DETECTOR)
+    task = {"task": f"{next(iter(outputs))}:{number}", "detector": number, "inputs": inputs or {"raw": raws},
+            "parameters": parameters, "outputs": outputs, "provenance": {"TICKET": "DM-1"}}  # fmt: skip
     config = {"isr": {"saturation": True}, "permissions": {}, **SETTINGS, **settings}
-    return common(folder, "linearizer", [task], config=config, files={path: {"path": path} for path in raws})
+    return common(
+        folder, "linearizer", [task], config=config, files=files or {path: {"path": path} for path in raws}, **rest
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +98,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], lis
     return folder, raws, exposures
 
 
-def errors(folder: Path) -> tuple[F64, F64, F64]:
+def errors(folder: Path, path: Path | None = None, camera: Any = None, number: int = DETECTOR) -> tuple[F64, F64, F64]:
     """Corrected signals over true ones, less their median [amplifier, signal]; of their slopes; true signals, ADU."""
-    camera = geometry.camera(described(folder, "linearizer", [])["camera"])
-    detector = camera.detectors[DETECTOR]
+    camera = geometry.camera(camera or described(folder, "linearizer", [])["camera"])
+    detector = camera.detectors[number]
     true = electronics.make(SEED, detector, Rates.from_plain(RATES))
-    found = linearity.Linearizer.open(str(folder / "linearizer.fits"), camera, detector)
-    rows = fitsio.read(folder / "linearizer.fits", 1)
+    found = linearity.Linearizer.open(str(path or folder / "linearizer.fits"), camera, detector)
+    rows = fitsio.read(path or folder / "linearizer.fits", 1)
     off, slopes, signals = [], [], []
     for k, amplifier in enumerate(detector.amplifiers):
-        if amplifier.name == DEAD:
+        if amplifier.name == DEAD and detector.name == NAME:
             continue
         ideal = np.linspace(500 / amplifier.gain, 0.9 * rows["LINEARITY_TURNOFF"][k], 2000)
         measured = electronics.bend(ideal.astype(np.float32), true.nodes[k], true.values[k]).astype(np.float64)
@@ -98,9 +119,8 @@ def errors(folder: Path) -> tuple[F64, F64, F64]:
     return np.array(off), np.array(slopes), np.array(signals)
 
 
-def said(folder: Path) -> str:
-    (journal,) = (folder / "journal").glob("linearizer*.jsonl")
-    return journal.read_text()
+def said(folder: Path, kernel: str = "linearizer") -> str:
+    return "".join(journal.read_text() for journal in (folder / "journal").glob(f"{kernel}*.jsonl"))
 
 
 def elsewhere(folder: Path, raws: list[str], readings: int) -> list[str]:
@@ -144,6 +164,49 @@ def test_a_page_shows_it(made: tuple[Path, list[str], Any], tmp_path: Path) -> N
 
 
 @pytest.mark.soak
+def test_the_bars_of_larger_amplifiers(tmp_path: Path) -> None:
+    """62,000 pixels an amplifier: 2e-4 from 500 electrons to 90 % of the turnoff, and 0.15 % of the slope."""
+    exposures = flats()
+    camera = cameras.load("LSSTComCam").scaled(4).plain([DETECTOR])
+    raws = simulated(tmp_path, exposures, camera=camera)
+    assert solve(tmp_path, raws, exposures, more={"camera": camera}, edge=5) == 0
+    off, slopes, _ = errors(tmp_path, camera=camera)
+    assert np.mean(np.abs(off) < 2e-4) > 0.998 and off.std() < 8e-5 and slopes.std() < 1.5e-3
+
+
+@pytest.mark.soak
+def test_detectors_agree_by_the_light_of_the_focal_plane(tmp_path: Path) -> None:
+    """Three detectors, a lamp of 1 % and no diode."""
+    names, exposures = {3: "R22_S10", 4: "R22_S11", 5: "R22_S12"}, flats()
+    camera = cameras.load("LSSTComCam").scaled(16).plain(list(names))
+    simulated(tmp_path, exposures, names, camera=camera)
+    files: dict[str, dict[str, str]] = {"light": {"path": str(tmp_path / "light.json")}}
+    for number, name in names.items():
+        raws = [str(tmp_path / f"{e['obs_id']}_{name}.fits") for e in exposures]
+        files[f"first:{number}"] = {"path": str(tmp_path / f"first-{number}.fits")}
+        outputs = {"linearizerUnnormalized": files[f"first:{number}"]["path"]}
+        more = {"camera": camera, "detector": number}
+        assert solve(tmp_path / f"{number}", raws, exposures, outputs, more=more, diode=False) == 0
+    ids = {str(d): [e["exposure"] for e in exposures] for d in names}
+    task = {"task": "light:", "inputs": {"linearizerUnnormalized": [f"first:{d}" for d in names]},
+            "outputs": {"linearizerNormalization": files["light"]["path"]},
+            "parameters": {"exposures_of": ids}}  # fmt: skip
+    config = {"isr": {"saturation": True}, "permissions": {}, **SETTINGS, "diode": False}
+    assert common(tmp_path, "linear_light", [task], config=config, files=files, camera=camera) == 0
+    alone, together = list[F64](), list[F64]()
+    for number in names:
+        inputs = {"linearizerUnnormalized": [f"first:{number}"], "linearizerNormalization": ["light"]}
+        outputs, more = {"linearizer": str(tmp_path / f"{number}.fits")}, {"camera": camera, "detector": number}
+        again = tmp_path / f"{number}-again"
+        assert solve(again, [], exposures, outputs, inputs, files, more, diode=False) == 0
+        for path, kept in ((tmp_path / f"first-{number}.fits", alone), (tmp_path / f"{number}.fits", together)):
+            kept += list(errors(tmp_path, path, camera, number)[0])
+    before, off = np.array(alone), np.array(together)
+    assert (off - np.median(off, axis=0)).std() < 3e-4 and off.std() < 0.8 * before.std()
+    assert (before - np.median(before, axis=0)).std() > 2 * (off - np.median(off, axis=0)).std()
+
+
+@pytest.mark.soak
 def test_a_double_spline_gives_the_truth(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
     _, raws, exposures = made
     assert solve(tmp_path, elsewhere(tmp_path, raws, len(raws)), exposures, type="DoubleSpline") == 0
@@ -154,22 +217,62 @@ def test_a_double_spline_gives_the_truth(made: tuple[Path, list[str], Any], tmp_
 def test_flats_without_a_reading_are_left_out_and_counted(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
     _, raws, exposures = made
     every = list(zip(raws, exposures, strict=True))[::-1]  # falling, too
-    linked = elsewhere(tmp_path, [raw for raw, _ in every], len(every) - 5)
-    assert solve(tmp_path, linked, [exposure for _, exposure in every]) == 0
+    linked = elsewhere(tmp_path, [raw for raw, _ in every], 0)  # the readings are in the table of files
+    readings = {f"photodiode:{e['exposure']}": {"path": str(path_of(raw, NAME))} for raw, e in every[:-5]}
+    first = readings[f"photodiode:{every[10][1]['exposure']}"]
+    lines = Path(first["path"]).read_text().splitlines()
+    first["path"] = str(tmp_path / "damaged.ecsv")
+    damaged = [*lines[:-3], *(f"{line.split()[0]} nan" for line in lines[-3:]), ""]
+    Path(first["path"]).write_text("\n".join(damaged))
+    files = {path: {"path": path} for path in linked} | readings
+    inputs = {"raw": linked, "photodiode": list(readings)}
+    assert solve(tmp_path, linked, [exposure for _, exposure in every], inputs=inputs, files=files) == 0
     header = fitsio.read_header(tmp_path / "linearizer.fits")
-    assert header["NODIODE"] == 5 and header["NEXPOSUR"] == len(every) - 5
-    assert "5 of 110 flats have no reading of the photodiode, and are left out" in said(tmp_path)
+    assert header["NODIODE"] == 6 and header["NEXPOSUR"] == len(every) - 6
+    assert "6 of 110 flats have no reading of the photodiode, and are left out (1 cannot be used, " in said(tmp_path)
+    assert "damaged.ecsv: holds no trace: 3 of 250 samples are no numbers" in said(tmp_path)
     off = errors(tmp_path)[0]
     assert np.mean(np.abs(off) < 2e-4) > 0.97
+    timed = {"linearizer": str(tmp_path / "timed.fits")}
+    chosen = [exposure for _, exposure in every]
+    assert solve(tmp_path / "timed", linked, chosen, timed, inputs, files, missing="TIME") == 0
+    header, rows = fitsio.read_header(tmp_path / "timed.fits"), fitsio.read(tmp_path / "timed.fits", 1)
+    assert (header["NODIODE"], header["NTIMED"], header["NEXPOSUR"]) == (0, 6, len(every))
+    ratio = rows["INP_ABSCISSA"][0] / np.array([exposure["exposure_time"] for exposure in chosen])
+    ratio /= np.median(ratio)
+    assert np.ptp(ratio[[10, *range(105, 110)]]) < 1e-9 < 0.01 < np.ptp(ratio)  # the lamp's jitter is in the others
 
 
 def test_a_lamp_that_nobody_watches_makes_it_uncertain(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
     _, raws, exposures = made
-    assert solve(tmp_path, elsewhere(tmp_path, raws, 0), exposures, diode=False) == 0
-    header = fitsio.read_header(tmp_path / "linearizer.fits")
+    first = tmp_path / "linearizerUnnormalized.fits"
+    linked = elsewhere(tmp_path, raws, 0)
+    assert solve(tmp_path, linked, exposures, outputs={"linearizerUnnormalized": str(first)}, diode=False) == 0
+    header = fitsio.read_header(first)
     assert header["LIGHT"] == "exposure time" and header["MONNOISE"] == pytest.approx(0.01, rel=0.5)
-    assert header["LINERR"] > 1e-3 and errors(tmp_path)[0].std() < 3 * header["LINERR"]
+    assert header["LINERR"] > 1e-3 and errors(tmp_path, first)[0].std() < 3 * header["LINERR"]
     assert "the lamp over exposure time scatters by" in said(tmp_path)
+    # what one detector saw of the lamp
+    light, ids = tmp_path / "light.json", [e["exposure"] for e in exposures]
+    task: dict[str, Any] = {"task": "light:", "inputs": {"linearizerUnnormalized": ["first"]}}
+    task |= {"outputs": {"linearizerNormalization": str(light)}, "parameters": {"exposures_of": {str(DETECTOR): ids}}}
+    config = {"isr": {"saturation": True}, "permissions": {}, **SETTINGS, "diode": False}
+    files = {"first": {"path": str(first)}, "light": {"path": str(light)}}
+    assert common(tmp_path, "linear_light", [task], config=config, files=files) == 0
+    found = json.loads(light.read_text())
+    assert found["exposures"] == ids and found["monitor"] == pytest.approx(0.01, rel=0.5)
+    assert found["unseen"] == ids[-4:] and not found["off"]  # saturated
+    again = {"linearizerUnnormalized": ["first"], "linearizerNormalization": ["light"]}
+    assert solve(tmp_path, [], exposures, inputs=again, files=files, diode=False) == 0
+    rows, header = fitsio.read(tmp_path / "linearizer.fits", 1), fitsio.read_header(tmp_path / "linearizer.fits")
+    assert header["MONNOISE"] < 2e-4 and header["LAMPNOIS"] == pytest.approx(found["monitor"])
+    assert 5e-4 < header["LINERR"] < fitsio.read_header(first)["LINERR"]
+    off = errors(tmp_path)[0]
+    assert (off - np.median(off, axis=0)).std() < 3e-4 < off.std() < 4e-3
+    assert (rows["INP_NORMALIZATION"] == np.array(found["factor"])).all() and header["NBADAMP"] == 1
+    task["parameters"] = {"exposures_of": {str(DETECTOR): ids[1:]}}
+    assert common(tmp_path, "linear_light", [task], config=config, files=files) == 1
+    assert "holds 110 flats, the step has 109" in said(tmp_path, "linear_light")
 
 
 def test_flats_that_determine_nothing_are_refused(made: tuple[Path, list[str], Any], tmp_path: Path) -> None:
@@ -195,16 +298,28 @@ def test_readings_that_cannot_be_are_told(tmp_path: Path) -> None:
     path.write_text(head + types[0] + "TIME\n1.0\n")
     with pytest.raises(DataError, match="has no column CURRENT"):
         charge(path)
-    path.write_text(head + "".join(types) + "TIME CURRENT\n1.0 nan\n2.0 1.0\n")
-    with pytest.raises(DataError, match="holds no trace"):
-        charge(path)
+    for text, why in (
+        ("1.0 nan\n2.0 1.0\n", "holds no trace: 1 of 2 samples are no numbers"),
+        ("1.0 1.0\n1.0 1.0\n2.0 1.0\n", "TIME does not ascend at 1 of 3 samples"),
+    ):
+        path.write_text(head + "".join(types) + "TIME CURRENT\n" + text)
+        with pytest.raises(DataError, match=why):
+            charge(path)
     samples = "".join(f"{k}.0 {-2.0 if 3 <= k < 7 else -0.5}\n" for k in range(10))
     path.write_text(head + "".join(types) + "TIME CURRENT\n" + samples)
     assert charge(path) == pytest.approx(6.0) and charge(path, "DIRECT_SUM", 1.0) == pytest.approx(-10.5)
+    for unit, wanted in (("uA", 6e-6), ("A", 6.0), ("V", None)):  # exposures may differ in their units
+        named = [types[0], types[1].replace("{name", f"{{unit: {unit}, name")]
+        path.write_text(head + "".join(named) + "TIME CURRENT\n" + samples)
+        if wanted is None:
+            with pytest.raises(DataError, match="column CURRENT is in V, A is wanted"):
+                charge(path)
+        else:
+            assert charge(path) == pytest.approx(wanted)
 
 
 def test_settings_that_are_missing_are_named() -> None:
     with pytest.raises(JobError, match="knots"):
         Settings.from_plain({name: value for name, value in SETTINGS.items() if name != "knots"})
-    with pytest.raises(JobError, match="Squared"):
-        Settings.from_plain({**SETTINGS, "type": "Squared"})
+    with pytest.raises(JobError, match="Cubic"):
+        Settings.from_plain({**SETTINGS, "type": "Cubic"})

@@ -11,7 +11,7 @@ import fitsio
 import numpy as np
 import pytest
 
-from kernels.calibrations import crosstalk, cti, defects, linearity, ptc
+from kernels.calibrations import crosstalk, cti, curves, defects, linearity, ptc
 from kernels.camera import geometry
 from kernels.camera.geometry import Box, Camera, Detector
 from kernels.errors import DataError
@@ -311,9 +311,9 @@ def test_what_is_no_number_stays_so() -> None:
 
 def test_a_first_node_above_zero_starts_at_the_origin() -> None:
     nodes, values = np.array([10.0, 20.0, 40.0]), np.array([1.0, 4.0, 2.0])
-    origin = linearity.spline(np.array([0.0, 10.0, 20.0, 40.0]), np.array([0.0, 1.0, 4.0, 2.0]))
+    origin = curves.spline(np.array([0.0, 10.0, 20.0, 40.0]), np.array([0.0, 1.0, 4.0, 2.0]))
     at = np.linspace(0, 40, 99)
-    assert np.array_equal(linearity.spline(nodes, values)(at), origin(at))
+    assert np.array_equal(curves.spline(nodes, values)(at), origin(at))
 
 
 @pytest.mark.parametrize(
