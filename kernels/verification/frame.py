@@ -86,7 +86,9 @@ class Frame:
     saturated: Sequence[int] | None = None
     #: Expected dark current, electron/second, before the dark was subtracted.
     dark: F64 | float = 0.0
-    #: Mean light by amplifier is measured; a00 of the photon transfer curve, 1/electron.
+    #: Mean [amplifier] of the flat that divided the frame, which has the charge ``image`` times this.
+    response: F64 | float = 1.0
+    #: [amplifier]: a00 of the photon transfer curve, 1/electron.
     a00: F64 | None = None
     deferrals: Sequence[Deferral] | None = None
     header: Header | None = None
@@ -176,13 +178,20 @@ class Frame:
         return np.maximum(self.of(measure.CLIPPED_MEAN), 0.0) if self.kind == "flat" else np.zeros(len(self.boxes))
 
     @cached_property
+    def charge(self) -> F64:
+        """Variance [amplifier] of the light, in the image's unit squared."""
+        response = np.asarray(self.response, np.float64)
+        return np.asarray(shot(self.light * response, self.a00) / response**2)
+
+    @cached_property
     def still(self) -> Components:
-        """Noise of a frame without light."""
-        return still(self.detector, self.isr)
+        """Noise of a frame without light, in the image's unit squared."""
+        square = 1 / np.asarray(self.response, np.float64) ** 2
+        return still(self.detector, self.isr).times(square, square)
 
     @cached_property
     def noise(self) -> Expectation:
         """Expected noise."""
         dark = np.broadcast_to(np.asarray(self.dark, np.float64), self.light.shape)
-        light = Light(self.light, shot(self.light, self.a00), dark, self.seconds)
+        light = Light(self.light, self.charge, dark / np.asarray(self.response) ** 2, self.seconds)
         return expectation(self.still, light, self.exposure, self.applied)

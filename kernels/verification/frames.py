@@ -71,8 +71,7 @@ def noise_shot(frame: Frame) -> Values:
 @metric("CR_NOISE", "")
 def cr_noise(frame: Frame) -> Values:
     """Standard deviation without cosmic rays over NOISE, less 1."""
-    beyond = frame.of(TAIL) / np.maximum(frame.of(COUNT), 1)
-    return Values(frame.of(SIGMA) / frame.of(CLIPPED_SIGMA) - 1, 0.0, 0.0, size=beyond)
+    return Values(frame.of(SIGMA) / frame.of(CLIPPED_SIGMA) - 1)
 
 
 @metric("AMP_CORNER", "electron", kinds=("bias", "dark"))
@@ -188,8 +187,8 @@ def scatter(frame: Frame) -> Values:
     if good.size < 2:
         return Values(np.nan)
     own, _ = _mean_of(frame)
-    error = float(np.nanmean(own)) / float(np.mean(good)) ** 2 / (2 * (good.size - 1))
-    return Values(float(np.std(good, ddof=1) / np.mean(good)), 0.0, error)
+    noise2 = float(np.nanmean(own)) / float(np.mean(good)) ** 2
+    return Values(float(np.std(good, ddof=1) / np.mean(good)), noise2**0.5, noise2 / (2 * (good.size - 1)))
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,9 @@ def eper_parallel(frame: Frame) -> Values:
         rows = one.parallel.astype(np.float64).mean(axis=1)
         late = rows[DEFERRED:]
         signal = (one.last_row - float(late.mean())) * amplifier.data.y1
+        noise2 = (amplifier.read_noise / amplifier.gain) ** 2 / amplifier.data.nx
         value[k] = float(np.sum(rows[:DEFERRED] - late.mean())) / signal
-        variance[k] = float(np.var(late, ddof=1)) * (DEFERRED + DEFERRED**2 / len(late)) / signal**2
+        variance[k] = noise2 * (DEFERRED + DEFERRED**2 / len(late)) / signal**2
     return Values(value, 0.0, variance)
 
 

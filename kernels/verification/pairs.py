@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels.errors import DataError
-from kernels.verification.applied import shot
 from kernels.verification.frame import Frame
 from kernels.verification.measure import CLIPPED_MEAN, CLIPPED_SIGMA, KEPT, measure
 from kernels.verification.metric import Values, metric, wanted
@@ -33,7 +32,7 @@ def gain_from_flat_pair(pair: Pair) -> Values:
         difference[box.slices] -= factor * first.clean[box.slices]
     found = measure(difference, first.boxes, first.bin)
     still = second.still.total + ratio**2 * first.still.total
-    charge = shot(means[1], first.a00) + ratio**2 * shot(means[0], first.a00)
+    charge = second.charge + ratio**2 * first.charge
     squares = found.of(CLIPPED_SIGMA) ** 2
     error2 = 2 * squares**2 / np.maximum(found.of(KEPT) - 1, 1)
     return Values((squares - still) / charge, 1.0, error2 / charge**2)

@@ -45,8 +45,8 @@ class Share:
     shared: F64
     #: [amplifier, amplifier], float32: Correlation of pixels read at the same time; empty where it is not measured.
     correlations: F32
-    #: Pixels behind a correlation.
-    pixels: int
+    #: Variance of a correlation of independent amplifiers: the frame's own, and the shared one.
+    scatter: tuple[float, float]
     #: [n], int64: Places (y x width + x) of pixels outside the mask that are hot, or cold.
     hot: I64
     cold: I64
@@ -81,11 +81,20 @@ def _of_bin(part: Components, k: int, axis: int, side: int, across: int) -> floa
     return float(part.pixel[k] / (side * across) + along[k] / side)
 
 
-def _correlations(frame: Frame) -> tuple[F32, int]:
+def _scatter(frame: Frame) -> tuple[float, float]:
+    """Compute the variance of a correlation: rows and columns make fewer pixels independent, products are shared."""
+    own, shared = frame.noise.own, frame.noise.shared
+    total = own.total + shared.total
+    wide = 1 + (own.row / total) ** 2 * frame.width + (own.column / total) ** 2 * frame.height
+    number = np.maximum(frame.of(COUNT), 1)
+    return float(np.mean(wide / number)), float(np.mean(wide * (shared.total / total) ** 2 / number))
+
+
+def _correlations(frame: Frame) -> F32:
     """Correlate the amplifiers' pixels in read-out order; empty where they are of unlike shape, or only one."""
     shapes = {(b.ny, b.nx) for b in frame.boxes}
     if frame.kind == "flat" or len(shapes) > 1 or len(frame.boxes) < 2:
-        return np.empty((0, 0), np.float32), 0
+        return np.empty((0, 0), np.float32)
     (ny, nx) = next(iter(shapes))
     pixels = np.empty((len(frame.boxes), ny, nx), np.float32)
     for to, box, a in zip(pixels, frame.boxes, frame.detector.amplifiers, strict=True):
@@ -97,13 +106,12 @@ def _correlations(frame: Frame) -> tuple[F32, int]:
     products = flat @ flat.T
     size = np.sqrt(np.diag(products))
     with np.errstate(invalid="ignore"):
-        return (products / np.outer(size, size)).astype(np.float32), ny * nx
+        return np.asarray(products / np.outer(size, size), np.float32)
 
 
 def share(frame: Frame) -> Share:
     """Take from a frame what its stack needs."""
     profiles, own, shared = _profiles(frame)
-    correlations, pixels = _correlations(frame)
     none = np.empty(0, np.int64)
     hot = np.flatnonzero(frame.image > HOT * frame.seconds) if frame.kind == "dark" and frame.seconds else none
     cold, means = none, frame.of(CLIPPED_MEAN)
@@ -115,7 +123,7 @@ def share(frame: Frame) -> Share:
         cold = np.flatnonzero(frame.image < limit)
     return Share(
         frame.exposure, frame.role, frame.kind, frame.detector.id, tuple(a.name for a in frame.detector.amplifiers),
-        profiles, own, shared, correlations, pixels, hot.astype(np.int64), cold.astype(np.int64),
+        profiles, own, shared, _correlations(frame), _scatter(frame), hot.astype(np.int64), cold.astype(np.int64),
         means / middle, frame.noise.own.mean(frame.height, frame.width, frame.of(COUNT)) / middle**2,
         frame.detector.size[0], np.array([(b.x0, b.y0, b.nx, b.ny) for b in frame.boxes], np.int64),
     )  # fmt: skip
@@ -178,7 +186,8 @@ def amp_corr(stack: Stack) -> Values:
     names, at = stack.first.amplifiers, np.triu_indices(len(stack.first.amplifiers), 1)
     each = stack.correlations[:, at[0], at[1]]
     pairs = tuple(f"{names[i]} {names[j]}" for i, j in zip(*at, strict=True))
-    return Values(each.mean(axis=0), 0.0, 1 / (len(each) * stack.first.pixels), names=pairs)
+    own, shared = np.mean([one.scatter for one in stack.shares], axis=0)
+    return Values(each.mean(axis=0), 0.0, own / len(each), shared, names=pairs)
 
 
 @metric("HOT", "pixel", of="stack", kinds=("dark",))

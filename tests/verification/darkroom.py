@@ -27,8 +27,10 @@ from kernels.statistics.network import workspace
 F32 = NDArray[np.float32]
 Raws = list[NDArray[np.int32]]
 
-#: Frames are those of one night; dead pixels and hot ones are as many as at full size.
-PLAIN: dict[str, Any] = {"vignetting_mm": [9e5, 1e6]}
+PLAIN: Mapping[str, Any] = {"vignetting_mm": [9e5, 1e6]}
+ISR: Mapping[str, Any] = {"parallel": True}
+#: Switches of `IsrConfig` by fields of `Calibrations`, where they differ.
+SWITCHES = {"deferrals": "deferred"}
 
 
 @dataclass(frozen=True)
@@ -113,20 +115,22 @@ class Darkroom:
         return simulate.frame(self.seed, self.truths[detector], self.scale, parameters, self.settings)
 
     def correct(
-        self, detector: Detector, raws: Raws, seconds: float = 0.0, isr: Mapping[str, Any] | None = None, **held: Any
+        self, detector: Detector, raws: Raws, seconds: float = 0.0, isr: Mapping[str, Any] = ISR, **held: Any
     ) -> tuple[F32, list[int]]:
-        """Correct raws: the detector's image [y, x] in electrons, NaN where masked, and the saturated pixels."""
-        config = IsrConfig.from_plain({"parallel": True, **{name: True for name in held}, **(isr or {})})
+        """Correct raws by all that is ``held`` (fields of `Calibrations`).
+
+        Gives the detector's image [y, x] in electrons, NaN where masked, and the numbers of saturated pixels.
+        """
+        config = IsrConfig.from_plain({**isr, **{SWITCHES.get(name, name): True for name in held}})
         calibrations = Calibrations(detector, **held)
         image = np.full(detector.size[::-1], np.nan, np.float32)
         flags = calibrations.flagged(Box(0, 0, *detector.size)) if calibrations.flags else None
         canvas = Canvas(image, np.empty((0, 0), np.bool_) if flags is None else np.ascontiguousarray(flags))
-        file, scratch, saturated = File("frame"), Scratch(), []
-        groups: list[list[int]] = [[k] for k in range(len(detector.amplifiers))]
-        if config.crosstalk:
-            groups = [list(range(len(detector.amplifiers)))]
+        numbers = list(range(len(detector.amplifiers)))
+        groups = [numbers] if config.crosstalk else [[k] for k in numbers]
+        file, scratch, memory, saturated = File("frame"), Scratch(), _Memory(detector, {"frame": raws}), list[int]()
         for group in groups:
-            reader = Reader(_Memory(detector, {"frame": raws}), scratch, group, config, "electron", calibrations)  # type: ignore[arg-type]
+            reader = Reader(memory, scratch, group, config, "electron", calibrations)  # type: ignore[arg-type]
             saturated += [int(f.saturated[0]) for f in reader.frame(file, seconds, canvas=canvas)]
         return image, saturated
 
