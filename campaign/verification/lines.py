@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median
 from typing import Final
 
 from campaign.verification.rows import CAMERA
@@ -24,8 +25,9 @@ class Verdict(StrEnum):
 
 
 ORDER: Final = tuple(Verdict)
-#: Share of a detector's amplifiers, or of a camera's detectors, that makes a fault common to it.
+#: Share of a detector's amplifiers, and of a camera's detectors, that makes a fault common to it.
 MOST: Final = 0.6
+MOST_DETECTORS: Final = 0.8
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,6 @@ def findings(lines: Sequence[Line], verdicts: Iterable[Verdict] = (Verdict.FAIL,
 
 def _places(lines: Sequence[Line], wanted: set[Verdict]) -> list[tuple[str, list[Line]]]:
     """Give the places of one test's failing lines, each with its lines."""
-    camera = [line for line in lines if line.level == "camera" and line.verdict in wanted]
     by_detector = defaultdict[str, list[Line]](list)
     for line in lines:
         if line.level != "camera":
@@ -141,16 +142,34 @@ def _places(lines: Sequence[Line], wanted: set[Verdict]) -> list[tuple[str, list
     whole: dict[str, list[Line]] = {}
     single: list[tuple[str, list[Line]]] = []
     for name, each in by_detector.items():
-        bad = [line for line in each if line.verdict in wanted]
         amplifiers = [line for line in each if line.level == "amplifier"]
-        odd = [line for line in bad if line.level == "amplifier"]
-        of_detector = [line for line in bad if line.level == "detector"]
-        if (len(odd) > MOST * len(amplifiers) and len(amplifiers) > 1) or (of_detector and not odd):
-            whole[name] = bad
+        odd = _odd(amplifiers, [line for line in each if line.level == "detector"], wanted)
+        if odd is None:
+            whole[name] = [line for line in each if line.verdict in wanted]
         else:
             single += [(line.where, [line]) for line in odd]
-    if len(by_detector) > 1 and len(whole) > MOST * len(by_detector):
-        return [("camera", [*camera, *(line for some in whole.values() for line in some)]), *single]
-    if camera and not whole and not single:
-        return [("camera", camera)]
-    return [*whole.items(), *single]
+    camera = [line for line in lines if line.level == "camera" and line.verdict in wanted]
+    detectors = [line for line in lines if line.level == "detector"]
+    everywhere = bool(whole) and len(whole) > MOST_DETECTORS * len(by_detector)
+    if len(by_detector) > 1 and (everywhere or (camera and _odd(detectors, camera, wanted) is None)):
+        return [("camera", [*camera, *(line for some in whole.values() for line in some)])]
+    return [*whole.items(), *single] or [("camera", camera)]
+
+
+def _odd(below: Sequence[Line], above: Sequence[Line], wanted: set[Verdict]) -> list[Line] | None:
+    """List the lines that fail by themselves; `None`: the fault is common to all, as the line above them says.
+
+    It is common if most lines fail, or have the same worst exposure, or if none fails without the median deviation.
+    """
+    odd = [line for line in below if line.verdict in wanted]
+    if len(below) > 1 and len(odd) > MOST * len(below):
+        return None
+    live = [line for line in below if line.verdict is not Verdict.NO_VALUE]
+    for line in (one for one in above if one.verdict in wanted):
+        if line.low <= line.value <= line.high:
+            alike = [one for one in live if one.worst == line.worst]
+            return None if len(alike) > MOST * len(live) else odd
+        common = median(one.value - one.expected for one in live) if live else 0.0
+        own = [one for one in odd if one not in live or not one.low < one.value - common < one.high]
+        return own or None
+    return odd

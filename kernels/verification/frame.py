@@ -101,7 +101,6 @@ class Frame:
             "saturated": self.saturated is not None,
             "dark time": self.seconds > 0,
             "header": self.header is not None,
-            "ptc": self.a00 is not None,
             "cti": self.deferrals is not None,
             "inputs": bool(self.applied),
         }

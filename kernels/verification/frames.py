@@ -65,7 +65,8 @@ def noise_ratio(frame: Frame) -> Values:
 @metric("NOISE_SHOT", "", kinds=("flat",))
 def noise_shot(frame: Frame) -> Values:
     """NOISE over the root of the mean, less 1, as cp_verify has it."""
-    return Values(frame.of(CLIPPED_SIGMA) / np.sqrt(frame.light) - 1, 0.0, 0.5 / np.maximum(frame.of(COUNT), 1))
+    root = np.sqrt(np.where(frame.light > 0, frame.light, np.nan))
+    return Values(frame.of(CLIPPED_SIGMA) / root - 1, 0.0, 0.5 / np.maximum(frame.of(COUNT), 1))
 
 
 @metric("CR_NOISE", "")

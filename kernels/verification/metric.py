@@ -22,8 +22,8 @@ Model = Literal["normal", "chi2", "poisson", "maximum", "exact"]
 KINDS: Final = ("bias", "dark", "flat")
 #: Deepest parts of an exposure or product that metrics may need; a metric without them is left out, not failed.
 NEEDS: Final = (
-    "frame", "overscans", "saturated", "dark time", "header", "ptc", "cti", "product", "variance", "defects",
-    "table", "pair", "inputs",
+    "frame", "overscans", "saturated", "dark time", "header", "cti", "inputs", "pair", "product", "variance",
+    "defects", "residuals", "a00", "row means", "turnoff",
 )  # fmt: skip
 
 

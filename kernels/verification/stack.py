@@ -202,9 +202,9 @@ def cold(stack: Stack) -> Values:
     return Values(stack.repeated([one.cold for one in stack.shares]))
 
 
-@metric("LINEAR", "", of="stack", kinds=("flat",), model="maximum")
-def linear(stack: Stack) -> Values:
-    """Largest change of an amplifier's level relative to the detector's over the exposures (MAX_RESIDUAL_ERROR)."""
+@metric("MAX_RESIDUAL_ERROR", "", of="stack", kinds=("flat",), model="maximum")
+def max_residual_error(stack: Stack) -> Values:
+    """Largest change of an amplifier's level relative to the detector's over the exposures, whatever their light."""
     every, variance = (np.array([getattr(s, name) for s in stack.shares]) for name in ("ratios", "variance"))
     weight = 1 / variance
     mean = np.sum(weight * every, axis=0) / weight.sum(axis=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,13 @@ from kernels.verification.rows import Rows, Sheet
 F64 = NDArray[np.float64]
 
 TABLE, CROSSTALK = "table", "crosstalk"
+#: Columns that metrics of tables need, which not every table has.
+NEEDED: Final = {
+    "residuals": ("FIT_RES", "INP_ORDINATE"),
+    "a00": ("A_MATRIX",),
+    "row means": ("ROW_MEAN_VARIANCE", "RAW_MEANS"),
+    "turnoff": ("PTC_TURNOFF",),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,15 @@ class Table:
             rows = found.order(detector)
             columns = {name: np.asarray(column)[rows] for name, column in columns.items()}
         return cls(found.kind, detector, columns)
+
+    @property
+    def there(self) -> set[str]:
+        """Needs of metrics that it meets: columns with a number."""
+        return {need for need, names in NEEDED.items() if all(self._some(name) for name in names)}
+
+    def _some(self, name: str) -> bool:
+        column = np.asarray(self.columns.get(name, np.nan))
+        return column.dtype.kind in "iuf" and bool(np.isfinite(column).any())
 
     def number(self, name: str) -> F64:
         """Return a column [amplifier] of numbers; NaN where the table has none."""
@@ -76,7 +92,7 @@ def bad_amp(table: Table) -> Values:
     return Values(table.number("NOISE"), 0.0, np.nan_to_num(table.number("NOISE_ERR")) ** 2)
 
 
-@metric("PTC_TURNOFF", "electron", of=TABLE, kinds=("ptc",))
+@metric("PTC_TURNOFF", "electron", of=TABLE, kinds=("ptc",), needs=("turnoff",))
 def ptc_turnoff(table: Table) -> Values:
     """Largest signal that the curve describes."""
     gain = table.number("GAIN")
@@ -84,26 +100,18 @@ def ptc_turnoff(table: Table) -> Values:
     return Values(table.number("PTC_TURNOFF") * gain, 0.0, error**2)
 
 
-@metric("PTC_BFE_A00", "1/electron", of=TABLE, kinds=("ptc",))
+@metric("PTC_BFE_A00", "1/electron", of=TABLE, kinds=("ptc",), needs=("a00",))
 def ptc_bfe_a00(table: Table) -> Values:
     """Brighter-fatter coefficient of a pixel on itself, below 0."""
-    n = len(table.detector.amplifiers)
-    for name in ("A_MATRIX", "PTC_FIT_PARS"):
-        if name in table.columns and np.asarray(table.columns[name]).ndim > 1:
-            first = np.asarray(table.columns[name], np.float64).reshape(n, -1)[:, 0]
-            if np.isfinite(first).any():
-                return Values(first)
-    return Values(np.full(n, np.nan))
+    return Values(np.asarray(table.columns["A_MATRIX"], np.float64).reshape(len(table.detector.amplifiers), -1)[:, 0])
 
 
-@metric("ROW_MEAN_VARIANCE", "", of=TABLE, kinds=("ptc",))
+@metric("ROW_MEAN_VARIANCE", "", of=TABLE, kinds=("ptc",), needs=("row means",))
 def row_mean_variance(table: Table) -> Values:
     """Variance of the means of rows in differences of flats over that of charge, median over the exposures."""
-    names = "ROW_MEAN_VARIANCE", "RAW_MEANS"
     gain, n = table.number("GAIN"), len(table.detector.amplifiers)
-    if not all(name in table.columns and np.asarray(table.columns[name]).ndim == 2 for name in names):
-        return Values(np.full(n, np.nan))
-    variance, means = (np.asarray(table.columns[name], np.float64) for name in names)
+    names = "ROW_MEAN_VARIANCE", "RAW_MEANS"
+    variance, means = (np.asarray(table.columns[name], np.float64).reshape(n, -1) for name in names)
     width = np.array([a.data.nx for a in table.detector.amplifiers])
     with np.errstate(divide="ignore", invalid="ignore"):
         each = variance * width[:, np.newaxis] * gain[:, np.newaxis] / (2 * means)
@@ -112,20 +120,16 @@ def row_mean_variance(table: Table) -> Values:
     return Values(np.array(found))
 
 
-@metric("MAX_RESIDUAL_ERROR", "", of=TABLE, kinds=("linearizer",))
+@metric("MAX_RESIDUAL_ERROR", "", of=TABLE, kinds=("linearizer",), model="maximum", needs=("residuals",))
 def max_residual_error(table: Table) -> Values:
     """Largest residual of the fit over its signal; the node at 0 (0 / 0 upstream) does not count."""
     n = len(table.detector.amplifiers)
-    residuals, signals = (
-        np.asarray(table.columns.get(name, np.full((n, 1), np.nan)), np.float64).reshape(n, -1)
-        for name in ("FIT_RES", "INP_ORDINATE")
-    )
-    if residuals.shape != signals.shape:
-        return Values(np.full(n, np.nan))
+    names = "FIT_RES", "INP_ORDINATE"
+    residuals, signals = (np.asarray(table.columns[name], np.float64).reshape(n, -1) for name in names)
     good = np.isfinite(residuals) & (signals > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         each = np.where(good, np.abs(residuals / signals), 0.0)
-    return Values(np.where(good.any(axis=1), each.max(axis=1), np.nan))
+    return Values(np.where(good.any(axis=1), each.max(axis=1), np.nan), size=good.sum(axis=1))
 
 
 @metric("NUMBERS", "", of=TABLE, kinds=("ptc", "linearizer", "cti"))
@@ -151,7 +155,7 @@ def frac(table: Table) -> Values:
 def tabled(table: Table, mjd: float = 0.0) -> Rows:
     """Measure a table; rows with exposure 0 and the role ``table``."""
     sheet = Sheet(table.detector.id, [a.name for a in table.detector.amplifiers], table.kind)
-    for one in wanted(TABLE, table.kind, ()):
+    for one in wanted(TABLE, table.kind, table.there):
         sheet.add(one, one.compute(table), mjd=mjd, role=TABLE)
     return sheet.rows()
 

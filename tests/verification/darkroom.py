@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -19,8 +19,9 @@ from kernels.isr.channel import Canvas
 from kernels.isr.reader import Reader
 from kernels.jobs.job import File
 from kernels.jobs.scratch import Scratch
-from kernels.simulation import simulate, truth
+from kernels.simulation import simulate
 from kernels.simulation.rates import Rates
+from kernels.simulation.truth import Truth, make
 from kernels.statistics import clip
 from kernels.statistics.network import workspace
 
@@ -79,8 +80,9 @@ class Darkroom:
     scale: int = 16
     detectors: tuple[int, ...] = (4,)
     rates: Mapping[str, Any] = field(default_factory=dict)
-    #: Replaces values of the simulated camera (not of the one that corrects): read noises by (detector, amplifier).
+    #: Factors of the true read noises by (detector, amplifier), and a change of the truth; `use` knows neither.
     noises: Mapping[tuple[int, str], float] = field(default_factory=dict)
+    alter: Callable[[Truth], Truth] | None = None
     name: str = "LSSTComCam"
 
     @cached_property
@@ -96,8 +98,9 @@ class Darkroom:
         return Rates.from_plain({**PLAIN, **self.rates})
 
     @cached_property
-    def truths(self) -> dict[int, truth.Truth]:
-        return {d: truth.make(self.seed, self._real(d), ["r_03", "i_06"], self.settings) for d in self.detectors}
+    def truths(self) -> dict[int, Truth]:
+        made = {d: make(self.seed, self._real(d), ["r_03", "i_06"], self.settings) for d in self.detectors}
+        return {d: self.alter(one) if self.alter else one for d, one in made.items()}
 
     def _real(self, detector: int) -> Detector:
         plain = self.camera.detectors[detector]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -102,12 +103,13 @@ class Night:
     def frame(
         self, kind: str, detector: int, exposure: int, room: Darkroom | None = None, products: Products | None = None,
         use: Detector | None = None, header: Header | None = None, raws: Callable[[Raws], Raws] | None = None,
-        **more: Any,
+        also: Mapping[str, Any] = MappingProxyType({}), **more: Any,
     ) -> Frame:  # fmt: skip
         """Expose, correct and describe one frame.
 
         ``room`` is the camera as it is now (by default as it was), ``use`` the detector with the gains and read noises
-        in use, ``raws`` a change of the raw pixels, ``more`` parameters of the exposure.
+        in use, ``raws`` a change of the raw pixels, ``also`` further calibrations, ``more`` parameters of the exposure,
+        and ``claimed`` the dark time that its header claims.
         """
         products, use = products or self.products, use or self.room.camera.detectors[detector]
         claimed = more.pop("claimed", None)
@@ -115,7 +117,7 @@ class Night:
         taken = self.expose(kind, detector, exposure, room, **more)
         taken = raws(taken) if raws else taken
         seconds = claimed or seconds
-        held: dict[str, Any] = {"bias": products.bias[detector], "defects": products.defects[detector]}
+        held: dict[str, Any] = {"bias": products.bias[detector], "defects": products.defects[detector], **also}
         if kind != "bias":
             held["dark"] = products.dark[detector]
         image, saturated = self.room.correct(use, taken, seconds, **held)
@@ -127,6 +129,7 @@ class Night:
             BEGIN + exposure / 1000, self.applied(kind, products, detector),
             [framed.overscans(raw, a) for raw, a in zip(taken, use.amplifiers, strict=True)], saturated,
             response=self._response(kind, detector, products), dark=0.022 if kind != "bias" else 0.0, header=header,
+            deferrals=also.get("deferrals"),
         )  # fmt: skip
 
     def _response(self, kind: str, detector: int, products: Products) -> NDArray[np.float64] | float:
