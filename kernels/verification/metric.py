@@ -97,9 +97,9 @@ def metric(
     """
 
     def register(compute: Callable[[Any], Values]) -> Callable[[Any], Values]:
-        of_subject = REGISTRY.setdefault(of, {})
-        if name in of_subject or (unknown := set(needs) - set(NEEDS)):
-            raise ValueError(f"metric {name} of {of}: registered twice, or needs {unknown}")
+        of_subject, unknown = REGISTRY.setdefault(of, {}), set(needs) - set(NEEDS)
+        if name in of_subject or unknown:
+            raise ValueError(f"metric {name} of {of}: {f'needs {unknown}' if unknown else 'registered twice'}")
         about = (compute.__doc__ or "").strip().split("\n")[0]
         of_subject[name] = Metric(name, unit, model, frozenset(needs), frozenset(kinds), amplifiers, compute, about)
         return compute

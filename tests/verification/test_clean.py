@@ -1,0 +1,44 @@
+"""Frames without a fault pass, those of the products' inputs and others; warnings are as many as chance makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from campaign.verification import lines
+from campaign.verification.lines import Line, Verdict
+from tests.conftest import soak
+from tests.verification.darkroom import Darkroom
+from tests.verification.nights import KINDS, Night
+from tests.verification.test_faults import headed, pictured, ptc
+
+#: Tests of frames with limits, whose lines must be there: what has no line cannot fail.
+WANTED = 3000
+
+
+def judged(seed: int, detectors: tuple[int, ...] = (3, 4, 5)) -> list[Line]:
+    night = Night(Darkroom(seed=seed, detectors=detectors))
+    header = headed(UNIT=("electron", "electron"), DETECTOR=("4", "4"))
+    parts, planned = [], {}
+    for kind in KINDS:
+        exposures = [*night.ids(kind), *night.later(kind, 20)]
+        parts.append(night.rows(kind, exposures, header=header))
+        planned[kind] = [(e, d) for e in exposures for d in detectors]
+        parts.append(pictured(night, kind, getattr(night.products, kind)[4], 20))
+    return night.judge(*parts, ptc(night), planned=planned)
+
+
+@pytest.mark.parametrize("seeds", [(1,), soak(tuple(range(2, 22)))])
+def test_clean_frames_pass(seeds: tuple[int, ...]) -> None:
+    found: list[Line] = []
+    for seed in seeds:
+        found += judged(seed)
+    assert len(found) > WANTED * len(seeds)
+    bad = [str(line) for line in lines.worst_first(found) if line.verdict in (Verdict.FAIL, Verdict.NO_VALUE)]
+    assert bad == []
+    expected = 2e-6 * len(found)
+    warned = [str(line) for line in found if line.verdict is Verdict.WARN]
+    assert len(warned) <= expected + 5 * expected**0.5 + 1, warned
+    roles = Counter(line.role for line in found)
+    assert roles["construction"] > WANTED // 3 and roles["independent"] > WANTED // 3
