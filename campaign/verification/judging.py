@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,47 +35,43 @@ def judge(rows: Rows, limits: Limits, camera: Camera) -> list[Line]:
     Returns
     -------
     lines : `list` [`Line`]
-        Level by level; within it by test, kind, role, detector and amplifier.
+        Test by test and level by level; within these by kind, role, detector and amplifier.
     """
-    known = rows.where(rows.metric.is_(*limits.tests))
     lines: list[Line] = []
-    for level in LEVELS:
-        wanted = {name for name, each in limits.tests.items() if any(level in one.levels for one in each)}
-        some = at_level(known.named(*wanted), level)
-        if len(some):
-            lines += _judged(some, level, limits, camera)
+    for test, each in sorted(limits.tests.items()):
+        of_test, model = rows.named(test), TESTS[test].model  # one test at a time: rows are many
+        for level in LEVELS if len(of_test) else ():
+            if any(level in one.levels for one in each):
+                lines += _judged(at_level(of_test, level, model), model, level, limits, camera)
     return lines
 
 
-def at_level(rows: Rows, level: str) -> Rows:
-    """Select the rows of a level; amplifiers are averaged for their detector, and detectors for the camera."""
+def at_level(rows: Rows, level: str, model: Model) -> Rows:
+    """Select a test's rows of a level; amplifiers are averaged for their detector, and detectors for the camera."""
     of_detector, of_camera = rows.amplifier.is_(""), rows.detector == CAMERA
     if level == "amplifier":
         return rows.where(~of_detector)
-    means = [name for name in rows.metric.names if TESTS[name].model not in ("maximum", "exact")]
-    pairs = rows.amplifier.is_(*(name for name in rows.amplifier.names if " " in name))
-    below = _averaged(rows.where(~of_detector & ~pairs & rows.metric.is_(*means)), lambda r: r.detector)
-    native = rows.where(of_detector & ~of_camera)
-    if level == "detector":
-        return join([native, below])
-    every = join([native.where(native.metric.is_(*means)), below])
-    camera = _averaged(every, lambda r: np.full(len(r), CAMERA))
-    return join([rows.where(of_camera), camera])
+    own = rows.where(of_detector & ~of_camera)
+    if model not in ("maximum", "exact"):
+        pairs = rows.amplifier.is_(*(name for name in rows.amplifier.names if " " in name))
+        own = join([own, _averaged(rows.where(~of_detector & ~pairs), model, lambda r: r.detector)])
+        if level == "camera":
+            own = _averaged(own, model, lambda r: np.full(len(r), CAMERA))
+    return own if level == "detector" else join([rows.where(of_camera), own.where(own.detector == CAMERA)])
 
 
-def _averaged(rows: Rows, detector_of: Any) -> Rows:
+def _averaged(rows: Rows, model: Model, detector_of: Callable[[Rows], I64]) -> Rows:
     """Average the rows of an exposure over amplifiers or detectors; sums of squares and counts are added."""
     good = np.isfinite(rows.value) & np.isfinite(rows.variance)
     rows = rows.where(good)
     if not len(rows):
         return rows
     detector = detector_of(rows)
-    groups = Groups.by(rows.metric.codes, rows.kind.codes, rows.role.codes, detector, rows.exposure)
+    groups = Groups.by(rows.kind.codes, rows.role.codes, detector, rows.exposure)
     n, some = groups.sizes.astype(np.float64), rows.where(groups.firsts)
-    normal = np.array([TESTS[name].model == "normal" for name in some.metric.names])[some.metric.codes]
-    by = np.where(normal, n, 1.0)
+    by, square = (n, n**2) if model == "normal" else (1.0, n)
     parts = {name: groups.sum(getattr(rows, name)) / by for name in ("value", "expected", "size")}
-    parts |= {name: groups.sum(getattr(rows, name)) / np.where(normal, n**2, n) for name in ("variance", "shared")}
+    parts |= {name: groups.sum(getattr(rows, name)) / square for name in ("variance", "shared")}
     places = {"amplifier": Text.all("", len(some)), "detector": detector[groups.firsts], "metric": some.metric}
     return made(rows, "", groups.firsts, {**parts, **places})
 
@@ -180,17 +176,17 @@ class _Block:
         return np.maximum(away - high * size - k * sigma, low * size - k * sigma - away)
 
 
-def _judged(rows: Rows, level: str, limits: Limits, camera: Camera) -> Iterator[Line]:
-    """Judge the rows of one level."""
-    groups = Groups.by(rows.metric.codes, rows.kind.codes, rows.role.codes, rows.detector, rows.amplifier.codes)
+def _lines_of(rows: Rows) -> Groups:
+    """Group a test's rows by line."""
+    return Groups.by(rows.kind.codes, rows.role.codes, rows.detector, rows.amplifier.codes)
+
+
+def _judged(rows: Rows, model: Model, level: str, limits: Limits, camera: Camera) -> Iterator[Line]:
+    """Judge a test's rows of one level."""
+    groups = _lines_of(rows)
     chosen = _limits_of(rows.where(groups.firsts), level, limits, camera)
-    model_of = np.array([TESTS[name].model for name in rows.metric.names])
-    for model in sorted({*model_of.tolist()}):
-        judged = [one is not None for one in chosen]
-        inside = groups.spread(np.array(judged)) & (model_of[rows.metric.codes] == model)
-        if inside.any():
-            numbers = np.flatnonzero(np.array(judged) & (model_of[rows.metric.codes[groups.firsts]] == model))
-            yield from _lines(rows.where(inside), model, level, [chosen[k] for k in numbers], limits, camera)
+    inside = groups.spread(np.array([one is not None for one in chosen], bool))
+    yield from _lines(rows.where(inside), model, level, [one for one in chosen if one], limits, camera)
 
 
 def _limits_of(firsts: Rows, level: str, limits: Limits, camera: Camera) -> list[Limit | None]:
@@ -218,9 +214,9 @@ def _bounds(chosen: list[Limit], severity: str) -> _Bounds:
     return _Bounds(low, high, relative, sigma, np.array([one.inflation for one in chosen]))
 
 
-def _lines(rows: Rows, model: Any, level: str, chosen: list[Any], limits: Limits, camera: Camera) -> Iterator[Line]:
+def _lines(rows: Rows, model: Model, level: str, chosen: list[Limit], limits: Limits, camera: Camera) -> Iterator[Line]:
     """Make the lines of one model; those without a value, too."""
-    keys = Groups.by(rows.metric.codes, rows.kind.codes, rows.role.codes, rows.detector, rows.amplifier.codes)
+    keys = _lines_of(rows)
     number = keys.spread(np.arange(len(keys.starts)))
     good = np.isfinite(rows.value) & np.isfinite(rows.variance) & np.isfinite(rows.expected)
     live = rows.where(good)

@@ -97,6 +97,25 @@ def worst_first(lines: Iterable[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: (-ORDER.index(line.verdict), -far(line) if math.isfinite(far(line)) else 0.0))
 
 
+def days_left(level: Line, drift: Line) -> float:
+    """Compute the days from the middle of a series until its mean reaches a limit of ``fail``, at its present drift.
+
+    Parameters
+    ----------
+    level, drift : `Line`
+        Lines of one place: of the value, and of its slope with the date (``MEAN`` and ``MEAN_DRIFT``).
+
+    Returns
+    -------
+    days : `float`
+        0 where the limit is behind; infinite without a drift, or where that side is open.
+    """
+    if not drift.value:
+        return math.inf
+    room = (level.high if drift.value > 0 else level.low) - level.value
+    return max(room / drift.value, 0.0)
+
+
 @dataclass(frozen=True)
 class Finding:
     """Lines of one test that fail together, at the largest place that they share."""

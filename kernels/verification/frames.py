@@ -128,7 +128,8 @@ def structure(frame: Frame) -> Values:
             weight = 1 / (whole.pixel[k] / filled[good] + whole.row[k] / rows + whole.column[k] / columns)
             about = bins[good] - np.sum(weight * bins[good]) / weight.sum()
             found[k] = np.sum(about**2 * weight), np.count_nonzero(good) - weight.sum() * of_mean[k]
-    return Values(found[:, 0], found[:, 1], 0.0, size=np.nan_to_num(found[:, 1]))
+    common = np.abs(frame.noise.shared.pixel) / whole.pixel
+    return Values(found[:, 0], found[:, 1], 0.0, common, size=np.nan_to_num(found[:, 1]))
 
 
 def _slope(frame: Frame, axis: int) -> Values:

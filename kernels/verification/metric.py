@@ -14,7 +14,7 @@ F64 = NDArray[np.float64]
 #: Propagation of a value's statistical error:
 #:
 #: - ``normal``: value - expected has ``variance`` of its own and ``shared`` with the exposures of its role;
-#: - ``chi2``: value is a sum of ``size`` squares, in units of their variance;
+#: - ``chi2``: value is a sum of ``size`` squares, in units of their variance, of which exposures share ``shared``;
 #: - ``poisson``: value is a count, ``expected`` its mean;
 #: - ``maximum``: value is the largest of ``size`` absolute deviations, each of ``variance``;
 #: - ``exact``: value has no error; anything but ``expected`` is a mistake.

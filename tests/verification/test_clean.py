@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from campaign.verification import lines
+from campaign.verification import judging, limits, lines
 from campaign.verification.lines import Line, Verdict
+from campaign.verification.rows import join
 from tests.conftest import soak
 from tests.verification.darkroom import Darkroom
 from tests.verification.nights import KINDS, Night
@@ -27,6 +28,20 @@ def judged(seed: int, detectors: tuple[int, ...] = (3, 4, 5)) -> list[Line]:
         planned[kind] = [(e, d) for e in exposures for d in detectors]
         parts.append(pictured(night, kind, getattr(night.products, kind)[4], 20))
     return night.judge(*parts, ptc(night), planned=planned)
+
+
+def test_upstreams_thresholds_pass_the_inputs_and_fail_other_frames() -> None:
+    night = Night(Darkroom(seed=3, detectors=(4,)))
+    file, shares = limits.load("upstream", night.room.model), dict[tuple[str, str], float]()
+    for kind, test in (("bias", "NOISE_RATIO"), ("flat", "NOISE_SHOT")):
+        rows = join([night.rows(kind, night.ids(kind)), night.rows(kind, night.later(kind, 20))])
+        found = [line for line in judging.judge(rows, file, night.room.model) if line.test == test]
+        for role in ("construction", "independent"):
+            some = [line.value > line.high for line in found if line.role == role]
+            assert len(some) == 16
+            shares[test, role] = sum(some) / len(some)
+    assert shares["NOISE_RATIO", "construction"] == shares["NOISE_SHOT", "construction"] == 0
+    assert shares["NOISE_RATIO", "independent"] > 0.9 and shares["NOISE_SHOT", "independent"] == 1
 
 
 @pytest.mark.parametrize("seeds", [(1,), soak(tuple(range(2, 22)))])

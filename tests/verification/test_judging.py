@@ -249,6 +249,20 @@ def test_drifts_are_slopes_with_their_errors_and_dates_of_their_ends() -> None:
     assert len(derive.drift(rows_of(9), "MEAN_DRIFT")) == 0  # all at one moment
 
 
+def test_a_drift_tells_when_its_limit_is_reached(tmp_path: Path) -> None:
+    file = loaded(
+        tmp_path,
+        "  MEAN: [{allowance: 2, sigma: false, why: x}]\n  MEAN_DRIFT: [{allowance: 1, sigma: false, why: x}]\n",
+    )
+    days = np.arange(11.0)
+    rows = rows_of(11, mjd=60652 + days, value=-0.1 * days)
+    level, drift = judged(join([rows, derive.drift(rows, "MEAN_DRIFT")]), file)
+    assert (level.test, drift.test) == ("MEAN", "MEAN_DRIFT")
+    assert lines.days_left(level, drift) == pytest.approx(15)  # from the middle, -0.5, to -2
+    assert lines.days_left(level, replace(drift, value=0.0)) == np.inf
+    assert lines.days_left(replace(level, value=-3.0), drift) == 0
+
+
 def test_stability_and_halves_find_what_changes_between_exposures() -> None:
     rng = np.random.default_rng(5)
     quiet = rng.normal(0, 1, 40)
