@@ -108,6 +108,11 @@ class Applied:
         return frame.times(_square(n) / n, 1 / n)
 
 
+def per_electron(detector: Detector, unit: str) -> F64:
+    """Return the units of an image by electron [amplifier]: 1, or 1 / gain where the unit is ``adu``."""
+    return np.array([1.0 if unit == "electron" else 1 / a.gain for a in detector.amplifiers])
+
+
 def still(detector: Detector, isr: IsrConfig) -> Components:
     """Model the noise of a frame without light, electron^2, by the detector's gains and read noises."""
     each = [framenoise.frame_noise(a, a.gain, a.read_noise, isr) for a in detector.amplifiers]

@@ -14,7 +14,7 @@ from kernels.calibrations.deferred import Deferral
 from kernels.camera.geometry import Amplifier, Box, Detector
 from kernels.isr.cosmic import CosmicConfig, cosmic_rays
 from kernels.verification import measure
-from kernels.verification.applied import Applied, Components, Expectation, Light, expectation, shot, still
+from kernels.verification.applied import Applied, Components, Expectation, Light, expectation, per_electron, shot, still
 from kernels.verification.measure import Measured, Serial
 
 F32 = NDArray[np.float32]
@@ -70,10 +70,12 @@ class Frame:
     kind: str
     #: With the gains and read noises that are applied.
     detector: Detector
-    #: [y, x], float32: Assembled, electron; NaN where masked.
+    #: [y, x], float32: Assembled, in the camera's unit; NaN where masked.
     image: F32
     isr: IsrConfig
     scale: int = 1
+    #: ``electron`` or ``adu``; where metrics say electron, they mean this.
+    unit: str = "electron"
     #: Dark time, second.
     seconds: float = 0.0
     #: Modified Julian date (TAI) of the beginning, for drifts.
@@ -84,7 +86,7 @@ class Frame:
     raw: Sequence[Overscans] | None = None
     #: [amplifier]: number of saturated pixels.
     saturated: Sequence[int] | None = None
-    #: Expected dark current, electron/second, before the dark was subtracted.
+    #: Expected dark current in the image's unit per second, before the dark was subtracted.
     dark: F64 | float = 0.0
     #: Mean [amplifier] of the flat that divided the frame, which has the charge ``image`` times this.
     response: F64 | float = 1.0
@@ -177,20 +179,24 @@ class Frame:
         return np.maximum(self.of(measure.CLIPPED_MEAN), 0.0) if self.kind == "flat" else np.zeros(len(self.boxes))
 
     @cached_property
+    def electron(self) -> F64:
+        """What an electron is in the image [amplifier]."""
+        return per_electron(self.detector, self.unit) / np.asarray(self.response, np.float64)
+
+    @cached_property
     def charge(self) -> F64:
         """Variance [amplifier] of the light, in the image's unit squared."""
-        response = np.asarray(self.response, np.float64)
-        return np.asarray(shot(self.light * response, self.a00) / response**2)
+        return shot(self.light / self.electron, self.a00) * self.electron**2
 
     @cached_property
     def still(self) -> Components:
         """Noise of a frame without light, in the image's unit squared."""
-        square = 1 / np.asarray(self.response, np.float64) ** 2
+        square = self.electron**2
         return still(self.detector, self.isr).times(square, square)
 
     @cached_property
     def noise(self) -> Expectation:
         """Expected noise."""
         dark = np.broadcast_to(np.asarray(self.dark, np.float64), self.light.shape)
-        light = Light(self.light, self.charge, dark / np.asarray(self.response) ** 2, self.seconds)
+        light = Light(self.light, self.charge, dark * self.electron / np.asarray(self.response), self.seconds)
         return expectation(self.still, light, self.exposure, self.applied)

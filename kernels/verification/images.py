@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kernels.calibrations.config import IsrConfig
 from kernels.camera.geometry import Detector
-from kernels.verification.applied import Applied, Light, shot, still
+from kernels.verification.applied import Applied, per_electron, shot, still
 from kernels.verification.metric import Values, metric, wanted
 from kernels.verification.rows import Rows, Sheet
 from kernels.verification.stack import COLD, HOT
@@ -35,6 +35,8 @@ class Image:
     defects: Bool | None
     isr: IsrConfig
     made_of: Applied
+    #: ``electron`` or ``adu``: unit of the frames that it corrects.
+    unit: str = "electron"
 
     @property
     def there(self) -> set[str]:
@@ -68,7 +70,9 @@ def complete(image: Image) -> Values:
 @metric("HOT", "pixel", of=PRODUCT, kinds=("dark",), needs=("defects",))
 def hot(image: Image) -> Values:
     """Number of pixels above 5 electron/second that are not masked."""
-    return Values(np.array([float(np.count_nonzero((p > HOT) & ~m)) for p, m in image.each()]))
+    limits = HOT * per_electron(image.detector, image.unit)
+    found = [float(np.count_nonzero((p > h) & ~m)) for (p, m), h in zip(image.each(), limits, strict=True)]
+    return Values(np.array(found))
 
 
 @metric("COLD", "pixel", of=PRODUCT, kinds=("flat",), needs=("defects",))
@@ -99,10 +103,10 @@ def added_noise(image: Image) -> Values:
         good = ~image.bad[at] & np.isfinite(image.variance[at])
         product.append(float(np.mean(image.variance[at], where=good, dtype=np.float64)) if good.any() else np.nan)
     adds = np.array(product) * typical**2
-    frame = still(image.detector, image.isr).total
+    electron = per_electron(image.detector, image.unit)
+    frame = still(image.detector, image.isr).total * electron**2
     if image.kind == "flat":
-        light = Light(np.full(len(adds), typical), shot(np.full(len(adds), typical)), np.zeros(len(adds)), 0.0)
-        frame = frame + light.variance
+        frame = frame + shot(typical / electron) * electron**2
     return Values(np.sqrt(1 + adds / frame) - 1)
 
 

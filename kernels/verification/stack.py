@@ -109,18 +109,24 @@ def _correlations(frame: Frame) -> F32:
         return np.asarray(products / np.outer(size, size), np.float32)
 
 
+def _each_amplifier(frame: Frame, values: F64) -> F32:
+    """Make an image [y, x] of a value an amplifier; NaN between them."""
+    image = np.full(frame.image.shape, np.nan, np.float32)
+    for box, value in zip(frame.boxes, values, strict=True):
+        image[box.slices] = value
+    return image
+
+
 def share(frame: Frame) -> Share:
     """Take from a frame what its stack needs."""
     profiles, own, shared = _profiles(frame)
     none = np.empty(0, np.int64)
-    hot = np.flatnonzero(frame.image > HOT * frame.seconds) if frame.kind == "dark" and frame.seconds else none
-    cold, means = none, frame.of(CLIPPED_MEAN)
+    hot, cold, means, sigmas = none, none, frame.of(CLIPPED_MEAN), frame.of(CLIPPED_SIGMA)
     middle = float(np.nanmedian(means)) if np.isfinite(means).any() else np.nan
+    if frame.kind == "dark" and frame.seconds:
+        hot = np.flatnonzero(frame.image > _each_amplifier(frame, HOT * frame.seconds * frame.electron))
     if frame.kind == "flat":
-        limit = np.full(frame.image.shape, -np.inf, np.float32)
-        for box, mean, sigma in zip(frame.boxes, means, frame.of(CLIPPED_SIGMA), strict=True):
-            limit[box.slices] = np.nan_to_num(min(COLD * mean, mean - NSIGMA * sigma), nan=-np.inf)
-        cold = np.flatnonzero(frame.image < limit)
+        cold = np.flatnonzero(frame.image < _each_amplifier(frame, np.fmin(COLD * means, means - NSIGMA * sigmas)))
     return Share(
         frame.exposure, frame.role, frame.kind, frame.detector.id, tuple(a.name for a in frame.detector.amplifiers),
         profiles, own, shared, _correlations(frame), _scatter(frame), hot.astype(np.int64), cold.astype(np.int64),

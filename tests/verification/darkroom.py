@@ -118,11 +118,17 @@ class Darkroom:
         return simulate.frame(self.seed, self.truths[detector], self.scale, parameters, self.settings)
 
     def correct(
-        self, detector: Detector, raws: Raws, seconds: float = 0.0, isr: Mapping[str, Any] = ISR, **held: Any
+        self,
+        detector: Detector,
+        raws: Raws,
+        seconds: float = 0.0,
+        isr: Mapping[str, Any] = ISR,
+        unit: str = "electron",
+        **held: Any,
     ) -> tuple[F32, list[int]]:
         """Correct raws by all that is ``held`` (fields of `Calibrations`).
 
-        Gives the detector's image [y, x] in electrons, NaN where masked, and the numbers of saturated pixels.
+        Gives the detector's image [y, x] in the unit, NaN where masked, and the numbers of saturated pixels.
         """
         config = IsrConfig.from_plain({**isr, **{SWITCHES.get(name, name): True for name in held}})
         calibrations = Calibrations(detector, **held)
@@ -133,7 +139,7 @@ class Darkroom:
         groups = [numbers] if config.crosstalk else [[k] for k in numbers]
         file, scratch, memory, saturated = File("frame"), Scratch(), _Memory(detector, {"frame": raws}), list[int]()
         for group in groups:
-            reader = Reader(memory, scratch, group, config, "electron", calibrations)  # type: ignore[arg-type]
+            reader = Reader(memory, scratch, group, config, unit, calibrations)  # type: ignore[arg-type]
             saturated += [int(f.saturated[0]) for f in reader.frame(file, seconds, canvas=canvas)]
         return image, saturated
 

@@ -123,13 +123,13 @@ def test_a_metric_is_registered_once_and_needs_what_there_is() -> None:
             metric.metric(name, "", needs=needs)(lambda frame: metric.Values(0.0))
 
 
-def frame_of(**more: Any) -> framed.Frame:
+def frame_of(unit: str = "electron", **more: Any) -> framed.Frame:
     room = Darkroom(detectors=(4,))
-    detector, raws = room.camera.detectors[4], room.expose(4, 1, "bias")
-    image, saturated = room.correct(detector, raws)
+    detector, raws = room.camera.detectors[4], room.expose(4, 1, more.get("kind", "bias"), more.pop("exposed", 0.0))
+    image, saturated = room.correct(detector, raws, unit=unit)
     image[detector.amplifiers[3].target.slices] = np.nan
     raw = [framed.overscans(one, a) for one, a in zip(raws, detector.amplifiers, strict=True)]
-    plain: dict[str, Any] = {"kind": "bias", "raw": raw, "saturated": saturated, "scale": 16} | more
+    plain: dict[str, Any] = {"kind": "bias", "raw": raw, "saturated": saturated, "scale": 16, "unit": unit} | more
     return framed.Frame(exposure=1, detector=detector, image=image, isr=IsrConfig(parallel=True), **plain)
 
 
@@ -145,6 +145,18 @@ def test_a_dead_amplifier_has_rows_without_a_value() -> None:
     for metric_ in set(rows["metric"].tolist()):
         of = rows["metric"] == metric_
         assert np.count_nonzero(of) in (1, 16)
+
+
+@pytest.mark.parametrize("kind", ["bias", "flat"])
+def test_frames_in_adu_have_the_same_errors(kind: str) -> None:
+    electron, adu = (evaluate.evaluate(frame_of(unit, kind=kind, exposed=5.0)) for unit in ("electron", "adu"))
+    gains = {a.name: a.gain for a in Darkroom(detectors=(4,)).camera.detectors[4].amplifiers}
+    some = electron["metric"] == "NOISE"
+    gain = np.array([gains[name] for name in electron["amplifier"][some]])
+    for column, power in (("value", 1), ("expected", 1), ("variance", 2)):
+        np.testing.assert_allclose(adu[column][some] * gain**power, electron[column][some], rtol=1e-4)
+    if kind == "bias":
+        np.testing.assert_allclose(electron["value"][some], 8.0, atol=3.0)
 
 
 def test_what_is_not_at_hand_is_left_out() -> None:
