@@ -512,7 +512,7 @@ def brighter_detector(night: Night) -> list[Line]:
 
 def torn(night: Night) -> list[Line]:
     box = amplifier(night).target
-    return night.judge(later(night, "flat", 10, room=dimmed(night, (box.slices[0], slice(box.x0, box.x0 + 1)), 0.99)))
+    return night.judge(later(night, "flat", 10, room=dimmed(night, (box.slices[0], slice(box.x0, box.x0 + 1)), 0.989)))
 
 
 def unit(night: Night) -> list[Line]:
