@@ -125,11 +125,11 @@ class Night:
             flat = products.flat[detector]
             image = np.where(flat.bad, np.float32(np.nan), image / np.where(flat.bad, 1, flat.image))
         return Frame(
-            exposure, kind, use, image, IsrConfig.from_plain(dict(ISR)), self.room.scale, seconds,
-            BEGIN + exposure / 1000, self.applied(kind, products, detector),
-            [framed.overscans(raw, a) for raw, a in zip(taken, use.amplifiers, strict=True)], saturated,
-            response=self._response(kind, detector, products), dark=0.022 if kind != "bias" else 0.0, header=header,
-            deferrals=also.get("deferrals"),
+            exposure, kind, use, image, IsrConfig.from_plain(dict(ISR)), self.room.scale,
+            seconds=seconds, mjd=BEGIN + exposure / 1000, applied=self.applied(kind, products, detector),
+            raw=[framed.overscans(raw, a) for raw, a in zip(taken, use.amplifiers, strict=True)], saturated=saturated,
+            dark=0.022 if kind != "bias" else 0.0, response=self._response(kind, detector, products),
+            deferrals=also.get("deferrals"), header=header,
         )  # fmt: skip
 
     def _response(self, kind: str, detector: int, products: Products) -> NDArray[np.float64] | float:
