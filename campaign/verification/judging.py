@@ -46,6 +46,15 @@ def judge(rows: Rows, limits: Limits, camera: Camera) -> list[Line]:
     return lines
 
 
+def without_limits(rows: Rows, limits: Limits) -> list[str]:
+    """Name the metrics of rows that no limit is for: they are told, not judged."""
+    return sorted(
+        name
+        for k, name in enumerate(rows.metric.names)
+        if not limits.tests.get(name) and (rows.metric.codes == k).any()
+    )
+
+
 def at_level(rows: Rows, level: str, model: Model) -> Rows:
     """Select a test's rows of a level; amplifiers are averaged for their detector, and detectors for the camera."""
     of_detector, of_camera = rows.amplifier.is_(""), rows.detector == CAMERA

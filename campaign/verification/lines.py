@@ -69,6 +69,11 @@ class Line:
             return "camera"
         return f"{self.detector_name} {self.amplifier}".strip()
 
+    def plain(self) -> dict[str, str | int | float | None]:
+        """Give it as plain data for JSON: `None` for what has no value, and where a limit is open."""
+        values = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values}
+
     def __str__(self) -> str:
         """Say it in a line."""
         what = f"{self.verdict}: {self.test} {self.kind}{f' ({self.role})' if self.role else ''}, {self.where}"

@@ -138,6 +138,19 @@ def shot(light: F64, a00: F64 | None = None) -> F64:
     return np.asarray(np.expm1(power * light) / power)
 
 
+def means(detector: Detector, image: NDArray[np.float32], bad: NDArray[np.bool_]) -> F64:
+    """Average an image [y, x] by amplifier, without its bad pixels; NaN where all are bad.
+
+    Of a flat it is the response of a `kernels.verification.frame.Frame`, of a dark its dark current.
+    """
+    found = np.full(len(detector.amplifiers), np.nan)
+    for k, amplifier in enumerate(detector.amplifiers):
+        at = amplifier.target.slices
+        if not bad[at].all():
+            found[k] = np.mean(image[at], where=~bad[at], dtype=np.float64)
+    return found
+
+
 @dataclass(frozen=True)
 class Expectation:
     """Expected noise of one corrected frame."""

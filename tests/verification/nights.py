@@ -128,15 +128,19 @@ class Night:
             exposure, kind, use, image, IsrConfig.from_plain(dict(ISR)), self.room.scale,
             seconds=seconds, mjd=BEGIN + exposure / 1000, applied=self.applied(kind, products, detector),
             raw=[framed.overscans(raw, a) for raw, a in zip(taken, use.amplifiers, strict=True)], saturated=saturated,
-            dark=0.022 if kind != "bias" else 0.0, response=self._response(kind, detector, products),
+            dark=self._current(kind, detector), response=self._response(kind, detector, products),
             deferrals=also.get("deferrals"), header=header,
         )  # fmt: skip
+
+    def _current(self, kind: str, detector: int) -> NDArray[np.float64] | float:
+        dark = self.products.dark[detector]
+        return 0.0 if kind == "bias" else applied.means(self.room.camera.detectors[detector], dark.image, dark.bad)
 
     def _response(self, kind: str, detector: int, products: Products) -> NDArray[np.float64] | float:
         if kind != "flat":
             return 1.0
-        flat, amplifiers = products.flat[detector], self.room.camera.detectors[detector].amplifiers
-        return np.array([np.mean(flat.image[a.target.slices], where=~flat.bad[a.target.slices]) for a in amplifiers])
+        flat = products.flat[detector]
+        return applied.means(self.room.camera.detectors[detector], flat.image, flat.bad)
 
     def frames(self, kind: str, exposures: Iterable[int], detectors: Sequence[int] = (), **more: Any) -> list[Frame]:
         return [self.frame(kind, d, e, **more) for d in detectors or self.room.detectors for e in exposures]

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from campaign.verification import judging, limits, lines
+from campaign.verification import derive, judging, limits, lines
 from campaign.verification.lines import Line, Verdict
 from campaign.verification.rows import join
 from tests.conftest import soak
@@ -28,6 +28,27 @@ def judged(seed: int, detectors: tuple[int, ...] = (3, 4, 5)) -> list[Line]:
         planned[kind] = [(e, d) for e in exposures for d in detectors]
         parts.append(pictured(night, kind, getattr(night.products, kind)[4], 20))
     return night.judge(*parts, ptc(night), planned=planned)
+
+
+@pytest.mark.soak
+def test_without_allowances_alarms_are_as_many_as_promised() -> None:
+    total = warned = failed = 0
+    for seed in range(31, 35):
+        night = Night(Darkroom(seed=seed, detectors=(3, 4, 5)))
+        rows = join([night.rows(kind, [*night.ids(kind), *night.later(kind, 20)]) for kind in KINDS])
+        file = night.limits.model_copy(update={
+            "false_alarms": limits.Probabilities(fail=1e-3, warn=1e-2),
+            "tests": {
+                test: tuple(one.model_copy(update={"allowance": 0.0}) for one in each if one.sigma and one.allowance)
+                for test, each in night.limits.tests.items()
+            },
+        })  # fmt: skip
+        found = judging.judge(join([rows, derive.derive(rows)]), file, night.room.model)
+        total += len(found)
+        warned += sum(line.verdict is not Verdict.PASS for line in found)
+        failed += sum(line.verdict is Verdict.FAIL for line in found)
+    assert total > 15_000
+    assert 0.3 < warned / (1e-2 * total) < 1.1 and failed < 1e-3 * total + 4 * (1e-3 * total) ** 0.5
 
 
 def test_upstreams_thresholds_pass_the_inputs_and_fail_other_frames() -> None:

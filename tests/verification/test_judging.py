@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,18 @@ def test_a_line_says_value_limit_worst_exposure_and_by_how_much(tmp_path: Path) 
         "fail: MEAN bias, R22_S11 C10: 2.875 electron, limits -1 to 2, 2 of 4 exposures, worst 4 with 6, by 4 electron"
     )
     assert (line.expected, line.low, line.high, line.by) == (0, -1, 2, 4)
+
+
+def test_lines_are_plain_data_and_what_has_no_limit_is_named(tmp_path: Path) -> None:
+    file = loaded(tmp_path, "  MEAN: [{fail: [null, 2], sigma: false, why: x}]\n")
+    rows = join([rows_of(1), rows_of(1, "COSMIC")])
+    (line,) = judged(rows, file)
+    assert json.loads(json.dumps(line.plain(), allow_nan=False)) == {
+        "test": "MEAN", "kind": "bias", "role": "", "level": "amplifier", "detector": 4, "detector_name": "R22_S11",
+        "amplifier": "C10", "verdict": "pass", "unit": "electron", "value": 0, "expected": 0, "low": None, "high": 2,
+        "sigma": 1, "exposures": 1, "missing": 0, "beyond": 0, "worst": 1, "worst_value": 0, "by": -2,
+    }  # fmt: skip
+    assert judging.without_limits(rows, file) == ["COSMIC"]
 
 
 def test_relative_limits_are_shares_of_what_is_expected(tmp_path: Path) -> None:

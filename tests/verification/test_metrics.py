@@ -11,10 +11,12 @@ import pytest
 from campaign.verification import known, parquet
 from campaign.verification import rows as read
 from campaign.verification.rows import Rows, RowsUnreadable
+from kernels.calibrations import isrfiles
 from kernels.calibrations.config import IsrConfig
 from kernels.camera.geometry import Box
 from kernels.errors import DataError
 from kernels.isr import framenoise
+from kernels.simulation.truthproducts import write_cti, write_defects, write_linearizer, write_ptc
 from kernels.verification import evaluate, images, measure, metric, pairs, stack, tables, warm  # noqa: F401  (they register metrics)
 from kernels.verification import frame as framed
 from kernels.verification import parquet as writing
@@ -162,6 +164,55 @@ def test_what_is_not_at_hand_is_left_out() -> None:
     assert not {"READ_NOISE", "BIAS_SHIFT", "SATURATED", "UNIT", "RATE"} & set(rows["metric"].tolist())
     with pytest.raises(DataError, match="two exposures"):
         pairs.paired(frame_of(kind="flat"), frame_of(kind="flat"))
+
+
+def test_tables_as_they_are_written_are_measured(tmp_path: Path) -> None:
+    room, path = Darkroom(detectors=(4,), rates={"nonlinearity": 0.01, "cti": 1e-6}), str(tmp_path / "table.fits")
+    detector, truth = room.camera.detectors[4], room.truths[4]
+    writers = {"ptc": write_ptc, "linearizer": write_linearizer, "cti": write_cti, "defects": write_defects}
+    found: dict[str, dict[str, list[float]]] = {}
+    for kind, write in writers.items():
+        Path(path).unlink(missing_ok=True)
+        write(path, room.camera, truth, room.settings, [])
+        rows = tables.tabled(tables.Table.of(isrfiles.read(path), detector))
+        assert set(rows["kind"].tolist()) == {kind} and set(rows["role"].tolist()) == {"table"}
+        names = sorted(set(rows["metric"].tolist()))
+        found[kind] = {name: rows["value"][rows["metric"] == name].tolist() for name in names}
+    assert list(found["ptc"]) == ["BAD_AMP", "NUMBERS", "PTC_GAIN", "PTC_NOISE", "PTC_TURNOFF"]  # no a00 was fitted
+    assert found["ptc"]["PTC_GAIN"] == pytest.approx([0] * 16) and found["ptc"]["NUMBERS"] == [0] * 16
+    assert found["ptc"]["PTC_TURNOFF"] == pytest.approx([1.05 * 129000] * 16)
+    assert found["linearizer"] == {"NUMBERS": [0] * 16} and found["cti"] == {"NUMBERS": [0] * 16}
+    share = [float((truth.hot | truth.dead)[a.target.slices].mean()) for a in detector.amplifiers]
+    assert found["defects"]["FRAC"] == pytest.approx(share)
+
+
+def test_inputs_are_read_from_a_products_header() -> None:
+    header = {"NINPUTS": 2, "CPP_INPUT_0": 7, "CPP_INPUT_1": 9, "CPP_INPUT_SCALE_0": 30.0, "CPP_INPUT_SCALE_1": 15.0}
+    dark, bias = Applied.of("dark", header), Applied.of("bias", header)
+    assert (dark.inputs, dark.scales, bias.scales) == ((7, 9), (30.0, 15.0), ())
+    assert [dark.role(e) for e in (7, 8)] == ["construction", "independent"]
+
+
+@pytest.mark.parametrize(("camera", "number"), [("LATISS", 0), ("LSSTCam", 94), ("EFOSC2", 0), ("STL1001E", 0)])
+@pytest.mark.parametrize("kind", ["bias", "flat"])
+def test_frames_of_every_camera_are_measured(camera: str, number: int, kind: str) -> None:
+    """Overscans on either side or none, one amplifier or many, ADU or electrons."""
+    room = Darkroom(name=camera, detectors=(number,), scale=16)
+    detector, unit = room.camera.detectors[number], room.camera.unit
+    raws = room.expose(number, 1, kind, 1.0 if kind == "flat" else 0.0)
+    has = detector.amplifiers[0].serial_overscan is not None
+    isr = {"parallel": False, "serial": "median" if has else "none"}
+    image, saturated = room.correct(detector, raws, isr=isr, unit=unit)
+    raw = [framed.overscans(one, a) for one, a in zip(raws, detector.amplifiers, strict=True)]
+    config = IsrConfig.from_plain(isr)
+    frame = framed.Frame(1, kind, detector, image, config, 16, unit, raw=raw, saturated=saturated)
+    rows = evaluate.evaluate(frame)
+    several = len(detector.amplifiers) > 3
+    for name in sorted(set(rows["metric"].tolist()) - {"GRADIENT_X", "GRADIENT_Y", "SCATTER", "STEP", "EPER_PARALLEL"}):
+        assert np.isfinite(rows["value"][rows["metric"] == name]).all(), name
+    assert ("READ_NOISE" in rows["metric"]) == (has and kind == "bias")
+    assert np.isfinite(rows["value"][rows["metric"] == "GRADIENT_X"]).all() == several
+    assert np.isfinite(stack.stacked([stack.share(frame)])["value"]).all()
 
 
 def test_rows_are_read_back_from_parquet(tmp_path: Path) -> None:
