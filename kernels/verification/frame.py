@@ -22,6 +22,8 @@ F64 = NDArray[np.float64]
 
 #: Side of a bin and of the readout corner at full size, pixel; a scaled camera divides them.
 BIN, CORNER = 64, 200
+#: Fewest rows of a parallel overscan for its metrics, and amplifiers for those that compare them.
+ROWS, SEVERAL = 6, 4
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ class Frame:
         """Needs of metrics that it meets."""
         parts = {
             "overscans": self.raw is not None and all(one.serial.size for one in self.raw),
+            "parallel overscans": self.raw is not None and all(len(one.parallel) >= ROWS for one in self.raw),
+            "neighbours": any((b.x1, b.y0, b.ny) in {(c.x0, c.y0, c.ny) for c in self.boxes} for b in self.boxes),
+            "several amplifiers": len(self.boxes) >= SEVERAL,
             "saturated": self.saturated is not None,
             "dark time": self.seconds > 0,
             "header": self.header is not None,

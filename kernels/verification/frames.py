@@ -147,13 +147,13 @@ def _slope(frame: Frame, axis: int) -> Values:
     return Values(float(solve @ means[good]) / level, 0.0, more, common)
 
 
-@metric("GRADIENT_X", "electron", amplifiers=False)
+@metric("GRADIENT_X", "electron", amplifiers=False, needs=("several amplifiers",))
 def gradient_x(frame: Frame) -> Values:
     """Rise of the amplifiers' means across the detector in x (flats: relative)."""
     return _slope(frame, 0)
 
 
-@metric("GRADIENT_Y", "electron", amplifiers=False)
+@metric("GRADIENT_Y", "electron", amplifiers=False, needs=("several amplifiers",))
 def gradient_y(frame: Frame) -> Values:
     """Rise of the amplifiers' means across the detector in y (flats: relative)."""
     return _slope(frame, 1)
@@ -181,7 +181,7 @@ def flux(frame: Frame) -> Values:
     return Values(float(np.median(means[good])), float(np.median(means[good])), more, common)
 
 
-@metric("SCATTER", "", kinds=("flat",), amplifiers=False)
+@metric("SCATTER", "", kinds=("flat",), amplifiers=False, needs=("several amplifiers",))
 def scatter(frame: Frame) -> Values:
     """Standard deviation of the amplifiers' means over their mean."""
     means = frame.of(CLIPPED_MEAN)
@@ -223,11 +223,14 @@ def _links(frame: Frame) -> dict[int, Link]:
     return found
 
 
-@metric("STEP", "", kinds=("flat",))
+@metric("STEP", "", kinds=("flat",), needs=("neighbours",))
 def step(frame: Frame) -> Values:
-    """Brightness of an amplifier, by the steps at the boundaries of its row, relative to the row's median."""
-    n, links = len(frame.boxes), _links(frame)
-    value, own, shared = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    """Brightness of an amplifier, by the steps at the boundaries of its row, relative to the row's median.
+
+    One whose neighbours have no light has an error of 100 %.
+    """
+    links, lit = _links(frame), frame.of(CLIPPED_MEAN) > 0
+    value, own, shared = np.where(lit, 0.0, np.nan), np.where(lit, 1.0, np.nan), np.where(lit, 0.0, np.nan)
     for first in sorted(set(links) - {one.right for one in links.values()}):
         row, k = [(first, 0.0, 0.0, 0.0)], first
         while k in links:
@@ -238,11 +241,9 @@ def step(frame: Frame) -> Values:
         levels, sums, sums_shared = np.array([one[1:] for one in row]).T
         middle = int(np.argsort(levels, kind="stable")[(len(levels) - 1) // 2])
         value[members] = levels - np.median(levels)
-        apart = np.abs(np.arange(len(row)) - middle)
-        least = np.maximum(apart, 1) / np.maximum(apart, 1e-9)
-        for to, total in ((own, sums), (shared, sums_shared)):
-            between = np.abs(total - total[middle]) * np.where(apart > 0, 1, 0)
-            to[members] = np.where(apart > 0, between, total[-1] / (len(row) - 1)) * np.where(apart > 0, least, 1)
+        side = np.sign(np.arange(len(row)) - middle)
+        for to, total in ((own, sums), (shared, sums_shared)):  # the middle one has the error of a neighbour
+            to[members] = np.where(side == 0, total[-1] / (len(row) - 1), side * (total - total[middle]))
     return Values(value, 0.0, own, shared)
 
 

@@ -20,10 +20,10 @@ F64 = NDArray[np.float64]
 #: - ``exact``: value has no error; anything but ``expected`` is a mistake.
 Model = Literal["normal", "chi2", "poisson", "maximum", "exact"]
 KINDS: Final = ("bias", "dark", "flat")
-#: Deepest parts of an exposure or product that metrics may need; a metric without them is left out, not failed.
+#: Parts of a subject that metrics may need; without them a metric is left out, which is no failure.
 NEEDS: Final = (
-    "frame", "overscans", "saturated", "dark time", "header", "cti", "inputs", "pair", "product", "variance",
-    "defects", "residuals", "a00", "row means", "turnoff",
+    "frame", "overscans", "parallel overscans", "saturated", "dark time", "header", "cti", "inputs", "pair",
+    "neighbours", "several amplifiers", "product", "variance", "defects", "residuals", "a00", "row means", "turnoff",
 )  # fmt: skip
 
 

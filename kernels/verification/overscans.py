@@ -121,13 +121,11 @@ def cti(frame: Frame) -> Values:
     return Values(trail / (signal * transfers), expected, error2 / (signal * transfers) ** 2)
 
 
-@metric("EPER_PARALLEL", "", kinds=("flat",), needs=("overscans",))
+@metric("EPER_PARALLEL", "", kinds=("flat",), needs=("overscans", "parallel overscans"))
 def eper_parallel(frame: Frame) -> Values:
     """Charge in the first two rows of the parallel overscan over that of the last imaging row and its transfers."""
     value, variance = (np.full(len(frame.boxes), np.nan) for _ in range(2))
     for k, (one, amplifier) in enumerate(zip(frame.raw or (), frame.detector.amplifiers, strict=True)):
-        if len(one.parallel) < DEFERRED + 4:
-            continue
         rows = one.parallel.astype(np.float64).mean(axis=1)
         late = rows[DEFERRED:]
         signal = (one.last_row - float(late.mean())) * amplifier.data.y1
