@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from kernels.calibrations.config import IsrConfig
 from kernels.camera.geometry import Detector
 from kernels.isr import framenoise
+from kernels.statistics.sample import clipped_mean
 
 F64 = NDArray[np.float64]
 
@@ -139,16 +140,13 @@ def shot(light: F64, a00: F64 | None = None) -> F64:
 
 
 def means(detector: Detector, image: NDArray[np.float32], bad: NDArray[np.bool_]) -> F64:
-    """Average an image [y, x] by amplifier, without its bad pixels; NaN where all are bad.
+    """Take clipped means of an image [y, x] by amplifier, without its bad pixels; NaN where all are bad.
 
-    Of a flat it is the response of a `kernels.verification.frame.Frame`, of a dark its dark current.
+    Of a flat it is the response of a `kernels.verification.frame.Frame`, of a dark its dark current, in which hot
+    pixels must not count.
     """
-    found = np.full(len(detector.amplifiers), np.nan)
-    for k, amplifier in enumerate(detector.amplifiers):
-        at = amplifier.target.slices
-        if not bad[at].all():
-            found[k] = np.mean(image[at], where=~bad[at], dtype=np.float64)
-    return found
+    good = np.where(bad, np.float32(np.nan), image)
+    return np.array([clipped_mean(good, amplifier.target)[0] for amplifier in detector.amplifiers])
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,7 @@ def step(frame: Frame) -> Values:
         side = np.sign(np.arange(len(row)) - middle)
         for to, total in ((own, sums), (shared, sums_shared)):  # the middle one has the error of a neighbour
             to[members] = np.where(side == 0, total[-1] / (len(row) - 1), side * (total - total[middle]))
-    return Values(value, 0.0, own, shared)
+    return Values(value, 0.0, own, np.maximum(shared, 0.0))  # medians of frames do not cancel as their means do
 
 
 @metric("DIVISADERO", "", kinds=("flat",), model="maximum")
