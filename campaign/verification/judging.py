@@ -17,6 +17,8 @@ from campaign.verification.rows import CAMERA, F64, I64, Bool, Groups, Rows, Tex
 
 #: Least variance of a mean whose exposures cancel, over the exposures' own.
 _FLOOR: Final = 0.05
+#: Least expected value of a relative limit: an open one stays open at 0.
+_TINY: Final = 1e-300
 
 
 def judge(rows: Rows, limits: Limits, camera: Camera) -> list[Line]:
@@ -162,7 +164,7 @@ class _Block:
             high = (quantiles.poisson(groups.sum(rows.expected) + bounds.high, p) + 0.5) / self.number
             return nothing, high, value - high
         k = np.where(bounds.sigma, quantiles.sigmas(p), 0.0) * bounds.inflation
-        size = np.where(bounds.relative, np.abs(expected), 1.0)
+        size = np.where(bounds.relative, np.maximum(np.abs(expected), _TINY), 1.0)
         low, high = expected + bounds.low * size - k * sigma, expected + bounds.high * size + k * sigma
         return low, high, np.maximum(value - high, low - value)
 
@@ -180,7 +182,7 @@ class _Block:
             p = p / np.maximum(rows.size, 1.0)
         k = np.where(spread(bounds.sigma), quantiles.sigmas(p), 0.0) * inflation
         sigma = np.sqrt(np.maximum(rows.variance + rows.shared, _FLOOR * rows.variance))
-        size = np.where(spread(bounds.relative), np.abs(rows.expected), 1.0)
+        size = np.where(spread(bounds.relative), np.maximum(np.abs(rows.expected), _TINY), 1.0)
         away = rows.value - rows.expected
         return np.maximum(away - high * size - k * sigma, low * size - k * sigma - away)
 

@@ -229,6 +229,9 @@ def test_relative_limits_are_shares_of_what_is_expected(tmp_path: Path) -> None:
     file = loaded(tmp_path, "  MEAN: [{allowance: 0.1, relative: true, sigma: false, why: x}]\n")
     (line,) = judged(rows_of(2, value=[21.0, 19.0], expected=[20.0, 20.0]), file)
     assert (line.low, line.high, line.verdict) == (18, 22, Verdict.PASS)
+    open_ = loaded(tmp_path, "  MEAN: [{fail: [null, 0.1], relative: true, sigma: false, why: x}]\n")
+    (zero,) = judged(rows_of(2, value=[-1.0, -2.0]), open_)
+    assert (zero.low, zero.verdict) == (-np.inf, Verdict.PASS)
 
 
 def test_detectors_and_the_camera_are_judged_by_the_means_of_their_amplifiers(tmp_path: Path) -> None:
