@@ -21,7 +21,7 @@ import numba
 from numba.core import caching, config
 
 #: Rooms with compiled functions, and the rooms below them; single modules are included in the digest, too.
-ROOMS: Final = ("camera", "statistics", "transfer", "jobs", "fits", "calibrations", "isr", "simulation")
+ROOMS: Final = ("camera", "statistics", "transfer", "jobs", "fits", "calibrations", "isr", "verification", "simulation")
 #: Age at which machine code of other sources is removed, day.
 OLD: Final = 30.0
 _PREFIX: Final = "kernels-"

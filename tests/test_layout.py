@@ -42,9 +42,10 @@ PLACES = {
     "numpy": ("kernels.*", "campaign.*"),
     "packaging": ("campaign.cli.doctor",),
     "psycopg2": ("campaign.journal.database",),
+    "pyarrow": ("campaign.verification.parquet", "kernels.verification.parquet"),
     "pydantic": ("campaign.*",),
     "rich": ("campaign.*",),
-    "scipy": ("kernels.*",),
+    "scipy": ("kernels.*", "campaign.verification.quantiles"),
     "yaml": ("campaign.*", "kernels.calibrations.isrtext"),
 }
 
@@ -52,12 +53,14 @@ PLACES = {
 # but for those on top.
 ROOMS = {
     "campaign": (
-        "jobs", "schedulers", "camera", "template", "journal", "kinds", "butler", "pipeline", "quality", "frames",
+        "jobs", "schedulers", "camera", "verification", "template", "journal", "kinds", "butler", "pipeline", "quality",
+        "frames",
         "sites", "planning", "running", "federation", "certification", "imports", "runs", "simulation", "campaigns",
         "upkeep", "cli",
     ),
     "kernels": (
-        "camera", "statistics", "transfer", "jobs", "fits", "calibrations", "isr", "products", "response", "simulation",
+        "camera", "statistics", "transfer", "jobs", "fits", "calibrations", "isr", "products", "response",
+        "verification", "simulation",
     ),
     "slurm": (),
     "templates": (),
