@@ -22,7 +22,7 @@ from kernels.isr.noise import Look, look
 from kernels.isr.reader import Reader
 from kernels.isr.subtracted import Coefficients, Subtracted
 from kernels.jobs import gang
-from kernels.jobs.job import Job, Task
+from kernels.jobs.job import File, Job, Task
 from kernels.jobs.publish import publish_all
 from kernels.products.assembly import Assembly, Patch, Planes, Taken, inputs_cards
 from kernels.products.bench import Bench
@@ -41,6 +41,29 @@ F32 = NDArray[np.float32]
 
 #: Switches of `kernels.calibrations.config.IsrConfig` that run code of their own.
 EVERY_CORRECTION = ("bias", "dark", "crosstalk", "linearity", "deferred", "defects", "ptc", "parallel")
+
+
+def _require_scales(
+    task: Task, raws: Sequence[File], scales: NDArray[np.float64], offsets: NDArray[np.float64]
+) -> None:
+    """Refuse scales that are not finite or not above 0, and offsets that are not finite."""
+    wrong = np.flatnonzero(~((np.isfinite(scales) & (scales > 0)).all(axis=1) & np.isfinite(offsets).all(axis=1)))
+    if wrong.size:
+        n = int(wrong[0])
+        path, exposure = raws[n].path, task.parameters["exposures"][n]
+        what = f"scale {float(scales[n].min()):g} and offset {float(offsets[n, 0]):g}"
+        raise DataError(path, f"exposure {exposure} has {what}: it cannot be divided by that; leave it out")
+
+
+def _require_good(job: Job, task: Task, detector: Detector, whole: Assembly, dead: Collection[int]) -> int:
+    """Count the bad pixels; refuse a detector with too many of them, dead amplifiers left out."""
+    (bad, share), most = whole.bad(detector, dead), float(job.config.get("max_bad", 1.0))
+    if share > most:
+        applied = [job.files[keys[0]].path for role, keys in task.inputs.items() if role != "raw"]
+        what = f"{100 * share:.1f} % of its pixels have no good value, maxBadFraction is {most:g}"
+        where = ", ".join(applied) or "no calibration"
+        raise DataError(f"detector {detector.name}", f"{what}; applied: {where}")
+    return bad
 
 
 class Combine(FrameKernel):
@@ -97,7 +120,7 @@ class Combine(FrameKernel):
                 scales = np.broadcast_to(means_of(path, task.parameters["exposures"])[:, np.newaxis], shape)
             else:
                 scales = np.broadcast_to(np.asarray(task.parameters["scales"], np.float64)[:, np.newaxis], shape)
-            self._require_scales(task, scales, offsets)
+            _require_scales(task, self.raws(task), scales, offsets)
             self._exposures = {
                 task.task: Exposures(
                     self.raws(task),
@@ -107,15 +130,6 @@ class Combine(FrameKernel):
                 )
             }
         return self._exposures[task.task]
-
-    def _require_scales(self, task: Task, scales: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
-        """Refuse scales that are not finite or not above 0, and offsets that are not finite."""
-        wrong = np.flatnonzero(~((np.isfinite(scales) & (scales > 0)).all(axis=1) & np.isfinite(offsets).all(axis=1)))
-        if wrong.size:
-            n = int(wrong[0])
-            path, exposure = self.raws(task)[n].path, task.parameters["exposures"][n]
-            what = f"scale {float(scales[n].min()):g} and offset {float(offsets[n, 0]):g}"
-            raise DataError(path, f"exposure {exposure} has {what}: it cannot be divided by that; leave it out")
 
     def weights(self, task: Task) -> Sequence[float]:
         """Weigh each row block by the bytes read for it."""
@@ -204,7 +218,7 @@ class Combine(FrameKernel):
         if self._config["type"] == "flat":
             inputs = whole.hide_unlit(self.detector(task), inputs)
         whole.fill()
-        bad = _require_good(self.job, task, whole, self.detector(task), inputs.dead)
+        bad = _require_good(self.job, task, self.detector(task), whole, inputs.dead)
         image, variance, mask = whole.image, whole.variance, whole.mask
         if radius := float(self._config.get("vignette_mm", 0.0)):
             mask[radius_mm(self.detector(task))[2] > radius] |= DARKENED
@@ -255,16 +269,6 @@ def _offset_cards(detector: Detector, taken: Mapping[int, Taken]) -> list[Card]:
     """Make the cards of levels that the frames kept."""
     found = [(detector.amplifiers[k].name, t.offset) for k, t in taken.items() if t.offset]
     return [(f"AMP_{name}_OFFSET", offset, "taken to have no shot noise") for name, offset in found]
-
-
-def _require_good(job: Job, task: Task, whole: Assembly, detector: Detector, dead: Collection[int]) -> int:
-    """Count the bad pixels; refuse a detector with too many of them, dead amplifiers left out."""
-    (bad, share), most = whole.bad(detector, dead), float(job.config.get("max_bad", 1.0))
-    if share > most:
-        applied = [job.files[keys[0]].path for role, keys in task.inputs.items() if role != "raw"]
-        what = f"{100 * share:.1f} % of its pixels have no good value, maxBadFraction is {most:g}"
-        raise DataError(f"detector {detector.name}", f"{what}; applied: {', '.join(applied) or 'no calibration'}")
-    return bad
 
 
 def execute(job: Job, comm: Any) -> int:
