@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from types import TracebackType
 from weakref import finalize
 
 import numpy as np
@@ -24,6 +23,15 @@ from kernels.jobs.job import File
 
 #: Largest number of files whose HDUs are remembered: those of a task, and some more.
 REMEMBERED = 2000
+
+
+def _require_size(file: File) -> None:
+    try:
+        size = os.stat(file.path).st_size
+    except OSError as error:
+        raise DataError(file.path, error.strerror or str(error)) from error
+    if file.bytes not in (None, size):
+        raise DataError(file.path, f"has {size} bytes, it had {file.bytes} when the run was planned")
 
 
 class Frames:
@@ -59,9 +67,8 @@ class Frames:
     ) -> Stack:
         """Read raw rows ``[first, last)`` of an amplifier of many frames, for `Stack.rows` to decode.
 
-        The compressed bytes go into the slot's buffer, and the slot's next stack
-        overwrites them.  Images that cannot be read by rows of whole numbers are
-        decoded at once, and the stack holds their pixels.
+        The compressed bytes go into the slot's buffer, and the slot's next stack overwrites them.  Images that cannot
+        be read by rows of whole numbers are decoded at once, and the stack holds their pixels.
 
         Parameters
         ----------
@@ -74,7 +81,10 @@ class Frames:
             A file or its HDU cannot be read, is corrupt or has another shape.
         """
         described = [self._described(file, amplifier) for file in files]
-        wanted = [self._wanted(*one, first, last, summed) for one in zip(files, described, strict=True)]
+        keys = [(file.path, image.table) for file, image in zip(files, described, strict=True)]
+        unverified = [i.datasum is not None and k not in self._verified for k, i in zip(keys, described, strict=True)]
+        later = Wanted(first, last, summed=summed) if self._sums and last - first < amplifier.raw[1] else None
+        wanted = [later if one and later else Wanted(first, last, verify=one) for one in unverified]
         coded = [(t, rows) for t, rows in zip(described, wanted, strict=True) if isinstance(t, RowTiles)]
         needed = sum(room(t, rows) for t, rows in coded) + max((t.data_bytes for t, r in coded if r.verify), default=0)
         data, at = self._buffers[slot].reserve(needed + SPARE), 0
@@ -122,14 +132,6 @@ class Frames:
         if parts and isinstance(image, RowTiles):
             compare(file.path, image, parts, self._handle(file.path))
 
-    def _wanted(
-        self, file: File, image: RowTiles | Odd, first: int, last: int, summed: tuple[int, int] | None
-    ) -> Wanted:
-        unverified = image.datasum is not None and (file.path, image.table) not in self._verified
-        if unverified and self._sums and last - first < image.height:
-            return Wanted(first, last, summed=summed)
-        return Wanted(first, last, verify=unverified)
-
     def _described(self, file: File, amplifier: Amplifier) -> RowTiles | Odd:
         """Describe the storage of an amplifier's HDU."""
         image = self.scanned(file)[amplifier.hdu]
@@ -151,17 +153,9 @@ class Frames:
         if file.path not in self._scanned:
             if len(self._scanned) >= REMEMBERED:
                 self.forget()
-            self._scanned[file.path] = self._scan(file)
+            _require_size(file)
+            self._scanned[file.path] = scan(file.path, self._handle(file.path))
         return self._scanned[file.path]
-
-    def _scan(self, file: File) -> Scanned:
-        try:
-            size = os.stat(file.path).st_size
-        except OSError as error:
-            raise DataError(file.path, error.strerror or str(error)) from error
-        if file.bytes not in (None, size):
-            raise DataError(file.path, f"has {size} bytes, it had {file.bytes} when the run was planned")
-        return scan(file.path, self._handle(file.path))
 
     def _handle(self, path: str) -> int | None:
         """Return the handle of the unpacked copy of a packed file; `None` for other files."""
@@ -238,9 +232,7 @@ class Frames:
     def __enter__(self) -> Frames:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
