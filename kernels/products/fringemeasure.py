@@ -21,6 +21,7 @@ from kernels.products.flatlevels import write_json
 from kernels.products.packed import pack
 from kernels.products.skymeasure import Masked, require_enough, rule, usual_noise
 from kernels.statistics.surface import Surface
+from kernels.transfer import fringefit
 
 KERNEL: Final = "fringe_measure"
 
@@ -96,3 +97,6 @@ def warm(bench: Bench) -> None:
     """Measure a few pixels, binned as little as a fringe's are."""
     settings = {"threshold": 5.0, "smoothing": 1.0, "rounds": 1, "grow": 3, "cell": 128}
     bench.run(execute, {"raw": bench.raws}, "fringeMeasure", isr={}, **settings)
+    pattern = np.sin(np.arange(64, dtype=np.float32))[None, :] * np.ones((64, 1), np.float32)
+    ones = np.ones_like(pattern)
+    fringefit.fit(pattern, ones, np.ones(ones.shape, np.bool_), pattern, ones, fringefit.Rule(400, large=12, rounds=1))

@@ -110,6 +110,7 @@ def test_places_have_the_radius_of_their_pixels(lab: Lab) -> None:
     np.testing.assert_allclose(radius_at(detector, x, y), radius_mm(detector)[2][[0, 30], [0, 7]], rtol=1e-6)
 
 
+@pytest.mark.processes
 def test_ranks_do_not_matter(lab: Lab, flats: Flats) -> None:
     raws, flat = [flats.raw(f"raw{n}") for n in range(5)], flats.reference()
     tables = []

@@ -68,7 +68,9 @@ class _Memory:
     def __init__(self, detector: Detector, frames: Mapping[str, Raws]) -> None:
         self._index, self._frames = {a.name: k for k, a in enumerate(detector.amplifiers)}, frames
 
-    def stack(self, files: Sequence[File], amplifier: Amplifier, first: int, last: int, slot: int = 0) -> _Rows:
+    def stack(
+        self, files: Sequence[File], amplifier: Amplifier, first: int, last: int, slot: int = 0, summed: object = None
+    ) -> _Rows:
         return _Rows([self._frames[f.path][self._index[amplifier.name]] for f in files])
 
 

@@ -15,11 +15,12 @@ from campaign.verification.lines import Line, Verdict
 from campaign.verification.rows import Rows
 from kernels.calibrations.config import IsrConfig
 from kernels.calibrations.crosstalk import Crosstalk
-from kernels.calibrations.linearity import Curve, Linearizer, spline
+from kernels.calibrations.curves import curve
+from kernels.calibrations.linearity import Linearizer
 from kernels.camera.focalplane import radius_mm
 from kernels.camera.geometry import Amplifier, Detector
 from kernels.simulation.truth import Truth
-from kernels.transfer import crosstalkfit
+from kernels.transfer import crosstalkfit, crosstalkpixels
 from kernels.verification import applied, images, pairs, tables
 from kernels.verification.frame import Header
 from tests.verification.darkroom import ISR, Darkroom, Held, Raws, combine
@@ -227,7 +228,9 @@ def curves(night: Night, room: Darkroom, swapped: bool = False) -> Any:
     if swapped:
         i, j = number(night, "C10"), number(night, AMPLIFIER)
         order[i], order[j] = order[j], order[i]
-    return Linearizer("held in memory", [Curve(spline(of.nodes[k], of.values[k])) for k in order]).tables()
+    return Linearizer(
+        "held in memory", [curve("Spline", np.concatenate([of.nodes[k], of.values[k]])) for k in order]
+    ).tables()
 
 
 LADDER = (3e3, 8e3, 15e3, 25e3, 35e3, 45e3, 60e3, 75e3, 90e3)
@@ -268,7 +271,7 @@ def half_cti(night: Night) -> list[Line]:
 
 def spots(night: Night, room: Darkroom, c0: F64, c1: F64, lit: tuple[int, int]) -> list[Line]:
     """Correct frames with spots in two amplifiers by coefficients [target, source], and fit what is left."""
-    use, rule = detector(night), crosstalkfit.Rule(bright=2e4, grow=3, box=16, quadratic=False)
+    use, rule = detector(night), crosstalkpixels.Rule(bright=2e4, grow=3, box=16)
     held: dict[str, Any] = {"bias": night.products.bias[BAD], "defects": night.products.defects[BAD]}
     held["crosstalk"] = Crosstalk(c0.astype(np.float32), c1.astype(np.float32))
     parts = []
@@ -278,9 +281,9 @@ def spots(night: Night, room: Darkroom, c0: F64, c1: F64, lit: tuple[int, int]) 
         signals = np.stack([
             image[a.target.slices][:: -1 if a.flip_y else 1, :: -1 if a.flip_x else 1] for a in use.amplifiers
         ])  # fmt: skip
-        parts.append(crosstalkfit.gather(signals, np.isfinite(signals), column(night, "read_noise"), rule))
-    summed = [sum(some[1:], some[0]) for some in zip(*parts, strict=True)]
-    found = night.judge(Rows.of(tables.coupled(tables.Left(use, crosstalkfit.fit(summed, rule)))))
+        parts.append(crosstalkpixels.collect(signals, np.isfinite(signals), column(night, "read_noise"), rule))
+    fitted = crosstalkfit.fit(parts, crosstalkfit.Rule(quadratic=False))
+    found = night.judge(Rows.of(tables.coupled(tables.Left(use, fitted))))
     assert len(found) >= 2 * (len(use.amplifiers) - 1)
     return found
 
