@@ -26,7 +26,9 @@ from kernels.isr.framekernel import FrameKernel
 from kernels.jobs import gang
 from kernels.jobs.job import Job, Task
 from kernels.jobs.publish import publish
+from kernels.products.bench import Bench
 from kernels.transfer import crosstalkfit, crosstalkpixels, crosstalkratios
+from kernels.transfer import warm as transfer
 from kernels.transfer.crosstalkfit import Crosstalk
 from kernels.transfer.crosstalkpixels import Lit
 
@@ -276,6 +278,11 @@ def _account(detector: Detector, measured: Sequence[Measured], frames: Sequence[
         sources={names[k]: int(counts[k]) for k in np.flatnonzero(~np.asarray(known.any(axis=0)))},
         targets={names[k]: why for k, why in found.bad.items()},
     )
+
+
+def warm(bench: Bench) -> None:
+    """Compile the room's functions; frames of two amplifiers without light tell no crosstalk."""
+    transfer.compile_all()
 
 
 def execute(job: Job, comm: Any) -> int:

@@ -336,7 +336,7 @@ def collect(signals: F32, good: Bool, noise: F64, rule: Rule | None = None) -> L
         return _lit(signals[:, :0, :0], rule, seen)
     around = grown(lit, rule.grow) | ~whole
     most = np.where(bright, signals, np.float32(0)).max(axis=0)
-    found = _lit(signals[:, places], rule, seen, places, bright[:, places])
+    found = _lit(np.ascontiguousarray(signals[:, places]), rule, seen, places, bright[:, places])
     for k in np.flatnonzero(present):
         target = _target(signals[k], good[k], around, places, most, float(noise[k]), rule)
         found.excess[k] = signals[k][places] - target.level

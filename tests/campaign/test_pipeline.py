@@ -139,6 +139,7 @@ def test_kinds() -> None:
         ("Bias", "bias", "bias"), ("BiasBootstrap", "bias", "bias"), ("Dark", "dark", "dark"), ("Flat", "flat", "flat"),
         ("Cti", "flat", "cti"), ("Bfk", "flat", "bfk"), ("Defects", "", "defects"),
         ("Sky", "science", "sky"), ("Fringe", "science", "fringe"),
+        ("Crosstalk", "science", "crosstalk"),
     ],
 )  # fmt: skip
 def test_the_product_of_a_pipeline_and_its_frames(name: str, of: str, kind: str) -> None:
