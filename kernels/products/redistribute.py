@@ -19,6 +19,8 @@ from kernels.transfer.brighterfatter import Method, Rule, correct
 METHODS: Final = {"COULTON18": Method.COULTON, "STEPPED": Method.STEPPED}
 #: Iterations of each: upstream's most, and as many as leave 1e-5 of the deficit of a flat of 100,000 electron.
 ROUNDS: Final = {Method.COULTON: 10, Method.STEPPED: 4}
+#: Largest value of a kernel, 1/electron; those of CCDs reach a few 1e-6.
+LARGEST: Final = 1e-4
 
 
 def rule(kernels: Kernels, isr: IsrConfig) -> Rule:
@@ -47,13 +49,15 @@ def redistribute(
     Raises
     ------
     JobError
-        The frame is not in electron, or the file has no valid kernel.
+        The frame is not in electron, or the file has no valid kernel, or one that cannot be.
     """
     whole = kernels.whole
     if unit != "electron":
         raise JobError(f"doBrighterFatter needs frames in electron, they are in {unit}: set doApplyGains: true")
     if whole is None:
         raise JobError("doBrighterFatter: the bfk has no kernel of the detector and no valid amplifier")
+    if (largest := float(np.abs(whole).max(initial=0.0))) > LARGEST:
+        raise JobError(f"doBrighterFatter: the bfk has a value of {largest:.4g} / electron, {LARGEST:g} is possible")
     chosen, good = rule(kernels, isr), (mask & UNUSABLE) == 0
     level = float(np.median(image[good])) if good.any() else 0.0
     image[:] = correct(image, good, whole, level, chosen)
