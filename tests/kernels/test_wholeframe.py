@@ -205,15 +205,18 @@ def test_frames_are_the_same_on_any_number_of_ranks(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "value", "said"),
+    ("number", "kernel", "said"),
     [
-        (0, -1e-7, "bfk0.fits: is of detector 0 R22_S00 .*, the frames are of 1 R22_S01"),
-        (1, -1e300, "doBrighterFatter: the bfk has a value of 1e.300 / electron"),
+        (0, np.full((3, 3), -1e-7), "bfk0.fits: is of detector 0 R22_S00 .*, the frames are of 1 R22_S01"),
+        (1, np.full((3, 3), -1e300), "doBrighterFatter: the bfk has a value of 1e.300 / electron"),
+        (1, np.full((3, 5), -1e-7), "the bfk's kernel is 5 x 3 pixels, an odd square is wanted"),
+        (1, np.full((4, 4), -1e-7), "the bfk's kernel is 4 x 4 pixels, an odd square is wanted"),
+        (1, -1e-8 * np.arange(9.0).reshape(3, 3), "kernel is not symmetric: its quadrants differ by 6e-08 / electron"),
     ],
 )
-def test_a_kernel_that_is_not_the_frames_fails_its_task(lab: Lab, number: int, value: float, said: str) -> None:
+def test_a_kernel_that_is_not_the_frames_fails_its_task(lab: Lab, number: int, kernel: NDArray[Any], said: str) -> None:
     camera, path = geometry.camera(lab.camera()), str(lab.folder / f"bfk{number}.fits")
-    bfk.write(path, camera, camera.detectors[number], bfk.Kernels(np.full((3, 3), value), None))
+    bfk.write(path, camera, camera.detectors[number], bfk.Kernels(kernel, None))
     plain = science(lab, "wrong", bfk=path)
     plain["config"]["isr"]["brighter_fatter"] = True
     assert lab.serial(plain) == 1
