@@ -66,7 +66,14 @@ class Crosstalk:
             return cls(c0, zero, tuple(notes))
         if "CT_COEFFS_SQR" not in found.tables[0].columns:
             return cls(c0, zero, (*notes, "crosstalk: the file has no part that grows with the square (CT_COEFFS_SQR)"))
-        return cls(c0, _matrix(found, "CT_COEFFS_SQR", rows, detector)[0], tuple(notes))
+        c1, lost = _matrix(found, "CT_COEFFS_SQR", rows, detector)
+        full = detector.adc_max * max(a.gain if camera.unit == "electron" else 1.0 for a in detector.amplifiers)
+        if (np.abs(c1) * np.float32(full) >= 1).any():
+            what = f"a coefficient of {np.abs(c1).max():.4g} cannot be: a source of {full:.3g} {camera.unit}"
+            raise DataError(path, f"column CT_COEFFS_SQR: {what} would leave more than itself")
+        if lost:
+            notes.append(f"crosstalk: {lost} coefficients of the square are no numbers and count as 0")
+        return cls(c0, c1, tuple(notes))
 
 
 def _matrix(found: IsrCalib, name: str, rows: Sequence[int], detector: Detector) -> tuple[NDArray[np.float32], int]:

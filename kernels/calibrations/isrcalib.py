@@ -212,6 +212,8 @@ class IsrCalib:
             order of the camera's amplifiers upstream is not known.
         """
         wanted, names = [a.name for a in detector.amplifiers], list(self.amplifiers)
+        if not names and self.layout.table.names:
+            raise DataError(self.path, f"its table has no rows; {len(wanted)} are wanted, one an amplifier")
         if not names:
             names = wanted if len(wanted) == 1 else [name for name in UPSTREAM_ORDER if name in wanted]
             if len(names) != len(wanted):

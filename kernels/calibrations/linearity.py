@@ -44,6 +44,8 @@ TOLERANCE = 5e-4
 MAX_ENTRIES = 1 << 17
 #: Longest look-up table.
 MAX_STEPS = 1 << 20
+#: Largest part of a signal from `FAINT` ADU on that can be a deviation; CCDs reach a few percent.
+MOST, FAINT = 0.5, 1000.0
 #: Part of an amplifier's saturation up to which a linearity should reach: beyond its end S is constant.
 REACH = 0.5
 
@@ -83,7 +85,8 @@ class Linearizer:
         ------
         DataError
             See `kernels.calibrations.isrfiles.read` and `IsrCalib.require`; or the amplifiers are not the
-            detector's, a type cannot be applied, nodes do not ascend from 0, or S(0) is not 0.
+            detector's, a type cannot be applied, nodes do not ascend from 0, S(0) is not 0, or S is as large as the
+            signal.
         """
         found = isrfiles.read(path)
         found.require(KIND, camera, detector)
@@ -100,8 +103,10 @@ class Linearizer:
             per_adu = amplifier.gain if unit == "electron" else 1.0
             numbers = np.asarray(coefficients[row], np.float64).ravel()
             try:
-                curves.append(curve(str(types[row]).strip(), numbers, per_adu, table))
-            except ValueError as error:
+                with np.errstate(over="ignore", invalid="ignore"):  # refused below
+                    curves.append(curve(str(types[row]).strip(), numbers, per_adu, table))
+                    _require_credible(curves[-1], float(detector.adc_max))
+            except (ValueError, OverflowError) as error:
                 raise DataError(path, f"amplifier {amplifier.name}: {error}") from error
         return cls(path, curves)
 
@@ -145,6 +150,23 @@ class Linearizer:
         ]
         values = np.array([s(x) for s, x in zip(self.curves, at, strict=True)], np.float32)
         return Grid(values, step, first, steps == 0)
+
+
+def _require_credible(one: Curve, ceiling: float) -> None:
+    """Require bends that are numbers, and deviations that are small parts of signals up to the converter's ceiling.
+
+    Raises
+    ------
+    ValueError
+        With the signal at which the deviation is largest.
+    """
+    if not (math.isfinite(one.bend) and math.isfinite(one.kink)):
+        raise ValueError("its curve has no finite bend: too sharp to be tabulated")
+    signals = np.geomspace(FAINT, max(ceiling, 2 * FAINT), 64)
+    parts = np.abs(one(np.clip(signals, one.first, one.end)) / signals)
+    if not (parts < MOST).all():
+        at = int(np.argmax(np.where(np.isfinite(parts), parts, np.inf)))
+        raise ValueError(f"its deviation at {signals[at]:.0f} ADU is {parts[at]:.3g} of the signal, which cannot be")
 
 
 def _lookups(found: IsrCalib) -> NDArray[np.float64] | None:

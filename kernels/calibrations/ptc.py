@@ -20,6 +20,9 @@ from kernels.errors import DataError
 from kernels.fits.product import Card
 
 KIND = "ptc"
+#: Range of gains, electron/ADU, and largest read noise, electron, that any camera can have.
+GAINS = (1e-3, 1e3)
+LARGEST_NOISE = 1e4
 #: First version whose noise is in electron after a fit of all covariances; before, it was the square.
 NOISE_IN_ELECTRON = 1.9
 
@@ -31,7 +34,7 @@ def apply(path: str, camera: Camera, detector: Detector) -> Detector:
     ------
     DataError
         See `kernels.calibrations.isrfiles.read` and `IsrCalib.require`; or the amplifiers are not the
-        detector's, a gain is not above 0, or a noise is below 0.
+        detector's, or a gain or a noise is not within `GAINS` and `LARGEST_NOISE`.
     """
     found, rows = _opened(path, camera, detector)
     good = [k for k, row in enumerate(rows) if not _is_bad(found, row)]
@@ -41,7 +44,7 @@ def apply(path: str, camera: Camera, detector: Detector) -> Detector:
         noises = np.sqrt(np.maximum(noises, 0))
     amplifiers = list(detector.amplifiers)
     for k, gain, noise in zip(good, gains.tolist(), noises.tolist(), strict=True):
-        if gain <= 0 or noise < 0:
+        if not (GAINS[0] <= gain <= GAINS[1] and 0 <= noise <= LARGEST_NOISE):
             what = f"gain {gain:g} electron/ADU, noise {noise:g} electron"
             raise DataError(path, f"amplifier {amplifiers[k].name}: {what} cannot be")
         amplifiers[k] = replace(amplifiers[k], gain=gain, read_noise=noise)

@@ -19,6 +19,10 @@ from kernels.transfer.brighterfatter import Method, Rule, correct
 METHODS: Final = {"COULTON18": Method.COULTON, "STEPPED": Method.STEPPED}
 #: Iterations of each: upstream's most, and as many as leave 1e-5 of the deficit of a flat of 100,000 electron.
 ROUNDS: Final = {Method.COULTON: 10, Method.STEPPED: 4}
+#: Largest value of a kernel, 1/electron; those of CCDs reach a few 1e-6.
+LARGEST: Final = 1e-4
+#: Largest difference between the quadrants of a kernel, of which one is used, relative to the largest value.
+UNLIKE: Final = 0.05
 
 
 def rule(kernels: Kernels, isr: IsrConfig) -> Rule:
@@ -47,13 +51,14 @@ def redistribute(
     Raises
     ------
     JobError
-        The frame is not in electron, or the file has no valid kernel.
+        The frame is not in electron, or the file has no valid kernel, or one that cannot be.
     """
     whole = kernels.whole
     if unit != "electron":
         raise JobError(f"doBrighterFatter needs frames in electron, they are in {unit}: set doApplyGains: true")
     if whole is None:
         raise JobError("doBrighterFatter: the bfk has no kernel of the detector and no valid amplifier")
+    _require_credible(whole)
     chosen, good = rule(kernels, isr), (mask & UNUSABLE) == 0
     level = float(np.median(image[good])) if good.any() else 0.0
     image[:] = correct(image, good, whole, level, chosen)
@@ -65,3 +70,16 @@ def redistribute(
         ("BFLEVEL", level, "level beyond the edges, electron"),
         ("BFNFILL", int(good.size - np.count_nonzero(good)), "masked pixels: interpolated for others, unchanged"),
     ]
+
+
+def _require_credible(whole: NDArray[np.float64]) -> None:
+    """Require an odd square of credible values that is symmetric: the inversions take one of its quadrants."""
+    rows, columns = whole.shape
+    if rows != columns or rows % 2 == 0:
+        raise JobError(f"doBrighterFatter: the bfk's kernel is {columns} x {rows} pixels, an odd square is wanted")
+    if (largest := float(np.abs(whole).max())) > LARGEST:
+        raise JobError(f"doBrighterFatter: the bfk has a value of {largest:.4g} / electron, {LARGEST:g} is possible")
+    unlike = max(float(np.abs(whole - whole[::-1]).max()), float(np.abs(whole - whole[:, ::-1]).max()))
+    if unlike > UNLIKE * largest:
+        what = f"its quadrants differ by {unlike:.2g} / electron, its largest value is {largest:.2g}"
+        raise JobError(f"doBrighterFatter: the bfk's kernel is not symmetric: {what}")

@@ -26,6 +26,10 @@ UNUSABLE: Final = sum(1 << PLANES[name] for name in ("BAD", "SAT", "CR", "NO_DAT
 #: Upstream's plane of pixels that are no number; ours are SAT or BAD.
 NO_NUMBER: Final = "UNMASKEDNAN"
 INTRP: Final = 1 << PLANES["INTRP"]
+#: Largest value of a flat that divides nothing: pixels without response, whose quotients could overflow.
+LEAST: Final = 1e-6
+#: Range of levels that a detector's normalised flat can have; another is in counts.
+LEVELS: Final = (0.02, 50.0)
 #: Rows of a flat that are read at a time.
 _ROWS: Final = 256
 
@@ -55,16 +59,17 @@ def flatten(frame: WholeFrame, flat: Product) -> Sequence[Card]:
     Raises
     ------
     DataError
-        The flat cannot be read, or has no pixel above 0.
+        The flat cannot be read, has no pixel above 0, or is not normalised.
     """
     height, width = frame.image.shape
-    known, dead = flat.has("VARIANCE"), 0
+    known, dead, levels = flat.has("VARIANCE"), 0, list[float]()
     for y0 in range(0, height, _ROWS):
         box = Box(0, y0, width, min(_ROWS, height - y0))
         at = box.slices
         of, planes = np.asarray(flat.read(box), np.float32), np.asarray(flat.read(box, "MASK"), np.int32)
-        fine = (of > 0) & (of < np.inf)
+        fine = (of > LEAST) & (of < np.inf)
         dead += int(np.count_nonzero(~fine))
+        levels += [float(np.median(of[fine]))] if fine.any() else []
         divisor = np.where(fine, of, np.float32(1))
         frame.image[at] /= divisor
         frame.variance[at] /= divisor * divisor
@@ -76,6 +81,9 @@ def flatten(frame: WholeFrame, flat: Product) -> Sequence[Card]:
         frame.mask[at] |= np.where(fine, 0, BAD).astype(np.int32)
     if dead == frame.image.size:
         raise DataError(flat.path, "has no pixel above 0: nothing can be divided by it")
+    level = float(np.median(levels))
+    if not LEVELS[0] <= level <= LEVELS[1]:
+        raise DataError(flat.path, f"has a level of {level:.4g}: a flat is relative, of about 1; it is not normalised")
     return [("FLATDEAD", dead, "pixels of the flat not above 0: BAD, not divided")]
 
 

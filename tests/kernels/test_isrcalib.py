@@ -341,6 +341,41 @@ def test_crosstalk_that_is_not_valid_counts_as_none(camera: Camera, tmp_path: Pa
         crosstalk.Crosstalk.open(str(path), camera, camera.detectors[1], True)
 
 
+def test_the_square_of_crosstalk_is_judged_by_the_fullest_source(camera: Camera, tmp_path: Path) -> None:
+    meta, columns = tables("crosstalk")
+    for number, what in ((np.nan, ""), (1e-3, "CT_COEFFS_SQR: a coefficient of 0.001 cannot be: a source of 1.11e.05")):
+        flat = columns[0]["CT_COEFFS_SQR"].copy()
+        flat[0, 1] = number
+        path = str(write_fits(tmp_path / f"{number}.fits", meta, [{**columns[0], "CT_COEFFS_SQR": flat}]))
+        if what:
+            with pytest.raises(DataError, match=what):
+                apply("crosstalk", path, camera)
+        else:
+            notes = apply("crosstalk", path, camera).notes
+            assert "crosstalk: 1 coefficients of the square are no numbers and count as 0" in notes
+
+
+@pytest.mark.parametrize(
+    ("kind", "coefficients"),
+    [("Polynomial", [1e300, 1e300]), ("DoubleSpline", [2, 2, 0, 1e5, 0, 1e300, 0, 1e5, 0, 0])],
+)
+def test_a_linearity_beyond_all_numbers(kind: str, coefficients: list[float], camera: Camera, tmp_path: Path) -> None:
+    meta, columns = tables("linearizer")
+    rows = {"TYPE": [kind] * len(NAMES), "COEFFS": np.tile(coefficients, (len(NAMES), 1))}
+    path = write_fits(tmp_path / "x.fits", meta, [columns[0] | rows])
+    with pytest.raises(DataError, match="amplifier C10: "):
+        apply("linearizer", str(path), camera)
+
+
+@pytest.mark.parametrize("kind", ["linearizer", "ptc", "cti", "gain_correction"])
+def test_a_table_without_rows(kind: str, camera: Camera, tmp_path: Path) -> None:
+    meta, columns = tables(kind)
+    none = {name: np.array(values)[:0] for name, values in columns[0].items()}
+    path = write_fits(tmp_path / "x.fits", meta, [none, *columns[1:]])
+    with pytest.raises(DataError, match="its table has no rows; 4 are wanted, one an amplifier"):
+        apply(kind, str(path), camera)
+
+
 def test_a_double_spline_is_two_after_one_another(camera: Camera, tmp_path: Path) -> None:
     meta, columns = tables("linearizer")
     x1, x2 = np.linspace(0, 9e4, 8), np.linspace(0, 8e4, 5)

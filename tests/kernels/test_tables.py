@@ -338,9 +338,16 @@ def test_splines_that_are_none(
 
 def test_a_spline_too_sharp_for_a_table(camera: Camera, tmp_path: Path) -> None:
     path, nodes = str(tmp_path / "x.fits"), np.tile([0, 1e-3, 2e-3, 1e5], (4, 1))
-    linearity.write(path, camera, camera.detectors[0], nodes, np.tile([0.0, 10.0, 0.0, 0.0], (4, 1)))
+    linearity.write(path, camera, camera.detectors[0], nodes, np.tile([0.0, 1e-4, 0.0, 0.0], (4, 1)))
     with pytest.raises(DataError, match="too sharply to be tabulated"):
         linearity.Linearizer.open(path, camera, camera.detectors[0]).tables()
+
+
+def test_a_deviation_as_large_as_the_signal_is_refused(camera: Camera, tmp_path: Path) -> None:
+    path, nodes = str(tmp_path / "x.fits"), np.tile([0.0, 5e4, 1e5], (4, 1))
+    linearity.write(path, camera, camera.detectors[0], nodes, np.tile([0.0, 1e5, 2e5], (4, 1)))
+    with pytest.raises(DataError, match="amplifier C10: its deviation at .* ADU is 2 of the signal, which cannot be"):
+        linearity.Linearizer.open(path, camera, camera.detectors[0])
 
 
 def test_no_correction_at_all(camera: Camera, tmp_path: Path) -> None:
@@ -401,7 +408,9 @@ def test_a_ptc_takes_the_place_of_gains_and_noises(camera: Camera, tmp_path: Pat
     assert replace(found, amplifiers=back) == detector  # and nothing else
 
 
-@pytest.mark.parametrize(("gain", "noise"), [(0.0, 5.0), (-1.0, 5.0), (1.0, -0.1)])
+@pytest.mark.parametrize(
+    ("gain", "noise"), [(0.0, 5.0), (-1.0, 5.0), (1.0, -0.1), (1e300, 5.0), (1e-30, 5.0), (1.0, 1e300)]
+)
 def test_gains_and_noises_that_cannot_be(gain: float, noise: float, camera: Camera, tmp_path: Path) -> None:
     path, detector = str(tmp_path / "x.fits"), camera.detectors[0]
     ptc.write(path, camera, detector, np.array([1, 1, gain, 1.0]), np.array([5, 5, noise, 5.0]), np.ones(4))

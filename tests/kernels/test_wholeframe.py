@@ -56,18 +56,18 @@ def flat_of(folder: Path, image: NDArray[Any], mask: NDArray[Any], variance: NDA
 def test_a_flat_divides_and_its_variance_counts(tmp_path: Path) -> None:
     rng, frame = np.random.default_rng(2), frame_of()
     flat, error = rng.normal(1, 0.02, SHAPE), rng.uniform(1e-5, 2e-5, SHAPE)
-    flat[4, 4], flat[5, 5], flat[6, 6], error[8, 8] = 0, -0.1, np.nan, np.nan
+    flat[4, 4], flat[5, 5], flat[6, 6], flat[7, 7], error[8, 8] = 0, -0.1, np.nan, 1e-38, np.nan
     planes = np.zeros(SHAPE, np.int32)
     planes[9, 9], planes[10, :3] = BAD | CR, NO_DATA | VIGNETTED
     was = WholeFrame(*(plane.copy() for plane in (frame.image, frame.variance, frame.mask)))
     cards = {name: value for name, value, _ in flatten(frame, flat_of(tmp_path, flat, planes, error))}
-    dead = ~(flat > 0)
+    dead = ~(flat > 1e-6)
     f = np.where(dead, 1, flat.astype(np.float32).astype(float))
     more = np.where(dead | np.isnan(error), 0, error.astype(np.float32).astype(float))
     np.testing.assert_allclose(frame.image, was.image / f, rtol=3e-7)
     np.testing.assert_allclose(frame.variance, was.variance / f**2 + (was.image / f**2) ** 2 * more, rtol=1e-6)
     assert np.array_equal(frame.mask, was.mask | (planes & ~CR) | np.where(dead, BAD, 0))
-    assert cards == {"FLATDEAD": 3} and np.isfinite(frame.image).all() and np.isfinite(frame.variance).all()
+    assert cards == {"FLATDEAD": 4} and np.isfinite(frame.image).all() and np.isfinite(frame.variance).all()
 
 
 def test_a_flat_of_zeros_is_refused(tmp_path: Path) -> None:
@@ -204,14 +204,24 @@ def test_frames_are_the_same_on_any_number_of_ranks(lab: Lab) -> None:
     assert len(found[0]) == 3 * (3 + 1) and found[1:] == found[:1] * 2
 
 
-def test_a_kernel_of_another_detector_fails_its_task(lab: Lab) -> None:
-    camera, path = geometry.camera(lab.camera()), str(lab.folder / "bfk0.fits")
-    bfk.write(path, camera, camera.detectors[0], bfk.Kernels(np.full((3, 3), -1e-7), None))
+@pytest.mark.parametrize(
+    ("number", "kernel", "said"),
+    [
+        (0, np.full((3, 3), -1e-7), "bfk0.fits: is of detector 0 R22_S00 .*, the frames are of 1 R22_S01"),
+        (1, np.full((3, 3), -1e300), "doBrighterFatter: the bfk has a value of 1e.300 / electron"),
+        (1, np.full((3, 5), -1e-7), "the bfk's kernel is 5 x 3 pixels, an odd square is wanted"),
+        (1, np.full((4, 4), -1e-7), "the bfk's kernel is 4 x 4 pixels, an odd square is wanted"),
+        (1, -1e-8 * np.arange(9.0).reshape(3, 3), "kernel is not symmetric: its quadrants differ by 6e-08 / electron"),
+    ],
+)
+def test_a_kernel_that_is_not_the_frames_fails_its_task(lab: Lab, number: int, kernel: NDArray[Any], said: str) -> None:
+    camera, path = geometry.camera(lab.camera()), str(lab.folder / f"bfk{number}.fits")
+    bfk.write(path, camera, camera.detectors[number], bfk.Kernels(kernel, None))
     plain = science(lab, "wrong", bfk=path)
     plain["config"]["isr"]["brighter_fatter"] = True
     assert lab.serial(plain) == 1
     (failed,) = [line["detail"]["error"] for line in lab.journal(plain) if line["event"] == "failed"]
-    assert re.search("bfk0.fits: is of detector 0 R22_S00 .*, the frames are of 1 R22_S01", failed), failed
+    assert re.search(said, failed), failed
 
 
 @pytest.mark.parametrize(
@@ -220,12 +230,13 @@ def test_a_kernel_of_another_detector_fails_its_task(lab: Lab) -> None:
         ("flat0.fits", "is of detector 0 R22_S00 .*, the frames are of 1 R22_S01"),
         ("bias1.fits", "is bias .*, flat is wanted"),
         ("zeros", "has no pixel above 0"),
+        ("counts", "has a level of 2e.04: a flat is relative, of about 1; it is not normalised"),
         ("adu", "is in adu .CALUNIT., the frames it is to correct are in electron"),
     ],
 )
 def test_a_flat_that_is_not_the_frames_fails_its_task(lab: Lab, how: str, said: str) -> None:
     plain = science(lab, "wrong")
-    image = np.zeros(SHAPE) if how == "zeros" else np.ones(SHAPE)
+    image = np.full(SHAPE, {"zeros": 0.0, "counts": 2e4}.get(how, 1.0))
     name = how if how.endswith("fits") else "flat1.fits"
     wrong = lab.product(name, image, unit="adu" if how == "adu" else "electron", detector=int(name[4]))
     plain["tasks"][0]["inputs"]["flat"] = [wrong]
