@@ -14,7 +14,7 @@ from kernels.camera.geometry import Amplifier
 from kernels.errors import DataError
 from kernels.fits import oddimage
 from kernels.fits.blocks import packing
-from kernels.fits.fitsfile import Open, unpacked
+from kernels.fits.fitsfile import UNREADABLE, Open, unpacked
 from kernels.fits.rawstack import Buffer, Coded, Decoded, Stack
 from kernels.fits.rice import SPARE
 from kernels.fits.rowbytes import Summed, Wanted, check, compare, load, room
@@ -182,12 +182,15 @@ class Frames:
         if (path, image.table) not in self._verified:
             check(path, image, handle)
             self._verified.add((path, image.table))
-        if image.cards.compressed:
-            pixels = oddimage.decompressed(path, image, self._by_cfitsio(path, image, handle), first, last)
-        else:
-            pixels = oddimage.stored(path, image, first, last, handle)
-        found = oddimage.values(path, image, pixels, first, handle)
-        return oddimage.whole(path, image, found, oddimage.half(image.cards, signed))
+        try:
+            if image.cards.compressed:
+                pixels = oddimage.decompressed(path, image, self._by_cfitsio(path, image, handle), first, last)
+            else:
+                pixels = oddimage.stored(path, image, first, last, handle)
+            found = oddimage.values(path, image, pixels, first, handle)
+            return oddimage.whole(path, image, found, oddimage.half(image.cards, signed))
+        except UNREADABLE as error:
+            raise DataError(path, f"HDU {image.hdu}: its header describes no image: {oddimage.said(error)}") from error
 
     def _by_cfitsio(self, path: str, image: Odd, handle: int | None) -> Open:
         key = path, image.table

@@ -94,6 +94,17 @@ def test_a_flipped_bit_is_refused_however_an_image_is_cut(make: Callable[[], byt
     flipped()
 
 
+@pytest.mark.parametrize(("card", "other"), [(b"ZBITPIX ", b"YBITPIX "), (b"'BINTABLE'", b"'BINTABLD'")])
+def test_a_header_that_describes_no_image_fails_the_task(lab: Any, card: bytes, other: bytes) -> None:
+    """Its data are what their DATASUM says: the header's bits alone have flipped."""
+    paths = _frames(lab)
+    Path(paths[3]).write_bytes(Path(paths[3]).read_bytes().replace(card, other, 1))
+    plain = _job(lab, paths, "header", piece_bytes=3000)
+    assert lab.serial(plain) == 1
+    [failed] = [event for event in lab.journal(plain) if event["event"] == "failed"]
+    assert f"{paths[3]}: HDU Segment10: " in failed["detail"]["error"]
+
+
 def _frames(lab: Any, n: int = N) -> list[str]:
     rng, paths = np.random.default_rng(5), []
     for k in range(n):
