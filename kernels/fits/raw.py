@@ -181,6 +181,9 @@ class Frames:
         handle = self._handle(path)
         if (path, image.table) not in self._verified:
             check(path, image, handle)
+            if image.cards.get("BSCALE") not in (None, 1) and not image.cards.holds():
+                what = f"BSCALE is {image.cards.get('BSCALE')}, and the header is not what its CHECKSUM says"
+                raise DataError(path, f"HDU {image.hdu}: {what}")
             self._verified.add((path, image.table))
         try:
             if image.cards.compressed:
