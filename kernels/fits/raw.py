@@ -14,7 +14,7 @@ from kernels.camera.geometry import Amplifier
 from kernels.errors import DataError
 from kernels.fits import oddimage
 from kernels.fits.blocks import packing
-from kernels.fits.fitsfile import UNREADABLE, Open, unpacked
+from kernels.fits.fitsfile import Open, unpacked
 from kernels.fits.rawstack import Buffer, Coded, Decoded, Stack
 from kernels.fits.rice import SPARE
 from kernels.fits.rowbytes import Summed, Wanted, check, compare, load, room
@@ -181,19 +181,14 @@ class Frames:
         handle = self._handle(path)
         if (path, image.table) not in self._verified:
             check(path, image, handle)
-            if image.cards.get("BSCALE") not in (None, 1) and not image.cards.holds():
-                what = f"BSCALE is {image.cards.get('BSCALE')}, and the header is not what its CHECKSUM says"
-                raise DataError(path, f"HDU {image.hdu}: {what}")
             self._verified.add((path, image.table))
-        try:
+        with oddimage.understood(path, image):
             if image.cards.compressed:
                 pixels = oddimage.decompressed(path, image, self._by_cfitsio(path, image, handle), first, last)
             else:
                 pixels = oddimage.stored(path, image, first, last, handle)
             found = oddimage.values(path, image, pixels, first, handle)
-            return oddimage.whole(path, image, found, oddimage.half(image.cards, signed))
-        except UNREADABLE as error:
-            raise DataError(path, f"HDU {image.hdu}: its header describes no image: {oddimage.said(error)}") from error
+        return oddimage.whole(path, image, found, oddimage.half(image.cards, signed))
 
     def _by_cfitsio(self, path: str, image: Odd, handle: int | None) -> Open:
         key = path, image.table
@@ -227,9 +222,8 @@ class Frames:
 
     def forget(self) -> None:
         """Forget the files, before those of another detector."""
-        self._scanned.clear()
-        self._packed.clear()
-        self._verified.clear()
+        for known in (self._scanned, self._packed, self._verified):
+            known.clear()
 
     def close(self) -> None:
         """Close every file."""
