@@ -143,13 +143,16 @@ class RawFrames:
         return {"raw": raws, **self.corrections.inputs(detector, exposure), **beside}
 
     def parameters(self, detector: int, exposure: int | None = None) -> dict[str, Any]:
-        """IDs, dates and times (second) of the frames."""
+        """IDs, dates and times (second) of the frames; filters where a product may be of several, and is."""
         exposures = self._some(detector, exposure)
+        made_of, filters = self._kind.made_of, {e.physical_filter for e in self._exposures.values()}
+        several = isinstance(made_of, Frames) and bool(made_of.filters_field) and len(filters) > 1
         return {
             "exposures": [e.id for e in exposures],
             "dates": [e.begin for e in exposures],
             "exposure_times": [e.exposure_time for e in exposures],
             "dark_times": [e.exposure_time if e.dark_time is None else e.dark_time for e in exposures],
+            **({"filters": [e.physical_filter for e in exposures]} if several else {}),
         }
 
     def _some(self, detector: int, exposure: int | None) -> list[ExposureRecord]:

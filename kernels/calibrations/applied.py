@@ -76,6 +76,10 @@ class Calibrations:
         lost = [f"{name} has no photon transfer curve: BAD" for name in bad]
         lost += ["no SUSPECT pixels: without a ptc no turnoff is known"] if isr.suspect and not isr.ptc else []
         suspects = ptc.turnoffs(path_of("ptc"), camera, detector) if isr.suspect and isr.ptc else None
+        if suspects is not None:
+            pairs = zip(detector.amplifiers, suspects, strict=True)
+            unknown = [a.name for a, limit in pairs if np.isnan(limit) and a.name not in bad]
+            lost += [f"no SUSPECT pixels of {name}: the ptc has no turnoff" for name in unknown]
         detector = ptc.apply(path_of("ptc"), camera, detector) if isr.ptc else detector
         if isr.gain_correction:
             detector = gaincorrection.apply(path_of("gain_correction"), camera, detector)

@@ -31,7 +31,8 @@ def read_ecsv(path: str) -> tuple[dict[str, Any], list[Table]]:
 
     text = _text(path)
     try:
-        found = AstropyTable.read(text, format="ascii.ecsv")
+        # a text without a line break would be taken for a path
+        found = AstropyTable.read(text + "\n", format="ascii.ecsv")
         columns = {name: _plain(found[name]) for name in found.colnames}
         units = {name: str(found[name].unit) for name in found.colnames if found[name].unit is not None}
     except Exception as error:  # astropy raises what its parsers do

@@ -7,6 +7,7 @@ upstream's PhotodiodeCalib, ECSV with the columns TIME (second) and CURRENT (amp
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final
 
@@ -78,10 +79,14 @@ def charge(path: Path, method: str = "TRIMMED_SUM", scale: float = -1.0) -> floa
     if not (np.diff(time) > 0).all():
         back = int((np.diff(time) <= 0).sum())
         raise DataError(str(path), f"holds no trace: TIME does not ascend at {back} of {time.size} samples")
-    current = current * scale
-    if method == "TRIMMED_SUM":
-        current = current - _baseline(current)
-    return float(np.trapezoid(current, time))
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        current = current * scale
+        if method == "TRIMMED_SUM":
+            current = current - _baseline(current)
+        found = float(np.trapezoid(current, time))
+    if not math.isfinite(found):
+        raise DataError(str(path), f"holds no trace: its charge is {found:g} C")
+    return found
 
 
 def _column(path: str, table: Table, name: str) -> F64:

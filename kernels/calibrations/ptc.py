@@ -75,7 +75,7 @@ def turnoffs(path: str, camera: Camera, detector: Detector) -> NDArray[np.float6
     if "PTC_TURNOFF" not in found.tables[0].columns:
         raise DataError(path, "has no PTC_TURNOFF")
     values = np.array(found.tables[0].columns["PTC_TURNOFF"], np.float64)[rows]
-    return np.where(values > 0, values, np.nan)
+    return np.where((values > 0) & np.isfinite(values), values, np.nan)
 
 
 def _opened(path: str, camera: Camera, detector: Detector) -> tuple[IsrCalib, list[int]]:

@@ -194,6 +194,13 @@ class Cards:
             return None
         return 0xFFFFFFFF - ones_sum(b"".join(self._blocks).ljust(len(self._blocks) * BLOCK))
 
+    def holds(self) -> bool:
+        """Whether the header is the one that CHECKSUM and DATASUM seal, as far as it has both."""
+        text, whole = self.text("DATASUM") or "", self.text("CHECKSUM") or ""
+        if not text.isdecimal() or len(whole) != 16 or whole == "0" * 16:
+            return True
+        return same_sum(ones_sum(b"".join(self._blocks).ljust(len(self._blocks) * BLOCK)) + int(text), 0)
+
     def cards(self) -> list[bytes]:
         """List the cards as they are, with blanks for NULs, without END."""
         text = b"".join(self._blocks).replace(b"\0", b" ")

@@ -22,7 +22,10 @@ from kernels.fits.blocks import unpacking
 from kernels.fits.cards import BLOCK, CARD
 
 #: Errors of fitsio for a file that it cannot interpret.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SystemError, MemoryError)
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SystemError, MemoryError),
+    fitsio.FITSFormatError,
+)
 _CHUNK = 1 << 20
 _EMPTY = ("SIMPLE  =                    T", "BITPIX  =                    8", "NAXIS   =                    0")
 #: Cards of an HDU that hold only inside its file.

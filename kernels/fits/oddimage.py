@@ -8,7 +8,8 @@ are blank.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
@@ -49,6 +50,15 @@ def half(cards: Any, signed: bool) -> int:
     return 1 << (bits - 1) if signed and bits > 0 and (bits == 8 or zero == 1 << (bits - 1)) else 0
 
 
+@contextmanager
+def understood(path: str, image: Odd) -> Iterator[None]:
+    """Name the HDU whose header describes no image."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise DataError(path, f"HDU {image.hdu}: its header describes no image: {said(error)}") from error
+
+
 def stored(path: str, image: Odd, first: int, last: int, handle: int | None) -> NDArray[Any]:
     """Read rows of an uncompressed image as they are stored."""
     kind = np.dtype(_STORED[int(cast(int, image.cards.get("BITPIX")))])
@@ -82,6 +92,8 @@ def values(path: str, image: Odd, pixels: NDArray[Any], first: int, handle: int 
     """Convert stored rows from ``first`` on to physical values; NaN where blank."""
     cards, found = image.cards, pixels.astype(np.float64)
     scale, zero = (_number(path, image, key, usual) for key, usual in (("BSCALE", 1.0), ("BZERO", 0.0)))
+    if scale != 1 and not cards.holds():
+        raise DataError(path, f"HDU {image.hdu}: BSCALE is {scale:g}, and the header is not what its CHECKSUM says")
     if _bits(cards) > 0:
         for value in blanks(cards):
             found[pixels == value] = np.nan

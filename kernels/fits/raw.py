@@ -182,11 +182,12 @@ class Frames:
         if (path, image.table) not in self._verified:
             check(path, image, handle)
             self._verified.add((path, image.table))
-        if image.cards.compressed:
-            pixels = oddimage.decompressed(path, image, self._by_cfitsio(path, image, handle), first, last)
-        else:
-            pixels = oddimage.stored(path, image, first, last, handle)
-        found = oddimage.values(path, image, pixels, first, handle)
+        with oddimage.understood(path, image):
+            if image.cards.compressed:
+                pixels = oddimage.decompressed(path, image, self._by_cfitsio(path, image, handle), first, last)
+            else:
+                pixels = oddimage.stored(path, image, first, last, handle)
+            found = oddimage.values(path, image, pixels, first, handle)
         return oddimage.whole(path, image, found, oddimage.half(image.cards, signed))
 
     def _by_cfitsio(self, path: str, image: Odd, handle: int | None) -> Open:
@@ -221,9 +222,8 @@ class Frames:
 
     def forget(self) -> None:
         """Forget the files, before those of another detector."""
-        self._scanned.clear()
-        self._packed.clear()
-        self._verified.clear()
+        for known in (self._scanned, self._packed, self._verified):
+            known.clear()
 
     def close(self) -> None:
         """Close every file."""

@@ -106,7 +106,8 @@ class PairedFlats(FrameKernel):
             A frame has no card of the flux.
         """
         if task.task not in self._matched:
-            self._matched[task.task] = match(self._values(task), TOLERANCE[self.settings.matching])
+            tolerance, filters = TOLERANCE[self.settings.matching], task.parameters.get("filters", ())
+            self._matched[task.task] = match(self._values(task), tolerance, filters)
         return self._matched[task.task]
 
     def _values(self, task: Task) -> list[float]:

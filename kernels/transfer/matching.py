@@ -15,16 +15,18 @@ class Matched:
     singles: tuple[int, ...]
 
 
-def match(values: Sequence[float], tolerance: float) -> Matched:
+def match(values: Sequence[float], tolerance: float, filters: Sequence[str] = ()) -> Matched:
     """Pair consecutive exposures of equal values: exposure times (second), fluxes, numbers of pairs.
 
-    Of three in a row the third is single; four are two pairs.
+    Of three in a row the third is single; four are two pairs.  Exposures of unlike ``filters``, if these are given, are
+    no pair.
     """
     pairs: list[tuple[int, int]] = []
     singles: list[int] = []
     at = 0
     while at < len(values):
-        if at + 1 < len(values) and abs(values[at + 1] - values[at]) <= tolerance:
+        alike = at + 1 < len(values) and (not filters or filters[at] == filters[at + 1])
+        if alike and abs(values[at + 1] - values[at]) <= tolerance:
             pairs.append((at, at + 1))
             at += 2
         else:

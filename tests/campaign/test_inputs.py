@@ -10,8 +10,12 @@ import pytest
 from campaign.butler.records import ExposureRecord, Raw, Selection
 from campaign.camera import model as camera
 from campaign.errors import ConfigurationError
+from campaign.kinds.draft import GroupDraft
+from campaign.kinds.isr import OF_FRAMES
 from campaign.kinds.table import kinds
+from campaign.pipeline.makers import some
 from campaign.pipeline.model import load
+from campaign.planning.freeze import _require_whole
 from campaign.planning.inputs import absent, allowed, for_purpose, names_detectors, problems
 from campaign.quality import judging, levels
 from campaign.template import envfile
@@ -65,6 +69,22 @@ def test_flats_of_two_filters_are_refused_by_their_ids_unless_the_pipeline_allow
     assert found == ([] if several else [why])
     # what is not asked for is not in the runs' digests either
     assert ("allowSeveralFilters" in pipeline.tasks["cpPtcExtract"].config) is several
+
+
+@pytest.mark.parametrize("product", ["Bias", "Flat", "Ptc", "Crosstalk", "Sky", "Fringe"])
+@pytest.mark.parametrize("switch", ["", "doBinnedExposures"])
+def test_corrections_of_whole_frames_are_refused_where_frames_are_corrected_in_parts(product: str, switch: str) -> None:
+    environment = {"CP_PIPE_DIR": f"{ROOT}/cp_pipe"}
+    path = f"{ROOT}/cp_pipe/pipelines/any/cp{product}.yaml"
+    plain = load(path, "LSSTComCam", environment, "")
+    (isr,) = some(plain, "isr")
+    pipeline = load(path, "LSSTComCam", environment, f"--config {isr.label}:{switch}=true" if switch else "")
+    draft = GroupDraft(isr.label, "combine", "gang", {"isr": {}}, [], whole=OF_FRAMES[:3])
+    if switch:
+        with pytest.raises(ConfigurationError, match=f"{switch} needs whole frames"):
+            _require_whole([draft], pipeline)
+    else:
+        _require_whole([draft], pipeline)
 
 
 def named(found: list[levels.Finding]) -> list[levels.Finding]:

@@ -301,9 +301,15 @@ def test_readings_that_cannot_be_are_told(tmp_path: Path) -> None:
     for text, why in (
         ("1.0 nan\n2.0 1.0\n", "holds no trace: 1 of 2 samples are no numbers"),
         ("1.0 1.0\n1.0 1.0\n2.0 1.0\n", "TIME does not ascend at 1 of 3 samples"),
+        ("0 1e308\n1e300 0\n", "holds no trace: its charge is inf C"),
     ):
         path.write_text(head + "".join(types) + "TIME CURRENT\n" + text)
         with pytest.raises(DataError, match=why):
+            charge(path)
+    (tmp_path / "other.ecsv").write_text(head + "".join(types) + "TIME CURRENT\n1 1\n2 1\n")
+    for text in ("", str(tmp_path / "other.ecsv")):  # a file of one line is no name of another
+        path.write_text(text)
+        with pytest.raises(DataError, match="x.ecsv: is no ECSV table"):
             charge(path)
     samples = "".join(f"{k}.0 {-2.0 if 3 <= k < 7 else -0.5}\n" for k in range(10))
     path.write_text(head + "".join(types) + "TIME CURRENT\n" + samples)

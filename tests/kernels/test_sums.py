@@ -94,6 +94,39 @@ def test_a_flipped_bit_is_refused_however_an_image_is_cut(make: Callable[[], byt
     flipped()
 
 
+@pytest.mark.parametrize(("card", "other"), [(b"ZBITPIX ", b"YBITPIX "), (b"'BINTABLE'", b"'BINTABLD'")])
+def test_a_header_that_describes_no_image_fails_the_task(lab: Any, card: bytes, other: bytes) -> None:
+    """Its data are what their DATASUM says: the header's bits alone have flipped."""
+    paths = _frames(lab)
+    Path(paths[3]).write_bytes(Path(paths[3]).read_bytes().replace(card, other, 1))
+    plain = _job(lab, paths, "header", piece_bytes=3000)
+    assert lab.serial(plain) == 1
+    [failed] = [event for event in lab.journal(plain) if event["event"] == "failed"]
+    assert f"{paths[3]}: HDU Segment10: " in failed["detail"]["error"]
+
+
+def test_a_scale_that_is_not_sealed_is_refused(tmp_path: Path) -> None:
+    """A flipped bit makes BSCALE 3, of an image whose data are what their DATASUM says."""
+    more, shape, data = (
+        {"EXTNAME": "A", "BSCALE": 1},
+        fitsforms.SHAPE,
+        fitsforms.padded(fitsforms.stored(fitsforms.image())),
+    )
+    path = tmp_path / "a.fits"
+    path.write_bytes(fitsforms.EMPTY + fitsforms.header(fitsforms.extension(16, shape, more)) + data)
+    with fitsio.FITS(str(path), "rw") as fits:
+        fits[1].write_checksum()
+    whole, card = path.read_bytes(), b"BSCALE  =                    1"
+    assert card in whole
+    box = Box(0, 0, *shape[::-1])
+    amplifier = Amplifier("A", "A", shape[::-1], box, None, None, box, False, False, 1.0, 5.0, np.inf)
+    with Frames() as frames:
+        assert frames.rows(File(str(path)), amplifier, 0, 4).any()
+    path.write_bytes(whole.replace(card, card[:-1] + b"3"))
+    with Frames() as frames, pytest.raises(DataError, match="HDU A: BSCALE is 3, and the header is not what"):
+        frames.rows(File(str(path)), amplifier, 0, 4)
+
+
 def _frames(lab: Any, n: int = N) -> list[str]:
     rng, paths = np.random.default_rng(5), []
     for k in range(n):

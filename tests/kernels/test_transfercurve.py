@@ -16,7 +16,7 @@ from kernels.errors import JobError
 from kernels.response.flatpairs import Settings
 from kernels.response.unequal import left_out
 from kernels.transfer.covariance import Pair
-from kernels.transfer.matching import match
+from kernels.transfer.matching import Matched, match
 from tests.kernels.test_cti import DETECTOR, common, described, shots, simulated
 
 DEAD = "C05"
@@ -254,6 +254,7 @@ def test_matching() -> None:
     assert match([1, 1, 1, 2, 3, 3, 3, 3], 0.005).pairs == ((0, 1), (4, 5), (6, 7))
     assert match([1, 1, 1, 2, 3, 3, 3, 3], 0.005).singles == (2, 3)
     assert match([3, 3, 2, 2, 1.002, 1], 0.005).pairs == ((0, 1), (2, 3), (4, 5))
+    assert match([3, 3, 3, 3], 0.005, ["r", "i", "i", "g"]) == Matched(((1, 2),), (0, 3))
 
 
 def test_settings_that_are_missing_are_named() -> None:

@@ -173,6 +173,7 @@ def test_suspect_pixels_are_those_from_the_turnoff_on(lab: Lab) -> None:
         there = high[lab.step("flip_y", amplifier), lab.step("flip_x", amplifier)]
         expected[y0 : y0 + ny, x0 : x0 + nx] = there
     assert np.array_equal(mask & SUSPECT != 0, expected) and 10 < expected.sum() == header["NSUSPECT"]
+    assert header["LEFTOUT0"] == "no SUSPECT pixels of C01: the ptc has no turnoff" and "LEFTOUT1" not in header
     assert header["FULLAMPS"] == "none" and header["ISR_INTERPOLATED_PLANES"] == "SAT BAD UNMASKEDNAN"
     assert header["NINTRP"] == (mask & INTRP != 0).sum() > 5 and np.array_equal(mask & INTRP != 0, mask & SAT != 0)
     small = fitsio.read(path["postIsrBin1"], "IMAGE")
