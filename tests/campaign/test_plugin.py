@@ -225,7 +225,7 @@ def test_a_kind_that_cannot_be_used_is_told_by_name(observatory: Observatory) ->
         ("KIND = 1\n", "sky_median.kind:KIND is no ProductKind"),
         (text.replace('"skyMedian",\n', '"bias",\n', 1), "its kind is named bias"),
         (text.replace('{"skyMedian": ', '{"bias": '), "there is a dataset type bias"),
-        (text.replace('"sky_median", "gang"', '"sky", "gang"'), "no distribution has its kernel sky"),
+        (text.replace('"sky_median", "gang"', '"moon", "gang"'), "no distribution has its kernel moon"),
     ):
         observatory.module.write_text(wrong)
         said = observatory.run("reads", code=3)
