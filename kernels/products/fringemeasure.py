@@ -99,4 +99,6 @@ def warm(bench: Bench) -> None:
     bench.run(execute, {"raw": bench.raws}, "fringeMeasure", isr={}, **settings)
     pattern = np.sin(np.arange(64, dtype=np.float32))[None, :] * np.ones((64, 1), np.float32)
     ones = np.ones_like(pattern)
-    fringefit.fit(pattern, ones, np.ones(ones.shape, np.bool_), pattern, ones, fringefit.Rule(400, large=12, rounds=1))
+    fringefit.fit(
+        pattern, ones, np.ones(ones.shape, np.bool_), pattern, 1e-4 * ones, fringefit.Rule(400, large=12, rounds=1)
+    )
