@@ -197,7 +197,8 @@ class Driver:
                 return False
             if name in self.at:
                 continue
-            self._tell(state)
+            if state.state != "blocked" or self._blocked_for_good(name, states):
+                self._tell(state)
             again = state.state in ("left", "failed") and name not in self._tried and self._needs_met(name, states)
             if (state.state == "ready" or again) and len(self.at) < self.chosen.jobs:
                 self._tried.add(name)
@@ -213,6 +214,15 @@ class Driver:
 
     def _needs_met(self, name: str, states: Mapping[str, StepState]) -> bool:
         return all(states[n].state == "done" for n in self.campaign.steps[name].needs)
+
+    def _blocked_for_good(self, name: str, states: Mapping[str, StepState]) -> bool:
+        """Whether no failed step behind a blocked one is being made again here, or can be."""
+        for need in self.campaign.steps[name].needs:
+            if states[need].state == "failed" and (need in self.at or need not in self._tried):
+                return False
+            if states[need].state == "blocked" and not self._blocked_for_good(need, states):
+                return False
+        return True
 
     def _tell(self, state: StepState) -> None:
         """Say a step's state once, where it is of interest."""

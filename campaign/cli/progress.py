@@ -51,6 +51,8 @@ class Progress:
     def _standing(self) -> str:
         first, *more = [*self._running, ""]
         named = f"{first}{f' and {len(more) - 1} more' if len(more) > 1 else ''}" if first else "nothing"
+        if not first and self._done == self._total:
+            return f"[{self._done}/{self._total}] recording and drawing the products"
         return f"[{self._done}/{self._total}] {named} in hand"
 
     def __exit__(

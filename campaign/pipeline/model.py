@@ -6,6 +6,7 @@ Configuration is data: a ``python:`` block is refused.
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 from collections.abc import Mapping
@@ -90,10 +91,14 @@ def load(path: str, instrument: str, environment: Mapping[str, str], options: st
 
 
 def _value(text: str) -> Any:
-    """Read a value from the command line: a number, true, false, a list, or text."""
+    """Read a value from the command line: a number, true, false, a list as in JSON or Python, or text."""
     try:
         return json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
+        pass
+    try:
+        return ast.literal_eval(text) if text.startswith("[") else text
+    except (ValueError, SyntaxError):
         return text
 
 

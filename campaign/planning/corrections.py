@@ -249,7 +249,7 @@ class Finder:
         named = set(self.isr.config[kind.filters])
         if not named:
             what = f"{kind.switch} is true, and {kind.filters} names no filter"
-            raise ConfigurationError(what, where=self.pipeline, do=f"{kind.filters}: [y]")
+            raise ConfigurationError(what, where=self.pipeline, do=f"{kind.filters}: ['y']")
         of = {e.id: bool(named & {e.physical_filter, e.band}) for e in self.selection.exposures}
         if any(of.values()) and not all(of.values()):
             others = listed(e for e, one in of.items() if not one)

@@ -42,7 +42,9 @@ class Number:
     def __str__(self) -> str:
         unit, error = f" {self.unit}" if self.unit else "", f", error {self.error:.2g}" if self.error else ""
         ends = f"{self.low:.5g} ({self.low_at}) to {self.high:.5g} ({self.high_at})"
-        return f"{self.name}: median {self.median:.5g}{unit}, scatter {self.scatter:.2g}{error}; {ends}"
+        # A median by construction 0 is what rounding leaves of it.
+        median = 0.0 if abs(self.median) < 1e-5 * self.scatter else self.median
+        return f"{self.name}: median {median:.5g}{unit}, scatter {self.scatter:.2g}{error}; {ends}"
 
 
 @dataclass(frozen=True)
