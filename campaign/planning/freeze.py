@@ -214,7 +214,7 @@ class Freezer:
 
 def _require_whole(drafts: Sequence[GroupDraft], pipeline: Pipeline) -> None:
     """Refuse corrections of whole frames in kernels that correct frames in parts, which those would refuse, too."""
-    asked = [name for isr in some(pipeline, "isr") for name in table.whole_switches() if isr.config[name]]
+    asked = [name for isr in some(pipeline, "isr") for name in table.whole_switches() if isr.config.get(name)]
     for draft in drafts:
         if "isr" in draft.config and (others := [name for name in asked if name not in draft.whole]):
             what = f"{draft.label}: {', '.join(others)} needs whole frames, and this task corrects them in parts"
