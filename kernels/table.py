@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 GROUP: Final = "drp_campaign.kernels"
 #: Rooms that hold kernels.
-_ROOMS: Final = ("products", "response", "simulation")
+_ROOMS: Final = ("products", "response", "simulation", "verification")
 _DECLARATION: Final = re.compile(rb'^KERNEL: Final = "(\w+)"$', re.MULTILINE)
 
 

@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 
 from kernels import compiled, table
 from kernels.products.bench import Bench
-from kernels.verification import warm as verification
 
 
 def compile_all() -> None:
@@ -17,5 +16,4 @@ def compile_all() -> None:
         for kernel in map(table.find, table.names()):
             if hasattr(kernel, "warm"):
                 kernel.warm(bench)
-    verification.compile_all()  # no kernel evaluates frames yet
     compiled.remove_old()

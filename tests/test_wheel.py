@@ -30,6 +30,9 @@ NAMES = (
     "bps_sky",
     "bps_fringe",
     "bps_verify_science",
+    "bps_verify_bias",
+    "bps_verify_dark",
+    *(f"bps_verify_flat_{band}" for band in "ugrizy"),
     "bps_gain_correction",
     *(f"bps_flat_{band}" for band in "ugrizy"),
     *BOOTSTRAPS,
@@ -46,6 +49,8 @@ VARIABLES = {
     "SCRATCH": "/scratch",
     "VERIFY_RERUN": "20261121a",
     "SELECTION_SCIENCE_V": "exposure.observation_type='science'",
+    "SELECTION_BIAS_V": "exposure.observation_type='bias'",
+    "SELECTION_DARK_V": "exposure.observation_type='dark'",
     "SELECTION_BIAS": "exposure.observation_type='bias'",
     "SELECTION_DARK": "exposure.observation_type='dark'",
     "SELECTION_FLAT_BOOTSTRAP": "exposure.observation_type='flat'",
@@ -59,6 +64,7 @@ VARIABLES = {
     "SELECTION_GAIN_CORRECTION_FLAT": "exposure.observation_type='flat'",
     "BOOTSTRAP_RUN_NUMBER": "1",
     **{f"SELECTION_FLAT_{band}": "exposure.observation_type='flat'" for band in "ugrizy"},
+    **{f"SELECTION_FLAT_{band}_V": "exposure.observation_type='flat'" for band in "ugrizy"},
 }
 RENDER = """
 import json, os, sys

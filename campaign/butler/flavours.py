@@ -28,6 +28,7 @@ PLAIN: Final[Mapping[str, str]] = {
     "CalibTable": "campaign.formatter.CalibTableFormatter",
     "RawFrame": "campaign.formatter.RawFrameFormatter",
     "StructuredDataDict": JSON,
+    "ArrowAstropy": "lsst.daf.butler.formatters.parquet.ParquetFormatter",
 }
 #: Formatters of the stack's storage classes, by the plain one.
 RUBIN: Final[Mapping[str, str]] = {

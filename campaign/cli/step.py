@@ -31,6 +31,9 @@ selection_options = options(
         help="Take bias, dark, ... from COLLECTION instead of find-first's (repeat); recorded.",
     ),
 )
+limits_option = click.option(
+    "--limits", default="", metavar="NAME|FILE", help="Judge a verification by these: ours (default), upstream, a file."
+)
 sites_options = options(
     click.option("--sites", metavar="A,B,...", help="Split the work over these sites, by their fractions."),
     click.option("--override", is_flag=True, help="Only warn of a site whose release differs."),
@@ -56,11 +59,12 @@ def _options(
     allow_missing: bool,
     named: tuple[str, ...],
     ranks: int | None,
+    limits: str = "",
 ) -> Options:
     from campaign.planning.step import Options
 
     calibrations = _pairs("--calibration", named, "KIND=COLLECTION")
-    return Options(_pairs("--set", settings), site, frozenset(exclude), allow_missing, ranks, calibrations)
+    return Options(_pairs("--set", settings), site, frozenset(exclude), allow_missing, ranks, calibrations, limits)
 
 
 @cli.command()
@@ -206,6 +210,7 @@ def _show_findings(findings: Any, say: Callable[[str], None] = print) -> None:
 @cli.command()
 @template_options
 @selection_options
+@limits_option
 @sites_options
 @click.option("--dry-run", is_flag=True, help="Plan, show, and write nothing.")
 @click.option(
@@ -225,6 +230,7 @@ def submit(
     exclude: tuple[int, ...],
     allow_missing: bool,
     named: tuple[str, ...],
+    limits: str,
     sites: str | None,
     override: bool,
     dry_run: bool,
@@ -238,18 +244,20 @@ def submit(
     from campaign.cli.progress import Progress
     from campaign.planning.order import NONCE, Order
     from campaign.planning.step import load
+    from campaign.runs import verdict
     from campaign.runs.detach import require_driver
     from campaign.runs.drive import submit as run
     from campaign.runs.execution import execution, overrides
     from campaign.runs.submit import create, prepare
 
-    chosen = _options(settings, site, exclude, allow_missing, named, ranks)
+    chosen = _options(settings, site, exclude, allow_missing, named, ranks, verdict.named(limits))
     step = load(template, environment(env_file), chosen)
     console.warn(step.config.warnings)
     order = Order.of(step, chosen, sites, override, os.environ.get(NONCE, ""))
     with open_repository(step.config.butler_config, writeable=not dry_run) as repository:
         overridden = overrides(step, order, probe=not dry_run)
         plan, camera = prepare(step, repository, chosen, notes=overridden)
+        verdict.require(plan, camera, chosen.limits)
         how, shares = execution(step, plan, order, console.say, probe=not dry_run)
         if shares and not as_json:
             _show_shares(shares)
@@ -290,6 +298,8 @@ def show_end(done: Any, as_json: bool) -> None:
     Drained
         Some tasks were not begun.
     """
+    from dataclasses import asdict
+
     from campaign import console
     from campaign.errors import Drained, TasksFailed
     from campaign.kinds.table import judged
@@ -300,7 +310,9 @@ def show_end(done: Any, as_json: bool) -> None:
     if done.findings or (judged(plan.product) and done.outcome.done):  # frames that were not read cannot be called good
         _show_findings(done.findings, console.say if as_json else print)
     if done.summary and as_json:
-        _emit_summary(plan.run, done.summary)
+        _emit(plan.run, "summary", asdict(done.summary))
+    if done.verification and as_json:
+        _emit(plan.run, "verdict", done.verification.plain())
     if not as_json:
         for line in done.summary.lines if done.summary else ():
             print(line)
@@ -321,12 +333,11 @@ def show_end(done: Any, as_json: bool) -> None:
         )
 
 
-def _emit_summary(run: str, summary: Any) -> None:
-    """Print the numbers of a run as the last of its JSON lines."""
+def _emit(run: str, event: str, detail: Mapping[str, Any]) -> None:
+    """Print the numbers of a run, or the verdict, as the last of its JSON lines."""
     import json
-    from dataclasses import asdict
 
-    line = {"run": run, "task": "", "event": "summary", "detail": asdict(summary)}
+    line = {"run": run, "task": "", "event": event, "detail": detail}
     print(json.dumps(line, separators=(",", ":")), flush=True)
 
 
@@ -368,3 +379,5 @@ def _show_submission(done: Any) -> None:
         print(f"numbers     {text}")
     for picture in done.pictures:
         print(f"picture     {picture}")
+    for text in done.verification.texts() if done.verification else ():
+        print(text)

@@ -43,6 +43,8 @@ class Order:
     named: Mapping[str, str] = field(default_factory=dict)
     #: Environment variables that the template names.
     variables: Mapping[str, str] = field(default_factory=dict)
+    #: Limits of a verification: a packaged name, or the path of a file; empty: ours.
+    limits: str = ""
     #: Mark by which a campaign's driver knows its run; empty for an operator's own.
     nonce: str = ""
 
@@ -61,6 +63,7 @@ class Order:
             allow_missing=options.allow_missing,
             ranks=options.ranks,
             named=options.named,
+            limits=options.limits,
             variables={**step.config.variables, "CAMPAIGN_HOME": str(step.home.path.absolute())},
             nonce=nonce,
         )
@@ -69,7 +72,7 @@ class Order:
     def options(self) -> Options:
         """The options of the step."""
         exclude = frozenset(self.exclude)
-        return Options(self.overrides, self.site, exclude, self.allow_missing, self.ranks, self.named)
+        return Options(self.overrides, self.site, exclude, self.allow_missing, self.ranks, self.named, self.limits)
 
     def write(self, folder: Path) -> None:
         """Write the order into a run's folder."""

@@ -47,6 +47,8 @@ class Options:
     ranks: int | None
     #: Collection that replaces find-first, by kind (``bias``).
     named: Mapping[str, str] = field(default_factory=dict)
+    #: Limits of a verification: a packaged name, or the path of a file; empty: the usual ones.
+    limits: str = ""
 
 
 @dataclass(frozen=True)

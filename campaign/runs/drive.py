@@ -27,7 +27,9 @@ from campaign.kinds import table
 from campaign.planning import usage
 from campaign.quality import judging, levels
 from campaign.running.runner import Run, Runner
+from campaign.runs import verdict
 from campaign.runs.submit import create
+from campaign.runs.verdict import Verification
 
 if TYPE_CHECKING:
     from campaign.butler.repository import Repository
@@ -55,6 +57,8 @@ class Submission:
     numbers: tuple[str, ...] = ()
     #: Numbers of a product that is a table.
     summary: Summary | None = None
+    #: Verdict on a product that the run verifies.
+    verification: Verification | None = None
 
 
 @dataclass(frozen=True)
@@ -183,9 +187,9 @@ def _drive(
     notes = [f"the ticket chain {destination.ticket_chain} did not exist: made, empty"] if made_chain else []
     notes += [*plan.notes, *([behind] if behind else [])]
     pictures, summary = _shown(repository, plan, outcome, notes)
-    submission = Submission(
-        plan, outcome, judge(plan, destination.camera), chain, pictures, notes, numbers(plan, outcome), summary
-    )
+    findings, said = judge(plan, destination.camera), numbers(plan, outcome)
+    verification = _verified(plan, outcome, destination.camera, notes)
+    submission = Submission(plan, outcome, findings, chain, pictures, notes, said, summary, verification)
     usage.record(destination.home, plan, Journals(plan.journal).new())
     destination.home.record("restart" if resumed else "submit", plan.ticket, _detail(submission))
     claim.release(plan.folder)
@@ -209,6 +213,15 @@ def _shown(repository: Repository, plan: Plan, outcome: Outcome, notes: list[str
         return [], summary
 
 
+def _verified(plan: Plan, outcome: Outcome, camera: Camera, notes: list[str]) -> Verification | None:
+    """Judge the rows of a verification; a failure costs only the verdict: its tables are there."""
+    try:
+        return verdict.judge(plan, outcome, camera)
+    except (CampaignError, OSError, ValueError) as error:
+        notes.append(f"no verdict: {error}")
+        return None
+
+
 def _detail(submission: Submission) -> Mapping[str, Any]:
     plan, outcome = submission.plan, submission.outcome
     return {
@@ -221,5 +234,6 @@ def _detail(submission: Submission) -> Mapping[str, Any]:
         "published": len(outcome.published),
         "failed": outcome.failed,
         "notes": submission.notes,
+        **({"verdict": submission.verification.verdict} if submission.verification else {}),
         "exposures": sorted({e for t in plan.tasks for e in t.job.parameters.get("exposures", ())}),
     }

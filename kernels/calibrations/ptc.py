@@ -78,6 +78,22 @@ def turnoffs(path: str, camera: Camera, detector: Detector) -> NDArray[np.float6
     return np.where((values > 0) & np.isfinite(values), values, np.nan)
 
 
+def a00(path: str, camera: Camera, detector: Detector) -> NDArray[np.float64] | None:
+    """Give the brighter-fatter coefficients a00 [amplifier] of the curves, 1/electron; `None` where none was fitted.
+
+    Raises
+    ------
+    DataError
+        See `apply`.
+    """
+    found, rows = _opened(path, camera, detector)
+    columns = found.tables[0].columns
+    if "A_MATRIX" not in columns:
+        return None
+    values = np.array(columns["A_MATRIX"], np.float64).reshape(len(rows), -1)[rows, 0]
+    return values if np.isfinite(values).any() else None
+
+
 def _opened(path: str, camera: Camera, detector: Detector) -> tuple[IsrCalib, list[int]]:
     """Read a detector's ptc; also give the row of each amplifier."""
     found = isrfiles.read(path)

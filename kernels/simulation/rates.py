@@ -138,6 +138,8 @@ class Rates:
     row_noise: float = 0.0
     #: Factors of gains from a night on, by amplifier: {R22_S11_C10: [20241215, 1.002]}.
     gain_steps: Mapping[str, Any] = field(default_factory=dict)
+    #: The same of read noises.
+    noise_steps: Mapping[str, Any] = field(default_factory=dict)
     #: Spots in one amplifier: range of the peak, electron, and sigma, pixels.
     spot_peak: tuple[float, float] = (30e3, 150e3)
     spot_sigma: float = 3.0

@@ -148,7 +148,7 @@ def leaked(detector: Detector, box: Box) -> F32:
 
 
 def read_out(
-    truth: Truth, k: int, signal: F32, shift: float, rng: np.random.Generator, rates: Rates
+    truth: Truth, k: int, signal: F32, shift: float, rng: np.random.Generator, rates: Rates, noise: float = 1.0
 ) -> NDArray[np.int32]:
     """Draw the raw pixels of one amplifier of one exposure.
 
@@ -160,6 +160,8 @@ def read_out(
         In read-out order from the imaging area's first column on, ADU.
     shift : `float`
         Shift of the level, ADU.
+    noise : `float`
+        Factor of the read noise.
 
     Returns
     -------
@@ -169,7 +171,7 @@ def read_out(
     amplifier = truth.detector.amplifiers[k]
     width, height = amplifier.raw
     raw = rng.standard_normal((height, width), dtype=np.float32)
-    raw *= np.float32(amplifier.read_noise / amplifier.gain)
+    raw *= np.float32(amplifier.read_noise * noise / amplifier.gain)
     raw += np.float32(truth.levels[k] + shift + rates.level_drift * rng.standard_normal())
     raw += _row_drift(rng, height, rates)
     if rates.row_noise:
@@ -189,8 +191,14 @@ def _distorted(signals: list[F32], truth: Truth, rates: Rates) -> list[F32]:
 
 def gains_at(detector: Detector, day_obs: int, rates: Rates) -> list[float]:
     """Compute the gains of a night [amplifier], electron/ADU."""
-    steps = {name: float(factor) for name, (day, factor) in rates.gain_steps.items() if day_obs >= day}
-    return [a.gain * steps.get(f"{detector.name}_{a.name}", 1.0) for a in detector.amplifiers]
+    factors = _factors(detector, day_obs, rates.gain_steps)
+    return [a.gain * factor for a, factor in zip(detector.amplifiers, factors, strict=True)]
+
+
+def _factors(detector: Detector, day_obs: int, steps: Mapping[str, Any]) -> list[float]:
+    """Give the factors of a night [amplifier]."""
+    known = {name: float(factor) for name, (day, factor) in steps.items() if day_obs >= day}
+    return [known.get(f"{detector.name}_{a.name}", 1.0) for a in detector.amplifiers]
 
 
 def _collected(
@@ -234,8 +242,9 @@ def frame(seed: int, truth: Truth, scale: int, parameters: Mapping[str, Any], ra
     gains = gains_at(detector, parameters.get("day_obs", 0), rates)
     signals = [signal_of(truth, k, charge, rays, gains[k], rates) for k, charge in enumerate(charges)]
     signals = _distorted(signals, truth, rates)
+    noises = _factors(detector, parameters.get("day_obs", 0), rates.noise_steps)
     return [
-        read_out(truth, k, signal, shift[k], rng, rates)
+        read_out(truth, k, signal, shift[k], rng, rates, noises[k])
         for k, (signal, rng) in enumerate(zip(signals, streams, strict=True))
     ]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from kernels.verification.rows import COLUMNS, Rows
 
@@ -10,8 +12,13 @@ from kernels.verification.rows import COLUMNS, Rows
 VERSION = 1
 
 
-def write(path: str, rows: Rows) -> None:
+def write(path: str, rows: Rows, about: Mapping[str, object] = MappingProxyType({})) -> None:
     """Write rows to a new file; text as dictionaries, zstd.
+
+    Parameters
+    ----------
+    about : `dict`, optional
+        Provenance, for the file's metadata.
 
     Raises
     ------
@@ -30,6 +37,8 @@ def write(path: str, rows: Rows) -> None:
         pyarrow.array(rows[name]).dictionary_encode() if kind == "U" else pyarrow.array(rows[name].astype(kind))
         for name, kind in COLUMNS.items()
     ]
-    table = pyarrow.table(arrays, names=list(COLUMNS)).replace_schema_metadata({"verification": str(VERSION)})
+    table = pyarrow.table(arrays, names=list(COLUMNS)).replace_schema_metadata(
+        {"verification": str(VERSION), **{name: str(value) for name, value in about.items()}}
+    )
     with Path(path).open("xb") as file:
         parquet.write_table(table, file, compression="zstd", write_statistics=False)

@@ -86,8 +86,12 @@ def _scatter(frame: Frame) -> tuple[float, float]:
     own, shared = frame.noise.own, frame.noise.shared
     total = own.total + shared.total
     wide = 1 + (own.row / total) ** 2 * frame.width + (own.column / total) ** 2 * frame.height
-    number = np.maximum(frame.of(COUNT), 1)
-    return float(np.mean(wide / number)), float(np.mean(wide * (shared.total / total) ** 2 / number))
+    number = frame.of(COUNT)
+    live = np.nan_to_num(number) > 0
+    if not live.any():
+        return np.nan, np.nan
+    own_, shared_ = wide / number, wide * (shared.total / total) ** 2 / number
+    return float(np.mean(own_[live])), float(np.mean(shared_[live]))
 
 
 def _correlations(frame: Frame) -> F32:

@@ -39,7 +39,11 @@ def test_kernels_know_every_setting_of_a_correction() -> None:
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.name)
 def test_a_kind_is_whole(kind: ProductKind) -> None:
     """Kinds that are made have a task, an output and groups; those that are read have a type; formats are known."""
-    formats = {*yaml.safe_load((TEMPLATES / "repository.yaml").read_text())["storageClasses"], "StructuredDataDict"}
+    formats = {
+        *yaml.safe_load((TEMPLATES / "repository.yaml").read_text())["storageClasses"],
+        "StructuredDataDict",
+        "ArrowAstropy",
+    }
     assert {one.storage_class for one in kind.datasets.values()} <= formats
     assert kind.picture in ("", "image", "bins", *TABLES)
     makers = [task for task in {**kind.tasks, **isr.tasks({})}.values() if task.kernel == kind.maker]

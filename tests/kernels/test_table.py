@@ -38,7 +38,8 @@ def test_a_kernel_declares_its_name_and_how_it_is_run(name: str) -> None:
 
 
 def test_every_module_that_executes_jobs_is_a_kernel() -> None:
-    files = [file for room in ("products", "response", "simulation") for file in (ROOT / "kernels" / room).glob("*.py")]
+    rooms = ("products", "response", "simulation", "verification")
+    files = [file for room in rooms for file in (ROOT / "kernels" / room).glob("*.py")]
     executing = [f"kernels.{f.parent.name}.{f.stem}" for f in files if "\ndef execute(" in f.read_text()]
     ours = [module for module in table.KERNELS.values() if module.startswith("kernels.")]  # a benchmark adds its own
     assert sorted(ours) == sorted(executing)

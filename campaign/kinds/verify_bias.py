@@ -1,0 +1,5 @@
+"""Verification of a combined bias."""
+
+from campaign.kinds.verifying import kind
+
+KIND = kind("bias")
