@@ -98,7 +98,5 @@ def warm(bench: Bench) -> None:
     settings = {"threshold": 5.0, "smoothing": 1.0, "rounds": 1, "grow": 3, "cell": 128}
     bench.run(execute, {"raw": bench.raws}, "fringeMeasure", isr={}, **settings)
     pattern = np.sin(np.arange(64, dtype=np.float32))[None, :] * np.ones((64, 1), np.float32)
-    ones = np.ones_like(pattern)
-    fringefit.fit(
-        pattern, ones, np.ones(ones.shape, np.bool_), pattern, 1e-4 * ones, fringefit.Rule(400, large=12, rounds=1)
-    )
+    ones, few = np.ones_like(pattern), np.full_like(pattern, 1e-4)
+    fringefit.fit(pattern, ones, np.ones(ones.shape, np.bool_), pattern, few, fringefit.Rule(400, large=12, rounds=1))
