@@ -48,7 +48,7 @@ def kind(name: str, dimensions: tuple[str, ...] = ("instrument", "detector")) ->
     title = name.capitalize()
     return ProductKind(
         f"verify_{name}",
-        {f"verify{title}Rows": DatasetType(dimensions, FORMAT)},
+        {f"verify{title}Rows": DatasetType(dimensions, FORMAT, rubin=FORMAT)},
         maker=KERNEL,
         output="outputResults",
         config={"stageName": name.upper()},
