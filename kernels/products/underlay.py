@@ -22,10 +22,13 @@ from kernels.isr.noise import unlike
 from kernels.products.flatlevels import read_json
 from kernels.products.packed import unpack
 from kernels.statistics.cells import edges
+from kernels.statistics.clip import IQR_TO_SIGMA
 from kernels.statistics.surface import Surface
 
 F32 = NDArray[np.float32]
 
+#: Robust standard deviations beyond which a pixel is no part of a pattern.
+FAR = 5.0
 #: Least response of a pixel that is divided by.
 LEAST = 0.01
 #: Planes of a flat whose pixels have no response.
@@ -33,11 +36,17 @@ _DARK = BAD | 1 << PLANES["NO_DATA"] | 1 << PLANES["VIGNETTED"]
 
 
 def excess(image: F32, variance: F32, mask: NDArray[np.int32]) -> float:
-    """Compute the root mean square of the good pixels of an image [y, x], less its noise."""
-    good = mask == 0
-    if not good.any():
+    """Compute the root mean square of the good pixels of an image [y, x] about 0, less its noise.
+
+    Pixels beyond `FAR` robust standard deviations, like a bin with a hot pixel, would hide the pattern: they are left
+    out.
+    """
+    values, noise = image[mask == 0].astype(np.float64), variance[mask == 0]
+    if not values.size:
         return 0.0
-    return math.sqrt(max(float(np.mean(image[good].astype(np.float64) ** 2 - variance[good])), 0.0))
+    lower, centre, upper = np.percentile(values, (25, 50, 75))
+    near = np.abs(values - centre) <= FAR * IQR_TO_SIGMA * (upper - lower)
+    return math.sqrt(max(float(np.mean(values[near] ** 2 - noise[near])), 0.0)) if near.any() else 0.0
 
 
 @dataclass(frozen=True)

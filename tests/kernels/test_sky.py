@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kernels.camera import geometry
+from kernels.products.underlay import excess
 from kernels.simulation import skytruth
 from kernels.simulation.rates import Rates
 from kernels.transfer.superpixels import Cells, measure, solve
@@ -134,3 +135,12 @@ def test_a_gradient_leaves_nothing_wherever_superpixels_end() -> None:
     assert found is not None
     for level, at in backgrounds.values():
         np.testing.assert_allclose(found.at(*at), level, atol=0.2)
+
+
+def test_a_bin_with_a_hot_pixel_does_not_hide_the_pattern() -> None:
+    rng = np.random.default_rng(4)
+    image = rng.normal(0, 0.005, (30, 30)) + rng.normal(0, 0.002, (30, 30))
+    variance = np.full(image.shape, 4e-6)
+    image[3, 4], variance[3, 4], image[7, 7], variance[7, 7] = 0.5, 0.3, -0.4, 0.2
+    found = excess(image.astype(np.float32), variance.astype(np.float32), np.zeros(image.shape, np.int32))
+    assert found == pytest.approx(0.005, rel=0.06)
