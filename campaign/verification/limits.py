@@ -106,7 +106,7 @@ def mjd(day: date) -> float:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a line is about, as far as limits depend on it."""
+    """Subject of a line, as far as limits depend on it."""
 
     test: str
     kind: str

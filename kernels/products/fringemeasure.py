@@ -1,4 +1,4 @@
-"""What a frame of fringes has beside them: its sky, and its stars.
+"""Sky and stars of the frames that fringes are made of.
 
 A piece is one exposure: the frame is corrected in memory, detections are masked, and the smooth background of the rest
 is measured.  The combination (`kernels.products.combine`, through `kernels.products.underlay`) takes both out of each

@@ -51,7 +51,7 @@ def excess(image: F32, variance: F32, mask: NDArray[np.int32]) -> float:
 
 @dataclass(frozen=True)
 class Underlay:
-    """What ``fringeMeasure`` has of a detector's frames, in the order of a task's exposures."""
+    """Contents of ``fringeMeasure`` for a detector's frames, in the order of a task's exposures."""
 
     path: str
     calibrations: Calibrations

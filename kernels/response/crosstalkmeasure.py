@@ -84,7 +84,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Account:
-    """What went into a detector's crosstalk, and what was left out."""
+    """Exposures and pixels of a detector's crosstalk: used, and left out."""
 
     exposures: int
     #: Exposures that are lit evenly, and that have no bright pixel beside good ones.

@@ -30,7 +30,7 @@ CYCLES: Final = (1.0, 4.0)
 
 @dataclass(frozen=True)
 class Sky:
-    """What the sky shows of a detector in one filter; images [y, x], float32, relative."""
+    """Pattern of a detector under the sky in one filter; images [y, x], float32, relative."""
 
     #: Mean near 0, but for the step of the sensor type.
     pattern: F32

@@ -131,7 +131,7 @@ def _beyond(image, rows, columns, limits, mask):  # type: ignore[no-untyped-def]
 
 
 def thin(cell: int) -> int:
-    """Give the rows of a cell of which one tells its level well enough: some thousand pixels."""
+    """Compute the spacing of sampled rows that leaves a cell some thousand pixels, enough for its level."""
     return max(1, min(cell**2 // MANY, 8))
 
 

@@ -79,7 +79,7 @@ def measure(detector: Detector, image: F32, size_mm: float) -> list[list[float]]
 
 @dataclass(frozen=True)
 class Cells:
-    """What some detectors have in superpixels: sums over pixels, by superpixel (x, y)."""
+    """Levels of some detectors in superpixels, by superpixel (x, y)."""
 
     #: [n, 2], int64: Superpixels; one may occur often.
     index: NDArray[np.int64]

@@ -185,7 +185,7 @@ class Frame:
 
     @cached_property
     def electron(self) -> F64:
-        """What an electron is in the image [amplifier]."""
+        """Signal of one electron [amplifier], in the unit of the image."""
         return per_electron(self.detector, self.unit) / np.asarray(self.response, np.float64)
 
     @cached_property
