@@ -31,7 +31,7 @@ ROWS, COLUMNS = 0, 1
 
 @dataclass(frozen=True)
 class Share:
-    """What one exposure of one detector gives to a stack; plain arrays."""
+    """Share of one exposure of one detector in a stack; plain arrays."""
 
     exposure: int
     role: str
